@@ -1,0 +1,17 @@
+"""Degradations D(x0, t): one file is one kind, found by looking into this folder."""
+
+from colddiff.degradations.base import (
+    DEGRADATIONS,
+    AnyDegradation,
+    Degradation,
+    DegradationSpec,
+    build_degradation,
+)
+
+__all__ = [
+    "DEGRADATIONS",
+    "AnyDegradation",
+    "Degradation",
+    "DegradationSpec",
+    "build_degradation",
+]

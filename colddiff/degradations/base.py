@@ -1,0 +1,193 @@
+"""The contract of a degradation D(x0, t), written once: guards here, the operator in the leaves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor
+
+from colddiff.errors import SpecError
+from colddiff.rng import Rng, rows
+from colddiff.spec import Range, Registry, Spec
+from colddiff.types import Image, ImageShape, Omega, Severity
+
+
+class DegradationSpec(Spec):
+    """What every kind of degradation has: its kind and the number of severities T."""
+
+    kind: str
+    num_timesteps: Annotated[
+        int,
+        Field(ge=1, le=4000, description="number of severities T"),
+        Range(5, 400, log=True, integer=True),
+    ] = 50
+
+    @abstractmethod
+    def build(self, shape: ImageShape) -> Degradation[Any]:
+        """The operator for images of ``shape``; SpecError where the two do not fit."""
+
+
+SpecT = TypeVar("SpecT", bound=DegradationSpec)
+
+DEGRADATIONS: Registry[DegradationSpec] = Registry(
+    "degradation", "colddiff.degradations", "; see `colddiff degradations`"
+)
+AnyDegradation = Annotated[DegradationSpec, SerializeAsAny(), BeforeValidator(DEGRADATIONS.parse)]
+
+
+class Degradation(ABC, Generic[SpecT]):
+    """An image degradation D(x0, t) with severities t = 0..T (Cold Diffusion, section 3).
+
+    D(x0, 0) = x0 bit for bit. Each image of a batch has its own severity, the cost does not depend
+    on t, dtype and device are those of ``x0``, and everything random is in ``omega``: the same
+    (x0, t, omega) give the same image on any worker.
+
+    A leaf implements ``_degrade`` and, where D is random, ``_draw_row``. Constants it needs are
+    made once in float64 (``_make_tables``) and held in the dtype and on the device of the images.
+    """
+
+    omega_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, spec: SpecT, shape: ImageShape) -> None:
+        self.spec = spec
+        self.shape = shape
+        self.num_timesteps: int = spec.num_timesteps
+        self._float64: dict[str, Tensor] | None = None
+        self._held: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+
+    @final
+    def draw(self, batch: int, *, rng: Rng) -> dict[str, Tensor]:
+        """omega for ``batch`` trajectories; with a sequence of generators row i uses only its own."""
+        if not self.omega_names:
+            return {}
+        drawn = [self._draw_row(generator) for generator in rows(rng, batch)]
+        return {
+            name: torch.from_numpy(np.stack([np.asarray(row[name]) for row in drawn]))
+            for name in self.omega_names
+        }
+
+    @final
+    def degrade(self, x0: Image, t: Severity, omega: Omega | None = None) -> Image:
+        """D(x0, t).
+
+        Args:
+            x0: floating [B, C, H, W], in [-1, 1].
+            t: int64 [B] in 0..T, one severity per image.
+            omega: what ``draw(B)`` returned; may be left out where D is not random.
+
+        Raises:
+            SpecError: a wrong shape or dtype, a severity outside 0..T, NaN or inf. Severities and
+                values are looked at only where they are in host memory, never by a device sync.
+        """
+        self._check(x0, t)
+        omega = self._checked_omega(omega or {}, x0)
+        t = t.to(x0.device, non_blocking=True)
+        # The one place where severity 0 means the clean image.
+        return torch.where((t == 0).view(-1, 1, 1, 1), x0, self._degrade(x0, t, omega))
+
+    @final
+    def observe(self, x0: Image, t: Severity, omega: Omega | None = None) -> Image:
+        """D(x0, t) as it would be recorded: in 8 bit where the spec says ``quantise``.
+
+        Training inputs and a sampler's start are observations; the D inside a sampler's steps is
+        ``degrade`` (PAPER: `discrete` acts in q_sample and on the start state only). Rounds to
+        nearest, so that 8-bit images are fixed points; severity 0 stays bit-exact.
+        """
+        x_t = self.degrade(x0, t, omega)
+        if not getattr(self.spec, "quantise", False):
+            return x_t
+        eight_bit = torch.round((x_t + 1) * 127.5) / 127.5 - 1
+        return torch.where((t.to(x0.device) == 0).view(-1, 1, 1, 1), x_t, eight_bit)
+
+    def estimate_omega(self, x_t: Image, x0_hat: Image, t: Severity) -> dict[str, Tensor] | None:
+        """omega such that D(x0_hat, t, omega) = x_t, where D allows it; else None."""
+        return None
+
+    @final
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
+        """Holds the tables on ``device`` now rather than on first use; returns itself."""
+        self._held.clear()
+        self._tables(torch.empty(0, device=device, dtype=dtype))
+        return self
+
+    @abstractmethod
+    def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
+        """D(x0, t) for checked arguments on one device; entries with t = 0 are overwritten."""
+
+    def _draw_row(self, rng: np.random.Generator) -> Mapping[str, NDArray[Any] | np.generic]:
+        """omega of one image, each value without the batch dimension."""
+        raise NotImplementedError
+
+    def _make_tables(self) -> dict[str, Tensor]:
+        """float64 constants of this operator, made once, on first use."""
+        return {}
+
+    @final
+    def _tables(self, like: Tensor) -> dict[str, Tensor]:
+        key = (like.device, like.dtype)
+        if key not in self._held:
+            if self._float64 is None:
+                self._float64 = self._make_tables()
+            self._held[key] = {
+                name: table.to(like.device, like.dtype)
+                if table.is_floating_point()
+                else table.to(like.device)
+                for name, table in self._float64.items()
+            }
+        return self._held[key]
+
+    def _check(self, x0: Image, t: Severity) -> None:
+        if x0.ndim != 4 or tuple(x0.shape[1:]) != self.shape.chw:
+            raise SpecError(
+                f"{self.spec.kind}: built for images [B, {', '.join(map(str, self.shape.chw))}], "
+                f"got {list(x0.shape)}"
+            )
+        if not x0.is_floating_point():
+            raise SpecError(
+                f"{self.spec.kind}: images must be floating in [-1, 1], got {x0.dtype}; "
+                "divide 8-bit values by 127.5 and subtract 1"
+            )
+        if t.dtype != torch.int64 or t.shape != (len(x0),):
+            raise SpecError(
+                f"{self.spec.kind}: t must be int64 [{len(x0)}], got {t.dtype} {list(t.shape)}"
+            )
+        if t.device.type == "cpu" and len(t):
+            low, high = int(t.min()), int(t.max())
+            if low < 0 or high > self.num_timesteps:
+                raise SpecError(
+                    f"{self.spec.kind}: severity {low if low < 0 else high} is outside "
+                    f"0..{self.num_timesteps}"
+                )
+        if x0.device.type == "cpu" and not bool(torch.isfinite(x0).all()):
+            raise SpecError(f"{self.spec.kind}: the images hold NaN or inf")
+
+    def _checked_omega(self, omega: Omega, x0: Image) -> dict[str, Tensor]:
+        for name in self.omega_names:
+            if name not in omega:
+                raise SpecError(
+                    f"{self.spec.kind}: omega has no {name!r}; draw it with D.draw(batch, rng=...)"
+                )
+            if len(omega[name]) != len(x0):
+                raise SpecError(
+                    f"{self.spec.kind}: omega[{name!r}] has {len(omega[name])} rows for "
+                    f"{len(x0)} images"
+                )
+        return {
+            name: omega[name].to(x0.device, x0.dtype)
+            if omega[name].is_floating_point()
+            else omega[name].to(x0.device)
+            for name in self.omega_names
+        }
+
+
+def build_degradation(
+    spec: DegradationSpec | Mapping[str, Any], shape: ImageShape
+) -> Degradation[Any]:
+    """D from a spec or its dict form, for images of ``shape``."""
+    return DEGRADATIONS.parse(spec).build(shape)

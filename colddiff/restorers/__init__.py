@@ -1,0 +1,11 @@
+"""Restorers R(x_t, t): one file is one kind, found by looking into this folder."""
+
+from colddiff.restorers.base import (
+    RESTORERS,
+    AnyRestorer,
+    Restorer,
+    RestorerSpec,
+    build_restorer,
+)
+
+__all__ = ["RESTORERS", "AnyRestorer", "Restorer", "RestorerSpec", "build_restorer"]

@@ -1,0 +1,62 @@
+"""The contract of a restorer R(x_t, t) ~ x0."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, final
+
+import torch
+from pydantic import BeforeValidator, SerializeAsAny
+from torch import Tensor, nn
+
+from colddiff.spec import Registry, Spec
+from colddiff.types import Image, ImageShape, Severity
+
+
+class RestorerSpec(Spec):
+    """What every kind of restorer has: its kind."""
+
+    kind: str
+
+    @abstractmethod
+    def build(self, shape: ImageShape) -> Restorer:
+        """The network, freshly initialised, for images of ``shape``."""
+
+
+RESTORERS: Registry[RestorerSpec] = Registry("restorer", "colddiff.restorers")
+AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), BeforeValidator(RESTORERS.parse)]
+
+
+class Restorer(nn.Module, ABC):
+    """A network R(x_t, t) that estimates x0; t is int64 [B] in 1..T, images [B, C, H, W].
+
+    Parameter names and shapes are those of the paper's code, so that its state dicts load.
+    """
+
+    @abstractmethod
+    def forward(self, x_t: Image, t: Severity) -> Image:
+        """x0_hat, of the shape of ``x_t``; not clipped to [-1, 1]."""
+
+    @property
+    @final
+    def num_parameters(self) -> int:
+        """Number of trainable scalars."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def sinusoid(t: Severity, width: int) -> Tensor:
+    """Sinusoidal embedding float32 [B, width] of severities 1..T: sines, then cosines.
+
+    The paper's code hands its networks the index i = t - 1. That shift lives here and nowhere else.
+    """
+    half = width // 2
+    scale = -torch.log(torch.tensor(10000.0)) / (half - 1)
+    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * scale)
+    angles = (t - 1).to(torch.float32)[:, None] * frequencies[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def build_restorer(spec: RestorerSpec | Mapping[str, Any], shape: ImageShape) -> Restorer:
+    """R from a spec or its dict form, for images of ``shape``."""
+    return RESTORERS.parse(spec).build(shape)

@@ -1,0 +1,47 @@
+"""Counter-based random streams: an image depends on its seed, not on its batch, rank or retry."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Rng: TypeAlias = "np.random.Generator | Sequence[np.random.Generator] | torch.Generator"
+"""One generator for a whole batch, or one per image; a ``torch.Generator`` is accepted too."""
+
+
+def stream(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
+    """The stream of image ``index`` for one ``purpose``: a Philox generator of its own.
+
+    Streams of different (seed, purpose, index) do not overlap: seed and purpose make the 128-bit
+    key, the index sits above 2^128 draws in the 256-bit counter. ``seed`` may be any integer
+    (torch's CPU generator would keep 32 bits of it).
+    """
+    key = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
+    counter = np.array([0, 0, index & (2**64 - 1), index >> 64], dtype=np.uint64)
+    words = np.frombuffer(key, dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=words, counter=counter))
+
+
+def streams(seed: int, purpose: str, indices: Sequence[int]) -> list[np.random.Generator]:
+    """One stream per index: the ``rng`` of a batch whose rows are those images."""
+    return [stream(seed, purpose, index) for index in indices]
+
+
+def rows(rng: Rng, batch: int) -> Sequence[np.random.Generator]:
+    """``batch`` numpy generators: the given ones, or one shared by all rows in order."""
+    if isinstance(rng, np.random.Generator):
+        return [rng] * batch
+    if isinstance(rng, Sequence):
+        if len(rng) != batch:
+            raise ValueError(f"rng: {len(rng)} generators for a batch of {batch}")
+        return rng
+    import torch
+
+    words = torch.randint(-(2**62), 2**62, (2,), generator=rng, device=rng.device)
+    return [stream(int(words[0]), "torch", int(words[1]) & (2**63 - 1))] * batch

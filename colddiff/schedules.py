@@ -1,0 +1,124 @@
+"""Schedules: severity -> physical parameter. Entry i = 0..T-1 belongs to severity i + 1."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from colddiff.errors import SpecError
+from colddiff.spec import Range, Registry, Spec
+
+FloatTable = NDArray[np.float64]
+
+
+class ScheduleSpec(Spec):
+    """One physical parameter as a function of severity."""
+
+    kind: str
+
+    @abstractmethod
+    def values(self, num_timesteps: int) -> FloatTable:
+        """float64 [T]; entry i is the parameter of the step from severity i to i + 1."""
+
+
+SCHEDULES: Registry[ScheduleSpec] = Registry("schedule")
+Schedule = Annotated[ScheduleSpec, SerializeAsAny(), BeforeValidator(SCHEDULES.parse)]
+
+
+@SCHEDULES.register
+class Constant(ScheduleSpec):
+    """The same value at every severity."""
+
+    kind: Literal["constant"] = "constant"
+    value: Annotated[float, Range(0.3, 10.0, log=True)]
+
+    def values(self, num_timesteps: int) -> FloatTable:
+        return np.full(num_timesteps, self.value, dtype=np.float64)
+
+
+class _Ramp(ScheduleSpec):
+    start: float
+
+    @staticmethod
+    def _exactly_one(given: dict[str, Any]) -> None:
+        if sum(value is not None for value in given.values()) != 1:
+            names = " or ".join(given)
+            raise SpecError(f"give exactly one of {names}, got {given!r}")
+
+
+@SCHEDULES.register
+class Linear(_Ramp):
+    """start + step i; ``end`` (the value at T) may stand in place of ``step``."""
+
+    kind: Literal["linear"] = "linear"
+    start: Annotated[float, Range(0.1, 3.0, log=True)]
+    step: Annotated[float | None, Range(0.005, 0.5, log=True)] = None
+    end: Annotated[float | None, Range(1.0, 40.0, log=True)] = None
+
+    @model_validator(mode="after")
+    def _one_slope(self) -> Self:
+        self._exactly_one({"step": self.step, "end": self.end})
+        return self
+
+    def values(self, num_timesteps: int) -> FloatTable:
+        if self.step is not None:
+            return self.start + self.step * np.arange(num_timesteps, dtype=np.float64)
+        assert self.end is not None
+        return np.linspace(self.start, self.end, num_timesteps, dtype=np.float64)
+
+
+@SCHEDULES.register
+class Exponential(_Ramp):
+    """start exp(rate i); ``end`` (the value at T) may stand in place of ``rate``."""
+
+    kind: Literal["exponential"] = "exponential"
+    start: Annotated[float, Field(gt=0), Range(0.3, 3.0, log=True)] = 1.0
+    rate: Annotated[float | None, Range(0.002, 0.1, log=True)] = None
+    end: Annotated[float | None, Field(gt=0), Range(1.0, 40.0, log=True)] = None
+
+    @model_validator(mode="after")
+    def _one_slope(self) -> Self:
+        self._exactly_one({"rate": self.rate, "end": self.end})
+        return self
+
+    def values(self, num_timesteps: int) -> FloatTable:
+        if self.rate is not None:
+            # An overflowing rate ends as inf, which every user of a schedule refuses by name.
+            with np.errstate(over="ignore"):
+                return self.start * np.exp(self.rate * np.arange(num_timesteps, dtype=np.float64))
+        assert self.end is not None
+        return np.geomspace(self.start, self.end, num_timesteps, dtype=np.float64)
+
+
+@SCHEDULES.register
+class Table(ScheduleSpec):
+    """Given values, one for each severity 1..T."""
+
+    kind: Literal["table"] = "table"
+    values_: Annotated[tuple[float, ...], Field(alias="values", min_length=1)]
+
+    def values(self, num_timesteps: int) -> FloatTable:
+        if len(self.values_) != num_timesteps:
+            raise SpecError(
+                [("values", f"has {len(self.values_)} entries for num_timesteps={num_timesteps}")]
+            )
+        return np.asarray(self.values_, dtype=np.float64)
+
+
+def positive_values(schedule: ScheduleSpec, num_timesteps: int, name: str) -> FloatTable:
+    """The schedule's values, refused by name where one is not positive and finite."""
+    try:
+        values = schedule.values(num_timesteps)
+    except SpecError as error:
+        raise SpecError([(f"{name}.{path}", what) for path, what in error.problems]) from None
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if wrong.size:
+        i = int(wrong[0])
+        raise SpecError(
+            [(name, f"must be positive and finite, is {values[i]:g} at severity {i + 1}")]
+        )
+    return values

@@ -1,0 +1,92 @@
+"""Frozen, JSON-shaped descriptions of things, whose validation errors are one clear line."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from colddiff.errors import SpecError
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` where one of ``names`` is close to ``name``, else an empty string."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Spec(BaseModel):
+    """A frozen description: unknown keys are refused with the nearest name, NaN and inf too."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = [str(key) for key in data if key not in cls.model_fields]
+            if unknown:
+                fields = ", ".join(cls.model_fields)
+                raise SpecError(
+                    [
+                        (key, f"no such field{nearest(key, cls.model_fields)} (fields: {fields})")
+                        for key in unknown
+                    ]
+                )
+        return data
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON-ready data; ``parse(type(spec), spec.to_dict()) == spec``."""
+        return self.model_dump(mode="json")
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def parse(cls: type[S], data: Any, where: str = "") -> S:
+    """``data`` validated as ``cls``; raises SpecError naming every wrong path below ``where``."""
+    if isinstance(data, cls):
+        return data
+    if not isinstance(data, Mapping):
+        raise SpecError([(where, f"expected a mapping of fields, got {data!r}")])
+    try:
+        return cls.model_validate(dict(data))
+    except ValidationError as error:
+        raise SpecError(_problems(error, where)) from None
+    except SpecError as error:
+        raise SpecError([(_join(where, path), what) for path, what in error.problems]) from None
+
+
+def _problems(error: ValidationError, where: str) -> list[tuple[str, str]]:
+    problems = []
+    for item in error.errors(include_url=False):
+        path = _join(where, ".".join(str(part) for part in item["loc"]))
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, SpecError):
+            problems += [(_join(path, inner), what) for inner, what in cause.problems]
+        elif item["type"] == "missing":
+            problems.append((path, "is required"))
+        else:
+            what = item["msg"].removeprefix("Value error, ")
+            problems.append((path, f"{what[:1].lower()}{what[1:]}, got {item['input']!r}"))
+    return problems
+
+
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def canonical_json(data: Any) -> str:
+    """``data`` as the one JSON text that equal data has: sorted keys, no spaces, no NaN."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(data: Any) -> str:
+    """sha256 (hex) of the canonical JSON of ``data``."""
+    return hashlib.sha256(canonical_json(data).encode()).hexdigest()

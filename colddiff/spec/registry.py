@@ -1,0 +1,82 @@
+"""An open table from kind to spec class, filled by discovering the modules of a package."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from colddiff.errors import SpecError
+from colddiff.spec.base import Spec, nearest, parse
+
+K = TypeVar("K", bound=Spec)
+
+
+class Registry(Generic[K], Mapping[str, type[K]]):
+    """Kinds of one noun: the modules of ``package`` are imported on first look-up.
+
+    A spec class enters through ``register``, from a module of the package or from a plugin; its
+    name is the default of its ``kind`` field.
+    """
+
+    def __init__(self, noun: str, package: str | None = None, hint: str = "") -> None:
+        self.noun = noun
+        self._package = package
+        self._hint = hint
+        self._classes: dict[str, type[K]] = {}
+
+    def register(self, cls: type[K]) -> type[K]:
+        """Class decorator; a second class for a kind is refused unless it is the same code."""
+        kind = str(cls.model_fields["kind"].default)
+        known = self._classes.get(kind)
+        if known is not None and (known.__module__, known.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise SpecError(
+                f"{self.noun} kind {kind!r} of {cls.__module__} is already taken by "
+                f"{known.__module__}; give it another name"
+            )
+        self._classes[kind] = cls
+        return cls
+
+    def parse(self, value: Any) -> K:
+        """A spec from a mapping with a ``kind``; a spec passes through."""
+        if isinstance(value, Spec):
+            return value  # type: ignore[return-value]  # the field's own type check follows
+        if not isinstance(value, Mapping):
+            raise SpecError(f"expected a mapping with a 'kind', got {value!r}")
+        kind = value.get("kind")
+        if kind is None:
+            raise SpecError([("kind", f"is required; one of {', '.join(self)}{self._hint}")])
+        if kind not in self:
+            raise SpecError(
+                [
+                    (
+                        "kind",
+                        f"no {kind!r}{nearest(str(kind), self)} (one of {', '.join(self)}"
+                        f"{self._hint})",
+                    )
+                ]
+            )
+        return parse(self[kind], value)
+
+    def _discovered(self) -> dict[str, type[K]]:
+        if self._package is not None:
+            package, self._package = importlib.import_module(self._package), None
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{package.__name__}.{module.name}")
+        return self._classes
+
+    def __getitem__(self, kind: str) -> type[K]:
+        return self._discovered()[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._discovered()))
+
+    def __len__(self) -> int:
+        return len(self._discovered())
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._discovered()

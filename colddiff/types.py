@@ -1,0 +1,44 @@
+"""The nouns every layer shares: images, severities, omega, and the shape of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from colddiff.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Image: TypeAlias = "Tensor"
+"""Float tensor [B, C, H, W], values in [-1, 1] (nothing clips estimates to that range)."""
+
+Severity: TypeAlias = "Tensor"
+"""int64 tensor [B], one severity per image in 0..T; 0 is the clean image."""
+
+Omega: TypeAlias = "Mapping[str, Tensor]"
+"""What is random in D on one trajectory, leading dimension B; empty where D is not random."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageShape:
+    """Channels, height and width of one image, in pixels."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "height", "width"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise SpecError(f"image shape: {name} must be a positive integer, got {value!r}")
+
+    @property
+    def chw(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return (self.channels, self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
