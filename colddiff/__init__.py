@@ -1,0 +1,63 @@
+"""Cold diffusion (arXiv 2208.09392) for any image degradation, as jobs on a Ray cluster.
+
+Names are imported on first use: ``import colddiff`` alone imports neither torch nor a service.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ColddiffError": "colddiff.errors",
+    "SpecError": "colddiff.errors",
+    "ImageShape": "colddiff.types",
+    "Image": "colddiff.types",
+    "Omega": "colddiff.types",
+    "Severity": "colddiff.types",
+    "DEGRADATIONS": "colddiff.degradations",
+    "Degradation": "colddiff.degradations",
+    "DegradationSpec": "colddiff.degradations",
+    "build_degradation": "colddiff.degradations",
+    "RESTORERS": "colddiff.restorers",
+    "Restorer": "colddiff.restorers",
+    "RestorerSpec": "colddiff.restorers",
+    "build_restorer": "colddiff.restorers",
+    "sample": "colddiff.sampling",
+    "sample_steps": "colddiff.sampling",
+    "TrainJob": "colddiff.jobspec",
+    "load_recipe": "colddiff.recipes",
+    "load_checkpoint": "colddiff.run",
+    "train": "colddiff.run",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from colddiff.degradations import (
+        DEGRADATIONS,
+        Degradation,
+        DegradationSpec,
+        build_degradation,
+    )
+    from colddiff.errors import ColddiffError, SpecError
+    from colddiff.jobspec import TrainJob
+    from colddiff.recipes import load_recipe
+    from colddiff.restorers import RESTORERS, Restorer, RestorerSpec, build_restorer
+    from colddiff.run import load_checkpoint, train
+    from colddiff.sampling import sample, sample_steps
+    from colddiff.types import Image, ImageShape, Omega, Severity
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'colddiff' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

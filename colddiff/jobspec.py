@@ -140,7 +140,7 @@ class Job(Spec):
 
 
 class TrainJob(Job):
-    """Train a restorer R to invert D: minimise ||R(D(x, t), t) - x|| (Cold Diffusion, equation 1)."""
+    """Train a restorer R to invert D: minimise ||R(D(x, t), t) - x|| (Cold Diffusion, eq. 1)."""
 
     verb: ClassVar[str] = "train"
 

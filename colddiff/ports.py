@@ -1,4 +1,4 @@
-"""What the loops need from the outside world, as protocols; adapters and test doubles implement them."""
+"""What the loops need from the outside world, as protocols that adapters implement."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Tracker(Protocol):
         """Parameters by dotted path; logged once, equal values again are fine."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics by path, such as ``train/loss_l1``, at one step; stamped with the time of the call."""
+        """Metrics by path, such as ``train/loss_l1``, at one step, stamped with the time now."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tags, replacing equal names."""
@@ -124,7 +124,7 @@ class ShardSource(Protocol):
     def batches(
         self, *, seed: int, global_batch_size: int, rank: int, world_size: int, start_step: int
     ) -> Iterator[Batch]:
-        """Endless slices of rank ``rank``, one a step, from optimizer step ``start_step`` (0-based) on.
+        """Endless slices of rank ``rank``, one a step, from 0-based step ``start_step`` on.
 
         All ranks' slices of a step, in rank order, are the same global batch for any world size;
         each epoch has every sample once.

@@ -23,7 +23,7 @@ Update = Callable[[Image, Image, int, int, Degradation[Any], Omega], Image]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a sampler: the estimate made at severity ``t`` and the state it led to at ``s``."""
+    """One step of a sampler: the estimate at severity ``t`` and the state it led to at ``s``."""
 
     t: int
     s: int

@@ -63,7 +63,7 @@ class Degradation(ABC, Generic[SpecT]):
 
     @final
     def draw(self, batch: int, *, rng: Rng) -> dict[str, Tensor]:
-        """omega for ``batch`` trajectories; with a sequence of generators row i uses only its own."""
+        """omega for ``batch`` trajectories; of a sequence of generators row i uses only its own."""
         if not self.omega_names:
             return {}
         drawn = [self._draw_row(generator) for generator in rows(rng, batch)]

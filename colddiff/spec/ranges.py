@@ -49,5 +49,7 @@ def search_ranges(spec: Spec, prefix: str = "") -> dict[str, SearchRange]:
         if isinstance(value, Spec):
             found |= search_ranges(value, f"{path}.")
         elif value is not None:
-            found |= {path: r for r in field.metadata if isinstance(r, Range | Choices)}
+            for mark in field.metadata:
+                if isinstance(mark, Range | Choices):
+                    found[path] = mark
     return found
