@@ -33,7 +33,29 @@ _HOMES = {
     "train": "colddiff.run",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+__all__ = [
+    "ColddiffError",
+    "SpecError",
+    "ImageShape",
+    "Image",
+    "Omega",
+    "Severity",
+    "DEGRADATIONS",
+    "Degradation",
+    "DegradationSpec",
+    "build_degradation",
+    "RESTORERS",
+    "Restorer",
+    "RestorerSpec",
+    "build_restorer",
+    "sample",
+    "sample_steps",
+    "TrainJob",
+    "load_recipe",
+    "load_checkpoint",
+    "train",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from colddiff.degradations import (

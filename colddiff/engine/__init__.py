@@ -1,0 +1,1 @@
+"""The loops: training, evaluation, packing and the folder of a job, in plain torch over ports."""

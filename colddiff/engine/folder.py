@@ -1,0 +1,182 @@
+"""The folder of a job in STORAGE: what the job is, how it stands, and which attempt may write."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from colddiff.errors import ColddiffError, Exists, Missing
+from colddiff.ports import Store
+
+State = Literal["queued", "running", "done", "failed", "stopped", "lost"]
+TERMINAL: frozenset[str] = frozenset({"done", "failed", "stopped", "lost"})
+EXIT_CODES: dict[str, int] = {"done": 0, "failed": 1, "lost": 1, "stopped": 4}
+HEARTBEAT_S = 2.0
+LOST_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a job stands (``status.json``); written by one process, the driver of ``attempt``."""
+
+    state: State = "queued"
+    attempt: int = 0
+    step: int = 0
+    num_steps: int = 0
+    heartbeat: float = 0.0
+    """Seconds since the epoch, of the driver's last sign of life."""
+    started: float | None = None
+    """When the first attempt began, seconds since the epoch."""
+    running_s: float = 0.0
+    """Time spent running, over all attempts."""
+    gpu_hours: float = 0.0
+    loss: float | None = None
+    images_per_s: float | None = None
+    eta_s: float | None = None
+    phase: str = ""
+    """What the job does just now, in words, such as ``training`` or ``evaluating``."""
+    message: str = ""
+    """Why it failed or stopped, and the way out."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether no attempt is under way any more."""
+        return self.state in TERMINAL
+
+    def seen_at(self, now: float) -> Status:
+        """This status as a reader at ``now`` should see it: without a heartbeat it is lost."""
+        if self.state == "running" and now - self.heartbeat > LOST_AFTER_S:
+            silent = int(now - self.heartbeat)
+            return replace(
+                self,
+                state="lost",
+                message=f"no sign of life for {silent} s; submit the same job again to go on",
+            )
+        return self
+
+
+class JobFolder:
+    """``jobs/<id>/`` of a store."""
+
+    def __init__(self, store: Store, job_id: str) -> None:
+        self.store = store
+        self.job_id = job_id
+
+    def key(self, *parts: str) -> str:
+        """The store key of something in this folder."""
+        return "/".join(("jobs", self.job_id, *parts))
+
+    @property
+    def uri(self) -> str:
+        """Address of the folder."""
+        return f"{self.store.uri}/{self.key()}"
+
+    def write_job(self, job: dict[str, Any]) -> None:
+        """The resolved job: id, verb, slug, spec, content digests, versions, git state."""
+        self._put("job.json", job)
+
+    def job(self) -> dict[str, Any]:
+        """What ``write_job`` wrote; raises Missing where there is no such job."""
+        found = self._get("job.json")
+        if found is None:
+            raise Missing(
+                f"no job {self.job_id!r} in {self.store.uri}; see `colddiff list`, or set "
+                "COLDDIFF_STORAGE to where it was submitted"
+            )
+        return found
+
+    def write_status(self, status: Status) -> None:
+        """Replaces ``status.json``."""
+        self._put("status.json", asdict(status))
+
+    def status(self, now: float | None = None) -> Status | None:
+        """How the job stands, lost if its heartbeat stopped; None before the first attempt."""
+        found = self._get("status.json")
+        if found is None:
+            return None
+        names = {field.name for field in fields(Status)}
+        status = Status(**{name: value for name, value in found.items() if name in names})
+        return status.seen_at(time.time() if now is None else now)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Final metrics and paths."""
+        self._put("result.json", result)
+
+    def result(self) -> dict[str, Any] | None:
+        """What ``write_result`` wrote last, or None."""
+        return self._get("result.json")
+
+    def attempts(self) -> list[int]:
+        """Numbers of the attempts claimed so far, rising."""
+        prefix = self.key("attempts/")
+        numbers = {item.key.removeprefix(prefix).split("/")[0] for item in self.store.list(prefix)}
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+    def claim(self, attempt: int, claim: dict[str, Any]) -> None:
+        """Makes ``attempt`` ours; of several claimants exactly one returns, the others raise."""
+        try:
+            self.store.put_new(self.key("attempts", str(attempt), "claim.json"), _encode(claim))
+        except Exists:
+            raise ColddiffError(
+                f"attempt {attempt} of {self.job_id} was claimed by another driver; "
+                f"`colddiff status {self.job_id}` shows it"
+            ) from None
+
+    def superseded(self, attempt: int) -> bool:
+        """Whether a later attempt was claimed: a fenced writer must stop."""
+        return (self.attempts() or [0])[-1] > attempt
+
+    def write_progress(self, attempt: int, progress: dict[str, Any]) -> None:
+        """What rank 0 tells the driver: step, num_steps, loss, images_per_s, eta_s, phase."""
+        self._put(f"attempts/{attempt}/progress.json", progress)
+
+    def progress(self, attempt: int) -> dict[str, Any]:
+        """What rank 0 wrote last in ``attempt``; empty before."""
+        return self._get(f"attempts/{attempt}/progress.json") or {}
+
+    def write_log(self, attempt: int, text: bytes) -> None:
+        """Replaces ``attempts/<n>/log.txt``."""
+        self.store.put(self.key("attempts", str(attempt), "log.txt"), text)
+
+    def log(self, attempt: int) -> bytes:
+        """The attempt's log so far; empty before its first upload."""
+        try:
+            return self.store.get(self.key("attempts", str(attempt), "log.txt"))
+        except Missing:
+            return b""
+
+    def request_stop(self, attempt: int, grace_s: float) -> None:
+        """Asks ``attempt`` to take a checkpoint and end within ``grace_s`` seconds."""
+        self._put(f"attempts/{attempt}/stop.json", {"grace_s": grace_s, "time": time.time()})
+
+    def stop_requested(self, attempt: int) -> bool:
+        """Whether somebody asked ``attempt`` to stop."""
+        return self.store.size(self.key(f"attempts/{attempt}/stop.json")) is not None
+
+    def _put(self, name: str, value: dict[str, Any]) -> None:
+        self.store.put(self.key(name), _encode(value))
+
+    def _get(self, name: str) -> dict[str, Any] | None:
+        try:
+            found = json.loads(self.store.get(self.key(name)))
+        except Missing:
+            return None
+        except ValueError as error:
+            raise ColddiffError(
+                f"{self.store.uri}/{self.key(name)} is not JSON ({error})"
+            ) from None
+        if not isinstance(found, dict):
+            raise ColddiffError(f"{self.store.uri}/{self.key(name)} is not a JSON object")
+        return found
+
+
+def list_jobs(store: Store) -> list[str]:
+    """Ids of all jobs in ``store``."""
+    ids = {item.key.split("/")[1] for item in store.list("jobs/") if item.key.count("/") >= 2}
+    return sorted(ids)
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
