@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +23,8 @@ def stream(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
     key, the index sits above 2^128 draws in the 256-bit counter. ``seed`` may be any integer
     (torch's CPU generator would keep 32 bits of it).
     """
-    key = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
     counter = np.array([0, 0, index & (2**64 - 1), index >> 64], dtype=np.uint64)
-    words = np.frombuffer(key, dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=words, counter=counter))
+    return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=counter))
 
 
 def streams(seed: int, purpose: str, indices: Sequence[int]) -> list[np.random.Generator]:
@@ -45,3 +44,20 @@ def rows(rng: Rng, batch: int) -> Sequence[np.random.Generator]:
 
     words = torch.randint(-(2**62), 2**62, (2,), generator=rng, device=rng.device)
     return [stream(int(words[0]), "torch", int(words[1]) & (2**63 - 1))] * batch
+
+
+def words(seed: int, purpose: str, start: int, count: int) -> npt.NDArray[np.uint64]:
+    """Uniform 64-bit words number ``start``..``start + count`` - 1 of one long stream.
+
+    For one draw per position over a run of positions: the word of a position is the same whatever
+    run it is asked for in.
+    """
+    block, offset = divmod(start, 4)  # Philox makes four words for each value of its counter
+    philox = np.random.Philox(key=_key(seed, purpose))
+    philox.advance(block)
+    return np.asarray(philox.random_raw(offset + count)[offset:], dtype=np.uint64)
+
+
+def _key(seed: int, purpose: str) -> npt.NDArray[np.uint64]:
+    name = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
+    return np.frombuffer(name, dtype=np.uint64)

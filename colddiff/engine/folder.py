@@ -136,6 +136,28 @@ class JobFolder:
         """What rank 0 wrote last in ``attempt``; empty before."""
         return self._get(f"attempts/{attempt}/progress.json") or {}
 
+    def write_outcome(self, attempt: int, outcome: dict[str, Any]) -> None:
+        """How the training loop of ``attempt`` ended: {step, stopped, failed}."""
+        self._put(f"attempts/{attempt}/outcome.json", outcome)
+
+    def outcome(self, attempt: int) -> dict[str, Any] | None:
+        """What ``write_outcome`` wrote, or None where the loop did not come to an end."""
+        return self._get(f"attempts/{attempt}/outcome.json")
+
+    def write_evaluation(self, step: int, evaluation: dict[str, Any]) -> None:
+        """Metrics and their provenance of the checkpoint at ``step``."""
+        self._put(f"evaluations/step_{step:08d}.json", evaluation)
+
+    def evaluation(self, step: int) -> dict[str, Any] | None:
+        """What ``write_evaluation`` wrote, or None."""
+        return self._get(f"evaluations/step_{step:08d}.json")
+
+    def evaluated_steps(self) -> list[int]:
+        """Steps with an evaluation, rising."""
+        prefix = self.key("evaluations/step_")
+        names = (item.key.removeprefix(prefix) for item in self.store.list(prefix))
+        return sorted(int(name.removesuffix(".json")) for name in names)
+
     def write_log(self, attempt: int, text: bytes) -> None:
         """Replaces ``attempts/<n>/log.txt``."""
         self.store.put(self.key("attempts", str(attempt), "log.txt"), text)

@@ -1,0 +1,74 @@
+"""A rank's training inputs: its slice of each global batch, all randomness drawn by position."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colddiff.degradations import Degradation
+from colddiff.jobspec import TrainJob
+from colddiff.objective import draw_omega, draw_severities
+from colddiff.ports import Batch, ShardSource
+from colddiff.rng import words
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One slice in host memory: ``x0`` uint8 or uint16 [B, C, H, W], ``t`` int64 [B], omega."""
+
+    x0: Tensor
+    t: Tensor
+    omega: dict[str, Tensor]
+    waited_s: float
+    """Time spent waiting for the images."""
+
+
+def training_inputs(
+    job: TrainJob,
+    source: ShardSource,
+    D: Degradation[Any],
+    *,
+    rank: int,
+    world_size: int,
+    start_step: int,
+) -> Iterator[Inputs]:
+    """Endless inputs of ``rank``, one slice a step, from 0-based optimizer step ``start_step``."""
+    batches = source.batches(
+        seed=job.seed,
+        global_batch_size=job.global_batch_size,
+        rank=rank,
+        world_size=world_size,
+        start_step=start_step,
+    )
+    while True:
+        began = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - began
+        yield Inputs(
+            x0=torch.from_numpy(augmented(batch, job)),
+            t=draw_severities(job.seed, batch.positions, job.degradation.num_timesteps),
+            omega=draw_omega(job.seed, batch.positions, D),
+            waited_s=waited,
+        )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """float32 in [-1, 1] from uint8 or uint16 images, on the device they are on."""
+    full = 255.0 if images.dtype == torch.uint8 else 65535.0
+    return images.to(torch.float32) * (2.0 / full) - 1.0
+
+
+def augmented(batch: Batch, job: TrainJob) -> Any:
+    """The batch's images, each mirrored or not by (seed, position) where the job says ``flip``."""
+    images = batch.images
+    if job.augment == "flip":
+        drawn = words(job.seed, "train/flip", int(batch.positions[0]), len(images))
+        mirrored = (drawn >> np.uint64(63)).astype(bool)
+        images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+    return np.ascontiguousarray(images)

@@ -1,0 +1,281 @@
+"""The training loop, in plain torch over ports: the same under Ray, alone and in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from colddiff.degradations import Degradation
+from colddiff.ema import Ema
+from colddiff.engine.background import Background, Prefetcher
+from colddiff.engine.checkpoints import Checkpoints, Snapshot
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.inputs import Inputs, normalise, training_inputs
+from colddiff.engine.meter import Meter
+from colddiff.errors import SpecError
+from colddiff.jobspec import TrainJob
+from colddiff.objective import restoration_loss
+from colddiff.ports import ShardSource, Tracker, WorkerContext
+from colddiff.restorers import Restorer
+from colddiff.rng import stream
+
+RESUMED = ("model", "ema", "optimizer")
+PROGRESS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a training loop ended: after which step, and why before its end, if so."""
+
+    step: int
+    stopped: str | None = None
+
+
+class Trainer:
+    """One rank's part of a training job.
+
+    ``run`` goes from the newest undamaged checkpoint of the job's folder, or from step 0, to
+    ``job.num_steps``. Every number is a function of the job and the global position of an image, so
+    that a killed and resumed run equals an uninterrupted one (``tests/unit/test_train.py``).
+    """
+
+    def __init__(
+        self,
+        job: TrainJob,
+        source: ShardSource,
+        folder: JobFolder,
+        ctx: WorkerContext,
+        tracker: Tracker,
+        *,
+        attempt: int,
+        talk: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        if job.global_batch_size < ctx.world_size:
+            raise SpecError(
+                [
+                    (
+                        "global_batch_size",
+                        f"is {job.global_batch_size} for {ctx.world_size} workers; each needs at "
+                        "least one image per step",
+                    )
+                ]
+            )
+        self.job, self.source, self.folder, self.ctx = job, source, folder, ctx
+        self.tracker, self.attempt, self.talk = tracker, attempt, talk
+        self.D: Degradation[Any] = job.degradation.build(job.shape).to(ctx.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(stream(job.seed, "train/init").integers(2**31)))
+            self.restorer: Restorer = job.restorer.build(job.shape)
+        self.restorer.to(ctx.device).train()
+        self.ema = Ema(self.restorer, decay=job.ema.decay, every=job.ema.every, start=job.ema.start)
+        self.optimizer = torch.optim.Adam(
+            self.restorer.parameters(),
+            lr=job.optimizer.lr,
+            betas=job.optimizer.betas,
+            eps=job.optimizer.eps,
+            weight_decay=job.optimizer.weight_decay,
+            fused=True,
+        )
+        self.checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+        self.model: nn.Module = self.restorer
+        self._writer = Background("checkpoint-writer")
+        self._progress = Background("progress-writer")
+
+    def run(self) -> Outcome:
+        """Trains to ``num_steps``, or to the step at which somebody asked to stop."""
+        step = self._resume()
+        self.model = self.ctx.wrap(self.restorer)
+        self._settle_buckets()
+        if step >= self.job.num_steps:
+            return Outcome(step)
+        inputs = Prefetcher(
+            training_inputs(
+                self.job,
+                self.source,
+                self.D,
+                rank=self.ctx.rank,
+                world_size=self.ctx.world_size,
+                start_step=step,
+            ),
+            depth=3,
+        )
+        meter = Meter(self.ctx, self.job)
+        try:
+            return self._loop(step, inputs, meter)
+        finally:
+            inputs.close()
+            self._writer.wait()
+            self._progress.wait()
+
+    def _loop(self, step: int, inputs: Prefetcher[Inputs], meter: Meter) -> Outcome:
+        job = self.job
+        # On a CPU the collective that spreads a stop costs less than it saves in reaction time;
+        # on a GPU reading it is a device sync, so it waits for the step that logs.
+        sync_every = 1 if self.ctx.device.type == "cpu" else job.log_every
+        while step < job.num_steps:
+            batch = next(inputs)
+            meter.add(self._step(step, batch), batch)
+            step += 1
+            self.ema.update(step)
+            last = step == job.num_steps
+            due = last or step % job.checkpoint_every == 0
+            if not (due or step % sync_every == 0):
+                continue
+            stop = meter.sync(step, self._asked_to_stop())
+            if step % job.log_every == 0 or last:
+                self._log(step, meter)
+            if due or stop:
+                self._save(step)
+            if stop and not last:
+                return Outcome(step, stop)
+        return Outcome(step)
+
+    def _step(self, step: int, batch: Inputs) -> Tensor:
+        """One optimizer step; returns the sum of this rank's image losses, on the device."""
+        job, ctx = self.job, self.ctx
+        self._seed_dropout(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = job.optimizer.lr * min(1.0, (step + 1) / (job.optimizer.warmup_steps + 1))
+        self.optimizer.zero_grad(set_to_none=True)
+        size = job.max_batch_per_worker or len(batch.t)
+        total = torch.zeros((), device=ctx.device)
+        for start in range(0, len(batch.t), size):
+            part = slice(start, start + size)
+            final = start + size >= len(batch.t)
+            with self._without_reduction(final):
+                losses = self._losses(batch, part)
+                # DDP averages over ranks: scaled so that the result is the mean over the whole
+                # global batch, whatever the slice sizes.
+                scaled = losses.sum() * (ctx.world_size / job.global_batch_size)
+                torch.autograd.backward(scaled)
+            total += losses.detach().sum()
+        if job.optimizer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.restorer.parameters(), job.optimizer.clip_norm)
+        self.optimizer.step()
+        return total
+
+    def _losses(self, batch: Inputs, part: slice) -> Tensor:
+        device = self.ctx.device
+        x0 = normalise(batch.x0[part].to(device, non_blocking=True))
+        omega = {name: value[part] for name, value in batch.omega.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
+            return restoration_loss(self._restore, self.D, x0, batch.t[part], omega, self.job.loss)
+
+    def _restore(self, x_t: Tensor, t: Tensor) -> Tensor:
+        estimate: Tensor = self.model(x_t, t.to(x_t.device, non_blocking=True))
+        return estimate
+
+    def _without_reduction(self, final: bool) -> AbstractContextManager[None]:
+        no_sync = getattr(self.model, "no_sync", None)
+        return no_sync() if no_sync is not None and not final else nullcontext()
+
+    def _seed_dropout(self, step: int) -> None:
+        if getattr(self.job.restorer, "dropout", 0):
+            name = f"train/dropout/{step}"
+            torch.manual_seed(int(stream(self.job.seed, name, self.ctx.rank).integers(2**31)))
+
+    def _settle_buckets(self) -> None:
+        """One backward pass whose gradients are dropped.
+
+        DDP rearranges its buckets after the first backward pass, which changes the order of sums
+        from three ranks on: settled before the first step, a resumed run adds up like the first.
+        """
+        if self.ctx.world_size > 1:
+            x = torch.zeros(1, *self.job.shape.chw, device=self.ctx.device)
+            t = torch.ones(1, dtype=torch.int64, device=self.ctx.device)
+            torch.autograd.backward(self.model(x, t).sum())
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _asked_to_stop(self) -> str:
+        if self.ctx.rank != 0:
+            return ""
+        if self.ctx.preempted():
+            return "preempted"
+        return "stopped" if self.folder.stop_requested(self.attempt) else ""
+
+    def _resume(self) -> int:
+        steps = self.checkpoints.steps() if self.ctx.rank == 0 else []
+        found: Snapshot | None = None
+        if steps:
+            found = self.checkpoints.newest(RESUMED, self.talk)
+        step = int(self.ctx.broadcast(found.step if found else 0))
+        if step == 0:
+            return 0
+        snapshot = found or self.checkpoints.load(step, RESUMED)
+        self.restorer.load_state_dict(dict(snapshot.tensors["model"]))
+        self.ema.load(snapshot.tensors["ema"])
+        self._load_optimizer(snapshot.tensors["optimizer"])
+        if self.ctx.rank == 0:
+            self.talk(f"going on from the checkpoint of step {step}")
+        return step
+
+    def _save(self, step: int) -> None:
+        if self.ctx.rank != 0:
+            return
+        self._writer.wait()  # at most one snapshot in memory besides the live one
+        snapshot = Snapshot(
+            step,
+            {
+                "model": _on_host(self.restorer.state_dict()),
+                "ema": _on_host(self.ema.state()),
+                "optimizer": _on_host(self._optimizer_tensors()),
+            },
+            {
+                "job": self.job.to_dict(),
+                "job_id": self.folder.job_id,
+                "step": step,
+                "attempt": self.attempt,
+                "world_size": self.ctx.world_size,
+                "data": self.source.manifest.digest,
+            },
+        )
+
+        def write() -> None:
+            self.checkpoints.save(snapshot, lambda: self.folder.superseded(self.attempt))
+            self.checkpoints.prune(self.job.keep)
+
+        self._writer.submit(write)
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        named = {id(parameter): name for name, parameter in self.restorer.named_parameters()}
+        return {
+            f"{named[id(parameter)]}.{key}": value
+            for parameter, state in self.optimizer.state.items()
+            for key, value in state.items()
+        }
+
+    def _load_optimizer(self, tensors: Any) -> None:
+        for name, parameter in self.restorer.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"{name}.{key}"].to(self.ctx.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+    def _log(self, step: int, meter: Meter) -> None:
+        numbers = meter.read()
+        if self.ctx.rank != 0:
+            return
+        self.tracker.log_metrics(numbers, step)
+        if meter.quiet_s() < PROGRESS_S and step != self.job.num_steps:
+            return
+        meter.told()
+        images_per_s = numbers["train/images_per_s"]
+        left = (self.job.num_steps - step) * self.job.global_batch_size
+        progress = {
+            "phase": "training",
+            "step": step,
+            "num_steps": self.job.num_steps,
+            "loss": numbers[f"train/loss_{self.job.loss}"],
+            "images_per_s": images_per_s,
+            "eta_s": left / images_per_s if images_per_s else None,
+        }
+        self._progress.submit(lambda: self.folder.write_progress(self.attempt, progress))
+
+
+def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -1,0 +1,52 @@
+"""Equation 1 of the paper: min over R of E ||R(D(x0, t), t) - x0||."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from colddiff.degradations import Degradation
+from colddiff.rng import streams, words
+from colddiff.types import Image, Omega, Severity
+
+Norm = Literal["l1", "l2"]
+
+
+def draw_severities(seed: int, positions: NDArray[np.int64], num_timesteps: int) -> Severity:
+    """t uniform in 1..T, int64 [B], a function of (seed, position) alone; 0 is never trained.
+
+    ``positions`` are consecutive: the running numbers of a slice's images in the whole run.
+    """
+    drawn = words(seed, "train/severity", int(positions[0]), len(positions))
+    return torch.from_numpy((drawn % np.uint64(num_timesteps)).astype(np.int64) + 1)
+
+
+def draw_omega(seed: int, positions: NDArray[np.int64], D: Degradation[Any]) -> dict[str, Tensor]:
+    """omega of each image, a function of (seed, position) alone."""
+    if not D.omega_names:
+        return {}
+    rng = streams(seed, "train/omega", [int(position) for position in positions])
+    return D.draw(len(positions), rng=rng)
+
+
+def restoration_loss(
+    restore: Callable[[Image, Severity], Image],
+    D: Degradation[Any],
+    x0: Image,
+    t: Severity,
+    omega: Omega,
+    norm: Norm = "l1",
+) -> Tensor:
+    """Loss of each image, float32 [B]: mean over its pixels of |R(D(x0, t), t) - x0|, or its square.
+
+    The input is what would be recorded, ``D.observe``: 8-bit where the spec says so.
+    """
+    with torch.no_grad():
+        x_t = D.observe(x0, t, omega)
+    error = restore(x_t, t).float() - x0.float()
+    return (error.abs() if norm == "l1" else error.square()).mean(dim=(1, 2, 3))

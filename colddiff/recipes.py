@@ -1,0 +1,121 @@
+"""Recipes: YAML files with a section per verb, from the catalogue or from anywhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from colddiff.errors import SpecError
+from colddiff.jobspec import JOBS, Job, TrainJob
+from colddiff.spec import apply_overrides, nearest, parse
+
+CATALOGUE = Path(__file__).resolve().parent.parent / "jobs" / "recipes"
+ABOUT = ("name", "description", "pack", "targets", "variants")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A named set of jobs: raw sections by verb, validated when a job is asked for."""
+
+    name: str
+    description: str
+    sections: Mapping[str, Any]
+    pack: str | None = None
+    """The command that packs its data, where it has no data of its own."""
+    targets: Mapping[str, Any] | None = None
+    """Published numbers it aims at, with their source."""
+    variants: tuple[str, ...] = ()
+
+    def job(self, verb: str, overrides: Iterable[str] = ()) -> Job:
+        """The job of section ``verb`` with ``key=value`` overrides applied."""
+        if verb not in self.sections and verb not in JOBS:
+            raise SpecError(f"recipe {self.name}: has no section {verb!r}")
+        section = self.sections.get(verb, {})
+        if not isinstance(section, Mapping):
+            raise SpecError([(verb, f"expected a mapping of fields, got {section!r}")])
+        return parse(JOBS[verb], apply_overrides(section, overrides), verb)
+
+    @property
+    def train(self) -> TrainJob:
+        """The training job as the recipe has it."""
+        job = self.job("train")
+        assert isinstance(job, TrainJob)
+        return job
+
+
+def list_recipes() -> list[str]:
+    """Names of the catalogue, such as ``paper/deblur-mnist``."""
+    return sorted(
+        str(path.relative_to(CATALOGUE).with_suffix("")) for path in CATALOGUE.rglob("*.yaml")
+    )
+
+
+def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
+    """The recipe of that name in the catalogue, or the YAML file at that path.
+
+    Raises SpecError naming the nearest recipe, the YAML error's line, or an unknown section.
+    """
+    text = str(name)
+    path = CATALOGUE / f"{text}.yaml"
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise SpecError(f"no job file {text!r}; `colddiff recipes` lists the built-in ones")
+        text = path.stem
+    elif not path.is_file():
+        names = list_recipes()
+        raise SpecError(
+            f"no recipe {text!r}{nearest(text, names)} (see `colddiff recipes`, or give a .yaml "
+            "file)"
+        )
+    return _recipe(path, text, variant)
+
+
+def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise SpecError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(data, dict):
+        raise SpecError(f"{path}: expected sections ({', '.join(JOBS)}), got {data!r}")
+    known = [*ABOUT, *JOBS]
+    for key in data:
+        if key not in known:
+            raise SpecError(f"{path}: no section {key!r}{nearest(str(key), known)}")
+    variants = data.get("variants") or {}
+    if variant is not None:
+        if variant not in variants:
+            offered = ", ".join(variants) or "none"
+            raise SpecError(f"{path}: no variant {variant!r} (variants: {offered})")
+        data = _merged(data, variants[variant])
+    return Recipe(
+        name=str(data.get("name") or name),
+        description=str(data.get("description") or ""),
+        sections={verb: data[verb] or {} for verb in JOBS if verb in data},
+        pack=data.get("pack"),
+        targets=data.get("targets"),
+        variants=tuple(variants),
+    )
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        below = merged.get(key)
+        # Another kind brings fields of its own: merging into the old kind's would mix the two.
+        same_kind = isinstance(value, Mapping) and value.get("kind", None) in (
+            None,
+            below.get("kind") if isinstance(below, Mapping) else None,
+        )
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and same_kind:
+            merged[key] = _merged(below, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
