@@ -32,12 +32,6 @@ class WorkerContext(Protocol):
     def broadcast(self, value: Any) -> Any:
         """Rank 0's ``value`` (JSON-ready) on every worker."""
 
-    def report(self, metrics: Mapping[str, float]) -> None:
-        """Tells the launcher how far the job is; may be a barrier."""
-
-    def preempted(self) -> bool:
-        """Whether this worker's machine is about to be taken away."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:

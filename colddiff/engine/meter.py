@@ -32,13 +32,11 @@ class Meter:
         self._pending.append(loss)
         self._waited_s += batch.waited_s
 
-    def sync(self, step: int, stop: str) -> str:
-        """Adds up over ranks; returns the reason to stop, the same on every rank, or ""."""
-        flags = torch.tensor(
-            [stop == "stopped", stop == "preempted"], dtype=torch.float32, device=self._ctx.device
-        )
-        summed = self._ctx.all_reduce(torch.cat([flags, *(p.view(1) for p in self._pending)]))
-        stopped, preempted, *losses = summed.tolist()
+    def sync(self, step: int, stop: bool) -> bool:
+        """Adds up over ranks; returns whether any rank was asked to stop, the same on all."""
+        flag = torch.tensor([float(stop)], device=self._ctx.device)
+        summed = self._ctx.all_reduce(torch.cat([flag, *(p.view(1) for p in self._pending)]))
+        stopped, *losses = summed.tolist()
         first = step - len(losses)
         for offset, loss in enumerate(losses):
             if not np.isfinite(loss):
@@ -46,7 +44,7 @@ class Meter:
             self._loss += loss / self._job.global_batch_size
         self._steps += len(losses)
         self._pending.clear()
-        return "preempted" if preempted else "stopped" if stopped else ""
+        return bool(stopped)
 
     def _diverged(self, step: int) -> None:
         size, T = self._job.global_batch_size, self._job.degradation.num_timesteps

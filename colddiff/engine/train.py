@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,14 +27,15 @@ from colddiff.rng import stream
 
 RESUMED = ("model", "ema", "optimizer")
 PROGRESS_S = 1.0
+STOP_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a training loop ended: after which step, and why before its end, if so."""
+    """How a training loop ended: after which step, and whether before its end, on request."""
 
     step: int
-    stopped: str | None = None
+    stopped: bool = False
 
 
 class Trainer:
@@ -83,6 +85,7 @@ class Trainer:
         )
         self.checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
         self.model: nn.Module = self.restorer
+        self._looked = 0.0
         self._writer = Background("checkpoint-writer")
         self._progress = Background("progress-writer")
 
@@ -132,7 +135,7 @@ class Trainer:
             if due or stop:
                 self._save(step)
             if stop and not last:
-                return Outcome(step, stop)
+                return Outcome(step, stopped=True)
         return Outcome(step)
 
     def _step(self, step: int, batch: Inputs) -> Tensor:
@@ -191,12 +194,12 @@ class Trainer:
             torch.autograd.backward(self.model(x, t).sum())
             self.optimizer.zero_grad(set_to_none=True)
 
-    def _asked_to_stop(self) -> str:
-        if self.ctx.rank != 0:
-            return ""
-        if self.ctx.preempted():
-            return "preempted"
-        return "stopped" if self.folder.stop_requested(self.attempt) else ""
+    def _asked_to_stop(self) -> bool:
+        """Rank 0 looks for a stop request now and then; the next collective tells the others."""
+        if self.ctx.rank != 0 or time.monotonic() - self._looked < STOP_LOOK_S:
+            return False
+        self._looked = time.monotonic()
+        return self.folder.stop_requested(self.attempt)
 
     def _resume(self) -> int:
         steps = self.checkpoints.steps() if self.ctx.rank == 0 else []

@@ -1,0 +1,48 @@
+"""A Ray Train worker as the engine sees it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class RayContext:
+    """WorkerContext of one worker of a TorchTrainer; its process group is up."""
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        if self.world_size == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=ids, gradient_as_bucket_view=True
+        )
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        if self.world_size == 1:
+            return value
+        # As bytes, not as an object: torch's object collectives unpickle what arrives.
+        text = json.dumps(value).encode() if self.rank == 0 else b""
+        size = torch.tensor([len(text)], device=self.device)
+        dist.broadcast(size, src=0)
+        data = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
+        if self.rank == 0:
+            data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(data, src=0)
+        return json.loads(bytes(data.tolist()))

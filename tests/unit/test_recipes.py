@@ -1,0 +1,69 @@
+"""Recipes: all of the catalogue are valid with all variants; bad files are refused clearly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colddiff.errors import SpecError
+from colddiff.recipes import list_recipes, load_recipe
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_and_variant_is_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.description
+    for variant in (None, *recipe.variants):
+        job = load_recipe(name, variant).train
+        # Spells out what the job cannot: how to get the data it does not bring.
+        assert job.data is not None or recipe.pack
+
+
+def test_overrides_reach_the_job(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {seed: 3}\nvariants: {v: {train: {seed: 4, num_steps: 7}}}\n")
+    assert load_recipe(path).train.seed == 3
+    assert load_recipe(path, "v").train.num_steps == 7
+    job = load_recipe(path).job("train", ["optimizer.lr=1e-3"])
+    assert job.model_dump()["optimizer"]["lr"] == 1e-3
+    assert load_recipe(path).name == "mine"
+
+
+def test_a_variant_of_another_kind_replaces_it_whole(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "train: {degradation: {kind: blur, sigma: {kind: constant, value: 2}}}\n"
+        "variants: {v: {train: {degradation: {sigma: {kind: linear, start: 1, step: 1}}}}}\n"
+    )
+    assert load_recipe(path, "v").train.degradation.to_dict()["sigma"] == {
+        "kind": "linear",
+        "start": 1.0,
+        "step": 1.0,
+        "end": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", "line 1: not YAML"),
+        ("- a", "expected sections"),
+        ("tarin: {}", "no section 'tarin'; did you mean 'train'?"),
+        ("train: 3", "train: expected a mapping of fields, got 3"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message.replace("?", r"\?")):
+        _ = load_recipe(path).train
+
+
+def test_unknown_names_point_to_the_nearest() -> None:
+    with pytest.raises(SpecError, match="did you mean 'quickstart'"):
+        load_recipe("quikstart")
+    with pytest.raises(SpecError, match=r"no job file 'missing\.yaml'"):
+        load_recipe("missing.yaml")
+    with pytest.raises(SpecError, match="no variant 'paper'"):
+        load_recipe("quickstart", "paper")

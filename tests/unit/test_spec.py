@@ -1,0 +1,134 @@
+"""Specs: unknown keys, wrong types and kinds end in one line naming path, value and way out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+
+from colddiff.errors import SpecError
+from colddiff.jobspec import TrainJob, slugify
+from colddiff.spec import Range, Spec, apply_overrides, digest, parse, search_ranges
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"sede": 1}, "sede: no such field; did you mean 'seed'?"),
+        ({"degradation": {"kind": "blurr"}}, "degradation.kind: no 'blurr'; did you mean 'blur'?"),
+        (
+            {"degradation": {"kind": "blur", "kernel": 3}},
+            "degradation.kernel: no such field; did you mean 'kernel_size'?",
+        ),
+        (
+            {"degradation": {"kind": "blur", "kernel_size": 4}},
+            "degradation.kernel_size: must be odd",
+        ),
+        ({"degradation": {"num_timesteps": 3}}, "degradation.kind: is required"),
+        ({"degradation": 3}, "degradation: expected a mapping with a 'kind', got 3"),
+        ({"num_steps": "many"}, "num_steps: input should be a valid integer"),
+        ({"num_steps": 0}, "num_steps: input should be greater than or equal to 1, got 0"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: input should be a finite number"),
+        ({"workers": [3, 1]}, r"workers.*write n, \[min, max\] or all, got \[3, 1\]"),
+        (
+            {"degradation": {"kind": "blur", "sigma": {"kind": "linear", "start": 1}}},
+            "degradation.sigma: give exactly one of step or end",
+        ),
+        (
+            {
+                "image_size": 4,
+                "degradation": {"kind": "blur", "kernel_size": 9, "padding": "reflect"},
+            },
+            "degradation.kernel_size: reflect padding of 4 px does not fit an image of 4 px; "
+            "use at most kernel_size=7",
+        ),
+    ],
+)
+def test_a_wrong_spec_is_one_clear_line(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        parse(TrainJob, data)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_wrong_path_is_named() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(TrainJob, {"num_steps": 0, "optimizer": {"lr": -1}}, "train")
+    assert [path for path, _ in caught.value.problems] == ["train.optimizer.lr", "train.num_steps"]
+
+
+def test_json_round_trip() -> None:
+    job = parse(
+        TrainJob, {"degradation": {"kind": "blur", "sigma": {"kind": "exponential", "rate": 0.01}}}
+    )
+    assert parse(TrainJob, job.to_dict()) == job
+
+
+class Inner(Spec):
+    rate: Annotated[float, Range(0.1, 1.0, log=True)] = 0.5
+
+
+class Outer(Spec):
+    inner: Inner = Inner()
+    plain: int = 3
+
+
+def test_search_ranges_are_read_off_the_fields() -> None:
+    assert search_ranges(Outer()) == {"inner.rate": Range(0.1, 1.0, log=True)}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a.b=1e-4", 1e-4),
+        ("a.b=[20, 10, 0]", [20, 10, 0]),
+        ("a.b=null", None),
+        ("a.b=true", True),
+        ("a.b=s3://bucket/x", "s3://bucket/x"),
+        ("a.b={kind: constant, value: 2e0}", {"kind": "constant", "value": 2.0}),
+        ("a.b=x=y", "x=y"),
+    ],
+)
+def test_override_values_are_yaml(text: str, value: object) -> None:
+    assert apply_overrides({"a": {"c": 1}}, [text]) == {"a": {"c": 1, "b": value}}
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "a..b=3", "a=[1"])
+def test_a_malformed_override_is_refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        apply_overrides({}, [text])
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"seed: is 3, it has no field 'x'"):
+        apply_overrides({"seed": 3}, ["seed.x=1"])
+
+
+def test_overrides_do_not_change_what_they_are_given() -> None:
+    data = {"a": {"b": 1}}
+    apply_overrides(data, ["a.b=2"])
+    assert data == {"a": {"b": 1}}
+
+
+def test_the_id_follows_identity_and_nothing_else() -> None:
+    content = {"data": "abc"}
+    base = TrainJob().job_id("x", content)
+    assert base == TrainJob(num_steps=5, workers=3, storage="/elsewhere").job_id("x", content)
+    assert base == TrainJob(data="/somewhere").job_id("x", content)
+    assert base != TrainJob(seed=1).job_id("x", content)
+    assert base != TrainJob().job_id("x", {"data": "abd"})
+    assert base.startswith("train-x-")
+    assert len(base) == len("train-x-") + 8
+
+
+def test_equal_numbers_of_different_type_are_one_identity() -> None:
+    a = parse(TrainJob, {"optimizer": {"lr": 1}})
+    b = parse(TrainJob, {"optimizer": {"lr": 1.0}})
+    assert digest(a.identity()) == digest(b.identity())
+
+
+@pytest.mark.parametrize(
+    ("text", "slug"),
+    [("paper/deblur-mnist", "paper-deblur-mnist"), ("My Job.v2", "my-job-v2"), ("///", "job")],
+)
+def test_slugs(text: str, slug: str) -> None:
+    assert slugify(text) == slug

@@ -1,0 +1,255 @@
+"""The training loop: resumed equals uninterrupted, workers do not matter, bad runs end clearly."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from colddiff.adapters.memory_tracker import MemoryTracker
+from torch import Tensor
+
+from colddiff.adapters.local_store import LocalStore
+from colddiff.adapters.memory_shards import MemoryShards
+from colddiff.engine.checkpoints import COMMIT, Checkpoints
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.local_context import LocalContext
+from colddiff.engine.train import Outcome, Trainer
+from colddiff.errors import ColddiffError, DivergedError, SpecError
+from colddiff.jobspec import TrainJob
+from colddiff.ports import Tracker
+from colddiff.spec import parse
+
+JOB: dict[str, Any] = {
+    "image_size": 8,
+    "channels": 1,
+    "degradation": {
+        "kind": "blur",
+        "num_timesteps": 6,
+        "kernel_size": 3,
+        "sigma": {"kind": "constant", "value": 1.0},
+    },
+    "restorer": {"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]},
+    "global_batch_size": 6,
+    "optimizer": {"lr": 1e-3},
+    "ema": {"decay": 0.9, "every": 2, "start": 4},
+    "num_steps": 8,
+    "checkpoint_every": 3,
+    "log_every": 2,
+    "augment": "flip",
+    "keep": 10,
+}
+
+
+def job(**changes: Any) -> TrainJob:
+    return parse(TrainJob, {**JOB, **changes})
+
+
+def source() -> MemoryShards:
+    """Twenty bright squares on black: something that can be learnt."""
+    images = np.zeros((20, 1, 8, 8), dtype=np.uint8)
+    for n, image in enumerate(images):
+        image[0, n % 5 : n % 5 + 3, n // 5 : n // 5 + 4] = 200 + n
+    return MemoryShards(images)
+
+
+def trainer(
+    folder: JobFolder, the_job: TrainJob, attempt: int = 1, tracker: Tracker | None = None
+) -> Trainer:
+    return Trainer(
+        the_job, source(), folder, LocalContext(), tracker or MemoryTracker(), attempt=attempt
+    )
+
+
+def folder_in(path: Path) -> JobFolder:
+    return JobFolder(LocalStore(path), "train-test-00000000")
+
+
+def tensors(folder: JobFolder, step: int) -> dict[str, Tensor]:
+    checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+    snapshot = checkpoints.load(step, ("model", "ema", "optimizer"))
+    return {
+        f"{stem}/{name}": tensor
+        for stem, group in snapshot.tensors.items()
+        for name, tensor in group.items()
+    }
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_resumed_is_bit_identical_to_uninterrupted(tmp_path: Path, cut: int) -> None:
+    whole, parts = folder_in(tmp_path / "whole"), folder_in(tmp_path / "parts")
+    assert trainer(whole, job()).run() == Outcome(8)
+    assert trainer(parts, job(num_steps=cut)).run() == Outcome(cut)
+    assert trainer(parts, job(), attempt=2).run() == Outcome(8)
+    assert_equal(tensors(whole, 8), tensors(parts, 8))
+
+
+def test_loss_falls_and_is_logged_once_per_interval(tmp_path: Path) -> None:
+    tracker = MemoryTracker()
+    trainer(folder_in(tmp_path), job(num_steps=60, log_every=20), tracker=tracker).run()
+    losses = [m.value for m in tracker.metrics if m.key == "train/loss_l1"]
+    assert len(losses) == 3
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_accumulation_gives_the_same_step(tmp_path: Path) -> None:
+    whole, parts = folder_in(tmp_path / "whole"), folder_in(tmp_path / "parts")
+    trainer(whole, job(num_steps=1)).run()
+    trainer(parts, job(num_steps=1, max_batch_per_worker=4)).run()
+    a, b = tensors(whole, 1), tensors(parts, 1)
+    for name in (name for name in a if name.endswith("exp_avg")):
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
+
+
+def test_a_checkpoint_without_its_commit_is_not_there(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    trainer(folder, job(num_steps=6)).run()
+    folder.store.delete(folder.key("checkpoints/step_00000006", COMMIT))
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [3]
+    assert trainer(folder, job(), attempt=2).run() == Outcome(8)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    trainer(folder, job(num_steps=6)).run()
+    key = folder.key("checkpoints/step_00000006/ema.safetensors")
+    folder.store.put(key, folder.store.get(key)[:-8])
+    said: list[str] = []
+    found = Checkpoints(folder.store, folder.key("checkpoints")).newest(
+        ("model", "ema"), said.append
+    )
+    assert found is not None
+    assert found.step == 3
+    assert "step 6 is damaged" in said[0]
+    assert "ema.safetensors" in said[0]
+
+
+def test_a_superseded_attempt_commits_nothing(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    folder.claim(2, {})
+    with pytest.raises(ColddiffError, match="later attempt"):
+        trainer(folder, job(num_steps=3), attempt=1).run()
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == []
+
+
+def test_stop_takes_a_checkpoint_at_the_step_it_reached(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    folder.request_stop(1, 30.0)
+    ended = trainer(folder, job(num_steps=1000, checkpoint_every=1000)).run()
+    assert ended.stopped
+    assert 1 <= ended.step < 1000
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [ended.step]
+
+
+def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    trainer(folder, job(num_steps=8, checkpoint_every=2, keep=2)).run()
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [6, 8]
+    assert not list(folder.store.list(folder.key("checkpoints/step_00000002")))
+
+
+def test_a_diverged_run_names_step_and_severities_and_keeps_the_last_finite_checkpoint(
+    tmp_path: Path,
+) -> None:
+    folder = folder_in(tmp_path)
+    trainer(folder, job(num_steps=3)).run()
+    broken = trainer(folder, job(num_steps=30), attempt=2)
+    planted = broken.restorer.register_forward_hook(_nan_after(4))
+    with pytest.raises(DivergedError, match=r"optimizer step 8 is not finite \(severities [1-6]"):
+        broken.run()
+    planted.remove()
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [3, 6]
+
+
+def _nan_after(calls: int) -> Any:
+    seen = [0]
+
+    def hook(module: Any, args: Any, output: Tensor) -> Tensor:
+        seen[0] += 1
+        return output * float("nan") if seen[0] > calls else output
+
+    return hook
+
+
+def test_more_workers_than_images_is_refused(tmp_path: Path) -> None:
+    context = LocalContext()
+    context.world_size = 7
+    with pytest.raises(SpecError, match="global_batch_size: is 6 for 7 workers"):
+        Trainer(job(), source(), folder_in(tmp_path), context, MemoryTracker(), attempt=1)
+
+
+class GlooContext(LocalContext):
+    """Ranks of a plain gloo group: DDP without Ray."""
+
+    def __init__(self, rank: int, world_size: int, path: str) -> None:
+        super().__init__()
+        self.rank, self.world_size = rank, world_size
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{path}", rank=rank, world_size=world_size
+        )
+
+    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+        return torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        torch.distributed.all_reduce(values)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        box = [value]
+        torch.distributed.broadcast_object_list(box)
+        return box[0]
+
+
+def _rank(rank: int, world_size: int, path: str, root: str, changes: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    context = GlooContext(rank, world_size, path)
+    Trainer(
+        job(**changes), source(), folder_in(Path(root)), context, MemoryTracker(), attempt=1
+    ).run()
+    torch.distributed.destroy_process_group()
+
+
+def _spawn(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFolder:
+    group = tmp_path / f"group-{name}-{changes.get('num_steps')}"
+    mp.spawn(  # type: ignore[no-untyped-call]
+        _rank,
+        args=(world_size, str(group), str(tmp_path / name), changes),
+        nprocs=world_size,
+    )
+    return folder_in(tmp_path / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 3])
+def test_resume_is_bit_identical_at_several_workers(tmp_path: Path, workers: int) -> None:
+    whole = _spawn(tmp_path, "whole", workers, num_steps=6)
+    _spawn(tmp_path, "parts", workers, num_steps=3)
+    parts = _spawn(tmp_path, "parts", workers, num_steps=6)
+    assert_equal(tensors(whole, 6), tensors(parts, 6))
+
+
+@pytest.mark.slow
+def test_gradients_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    alone = folder_in(tmp_path / "alone")
+    trainer(alone, job(num_steps=1)).run()
+    three = _spawn(tmp_path, "three", 3, num_steps=1)
+    a, b = tensors(alone, 1), tensors(three, 1)
+    for name in (name for name in a if name.endswith("exp_avg")):
+        # exp_avg after one step is 0.1 of the gradient.
+        torch.testing.assert_close(a[name] * 10, b[name] * 10, rtol=0, atol=1e-6)
+
+
+def test_threads_of_a_finished_run_are_gone(tmp_path: Path) -> None:
+    before = threading.active_count()
+    trainer(folder_in(tmp_path), job(num_steps=2)).run()
+    assert threading.active_count() == before
