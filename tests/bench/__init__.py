@@ -1,0 +1,1 @@
+"""Benchmarks: figures to read, on whatever device there is; never asserted in a test."""

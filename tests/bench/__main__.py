@@ -1,0 +1,40 @@
+"""`python -m tests.bench [--json] [--quick]`: all benchmarks, on whatever device there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from tests.bench import blur, nets
+from tests.bench.timing import describe, device
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one repeat, 32 px only")
+    options = parser.parse_args()
+    place = device()
+    cases = nets.cases(place.type == "cuda")
+    if options.quick:
+        cases = [case for case in cases if case.size == 32]
+    found: dict[str, Any] = {
+        "device": describe(place),
+        "nets": [nets.measure(case, place, 1 if options.quick else 5) for case in cases],
+        "blur": blur.measure(place),
+    }
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"device: {found['device']}")
+    for row in [*found["nets"], found["blur"]]:
+        print()
+        for name, value in row.items():
+            print(
+                f"  {name:24} {value:,.4g}" if isinstance(value, float) else f"  {name:24} {value}"
+            )
+
+
+if __name__ == "__main__":
+    main()

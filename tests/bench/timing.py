@@ -1,0 +1,44 @@
+"""Timing on a noisy machine: medians of repeats, and ratios taken side by side in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe(place: torch.device) -> str:
+    """The device in words."""
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def seconds(work: Callable[[], object], repeats: int = 5, warmup: int = 1) -> float:
+    """Median seconds of one call, the device drained before and after."""
+    times = []
+    for n in range(warmup + repeats):
+        _drain()
+        began = time.perf_counter()
+        work()
+        _drain()
+        if n >= warmup:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def paired(a: Callable[[], object], b: Callable[[], object], repeats: int = 5) -> float:
+    """Median of seconds(a) / seconds(b) over pairs run in turn, so that drift cancels."""
+    return statistics.median(seconds(a, 1, 0) / seconds(b, 1, 0) for _ in range(repeats))
+
+
+def _drain() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
