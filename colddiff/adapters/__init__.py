@@ -1,0 +1,1 @@
+"""What implements the ports: one third-party service per file, and twins in memory."""

@@ -1,0 +1,88 @@
+"""What an S3 service or its client refuses, as one line that names the bucket and the way out."""
+
+from __future__ import annotations
+
+from botocore import exceptions as client_errors
+from botocore.exceptions import BotoCoreError, ClientError
+
+from colddiff.errors import ColddiffError, StoreError
+
+CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a store that is not "
+    "AWS), or give this machine a role"
+)
+REFUSED_CREDENTIALS = frozenset(
+    {
+        "AccountProblem",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+DAMAGED = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+)
+UNREACHABLE = (
+    client_errors.HTTPClientError,
+    client_errors.ConnectionError,
+    client_errors.ResponseStreamingError,
+    client_errors.IncompleteReadError,
+)
+
+
+def status(error: ClientError) -> int:
+    """The HTTP status of a response."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def code(error: ClientError) -> str:
+    """S3's own name for what went wrong, such as ``NoSuchKey``."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def retried(error: ClientError) -> bool:
+    """Whether an earlier try of the same request may have reached the service."""
+    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+
+
+def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> ColddiffError:
+    """StoreError for what the client raised while it did ``what``; holds no key and no secret."""
+    where = f"{what}: {endpoint}"
+    if isinstance(error, ClientError):
+        return StoreError(f"{where} {_response(error, bucket)}")
+    if isinstance(error, client_errors.NoCredentialsError | client_errors.PartialCredentialsError):
+        return StoreError(f"{what}: no credentials for {endpoint}; {CREDENTIALS}")
+    if isinstance(error, client_errors.ParamValidationError):
+        return StoreError(f"{what}: {bucket!r} is not a bucket name; use s3://bucket/prefix")
+    if isinstance(error, UNREACHABLE):
+        kind = type(error).__name__
+        return StoreError(
+            f"{where} does not answer ({kind}); is it running, and is AWS_ENDPOINT_URL right?"
+        )
+    if isinstance(error, BotoCoreError):
+        return StoreError(f"{where} cannot be used ({type(error).__name__})")
+    raise error
+
+
+def _response(error: ClientError, bucket: str) -> str:
+    name, number = code(error), status(error)
+    if name == "NoSuchBucket":
+        return f"has no bucket {bucket!r}; create it, or name another in the s3:// address"
+    if name in REFUSED_CREDENTIALS:
+        return f"refuses the credentials ({name}); {CREDENTIALS}"
+    if number == 403:
+        return (
+            f"forbids this ({name or number}): these credentials may not read, write and list "
+            f"bucket {bucket!r} there; {CREDENTIALS}"
+        )
+    if name in DAMAGED:
+        return f"received other bytes than were sent ({name}); the network damages data, try again"
+    if name == "EntityTooLarge":
+        return "takes objects of at most 5 GB in one piece; use smaller shards"
+    if number in (301, 307, 400) and "Redirect" in name:
+        return f"says that bucket {bucket!r} is in another region ({name}); set AWS_REGION to it"
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    return f"answered {number} {name}" + (f" ({message[:200]})" if message else "")

@@ -1,0 +1,45 @@
+"""Keys of a store: relative paths with ``/``, the same on a disk, in S3 and in memory."""
+
+from __future__ import annotations
+
+from colddiff.errors import SpecError
+
+TEMPORARY = ".tmp-"
+"""Prefix of the names under which a disk holds objects that are not committed yet."""
+
+
+def checked_key(key: str) -> str:
+    """``key`` if it may name an object; raises SpecError.
+
+    No empty, ``.`` or ``..`` part, no leading slash, backslash or control character: such keys
+    would leave the store's root on a disk, or be another object in S3 than on a disk.
+    """
+    problem = _problem(key, key.split("/"))
+    if problem:
+        raise SpecError(f"store key {key!r}: {problem}")
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """``prefix`` if keys may start with it; its last part may be empty or incomplete."""
+    if prefix:
+        checked_key(prefix.removesuffix("/") + "x")
+    return prefix
+
+
+def _problem(key: str, parts: list[str]) -> str | None:
+    if key.startswith("/"):
+        return "must be relative, without a leading slash"
+    if "\\" in key:
+        return "must use / and hold no backslash"
+    if any(ord(character) < 32 or ord(character) == 127 for character in key):
+        return "must hold no control characters"
+    if not all(parts) or any(part in (".", "..") for part in parts):
+        return "must be non-empty parts joined by single slashes, none of them . or .."
+    if any(part.startswith(TEMPORARY) for part in parts):
+        return f"names that start with {TEMPORARY} are kept for writes under way"
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return "must be text that UTF-8 can hold"
+    return None

@@ -1,0 +1,74 @@
+"""Fixtures shared by the tests: S3 services and real images."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class S3Service:
+    """An S3 service for which credentials are in the environment."""
+
+    endpoint: str
+    secret: str = "a-secret-nobody-may-see"
+
+    def new_bucket(self) -> str:
+        """Makes an empty bucket and returns its name."""
+        import boto3.session
+        from botocore.config import Config
+
+        bucket = f"colddiff-test-{uuid.uuid4().hex[:12]}"
+        path_style = Config(s3={"addressing_style": "path"})
+        session = boto3.session.Session()
+        client = session.client("s3", endpoint_url=self.endpoint, config=path_style)
+        client.create_bucket(Bucket=bucket)
+        client.close()
+        return bucket
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    """Address of an S3 server on loopback; it checks neither credentials nor digests."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_service(monkeypatch: pytest.MonkeyPatch, moto_endpoint: str) -> S3Service:
+    """The loopback service, its address and credentials in the environment."""
+    service = S3Service(moto_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", service.secret)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", service.endpoint)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return service
+
+
+@pytest.fixture
+def real_s3_service() -> S3Service:
+    """A real service, where COLDDIFF_TEST_S3_ENDPOINT and the AWS variables name one."""
+    endpoint = os.environ.get("COLDDIFF_TEST_S3_ENDPOINT")
+    if not endpoint:
+        pytest.skip("COLDDIFF_TEST_S3_ENDPOINT names no S3 service to test against")
+    return S3Service(endpoint, os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden vectors and real images beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("COLDDIFF_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent; COLDDIFF_SHARED names the folder of vectors and images")
+    return folder

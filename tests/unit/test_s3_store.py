@@ -1,0 +1,244 @@
+"""An S3 store where the service, the network or the credentials misbehave."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3.session
+import pytest
+
+from colddiff.adapters.s3_store import S3Store
+from colddiff.errors import Exists, SpecError, StoreError
+from colddiff.ports import Store
+from tests.conftest import S3Service
+
+
+def test_more_objects_than_one_page_of_a_listing(s3_service: S3Service) -> None:
+    store = S3Store(s3_service.new_bucket(), "p")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.put(f"many/{n:04d}", b""), range(1050)))
+    found = [item.key for item in store.list("many/")]
+    assert found == [f"many/{n:04d}" for n in range(1050)]
+
+
+def test_folder_markers_of_other_tools_are_not_objects(s3_service: S3Service) -> None:
+    bucket = s3_service.new_bucket()
+    client = boto3.session.Session().client("s3", endpoint_url=s3_service.endpoint)
+    client.put_object(Bucket=bucket, Key="p/folder/", Body=b"")
+    client.close()
+    assert list(S3Store(bucket, "p").list()) == []
+
+
+def s3(endpoint: str, bucket: str = "bucket", **settings: float) -> S3Store:
+    return S3Store(bucket, "p", endpoint_url=endpoint, max_attempts=2, **settings)
+
+
+def every_call(store: Store) -> list[Callable[[], object]]:
+    return [
+        lambda: store.get("k"),
+        lambda: store.put("k", b"x"),
+        lambda: store.put_new("k", b"x"),
+        lambda: store.size("k"),
+        lambda: list(store.list()),
+        lambda: store.delete("k"),
+    ]
+
+
+def test_a_missing_bucket_is_named_by_every_call(s3_service: S3Service) -> None:
+    for call in every_call(s3(s3_service.endpoint, "no-such-bucket")):
+        with pytest.raises(
+            StoreError, match=rf"{s3_service.endpoint} has no bucket 'no-such-bucket'; create it"
+        ):
+            call()
+
+
+def test_an_endpoint_that_does_not_answer_is_named_by_every_call(s3_service: S3Service) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    for call in every_call(s3(endpoint)):
+        with pytest.raises(StoreError, match=rf"{endpoint} does not answer .*AWS_ENDPOINT_URL"):
+            call()
+
+
+def test_a_service_that_hangs_is_given_up(s3_service: S3Service) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(StoreError, match="does not answer"):
+            s3(endpoint, read_timeout_s=0.2).get("k")
+
+
+def test_no_credentials(
+    s3_service: S3Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StoreError, match=r"no credentials for .*AWS_ACCESS_KEY_ID"):
+        s3(s3_service.endpoint).get("k")
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "said"),
+    [
+        (403, "SignatureDoesNotMatch", "refuses the credentials"),
+        (403, "InvalidAccessKeyId", "refuses the credentials"),
+        (403, "AccessDenied", "forbids this"),
+        (400, "BadDigest", "the network damages data"),
+        (400, "EntityTooLarge", "at most 5 GB"),
+        (501, "NotImplemented", "answered 501 NotImplemented"),
+    ],
+)
+def test_a_refusal_is_one_line_without_the_secret(
+    s3_service: S3Service, status: int, name: str, said: str
+) -> None:
+    body = f"<?xml version='1.0'?><Error><Code>{name}</Code><Message>no</Message></Error>"
+
+    def refuse(handler: Relay) -> None:
+        handler.respond(status, body.encode())
+
+    with (
+        Proxy(s3_service.endpoint, refuse) as proxy,
+        pytest.raises(StoreError, match=said) as caught,
+    ):
+        s3(proxy.endpoint).put("k", b"x")
+    line = str(caught.value)
+    assert proxy.endpoint in line
+    assert "s3://bucket/p/k" in line
+    assert "\n" not in line
+    assert s3_service.secret not in line
+
+
+def test_passwords_in_an_endpoint_are_not_shown(s3_service: S3Service) -> None:
+    with pytest.raises(StoreError) as caught:
+        s3("http://user:hunter2@127.0.0.1:9").get("k")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_that_is_none(s3_service: S3Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
+    with pytest.raises(SpecError, match="AWS_ENDPOINT_URL"):
+        S3Store("bucket")
+
+
+def test_a_put_whose_answer_was_lost_is_ours(s3_service: S3Service) -> None:
+    bucket = s3_service.new_bucket()
+    dropped: list[object] = []
+
+    def lose_the_first_answer(handler: Relay) -> None:
+        answer = handler.forward()
+        if handler.command == "PUT" and not dropped:
+            dropped.append(answer)
+            handler.close_connection = True
+        else:
+            handler.respond(*answer)
+
+    with Proxy(s3_service.endpoint, lose_the_first_answer) as proxy:
+        store = s3(proxy.endpoint, bucket)
+        store.put_new("claim", b"mine")
+        assert dropped
+        assert store.get("claim") == b"mine"
+        dropped.clear()
+        store.put("theirs", b"theirs")
+        dropped.clear()
+        with pytest.raises(Exists):
+            store.put_new("theirs", b"mine")
+
+
+def test_a_conditional_conflict_is_tried_again(s3_service: S3Service) -> None:
+    bucket = s3_service.new_bucket()
+    conflicts: list[object] = []
+
+    def conflict_once(handler: Relay) -> None:
+        if handler.command == "PUT" and not conflicts:
+            conflicts.append(handler.path)
+            body = b"<Error><Code>ConditionalRequestConflict</Code></Error>"
+            handler.respond(409, body)
+        else:
+            handler.respond(*handler.forward())
+
+    with Proxy(s3_service.endpoint, conflict_once) as proxy:
+        store = s3(proxy.endpoint, bucket)
+        store.put_new("claim", b"mine")
+        assert conflicts
+        assert store.get("claim") == b"mine"
+
+
+def test_a_body_that_breaks_off_is_read_again(s3_service: S3Service) -> None:
+    bucket = s3_service.new_bucket()
+    broken: list[object] = []
+
+    def break_off_once(handler: Relay) -> None:
+        status, body = handler.forward()
+        if handler.command == "GET" and not broken:
+            broken.append(handler.path)
+            handler.respond(status, body[: len(body) // 2], length=len(body))
+            handler.close_connection = True
+        else:
+            handler.respond(status, body)
+
+    with Proxy(s3_service.endpoint, break_off_once) as proxy:
+        store = s3(proxy.endpoint, bucket)
+        store.put("object", b"x" * 100_000)
+        assert store.get("object") == b"x" * 100_000
+        assert broken
+
+
+class Relay(BaseHTTPRequestHandler):
+    """A request that may be forwarded to ``upstream``, answered otherwise, or left unanswered."""
+
+    protocol_version = "HTTP/1.1"
+    upstream: str
+    behave: Callable[[Relay], None]
+
+    def handle_any(self) -> None:
+        self.body = b""
+        if self.headers.get("Expect") == "100-continue":
+            self.send_response_only(100)
+            self.end_headers()
+        if "Content-Length" in self.headers:
+            self.body = self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).behave(self)
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = handle_any  # noqa: N815
+
+    def forward(self) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self.upstream.removeprefix("http://"))
+        headers = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
+        connection.request(self.command, self.path, self.body, headers)
+        answer = connection.getresponse()
+        result = (answer.status, answer.read())
+        connection.close()
+        return result
+
+    def respond(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Proxy:
+    """A server on loopback between the store and the service, which misbehaves as told."""
+
+    def __init__(self, upstream: str, behave: Callable[[Relay], None]) -> None:
+        handler = type("Told", (Relay,), {"upstream": upstream, "behave": staticmethod(behave)})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
