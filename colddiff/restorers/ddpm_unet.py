@@ -1,0 +1,252 @@
+"""The DDPM U-Net: residual blocks with group norm, attention at chosen resolutions (PAPER 2.1)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # torch's own name for it
+
+from colddiff.errors import SpecError
+from colddiff.restorers.base import RESTORERS, Restorer, RestorerSpec, sinusoid
+from colddiff.restorers.resolutions import check_halvings
+from colddiff.types import Image, ImageShape, Severity
+
+NORM_GROUPS = 32
+
+
+@RESTORERS.register
+class DdpmUnetSpec(RestorerSpec):
+    """The paper's network for CIFAR-10 (blur, inpainting, super-resolution)."""
+
+    kind: Literal["ddpm_unet"] = "ddpm_unet"
+    ch: Annotated[
+        int, Field(ge=32, le=1024, description="channels at full resolution, a multiple of 32")
+    ] = 128
+    ch_mult: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=64)], ...],
+        Field(min_length=1, max_length=8, description="channels of each resolution, in `ch`"),
+    ] = (1, 2, 2, 2)
+    num_res_blocks: Annotated[int, Field(ge=1, le=8, description="at each resolution, down")] = 2
+    attn_resolutions: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        Field(description="shorter sides, in px, at which blocks are followed by attention"),
+    ] = (16,)
+    dropout: Annotated[float, Field(ge=0, lt=1, description="in training only")] = 0.1
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        if self.ch % NORM_GROUPS:
+            below = self.ch - self.ch % NORM_GROUPS
+            raise SpecError(
+                [
+                    (
+                        "ch",
+                        f"must be divisible by the {NORM_GROUPS} groups of its norms, got "
+                        f"{self.ch}; use {below} or {below + NORM_GROUPS}",
+                    )
+                ]
+            )
+        return self
+
+    def build(self, shape: ImageShape) -> DdpmUnet:
+        check_halvings(shape, len(self.ch_mult) - 1, "restorer.ch_mult")
+        sides = [min(shape.height, shape.width) >> level for level in range(len(self.ch_mult))]
+        for side in self.attn_resolutions:
+            if side not in sides:
+                raise SpecError(
+                    [
+                        (
+                            "restorer.attn_resolutions",
+                            f"{side} px is never reached; an image of {shape.height}x{shape.width} "
+                            f"px passes {', '.join(map(str, sides))}",
+                        )
+                    ]
+                )
+        return DdpmUnet(self, shape.channels, [side in self.attn_resolutions for side in sides])
+
+
+class DdpmUnet(Restorer):
+    """R(x_t, t); ``attended`` says for each resolution whether its blocks have attention."""
+
+    def __init__(self, spec: DdpmUnetSpec, channels: int, attended: list[bool]) -> None:
+        super().__init__()
+        self.ch = spec.ch
+        widths = [spec.ch * mult for mult in spec.ch_mult]
+        time_width = 4 * spec.ch
+        last = len(widths) - 1
+
+        def block(inner: int, outer: int) -> ResidualBlock:
+            return ResidualBlock(inner, outer, time_width, spec.dropout)
+
+        self.temb = TimeEmbedding(spec.ch)
+        self.conv_in = nn.Conv2d(channels, spec.ch, 3, padding=1)
+        # What the way up meets again, in the order it was made: conv_in, blocks, halvings.
+        skips = [spec.ch]
+        self.down = nn.ModuleList()
+        for i, (inner, outer) in enumerate(pairwise([spec.ch, *widths])):
+            ins = [inner] + [outer] * (spec.num_res_blocks - 1)
+            resize = Halve(outer) if i < last else None
+            self.down.append(Level([block(n, outer) for n in ins], attended[i], downsample=resize))
+            skips += [outer] * (spec.num_res_blocks + (i < last))
+        self.mid = Middle(block(widths[-1], widths[-1]), block(widths[-1], widths[-1]))
+        ups = []
+        inner = widths[-1]
+        for i in reversed(range(len(widths))):
+            blocks = []
+            for _ in range(spec.num_res_blocks + 1):
+                blocks.append(block(inner + skips.pop(), widths[i]))
+                inner = widths[i]
+            ups.append(Level(blocks, attended[i], upsample=Double(inner) if i else None))
+        # up.0 is the full resolution, so the last one to run.
+        self.up = nn.ModuleList(reversed(ups))
+        self.norm_out = group_norm(spec.ch * spec.ch_mult[0])
+        self.conv_out = nn.Conv2d(spec.ch * spec.ch_mult[0], channels, 3, padding=1)
+
+    def forward(self, x_t: Image, t: Severity) -> Image:
+        # Every block starts from the same activation of the time vector.
+        time = F.silu(self.temb(sinusoid(t, self.ch).to(x_t.dtype)))
+        x = self.conv_in(x_t)
+        skips = [x]
+        for level in self.down:
+            assert isinstance(level, Level)
+            for i in range(len(level.block)):
+                x = level.run(i, x, time)
+                skips.append(x)
+            if level.downsample is not None:
+                x = level.downsample(x)
+                skips.append(x)
+        x = self.mid(x, time)
+        for level in reversed(self.up):
+            assert isinstance(level, Level)
+            for i in range(len(level.block)):
+                x = level.run(i, torch.cat([x, skips.pop()], dim=1), time)
+            if level.upsample is not None:
+                x = level.upsample(x)
+        x0_hat: Image = self.conv_out(F.silu(self.norm_out(x)))
+        return x0_hat
+
+
+class TimeEmbedding(nn.Module):
+    """The severity's sinusoid of ``width`` through two layers, [B, 4 width]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.ModuleList([nn.Linear(width, 4 * width), nn.Linear(4 * width, 4 * width)])
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        first, second = self.dense
+        time: Tensor = second(F.silu(first(embedded)))
+        return time
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, each followed by attention or not, and the way to the next."""
+
+    def __init__(
+        self,
+        blocks: list[ResidualBlock],
+        attended: bool,
+        *,
+        downsample: Halve | None = None,
+        upsample: Double | None = None,
+    ) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(blocks)
+        self.attn = nn.ModuleList(Attention(b.outer) for b in blocks if attended)
+        self.downsample = downsample
+        self.upsample = upsample
+
+    def run(self, i: int, x: Tensor, time: Tensor) -> Tensor:
+        """Block ``i`` and its attention."""
+        x = self.block[i](x, time)
+        if len(self.attn):
+            x = self.attn[i](x)
+        return x
+
+
+class Middle(nn.Module):
+    """Block, attention, block at the lowest resolution."""
+
+    def __init__(self, first: ResidualBlock, second: ResidualBlock) -> None:
+        super().__init__()
+        self.block_1 = first
+        self.attn_1 = Attention(first.outer)
+        self.block_2 = second
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        out: Tensor = self.block_2(self.attn_1(self.block_1(x, time)), time)
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """Norm, swish, 3x3, the severity, norm, swish, dropout, 3x3; a skip."""
+
+    def __init__(self, inner: int, outer: int, time_width: int, dropout: float) -> None:
+        super().__init__()
+        self.outer = outer
+        self.norm1 = group_norm(inner)
+        self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
+        self.temb_proj = nn.Linear(time_width, outer)
+        self.norm2 = group_norm(outer)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
+        self.nin_shortcut = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x))) + self.temb_proj(time)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        out: Tensor = self.nin_shortcut(x) + h
+        return out
+
+
+class Attention(nn.Module):
+    """x + softmax(q k^T / sqrt(C)) v over all pixels, one head of all C channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        # [B, C, H, W] -> one head of [B, 1, pixels, C].
+        q, k, v = (to(h).flatten(2).mT.unsqueeze(1) for to in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = x + self.proj_out(mixed.squeeze(1).mT.reshape(x.shape))
+        return out
+
+
+class Halve(nn.Module):
+    """3x3 at stride 2, padded by one pixel at the bottom and right only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return out
+
+
+class Double(nn.Module):
+    """Each pixel repeated 2x2, then 3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The norm of every block: 32 groups, eps 1e-6."""
+    return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
