@@ -21,7 +21,7 @@ class ScheduleSpec(Spec):
     kind: str
 
     @abstractmethod
-    def values(self, num_timesteps: int) -> FloatTable:
+    def entries(self, num_timesteps: int) -> FloatTable:
         """float64 [T]; entry i is the parameter of the step from severity i to i + 1."""
 
 
@@ -36,7 +36,7 @@ class Constant(ScheduleSpec):
     kind: Literal["constant"] = "constant"
     value: Annotated[float, Range(0.3, 10.0, log=True)]
 
-    def values(self, num_timesteps: int) -> FloatTable:
+    def entries(self, num_timesteps: int) -> FloatTable:
         return np.full(num_timesteps, self.value, dtype=np.float64)
 
 
@@ -64,7 +64,7 @@ class Linear(_Ramp):
         self._exactly_one({"step": self.step, "end": self.end})
         return self
 
-    def values(self, num_timesteps: int) -> FloatTable:
+    def entries(self, num_timesteps: int) -> FloatTable:
         if self.step is not None:
             return self.start + self.step * np.arange(num_timesteps, dtype=np.float64)
         assert self.end is not None
@@ -85,7 +85,7 @@ class Exponential(_Ramp):
         self._exactly_one({"rate": self.rate, "end": self.end})
         return self
 
-    def values(self, num_timesteps: int) -> FloatTable:
+    def entries(self, num_timesteps: int) -> FloatTable:
         if self.rate is not None:
             # An overflowing rate ends as inf, which every user of a schedule refuses by name.
             with np.errstate(over="ignore"):
@@ -99,20 +99,20 @@ class Table(ScheduleSpec):
     """Given values, one for each severity 1..T."""
 
     kind: Literal["table"] = "table"
-    values_: Annotated[tuple[float, ...], Field(alias="values", min_length=1)]
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
 
-    def values(self, num_timesteps: int) -> FloatTable:
-        if len(self.values_) != num_timesteps:
+    def entries(self, num_timesteps: int) -> FloatTable:
+        if len(self.values) != num_timesteps:
             raise SpecError(
-                [("values", f"has {len(self.values_)} entries for num_timesteps={num_timesteps}")]
+                [("values", f"has {len(self.values)} entries for num_timesteps={num_timesteps}")]
             )
-        return np.asarray(self.values_, dtype=np.float64)
+        return np.asarray(self.values, dtype=np.float64)
 
 
 def positive_values(schedule: ScheduleSpec, num_timesteps: int, name: str) -> FloatTable:
     """The schedule's values, refused by name where one is not positive and finite."""
     try:
-        values = schedule.values(num_timesteps)
+        values = schedule.entries(num_timesteps)
     except SpecError as error:
         raise SpecError([(f"{name}.{path}", what) for path, what in error.problems]) from None
     wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))

@@ -48,11 +48,15 @@ class Degradation(ABC, Generic[SpecT]):
     on t, dtype and device are those of ``x0``, and everything random is in ``omega``: the same
     (x0, t, omega) give the same image on any worker.
 
-    A leaf implements ``_degrade`` and, where D is random, ``_draw_row``. Constants it needs are
-    made once in float64 (``_make_tables``) and held in the dtype and on the device of the images.
+    A leaf implements ``_degrade`` and, where D is random, names what is in ``omega`` and implements
+    ``_draw_row`` and ``omega_shape``. Constants it needs are made once in float64
+    (``_make_tables``) and held on the device of the images. Half precision and autocast stop at
+    ``degrade``: inside, images are float32 or float64.
     """
 
-    omega_names: ClassVar[tuple[str, ...]] = ()
+    omega_names: tuple[str, ...] = ()
+    omega_images: ClassVar[tuple[str, ...]] = ()
+    """Entries of omega that are images of another set: a data set supplies them, not ``draw``."""
 
     def __init__(self, spec: SpecT, shape: ImageShape) -> None:
         self.spec = spec
@@ -63,9 +67,21 @@ class Degradation(ABC, Generic[SpecT]):
 
     @final
     def draw(self, batch: int, *, rng: Rng) -> dict[str, Tensor]:
-        """omega for ``batch`` trajectories; of a sequence of generators row i uses only its own."""
+        """omega for ``batch`` trajectories; of a sequence of generators row i uses only its own.
+
+        Raises:
+            SpecError: an entry is an image of another set (``omega_images``), which no generator
+                can make.
+        """
         if not self.omega_names:
             return {}
+        if self.omega_images:
+            names = ", ".join(self.omega_images)
+            raise SpecError(
+                f"{self.spec.kind}: omega {names} is images of a second set and cannot be drawn; "
+                f"pass omega={{{self.omega_images[0]!r}: images [B, "
+                f"{', '.join(map(str, self.shape.chw))}]}}"
+            )
         drawn = [self._draw_row(generator) for generator in rows(rng, batch)]
         return {
             name: torch.from_numpy(np.stack([np.asarray(row[name]) for row in drawn]))
@@ -85,11 +101,14 @@ class Degradation(ABC, Generic[SpecT]):
             SpecError: a wrong shape or dtype, a severity outside 0..T, NaN or inf. Severities and
                 values are looked at only where they are in host memory, never by a device sync.
         """
-        self._check(x0, t)
+        self.check(x0, t)
         omega = self._checked_omega(omega or {}, x0)
         t = t.to(x0.device, non_blocking=True)
+        # Autocast would run A_t x in bfloat16: 3 digits, where Algorithm 2 takes small differences.
+        with torch.autocast(x0.device.type, enabled=False):
+            x_t = self._degrade(x0.to(_working(x0.dtype)), t, omega).to(x0.dtype)
         # The one place where severity 0 means the clean image.
-        return torch.where((t == 0).view(-1, 1, 1, 1), x0, self._degrade(x0, t, omega))
+        return torch.where((t == 0).view(-1, 1, 1, 1), x0, x_t)
 
     @final
     def observe(self, x0: Image, t: Severity, omega: Omega | None = None) -> Image:
@@ -102,18 +121,24 @@ class Degradation(ABC, Generic[SpecT]):
         x_t = self.degrade(x0, t, omega)
         if not getattr(self.spec, "quantise", False):
             return x_t
-        eight_bit = torch.round((x_t + 1) * 127.5) / 127.5 - 1
-        return torch.where((t.to(x0.device) == 0).view(-1, 1, 1, 1), x_t, eight_bit)
+        levels = torch.round((x_t.to(_working(x_t.dtype)) + 1) * 127.5)
+        eight_bit = (2 * (levels / 255) - 1).to(x_t.dtype)
+        clean = (t == 0).to(x0.device, non_blocking=True)
+        return torch.where(clean.view(-1, 1, 1, 1), x_t, eight_bit)
 
     def estimate_omega(self, x_t: Image, x0_hat: Image, t: Severity) -> dict[str, Tensor] | None:
         """omega such that D(x0_hat, t, omega) = x_t, where D allows it; else None."""
         return None
 
+    def omega_shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of one image's ``omega[name]``, or None where any shape will do."""
+        return self.shape.chw if name in self.omega_images else None
+
     @final
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
         """Holds the tables on ``device`` now rather than on first use; returns itself."""
         self._held.clear()
-        self._tables(torch.empty(0, device=device, dtype=dtype))
+        self._tables(torch.empty(0, device=device, dtype=_working(dtype)))
         return self
 
     @abstractmethod
@@ -132,17 +157,19 @@ class Degradation(ABC, Generic[SpecT]):
     def _tables(self, like: Tensor) -> dict[str, Tensor]:
         key = (like.device, like.dtype)
         if key not in self._held:
-            if self._float64 is None:
-                self._float64 = self._make_tables()
-            self._held[key] = {
-                name: table.to(like.device, like.dtype)
-                if table.is_floating_point()
-                else table.to(like.device)
-                for name, table in self._float64.items()
-            }
+            # Made while sampling, inference tensors would refuse a later backward through D.
+            with torch.inference_mode(False):
+                if self._float64 is None:
+                    self._float64 = self._make_tables()
+                self._held[key] = {
+                    name: _moved(table, like.device, like.dtype)
+                    for name, table in self._float64.items()
+                }
         return self._held[key]
 
-    def _check(self, x0: Image, t: Severity) -> None:
+    @final
+    def check(self, x0: Image, t: Severity) -> None:
+        """SpecError where (x0, t) are not what ``degrade`` takes."""
         if x0.ndim != 4 or tuple(x0.shape[1:]) != self.shape.chw:
             raise SpecError(
                 f"{self.spec.kind}: built for images [B, {', '.join(map(str, self.shape.chw))}], "
@@ -173,17 +200,30 @@ class Degradation(ABC, Generic[SpecT]):
                 raise SpecError(
                     f"{self.spec.kind}: omega has no {name!r}; draw it with D.draw(batch, rng=...)"
                 )
-            if len(omega[name]) != len(x0):
+            shape = self.omega_shape(name)
+            expected = [len(x0), *(omega[name].shape[1:] if shape is None else shape)]
+            if list(omega[name].shape) != expected:
                 raise SpecError(
-                    f"{self.spec.kind}: omega[{name!r}] has {len(omega[name])} rows for "
-                    f"{len(x0)} images"
+                    f"{self.spec.kind}: omega[{name!r}] must be {expected} for {len(x0)} images, "
+                    f"got {list(omega[name].shape)}"
                 )
-        return {
-            name: omega[name].to(x0.device, x0.dtype)
-            if omega[name].is_floating_point()
-            else omega[name].to(x0.device)
-            for name in self.omega_names
-        }
+            if omega[name].device.type == "cpu":
+                self._check_omega(name, omega[name])
+        dtype = _working(x0.dtype)
+        return {name: _moved(omega[name], x0.device, dtype) for name in self.omega_names}
+
+    def _check_omega(self, name: str, value: Tensor) -> None:
+        """SpecError for values in host memory that this D cannot mean."""
+        if not bool(torch.isfinite(value).all()):
+            raise SpecError(f"{self.spec.kind}: omega[{name!r}] holds NaN or inf")
+
+
+def _working(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _moved(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)
 
 
 def build_degradation(

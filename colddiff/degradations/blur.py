@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 import numpy as np
@@ -82,7 +83,8 @@ class Blur(Degradation[BlurSpec]):
         sigmas = positive_values(spec.sigma, spec.num_timesteps, "degradation.sigma")
         sizes = {self.shape.height, self.shape.width}
         tables = {
-            n: chained(gaussian_steps(n, spec.kernel_size, sigmas, spec.padding)) for n in sizes
+            n: chained(gaussian_steps(n, spec.kernel_size, sigmas, spec.padding), len(sigmas), n)
+            for n in sizes
         }
         if spec.collapse_to_mean:
             for n, table in tables.items():
@@ -102,38 +104,39 @@ def separable(x: Image, rows: Tensor, columns: Tensor) -> Image:
     batch, channels, height, width = x.shape
     # One product over W for all channels at once, then one over H: contiguous, no C-fold copies.
     across = torch.bmm(x.reshape(batch, channels * height, width), columns.mT)
-    across = across.view(batch, channels, height, -1)
+    across = across.view(batch, channels, height, columns.shape[1])
     return torch.matmul(rows.unsqueeze(1), across)
 
 
 def gaussian(size: int, sigma: float) -> FloatTable:
     """The centred Gaussian of odd ``size`` taps, truncated and summing to 1, float64 [size]."""
     offsets = np.arange(size, dtype=np.float64) - (size - 1) / 2
-    weights = np.exp(-(offsets**2) / (2 * sigma**2))
+    with np.errstate(over="ignore", under="ignore"):
+        weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return np.asarray(weights / weights.sum())
 
 
-def gaussian_steps(n: int, size: int, sigmas: FloatTable, padding: Padding) -> FloatTable:
-    """One n x n operator per step, float64 [T, n, n]: the 1-D filter applied to the identity."""
-    taps = np.arange(size) - size // 2
-    source = np.arange(n)[:, None] + taps
+def gaussian_steps(n: int, size: int, sigmas: FloatTable, padding: Padding) -> Iterator[FloatTable]:
+    """One float64 [n, n] operator per step: the 1-D filter applied to the identity."""
+    source = np.arange(n)[:, None] + np.arange(size) - size // 2
     if padding == "circular":
         source %= n
     else:
         source = np.abs(source)
         source = np.where(source >= n, 2 * (n - 1) - source, source)
-    kernels, which = np.unique(sigmas, return_inverse=True)
-    unique = np.zeros((len(kernels), n, n))
-    for operator, sigma in zip(unique, kernels, strict=True):
-        # add.at, not assignment: under circular padding a long kernel meets a column twice.
-        np.add.at(operator, (np.arange(n)[:, None], source), gaussian(size, float(sigma)))
-    return np.asarray(unique[which])
+    operator = np.empty((n, n))
+    for i, sigma in enumerate(sigmas):
+        if i == 0 or sigma != sigmas[i - 1]:
+            operator = np.zeros((n, n))
+            # add.at, not assignment: a long circular kernel meets a column twice.
+            np.add.at(operator, (np.arange(n)[:, None], source), gaussian(size, float(sigma)))
+        yield operator
 
 
-def chained(steps: FloatTable) -> FloatTable:
+def chained(steps: Iterable[FloatTable], num_timesteps: int, n: int) -> FloatTable:
     """Products step_t ... step_1 for t = 0..T, float64 [T + 1, n, n]; entry 0 is the identity."""
-    products = np.empty((len(steps) + 1, *steps.shape[1:]))
-    products[0] = np.eye(steps.shape[1])
+    products = np.empty((num_timesteps + 1, n, n))
+    products[0] = np.eye(n)
     for t, step in enumerate(steps):
-        products[t + 1] = step @ products[t]
+        np.matmul(step, products[t], out=products[t + 1])
     return products
