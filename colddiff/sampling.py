@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import index
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
+from colddiff.rng import Rng, rows
 from colddiff.types import Image, Omega
 
-Sampler = Literal["direct", "naive", "improved", "improved_estimated"]
+Sampler = Literal["direct", "naive", "improved", "improved_estimated", "interpolated"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 Severities = int | Sequence[int] | None
 Restore = Callable[[Image, Tensor], Image]
@@ -66,37 +71,68 @@ def improved_estimated_step(
     return D.degrade(x0_hat, _full(x_t, s), estimated)
 
 
+def interpolated_step(
+    x_t: Image, x0_hat: Image, t: int, s: int, D: Degradation[Any], omega: Omega
+) -> Image:
+    """InDI's small step: x_s = x0_hat + (s / t)(x_t - x0_hat), which never asks for D.
+
+    Inversion by Direct Iteration (Delbracio and Milanfar 2023, arXiv 2303.11435); exact where D
+    moves x0 along a straight line, D(x, s) = x + s e.
+    """
+    return x0_hat + (s / t) * (x_t - x0_hat)
+
+
 UPDATES: dict[str, Update] = {
     "naive": naive_step,
     "improved": improved_step,
     "improved_estimated": improved_estimated_step,
+    "interpolated": interpolated_step,
 }
+
+
+def break_symmetry(x_T: Image, std: float, rng: Rng) -> Image:
+    """x_T + N(0, std^2) for each pixel and channel, kept by the sampler (PAPER 4.2).
+
+    A start that is constant over the image stays constant under any R that commutes with shifts;
+    the paper's "broken symmetry" is std = 0.002, "perfect symmetry" std = 0. With a sequence of
+    generators row i uses only its own.
+    """
+    if not 0 <= std < math.inf:
+        raise SpecError([("symmetry_noise", f"must be 0 or more, got {std}")])
+    if std == 0:
+        return x_T
+    shape = tuple(x_T.shape[1:])
+    drawn = np.stack([generator.standard_normal(shape) for generator in rows(rng, len(x_T))])
+    return x_T + std * torch.from_numpy(drawn).to(x_T.device, x_T.dtype)
 
 
 def falling(severities: Severities, num_timesteps: int, sampler: str = "improved") -> list[int]:
     """T = t_0 > t_1 > ... > 0 from None (all), n (n even steps) or a falling list down to 0."""
-    if sampler == "direct":
-        if severities is None or isinstance(severities, int):
-            return [num_timesteps, 0]
-        severities = [severities[0], 0] if severities else []
-    elif severities is None:
+    if severities is None:
         severities = num_timesteps
     if isinstance(severities, int):
         if not 1 <= severities <= num_timesteps:
             raise SpecError([("severities", f"must be 1..{num_timesteps} steps, got {severities}")])
-        return [round(num_timesteps * (severities - i) / severities) for i in range(severities + 1)]
-    chosen = list(severities)
-    if (
-        len(chosen) < 2
-        or chosen[-1] != 0
-        or chosen[0] > num_timesteps
-        or any(s >= t for t, s in pairwise(chosen))
-    ):
+        chosen = [
+            round(num_timesteps * (severities - i) / severities) for i in range(severities + 1)
+        ]
+    else:
+        chosen = _falling_list(severities, num_timesteps)
+    return [chosen[0], 0] if sampler == "direct" else chosen
+
+
+def _falling_list(severities: Sequence[int], num_timesteps: int) -> list[int]:
+    try:
+        chosen = [index(severity) for severity in severities]
+        falls = chosen[0] <= num_timesteps and all(s < t for t, s in pairwise([*chosen, -1]))
+    except (TypeError, IndexError):
+        falls = False
+    if not falls or len(chosen) < 2 or chosen[-1] != 0:
         raise SpecError(
             [
                 (
                     "severities",
-                    f"must fall strictly from at most {num_timesteps} down to 0, got {chosen}",
+                    f"must fall strictly from at most {num_timesteps} down to 0, got {severities}",
                 )
             ]
         )
@@ -111,32 +147,32 @@ def sample_steps(
     *,
     sampler: Sampler = "improved",
     severities: Severities = None,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Yields every step of a sampler, the last one holding x_0; the caller owns the progress.
 
     Args:
         R: (x_t, t) -> x0_hat with t int64 [B]; a module is put into evaluation mode meanwhile.
         D: the degradation R was trained to invert.
-        x_T: the start, [B, C, H, W], at the first of ``severities``. Nothing is clipped.
+        x_T: the start, floating [B, C, H, W], at the first of ``severities``. Nothing is clipped.
         omega: of the trajectory that led to ``x_T``; {} where D is not random.
         sampler: ``direct`` is a single R(x_T, T), ``naive`` Algorithm 1, ``improved`` Algorithm 2.
         severities: None for T..0, n for n even steps, or a strictly falling list down to 0.
+
+    Raises:
+        SpecError: an unknown sampler, severities that do not fall, a start that D or R is not for.
     """
     steps = falling(severities, D.num_timesteps, sampler)
     update = _direct if sampler == "direct" else _update(sampler)
-    training = isinstance(R, nn.Module) and R.training
-    if isinstance(R, nn.Module):
-        R.eval()
-    try:
+    D.check(x_T, _full(x_T, steps[0]))
+    # Moved once: an image-sized omega would otherwise cross to the device twice a step.
+    held = {name: value.to(x_T.device) for name, value in (omega or {}).items()}
+    with _evaluating(R):
         x = x_T
         for t, s in pairwise(steps):
             with torch.inference_mode():
-                x0_hat = R(x, _full(x, t))
-                x = update(x, x0_hat, t, s, D, omega or {})
+                x0_hat = R(x, torch.full((len(x),), t, dtype=torch.int64, device=x.device))
+                x = update(x, x0_hat, t, s, D, held)
             yield Step(t, s, x0_hat, x)
-    finally:
-        if isinstance(R, nn.Module):
-            R.train(training)
 
 
 def sample(
@@ -155,6 +191,19 @@ def sample(
     return x.clone()  # leaves inference mode's tensors inside
 
 
+@contextmanager
+def _evaluating(R: Restore) -> Iterator[None]:
+    # Each module gets its own mode back: some of them may be frozen in evaluation mode.
+    training = [m for m in R.modules() if m.training] if isinstance(R, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _direct(x_t: Image, x0_hat: Image, t: int, s: int, D: Degradation[Any], omega: Omega) -> Image:
     return x0_hat
 
@@ -166,5 +215,5 @@ def _update(sampler: str) -> Update:
 
 
 def _full(x: Image, t: int) -> Tensor:
-    # Host memory: D checks severities there, and moves them without a sync.
+    # In host memory: there D can check severities, and it moves them without a sync.
     return torch.full((len(x),), t, dtype=torch.int64)
