@@ -1,0 +1,96 @@
+"""Samplers against the trajectories of the paper's code, with its README's toy restorer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from colddiff.degradations import Degradation
+from colddiff.sampling import Sampler, Severities, sample_steps
+from tests.golden.conftest import Golden
+from tests.golden.test_degradations import BLURS, built, of_level, worst
+
+TOLERANCE = 5e-5
+ALGORITHMS: dict[str, Sampler] = {"alg1": "naive", "alg2": "improved"}
+
+
+def toy(x: Tensor, t: Tensor) -> Tensor:
+    """The vectors' toy restorer: its last term tells the severities apart."""
+    return 0.9 * x + 0.05 + 0.001 * (t - 1).view(-1, 1, 1, 1)
+
+
+def walk(
+    D: Degradation[Any],
+    x_T: Tensor,
+    sampler: Sampler,
+    omega: dict[str, Tensor] | None = None,
+    severities: Severities = None,
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """States x_s by severity, and the estimates made from them."""
+    states, estimates = {D.num_timesteps: x_T}, {}
+    for step in sample_steps(toy, D, x_T, omega, sampler=sampler, severities=severities):
+        states[step.s], estimates[step.t] = step.x_s, step.x0_hat
+    return states, estimates
+
+
+MNIST = "blur_mnist_constant_k11_s7"
+BLUR_SAMPLERS = [
+    (MNIST, "T20", {**BLURS[MNIST], "num_timesteps": 20}),
+    ("blur_cifar10_special6", "T50", BLURS["blur_cifar10_special6"]),
+    ("blur_celeba_expreflect_k15_sampler32", "T200", BLURS["blur_celeba_expreflect_k15"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("name", "prefix", "spec"), BLUR_SAMPLERS, ids=lambda v: str(v)[:12])
+def test_blur(golden: Golden, name: str, prefix: str, spec: dict[str, Any], algorithm: str) -> None:
+    vectors = golden(name)
+    key = f"{prefix}_{algorithm}"
+    # 20 000 chained convolutions leave the reference itself 1.2e-4 off.
+    tolerance = 3e-4 if "sampler32" in name else TOLERANCE
+    x0 = torch.from_numpy(vectors["x0"])[: len(vectors[f"{key}_xT"])]
+    D = built({"kind": "blur", **spec}, x0)
+    x_T = of_level(D, x0, D.num_timesteps)
+    assert worst(x_T, vectors[f"{key}_xT"]) <= 2e-5
+    states, estimates = walk(D, x_T, ALGORITHMS[algorithm])
+    assert [t - 1 for t in estimates] == vectors[f"{key}_calls"].tolist()
+    assert worst(estimates[D.num_timesteps], vectors[f"{key}_direct"]) <= tolerance
+    for i, level in enumerate(vectors[f"{key}_xs_state_levels"]):
+        assert worst(states[int(level)], vectors[f"{key}_xs"][i]) <= tolerance, level
+        assert worst(estimates[int(level)], vectors[f"{key}_x0hat"][i]) <= tolerance, level
+    assert worst(states[0], vectors[f"{key}_final"]) <= tolerance
+
+
+GENERATION = {
+    "kind": "blur", "num_timesteps": 300, "kernel_size": 27, "padding": "circular",
+    "sigma": {"kind": "exponential", "rate": 0.01}, "collapse_to_mean": True, "quantise": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", ["0.0", "0.002"])
+def test_blur_generation_from_colours(golden: Golden, noise: str) -> None:
+    """Perfect and broken symmetry: the start's noise is kept, and nothing is rounded on the way."""
+    vectors = golden("blur_generation_exp_k27_sampler32")
+    colours = torch.from_numpy(vectors["colours"])[:, :, None, None].expand(-1, -1, 32, 32)
+    x_T = colours + torch.from_numpy(vectors[f"noise{noise}_noise"])
+    assert worst(x_T, vectors[f"noise{noise}_xT"]) <= 2e-5
+    D = built(GENERATION, x_T)
+    states, estimates = walk(D, x_T, "improved")
+    assert len(estimates) == 300
+    assert worst(estimates[300], vectors[f"noise{noise}_direct"]) <= TOLERANCE
+    assert worst(states[0], vectors[f"noise{noise}_final"]) <= TOLERANCE
+
+
+def test_blur_generation_from_images(golden: Golden) -> None:
+    vectors = golden("blur_generation_exp_k27_sampler32")
+    x0 = torch.from_numpy(vectors["cond_x0"])
+    D = built(GENERATION, x0)
+    x_T = of_level(D, x0, 300)
+    assert worst(x_T, vectors["cond_xT"]) <= 2e-5
+    for sampler, key in (("improved", "cond_final"), ("naive", "cond_alg1_final")):
+        states, estimates = walk(D, x_T, sampler)  # type: ignore[arg-type]
+        assert worst(estimates[300], vectors["cond_direct"]) <= TOLERANCE
+        assert worst(states[0], vectors[key]) <= TOLERANCE
