@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from colddiff.degradations import Degradation, build_degradation
+from colddiff.degradations.mixing import alphas_bar
 from colddiff.types import ImageShape
 from tests.golden.conftest import Golden
 
@@ -81,3 +82,23 @@ def test_our_rounding_differs_from_the_codes_truncation_exactly_where_it_should(
     assert np.abs(ours - exact).max() <= 0.5 + 1e-4, "to nearest, and no clamp"
     assert (np.abs(theirs) <= np.abs(exact) + 1e-4).all(), "toward zero"
     assert np.abs(theirs - exact).max() > 0.99
+
+
+def test_noise(golden: Golden) -> None:
+    vectors = golden("hot_noise_cosine_T200")
+    x0, z = torch.from_numpy(vectors["x0"]), torch.from_numpy(vectors["z"])
+    D = built({"kind": "noise", "num_timesteps": 200}, x0)
+    for level, wanted in zip(vectors["levels"], vectors["D"], strict=True):
+        assert worst(of_level(D, x0, level, {"z": z}), wanted) <= TOLERANCE, level
+    for T in (50, 200, 1000):
+        wanted = vectors[f"alphas_cumprod_T{T}"]
+        assert np.abs(alphas_bar("cosine", T) - wanted).max() <= 1e-6
+
+
+def test_animorph(golden: Golden) -> None:
+    vectors = golden("animorphosis_cosine_T200")
+    x0 = torch.from_numpy(vectors["x0"])
+    omega = {"z": torch.from_numpy(vectors["z_animal"])}
+    D = built({"kind": "animorph", "num_timesteps": 200}, x0)
+    for level, wanted in zip(vectors["levels"], vectors["D"], strict=True):
+        assert worst(of_level(D, x0, level, omega), wanted) <= TOLERANCE, level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -94,3 +95,51 @@ def test_blur_generation_from_images(golden: Golden) -> None:
         states, estimates = walk(D, x_T, sampler)  # type: ignore[arg-type]
         assert worst(estimates[300], vectors["cond_direct"]) <= TOLERANCE
         assert worst(states[0], vectors[key]) <= TOLERANCE
+
+
+def test_noise(golden: Golden) -> None:
+    """Fixed noise is Algorithm 2, estimated noise is DDIM; both start from z itself."""
+    vectors = golden("hot_noise_cosine_T200")
+    z = torch.from_numpy(vectors["z"])
+    D = built({"kind": "noise", "num_timesteps": 200}, z)
+    states, estimates = walk(D, z, "improved", {"z": z})
+    assert worst(estimates[200], vectors["fixed_direct"]) <= TOLERANCE
+    assert worst(states[0], vectors["fixed_final"]) <= TOLERANCE
+
+    states, estimates = walk(D, z, "improved_estimated")
+    assert worst(estimates[200], vectors["estimated_direct"]) <= TOLERANCE
+    assert worst(states[0], vectors["estimated_final"]) <= TOLERANCE
+    for i, level in enumerate(map(int, vectors["estimated_xs_levels"])):
+        x_t, x0_hat, t = states[level], estimates[level], torch.full((len(z),), level)
+        assert worst(x_t, vectors["estimated_xs"][i]) <= TOLERANCE
+        # At severity 1 the reference's abar, rounded to float32, leaves 1 - abar 1e-4 off.
+        z_hat = D.estimate_omega(x_t, x0_hat, t)
+        assert z_hat is not None
+        size = np.abs(vectors["estimated_zhat"][i]).max()
+        assert worst(z_hat["z"], vectors["estimated_zhat"][i]) <= 1e-4 * max(1, size)
+
+
+def test_the_codes_default_sampler_does_nothing_for_noise_and_ours_is_algorithm_1(
+    golden: Golden,
+) -> None:
+    vectors = golden("hot_noise_cosine_T200")
+    z = torch.from_numpy(vectors["z"])
+    assert worst(z, vectors["default_noop_final"]) == 0
+    D = built({"kind": "noise", "num_timesteps": 200}, z)
+    states, estimates = walk(D, z, "naive", {"z": z})
+    assert torch.equal(states[0], estimates[1])
+    assert worst(states[0], vectors["default_noop_final"]) > 1
+
+
+def test_animorph(golden: Golden) -> None:
+    vectors = golden("animorphosis_cosine_T200")
+    z = torch.from_numpy(vectors["z_animal"])
+    D = built({"kind": "animorph", "num_timesteps": 200}, z)
+    states, estimates = walk(D, z, "improved", {"z": z})
+    assert worst(estimates[200], vectors["gen_fixed_direct"]) <= TOLERANCE
+    assert worst(states[0], vectors["gen_fixed_final"]) <= TOLERANCE
+    noisy = z + torch.from_numpy(vectors["noise0.002"])
+    states, _ = walk(D, noisy, "improved", {"z": z})
+    assert worst(states[0], vectors["gen_fixed_noise0.002_final"]) <= TOLERANCE
+    states, _ = walk(D, z, "improved_estimated")
+    assert worst(states[0], vectors["sample_estimated_final"]) <= TOLERANCE

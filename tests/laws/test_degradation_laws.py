@@ -94,7 +94,7 @@ def test_row_i_of_a_draw_depends_on_generator_i_only(spec: DegradationSpec) -> N
 def test_one_generator_or_a_torch_generator_will_do(spec: DegradationSpec) -> None:
     D = spec.build(SHAPES[0])
     if D.omega_images:
-        pytest.skip("omega is images of another set")
+        return  # no generator makes them: test_row_i_of_a_draw_depends_on_generator_i_only
     x0, t = images(SHAPES[0], 2), full(2, spec.num_timesteps)
     for make in (
         lambda seed: stream(seed, "a"),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from colddiff.degradations import build_degradation
 from colddiff.types import ImageShape
-from tests.reference import blur
+from tests.reference import blur, noise
 from tests.reference.blur import Array
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -77,3 +77,16 @@ def test_blur_in_single_precision_after_many_steps(padding: str) -> None:
         ]
         assert np.abs(ours(spec, x0, t) - wanted).max() < most
         assert np.abs(ours(spec, x0.astype(np.float64), t) - wanted).max() < 1e-12
+
+
+@few
+@given(
+    kind=st.sampled_from(["noise", "animorph"]),
+    schedule=st.sampled_from(["cosine", "linear"]),
+    seed=seeds, h=side, w=side, c=channels, T=st.integers(1, 300),
+)  # fmt: skip
+def test_mixing(kind: str, schedule: str, seed: int, h: int, w: int, c: int, T: int) -> None:
+    x0, t = random_images(seed, 2, c, h, w), chosen(T)
+    spec = {"kind": kind, "num_timesteps": T, "schedule": schedule}
+    wanted = np.stack([noise.state(x0[0], x0[1], s, schedule, T) for s in t])
+    assert np.abs(ours(spec, x0[:1], t, {"z": x0[1:]}) - wanted).max() < 1e-10

@@ -1,0 +1,35 @@
+"""Animorphosis: an image turns into an image of another set (PAPER 4.5)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from colddiff.degradations.base import DEGRADATIONS
+from colddiff.degradations.mixing import Mixing, MixingSpec
+from colddiff.types import ImageShape
+
+
+@DEGRADATIONS.register
+class AnimorphSpec(MixingSpec):
+    """Severity t mixes in an image z of a second set, drawn independently of x0.
+
+    ``draw`` cannot make z: it is data. Whoever runs this kind passes ``omega={"z": images}``, from
+    the shards of ``other`` where that is set.
+    """
+
+    kind: Literal["animorph"] = "animorph"
+    other: Annotated[
+        str | None,
+        Field(min_length=1, description="URI of packed shards of the second set; null: z is given"),
+    ] = None
+
+    def build(self, shape: ImageShape) -> Animorph:
+        return Animorph(self, shape)
+
+
+class Animorph(Mixing[AnimorphSpec]):
+    """D(x0, t) = sqrt(abar_t) x0 + sqrt(1 - abar_t) z with z an image of ``other``."""
+
+    omega_images = ("z",)
