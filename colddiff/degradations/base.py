@@ -14,6 +14,7 @@ from torch import Tensor
 
 from colddiff.errors import SpecError
 from colddiff.rng import Rng, rows
+from colddiff.schedules import ScheduleSpec
 from colddiff.spec import Range, Registry, Spec
 from colddiff.types import Image, ImageShape, Omega, Severity
 
@@ -57,6 +58,8 @@ class Degradation(ABC, Generic[SpecT]):
     omega_names: tuple[str, ...] = ()
     omega_images: ClassVar[tuple[str, ...]] = ()
     """Entries of omega that are images of another set: a data set supplies them, not ``draw``."""
+    parameter_tables: ClassVar[tuple[str, ...]] = ()
+    """Tables that hold one number for each severity 0..T, a physical parameter each."""
 
     def __init__(self, spec: SpecT, shape: ImageShape) -> None:
         self.spec = spec
@@ -135,6 +138,20 @@ class Degradation(ABC, Generic[SpecT]):
         return self.shape.chw if name in self.omega_images else None
 
     @final
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """What severity changes, float64 [T] each, entry i of severity i + 1: for plots.
+
+        The spec's schedules and the tables named in ``parameter_tables``.
+        """
+        T, found = self.num_timesteps, {}
+        for name in type(self.spec).model_fields:
+            value = getattr(self.spec, name)
+            if isinstance(value, ScheduleSpec):
+                found[name] = value.entries(T)
+        tables = self._exact_tables() if self.parameter_tables else {}
+        return found | {name: tables[name].numpy()[1:] for name in self.parameter_tables}
+
+    @final
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
         """Holds the tables on ``device`` now rather than on first use; returns itself."""
         self._held.clear()
@@ -157,15 +174,19 @@ class Degradation(ABC, Generic[SpecT]):
     def _tables(self, like: Tensor) -> dict[str, Tensor]:
         key = (like.device, like.dtype)
         if key not in self._held:
-            # Made while sampling, inference tensors would refuse a later backward through D.
+            exact = self._exact_tables()
             with torch.inference_mode(False):
-                if self._float64 is None:
-                    self._float64 = self._make_tables()
                 self._held[key] = {
-                    name: _moved(table, like.device, like.dtype)
-                    for name, table in self._float64.items()
+                    name: _moved(table, like.device, like.dtype) for name, table in exact.items()
                 }
         return self._held[key]
+
+    def _exact_tables(self) -> dict[str, Tensor]:
+        if self._float64 is None:
+            # Made while sampling, inference tensors would refuse a later backward through D.
+            with torch.inference_mode(False):
+                self._float64 = self._make_tables()
+        return self._float64
 
     @final
     def check(self, x0: Image, t: Severity) -> None:
