@@ -1,0 +1,126 @@
+"""`colddiff degradations | recipes`: what there is to train and with which settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colddiff.cli.options import Json
+from colddiff.cli.output import emit, emit_json, emit_table
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+
+def degradations(
+    kind: Annotated[str | None, typer.Argument(help="Show the fields of this kind.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The kinds of degradation; with a KIND its fields, units, bounds and search ranges."""
+    from colddiff.degradations import DEGRADATIONS
+    from colddiff.errors import SpecError
+    from colddiff.spec import nearest
+
+    if kind is None:
+        about = {name: _summary(DEGRADATIONS[name]) for name in DEGRADATIONS}
+        if as_json:
+            emit_json(about)
+        else:
+            emit_table(("KIND", ""), about.items())
+        return
+    if kind not in DEGRADATIONS:
+        raise SpecError(
+            f"no degradation {kind!r}{nearest(kind, DEGRADATIONS)} (one of "
+            f"{', '.join(DEGRADATIONS)})"
+        )
+    spec = DEGRADATIONS[kind]
+    fields = {name: _field(field) for name, field in spec.model_fields.items() if name != "kind"}
+    if as_json:
+        emit_json({"kind": kind, "description": _summary(spec), "fields": fields})
+        return
+    emit(f"{kind}: {_summary(spec)}")
+    columns = ("default", "unit", "bounds", "search", "description")
+    rows = [(name, *(field[column] for column in columns)) for name, field in fields.items()]
+    emit_table(("FIELD", "DEFAULT", "UNIT", "BOUNDS", "SEARCH", ""), rows)
+
+
+def recipes(as_json: Json = False) -> None:
+    """The built-in jobs, for `colddiff submit VERB RECIPE`."""
+    from colddiff.recipes import list_recipes, load_recipe
+
+    found = [load_recipe(name) for name in list_recipes()]
+    if as_json:
+        emit_json(
+            [
+                {
+                    "name": recipe.name,
+                    "description": recipe.description,
+                    "verbs": sorted(recipe.sections),
+                    "variants": list(recipe.variants),
+                    "pack": recipe.pack,
+                }
+                for recipe in found
+            ]
+        )
+        return
+    rows = [
+        (recipe.name, " ".join(sorted(recipe.sections)), recipe.description) for recipe in found
+    ]
+    emit_table(("RECIPE", "VERBS", ""), rows)
+
+
+def _summary(spec: type) -> str:
+    text = (spec.__doc__ or "").strip()
+    return text.splitlines()[0].replace("``", "") if text else ""
+
+
+def _field(field: FieldInfo) -> dict[str, str]:
+    from colddiff.spec import Choices, Range, Spec, Unit
+
+    unit = next((mark.name for mark in field.metadata if isinstance(mark, Unit)), "")
+    search = next((str(mark) for mark in field.metadata if isinstance(mark, Range | Choices)), "")
+    default: Any = field.get_default(call_default_factory=False)
+    if isinstance(default, Spec):
+        if not search:
+            search = _inner_search(default)
+        default = default.to_dict()
+    return {
+        "default": "(required)" if field.is_required() else _compact(default),
+        "unit": unit,
+        "bounds": _bounds(field),
+        "search": search,
+        "description": field.description or "",
+    }
+
+
+def _bounds(field: FieldInfo) -> str:
+    """Comparisons of the field's metadata, or the literals it takes."""
+    from typing import Literal, get_args, get_origin
+
+    if get_origin(field.annotation) is Literal:
+        return " | ".join(map(str, get_args(field.annotation)))
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return ", ".join(
+        f"{signs[name]} {getattr(mark, name):g}"
+        for mark in field.metadata
+        for name in signs
+        if getattr(mark, name, None) is not None
+    )
+
+
+def _inner_search(spec: Any) -> str:
+    from colddiff.spec import search_ranges
+
+    return ", ".join(f"{path} {span}" for path, span in search_ranges(spec).items())
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = ", ".join(
+            f"{key}: {_compact(item)}" for key, item in value.items() if item is not None
+        )
+        return f"{{{inner}}}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)

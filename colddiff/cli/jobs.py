@@ -1,0 +1,171 @@
+"""`colddiff list | status | logs | stop | wait | delete`: what was submitted, and how it stands."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colddiff.cli.options import Address, JobId, Json, Storage
+from colddiff.cli.output import emit, emit_json, emit_table, talk
+
+if TYPE_CHECKING:
+    from colddiff.engine.folder import JobFolder, Status
+
+
+def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
+    """The jobs of a storage, newest last."""
+    from colddiff import connect
+    from colddiff.engine.folder import JobFolder, list_jobs
+    from colddiff.launch.display import duration
+    from colddiff.launch.operate import storage_uri
+
+    store = connect.open_store(storage_uri(storage))
+    found = [JobFolder(store, job_id) for job_id in list_jobs(store)]
+    jobs = sorted(
+        ((folder, folder.status()) for folder in found),
+        key=lambda item: item[1].heartbeat if item[1] else 0.0,
+    )
+    if as_json:
+        emit_json([_as_data(folder, status) for folder, status in jobs])
+        return
+    if not jobs:
+        talk(f"no jobs in {store.uri}")
+        return
+    now = time.time()
+    rows = [
+        (
+            folder.job_id,
+            status.state if status else "-",
+            f"{status.step}/{status.num_steps}" if status and status.num_steps else "-",
+            f"{duration(now - status.heartbeat)} ago" if status and status.heartbeat else "-",
+            _first_line(status.message) if status else "",
+        )
+        for folder, status in jobs
+    ]
+    emit_table(("ID", "STATE", "STEP", "LAST SEEN", ""), rows)
+
+
+def status(
+    job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
+) -> None:
+    """How a job stands."""
+    from colddiff.launch.display import progress_line
+    from colddiff.launch.operate import find_job
+
+    folder = find_job(job_id, storage)
+    now = folder.status()
+    if as_json:
+        emit_json(_as_data(folder, now))
+        return
+    if now is None:
+        emit(f"{job_id}: no attempt yet")
+        return
+    emit(f"{job_id}: {now.state}, attempt {now.attempt}")
+    emit(f"  {progress_line(now)}")
+    if now.message:
+        emit(f"  {now.message}")
+    emit(f"  {folder.uri}")
+
+
+def logs(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+    attempt: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """What an attempt printed; kept in the storage, it outlives the cluster."""
+    from colddiff.launch.logs import newest_attempt, read_log, stream_log
+    from colddiff.launch.operate import find_job
+
+    folder = find_job(job_id, storage)
+    number = newest_attempt(folder) if attempt is None else attempt
+    if as_json:
+        text = read_log(folder, number, address).decode(errors="replace")
+        emit_json({"id": job_id, "attempt": number, "log": text})
+        return
+    pieces = stream_log(folder, number, address) if follow else [read_log(folder, number, address)]
+    for piece in pieces:
+        sys.stdout.write(piece.decode(errors="replace"))
+        sys.stdout.flush()
+
+
+def stop(
+    job_id: JobId,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="Seconds for a last checkpoint, then by force.")
+    ] = 60.0,
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """End a job with a checkpoint; submitting it again goes on from there."""
+    from colddiff.launch import operate
+    from colddiff.launch.display import Display
+    from colddiff.launch.submit import verdict_line
+
+    display = Display(sys.stderr)
+    folder = operate.find_job(job_id, storage)
+    ended = operate.stop(folder, address, grace, display)
+    display.say(verdict_line(job_id, ended) if ended else f"{job_id} never began")
+    if as_json:
+        emit_json(_as_data(folder, ended))
+
+
+def wait(
+    job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
+) -> None:
+    """Wait until a job has ended; the exit code says how (0 done, 1 failed, 4 stopped)."""
+    from colddiff.launch import operate
+    from colddiff.launch.display import Display
+    from colddiff.launch.submit import followed, outcome_of
+
+    folder = operate.find_job(job_id, storage)
+    now = folder.status()
+    if now is not None and now.finished and now.state != "lost":
+        outcome = outcome_of(folder, now)
+    else:
+        jobs = operate.jobs_of(folder, address)
+        outcome = followed(folder, now.attempt if now else 1, jobs, Display(sys.stderr))
+    if as_json:
+        emit_json(asdict(outcome))
+    raise typer.Exit(outcome.exit_code)
+
+
+def delete(
+    job_id: JobId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a job that has ended, with its checkpoints and logs."""
+    from colddiff.errors import SpecError
+    from colddiff.launch import operate
+
+    folder = operate.find_job(job_id, storage)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise SpecError(f"delete {job_id}: add --yes where nobody can be asked")
+        typer.confirm(f"delete {folder.uri} with its checkpoints?", abort=True, err=True)
+    count = operate.delete(folder)
+    talk(f"deleted {folder.uri} ({count} objects)")
+    if as_json:
+        emit_json({"id": job_id, "deleted": count})
+
+
+def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
+    from colddiff.engine.folder import Status as EmptyStatus
+    from colddiff.launch.submit import outcome_of
+
+    return {**asdict(status or EmptyStatus()), **asdict(outcome_of(folder, status))}
+
+
+def _first_line(text: str) -> str:
+    line = text.splitlines()[0] if text else ""
+    return line if len(line) <= 80 else line[:79] + "…"

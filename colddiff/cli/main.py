@@ -1,0 +1,95 @@
+"""`colddiff`: the command line. Nothing heavy is imported before a command is known."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from colddiff import __version__
+from colddiff.cli import catalogue, cluster, jobs, submit
+from colddiff.cli.output import emit, talk
+from colddiff.errors import ColddiffError
+
+app = typer.Typer(
+    name="colddiff",
+    no_args_is_help=True,
+    add_completion=False,
+    # Rich takes longer to import than the rest of the command line.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Cold diffusion for any image degradation, as resumable jobs on a Ray cluster.",
+)
+app.add_typer(submit.app, name="submit")
+app.add_typer(cluster.app, name="cluster")
+app.command("list")(jobs.list_)
+app.command("status")(jobs.status)
+app.command("logs")(jobs.logs)
+app.command("stop")(jobs.stop)
+app.command("wait")(jobs.wait)
+app.command("delete")(jobs.delete)
+app.command("degradations")(catalogue.degradations)
+app.command("recipes")(catalogue.recipes)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        emit(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def colddiff(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Cold diffusion for any image degradation, as resumable jobs on a Ray cluster."""
+
+
+@app.command()
+def demo(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value ...]", help="Fields of the recipe `quickstart`."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for all it makes.")] = Path("demo"),
+) -> None:
+    """Train on digits, evaluate and draw, with a cluster of its own: what `make demo` runs."""
+    from colddiff.demo import run_demo
+
+    raise typer.Exit(run_demo(out, tuple(overrides or ())))
+
+
+def main() -> None:
+    """Entry point: runs the command line; every deliberate error is one line and its exit code."""
+    try:
+        app(prog_name="colddiff")
+    except ColddiffError as error:
+        _end(error, " ".join(str(error).split()), error.exit_code)
+    except KeyboardInterrupt:
+        talk("colddiff: interrupted")
+        sys.exit(130)
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        way_out = "this is a bug of colddiff; COLDDIFF_TRACEBACK=1 shows where"
+        _end(error, f"unexpected {what}; {way_out}", 1)
+
+
+def _end(error: Exception, message: str, code: int) -> None:
+    if os.environ.get("COLDDIFF_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    talk(f"colddiff: error: {message}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

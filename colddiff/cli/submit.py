@@ -1,0 +1,254 @@
+"""`colddiff submit VERB`: one job to a cluster, or into this process, as often as one likes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colddiff.cli.options import Address, Json
+from colddiff.cli.output import emit, emit_json, talk
+
+if TYPE_CHECKING:
+    from colddiff.jobspec import Job
+    from colddiff.launch.display import Display
+    from colddiff.launch.submit import Outcome
+    from colddiff.recipes import Recipe
+    from colddiff.resolve import ResolvedJob
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Hand a job in; done before it is done again, attached to where it runs, else begun.",
+)
+
+START = "start_from"
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[JOB] [key=value ...]",
+        help="A recipe's name or a YAML file, and fields to set (values are YAML).",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A submit command as it was typed."""
+
+    words: tuple[str, ...] = ()
+    address: str | None = None
+    name: str | None = None
+    detach: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    plugins: tuple[str, ...] = ()
+    variant: str | None = None
+    start: str | None = None
+    new: bool = False
+    local: bool = False
+    shared_path: bool = False
+
+
+@app.command()
+def train(
+    words: Words = None,
+    address: Address = None,
+    name: Annotated[str | None, typer.Option(help="Word in the job id; else the job's.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the job as YAML and contact nothing.")
+    ] = False,
+    as_json: Json = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Python file that registers kinds of your own."),
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="A variant of the recipe.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="CHECKPOINT", help="Start from these weights."),
+    ] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Another job, though an equal one may exist.")
+    ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run in this process, without a cluster.")
+    ] = False,
+    shared_path: Annotated[
+        bool,
+        typer.Option("--shared-path", help="All nodes of a remote cluster see the same paths."),
+    ] = False,
+) -> None:
+    """Train a restorer; the exit code is the job's (0 done, 1 failed, 4 stopped)."""
+    submit_verb(
+        "train",
+        Request(
+            words=tuple(words or ()),
+            address=address,
+            name=name,
+            detach=detach,
+            dry_run=dry_run,
+            as_json=as_json,
+            plugins=tuple(plugin or ()),
+            variant=variant,
+            start=start,
+            new=new,
+            local=local,
+            shared_path=shared_path,
+        ),
+    )
+
+
+def submit_verb(verb: str, request: Request) -> None:
+    """Carries out ``colddiff submit VERB``; ends with the job's exit code."""
+    from colddiff.jobspec import slugify
+
+    _refuse_contradictions(request)
+    recipe, job = read_job(verb, request)
+    slug = slugify(request.name or recipe.name)
+    if request.dry_run:
+        _print_job(slug, job, request)
+        return
+    announced: list[str] = []
+
+    def announce(job_id: str) -> None:
+        announced.append(job_id)
+        if not request.as_json:
+            emit(job_id)
+
+    run = _run_here if request.local else _run_on_cluster
+    try:
+        outcome = run(job, slug, request, announce)
+    except Exception as error:
+        if announced and request.as_json:
+            emit_json({"id": announced[0], "exit_code": getattr(error, "exit_code", 1)})
+        raise
+    if request.as_json:
+        emit_json(asdict(outcome))
+    raise typer.Exit(outcome.exit_code)
+
+
+def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
+    """The recipe and the validated job that the words of a request mean; plugins are loaded.
+
+    Raises SpecError naming the path that is wrong and the nearest name.
+    """
+    from colddiff.errors import SpecError
+    from colddiff.jobspec import JOBS
+    from colddiff.recipes import Recipe, load_recipe
+    from colddiff.spec import apply_overrides
+    from colddiff.spec.plugins import load_plugins
+
+    named = [word for word in request.words if "=" not in word]
+    overrides = [word for word in request.words if "=" in word]
+    if len(named) > 1:
+        raise SpecError(f"{named[1]!r} is neither the one JOB ({named[0]!r}) nor key=value")
+    if named:
+        recipe = load_recipe(named[0], request.variant)
+    elif request.variant is not None:
+        raise SpecError("--variant needs a JOB that has variants")
+    else:
+        recipe = Recipe(name="job", description="", sections={verb: {}})
+    if request.start is not None:
+        if START not in JOBS[verb].model_fields:
+            raise SpecError(f"--from: a {verb} job cannot start from a checkpoint")
+        overrides.append(f"{START}={json.dumps(request.start)}")
+    section = recipe.sections.get(verb) or {}
+    written = apply_overrides(section, overrides).get("plugins") or []
+    plugins = [*([written] if isinstance(written, str) else written), *request.plugins]
+    if plugins:
+        load_plugins(plugins)
+        paths = [str(Path(plugin).absolute()) for plugin in plugins]
+        overrides.append(f"plugins={json.dumps(paths)}")
+    return recipe, recipe.job(verb, overrides)
+
+
+def _refuse_contradictions(request: Request) -> None:
+    from colddiff.errors import SpecError
+
+    if request.local and (request.address is not None or request.detach):
+        other = "--address" if request.address is not None else "--detach"
+        raise SpecError(f"--local runs the job in this process: it cannot go with {other}")
+
+
+def _print_job(slug: str, job: Job, request: Request) -> None:
+    import yaml
+
+    data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
+    if request.as_json:
+        emit_json(data)
+    else:
+        emit(yaml.safe_dump(data, sort_keys=False).rstrip())
+
+
+def _run_on_cluster(
+    job: Job, slug: str, request: Request, announce: Callable[[str], None]
+) -> Outcome:
+    from colddiff.launch.display import Display
+    from colddiff.launch.home import Home
+    from colddiff.launch.operate import require_cluster
+    from colddiff.launch.submit import submit
+    from colddiff.resolve import resolve
+
+    display = Display(sys.stderr)
+    jobs = require_cluster(request.address, Home.from_environment(), display)
+    resolved = resolve(
+        job.verb,
+        job,
+        slug,
+        remote=not jobs.cluster.local,
+        shared_path=request.shared_path,
+        new=request.new,
+        talk=display.say,
+    )
+    try:
+        return submit(resolved, jobs, display, detach=request.detach, announce=announce)
+    finally:
+        display.close()
+
+
+def _run_here(job: Job, slug: str, request: Request, announce: Callable[[str], None]) -> Outcome:
+    from colddiff.launch.display import Display
+    from colddiff.resolve import resolve
+
+    resolved = resolve(job.verb, job, slug, new=request.new, talk=talk)
+    display = Display(sys.stderr)
+    try:
+        return run_here(resolved, display, announce)
+    finally:
+        display.close()
+
+
+def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], None]) -> Outcome:
+    """The next attempt at a job in this process; attached to where it runs already."""
+    from colddiff import connect
+    from colddiff.engine.folder import JobFolder
+    from colddiff.launch.submit import INTERRUPTED, begin, followed, is_covered, outcome_of
+    from colddiff.run import run_local
+
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    status = folder.status()
+    announce(resolved.id)
+    if status is not None and is_covered(status, resolved.job):
+        display.say(f"{resolved.id} is done ({status.step} of {status.num_steps} steps)")
+        return outcome_of(folder, status)
+    if status is not None and status.state == "running":
+        display.say(f"{resolved.id} runs already (attempt {status.attempt})")
+        return followed(folder, status.attempt, None, display)
+    attempt = begin(folder, resolved, status, None)
+    try:
+        code = run_local(resolved, attempt)
+    except KeyboardInterrupt:
+        message = "interrupted; submit the same job again to go on"
+        if now := folder.status():
+            folder.write_status(replace(now, state="stopped", message=message, phase=""))
+        display.say(message)
+        code = INTERRUPTED
+    return replace(outcome_of(folder, folder.status()), exit_code=code)

@@ -1,0 +1,154 @@
+"""Which cluster a command talks to, and a first look whether one is there."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, replace
+from http.client import HTTPException, HTTPMessage
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit, urlunsplit
+
+from colddiff.errors import ClusterError, SpecError
+
+DASHBOARD_PORT = 8265
+LOOK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster: its Jobs API, the token it wants, and whether it is ours on this machine."""
+
+    address: str
+    """``http(s)://host:port``, without a path's trailing slash."""
+    token: str | None = None
+    local: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the address is on this machine (a tunnel may still lead elsewhere)."""
+        host = urlsplit(self.address).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+def given_address(option: str | None) -> tuple[str, str] | None:
+    """(address, where it was given): ``--address``, COLDDIFF_ADDRESS, RAY_ADDRESS, or None."""
+    for name, value in (
+        ("--address", option),
+        ("COLDDIFF_ADDRESS", os.environ.get("COLDDIFF_ADDRESS")),
+        ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS")),
+    ):
+        if value:
+            return value, name
+    return None
+
+
+def parse_address(text: str, where: str = "--address") -> str:
+    """``http(s)://host:port`` of a dashboard; ``host`` and ``host:port`` are completed.
+
+    Raises SpecError for what is no address of the Jobs API.
+    """
+    example = f"http://HOST:{DASHBOARD_PORT}"
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise SpecError(f"{where}: {text!r} is no address ({error}); write {example}") from None
+    if parts.scheme not in ("http", "https"):
+        raise SpecError(
+            f"{where}: {parts.scheme}:// is not the dashboard's address; write {example}"
+        )
+    if not host or host == "auto" or any(c.isspace() for c in text):
+        raise SpecError(f"{where}: {text!r} names no host; write {example}")
+    if parts.username is not None or parts.password is not None:
+        raise SpecError(f"{where}: leave user and password out; tokens come from RAY_AUTH_TOKEN")
+    if port is None and parts.scheme == "http":
+        parts = parts._replace(netloc=f"{parts.netloc}:{DASHBOARD_PORT}")
+    return urlunsplit(parts._replace(query="", fragment="")).rstrip("/")
+
+
+def remote_cluster(text: str, where: str = "--address") -> Cluster:
+    """The cluster at an address that somebody gave; nothing is contacted yet."""
+    token = _token() if os.environ.get("RAY_AUTH_MODE", "").lower() == "token" else None
+    return Cluster(parse_address(text, where), token)
+
+
+def look(cluster: Cluster, timeout_s: float = LOOK_S) -> Cluster:
+    """``cluster`` once it has answered, with the token it asked for; one try, no waiting.
+
+    Raises ClusterError: nothing there, not Ray, or the token is missing or wrong.
+    """
+    try:
+        body = _get(cluster, "/api/version", timeout_s)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 401 and cluster.token is None and (token := _token()):
+            return look(replace(cluster, token=token), timeout_s)
+        raise ClusterError(_refusal(cluster, error.code)) from None
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ClusterError(
+            f"no Ray cluster answers at {cluster.address} ({reason}); is it up, and is this the "
+            "dashboard's address?"
+        ) from None
+    try:
+        json.loads(body)["ray_version"]
+    except (ValueError, KeyError, TypeError):
+        raise ClusterError(
+            f"what answers at {cluster.address} is not a Ray dashboard; give its address"
+        ) from None
+    return cluster
+
+
+def _get(cluster: Cluster, path: str, timeout_s: float) -> bytes:
+    request = urllib.request.Request(cluster.address + path)  # noqa: S310  # http(s) only
+    if cluster.token:
+        request.add_header("Authorization", f"Bearer {cluster.token}")
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+    if cluster.loopback:
+        # A proxy set for the outside world does not reach this machine's own ports.
+        handlers.append(urllib.request.ProxyHandler({}))
+    with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
+        return bytes(answer.read(65536))
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    # Following would hand the token to whatever the answer names.
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> None:
+        return None
+
+
+def _refusal(cluster: Cluster, code: int) -> str:
+    if code == 401:
+        return (
+            f"the cluster at {cluster.address} wants a token: set RAY_AUTH_TOKEN_PATH to the file "
+            "that holds it"
+        )
+    if code == 403:
+        return f"the cluster at {cluster.address} refuses the token; see RAY_AUTH_TOKEN_PATH"
+    return f"what answers at {cluster.address} is not a Ray dashboard (HTTP {code})"
+
+
+def _token() -> str | None:
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token.strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,58 @@
+"""What an attempt printed, from the job's folder, or from its cluster before the first upload."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from colddiff.engine.folder import JobFolder
+from colddiff.errors import ClusterError, ColddiffError
+from colddiff.launch.follow import poll_seconds
+from colddiff.launch.operate import jobs_of
+from colddiff.launch.ray_jobs import submission_id
+
+OVERLAP = 4096
+
+
+def newest_attempt(folder: JobFolder) -> int:
+    """Number of the attempt that is queued, runs or ended last."""
+    status = folder.status()
+    return max([*folder.attempts(), status.attempt if status else 0])
+
+
+def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
+    """The log so far; raises ColddiffError where there is no such attempt."""
+    if attempt < 1 or attempt > newest_attempt(folder):
+        raise ColddiffError(
+            f"{folder.job_id} has no attempt {attempt} (newest: {newest_attempt(folder) or 'none'})"
+        )
+    if text := folder.log(attempt):
+        return text
+    try:
+        jobs = jobs_of(folder, address)
+    except ClusterError:
+        return b""
+    return jobs.log(submission_id(folder.job_id, attempt)).encode() if jobs is not None else b""
+
+
+def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator[bytes]:
+    """The log piece by piece until the attempt has ended."""
+    shown = b""
+    while True:
+        status = folder.status()
+        # Read after the status: what was printed before the end is then in it.
+        text = read_log(folder, attempt, address)
+        yield added(shown, text)
+        shown = text
+        if status is None or status.finished or status.attempt > attempt:
+            return
+        time.sleep(poll_seconds(folder))
+
+
+def added(shown: bytes, text: bytes) -> bytes:
+    """The part of ``text`` after ``shown``; a long log loses its beginning with each upload."""
+    if text.startswith(shown):
+        return text[len(shown) :]
+    tail = shown[-OVERLAP:]
+    place = text.rfind(tail)
+    return text[place + len(tail) :] if place >= 0 else text

@@ -1,0 +1,66 @@
+"""What travels to the cluster: the code, the job and its plugins, nothing else of the user's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colddiff.errors import SpecError
+from colddiff.spec.plugins import plugin_digest
+
+if TYPE_CHECKING:
+    from colddiff.resolve import ResolvedJob
+
+PACKAGES = ("colddiff", "jobs")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+@contextmanager
+def staged(resolved: ResolvedJob) -> Iterator[Path]:
+    """A private folder with ``colddiff/``, ``jobs/``, ``job.json`` and ``plugins/``, for a while.
+
+    Equal content gives equal trees, so that the cluster is sent each only once. In ``job.json``
+    the plugins are named as they lie there: ``plugins/<sha256>.py``, relative to the job's folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="colddiff-stage-") as name:
+        folder = Path(name)
+        for package in PACKAGES:
+            shutil.copytree(_source(package), folder / package, ignore=LEFT_OUT)
+        job = resolved.to_dict()
+        job["spec"] = {**job["spec"], "plugins": _copy_plugins(resolved, folder)}
+        text = json.dumps(job, indent=2, sort_keys=True) + "\n"
+        (folder / "job.json").write_text(text)
+        yield folder
+
+
+def _source(package: str) -> Path:
+    # Beside this very package, not what happens to be called `jobs` on the import path.
+    source = Path(__file__).resolve().parents[2] / package
+    if not (source / "__init__.py").is_file():
+        raise SpecError(
+            f"the package {package!r} is missing beside {source.parent / 'colddiff'}; "
+            "install colddiff again"
+        )
+    return source
+
+
+def _copy_plugins(resolved: ResolvedJob, folder: Path) -> list[str]:
+    names = []
+    for plugin in resolved.job.plugins:
+        target = folder / "plugins" / f"{plugin_digest(plugin)}.py"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(plugin, target)
+        names.append(str(target.relative_to(folder)))
+    return names
+
+
+def staged_job(folder: Path) -> dict[str, Any]:
+    """The ``job.json`` of a staged folder."""
+    found = json.loads((folder / "job.json").read_text())
+    assert isinstance(found, dict)
+    return found

@@ -1,0 +1,237 @@
+"""A submit that can be repeated: it says "done", attaches to what runs, or begins an attempt."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from colddiff import connect
+from colddiff.engine.folder import EXIT_CODES, JobFolder, Status
+from colddiff.errors import ClusterError, ColddiffError, Missing
+from colddiff.launch.display import Display
+from colddiff.launch.follow import follow
+from colddiff.launch.ray_jobs import RayJobs, submission_id
+
+if TYPE_CHECKING:
+    from colddiff.jobspec import Job
+    from colddiff.resolve import ResolvedJob
+
+INTERRUPTED = 130
+EXTENT = ("num_steps", "num_samples", "num_trials")
+END_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a submission ended, or where it stood when its caller left."""
+
+    id: str
+    state: str
+    exit_code: int
+    attempt: int
+    folder: str
+    result: str | None
+    """Address of ``result.json``, where there is one."""
+    message: str = ""
+
+
+def submit(
+    resolved: ResolvedJob,
+    jobs: RayJobs,
+    display: Display,
+    *,
+    detach: bool = False,
+    announce: Callable[[str], None] = lambda job_id: None,
+) -> Outcome:
+    """Brings ``resolved`` to its end on a cluster and follows it there.
+
+    Args:
+        resolved: what to do.
+        jobs: where.
+        display: told what happens.
+        detach: return as soon as the cluster has the job.
+        announce: called once with the job id, as soon as the job is known to the cluster.
+
+    Raises ClusterError, StoreError. An interrupt leaves the job running: exit code 130.
+    """
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    status = folder.status()
+    if status is not None and is_covered(status, resolved.job):
+        announce(resolved.id)
+        display.say(f"{resolved.id} is done ({status.step} of {status.num_steps} steps)")
+        return outcome_of(folder, status)
+    attempt = _under_way(folder, status, jobs, display)
+    if attempt is None:
+        attempt = begin(folder, resolved, status, jobs)
+        display.say(f"{resolved.id}: attempt {attempt} is on its way to {jobs.cluster.address}")
+    else:
+        display.say(f"{resolved.id} is under way (attempt {attempt})")
+        _say_differences(folder, resolved, display)
+    announce(resolved.id)
+    if detach:
+        display.say(f"detached; `colddiff logs {resolved.id} -f` follows it")
+        return replace(outcome_of(folder, folder.status()), exit_code=0)
+    return followed(folder, attempt, jobs, display)
+
+
+def followed(folder: JobFolder, attempt: int, jobs: RayJobs | None, display: Display) -> Outcome:
+    """Follows an attempt to its end; an interrupt ends the following, not the job."""
+    job_id = folder.job_id
+    try:
+        status = follow(folder, attempt, jobs, display)
+    except KeyboardInterrupt:
+        display.say(
+            f"interrupted; the job goes on: `colddiff logs {job_id} -f` follows it, "
+            f"`colddiff stop {job_id}` ends it"
+        )
+        return replace(outcome_of(folder, folder.status()), exit_code=INTERRUPTED)
+    display.say(verdict_line(job_id, status))
+    return outcome_of(folder, status)
+
+
+def outcome_of(folder: JobFolder, status: Status | None) -> Outcome:
+    """Where a job stands, with the exit code its state means (0 while it goes on)."""
+    status = status or Status()
+    key = folder.key("result.json")
+    has_result = folder.store.size(key) is not None
+    return Outcome(
+        id=folder.job_id,
+        state=status.state,
+        exit_code=EXIT_CODES.get(status.state, 0),
+        attempt=status.attempt,
+        folder=folder.uri,
+        result=f"{folder.store.uri}/{key}" if has_result else None,
+        message=status.message,
+    )
+
+
+def verdict_line(job_id: str, status: Status) -> str:
+    """How the job ended, why, and the way out."""
+    steps = f" after step {status.step} of {status.num_steps}" if status.num_steps else ""
+    line = f"{job_id} {'is done' if status.state == 'done' else f'ended: {status.state}'}{steps}"
+    if status.message:
+        line += f": {status.message}"
+    if status.state in ("failed", "lost"):
+        line += f" (see `colddiff logs {job_id}`)"
+    return line
+
+
+def is_covered(status: Status, job: Job) -> bool:
+    """Whether a job that is done reached all that is asked for now: more would extend it."""
+    asked = next((getattr(job, name) for name in EXTENT if hasattr(job, name)), 0)
+    return status.state == "done" and status.step >= asked
+
+
+def next_attempt(folder: JobFolder, status: Status | None) -> int:
+    """Number of the attempt to hand in: one that was queued but never claimed is taken again."""
+    last = max(folder.attempts(), default=0)
+    if status is None:
+        return last + 1
+    if status.state == "queued" and status.attempt > last:
+        return status.attempt
+    return max(last, status.attempt) + 1
+
+
+def begin(
+    folder: JobFolder, resolved: ResolvedJob, status: Status | None, jobs: RayJobs | None
+) -> int:
+    """Writes the job and its queued status, hands the next attempt to ``jobs``; its number.
+
+    Without ``jobs`` the caller runs the attempt. The time and GPU hours spent so far stay counted.
+    """
+    attempt = next_attempt(folder, status)
+    created = _created(folder)
+    folder.write_job(
+        (resolved if created is None else replace(resolved, created=created)).to_dict()
+    )
+    queued = replace(
+        status or Status(),
+        state="queued",
+        attempt=attempt,
+        num_steps=next((getattr(resolved.job, n) for n in EXTENT if hasattr(resolved.job, n)), 0),
+        heartbeat=time.time(),
+        phase="queued",
+        message="",
+    )
+    folder.write_status(queued)
+    if jobs is None:
+        return attempt
+    write_submission(folder, attempt, jobs)
+    try:
+        jobs.submit(resolved if created is None else replace(resolved, created=created), attempt)
+    except ColddiffError as error:
+        folder.write_status(replace(queued, state="failed", message=f"not submitted: {error}"))
+        raise
+    return attempt
+
+
+def write_submission(folder: JobFolder, attempt: int, jobs: RayJobs) -> None:
+    """Notes which cluster has the attempt, for ``stop``, ``logs`` and ``wait``."""
+    note = {
+        "attempt": attempt,
+        "local": jobs.cluster.local,
+        "address": jobs.cluster.address,
+        "submission_id": submission_id(folder.job_id, attempt),
+        "time": time.time(),
+    }
+    folder.store.put(folder.key("submission.json"), json.dumps(note, indent=2).encode())
+
+
+def read_submission(folder: JobFolder) -> dict[str, Any] | None:
+    """What ``write_submission`` wrote last, or None."""
+    try:
+        found = json.loads(folder.store.get(folder.key("submission.json")))
+    except Missing:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _under_way(
+    folder: JobFolder, status: Status | None, jobs: RayJobs, display: Display
+) -> int | None:
+    """The attempt that is queued or runs, or None; a driver that fell silent is ended first."""
+    if status is None or (status.finished and status.state != "lost"):
+        return None
+    if status.state == "running":
+        return status.attempt
+    driver = jobs.find(submission_id(folder.job_id, status.attempt))
+    if driver is None or driver.ended:
+        return None
+    if status.state == "queued":
+        return status.attempt
+    # Left alone it would keep the resources that the next attempt waits for.
+    display.say(f"{folder.job_id}: ending attempt {status.attempt}, which fell silent")
+    jobs.stop(driver.submission_id)
+    await_end(jobs, driver.submission_id)
+    return None
+
+
+def await_end(jobs: RayJobs, name: str, timeout_s: float = END_S) -> None:
+    """Waits until a driver that was told to end is gone; raises ClusterError if it is not."""
+    deadline = time.monotonic() + timeout_s
+    while (driver := jobs.find(name)) is not None and not driver.ended:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{name} did not end in {timeout_s:.0f} s at {jobs.cluster.address}")
+        time.sleep(0.5)
+
+
+def _created(folder: JobFolder) -> float | None:
+    # Kept from the first submission: what is staged is then equal and not uploaded again.
+    try:
+        return float(folder.job()["created"])
+    except (Missing, KeyError, TypeError, ValueError):
+        return None
+
+
+def _say_differences(folder: JobFolder, resolved: ResolvedJob, display: Display) -> None:
+    old, new = folder.job().get("spec", {}), resolved.job.to_dict()
+    identity = set(resolved.job.identity_fields())
+    changed = [name for name in new if name not in identity and old.get(name) != new[name]]
+    if changed:
+        display.say(
+            f"{', '.join(changed)} differ from what runs; they apply when it is submitted again "
+            "after it ended"
+        )

@@ -1,0 +1,102 @@
+"""Plugins: Python files of the user's own that register kinds when they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from colddiff.errors import ColddiffError, SpecError
+from colddiff.spec.registry import forget, registered_by
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin that runs in this process: its file's stem, its content's hash, what it added."""
+
+    name: str
+    sha256: str
+    kinds: tuple[tuple[str, str], ...]
+    """(noun, kind) pairs, such as ``("degradation", "kspace")``."""
+
+    def kinds_of(self, noun: str) -> list[str]:
+        """The kinds of one noun, such as ``degradation``."""
+        return [kind for of, kind in self.kinds if of == noun]
+
+
+_LOADED: dict[str, LoadedPlugin] = {}
+
+
+def plugin_digest(path: str | Path) -> str:
+    """sha256 (hex) of a plugin's bytes; SpecError where there is no such file."""
+    return hashlib.sha256(_read(Path(path))).hexdigest()
+
+
+def load_plugin(path: str | Path) -> LoadedPlugin:
+    """Runs the file once in this process; equal content under any path is the same plugin.
+
+    Raises:
+        SpecError: no file, an error in it (with its line), a kind that is taken, or nothing
+            registered. Whatever the file had registered by then is forgotten.
+    """
+    path = Path(path)
+    content = _read(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in _LOADED:
+        if path.suffix != ".py":
+            raise SpecError(f"plugin {str(path)!r} is not a .py file")
+        _LOADED[digest] = _run(path, content, digest)
+    return _LOADED[digest]
+
+
+def load_plugins(paths: Iterable[str | Path]) -> list[LoadedPlugin]:
+    """Each file's plugin, as ``load_plugin`` loads it."""
+    return [load_plugin(path) for path in paths]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"plugin {str(path)!r} cannot be read ({error.strerror})") from None
+
+
+def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
+    module = ModuleType(f"colddiff_plugin_{digest[:16]}")
+    module.__file__ = str(path.absolute())
+    # Annotations of specs and dataclasses are looked up in sys.modules while the file runs.
+    sys.modules[module.__name__] = module
+    try:
+        # The very bytes that were hashed: the import system would read the file a second time, or
+        # a stale .pyc, and leave a __pycache__ beside the user's file.
+        code = compile(content, module.__file__, "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # noqa: S102
+        kinds = registered_by(module.__name__)
+        if not kinds:
+            raise SpecError("registers nothing; decorate a spec class with @DEGRADATIONS.register")
+    except (Exception, SystemExit) as error:
+        forget(module.__name__)
+        del sys.modules[module.__name__]
+        where = f"plugin {str(path)!r}{_line(error, module.__file__)}"
+        raise SpecError(f"{where}: {_what(error)}") from None
+    return LoadedPlugin(path.stem, digest, tuple(kinds))
+
+
+def _what(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; a plugin is one file, what it imports must be installed on every machine"
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg}"
+    return str(error) if isinstance(error, ColddiffError) else f"{type(error).__name__}: {error}"
+
+
+def _line(error: BaseException, file: str) -> str:
+    trace, line = error.__traceback__, error.lineno if isinstance(error, SyntaxError) else 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" line {line}" if line else ""

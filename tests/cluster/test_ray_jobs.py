@@ -1,0 +1,141 @@
+"""Attempts handed to a real cluster: exit codes arrive, nothing runs twice, stop ends it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from colddiff.errors import ClusterError
+from colddiff.launch.address import Cluster
+from colddiff.launch.ray_jobs import Driver, RayJobs, entrypoint
+from tests.cluster.conftest import RunningCluster
+
+pytestmark = pytest.mark.cluster
+
+DRIVER = """
+import os, sys, time
+import colddiff
+print("colddiff is", colddiff.__file__)
+print("secret is", os.environ.get("AWS_SECRET_ACCESS_KEY"))
+with open(sys.argv[1], "a") as file:
+    file.write("ran\\n")
+time.sleep(float(sys.argv[2]))
+sys.exit(int(sys.argv[3]))
+"""
+
+
+@pytest.fixture(scope="module")
+def jobs(cluster: RunningCluster) -> RayJobs:
+    return RayJobs(cluster.cluster)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A staged folder whose ``jobs.train`` is a few lines, and whose colddiff is empty."""
+    folder = tmp_path_factory.mktemp("stage")
+    for package in ("jobs", "colddiff"):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").touch()
+    (folder / "jobs" / "train.py").write_text(DRIVER)
+    return folder
+
+
+def command(trace: Path, seconds: float = 0, code: int = 0) -> str:
+    """The real entrypoint, with this test's arguments in place of the job's."""
+    return f"{entrypoint('train', 1, local=True).split(' job.json')[0]} {trace} {seconds} {code}"
+
+
+def ended(jobs: RayJobs, name: str, timeout_s: float = 60) -> Driver:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        driver = jobs.find(name)
+        assert driver is not None
+        if driver.ended:
+            return driver
+        time.sleep(0.2)
+    raise AssertionError(f"{name} still runs")
+
+
+def test_exit_codes_arrive(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
+    for code in (0, 1, 4):
+        jobs.submit_folder(stage, command(tmp_path / "t", code=code), f"exit-{code}-1")
+    ends = {code: ended(jobs, f"exit-{code}-1") for code in (0, 1, 4)}
+    assert {code: end.exit_code for code, end in ends.items()} == {0: 0, 1: 1, 4: 4}
+    assert [ends[code].status for code in (0, 1, 4)] == ["SUCCEEDED", "FAILED", "FAILED"]
+
+
+def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
+    jobs: RayJobs, stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    jobs.submit_folder(stage, command(tmp_path / "t"), "staged-1")
+    ended(jobs, "staged-1")
+    log = jobs.log("staged-1")
+    assert "/working_dir_files/" in log.split("colddiff is", 1)[1].splitlines()[0]
+    assert "hush-hush" not in log
+    assert "hush-hush" not in str(jobs._client.get_job_info("staged-1"))
+
+
+def test_handed_in_twice_it_runs_once(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    jobs.submit_folder(stage, command(trace, seconds=3), "twice-1")
+    again = jobs.submit_folder(stage, command(trace, seconds=3), "twice-1")
+    assert not again.ended
+    ended(jobs, "twice-1")
+    assert trace.read_text() == "ran\n"
+
+
+def test_an_ended_submission_of_the_same_name_makes_room(
+    jobs: RayJobs, stage: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    for code in (1, 4):
+        jobs.submit_folder(stage, command(trace, code=code), "again-1")
+        assert ended(jobs, "again-1").exit_code == code
+    assert trace.read_text() == "ran\nran\n"
+
+
+def test_stop_ends_the_driver(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    jobs.submit_folder(stage, command(trace, seconds=120), "stopped-1")
+    deadline = time.monotonic() + 60
+    while not trace.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    jobs.stop("stopped-1")
+    assert ended(jobs, "stopped-1", timeout_s=30).status == "STOPPED"
+
+
+def test_what_the_cluster_does_not_know(jobs: RayJobs) -> None:
+    assert jobs.find("nobody-1") is None
+    assert jobs.log("nobody-1") == ""
+    jobs.stop("nobody-1")
+
+
+def test_the_address_given_wins_over_rays_environment(
+    cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    assert RayJobs(cluster.cluster).find("nobody-1") is None
+    assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("token", "message"), [(None, "wants a token"), ("0" * 64, "refuses the token")]
+)
+def test_the_token_is_required(
+    cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch, token: str | None, message: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nonexistent")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with pytest.raises(ClusterError, match=message):
+        RayJobs(Cluster(cluster.address, token))
+
+
+def test_a_token_from_the_environment_is_used_when_asked_for(
+    cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.home.token_path))
+    assert RayJobs(Cluster(cluster.address)).find("nobody-1") is None
