@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff.engine.order import epoch_order, rank_slice
+from colddiff.shards.order import epoch_order, rank_slice
 from colddiff.ports import Batch, ImageFormat, Manifest
 
 

@@ -64,7 +64,7 @@ class Attempt:
         return EXIT_CODES[state]
 
     def phase(self, words: str) -> None:
-        """Says what the attempt does just now, such as ``evaluating``."""
+        """Says what the attempt does just now, such as ``evaluating``; "" leaves it to rank 0."""
         self._phase = words
 
     def _work(self, work: Callable[[], dict[str, Any]]) -> tuple[State, str]:
@@ -90,14 +90,14 @@ class Attempt:
     def _update(self) -> None:
         progress = self.folder.progress(self.attempt)
         known = {name: progress[name] for name in PROGRESS_FIELDS if name in progress}
-        if self._phase != "starting":
+        if self._phase:
             known["phase"] = self._phase
         with self._lock:
             now = time.time()
             spent, self._last_beat = now - self._last_beat, now
             self._status = replace(
                 self._status,
-                **{"phase": self._phase, **known},
+                **{"phase": "starting workers", **known},
                 heartbeat=now,
                 running_s=self._status.running_s + spent,
                 gpu_hours=self._status.gpu_hours + self._gpus * spent / 3600,

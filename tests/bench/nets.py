@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def measure(case: Case, place: torch.device, repeats: int) -> dict[str, Any]:
     row: dict[str, Any] = {"net": case.name, "batch": case.batch, "parameters": R.num_parameters}
     row["forward_gflop"] = _gflop(R, x0[:1], t[:1].to(place))
     for precision in ("fp32", "bf16"):
-        per_step = seconds(lambda p=precision: _step(R, D, optimizer, x0, t, p), repeats)
+        per_step = seconds(partial(_step, R, D, optimizer, x0, t, precision), repeats)
         row[f"train_{precision}_img_s"] = case.batch / per_step
         # Forward and backward are three forwards' worth of multiplications (PAPER 2.1: 2 x MAC).
         row[f"train_{precision}_tflops"] = 3e-3 * row["forward_gflop"] * case.batch / per_step
@@ -86,4 +87,4 @@ def _step(
 def _gflop(R: Restorer, x: Tensor, t: Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         R(x, t)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9

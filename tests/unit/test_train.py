@@ -96,7 +96,7 @@ def test_resumed_is_bit_identical_to_uninterrupted(tmp_path: Path, cut: int) -> 
 def test_loss_falls_and_is_logged_once_per_interval(tmp_path: Path) -> None:
     tracker = MemoryTracker()
     trainer(folder_in(tmp_path), job(num_steps=60, log_every=20), tracker=tracker).run()
-    losses = [m.value for m in tracker.metrics if m.key == "train/loss_l1"]
+    losses = [value for _, value in tracker.run.history("train/loss_l1")]
     assert len(losses) == 3
     assert losses[-1] < 0.8 * losses[0]
 
