@@ -105,7 +105,7 @@ class Degradation(ABC, Generic[SpecT]):
                 values are looked at only where they are in host memory, never by a device sync.
         """
         self.check(x0, t)
-        omega = self._checked_omega(omega or {}, x0)
+        omega = self.place_omega(omega or {}, x0)
         t = t.to(x0.device, non_blocking=True)
         # Autocast would run A_t x in bfloat16: 3 digits, where Algorithm 2 takes small differences.
         with torch.autocast(x0.device.type, enabled=False):
@@ -215,7 +215,12 @@ class Degradation(ABC, Generic[SpecT]):
         if x0.device.type == "cpu" and not bool(torch.isfinite(x0).all()):
             raise SpecError(f"{self.spec.kind}: the images hold NaN or inf")
 
-    def _checked_omega(self, omega: Omega, x0: Image) -> dict[str, Tensor]:
+    @final
+    def place_omega(self, omega: Omega, x0: Image) -> dict[str, Tensor]:
+        """omega where ``degrade`` needs it for images ``x0``; SpecError where it is not for them.
+
+        ``degrade`` does this itself; a loop of many steps does it once, to spare it the transfers.
+        """
         for name in self.omega_names:
             if name not in omega:
                 raise SpecError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,69 @@ def test_animorph(golden: Golden) -> None:
     D = built({"kind": "animorph", "num_timesteps": 200}, x0)
     for level, wanted in zip(vectors["levels"], vectors["D"], strict=True):
         assert worst(of_level(D, x0, level, omega), wanted) <= TOLERANCE, level
+
+
+INPAINT = {
+    "kind": "inpaint", "num_timesteps": 50, "centre": "random", "quantise": True,
+    "sigma": {"kind": "linear", "start": 1.1, "step": 0.1},
+}  # fmt: skip
+
+
+def centres(vectors: Mapping[str, Any], n: int, prefix: str = "") -> Tensor:
+    """Mask centres from the code's crop offsets: n - 1 - offset, which may be -1."""
+    offsets = np.stack([vectors[f"{prefix}rand_row"], vectors[f"{prefix}rand_col"]], axis=1)
+    return torch.from_numpy((n - 1 - offsets).astype(np.float32))
+
+
+def differing(x: Any, levels: Any, ties: Any) -> int:
+    """Values of ``x`` on other 8-bit levels, where float32 round-off could not decide a tie."""
+    differ = np.rint((np.asarray(x, dtype=np.float64) + 1) * 127.5) != levels
+    return int((differ & (np.abs(ties - np.rint(ties)) > 1e-4)).sum())
+
+
+@pytest.mark.parametrize("name", ["inpaint_cifar10_random_init11", "inpaint_mnist_random_init11"])
+def test_inpaint(golden: Golden, name: str) -> None:
+    vectors = golden(name)
+    x0 = torch.from_numpy(vectors["x0"])
+    omega = {"centre": centres(vectors, 32)}
+    given = [vectors["mask_centre_row"], vectors["mask_centre_col"]]
+    assert np.array_equal(omega["centre"].numpy(), np.stack(given, axis=1))
+    D = built(INPAINT, x0)
+    for i, level in enumerate(vectors["levels"]):
+        # The code stacks its mask to three channels, whatever the image has; each is our one.
+        wanted, quantised = vectors["D_continuous"][i], vectors["D_quantised"][i]
+        ours = of_level(D, x0, level, omega)
+        assert worst(ours.expand(-1, 3, -1, -1), wanted) <= TOLERANCE, level
+        mask = of_level(D, torch.ones_like(x0[:, :1]).expand_as(x0), level, omega)
+        assert worst(mask[:, :1], vectors["cum_mask"][i]) <= TOLERANCE
+        t = torch.full((len(x0),), int(level))
+        observed = D.observe(x0, t, omega).expand(-1, 3, -1, -1)
+        exact = (wanted.astype(np.float64) + 1) * 127.5
+        assert differing(observed, np.rint(exact), ties=exact - 0.5) == 0, "ours: to nearest"
+        assert differing(quantised, np.trunc(exact), ties=exact) == 0, "theirs: toward zero"
+        assert differing(quantised, np.rint(exact), ties=exact) > 100
+
+
+def test_fade_to_colour(golden: Golden) -> None:
+    vectors = golden("inpaint_generation_small_T60_N32")
+    x0 = torch.from_numpy(vectors["x0"])
+    omega = {"colour": torch.from_numpy(vectors["colours"])}
+    for reverse in (True, False):
+        D = built({**FADE, "reverse": reverse}, x0)
+        for level, wanted in zip(
+            vectors["D_levels"], vectors["reverse_D" if reverse else "forward_D"], strict=True
+        ):
+            assert worst(of_level(D, x0, level, omega), wanted) <= TOLERANCE, level
+    D = built(FADE, x0)
+    ones = {"colour": torch.ones(len(x0), 3)}
+    for index, wanted in zip(
+        vectors["reverse_idx"], vectors["reverse_one_minus_alphas"], strict=True
+    ):
+        weight = of_level(D, torch.zeros_like(x0), index + 1, ones)
+        assert worst(weight[0, 0], wanted) <= TOLERANCE, index
+
+
+FADE = {
+    "kind": "fade_to_colour", "num_timesteps": 60, "reverse": True,
+    "sigma": {"kind": "linear", "start": 0.15, "step": 0.15},
+}  # fmt: skip

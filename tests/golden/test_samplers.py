@@ -12,7 +12,7 @@ from torch import Tensor
 from colddiff.degradations import Degradation
 from colddiff.sampling import Sampler, Severities, sample_steps
 from tests.golden.conftest import Golden
-from tests.golden.test_degradations import BLURS, built, of_level, worst
+from tests.golden.test_degradations import BLURS, FADE, INPAINT, built, centres, of_level, worst
 
 TOLERANCE = 5e-5
 ALGORITHMS: dict[str, Sampler] = {"alg1": "naive", "alg2": "improved"}
@@ -143,3 +143,42 @@ def test_animorph(golden: Golden) -> None:
     assert worst(states[0], vectors["gen_fixed_noise0.002_final"]) <= TOLERANCE
     states, _ = walk(D, z, "improved_estimated")
     assert worst(states[0], vectors["sample_estimated_final"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", ["inpaint_cifar10_random_init11", "inpaint_mnist_random_init11"])
+def test_inpaint(golden: Golden, name: str, algorithm: str) -> None:
+    """From the code's own start, which it truncates to 8 bit where we round to nearest."""
+    vectors = golden(name)
+    x0, x_T = torch.from_numpy(vectors["x0"]), torch.from_numpy(vectors[f"{algorithm}_xT"])
+    omega = {"centre": centres(vectors, 32, "sampler_")}
+    D = built(INPAINT, x0)
+    start = D.observe(x0, torch.full((len(x0),), 50), omega).expand_as(x_T)
+    assert 0 <= float((start - x_T).min()) + 1e-5 <= float((start - x_T).max()) < 2 / 255 + 1e-5
+    D = built(INPAINT, x_T)
+    states, estimates = walk(D, x_T, ALGORITHMS[algorithm], omega)
+    assert worst(estimates[50], vectors[f"{algorithm}_direct"]) <= TOLERANCE
+    for level, wanted in zip(
+        vectors[f"{algorithm}_xs_after_level"], vectors[f"{algorithm}_xs"], strict=True
+    ):
+        assert worst(states[int(level)], wanted) <= TOLERANCE, level
+    assert worst(states[0], vectors[f"{algorithm}_final"]) <= TOLERANCE
+    # What its evaluation scores as degraded is x_{T-1}, and as sampled R(x_1).
+    assert worst(states[49], vectors[f"{algorithm}_metric_degraded_xt0"]) <= TOLERANCE
+    assert worst(estimates[1], vectors[f"{algorithm}_metric_sampled_x0last"]) <= TOLERANCE
+
+
+def test_fade_to_colour(golden: Golden) -> None:
+    """From solid colours, and from colours with noise on them, which D does not know of."""
+    vectors = golden("inpaint_generation_small_T60_N32")
+    omega = {"colour": torch.from_numpy(vectors["colours"])}
+    x_T = omega["colour"][:, :, None, None].expand(-1, -1, 32, 32)
+    D = built(FADE, x_T)
+    states, estimates = walk(D, x_T, "improved", omega)
+    assert worst(estimates[60], vectors["alg2_direct"]) <= TOLERANCE
+    for level, wanted in zip(vectors["xs_levels"], vectors["xs"], strict=True):
+        assert worst(states[int(level)], wanted) <= TOLERANCE, level
+    assert worst(states[0], vectors["alg2_final"]) <= TOLERANCE
+    noisy = x_T + torch.from_numpy(vectors["noise_added"])
+    states, _ = walk(D, noisy, "improved", omega)
+    assert worst(states[0], vectors["alg2_final_with_noise"]) <= TOLERANCE

@@ -215,7 +215,7 @@ def test_bad_input_is_refused_before_the_restorer_runs() -> None:
         sample(never, D, x, sampler="ddim")  # type: ignore[arg-type]
     noisy = LineSpec().build(SHAPES[0])
     with pytest.raises(SpecError, match="omega has no 'e'"):
-        sample(careless, noisy, x)
+        sample(never, noisy, x)
 
 
 def test_broken_symmetry_is_noise_of_each_image_alone() -> None:

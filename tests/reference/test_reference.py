@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from colddiff.degradations import build_degradation
 from colddiff.types import ImageShape
-from tests.reference import blur, noise
+from tests.reference import blur, masks, noise
 from tests.reference.blur import Array
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -90,3 +90,62 @@ def test_mixing(kind: str, schedule: str, seed: int, h: int, w: int, c: int, T: 
     spec = {"kind": kind, "num_timesteps": T, "schedule": schedule}
     wanted = np.stack([noise.state(x0[0], x0[1], s, schedule, T) for s in t])
     assert np.abs(ours(spec, x0[:1], t, {"z": x0[1:]}) - wanted).max() < 1e-10
+
+
+@few
+@given(seed=seeds, h=side, w=side, c=channels, T=st.integers(1, 300), data=st.data())
+def test_inpaint(seed: int, h: int, w: int, c: int, T: int, data: st.DataObject) -> None:
+    start, step = data.draw(st.floats(0.05, 4)), data.draw(st.floats(0, 0.2))
+    random = data.draw(st.booleans())
+    row, column = data.draw(st.integers(-1, h - 1)), data.draw(st.integers(-1, w - 1))
+    if not random:
+        # PAPER 3.2 gives n / 2 - 1 for even n; for odd n ours is the true middle.
+        row, column = ((n - 1) // 2 for n in (h, w))
+    spec = {
+        "kind": "inpaint",
+        "num_timesteps": T,
+        "sigma": {"kind": "linear", "start": start, "step": step},
+        "centre": "random" if random else "centred",
+    }
+    omega = {"centre": torch.tensor([[row, column]], dtype=torch.float32)} if random else {}
+    x0, t = random_images(seed, 1, c, h, w), chosen(T)
+    wanted = masks.inpainted(x0[0], (row, column), start + step * np.arange(T))[t]
+    assert np.abs(ours(spec, x0, t, omega) - wanted).max() < 1e-10
+
+
+@few
+@given(seed=seeds, h=side, w=side, c=channels, T=st.integers(1, 300), data=st.data())
+def test_fade_to_colour(seed: int, h: int, w: int, c: int, T: int, data: st.DataObject) -> None:
+    start, step = data.draw(st.floats(0.05, 4)), data.draw(st.floats(0, 0.2))
+    reverse = data.draw(st.booleans())
+    spec = {
+        "kind": "fade_to_colour",
+        "num_timesteps": T,
+        "sigma": {"kind": "linear", "start": start, "step": step},
+        "reverse": reverse,
+    }
+    x0, t = random_images(seed, 1, c, h, w), chosen(T)
+    colour = random_images(seed, 1, c)
+    wanted = masks.faded(
+        x0[0], colour[0], ((h - 1) // 2, (w - 1) // 2), start + step * np.arange(T), reverse
+    )[t]
+    assert np.abs(ours(spec, x0, t, {"colour": colour}) - wanted).max() < 1e-10
+
+
+def test_the_middle_is_the_papers_for_even_sides() -> None:
+    """63 for 128 px and 15 for 32 px; the mask is exactly 0 there, whatever its width."""
+    for side, middle in ((128, 63), (32, 15)):
+        spec = {"kind": "inpaint", "num_timesteps": 1, "centre": "centred"}
+        x_1 = ours(spec, np.ones((1, 1, side, side)), [1])[0, 0]
+        assert np.argwhere(x_1 == 0).tolist() == [[middle, middle]]
+
+
+def test_centres_are_drawn_as_in_the_paper() -> None:
+    """n - 1 - U{0..n}, both ends included: one more place than there are pixels."""
+    D = build_degradation({"kind": "inpaint"}, ImageShape(1, 3, 5))
+    drawn = D.draw(4000, rng=np.random.default_rng(0))["centre"]
+    assert drawn.dtype == torch.float32
+    for axis, n in ((0, 3), (1, 5)):
+        values, counts = drawn[:, axis].unique(return_counts=True)
+        assert values.tolist() == list(range(-1, n))
+        assert counts.min() > 0.8 * 4000 / (n + 1)
