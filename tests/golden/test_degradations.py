@@ -169,3 +169,27 @@ FADE = {
     "kind": "fade_to_colour", "num_timesteps": 60, "reverse": True,
     "sigma": {"kind": "linear", "start": 0.15, "step": 0.15},
 }  # fmt: skip
+
+
+def test_downsample(golden: Golden) -> None:
+    vectors = golden("sr_mnist_cifar_factor2_T3_N32")
+    x0 = torch.from_numpy(vectors["x0"])
+    D = built({"kind": "downsample", "num_timesteps": 3}, x0)
+    for level, wanted in zip(vectors["levels"], vectors["D"], strict=True):
+        assert worst(of_level(D, x0, level), wanted) <= TOLERANCE, level
+
+
+@pytest.mark.parametrize(
+    ("key", "fields"),
+    [
+        ("D", {}),
+        ("constant0.9_total1_D", {"schedule": "constant", "ema_factor": 0.9}),
+        ("constant0.9_total0_D", {"schedule": "constant", "total_remove": False}),
+    ],
+)
+def test_decolor(golden: Golden, key: str, fields: dict[str, Any]) -> None:
+    vectors = golden("decolor_linear_T20")
+    x0 = torch.from_numpy(vectors["x0"])
+    D = built({"kind": "decolor", "num_timesteps": 20, **fields}, x0)
+    for level, wanted in zip(vectors["levels"], vectors[key], strict=True):
+        assert worst(of_level(D, x0, level), wanted) <= TOLERANCE, level

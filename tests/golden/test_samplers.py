@@ -182,3 +182,19 @@ def test_fade_to_colour(golden: Golden) -> None:
     noisy = x_T + torch.from_numpy(vectors["noise_added"])
     states, _ = walk(D, noisy, "improved", omega)
     assert worst(states[0], vectors["alg2_final_with_noise"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_downsample(golden: Golden, algorithm: str) -> None:
+    vectors = golden("sr_mnist_cifar_factor2_T3_N32")
+    x0 = torch.from_numpy(vectors["x0"])
+    D = built({"kind": "downsample", "num_timesteps": 3}, x0)
+    states, estimates = walk(D, of_level(D, x0, 3), ALGORITHMS[algorithm])
+    assert [t - 1 for t in estimates] == vectors[f"{algorithm}_calls"].tolist()
+    assert worst(estimates[3], vectors[f"{algorithm}_direct"]) <= TOLERANCE
+    for level, wanted in zip(
+        vectors[f"{algorithm}_xs_levels"], vectors[f"{algorithm}_xs"], strict=True
+    ):
+        assert worst(states[int(level)], wanted) <= TOLERANCE, level
+    assert worst(states[0], vectors[f"{algorithm}_final"]) <= TOLERANCE
+    assert worst(estimates[1], vectors[f"{algorithm}_metric_sampled_x0last"]) <= TOLERANCE

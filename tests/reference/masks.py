@@ -29,8 +29,9 @@ def products(
 def inpainted(x0: Array, centre: tuple[float, float], sigmas: NDArray[Any]) -> Array:
     """D(x0, t) for t = 0..T, one mask at a time."""
     states = [x0]
+    _, height, width = x0.shape
     for sigma in sigmas:
-        states.append(states[-1] * mask(*x0.shape[-2:], centre, float(sigma)))
+        states.append(np.multiply(states[-1], mask(height, width, centre, float(sigma))))
     return np.stack(states)
 
 
@@ -38,7 +39,8 @@ def faded(
     x0: Array, colour: Array, centre: tuple[float, float], sigmas: NDArray[Any], reverse: bool
 ) -> Array:
     """D(x0, t) for t = 0..T."""
-    found = products(*x0.shape[-2:], centre, sigmas)
+    _, height, width = x0.shape
+    found = products(height, width, centre, sigmas)
     T = len(sigmas)
     states = [x0]
     for t in range(1, T + 1):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from colddiff.degradations import build_degradation
 from colddiff.types import ImageShape
-from tests.reference import blur, masks, noise
+from tests.reference import blur, decolor, downsample, masks, noise
 from tests.reference.blur import Array
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -146,6 +146,61 @@ def test_centres_are_drawn_as_in_the_paper() -> None:
     drawn = D.draw(4000, rng=np.random.default_rng(0))["centre"]
     assert drawn.dtype == torch.float32
     for axis, n in ((0, 3), (1, 5)):
-        values, counts = drawn[:, axis].unique(return_counts=True)
+        values, counts = np.unique(drawn[:, axis].numpy(), return_counts=True)
         assert values.tolist() == list(range(-1, n))
         assert counts.min() > 0.8 * 4000 / (n + 1)
+
+
+@few
+@given(
+    interpolation=st.sampled_from(["bicubic", "bilinear", "area"]),
+    factor_and_T=st.sampled_from([(2, 1), (2, 3), (2, 4), (3, 1), (3, 2), (4, 1), (5, 1), (5, 2)]),
+    seed=seeds, h=st.integers(1, 3), w=st.integers(1, 3), c=channels,
+)  # fmt: skip
+def test_downsample(
+    interpolation: str, factor_and_T: tuple[int, int], seed: int, h: int, w: int, c: int
+) -> None:
+    factor, T = factor_and_T
+    x0 = random_images(seed, 1, c, h * factor**T, w * factor**T)
+    spec = {
+        "kind": "downsample",
+        "num_timesteps": T,
+        "factor": factor,
+        "interpolation": interpolation,
+    }
+    wanted = downsample.states(x0[0], factor, T, interpolation)
+    assert np.abs(ours(spec, x0, list(range(T + 1))) - wanted).max() < 1e-10
+
+
+def test_a_reduction_is_that_of_the_usual_resize() -> None:
+    """A third witness for the kernels: torch's own resize, which the paper's code calls."""
+    x0 = random_images(3, 1, 3, 24, 40)
+    for interpolation in ("bicubic", "bilinear", "area"):
+        align = {} if interpolation == "area" else {"align_corners": False}
+        small = torch.nn.functional.interpolate(
+            torch.from_numpy(x0), (12, 20), mode=interpolation, **align
+        )
+        wanted = torch.nn.functional.interpolate(small, (24, 40), mode="nearest-exact").numpy()
+        spec = {"kind": "downsample", "num_timesteps": 1, "interpolation": interpolation}
+        assert np.abs(ours(spec, x0, [1]) - wanted).max() < 1e-10
+
+
+@few
+@given(
+    schedule=st.sampled_from(["linear", "constant"]),
+    seed=seeds, h=side, w=side, c=channels, T=st.integers(1, 300),
+    ema_factor=st.floats(0.05, 0.99), total_remove=st.booleans(),
+)  # fmt: skip
+def test_decolor(
+    schedule: str, seed: int, h: int, w: int, c: int, T: int, ema_factor: float, total_remove: bool
+) -> None:
+    spec = {
+        "kind": "decolor",
+        "num_timesteps": T,
+        "schedule": schedule,
+        "ema_factor": ema_factor,
+        "total_remove": total_remove,
+    }
+    x0, t = random_images(seed, 1, c, h, w), chosen(T)
+    wanted = decolor.states(x0[0], T, schedule, ema_factor, total_remove)[t]
+    assert np.abs(ours(spec, x0, t) - wanted).max() < 1e-10
