@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
 from colddiff.restorers.base import RESTORERS, Restorer, RestorerSpec, sinusoid
+from colddiff.restorers.convolution import Convolution
 from colddiff.restorers.resolutions import check_halvings
 from colddiff.types import Image, ImageShape, Severity
 
@@ -134,18 +135,6 @@ class ConvNextBlock(nn.Module):
             h = h + self.mlp(time)[:, :, None, None]
         out: Tensor = self.net(h) + self.res_conv(x)
         return out
-
-
-class Convolution(nn.Conv2d):
-    """A 2-D convolution whose weight's gradient has the strides of the weight, in any layout."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        # Channels-last inputs give the gradient other strides along dimensions of size 1, which
-        # data-parallel training warns about (its buckets have the strides of the parameters).
-        weight = self.weight.flatten(1).view(self.weight.shape)
-        return F.conv2d(
-            input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
 
 
 class ChannelLayerNorm(nn.Module):

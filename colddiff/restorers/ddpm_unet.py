@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
 from colddiff.errors import SpecError
 from colddiff.restorers.base import RESTORERS, Restorer, RestorerSpec, sinusoid
+from colddiff.restorers.convolution import Convolution
 from colddiff.restorers.resolutions import check_halvings
 from colddiff.types import Image, ImageShape, Severity
 
@@ -83,7 +84,7 @@ class DdpmUnet(Restorer):
             return ResidualBlock(inner, outer, time_width, spec.dropout)
 
         self.temb = TimeEmbedding(spec.ch)
-        self.conv_in = nn.Conv2d(channels, spec.ch, 3, padding=1)
+        self.conv_in = Convolution(channels, spec.ch, 3, padding=1)
         # What the way up meets again, in the order it was made: conv_in, blocks, halvings.
         skips = [spec.ch]
         self.down = nn.ModuleList()
@@ -194,7 +195,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = group_norm(outer)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
-        self.nin_shortcut = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
+        self.nin_shortcut = Convolution(inner, outer, 1) if inner != outer else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x))) + self.temb_proj(time)[:, :, None, None]
@@ -209,10 +210,10 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = group_norm(channels)
-        self.q = nn.Conv2d(channels, channels, 1)
-        self.k = nn.Conv2d(channels, channels, 1)
-        self.v = nn.Conv2d(channels, channels, 1)
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.q = Convolution(channels, channels, 1)
+        self.k = Convolution(channels, channels, 1)
+        self.v = Convolution(channels, channels, 1)
+        self.proj_out = Convolution(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
