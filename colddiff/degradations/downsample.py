@@ -1,4 +1,4 @@
-"""Downsampling: chained reductions, each back up to full size, D(x, t) = A_t x B_t^T (PAPER 3.3)."""
+"""Downsampling: chained reductions, each back up to full size: A_t x B_t^T (PAPER 3.3)."""
 
 from __future__ import annotations
 

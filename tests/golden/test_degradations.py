@@ -12,6 +12,7 @@ from torch import Tensor
 
 from colddiff.degradations import Degradation, build_degradation
 from colddiff.degradations.mixing import alphas_bar
+from colddiff.degradations.snow import zoomed
 from colddiff.types import ImageShape
 from tests.golden.conftest import Golden
 
@@ -177,6 +178,45 @@ def test_downsample(golden: Golden) -> None:
     D = built({"kind": "downsample", "num_timesteps": 3}, x0)
     for level, wanted in zip(vectors["levels"], vectors["D"], strict=True):
         assert worst(of_level(D, x0, level), wanted) <= TOLERANCE, level
+
+
+def snow_omega(base: Any, vertical: Any, batch: int) -> dict[str, Tensor]:
+    """The code draws one layer per batch: here each image is given the same."""
+    return {
+        "base": torch.from_numpy(base).expand(batch, -1, -1),
+        "vertical": torch.tensor([bool(vertical)]).expand(batch),
+    }
+
+
+def test_snow(golden: Golden) -> None:
+    vectors = golden("snow_cifar10_level3_T200")
+    x0 = torch.from_numpy(vectors["x0"])
+    # What the code drew with numpy's normal(0.55, 0.3), before and after its zoom.
+    base = zoomed(vectors["noise_raw_f64"], 2.5)
+    assert np.abs(base - vectors["base_f64"]).max() < 1e-14
+    assert bool(vectors["vertical"]) == bool(vectors["orientation_u"] > 0.5)
+    omega = snow_omega(base, vectors["vertical"], len(x0))
+    D = built({"kind": "snow", "num_timesteps": 200, "level": 3}, x0)
+    bleaching = built({"kind": "snow", "fix_brightness": False}, x0)
+    for i, level in enumerate(vectors["levels"]):
+        ours = of_level(D, x0, level, omega)
+        assert worst(ours, vectors["D_fix_brightness"][i]) <= TOLERANCE, level
+        ours = of_level(bleaching, x0, level, omega)
+        assert worst(ours, vectors["D_with_brightness"][i]) <= TOLERANCE, level
+        # Of a black image 2 clip(L + rot180(L)) - 1 is left.
+        layer = torch.from_numpy(vectors["snow_layers"][i])
+        left = of_level(D, -torch.ones_like(x0), level, omega)[0, 0]
+        assert worst(left, 2 * (layer + layer.flip(0, 1)).clamp(0, 1) - 1) <= TOLERANCE
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_snow_of_every_level(golden: Golden, level: int) -> None:
+    vectors = golden("snow_fixed_seed123321_levels1to4_T10_N32")
+    x0 = torch.from_numpy(vectors["x0"])
+    omega = snow_omega(vectors[f"level{level}_base"], vectors[f"level{level}_vertical"], 1)
+    D = built({"kind": "snow", "num_timesteps": 10, "level": level}, x0)
+    for t, wanted in zip((1, 5, 10), vectors[f"level{level}_D_T10_t1_5_10"], strict=True):
+        assert worst(of_level(D, x0, t, omega), wanted) <= TOLERANCE, t
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from colddiff.degradations import build_degradation
+from colddiff.degradations.snow import zoomed
 from colddiff.types import ImageShape
-from tests.reference import blur, decolor, downsample, masks, noise
+from tests.reference import blur, decolor, downsample, masks, noise, snow
 from tests.reference.blur import Array
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -204,3 +205,48 @@ def test_decolor(
     x0, t = random_images(seed, 1, c, h, w), chosen(T)
     wanted = decolor.states(x0[0], T, schedule, ema_factor, total_remove)[t]
     assert np.abs(ours(spec, x0, t) - wanted).max() < 1e-10
+
+
+@few
+@given(
+    seed=seeds, h=side, w=side, c=channels, T=st.integers(1, 300), level=st.integers(1, 4),
+    vertical=st.booleans(), fix_brightness=st.booleans(),
+)  # fmt: skip
+def test_snow(
+    seed: int, h: int, w: int, c: int, T: int, level: int, vertical: bool, fix_brightness: bool
+) -> None:
+    mean, zoom, *_ = snow.TABLE[level]
+    base = snow.zoomed(np.random.default_rng(seed).normal(mean, 0.3, (h, w)), zoom)
+    spec = {
+        "kind": "snow",
+        "num_timesteps": T,
+        "level": level,
+        "fix_brightness": fix_brightness,
+    }
+    x0, t = random_images(seed, 1, c, h, w), chosen(T)
+    wanted = [snow.state(x0[0], base, vertical, s, level, T, fix_brightness) for s in t]
+    omega = {"base": base[None], "vertical": torch.tensor([vertical])}
+    assert np.abs(ours(spec, x0, t, omega) - np.stack(wanted)).max() < 1e-10
+
+
+@few
+@given(seed=seeds, h=st.integers(1, 40), w=st.integers(1, 40), zoom=st.sampled_from([2.5, 3]))
+def test_the_zoom_of_snow(seed: int, h: int, w: int, zoom: float) -> None:
+    noise = np.random.default_rng(seed).normal(0.5, 0.3, (h, w))
+    assert np.abs(zoomed(noise, zoom) - snow.zoomed(noise, zoom)).max() < 1e-12
+
+
+def test_snow_is_drawn_as_in_the_paper() -> None:
+    """The base is the zoom of N(mean, 0.3^2), and half of all images get vertical streaks."""
+    shape = ImageShape(3, 20, 28)
+    for level in (1, 3):
+        mean, zoom, *_ = snow.TABLE[level]
+        D = build_degradation({"kind": "snow", "level": level}, shape)
+        drawn = D.draw(1, rng=[np.random.default_rng(5)])
+        rng = np.random.default_rng(5)
+        noise = mean + 0.3 * rng.standard_normal((20, 28))
+        assert np.abs(drawn["base"][0].numpy() - snow.zoomed(noise, zoom)).max() < 1e-6
+        assert bool(drawn["vertical"][0]) == (rng.random() > 0.5)
+    drawn = D.draw(400, rng=np.random.default_rng(0))
+    assert drawn["vertical"].dtype == torch.bool
+    assert 0.4 < drawn["vertical"].float().mean() < 0.6
