@@ -13,6 +13,7 @@ import yaml
 from colddiff.errors import SpecError
 from colddiff.jobspec import JOBS, Job, TrainJob
 from colddiff.spec import apply_overrides, nearest, parse
+from colddiff.spec.plugins import load_plugins
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "jobs" / "recipes"
 ABOUT = ("name", "description", "pack", "targets", "variants")
@@ -32,13 +33,20 @@ class Recipe:
     variants: tuple[str, ...] = ()
 
     def job(self, verb: str, overrides: Iterable[str] = ()) -> Job:
-        """The job of section ``verb`` with ``key=value`` overrides applied."""
+        """The job of section ``verb`` with ``key=value`` overrides applied.
+
+        Its plugins run first: the kinds it names may be theirs.
+        """
         if verb not in self.sections and verb not in JOBS:
             raise SpecError(f"recipe {self.name}: has no section {verb!r}")
         section = self.sections.get(verb, {})
         if not isinstance(section, Mapping):
             raise SpecError([(verb, f"expected a mapping of fields, got {section!r}")])
-        return parse(JOBS[verb], apply_overrides(section, overrides), verb)
+        written = apply_overrides(section, overrides)
+        plugins = written.get("plugins")
+        if isinstance(plugins, list | tuple) and all(isinstance(path, str) for path in plugins):
+            load_plugins(plugins)
+        return parse(JOBS[verb], written, verb)
 
     @property
     def train(self) -> TrainJob:
@@ -98,11 +106,20 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
     return Recipe(
         name=str(data.get("name") or name),
         description=str(data.get("description") or ""),
-        sections={verb: data[verb] or {} for verb in JOBS if verb in data},
+        sections={verb: _placed(data[verb] or {}, path.parent) for verb in JOBS if verb in data},
         pack=data.get("pack"),
         targets=data.get("targets"),
         variants=tuple(variants),
     )
+
+
+def _placed(section: Any, folder: Path) -> Any:
+    """The section with its plugins where they lie: paths are relative to the job file."""
+    plugins = section.get("plugins") if isinstance(section, Mapping) else None
+    if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
+        return section
+    placed = [str((folder / Path(plugin).expanduser()).absolute()) for plugin in plugins]
+    return {**section, "plugins": placed}
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

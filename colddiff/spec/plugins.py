@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +21,11 @@ class LoadedPlugin:
     sha256: str
     kinds: tuple[tuple[str, str], ...]
     """(noun, kind) pairs, such as ``("degradation", "kspace")``."""
+
+    @property
+    def module(self) -> str:
+        """The name it is imported under, made from its content."""
+        return f"colddiff_plugin_{self.sha256[:16]}"
 
     def kinds_of(self, noun: str) -> list[str]:
         """The kinds of one noun, such as ``degradation``."""
@@ -57,6 +62,13 @@ def load_plugins(paths: Iterable[str | Path]) -> list[LoadedPlugin]:
     return [load_plugin(path) for path in paths]
 
 
+def unload_plugin(plugin: LoadedPlugin) -> None:
+    """Forgets a plugin's kinds, so that its edited file can be loaded in its place."""
+    forget(plugin.module)
+    sys.modules.pop(plugin.module, None)
+    _LOADED.pop(plugin.sha256, None)
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -65,24 +77,24 @@ def _read(path: Path) -> bytes:
 
 
 def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
-    module = ModuleType(f"colddiff_plugin_{digest[:16]}")
+    plugin = LoadedPlugin(path.stem, digest, ())
+    module = ModuleType(plugin.module)
     module.__file__ = str(path.absolute())
     # Annotations of specs and dataclasses are looked up in sys.modules while the file runs.
-    sys.modules[module.__name__] = module
+    sys.modules[plugin.module] = module
     try:
         # The very bytes that were hashed: the import system would read the file a second time, or
         # a stale .pyc, and leave a __pycache__ beside the user's file.
         code = compile(content, module.__file__, "exec", dont_inherit=True)
         exec(code, module.__dict__)  # noqa: S102
-        kinds = registered_by(module.__name__)
+        kinds = registered_by(plugin.module)
         if not kinds:
             raise SpecError("registers nothing; decorate a spec class with @DEGRADATIONS.register")
     except (Exception, SystemExit) as error:
-        forget(module.__name__)
-        del sys.modules[module.__name__]
+        unload_plugin(plugin)
         where = f"plugin {str(path)!r}{_line(error, module.__file__)}"
         raise SpecError(f"{where}: {_what(error)}") from None
-    return LoadedPlugin(path.stem, digest, tuple(kinds))
+    return replace(plugin, kinds=tuple(kinds))
 
 
 def _what(error: BaseException) -> str:
@@ -90,7 +102,9 @@ def _what(error: BaseException) -> str:
         return f"{error}; a plugin is one file, what it imports must be installed on every machine"
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg}"
-    return str(error) if isinstance(error, ColddiffError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ColddiffError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _line(error: BaseException, file: str) -> str:

@@ -11,6 +11,7 @@ from colddiff.errors import SpecError
 from colddiff.spec.base import Spec, nearest, parse
 
 K = TypeVar("K", bound=Spec)
+_REGISTRIES: list[Registry[Any]] = []
 
 
 class Registry(Generic[K], Mapping[str, type[K]]):
@@ -25,10 +26,16 @@ class Registry(Generic[K], Mapping[str, type[K]]):
         self._package = package
         self._hint = hint
         self._classes: dict[str, type[K]] = {}
+        _REGISTRIES.append(self)
 
     def register(self, cls: type[K]) -> type[K]:
         """Class decorator; a second class for a kind is refused unless it is the same code."""
-        kind = str(cls.model_fields["kind"].default)
+        kind = cls.model_fields["kind"].default
+        if not isinstance(kind, str):
+            name = cls.__name__
+            raise SpecError(f'{name}: name its kind, such as kind: Literal["mine"] = "mine"')
+        if self._package is not None and not cls.__module__.startswith(f"{self._package}."):
+            self._discovered()  # a plugin must not take the name of a built-in kind first
         known = self._classes.get(kind)
         if known is not None and (known.__module__, known.__qualname__) != (
             cls.__module__,
@@ -62,6 +69,15 @@ class Registry(Generic[K], Mapping[str, type[K]]):
             )
         return parse(self[kind], value)
 
+    def registered_by(self, module: str) -> list[str]:
+        """Kinds whose spec class was defined in ``module``."""
+        return sorted(kind for kind, cls in self._classes.items() if cls.__module__ == module)
+
+    def forget(self, module: str) -> None:
+        """Takes the kinds of ``module`` out again."""
+        for kind in self.registered_by(module):
+            del self._classes[kind]
+
     def _discovered(self) -> dict[str, type[K]]:
         if self._package is not None:
             package, self._package = importlib.import_module(self._package), None
@@ -80,3 +96,16 @@ class Registry(Generic[K], Mapping[str, type[K]]):
 
     def __contains__(self, kind: object) -> bool:
         return kind in self._discovered()
+
+
+def registered_by(module: str) -> list[tuple[str, str]]:
+    """(noun, kind) of everything that ``module`` registered, in any registry."""
+    return [
+        (registry.noun, kind) for registry in _REGISTRIES for kind in registry.registered_by(module)
+    ]
+
+
+def forget(module: str) -> None:
+    """Takes everything that ``module`` registered out again."""
+    for registry in _REGISTRIES:
+        registry.forget(module)
