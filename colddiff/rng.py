@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from colddiff.errors import SpecError
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,15 +35,20 @@ def streams(seed: int, purpose: str, indices: Sequence[int]) -> list[np.random.G
 
 
 def rows(rng: Rng, batch: int) -> Sequence[np.random.Generator]:
-    """``batch`` numpy generators: the given ones, or one shared by all rows in order."""
+    """``batch`` numpy generators: the given ones, or one shared by all rows in order.
+
+    A ``torch.Generator`` gives up two words, which seed a numpy generator for the batch.
+    """
     if isinstance(rng, np.random.Generator):
         return [rng] * batch
     if isinstance(rng, Sequence):
         if len(rng) != batch:
-            raise ValueError(f"rng: {len(rng)} generators for a batch of {batch}")
+            raise SpecError(f"rng: {len(rng)} generators for a batch of {batch}")
         return rng
     import torch
 
+    if not isinstance(rng, torch.Generator):
+        raise SpecError(f"rng: expected a generator, or one for each image, got {rng!r}")
     words = torch.randint(-(2**62), 2**62, (2,), generator=rng, device=rng.device)
     return [stream(int(words[0]), "torch", int(words[1]) & (2**63 - 1))] * batch
 
