@@ -1,0 +1,1 @@
+"""What people look at: grids, strips, curves and tables."""

@@ -1,0 +1,29 @@
+"""The pictures of an evaluation, as files by name."""
+
+from __future__ import annotations
+
+from colddiff.engine.evaluate import Evaluation
+from colddiff.report.grids import comparison_grid
+from colddiff.report.strips import trajectory_animation, trajectory_strip
+
+
+def evaluation_pictures(evaluation: Evaluation) -> dict[str, bytes]:
+    """``grid.png``; also ``strip.png`` and ``strip.gif`` where Algorithm 2 was a sampler."""
+    if not evaluation.pictures:
+        return {}
+    kind = evaluation.provenance["degradation"]["kind"]
+    severity = evaluation.provenance["severities"][0]
+    found = {
+        "grid.png": comparison_grid(
+            evaluation.pictures,
+            evaluation.metrics,
+            title=f"{kind.capitalize()} of severity {severity}, restored",
+            subtitle=f"numbers: all {evaluation.provenance['n']} test images",
+        )
+    }
+    path = evaluation.trajectory
+    if path is not None:
+        title = f"Algorithm 2 on {kind}"
+        found["strip.png"] = trajectory_strip(path, title=title)
+        found["strip.gif"] = trajectory_animation(path, title=title)
+    return found

@@ -1,0 +1,149 @@
+"""Sheets of images in labelled columns and rows, the ground of grids and strips."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from colddiff.errors import DataError
+
+TILE = 128
+"""Images under this side, in px, are enlarged to about it by a whole factor."""
+MARGIN, GUTTER, GROUP_GAP = 32, 8, 24
+PAPER, INK, SOFT = "#ffffff", "#1c1c1e", "#6e6e73"
+TITLE, LABEL, SMALL = 24, 19, 16
+CAPTION_GAP, CAPTION_PITCH = 12, 22
+Tiles = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A label, the images below it, uint8 [N, C, H, W], and lines of small print under them."""
+
+    label: str
+    images: Tiles
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where tiles and texts of a sheet stand, in px."""
+
+    tile: tuple[int, int]
+    left: int
+    top: int
+    lefts: tuple[int, ...]
+    tops: tuple[int, ...]
+    size: tuple[int, int]
+
+
+def draw_sheet(
+    columns: Sequence[Column],
+    row_labels: Sequence[str] = (),
+    *,
+    title: str = "",
+    subtitle: str = "",
+    rows_per_group: int = 0,
+) -> Image.Image:
+    """An RGB image of the columns side by side, pixels enlarged without smoothing.
+
+    Args:
+        columns: equally many images of one shape each.
+        row_labels: one for each row, or none.
+        title: a line above everything; ``subtitle`` a softer one below it.
+        rows_per_group: rows that belong together stand closer than their groups.
+    """
+    rows = _check(columns)
+    layout = _layout(columns, row_labels, bool(title), bool(subtitle), rows_per_group or rows)
+    sheet = Image.new("RGB", layout.size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((MARGIN, MARGIN), title, INK, font(TITLE), anchor="lt")
+    if subtitle:
+        draw.text((MARGIN, MARGIN + 36), subtitle, SOFT, font(SMALL), anchor="lt")
+    width, height = layout.tile
+    for column, left in zip(columns, layout.lefts, strict=True):
+        centre = left + width // 2
+        draw.text((centre, layout.top - 12), column.label, INK, font(LABEL), anchor="ms")
+        for image, top in zip(column.images, layout.tops, strict=True):
+            sheet.paste(tile(image).resize((width, height), Image.Resampling.NEAREST), (left, top))
+        below = layout.tops[-1] + height + CAPTION_GAP
+        for number, line in enumerate(column.captions):
+            place = (centre, below + number * CAPTION_PITCH)
+            draw.text(place, line, SOFT, font(SMALL), anchor="mt")
+    for label, top in zip(row_labels, layout.tops, strict=False):
+        place = (layout.lefts[0] - 14, top + height // 2)
+        draw.text(place, label, SOFT, font(SMALL), anchor="rm")
+    return sheet
+
+
+def tile(image: Tiles) -> Image.Image:
+    """uint8 [C, H, W] with 1 or 3 channels as an RGB picture."""
+    if image.shape[0] not in (1, 3):
+        # More or fewer than a screen has: the mean over channels is shown.
+        image = image.mean(axis=0, keepdims=True).round().astype(np.uint8)
+    rgb = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(rgb), "RGB")
+
+
+def png(sheet: Image.Image) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=8)
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The sans serif that comes with Pillow, so that pictures are alike everywhere."""
+    return ImageFont.load_default(size)
+
+
+def _check(columns: Sequence[Column]) -> int:
+    shapes = {column.images.shape for column in columns}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 4 or 0 in next(iter(shapes)):
+        raise DataError(
+            "pictures: expected columns of equally many images [N, C, H, W], got "
+            f"{sorted(map(list, shapes))}"
+        )
+    return int(next(iter(shapes))[0])
+
+
+def _layout(
+    columns: Sequence[Column], row_labels: Sequence[str], title: bool, subtitle: bool, group: int
+) -> Layout:
+    rows, _, height, width = columns[0].images.shape
+    factor = max(1, round(TILE / max(height, width)))
+    tile_size = (width * factor, height * factor)
+    texts = [text for c in columns for text in (c.label, *c.captions)]
+    # A column is as wide as its texts: labels of small tiles would run into each other.
+    pitch = max(tile_size[0], *(_width(text, LABEL) for text in texts)) + GUTTER
+    names = max((_width(text, SMALL) + 14 for text in row_labels), default=0)
+    left = MARGIN + names
+    top = MARGIN + 28 + (44 if title else 0) + (26 if subtitle else 0)
+    inset = (pitch - GUTTER - tile_size[0]) // 2
+    lefts = tuple(left + inset + i * pitch for i in range(len(columns)))
+    tops = tuple(
+        top + row * (tile_size[1] + GUTTER) + (row // group) * (GROUP_GAP - GUTTER)
+        for row in range(rows)
+    )
+    captions = max(len(column.captions) for column in columns)
+    bottom = (
+        tops[-1]
+        + tile_size[1]
+        + (CAPTION_GAP + captions * CAPTION_PITCH if captions else 0)
+        + MARGIN
+    )
+    return Layout(
+        tile_size, left, top, lefts, tops, (left + len(columns) * pitch - GUTTER + MARGIN, bottom)
+    )
+
+
+def _width(text: str, size: int) -> int:
+    return int(font(size).getlength(text)) + 1

@@ -1,0 +1,61 @@
+"""The paper's table as plain text: one row per metric, one column per way of restoring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from colddiff.report.grids import LABELS, distance_names, number
+
+COLUMNS = {name: label for name, label in LABELS.items() if name != "original"} | {"floor": "floor"}
+RESTORED = ("direct", "naive", "sampled")
+HIGHER = ("ssim", "psnr")
+DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
+NO_VALUE = "-"
+
+
+def evaluation_table(metrics: Mapping[str, float]) -> str:
+    """Metrics ``eval/<column>/<metric>`` as aligned text, the best restoration marked with a star.
+
+    ``floor`` is what the test images score against themselves: no restoration can do better.
+    """
+    found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
+    rows = [name for name in (*distance_names(metrics), *DIGITS) if name in found]
+    columns = [
+        name for name in COLUMNS if any(path.startswith(f"eval/{name}/") for path in metrics)
+    ]
+    if not rows or not columns:
+        return "no evaluation yet"
+    table = [["", *(COLUMNS[name] for name in columns), ""]]
+    for row in rows:
+        best = _best(metrics, row)
+        cells = [_cell(metrics.get(f"eval/{name}/{row}"), row, name == best) for name in columns]
+        better = "higher is better" if row in HIGHER else "lower is better"
+        table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
+    return _aligned(table)
+
+
+def _best(metrics: Mapping[str, float], row: str) -> str | None:
+    scores = {name: metrics[path] for name in RESTORED if (path := f"eval/{name}/{row}") in metrics}
+    if len(scores) < 2:
+        return None
+    return (max if row in HIGHER else min)(scores, key=lambda name: scores[name])
+
+
+def _cell(value: float | None, row: str, best: bool) -> str:
+    if value is None:
+        return f"{NO_VALUE} "
+    text = f"{value:{DIGITS[row]}}" if row in DIGITS else number(value)
+    # The place of the star is kept free elsewhere, so that figures stand below each other.
+    return f"{text}{'*' if best else ' '}"
+
+
+def _aligned(table: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = []
+    for number_of_row, row in enumerate(table):
+        name, *cells, better = row
+        # Column heads end over the figures, not over the star's place.
+        heads = [f"{cell} " if number_of_row == 0 else cell for cell in cells]
+        padded = [head.rjust(width + 3) for head, width in zip(heads, widths[1:-1], strict=True)]
+        lines.append(f"{name.ljust(widths[0])}{''.join(padded)}   {better}".rstrip())
+    return "\n".join(lines)
