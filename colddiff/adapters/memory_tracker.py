@@ -1,0 +1,105 @@
+"""Trackers without a service: one that remembers, for tests, and one that does nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+RESULTS = "eval/"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One logged value; ``time_ms`` since 1970."""
+
+    key: str
+    value: float
+    step: int
+    time_ms: int
+
+
+@dataclass(slots=True)
+class MemoryRun:
+    """What a tracker has of a run, over all sessions that logged to it."""
+
+    run_id: str = "memory"
+    status: str = "RUNNING"
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[MetricRow] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+
+    def history(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of one metric, as logged."""
+        return [(row.step, row.value) for row in self.metrics if row.key == key]
+
+
+class MemoryTracker:
+    """Implements ``Tracker`` in memory; another one with the same ``run`` is the next attempt."""
+
+    def __init__(self, run: MemoryRun | None = None) -> None:
+        self.run = MemoryRun() if run is None else run
+        self.run.status = "RUNNING"
+        self._earlier: dict[tuple[str, int], set[str]] = {}
+        for row in self.run.metrics:
+            self._earlier.setdefault((row.key, row.step), set()).add(repr(row.value))
+        self._ended = False
+
+    @property
+    def run_id(self) -> str:
+        return self.run.run_id
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        if self._ended:
+            return
+        for key, value in params.items():
+            tag = f"param.{key}"
+            if self.run.params.setdefault(key, value) != value or tag in self.run.tags:
+                self.run.tags[tag] = value
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        if self._ended:
+            return
+        now = time.time_ns() // 1_000_000
+        for key, number in metrics.items():
+            value = float(number)
+            earlier = self._earlier.get((key, step), set())
+            if repr(value) in earlier or (earlier and not key.startswith(RESULTS)):
+                continue
+            self.run.metrics.append(MetricRow(key, value, step, now))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        if not self._ended:
+            self.run.tags.update(tags)
+
+    def log_artifact(self, name: str, data: bytes) -> None:
+        if not self._ended:
+            self.run.artifacts[name] = bytes(data)
+
+    def flush(self, timeout_s: float = 30.0) -> bool:  # the port's signature
+        return True
+
+    def finish(self, status: str) -> None:
+        if not self._ended:
+            self.run.status = status
+        self._ended = True
+
+
+class NullTracker:
+    """Implements ``Tracker`` for the ranks that do not log: no ``if rank == 0`` in a loop."""
+
+    run_id = ""
+
+    def log_params(self, params: Mapping[str, str]) -> None: ...
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+    def log_artifact(self, name: str, data: bytes) -> None: ...
+
+    def flush(self, timeout_s: float = 30.0) -> bool:  # the port's signature
+        return True
+
+    def finish(self, status: str) -> None: ...

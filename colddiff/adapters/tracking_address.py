@@ -1,0 +1,78 @@
+"""Where a job's numbers go: the tracking URI, what is refused, and how it is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from colddiff.errors import SpecError
+
+SQLITE = "sqlite:///"
+_USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
+_SECRET_QUERY = re.compile(r"(?i)\b(password|passwd|token|secret|signature)=[^&\s'\"]+")
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingAddress:
+    """A tracking URI and where artifacts go (None: where the server says).
+
+    ``str`` and ``repr`` never show user names, passwords or tokens.
+    """
+
+    uri: str = field(repr=False)
+    artifact_root: str | None = None
+
+    def __str__(self) -> str:
+        return masked(self.uri)
+
+
+def masked(text: str) -> str:
+    """``text`` with the credentials of any URL in it replaced by ``***``."""
+    return _SECRET_QUERY.sub(r"\1=***", _USERINFO.sub("***@", text))
+
+
+def without_userinfo(uri: str) -> str:
+    """``uri`` without user name and password: equal for all users of one server."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def database_path(uri: str) -> Path | None:
+    """The file of a ``sqlite:///`` URI, None for any other."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
+def checked_uri(uri: str) -> str:
+    """``uri`` with a sqlite path made absolute; SpecError for what MLflow or we cannot use."""
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file"):
+        raise SpecError(
+            f"tracking uri {masked(uri)!r} names no server or database (MLflow no longer keeps "
+            f"runs in folders); use MLFLOW_TRACKING_URI={SQLITE}/absolute/path/mlflow.db or http://..."
+        )
+    if not scheme.startswith("sqlite"):
+        return uri
+    path, query = database_path(uri), uri.partition("?")[2]
+    if path is None or path.name in ("", ":memory:"):
+        raise SpecError(f"tracking uri {uri!r} names no file; use {SQLITE}/absolute/path/mlflow.db")
+    return f"{SQLITE}{path.expanduser().absolute()}{'?' if query else ''}{query}"
+
+
+def tracking_address(storage: str, environ: Mapping[str, str] | None = None) -> TrackingAddress:
+    """MLFLOW_TRACKING_URI, else a sqlite file in ``storage`` (in ./runs where that is a bucket).
+
+    Artifacts of a database go to ``storage``/mlflow-artifacts; a server has its own place for them.
+    """
+    environ = os.environ if environ is None else environ
+    is_bucket = "://" in storage
+    root = storage.rstrip("/") if is_bucket else str(Path(storage).expanduser().absolute())
+    folder = "./runs" if is_bucket else root
+    uri = checked_uri(environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{folder}/mlflow.db")
+    served = urlsplit(uri).scheme in ("http", "https")
+    return TrackingAddress(uri, None if served else f"{root}/mlflow-artifacts")

@@ -1,0 +1,179 @@
+"""What a tracker has not delivered yet, as small immutable objects in the job's own storage.
+
+``jobs/<id>/tracking/`` holds ``spool/<session>/<n>.jsonl`` (delivered in key order, deleted once
+delivered), ``runs/<tracker>-<n>.json`` (which run is the job's, the first writer wins) and
+``refused/`` (what the tracker will never take).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from colddiff.errors import DataError, Exists
+from colddiff.ports import Store
+
+Kind = Literal["metric", "param", "tag", "artifact", "status"]
+FORMAT = 1
+PAGE_BYTES = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing to log; ``value`` is a float's repr (metric), base64 (artifact) or plain text."""
+
+    kind: Kind
+    key: str
+    value: str
+    time_ms: int
+    step: int = 0
+
+    @classmethod
+    def metric(cls, key: str, value: float, step: int, time_ms: int) -> Entry:
+        """A metric; repr keeps every bit of the value, nan and inf included."""
+        return cls("metric", key, repr(float(value)), time_ms, step)
+
+    @classmethod
+    def artifact(cls, name: str, data: bytes, time_ms: int) -> Entry:
+        """A small file."""
+        return cls("artifact", name, base64.b64encode(data).decode("ascii"), time_ms)
+
+    @property
+    def number(self) -> float:
+        """A metric's value."""
+        return float(self.value)
+
+    @property
+    def data(self) -> bytes:
+        """An artifact's bytes."""
+        return base64.b64decode(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeader:
+    """One session's way to the job's run: what creates it, now or much later; ``start_ms``: when.
+
+    A session is one process's time with the run: one attempt has several, and each restart another.
+    """
+
+    job_id: str
+    experiment: str
+    run_name: str
+    start_ms: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Spool:
+    """The undelivered entries of one session, those left by others, and the ledger of the run."""
+
+    def __init__(self, store: Store, header: RunHeader) -> None:
+        self.header = header
+        self._store = store
+        self._base = f"jobs/{header.job_id}/tracking/"
+        self._session = f"{header.start_ms:013d}-{os.urandom(4).hex()}"
+        self._next = 0
+
+    @property
+    def storage(self) -> str:
+        """The store's URI: equal job ids in two stores are two jobs."""
+        return self._store.uri
+
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Makes ``entries`` durable. After a StoreError the same entries may be kept again."""
+        for page in _pages(entries):
+            lines = [json.dumps({"format": FORMAT, **asdict(self.header)})]
+            lines += [json.dumps(asdict(entry)) for entry in page]
+            self._store.put(
+                f"{self._base}spool/{self._session}/{self._next:08d}.jsonl",
+                "\n".join(lines).encode(),
+            )
+            self._next += 1
+
+    def backlog(self) -> list[str]:
+        """Keys of what is kept, in the order it was logged."""
+        return undelivered(self._store, self.header.job_id)
+
+    def read(self, key: str) -> tuple[RunHeader, list[Entry]]:
+        """One kept object; DataError where it is damaged, Missing where it is gone."""
+        return decode(key, self._store.get(key))
+
+    def discard(self, key: str) -> None:
+        """Forgets a delivered object."""
+        self._store.delete(key)
+
+    def set_aside(self, key: str) -> str:
+        """Moves a damaged object to ``refused/``, so that it does not hold up the rest."""
+        target = f"{self._base}refused/{key.rpartition('/')[2]}"
+        self._store.put(target, self._store.get(key))
+        self._store.delete(key)
+        return target
+
+    def refuse(self, entry: Entry, reason: str) -> str:
+        """Keeps an entry that the tracker will never take, under a name of its content."""
+        data = json.dumps({**asdict(entry), "reason": reason}).encode()
+        key = f"{self._base}refused/{hashlib.sha256(data).hexdigest()[:16]}.json"
+        self._store.put(key, data)
+        return key
+
+    def known_run(self, tracker: str) -> tuple[int, str] | None:
+        """(n, id) of the latest run recorded for a tracker."""
+        found = [s.key for s in self._store.list(f"{self._base}runs/{_hash(tracker)}-")]
+        if not found:
+            return None
+        record = json.loads(self._store.get(found[-1]))
+        return int(record["n"]), str(record["run_id"])
+
+    def claim_run(self, tracker: str, n: int, run_id: str) -> str:
+        """Records ``run_id`` as the ``n``-th run on a tracker; returns the id that won the race."""
+        key = f"{self._base}runs/{_hash(tracker)}-{n:04d}.json"
+        record = {"n": n, "run_id": run_id, "tracker": tracker}
+        try:
+            self._store.put_new(key, json.dumps(record).encode())
+        except Exists:
+            return str(json.loads(self._store.get(key))["run_id"])
+        return run_id
+
+
+def undelivered(store: Store, job_id: str) -> list[str]:
+    """Keys of what a job has logged and no tracker has got yet, in the order it was logged."""
+    return [stored.key for stored in store.list(f"jobs/{job_id}/tracking/spool/")]
+
+
+def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
+    """A kept object's header and entries; DataError where it is not one of ours."""
+    try:
+        first, *rest = (json.loads(line) for line in data.decode().splitlines())
+        if first.pop("format") != FORMAT:
+            raise ValueError("of another format")
+        return RunHeader(**first), [_entry(line) for line in rest]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{key}: not a spooled tracking object ({error})") from None
+
+
+def _entry(line: Mapping[str, Any]) -> Entry:
+    entry = Entry(**line)
+    if entry.kind not in get_args(Kind):
+        raise ValueError(f"no kind {entry.kind!r}")
+    return entry
+
+
+def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    page: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if page and size + len(entry.value) > PAGE_BYTES:
+            yield page
+            page, size = [], 0
+        page.append(entry)
+        size += len(entry.value) + 100
+    if page:
+        yield page
+
+
+def _hash(tracker: str) -> str:
+    return hashlib.sha256(tracker.encode()).hexdigest()[:8]
