@@ -21,9 +21,8 @@ def list_(address: Address = None, storage: Storage = None, as_json: Json = Fals
     from colddiff import connect
     from colddiff.engine.folder import JobFolder, list_jobs
     from colddiff.launch.display import duration
-    from colddiff.launch.operate import storage_uri
 
-    store = connect.open_store(storage_uri(storage))
+    store = connect.open_store(connect.absolute(storage) if storage else connect.default_storage())
     found = [JobFolder(store, job_id) for job_id in list_jobs(store)]
     jobs = sorted(
         ((folder, folder.status()) for folder in found),

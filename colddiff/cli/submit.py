@@ -136,7 +136,7 @@ def submit_verb(verb: str, request: Request) -> None:
 
 
 def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
-    """The recipe and the validated job that the words of a request mean; plugins are loaded.
+    """The recipe and the validated job that the words of a request mean; its plugins run.
 
     Raises SpecError naming the path that is wrong and the nearest name.
     """
@@ -144,7 +144,6 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     from colddiff.jobspec import JOBS
     from colddiff.recipes import Recipe, load_recipe
     from colddiff.spec import apply_overrides
-    from colddiff.spec.plugins import load_plugins
 
     named = [word for word in request.words if "=" not in word]
     overrides = [word for word in request.words if "=" in word]
@@ -160,13 +159,10 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
         if START not in JOBS[verb].model_fields:
             raise SpecError(f"--from: a {verb} job cannot start from a checkpoint")
         overrides.append(f"{START}={json.dumps(request.start)}")
-    section = recipe.sections.get(verb) or {}
-    written = apply_overrides(section, overrides).get("plugins") or []
-    plugins = [*([written] if isinstance(written, str) else written), *request.plugins]
-    if plugins:
-        load_plugins(plugins)
-        paths = [str(Path(plugin).absolute()) for plugin in plugins]
-        overrides.append(f"plugins={json.dumps(paths)}")
+    if request.plugins:
+        written = apply_overrides(recipe.sections.get(verb) or {}, overrides).get("plugins") or []
+        added = [str(Path(plugin).absolute()) for plugin in request.plugins]
+        overrides.append(f"plugins={json.dumps([*written, *added])}")
     return recipe, recipe.job(verb, overrides)
 
 

@@ -138,7 +138,7 @@ def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
         if record is not None:
             _append_ray_errors(home, temp_dir)
             _clean(home)
-        shutil.rmtree(temp_dir, ignore_errors=True)
+        shutil.rmtree(temp_dir.parent, ignore_errors=True)
         raise
     return record
 
@@ -166,14 +166,14 @@ def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:
 
 
 def _temp_dir(home: Home, session: str) -> Path:
+    """A folder for Ray's sockets and logs that others cannot enter, with a short name."""
     inside = home.path / f"ray-{session}"
-    if len(str(inside)) <= LONGEST_TEMP_DIR:
-        inside.mkdir(mode=0o700)
-        return inside
-    # Not tempfile's choice: TMPDIR may be as long as the home.
-    short = Path(f"/tmp/colddiff-{session}")  # noqa: S108  # made here, 0700, random name
-    short.mkdir(mode=0o700)
-    return short
+    if len(str(inside)) > LONGEST_TEMP_DIR:
+        # Not tempfile's choice: TMPDIR may be as long as the home.
+        inside = Path(f"/tmp/colddiff-{session}")  # noqa: S108  # made here, 0700, random name
+    inside.mkdir(mode=0o700)
+    # Ray opens its folder to everyone (0777), so it gets one within ours.
+    return inside / "r"
 
 
 def _choose_ports(port: int | None, dashboard_port: int | None) -> dict[str, int]:
@@ -261,8 +261,10 @@ def _clean(home: Home) -> None:
     if survivors:
         numbers = ", ".join(str(item.pid) for item in survivors)
         raise ClusterError(f"processes {numbers} of the local cluster could not be ended")
-    if Path(record.temp_dir).name.endswith(record.session):
-        shutil.rmtree(record.temp_dir, ignore_errors=True)
+    folder = Path(record.temp_dir).parent
+    # A record is a file that could be edited: only a folder of the name we give is removed.
+    if folder.name in (f"ray-{record.session}", f"colddiff-{record.session}"):
+        shutil.rmtree(folder, ignore_errors=True)
     home.record_path.unlink(missing_ok=True)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 from colddiff import connect
 from colddiff.engine.folder import JobFolder, Status, list_jobs
@@ -20,15 +18,9 @@ from colddiff.launch.submit import await_end, read_submission
 COMMITS = "/checkpoint.json"
 
 
-def storage_uri(option: str | None) -> str:
-    """``--storage``, else COLDDIFF_STORAGE, else ./runs; a path is made absolute."""
-    uri = option or os.environ.get("COLDDIFF_STORAGE") or "./runs"
-    return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
-
-
 def find_job(job_id: str, storage: str | None = None) -> JobFolder:
     """The folder of a job that exists; Missing names the nearest id and the store."""
-    store = connect.open_store(storage_uri(storage))
+    store = connect.open_store(connect.absolute(storage) if storage else connect.default_storage())
     if not job_id or "/" in job_id:
         raise SpecError(f"{job_id!r} is not a job id; see `colddiff list`")
     folder = JobFolder(store, job_id)

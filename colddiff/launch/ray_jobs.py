@@ -8,8 +8,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from colddiff.launch.stage import staged
 
 if TYPE_CHECKING:
     from colddiff.resolve import ResolvedJob
+
+    Stage = Callable[[ResolvedJob], AbstractContextManager[Path]]
 
 REQUEST_S = 60.0
 # Enough for a driver that is told to end to write its last words; Ray's own default is 3.
@@ -73,15 +75,16 @@ class UnknownJob(ClusterError):
 class RayJobs:
     """Jobs of one cluster. Every method raises ClusterError where the cluster does not answer."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, stage: Stage = staged) -> None:
         self.cluster = look(cluster)
+        self._stage = stage
         with self._asking("connect"):
             self._client = _client(self.cluster)
 
     def submit(self, resolved: ResolvedJob, attempt: int) -> Driver:
         """Hands ``attempt`` in, unless it is there already; returns at once, PENDING as a rule."""
         command = entrypoint(resolved.verb, attempt, local=self.cluster.local)
-        with staged(resolved) as folder:
+        with self._stage(resolved) as folder:
             return self.submit_folder(folder, command, submission_id(resolved.id, attempt))
 
     def submit_folder(self, folder: Path, command: str, name: str) -> Driver:

@@ -1,0 +1,274 @@
+"""The submit that can be repeated, on a real cluster, with a driver of a few lines."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from colddiff.adapters.local_store import LocalStore
+from colddiff.engine.folder import JobFolder, Status
+from colddiff.errors import ColddiffError
+from colddiff.jobspec import TrainJob
+from colddiff.launch import operate
+from colddiff.launch.display import Display
+from colddiff.launch.logs import read_log
+from colddiff.launch.ray_jobs import RayJobs
+from colddiff.launch.stage import staged
+from colddiff.launch.submit import Outcome, submit
+from colddiff.resolve import ResolvedJob
+from tests.cluster.conftest import RunningCluster
+
+pytestmark = pytest.mark.cluster
+
+DRIVER = """
+import json, os, signal, sys, time
+from colddiff.adapters.local_store import LocalStore
+from colddiff.engine.attempt import Attempt
+from colddiff.engine.folder import JobFolder
+from colddiff.errors import Stopped
+from pathlib import Path
+
+attempt = int(sys.argv[3])
+job = json.loads(Path(sys.argv[1]).read_text())
+folder = JobFolder(LocalStore(Path(job["storage"])), job["id"])
+steps = job["spec"]["num_steps"]
+behaviour = (Path(job["storage"]) / "behaviour").read_text()
+print("first words")
+if behaviour == "crash":
+    print("the last straw")
+    sys.exit(3)
+
+def work():
+    if behaviour == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while behaviour == "deaf":
+        time.sleep(0.1)
+    while behaviour == "wait" and not folder.stop_requested(attempt):
+        time.sleep(0.1)
+    folder.write_progress(attempt, {"step": steps, "num_steps": steps, "loss": 0.5})
+    if behaviour == "wait":
+        raise Stopped("with a checkpoint")
+    return {"step": steps}
+
+sys.exit(Attempt(folder, attempt, num_steps=steps).run(work, {}))
+"""
+
+
+@contextmanager
+def stage(resolved: ResolvedJob) -> Iterator[Path]:
+    """The real staged folder, but for its driver: the one above."""
+    with staged(resolved) as folder:
+        (folder / "jobs" / "train.py").write_text(DRIVER)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def jobs(cluster: RunningCluster) -> RayJobs:
+    return RayJobs(cluster.cluster, stage)
+
+
+@pytest.fixture(autouse=True)
+def _home(cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLDDIFF_HOME", str(cluster.home.path))
+
+
+class Case:
+    """A job in a storage of its own, and what its driver is to do."""
+
+    def __init__(self, place: Path, jobs: RayJobs) -> None:
+        self.place, self.jobs = place, jobs
+        self.announced: list[str] = []
+        name = f"train-{place.name}"[:60]
+        self.resolved = ResolvedJob(
+            id=name,
+            slug="case",
+            job=TrainJob(data="nowhere", num_steps=5),
+            storage=str(place),
+            tracking_uri="",
+            content={},
+            created=time.time(),
+            versions={},
+            git={},
+        )
+        self.folder = JobFolder(LocalStore(place), name)
+
+    def submit(self, behaviour: str, *, detach: bool = False, num_steps: int = 5) -> Outcome:
+        (self.place / "behaviour").write_text(behaviour)
+        job = TrainJob(data="nowhere", num_steps=num_steps)
+        return submit(
+            replace(self.resolved, job=job),
+            self.jobs,
+            Display(sys.stderr),
+            detach=detach,
+            announce=self.announced.append,
+        )
+
+    def until(self, holds: Callable[[Status], bool]) -> Status:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            status = self.folder.status()
+            if status is not None and holds(status):
+                return status
+            time.sleep(0.1)
+        raise AssertionError(f"still {self.folder.status()}")
+
+
+@pytest.fixture
+def case(tmp_path: Path, jobs: RayJobs) -> Case:
+    return Case(tmp_path, jobs)
+
+
+def test_done_is_done_until_more_is_asked_for(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = case.submit("finish")
+    assert (first.state, first.exit_code, first.attempt) == ("done", 0, 1)
+    assert first.result is not None
+    assert json.loads(Path(first.result).read_text()) == {"step": 5}
+    again = case.submit("finish")
+    assert (again.state, again.exit_code, again.attempt) == ("done", 0, 1)
+    assert "is done (5 of 5 steps)" in capsys.readouterr().err
+    more = case.submit("finish", num_steps=9)
+    assert (more.state, more.attempt) == ("done", 2)
+    assert case.announced == [case.resolved.id] * 3
+    assert case.folder.job()["spec"]["num_steps"] == 9
+
+
+def test_a_second_submit_attaches_and_stop_ends_both_with_a_checkpoint(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert case.submit("wait", detach=True).exit_code == 0
+    case.until(lambda status: status.state == "running")
+    ends: list[Outcome] = []
+    follower = threading.Thread(target=lambda: ends.append(case.submit("wait", num_steps=7)))
+    follower.start()
+    time.sleep(1.5)
+    ended = operate.stop(
+        operate.find_job(case.resolved.id, str(case.place)), None, 30, Display(sys.stderr)
+    )
+    follower.join(timeout=30)
+    assert ended is not None
+    assert (ended.state, ended.message) == ("stopped", "with a checkpoint")
+    assert [(end.state, end.exit_code, end.attempt) for end in ends] == [("stopped", 4, 1)]
+    assert "num_steps differ from what runs" in capsys.readouterr().err
+    assert case.submit("finish").attempt == 2
+
+
+def test_two_submits_at_once_are_one_attempt(case: Case) -> None:
+    ends: list[Outcome] = []
+    racers = [threading.Thread(target=lambda: ends.append(case.submit("finish"))) for _ in range(3)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(timeout=60)
+    assert [(end.state, end.exit_code) for end in ends] == [("done", 0)] * 3
+    assert case.folder.attempts() == [1]
+
+
+def test_a_driver_that_crashed_has_failed_with_its_last_words(case: Case) -> None:
+    crashed = case.submit("crash")
+    assert (crashed.state, crashed.exit_code) == ("failed", 1)
+    assert "exit code 3" in crashed.message
+    assert "the last straw" in crashed.message
+    assert b"first words" in case.folder.log(1)
+    assert case.submit("finish").attempt == 2
+
+
+def test_a_driver_that_was_killed_is_lost_at_once(case: Case) -> None:
+    began = time.monotonic()
+    killed = case.submit("die")
+    assert (killed.state, killed.exit_code) == ("lost", 1)
+    assert "signal 9" in killed.message
+    assert time.monotonic() - began < 30
+    assert case.submit("finish").state == "done"
+
+
+def test_stop_ends_a_deaf_driver_by_force(case: Case) -> None:
+    case.submit("deaf", detach=True)
+    case.until(lambda status: status.state == "running")
+    ended = operate.stop(case.folder, None, 1, Display(sys.stderr))
+    assert ended is not None
+    assert ended.state == "stopped"
+    assert case.folder.status(now=time.time() + 3600) == ended
+    with pytest.raises(ColddiffError, match="no attempt 7"):
+        read_log(case.folder, 7, None)
+
+
+def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCluster) -> None:
+    case.submit("wait", detach=True)
+    case.until(lambda status: status.state == "running")
+    env = {**cluster.env, "COLDDIFF_STORAGE": str(case.place)}
+    command = [sys.executable, "-m", "colddiff.cli.main"]
+    waiter = subprocess.Popen(
+        [*command, "wait", case.resolved.id, "--json"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiter.stderr is not None
+    while "running" not in (line := waiter.stderr.readline()) and "starting" not in line:
+        assert waiter.poll() is None
+    waiter.send_signal(signal.SIGINT)
+    out, err = waiter.communicate(timeout=30)
+    assert waiter.returncode == 130
+    assert "the job goes on" in err
+    assert json.loads(out)["state"] == "running"
+    stopped = subprocess.run(
+        [*command, "stop", case.resolved.id], env=env, capture_output=True, text=True, check=False
+    )
+    assert stopped.returncode == 0, stopped.stderr
+    waited = subprocess.run([*command, "wait", case.resolved.id], env=env, check=False)
+    assert waited.returncode == 4
+    shown = subprocess.run(
+        [*command, "logs", case.resolved.id], env=env, capture_output=True, text=True, check=True
+    )
+    assert "first words" in shown.stdout
+
+
+def test_delete_wants_an_ended_job_and_takes_all_of_it(case: Case) -> None:
+    case.submit("wait", detach=True)
+    with pytest.raises(ColddiffError, match="colddiff stop"):
+        operate.delete(case.folder)
+    operate.stop(case.folder, None, 30, Display(sys.stderr))
+    assert operate.delete(case.folder) > 3
+    assert not list(case.folder.store.list("jobs/"))
+    with pytest.raises(ColddiffError, match="no job"):
+        operate.find_job(case.resolved.id, str(case.place))
+    # Its numbers start again; the cluster still remembers an attempt 1 of that name.
+    assert case.submit("finish").state == "done"
+
+
+def test_what_is_staged_is_ours_alone_and_equal_each_time(case: Case) -> None:
+    secret = case.place / "plugin.py"
+    secret.write_text("x = 1\n")
+    resolved = replace(
+        case.resolved, job=TrainJob(data="nowhere", num_steps=5, plugins=(str(secret),))
+    )
+    trees = []
+    for _ in range(2):
+        with staged(resolved) as folder:
+            assert oct(folder.stat().st_mode)[-3:] == "700"
+            trees.append(
+                {
+                    str(path.relative_to(folder)): path.read_bytes()
+                    for path in folder.rglob("*")
+                    if path.is_file()
+                }
+            )
+        assert not folder.exists()
+    assert trees[0] == trees[1]
+    assert {name.split("/")[0] for name in trees[0]} == {"colddiff", "jobs", "plugins", "job.json"}
+    assert not [name for name in trees[0] if "__pycache__" in name]
+    (plugin,) = json.loads(trees[0]["job.json"])["spec"]["plugins"]
+    assert trees[0][plugin] == b"x = 1\n"

@@ -1,0 +1,111 @@
+"""A job's folder: one of several claimants wins, silence is loss, and nothing half-written."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from colddiff.adapters.local_store import LocalStore
+from colddiff.engine.folder import EXIT_CODES, LOST_AFTER_S, JobFolder, Status, list_jobs
+from colddiff.errors import ColddiffError, Missing
+
+RUNNING = Status(state="running", attempt=2, step=7, num_steps=10, heartbeat=1000.0, phase="x")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    return JobFolder(LocalStore(tmp_path), "train-a-0")
+
+
+def test_of_racing_claimants_exactly_one_wins(folder: JobFolder) -> None:
+    won: list[int] = []
+    lost: list[str] = []
+    gate = threading.Barrier(16)
+
+    def claim(number: int) -> None:
+        gate.wait()
+        try:
+            JobFolder(LocalStore(Path(folder.store.uri)), folder.job_id).claim(1, {"by": number})
+            won.append(number)
+        except ColddiffError as error:
+            lost.append(str(error))
+
+    racers = [threading.Thread(target=claim, args=(number,)) for number in range(16)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert len(won) == 1
+    assert len(lost) == 15
+    assert all("claimed by another driver" in message for message in lost)
+    assert folder.attempts() == [1]
+
+
+def test_attempts_rise_and_fence_the_ones_before(folder: JobFolder) -> None:
+    assert folder.attempts() == []
+    for attempt in (1, 2, 10):
+        folder.claim(attempt, {})
+    assert folder.attempts() == [1, 2, 10]
+    assert folder.superseded(2)
+    assert not folder.superseded(10)
+
+
+def test_a_running_job_without_a_heartbeat_is_lost(folder: JobFolder) -> None:
+    assert folder.status() is None
+    folder.write_status(RUNNING)
+    alive = folder.status(now=1000.0 + LOST_AFTER_S)
+    assert alive == RUNNING
+    silent = folder.status(now=1001.0 + LOST_AFTER_S)
+    assert silent is not None
+    assert silent.state == "lost"
+    assert silent.finished
+    assert "submit the same job again" in silent.message
+    assert silent.step == 7
+    # Seen as lost, but not written: its driver may only be cut off from the store for a while.
+    assert folder.status(now=1000.0) == RUNNING
+
+
+@pytest.mark.parametrize("state", ["queued", "done", "failed", "stopped"])
+def test_only_what_runs_can_be_lost(folder: JobFolder, state: str) -> None:
+    status = replace(RUNNING, state=state)  # type: ignore[arg-type]
+    folder.write_status(status)
+    assert folder.status(now=1e9) == status
+    assert status.finished == (state in EXIT_CODES)
+
+
+def test_a_status_of_a_later_version_can_be_read(folder: JobFolder) -> None:
+    folder.store.put(folder.key("status.json"), b'{"state": "done", "attempt": 1, "colour": "red"}')
+    status = folder.status()
+    assert status is not None
+    assert status.state == "done"
+
+
+def test_damage_is_named_by_address(folder: JobFolder) -> None:
+    folder.store.put(folder.key("status.json"), b"{half")
+    with pytest.raises(ColddiffError, match=r"train-a-0/status\.json is not JSON"):
+        folder.status()
+
+
+def test_a_job_that_is_not_there(folder: JobFolder) -> None:
+    with pytest.raises(Missing, match=r"no job 'train-a-0'.*colddiff list"):
+        folder.job()
+    assert folder.result() is None
+    assert folder.log(1) == b""
+
+
+def test_stop_requests_are_for_one_attempt(folder: JobFolder) -> None:
+    folder.request_stop(1, 5.0)
+    assert folder.stop_requested(1)
+    assert not folder.stop_requested(2)
+
+
+def test_jobs_are_listed_by_what_is_in_their_folders(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    assert list_jobs(store) == []
+    for job_id in ("train-b-1", "train-a-0"):
+        JobFolder(store, job_id).write_job({"id": job_id})
+    store.put("data/x/manifest.json", b"{}")
+    assert list_jobs(store) == ["train-a-0", "train-b-1"]
