@@ -58,7 +58,7 @@ class Degradation(ABC, Generic[SpecT]):
     omega_names: tuple[str, ...] = ()
     omega_images: ClassVar[tuple[str, ...]] = ()
     """Entries of omega that are images of another set: a data set supplies them, not ``draw``."""
-    parameter_tables: ClassVar[tuple[str, ...]] = ()
+    parameter_tables: tuple[str, ...] = ()
     """Tables that hold one number for each severity 0..T, a physical parameter each."""
 
     def __init__(self, spec: SpecT, shape: ImageShape) -> None:

@@ -46,6 +46,8 @@ class DecolorSpec(DegradationSpec):
 class Decolor(Degradation[DecolorSpec]):
     """D(x, t) = a_t x + (1 - a_t) P x, P the plain mean over channels (not luma)."""
 
+    parameter_tables = ("kept",)
+
     def _make_tables(self) -> dict[str, Tensor]:
         spec, T = self.spec, self.num_timesteps
         t = np.arange(T + 1, dtype=np.float64)

@@ -39,6 +39,7 @@ class Mixing(Degradation[MixingSpecT]):
     """Two scalars per severity; omega ``z`` [B, C, H, W]. The leaves say where z comes from."""
 
     omega_names = ("z",)
+    parameter_tables = ("signal", "noise")
 
     def omega_shape(self, name: str) -> tuple[int, ...]:
         return self.shape.chw

@@ -79,6 +79,8 @@ class Snow(Degradation[SnowSpec]):
     def __init__(self, spec: SnowSpec, shape: ImageShape) -> None:
         super().__init__(spec, shape)
         self.weather = WEATHERS[spec.level]
+        bleaching = () if spec.fix_brightness else ("brightness",)
+        self.parameter_tables = ("threshold", "streak", *bleaching)
         if not spec.fix_brightness and shape.channels not in (1, 3):
             raise SpecError(
                 [
@@ -108,6 +110,7 @@ class Snow(Degradation[SnowSpec]):
         return {
             "threshold": torch.from_numpy(ramp(self.weather.threshold)),
             "kernel": torch.from_numpy(np.stack([gaussian(taps, sigma) for sigma in streaks])),
+            "streak": torch.from_numpy(streaks),
             "brightness": torch.from_numpy(ramp(self.weather.brightness)),
             "luma": torch.tensor(LUMA if self.shape.channels == 3 else (1.0,), dtype=torch.float64),
         }

@@ -1,0 +1,83 @@
+"""How much a degradation removes at each severity, measured on images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from colddiff.degradations import Degradation
+from colddiff.types import Image, Omega
+
+CHUNK = 32
+DEAD = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Distances of D(x0, t) over all severities, root mean squares on the scale [0, 1]."""
+
+    rmse: NDArray[np.float64]
+    """[T + 1]: between D(x0, t) and x0, over all pixels of all images (the paper's RMSE)."""
+    steps: NDArray[np.float64]
+    """[T]: entry i between D(x0, i + 1) and D(x0, i)."""
+    num_images: int
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
+        return len(self.steps)
+
+    @property
+    def dead(self) -> list[int]:
+        """Severities t whose step from t - 1 changes nothing measurable (below 1e-5)."""
+        return [int(i) + 1 for i in np.flatnonzero(~(self.steps >= DEAD))]
+
+    @property
+    def largest_step(self) -> int:
+        """The severity t that the largest step leads to."""
+        return int(np.argmax(self.steps)) + 1
+
+    @property
+    def roughness(self) -> float:
+        """Largest step over mean step: 1 for a D of constant pace, inf where nothing changes."""
+        mean = float(self.steps.mean())
+        return float(self.steps.max()) / mean if mean > 0 else math.inf
+
+    def psnr(self, t: int) -> float:
+        """-20 log10(RMSE at t) in dB; inf for equal images."""
+        return -20 * math.log10(self.rmse[t]) if self.rmse[t] > 0 else math.inf
+
+
+def measure_removal(D: Degradation[Any], x0: Image, omega: Omega) -> Removal:
+    """Removal of ``D`` on ``x0`` [N, C, H, W], each image along its own trajectory ``omega``.
+
+    Costs N (T + 1) applications of D, ``CHUNK`` severities of one image at a time.
+    """
+    T = D.num_timesteps
+    away, step = np.zeros(T + 1), np.zeros(T)
+    for i, image in enumerate(x0):
+        own = {name: value[i : i + 1] for name, value in omega.items()}
+        last = image.double()
+        for start in range(0, T + 1, CHUNK):
+            t = torch.arange(start, min(start + CHUNK, T + 1))
+            x = _path(D, image, t, own).double()
+            away[t.numpy()] += _mean_square(x - image.double())
+            moved = _mean_square(x - torch.cat([last[None], x[:-1]]))
+            step[max(start, 1) - 1 : start + len(t) - 1] += moved[start == 0 :]
+            last = x[-1]
+    scale = 0.5 / math.sqrt(max(len(x0), 1))  # from [-1, 1] to [0, 1], from sums to means
+    return Removal(np.sqrt(away) * scale, np.sqrt(step) * scale, len(x0))
+
+
+def _path(D: Degradation[Any], image: Image, t: torch.Tensor, own: Omega) -> Image:
+    along = {name: value.expand(len(t), *value.shape[1:]) for name, value in own.items()}
+    return D.degrade(image.expand(len(t), -1, -1, -1), t, along)
+
+
+def _mean_square(difference: torch.Tensor) -> NDArray[np.float64]:
+    return np.asarray(difference.square().mean(dim=(1, 2, 3)).cpu().numpy())
