@@ -162,6 +162,9 @@ class TrainJob(Job):
     ema: EmaSpec = EmaSpec()
     loss: Annotated[Literal["l1", "l2"], Field(description="norm of equation 1")] = "l1"
     precision: Literal["fp32", "bf16"] = "fp32"
+    start_from: Annotated[
+        str | None, Field(description="a checkpoint whose weights are the start (--from)")
+    ] = None
     seed: Annotated[int, Field(ge=0)] = 0
 
     num_steps: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 700_000

@@ -42,7 +42,7 @@ def restoration_loss(
     omega: Omega,
     norm: Norm = "l1",
 ) -> Tensor:
-    """Loss of each image, float32 [B]: mean over its pixels of |R(D(x0, t), t) - x0|, or its square.
+    """Loss of each image, float32 [B]: mean over pixels of |R(D(x0, t), t) - x0|, or its square.
 
     The input is what would be recorded, ``D.observe``: 8-bit where the spec says so.
     """

@@ -44,6 +44,7 @@ class Trainer:
     ``run`` goes from the newest undamaged checkpoint of the job's folder, or from step 0, to
     ``job.num_steps``. Every number is a function of the job and the global position of an image, so
     that a killed and resumed run equals an uninterrupted one (``tests/unit/test_train.py``).
+    ``start`` gives the EMA weights of another job to begin with instead of fresh ones.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Trainer:
         tracker: Tracker,
         *,
         attempt: int,
+        start: Snapshot | None = None,
         talk: Callable[[str], None] = lambda line: None,
     ) -> None:
         if job.global_batch_size < ctx.world_size:
@@ -73,6 +75,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(job.seed, "train/init").integers(2**31)))
             self.restorer: Restorer = job.restorer.build(job.shape)
+        if start is not None:
+            self.restorer.load_state_dict(dict(start.tensors["ema"]), strict=False)
         self.restorer.to(ctx.device).train()
         self.ema = Ema(self.restorer, decay=job.ema.decay, every=job.ema.every, start=job.ema.start)
         self.optimizer = torch.optim.Adam(

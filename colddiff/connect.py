@@ -1,0 +1,209 @@
+"""Picks the adapter behind each address; adapters are imported when they are needed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colddiff.errors import SpecError
+from colddiff.ports import FeatureExtractor, Manifest, ShardSource, Store, Tracker
+
+if TYPE_CHECKING:
+    from colddiff.shards.source import ImageSource
+    from colddiff.shards.verify import BadShard
+
+Progress = Callable[[int, int], None]
+MAX_DECODED_BYTES = 2 * 2**30
+"""Sets that decode to no more than this are kept decoded on the local disk."""
+
+
+def open_store(uri: str) -> Store:
+    """The store at a path or ``s3://bucket/prefix``; nothing is contacted yet."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        from colddiff.adapters.local_store import LocalStore
+
+        return LocalStore(Path(rest if separator else uri))
+    if scheme == "s3":
+        from colddiff.adapters.s3_store import S3Store
+
+        bucket, _, prefix = rest.partition("/")
+        return S3Store(bucket, prefix)
+    raise SpecError(f"no store for {uri!r}: give a path or s3://bucket/prefix")
+
+
+def default_storage() -> str:
+    """COLDDIFF_STORAGE, else ./runs, absolute."""
+    return absolute(os.environ.get("COLDDIFF_STORAGE") or "./runs")
+
+
+def absolute(uri: str) -> str:
+    """A path made absolute; a URI as it is; without a trailing slash."""
+    if "://" in uri:
+        return uri.rstrip("/")
+    return str(Path(uri).expanduser().absolute())
+
+
+def open_shards(
+    where: str | Store,
+    cache_dir: str | None = None,
+    *,
+    max_decoded_bytes: int = MAX_DECODED_BYTES,
+) -> ShardSource:
+    """The packed data set at an address or in a store; raises DataError where there is none.
+
+    ``cache_dir`` (else COLDDIFF_CACHE, else ``~/.cache/colddiff``) holds what is decoded or
+    fetched, for all processes of this machine. A set that decodes to more than
+    ``max_decoded_bytes`` is streamed, in an order of its own.
+    """
+    from colddiff.adapters.local_cache import LocalCache, default_folder
+    from colddiff.adapters.streamed_shards import StreamedShards
+    from colddiff.adapters.webdataset_shards import MappedShards, decoded_bytes
+    from colddiff.shards.manifest import read_manifest as read
+
+    store = open_store(where) if isinstance(where, str) else where
+    manifest = read(store)
+    cache = LocalCache(cache_dir or default_folder())
+    if decoded_bytes(manifest) <= max_decoded_bytes:
+        return MappedShards(store, manifest, cache)
+    return StreamedShards(store, manifest, cache)
+
+
+def read_manifest(uri: str) -> Manifest:
+    """What the packed data set at ``uri`` is; raises DataError where there is none."""
+    from colddiff.shards.manifest import read_manifest as read
+
+    return read(open_store(uri))
+
+
+def open_source(text: str) -> ImageSource:
+    """What can be packed: digits, mnist:DIR, cifar10:DIR, folder:URI or webdataset:URI."""
+    kind, _, place = text.partition(":")
+    if text == "digits":
+        from colddiff.adapters.sources import DigitsSource
+
+        return DigitsSource()
+    if place and kind in ("mnist", "cifar10"):
+        from colddiff.adapters.sources import Cifar10Source, MnistSource
+
+        return MnistSource(place) if kind == "mnist" else Cifar10Source(place)
+    if place and kind == "folder":
+        from colddiff.adapters.image_folder import FolderSource
+
+        return FolderSource(open_store(place))
+    if place and kind == "webdataset":
+        from colddiff.adapters.webdataset_source import WebdatasetSource
+
+        return WebdatasetSource(open_store(place))
+    raise SpecError(
+        f"no source {text!r}: give digits, mnist:DIR, cifar10:DIR, folder:DIR, "
+        "folder:s3://bucket/prefix or webdataset:URI"
+    )
+
+
+def pack_source(
+    source: str,
+    uri: str,
+    *,
+    talk: Callable[[str], None] = lambda line: None,
+    on_progress: Progress | None = None,
+    **settings: object,
+) -> tuple[Manifest, bool]:
+    """Packs a SOURCE to ``uri``; the manifest, and False where it had been packed before.
+
+    ``settings`` are fields of ``PackSettings``, ``talk`` is told in a line what was done.
+    """
+    from colddiff.engine.pack import pack
+    from colddiff.engine.selection import PackSettings
+    from colddiff.spec import parse
+
+    packed = pack(open_source(source), open_store(uri), parse(PackSettings, settings), on_progress)
+    if packed.fresh:
+        talk(f"packed {packed.manifest.count} images of {source} to {uri}")
+    return packed.manifest, packed.fresh
+
+
+def index_shards(uri: str, on_progress: Progress | None = None) -> Manifest:
+    """Writes the manifest of tars packed elsewhere beside them."""
+    from colddiff.adapters.webdataset_source import index_tars
+    from colddiff.shards.manifest import write_manifest
+
+    store = open_store(uri)
+    manifest = index_tars(store, on_progress)
+    write_manifest(store, manifest)
+    return manifest
+
+
+def verify_shards(uri: str, on_progress: Progress | None = None) -> list[BadShard]:
+    """The shards at ``uri`` that are not what their manifest says."""
+    from colddiff.shards.verify import verify
+
+    return verify(open_store(uri), read_manifest(uri), on_progress)
+
+
+def check_writable(uri: str) -> None:
+    """Writes and deletes a small object; raises StoreError where that fails."""
+    store = open_store(uri)
+    key = f"probes/{uuid.uuid4().hex}"
+    store.put(key, b"writable?")
+    store.delete(key)
+
+
+def tracking_uri(storage: str) -> str:
+    """MLFLOW_TRACKING_URI without credentials, else a sqlite file in ``storage``."""
+    from colddiff.adapters.tracking_address import tracking_address, without_userinfo
+
+    return without_userinfo(tracking_address(storage).uri)
+
+
+def check_tracker(storage: str, experiment: str) -> None:
+    """Makes sure that the tracker answers and has ``experiment``; raises TrackerError."""
+    from colddiff.adapters.mlflow_service import initialise
+    from colddiff.adapters.tracking_address import tracking_address
+
+    address = tracking_address(storage)
+    initialise(address.uri, experiment, artifact_root=address.artifact_root)
+
+
+def open_tracker(
+    storage: str, uri: str, experiment: str, job_id: str, *, join: bool = False
+) -> Tracker:
+    """The job's one tracking run; ``join`` where another process opened it and will finish it.
+
+    ``uri`` is the one the job was submitted with; this process's MLFLOW_TRACKING_URI is taken
+    instead where it is the same with credentials.
+    """
+    from colddiff.adapters.mlflow_tracker import open_run
+    from colddiff.adapters.tracking_address import tracking_address, without_userinfo
+
+    address = tracking_address(storage)
+    if without_userinfo(address.uri) != uri:
+        address = tracking_address(storage, {"MLFLOW_TRACKING_URI": uri})
+    return open_run(
+        address.uri,
+        experiment,
+        job_id,
+        job_id,
+        spool=open_store(storage),
+        artifact_root=address.artifact_root,
+        join=join,
+    )
+
+
+def null_tracker() -> Tracker:
+    """A tracker that keeps nothing: that of every rank but the first."""
+    from colddiff.adapters.memory_tracker import NullTracker
+
+    return NullTracker()
+
+
+def open_features(name: str) -> FeatureExtractor:
+    """The network behind a Frechet distance; its weights are checked against their hash."""
+    if name == "lenet":
+        from colddiff.adapters.lenet import LenetFeatures
+
+        return LenetFeatures()
+    raise SpecError([("evaluation.features", f"no {name!r}; one of lenet")])

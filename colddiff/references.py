@@ -1,0 +1,155 @@
+"""Checkpoint references: a folder, a job, a URI, with @last, @best or @step=N, made definite."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from colddiff import connect
+from colddiff.degradations import Degradation
+from colddiff.engine.checkpoints import COMMIT, Checkpoints, Snapshot
+from colddiff.engine.folder import JobFolder
+from colddiff.errors import CheckpointError
+from colddiff.jobspec import TrainJob
+from colddiff.restorers import Restorer
+from colddiff.spec import parse
+
+Weights = Literal["ema", "model"]
+_WHICH = re.compile(r"@(last|best|step=(\d+))$")
+_STEP_FOLDER = re.compile(r"/?step_(\d{8,})$")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointAddress:
+    """One committed checkpoint: where its siblings are, its step, the sha256 of its EMA weights."""
+
+    storage: str
+    prefix: str
+    step: int
+    weights_sha256: str
+
+    @property
+    def uri(self) -> str:
+        """Address of the checkpoint's folder."""
+        return f"{self.storage}/{self.prefix}/step_{self.step:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCheckpoint:
+    """What sampling needs: R in evaluation mode, D, the job it was trained by, its step."""
+
+    restorer: Restorer
+    degradation: Degradation[Any]
+    spec: TrainJob
+    step: int
+    address: CheckpointAddress
+
+
+def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAddress:
+    """The checkpoint that ``reference`` means now.
+
+    Args:
+        reference: a checkpoint folder or URI, a job folder or URI, or the id of a job in
+            ``storage`` (default: COLDDIFF_STORAGE, else ./runs); with ``@last`` (default),
+            ``@best`` (lowest Frechet distance of Algorithm 2) or ``@step=N``.
+
+    Raises:
+        CheckpointError: nothing is there, or nothing is committed.
+    """
+    text, which = reference.rstrip("/"), "last"
+    if match := _WHICH.search(text):
+        text, which = text[: match.start()].rstrip("/"), match.group(1)
+    if match := _STEP_FOLDER.search(text):
+        text, which = text[: match.start()], f"step={int(match.group(1))}"
+        base, prefix = text, ""
+    elif "/" in text or Path(text).is_dir():
+        base, prefix = text, "checkpoints"
+    else:
+        base, prefix = f"{storage or connect.default_storage()}/jobs/{text}", "checkpoints"
+    root, _, last = base.rpartition("/") if not prefix else (base, "", "")
+    checkpoints = Checkpoints(connect.open_store(root or "."), last or prefix)
+    step = _chosen(checkpoints, which, reference)
+    files = checkpoints.commit_record(step)["files"]
+    return CheckpointAddress(
+        checkpoints.store.uri,
+        checkpoints.prefix,
+        step,
+        str(files.get("ema.safetensors", {}).get("sha256", "")),
+    )
+
+
+def load_checkpoint(
+    reference: str | CheckpointAddress, weights: Weights = "ema", storage: str | None = None
+) -> LoadedCheckpoint:
+    """R and D of a checkpoint, on the CPU; EMA weights by default, as the paper samples with."""
+    address = (
+        reference
+        if isinstance(reference, CheckpointAddress)
+        else find_checkpoint(reference, storage)
+    )
+    checkpoints = Checkpoints(connect.open_store(address.storage), address.prefix)
+    snapshot = checkpoints.load(address.step, (weights,))
+    job = parse(TrainJob, snapshot.state["job"], f"{address.uri}/state.json: job")
+    restorer = job.restorer.build(job.shape)
+    try:
+        restorer.load_state_dict(dict(snapshot.tensors[weights]), strict=weights == "model")
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{address.uri}: its weights do not fit its restorer ({str(error).splitlines()[-1]})"
+        ) from None
+    return LoadedCheckpoint(
+        restorer.eval(), job.degradation.build(job.shape), job, address.step, address
+    )
+
+
+def load_snapshot(reference: str) -> Snapshot:
+    """The EMA weights of a checkpoint as tensors, for another job to start from."""
+    address = find_checkpoint(reference)
+    return Checkpoints(connect.open_store(address.storage), address.prefix).load(
+        address.step, ("ema",)
+    )
+
+
+def _chosen(checkpoints: Checkpoints, which: str, reference: str) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise CheckpointError(
+            f"no committed checkpoint at {checkpoints.store.uri}/{checkpoints.prefix} "
+            f"(reference {reference!r}); {COMMIT} is what commits one"
+        )
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        return _best(checkpoints, reference)
+    step = int(which.removeprefix("step="))
+    if step not in steps:
+        raise CheckpointError(
+            f"no checkpoint of step {step} in {checkpoints.store.uri}/{checkpoints.prefix}; "
+            f"there are {', '.join(map(str, steps))}"
+        )
+    return step
+
+
+def _best(checkpoints: Checkpoints, reference: str) -> int:
+    root, _, _ = checkpoints.store.uri.rpartition("/jobs/")
+    job_id = checkpoints.store.uri.rpartition("/")[2]
+    folder = JobFolder(connect.open_store(root), job_id)
+    best = best_step(folder, set(checkpoints.steps()))
+    if best is None:
+        raise CheckpointError(f"{reference!r}: no checkpoint of the job was evaluated; use @last")
+    return best
+
+
+def best_step(folder: JobFolder, among: set[int]) -> int | None:
+    """The evaluated step with the lowest ``eval/sampled/f*``; None where none was evaluated."""
+    scored = []
+    for step in folder.evaluated_steps():
+        metrics = (folder.evaluation(step) or {}).get("metrics", {})
+        score = next(
+            (metrics[name] for name in sorted(metrics) if name.startswith("eval/sampled/f")), None
+        )
+        if step in among and score is not None:
+            scored.append((score, step))
+    return min(scored)[1] if scored else None

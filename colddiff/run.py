@@ -1,0 +1,241 @@
+"""Jobs composed from adapters and engine, without a cluster: one rank, one evaluation, one job."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import torch
+
+from colddiff import connect
+from colddiff.engine.attempt import Attempt
+from colddiff.engine.evaluate import Evaluation, evaluate
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.local_context import LocalContext
+from colddiff.engine.train import Trainer
+from colddiff.errors import ColddiffError, DataError, DivergedError, Stopped
+from colddiff.jobspec import TrainJob
+from colddiff.ports import Tracker, WorkerContext
+from colddiff.references import LoadedCheckpoint, load_checkpoint, load_snapshot
+from colddiff.report.pictures import evaluation_pictures
+from colddiff.resolve import ResolvedJob, resolve
+
+DRY_IMAGES = 8
+__all__ = [
+    "end_training",
+    "load_checkpoint",
+    "prepare",
+    "run_local",
+    "say",
+    "train",
+    "train_rank",
+]
+
+
+def say(line: str) -> None:
+    """One line to the job's log."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
+    """Before step 0: finds out in seconds what would otherwise fail after hours.
+
+    Training and test data are what their manifests say, the feature weights can be read, and an
+    untrained restorer goes through the whole evaluation on eight images. Returns the job's tracker.
+    """
+    job = resolved.train
+    for field, uri in (("data", job.data), ("test_data", job.test_data)):
+        if uri is not None:
+            manifest = connect.open_shards(uri).manifest
+            if field == "data" and manifest.digest != resolved.content["data"]:
+                raise DataError(
+                    f"data: {uri} has changed since the job was submitted (digest "
+                    f"{manifest.digest[:12]}..., was {resolved.content['data'][:12]}...); submit "
+                    "again to train on what is there now"
+                )
+    if job.test_data is not None:
+        _evaluate(job, job.restorer.build(job.shape).eval(), dry=True)
+    tracker = connect.open_tracker(
+        resolved.storage, resolved.tracking_uri, job.tracking.experiment, resolved.id
+    )
+    tracker.log_params(_flat(job.to_dict()))
+    tracker.set_tags(
+        {"storage": resolved.storage, "commit": str(resolved.git.get("commit", ""))}
+        | {f"version.{name}": number for name, number in resolved.versions.items()}
+    )
+    tracker.log_artifact("job.json", folder.store.get(folder.key("job.json")))
+    return tracker
+
+
+def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
+    """One rank of a training job, from its newest checkpoint to its end.
+
+    How it ended goes into the attempt's outcome. A diverged run is an outcome, not an exception:
+    every rank sees it at the same step, and a launcher that restarts failures must not retry it.
+    """
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    job = resolved.train
+    assert job.data is not None
+    tracker = connect.null_tracker()
+    if ctx.rank == 0:
+        tracker = connect.open_tracker(
+            resolved.storage, resolved.tracking_uri, job.tracking.experiment, resolved.id, join=True
+        )
+    began = time.time()
+    trainer = Trainer(
+        job,
+        connect.open_shards(job.data),
+        folder,
+        ctx,
+        tracker,
+        attempt=attempt,
+        start=load_snapshot(job.start_from) if job.start_from else None,
+        talk=say,
+    )
+    try:
+        ended = trainer.run()
+        outcome: dict[str, Any] = {
+            "step": ended.step,
+            "stopped": ended.stopped,
+            "training_s": time.time() - began,
+        }
+    except DivergedError as error:
+        outcome = {"failed": _way_on(error, resolved, trainer)}
+    tracker.flush()
+    if ctx.rank == 0:
+        folder.write_outcome(attempt, outcome)
+
+
+def _way_on(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> str:
+    steps = trainer.checkpoints.steps()
+    if not steps:
+        return f"{error}; no checkpoint was taken before; lower optimizer.lr or set clip_norm"
+    last = f"{resolved.storage}/{trainer.checkpoints.key(steps[-1])}".rstrip("/")
+    return (
+        f"{error}; the last finite checkpoint is that of step {steps[-1]}; go on from it with "
+        f"--from {last} and a lower optimizer.lr, or with optimizer.clip_norm"
+    )
+
+
+def end_training(
+    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, attempt: int
+) -> dict[str, Any]:
+    """The content of ``result.json``, after evaluating the last checkpoint; ends the run.
+
+    Raises ColddiffError for a failed outcome, Stopped for a stopped one.
+    """
+    job, outcome = resolved.train, folder.outcome(attempt)
+    if outcome is None or "failed" in outcome:
+        tracker.finish("FAILED")
+        raise ColddiffError(str((outcome or {}).get("failed", "the workers left no outcome")))
+    if outcome["stopped"]:
+        tracker.finish("KILLED")
+        raise Stopped(
+            f"stopped after step {outcome['step']} of {job.num_steps}, with a checkpoint; submit "
+            "the same job again to go on"
+        )
+    step = outcome["step"]
+    result: dict[str, Any] = {
+        "id": resolved.id,
+        "step": step,
+        "checkpoint": f"{folder.uri}/checkpoints/step_{step:08d}",
+        "time": {"training_s": outcome["training_s"]},
+        "tracking": {"uri": resolved.tracking_uri, "run_id": tracker.run_id},
+        "metrics": {},
+        "pictures": [],
+    }
+    if job.test_data is not None:
+        result |= _evaluated(resolved, folder, tracker, step)
+    tracker.finish("FINISHED")
+    return result
+
+
+def _evaluated(
+    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, step: int
+) -> dict[str, Any]:
+    checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
+    found = _evaluate(resolved.train, checkpoint)
+    record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
+    folder.write_evaluation(step, record)
+    tracker.log_metrics(found.metrics, step)
+    pictures = []
+    for name, data in evaluation_pictures(found).items():
+        key = folder.key(f"pictures/{name}")
+        folder.store.put(key, data)
+        pictures.append(f"{folder.store.uri}/{key}")
+        if resolved.train.tracking.images:
+            tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
+    return {**record, "pictures": pictures}
+
+
+def _evaluate(job: TrainJob, subject: LoadedCheckpoint | Any, dry: bool = False) -> Evaluation:
+    """``subject``: a checkpoint, or a restorer to go through the motions with."""
+    assert job.test_data is not None
+    device = _device(job)
+    source = connect.open_shards(job.test_data)
+    restorer = subject.restorer if isinstance(subject, LoadedCheckpoint) else subject
+    spec = job.evaluation
+    if dry:
+        few = min(DRY_IMAGES, source.manifest.count)
+        spec = spec.model_copy(update={"num_images": few, "severities": 1, "batch_size": few})
+    return evaluate(
+        restorer.to(device),
+        job.degradation.build(job.shape).to(device),
+        source,
+        spec,
+        connect.open_features(spec.features),
+        device=device,
+    )
+
+
+def _device(job: TrainJob) -> torch.device:
+    return torch.device("cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu")
+
+
+def run_local(resolved: ResolvedJob, attempt: int) -> int:
+    """Exit code of one attempt at a job in this process, without Ray (breakpoints work)."""
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    job = resolved.train
+    run = Attempt(folder, attempt, num_steps=job.num_steps, gpus=job.resources.gpus)
+
+    def work() -> dict[str, Any]:
+        run.phase("preparing")
+        tracker = prepare(resolved, folder)
+        run.phase("")
+        train_rank(resolved, LocalContext(_device(job)), attempt)
+        run.phase("evaluating")
+        return end_training(resolved, folder, tracker, attempt)
+
+    return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), "local": True})
+
+
+def train(job: TrainJob, name: str = "job") -> dict[str, Any]:
+    """Trains in this process and returns the result; the same call again resumes, or is done.
+
+    Raises ColddiffError with the job's message where it fails, Stopped where it was stopped.
+    """
+    resolved = resolve("train", job, name, talk=say)
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    status, result = folder.status(), folder.result()
+    if status and result and status.state == "done" and status.step >= job.num_steps:
+        return result
+    folder.write_job(resolved.to_dict())
+    attempt = max(folder.attempts(), default=0) + 1
+    code = run_local(resolved, attempt)
+    status, result = folder.status(), folder.result()
+    if code != 0 or result is None:
+        message = status.message if status else ""
+        raise Stopped(message) if code == Stopped.exit_code else ColddiffError(message)
+    return result
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat

@@ -1,0 +1,115 @@
+"""`python -m jobs.train job.json --attempt N`: one attempt at a training job, under Ray Train."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from colddiff import connect
+from colddiff.engine.attempt import Attempt
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.log import LogTee
+from colddiff.errors import ColddiffError
+from colddiff.jobspec import TrainJob
+from colddiff.resolve import ResolvedJob
+from colddiff.run import end_training, prepare, train_rank
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
+    parser = argparse.ArgumentParser(prog="jobs.train")
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--attempt", type=int, required=True)
+    options = parser.parse_args(arguments)
+    resolved = ResolvedJob.from_dict(json.loads(options.job.read_text()))
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    job = resolved.train
+    workers = _workers(job)
+    attempt = Attempt(
+        folder,
+        options.attempt,
+        num_steps=job.num_steps,
+        gpus=job.resources.gpus * (workers if isinstance(workers, int) else workers[1]),
+    )
+    with LogTee(lambda text: folder.write_log(options.attempt, text)):
+        return attempt.run(
+            lambda: _train(resolved, folder, attempt, workers),
+            {"host": os.uname().nodename, "pid": os.getpid(), "job": resolved.to_dict()},
+        )
+
+
+def _train(
+    resolved: ResolvedJob, folder: JobFolder, attempt: Attempt, workers: Any
+) -> dict[str, Any]:
+    job = resolved.train
+    attempt.phase("preparing")
+    tracker = prepare(resolved, folder)
+    config = {"job": resolved.to_dict(), "attempt": attempt.attempt}
+    resources = {"CPU": job.resources.cpus}
+    if job.resources.gpus:
+        resources["GPU"] = job.resources.gpus
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=job.resources.gpus > 0,
+            resources_per_worker=resources,
+            accelerator_type=job.resources.accelerator,
+        ),
+        run_config=RunConfig(
+            # Named by attempt: Ray resumes a name it knows, and resuming is the checkpoints' work.
+            name=f"{resolved.id}-{attempt.attempt}",
+            storage_path=_ray_storage(resolved),
+            failure_config=FailureConfig(max_failures=job.max_failures),
+        ),
+    )
+    attempt.phase("")
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        tracker.finish("FAILED")
+        raise ColddiffError(f"training failed: {_root_cause(error)}") from error
+    attempt.phase("evaluating")
+    return end_training(resolved, folder, tracker, attempt.attempt)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What every worker process runs."""
+    from jobs.ray_context import RayContext
+
+    train_rank(ResolvedJob.from_dict(config["job"]), RayContext(), config["attempt"])
+
+
+def _workers(job: TrainJob) -> Any:
+    if job.workers == "all":
+        ray.init(log_to_driver=True, ignore_reinit_error=True)
+        total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if job.resources.gpus:
+            return max(1, int(total.get("GPU", 0) // job.resources.gpus))
+        return max(1, int(total.get("CPU", 1) // max(job.resources.cpus, 1)) - 1)
+    return job.workers
+
+
+def _ray_storage(resolved: ResolvedJob) -> str:
+    """Where Ray Train keeps its controller's few kilobytes; checkpoints never go there."""
+    return f"{resolved.storage}/jobs/{resolved.id}/ray"
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
