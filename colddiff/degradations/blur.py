@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
-from colddiff.degradations.base import DEGRADATIONS, Degradation, DegradationSpec
+from colddiff.degradations.base import DEGRADATIONS, DegradationSpec
+from colddiff.degradations.separable import Separable, chained
 from colddiff.errors import SpecError
 from colddiff.schedules import Constant, FloatTable, Schedule, positive_values
 from colddiff.spec import Range, Unit
-from colddiff.types import Image, ImageShape, Omega, Severity
+from colddiff.types import ImageShape
 
 Padding = Literal["circular", "reflect"]
 
@@ -56,11 +55,11 @@ class BlurSpec(DegradationSpec):
         return Blur(self, shape)
 
 
-class Blur(Degradation[BlurSpec]):
+class Blur(Separable[BlurSpec]):
     """D(x, t) = A_t x B_t^T, A_t and B_t the products of the per-step 1-D operators.
 
     Exact for truncated kernels and both paddings: each step is separable, linear and the same for
-    all rows and all columns. Two gathers and two batched matrix products for any mix of severities.
+    all rows and all columns.
     """
 
     def __init__(self, spec: BlurSpec, shape: ImageShape) -> None:
@@ -78,34 +77,13 @@ class Blur(Degradation[BlurSpec]):
                 ]
             )
 
-    def _make_tables(self) -> dict[str, Tensor]:
-        spec = self.spec
-        sigmas = positive_values(spec.sigma, spec.num_timesteps, "degradation.sigma")
-        sizes = {self.shape.height, self.shape.width}
-        tables = {
-            n: chained(gaussian_steps(n, spec.kernel_size, sigmas, spec.padding), len(sigmas), n)
-            for n in sizes
-        }
+    def _products(self, side: int) -> FloatTable:
+        spec, T = self.spec, self.num_timesteps
+        sigmas = positive_values(spec.sigma, T, "degradation.sigma")
+        table = chained(gaussian_steps(side, spec.kernel_size, sigmas, spec.padding), T, side)
         if spec.collapse_to_mean:
-            for n, table in tables.items():
-                table[-1] = 1.0 / n
-        return {
-            "rows": torch.from_numpy(tables[self.shape.height]),
-            "columns": torch.from_numpy(tables[self.shape.width]),
-        }
-
-    def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
-        tables = self._tables(x0)
-        return separable(x0, tables["rows"][t], tables["columns"][t])
-
-
-def separable(x: Image, rows: Tensor, columns: Tensor) -> Image:
-    """A x B^T for each image: ``rows`` [B, H', H], ``columns`` [B, W', W] -> [B, C, H', W']."""
-    batch, channels, height, width = x.shape
-    # One product over W for all channels at once, then one over H: contiguous, no C-fold copies.
-    across = torch.bmm(x.reshape(batch, channels * height, width), columns.mT)
-    across = across.view(batch, channels, height, columns.shape[1])
-    return torch.matmul(rows.unsqueeze(1), across)
+            table[-1] = 1.0 / side
+        return table
 
 
 def gaussian(size: int, sigma: float) -> FloatTable:
@@ -131,12 +109,3 @@ def gaussian_steps(n: int, size: int, sigmas: FloatTable, padding: Padding) -> I
             # add.at, not assignment: a long circular kernel meets a column twice.
             np.add.at(operator, (np.arange(n)[:, None], source), gaussian(size, float(sigma)))
         yield operator
-
-
-def chained(steps: Iterable[FloatTable], num_timesteps: int, n: int) -> FloatTable:
-    """Products step_t ... step_1 for t = 0..T, float64 [T + 1, n, n]; entry 0 is the identity."""
-    products = np.empty((num_timesteps + 1, n, n))
-    products[0] = np.eye(n)
-    for t, step in enumerate(steps):
-        np.matmul(step, products[t], out=products[t + 1])
-    return products

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from colddiff.degradations.base import DEGRADATIONS, Degradation, DegradationSpec
-from colddiff.degradations.blur import chained, separable
+from colddiff.degradations.base import DEGRADATIONS, DegradationSpec
+from colddiff.degradations.separable import Separable, chained
 from colddiff.errors import SpecError
 from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range
-from colddiff.types import Image, ImageShape, Omega, Severity
+from colddiff.types import ImageShape
 
 Interpolation = Literal["bicubic", "bilinear", "area"]
 
@@ -46,7 +44,7 @@ class DownsampleSpec(DegradationSpec):
         return Downsample(self, shape)
 
 
-class Downsample(Degradation[DownsampleSpec]):
+class Downsample(Separable[DownsampleSpec]):
     """D(x, t) = A_t x B_t^T, A_t and B_t the products of each step's 1-D operators."""
 
     def __init__(self, spec: DownsampleSpec, shape: ImageShape) -> None:
@@ -66,17 +64,9 @@ class Downsample(Degradation[DownsampleSpec]):
                     ]
                 )
 
-    def _make_tables(self) -> dict[str, Tensor]:
-        T = self.num_timesteps
-        rows, columns = (
-            chained(reductions(n, self.spec.factor, T, self.spec.interpolation), T, n)
-            for n in (self.shape.height, self.shape.width)
-        )
-        return {"rows": torch.from_numpy(rows), "columns": torch.from_numpy(columns)}
-
-    def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
-        tables = self._tables(x0)
-        return separable(x0, tables["rows"][t], tables["columns"][t])
+    def _products(self, side: int) -> FloatTable:
+        spec, T = self.spec, self.num_timesteps
+        return chained(reductions(side, spec.factor, T, spec.interpolation), T, side)
 
 
 def reductions(
