@@ -1,0 +1,58 @@
+"""Shards against their manifest: every byte that is used was promised by a hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from colddiff.errors import DataError, Missing
+from colddiff.ports import Manifest, ShardEntry, Store
+
+
+@dataclass(frozen=True, slots=True)
+class BadShard:
+    """A shard that is not what its manifest says, and why."""
+
+    key: str
+    problem: str
+
+
+def read_shard(store: Store, entry: ShardEntry) -> bytes:
+    """The verified bytes of one shard; raises DataError naming it, both hashes and the way out."""
+    problem, data = _checked(store, entry)
+    if problem is not None:
+        raise DataError(
+            f"{store.uri}/{entry.key}: {problem}; see `colddiff data verify {store.uri}`, and pack "
+            "the data again"
+        )
+    return data
+
+
+def verify(
+    store: Store, manifest: Manifest, on_progress: Callable[[int, int], None] | None = None
+) -> list[BadShard]:
+    """Every shard that does not match ``manifest``; ``on_progress`` gets bytes read and in all."""
+    total, done, bad = sum(entry.bytes for entry in manifest.shards), 0, []
+    for entry in manifest.shards:
+        problem, _ = _checked(store, entry)
+        if problem is not None:
+            bad.append(BadShard(entry.key, problem))
+        done += entry.bytes
+        if on_progress is not None:
+            on_progress(done, total)
+    return bad
+
+
+def _checked(store: Store, entry: ShardEntry) -> tuple[str | None, bytes]:
+    try:
+        data = store.get(entry.key)
+    except Missing:
+        return "is in the manifest but not there", b""
+    found = hashlib.sha256(data).hexdigest()
+    if (len(data), found) == (entry.bytes, entry.sha256):
+        return None, data
+    return (
+        f"has {len(data)} bytes with sha256 {found}, the manifest says {entry.bytes} bytes with "
+        f"sha256 {entry.sha256}"
+    ), data

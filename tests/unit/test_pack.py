@@ -1,0 +1,410 @@
+"""Packing: the same bytes on every run, complete or invisible, and every image in one part."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from colddiff import connect
+from colddiff.adapters.memory_store import MemoryStore
+from colddiff.engine.pack import CLAIM, pack
+from colddiff.engine.selection import PackSettings, selected
+from colddiff.errors import DataError, SpecError
+from colddiff.ports import Store
+from colddiff.shards.images import Pixels, decode_image, encode_png, fitted, with_channels
+from colddiff.shards.manifest import KEY, read_manifest
+from colddiff.shards.source import SourceEntry
+from colddiff.shards.verify import BadShard, verify
+from colddiff.spec import parse
+
+
+class Drawn:
+    """A source of random images made in the test; counts how many were loaded."""
+
+    uri = "drawn:here"
+    classes = ("even", "odd")
+    splits: tuple[str, ...] = ()
+    default_holdout: float | None = None
+
+    def __init__(
+        self,
+        count: int = 23,
+        shape: tuple[int, int, int] = (8, 8, 1),
+        sorted_by_name: bool = False,
+        dtype: type[np.uint8 | np.uint16] = np.uint8,
+    ) -> None:
+        self.sorted_by_name = sorted_by_name
+        top = np.iinfo(dtype).max + 1
+        drawn = np.random.default_rng(0).integers(0, top, (count, *shape))
+        self.pixels: NDArray[np.uint8] = drawn.astype(dtype)
+        self.loaded: list[int] = []
+        self.fails_at: int | None = None
+
+    def entries(self, split: str | None) -> list[SourceEntry]:
+        return [SourceEntry(f"image-{n:03d}", n % 2, n, 64) for n in range(len(self.pixels))]
+
+    def load(self, entry: SourceEntry) -> Pixels:
+        if entry.index == self.fails_at:
+            raise KeyboardInterrupt
+        self.loaded.append(entry.index)
+        pixels: Pixels = self.pixels[entry.index]
+        return pixels
+
+
+def members(store: Store) -> Iterator[tuple[str, bytes]]:
+    for shard in read_manifest(store).shards:
+        with tarfile.open(fileobj=io.BytesIO(store.get(shard.key))) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                assert (member.mtime, member.uid, member.uname) == (0, 0, "")
+                yield member.name, file.read()
+
+
+def everything(store: Store) -> dict[str, bytes]:
+    return {item.key: store.get(item.key) for item in store.list()}
+
+
+def test_every_pixel_label_and_name_is_there() -> None:
+    source, store = Drawn(), MemoryStore()
+    packed = pack(source, store, PackSettings(shard_size=10))
+    manifest = packed.manifest
+    assert packed.fresh
+    assert manifest == read_manifest(store)
+    assert [shard.count for shard in manifest.shards] == [10, 10, 3]
+    assert [shard.key for shard in manifest.shards] == [f"shard-00000{n}.tar" for n in range(3)]
+    assert (manifest.classes, manifest.source) == (("even", "odd"), "drawn:here")
+    found = list(members(store))
+    assert [name for name, _ in found[:2]] == ["000000000000.png", "000000000000.json"]
+    for n in range(23):
+        np.testing.assert_array_equal(decode_image(found[2 * n][1], "x"), source.pixels[n])
+        assert json.loads(found[2 * n + 1][1]) == {"label": n % 2, "source": f"image-{n:03d}"}
+    assert verify(store, manifest) == []
+
+
+def test_two_runs_make_the_same_bytes() -> None:
+    stores = MemoryStore("a"), MemoryStore("b")
+    for store in stores:
+        pack(Drawn(), store, PackSettings(shard_size=10))
+    assert everything(stores[0]) == everything(stores[1])
+
+
+def test_a_second_run_finds_it_done() -> None:
+    store = MemoryStore()
+    first = pack(Drawn(), store, PackSettings())
+    before, again = everything(store), Drawn()
+    second = pack(again, store, PackSettings())
+    assert (second.manifest, second.fresh) == (first.manifest, False)
+    assert everything(store) == before
+    assert len(again.loaded) == 1
+
+
+def test_an_interrupted_run_is_invisible_and_goes_on() -> None:
+    store, source, whole = MemoryStore(), Drawn(), MemoryStore()
+    source.fails_at = 15
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, store, PackSettings(shard_size=10))
+    assert set(everything(store)) == {CLAIM, "shard-000000.tar"}
+    with pytest.raises(DataError, match="did not finish"):
+        read_manifest(store)
+    again = Drawn()
+    assert pack(again, store, PackSettings(shard_size=10)).fresh
+    assert 5 not in again.loaded  # the shard that was made is kept
+    pack(Drawn(), whole, PackSettings(shard_size=10))
+    assert everything(store) == everything(whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"image_size": 4}, "image_size None and not 4"),
+        ({"limit": 5}, "limit None and not 5"),
+        ({"bits": 16}, "bits 8 and not 16"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_settings_at_the_same_place_are_refused(
+    settings: dict[str, object], said: str, finished: bool
+) -> None:
+    store, source = MemoryStore(), Drawn()
+    if not finished:
+        source.fails_at = 15
+    try:
+        pack(source, store, PackSettings())
+    except KeyboardInterrupt:
+        assert not finished
+    before = everything(store)
+    with pytest.raises(SpecError, match=said) as caught:
+        pack(Drawn(), store, parse(PackSettings, settings))
+    assert caught.value.exit_code == 2
+    assert everything(store) == before
+
+
+def test_other_images_at_the_same_place_are_refused() -> None:
+    store = MemoryStore()
+    pack(Drawn(), store, PackSettings())
+    with pytest.raises(SpecError, match="packed from other images"):
+        pack(Drawn(24), store, PackSettings())
+
+
+def test_a_place_with_other_tars_is_left_alone() -> None:
+    store = MemoryStore()
+    store.put("shard-000000.tar", b"somebody else's")
+    with pytest.raises(SpecError, match=r"already holds shard-000000\.tar.*data index"):
+        pack(Drawn(), store, PackSettings())
+    assert set(everything(store)) == {"shard-000000.tar"}
+
+
+@given(count=st.integers(2, 200), holdout=st.floats(0.05, 0.95), by_name=st.booleans())
+def test_parts_are_disjoint_and_everything(count: int, holdout: float, by_name: bool) -> None:
+    source = Drawn(count, (1, 1, 1), sorted_by_name=by_name)
+    parts = []
+    for split in ("train", "test"):
+        try:
+            settings = parse(PackSettings, {"split": split, "holdout": holdout})
+            parts.append({entry.name for entry in selected(source, settings)})
+        except DataError:
+            parts.append(set())
+    assert parts[0] | parts[1] == {entry.name for entry in source.entries(None)}
+    assert not parts[0] & parts[1]
+
+
+def test_the_held_out_part_is_as_large_as_asked_and_stays_so() -> None:
+    settings = PackSettings(split="test", holdout=0.2)
+    small = {entry.name for entry in selected(Drawn(1000, (1, 1, 1)), settings)}
+    assert 150 < len(small) < 250
+    large = {entry.name for entry in selected(Drawn(1999, (1, 1, 1)), settings)}
+    assert {name for name in large if int(name[-4:].strip("-")) < 1000} == small
+
+
+def test_groups_are_not_separated() -> None:
+    parts = []
+    for split in ("train", "test"):
+        settings = parse(
+            PackSettings, {"split": split, "holdout": 0.4, "group_by": r"image-(\d\d)"}
+        )
+        entries = selected(Drawn(200, (1, 1, 1)), settings)
+        parts.append({entry.name[:8] for entry in entries})
+    assert parts[0]
+    assert parts[1]
+    assert not parts[0] & parts[1]
+    with pytest.raises(DataError, match="image-000: group_by 'person' finds nothing"):
+        selected(Drawn(), PackSettings(split="test", holdout=0.4, group_by="person"))
+
+
+def test_a_folder_is_mixed_so_that_any_part_of_it_is_fair() -> None:
+    names = [entry.name for entry in selected(Drawn(200, sorted_by_name=True), PackSettings())]
+    assert names != sorted(names)
+    assert sorted(names) == [entry.name for entry in Drawn(200).entries(None)]
+    half = [int(name[-3:]) < 100 for name in names[:50]]
+    assert 10 < sum(half) < 40
+    few = selected(Drawn(200, sorted_by_name=True), PackSettings(limit=7))
+    assert [entry.name for entry in few] == names[:7]
+
+
+def test_splits_that_cannot_be_meant() -> None:
+    for settings, said in (
+        (PackSettings(split="test"), "no parts of its own; give holdout"),
+        (PackSettings(holdout=0.1), "say which part"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            selected(Drawn(), settings)
+    official = Drawn()
+    official.splits = ("train", "test")
+    with pytest.raises(SpecError, match="has its own train and test parts"):
+        selected(official, PackSettings(split="test", holdout=0.1))
+    with pytest.raises(DataError, match=r"no images in its test part with holdout 0\.01"):
+        selected(Drawn(2), PackSettings(split="test", holdout=0.01))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"channels": 2}, "channels: "),
+        ({"bits": 12}, "bits: "),
+        ({"bits": 16, "channels": 3}, "16-bit images have one channel"),
+        ({"range": (5, 1)}, "range: must rise, got 5,1"),
+        ({"holdout": 1.0}, "holdout: "),
+        ({"group_by": "("}, "group_by: is not a regular expression"),
+        ({"limit": 0}, "limit: "),
+        ({"split": "val"}, "split: "),
+        ({"size": 3}, "size: no such field"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        parse(PackSettings, settings)
+
+
+def test_digits_hold_out_a_fifth_by_themselves() -> None:
+    source = connect.open_source("digits")
+    counts = [
+        len(selected(source, parse(PackSettings, {"split": split})))
+        for split in ("train", "test", None)
+    ]
+    assert counts[0] + counts[1] == counts[2] == 1797
+    assert 300 < counts[1] < 420
+
+
+def test_sixteen_bits_go_through_unchanged() -> None:
+    source, store = Drawn(dtype=np.uint16), MemoryStore()
+    settings = parse(PackSettings, {"bits": 16, "range": (-1000, 3000)})
+    manifest = pack(source, store, settings).manifest
+    assert (manifest.image.bits, manifest.image.range) == (16, (-1000.0, 3000.0))
+    [first, _, *_] = members(store)
+    np.testing.assert_array_equal(decode_image(first[1], "x"), source.pixels[0])
+    with pytest.raises(DataError, match="image-000: is a 16-bit image; keep its depth"):
+        pack(Drawn(dtype=np.uint16), MemoryStore(), PackSettings())
+    with pytest.raises(SpecError, match="with bits=16 say channels=1"):
+        pack(Drawn(shape=(8, 8, 3)), MemoryStore(), PackSettings(bits=16))
+
+
+def test_eight_bits_fill_sixteen() -> None:
+    store = MemoryStore()
+    pack(Drawn(), store, PackSettings(bits=16))
+    [first, *_] = members(store)
+    deep = decode_image(first[1], "x").astype(int)
+    np.testing.assert_array_equal(deep, Drawn().pixels[0].astype(int) * 257)
+
+
+def test_images_of_several_sizes_need_a_size(tmp_path: Path) -> None:
+    for name, side in (("a", 8), ("b", 9), ("c", 30)):
+        Image.new("RGB", (side, 12)).save(tmp_path / f"{name}.png")
+    source = connect.open_source(f"folder:{tmp_path}")
+    with pytest.raises(DataError, match=r"\.png: is \d+x12, the images before it are \d+x12"):
+        pack(source, MemoryStore(), PackSettings())
+    manifest = pack(source, MemoryStore(), PackSettings(image_size=6)).manifest
+    assert (manifest.image.height, manifest.image.width, manifest.image.channels) == (6, 6, 3)
+
+
+def test_resizing_takes_the_centre_square_bilinearly() -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 256, (8, 20, 3)).astype(np.uint8)
+    expected = Image.fromarray(wide[:, 6:14]).resize((4, 4), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(fitted(wide, 4), np.asarray(expected))
+    np.testing.assert_array_equal(fitted(wide, 8), wide[:, 6:14])
+    deep = rng.integers(0, 65536, (10, 10, 1)).astype(np.uint16)
+    halved = deep[..., 0].astype(float)
+    small = fitted(deep, 5)[..., 0]
+    assert small.dtype == np.uint16
+    assert abs(small.mean() - halved.mean()) < 2500
+    np.testing.assert_array_equal(fitted(np.full((9, 9, 1), 40000, np.uint16), 4), 40000)
+
+
+def test_channels_are_repeated_or_weighted() -> None:
+    grey = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
+    np.testing.assert_array_equal(with_channels(grey, 3), np.repeat(grey, 3, axis=2))
+    colour = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    assert with_channels(colour, 1)[0, :, 0].tolist() == [76, 150, 29, 255]
+
+
+def test_progress_reaches_the_end() -> None:
+    said: list[tuple[int, int]] = []
+    pack(Drawn(), MemoryStore(), PackSettings(shard_size=10), lambda *done: said.append(done))
+    assert said[-1] == (23, 23)
+    assert said == sorted(said)
+
+
+def test_verify_names_every_bad_shard() -> None:
+    store = MemoryStore()
+    manifest = pack(Drawn(), store, PackSettings(shard_size=8)).manifest
+    whole = store.get("shard-000001.tar")
+    store.put("shard-000001.tar", whole[:-1] + b"x")
+    store.delete("shard-000002.tar")
+    bad = verify(store, manifest)
+    assert [shard.key for shard in bad] == ["shard-000001.tar", "shard-000002.tar"]
+    assert manifest.shards[1].sha256 in bad[0].problem
+    assert bad[1] == BadShard("shard-000002.tar", "is in the manifest but not there")
+
+
+def test_a_webdataset_of_others_can_be_packed_again() -> None:
+    import webdataset
+
+    store = MemoryStore()
+    for number in range(2):
+        file = io.BytesIO()
+        with webdataset.TarWriter(file, mtime=0) as tar:
+            for n in range(3):
+                png = encode_png(np.full((4, 4, 1), 10 * number + n, np.uint8))
+                label = str(n).encode() if number else json.dumps({"label": n}).encode()
+                tar.write({"__key__": f"{n:03d}", "png": png, "cls" if number else "json": label})
+        store.put(f"part-{number}.tar", file.getvalue())
+    from colddiff.adapters.webdataset_source import WebdatasetSource
+
+    source = WebdatasetSource(store)
+    entries = source.entries(None)
+    assert [entry.name for entry in entries][::3] == ["part-0.tar#000", "part-1.tar#000"]
+    assert [entry.label for entry in entries] == [0, 1, 2, 0, 1, 2]
+    assert [int(source.load(entry)[0, 0, 0]) for entry in entries] == [0, 1, 2, 10, 11, 12]
+    assert pack(source, MemoryStore("out"), PackSettings()).manifest.count == 6
+
+
+def test_tars_of_others_are_indexed_where_they_lie(tmp_path: Path) -> None:
+    made = connect.open_store(str(tmp_path))
+    original = pack(Drawn(), made, PackSettings(shard_size=10)).manifest
+    made.delete(KEY)
+    indexed = connect.index_shards(str(tmp_path))
+    assert (indexed.digest, indexed.count) == (original.digest, 23)
+    assert read_manifest(made) == indexed
+    made.put("z.tar", made.get("shard-000000.tar")[:700])
+    with pytest.raises(DataError, match=r"z\.tar: is"):
+        connect.index_shards(str(tmp_path))
+    made.put("z.tar", bytes(10240))
+    with pytest.raises(DataError, match=r"z\.tar: holds no PNG or JPEG"):
+        connect.index_shards(str(tmp_path))
+    made.put(CLAIM, b"{}")
+    with pytest.raises(DataError, match="packing did not finish here"):
+        connect.index_shards(str(tmp_path))
+
+
+def test_indexing_wants_images_of_one_size() -> None:
+    from colddiff.adapters.webdataset_source import index_tars
+
+    store = MemoryStore()
+    pack(Drawn(3), store, PackSettings())
+    data = store.get("shard-000000.tar")
+    pack(Drawn(3, (9, 9, 1)), (other := MemoryStore()), PackSettings())
+    store = MemoryStore()
+    store.put("a.tar", data)
+    store.put("b.tar", other.get("shard-000000.tar"))
+    with pytest.raises(DataError, match=r"b\.tar: 000000000000: is 9x9.*--image-size"):
+        index_tars(store)
+    with pytest.raises(DataError, match=r"holds no \.tar"):
+        index_tars(MemoryStore())
+
+
+def test_two_runs_at_once_agree() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    store, alone = MemoryStore(), MemoryStore()
+
+    def run(_: int) -> str:
+        return pack(Drawn(), store, PackSettings(shard_size=5)).manifest.digest
+
+    with ThreadPoolExecutor(4) as pool:
+        digests = set(pool.map(run, range(4)))
+    pack(Drawn(), alone, PackSettings(shard_size=5))
+    assert digests == {read_manifest(alone).digest}
+    assert verify(store, read_manifest(store)) == []
+
+
+def test_real_images_survive(shared: Path, tmp_path: Path) -> None:
+    manifest, _ = connect.pack_source(
+        f"mnist:{shared / 'data' / 'mnist'}", str(tmp_path), split="test", limit=50
+    )
+    assert manifest.count == 50
+    assert manifest.settings["split"] == "test"
+    first = connect.open_shards(str(tmp_path), str(tmp_path / "cache")).images(0, 50)
+    source = connect.open_source(f"mnist:{shared / 'data' / 'mnist'}")
+    for n, entry in enumerate(source.entries("test")[:50]):
+        np.testing.assert_array_equal(first[n, 0], source.load(entry)[..., 0])
