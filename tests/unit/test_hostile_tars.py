@@ -1,0 +1,126 @@
+"""Tars that are damaged or made to do harm: nothing in them runs, no image is lost silently."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from colddiff.adapters.memory_store import MemoryStore
+from colddiff.errors import DataError
+from colddiff.ports import ImageFormat, Store
+from colddiff.shards.images import encode_png
+from colddiff.shards.manifest import make_manifest, write_manifest
+from colddiff.shards.tars import shard_entry, shard_key
+from tests.numbered_shards import numbered, numbers, opened, pixels_of
+
+
+@pytest.fixture(params=["mapped", "streamed"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def tar_with(*members: tarfile.TarInfo, contents: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for member in members:
+            content = contents.get(member.name, b"")
+            if member.isreg():
+                member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+def set_of(data: bytes, count: int) -> Store:
+    store = MemoryStore()
+    store.put("a.tar", data)
+    write_manifest(store, make_manifest(ImageFormat(1, 2, 2), [shard_entry("a.tar", count, data)]))
+    return store
+
+
+def test_what_could_do_harm_is_passed_over(kind: str, tmp_path: Path) -> None:
+    image = encode_png(pixels_of(7))
+    mark = tmp_path / "executed"
+    pickle = f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode()
+    names = ["1.pyd", "1.pkl", "1.pickle", "1.pt", "1.npy", "1.png", "1.json", "../2.png"]
+    contents = dict.fromkeys(names, pickle) | {"1.png": image, "1.json": b"{}", "../2.png": image}
+    data = tar_with(
+        *(member(name) for name in names),
+        member("/etc/3.png"),
+        member("4.png", tarfile.SYMTYPE, "/etc/passwd"),
+        member("5.png", tarfile.LNKTYPE, "1.png"),
+        member("6.png", tarfile.FIFOTYPE),
+        member("7.png", tarfile.CHRTYPE),
+        member("8.png", tarfile.DIRTYPE),
+        contents=contents,
+    )
+    source = opened(kind, set_of(data, 1), tmp_path / "cache")
+    assert numbers(source.images(0, 1)) == [7]
+    assert not mark.exists()
+
+
+def sparse_bomb() -> bytes:
+    """A tar of 1.5 kB whose one member says it has 8 GiB."""
+    info = member("1.png")
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "1.png",
+        "GNU.sparse.realsize": str(2**33),
+    }
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        table = b"1\n0\n1\n".ljust(512, b"\0") + b"x"
+        info.size = len(table)
+        tar.addfile(info, io.BytesIO(table))
+    return file.getvalue()
+
+
+def test_a_member_larger_than_its_tar_is_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds 0 images"):
+        opened("mapped", set_of(sparse_bomb(), 1), tmp_path).images(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"not a tar at all" * 1000, "is no tar, or a damaged one"),
+        (
+            tar_with(member("1.png"), member("1.jpg"), contents={}),
+            "1 has more than one image",
+        ),
+        (tar_with(member("1.png"), member("1.png"), contents={}), "duplicate file name"),
+        (tar_with(member("1.png"), contents={"1.png": b"\x80\x04"}), "is not an image"),
+        (
+            tar_with(
+                member("1.png"), contents={"1.png": encode_png(np.zeros((3, 2, 1), np.uint8))}
+            ),
+            "is 2x3 with 1 channels of 8 bits, the manifest says 2x2",
+        ),
+        (numbered(9).get(shard_key(0))[:1600], "is (truncated|no tar)"),
+        (
+            numbered(9).get(shard_key(0))[:1024] + b"\xff" * 512 + bytes(2048),
+            "is damaged after 1024 bytes",
+        ),
+    ],
+)
+def test_a_tar_that_is_none_is_named(kind: str, data: bytes, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"memory://store/a\.tar: .*{said}"):
+        opened(kind, set_of(data, 1), tmp_path).images(0, 1)
+
+
+def test_a_compressed_tar_is_not_unpacked(tmp_path: Path) -> None:
+    import gzip
+
+    data = gzip.compress(numbered(9).get(shard_key(0)))
+    with pytest.raises(DataError, match="is no tar"):
+        opened("mapped", set_of(data, 9), tmp_path).images(0, 1)
