@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, final
 
 import numpy as np
@@ -108,7 +109,7 @@ class Degradation(ABC, Generic[SpecT]):
         omega = self.place_omega(omega or {}, x0)
         t = t.to(x0.device, non_blocking=True)
         # Autocast would run A_t x in bfloat16: 3 digits, where Algorithm 2 takes small differences.
-        with torch.autocast(x0.device.type, enabled=False):
+        with _exact(x0.device.type):
             x_t = self._degrade(x0.to(_working(x0.dtype)), t, omega).to(x0.dtype)
         # The one place where severity 0 means the clean image.
         return torch.where((t == 0).view(-1, 1, 1, 1), x0, x_t)
@@ -242,6 +243,12 @@ class Degradation(ABC, Generic[SpecT]):
         """SpecError for values in host memory that this D cannot mean."""
         if not bool(torch.isfinite(value).all()):
             raise SpecError(f"{self.spec.kind}: omega[{name!r}] holds NaN or inf")
+
+
+def _exact(device_type: str) -> AbstractContextManager[object]:
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def _working(dtype: torch.dtype) -> torch.dtype:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from colddiff.degradations import Degradation, build_degradation
+from colddiff.degradations.blur import gaussian
 from colddiff.degradations.mixing import alphas_bar
-from colddiff.degradations.snow import zoomed
+from colddiff.degradations.snow import WEATHERS, zoomed
+from colddiff.schedules import SCHEDULES
 from colddiff.types import ImageShape
 from tests.golden.conftest import Golden
 
@@ -55,6 +57,9 @@ def test_blur(golden: Golden, name: str) -> None:
     D = built({"kind": "blur", **BLURS[name]}, x0)
     for level, wanted in zip(vectors["levels"], vectors["D"], strict=True):
         assert worst(of_level(D, x0, level), wanted) <= TOLERANCE, level
+    sigmas = SCHEDULES.parse(BLURS[name]["sigma"]).entries(D.num_timesteps)
+    for i, wanted in zip(vectors.get("kernel1d_idx", [0]), vectors["kernel1d"], strict=True):
+        assert np.abs(gaussian(len(wanted), float(sigmas[i])) - wanted).max() <= 1e-7
     if "D_mixed" in vectors:
         mixed = D.degrade(x0, torch.from_numpy(vectors["t_idx_mixed"]) + 1)
         assert worst(mixed, vectors["D_mixed"]) <= TOLERANCE
@@ -129,6 +134,8 @@ def test_inpaint(golden: Golden, name: str) -> None:
     vectors = golden(name)
     x0 = torch.from_numpy(vectors["x0"])
     omega = {"centre": centres(vectors, 32)}
+    sigmas = SCHEDULES.parse(INPAINT["sigma"]).entries(50)
+    assert vectors["sigma_first_last"] == pytest.approx(sigmas[[0, -1]])
     given = [vectors["mask_centre_row"], vectors["mask_centre_col"]]
     assert np.array_equal(omega["centre"].numpy(), np.stack(given, axis=1))
     D = built(INPAINT, x0)
@@ -196,6 +203,11 @@ def test_snow(golden: Golden) -> None:
     assert np.abs(base - vectors["base_f64"]).max() < 1e-14
     assert bool(vectors["vertical"]) == bool(vectors["orientation_u"] > 0.5)
     omega = snow_omega(base, vectors["vertical"], len(x0))
+    weather = WEATHERS[3]
+    assert vectors["thres_first_last"] == pytest.approx(weather.threshold)
+    assert vectors["mbsigma_first_last"] == pytest.approx(weather.streak)
+    brightness = np.linspace(*weather.brightness, 200)[vectors["levels"] - 1]
+    assert vectors["br_coef"] == pytest.approx(brightness)
     D = built({"kind": "snow", "num_timesteps": 200, "level": 3}, x0)
     bleaching = built({"kind": "snow", "fix_brightness": False}, x0)
     for i, level in enumerate(vectors["levels"]):
@@ -233,3 +245,13 @@ def test_decolor(golden: Golden, key: str, fields: dict[str, Any]) -> None:
     D = built({"kind": "decolor", "num_timesteps": 20, **fields}, x0)
     for level, wanted in zip(vectors["levels"], vectors[key], strict=True):
         assert worst(of_level(D, x0, level), wanted) <= TOLERANCE, level
+
+
+def test_each_step_of_decolor_keeps_what_the_codes_step_keeps(golden: Golden) -> None:
+    """Its factors e_i are the ratios of our closed form's parts of the colour."""
+    factors = golden("decolor_linear_T20")["step_ema_factors"]
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    D = built({"kind": "decolor", "num_timesteps": 20}, red)
+    states = D.degrade(red.expand(21, -1, -1, -1), torch.arange(21))
+    kept = (states[:, 0] - states[:, 1]).flatten().double()
+    assert np.abs((kept[1:] / kept[:-1]).numpy() - factors).max() <= 1e-6

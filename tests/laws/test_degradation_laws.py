@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,31 @@ def test_moving_to_a_dtype_beforehand_changes_nothing(spec: DegradationSpec) -> 
     drawn = omega(D, 2)
     expected = D.degrade(x0, t, drawn)
     assert torch.equal(spec.build(SHAPES[0]).to("cpu").degrade(x0, t, drawn), expected)
+
+
+@every_spec
+def test_no_value_is_read_back_from_the_device(spec: DegradationSpec) -> None:
+    """On the meta device there are no values: what would wait for a GPU fails here."""
+    D, x0 = spec.build(SHAPES[0]), images(SHAPES[0], 2).to("meta")
+    drawn = {key: value.to("meta") for key, value in omega(D, 2).items()}
+    for t in (full(2, 1), full(2, 1).to("meta")):
+        x_t = D.observe(x0, t, drawn)
+        assert (x_t.device.type, x_t.shape) == ("meta", x0.shape)
+        D.estimate_omega(x_t, x0, t)
+
+
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_the_tables_of_three_hundred_severities_take_less_than_a_second(kind: str) -> None:
+    T = DEGRADATIONS[kind].model_validate({}).num_timesteps
+    try:
+        build_degradation({"kind": kind, "num_timesteps": 300}, ImageShape(3, 128, 128))
+        T = 300
+    except SpecError:
+        pass  # more steps than an image of 128 px has halvings
+    D = build_degradation({"kind": kind, "num_timesteps": T}, ImageShape(3, 128, 128))
+    began = time.thread_time()  # other processes, and BLAS's idle threads, do not count
+    D.to("cpu")
+    assert time.thread_time() - began < 1
 
 
 def test_an_empty_batch_is_no_special_case() -> None:
