@@ -63,8 +63,7 @@ def start(
             return record
         _clean(home)
         ports = _choose_ports(port, dashboard_port)
-        talk(f"starting a local Ray cluster on 127.0.0.1:{ports['dashboard']} (takes ~10 s)")
-        return _start(home, ports)
+        return _start(home, ports, talk)
 
 
 def stop(home: Home) -> bool:
@@ -102,8 +101,10 @@ def cluster_environment(home: Home, session: str) -> dict[str, str]:
     )
 
 
-def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
+def _start(home: Home, ports: Mapping[str, int], talk: Talk) -> ClusterRecord:
     session = secrets.token_hex(4)
+    env = cluster_environment(home, session)
+    talk(f"starting a local Ray cluster on 127.0.0.1:{ports['dashboard']} (takes ~10 s)")
     temp_dir = _temp_dir(home, session)
     record = None
     try:
@@ -115,7 +116,7 @@ def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=home.path,
-                env=cluster_environment(home, session),
+                env=env,
                 start_new_session=True,
             )
         # It outlives this process on purpose; without this Python warns when `head` is collected.
