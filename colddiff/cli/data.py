@@ -1,0 +1,172 @@
+"""`colddiff data`: packs images into shards, indexes tars, checks what was packed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colddiff.cli.options import Json
+from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.progress import Progress
+from colddiff.errors import SpecError
+
+if TYPE_CHECKING:
+    from colddiff.ports import Manifest
+
+app = typer.Typer(no_args_is_help=True, help="Image sets as shards with a manifest.")
+
+Uri = Annotated[str, typer.Argument(metavar="URI", help="A folder, or s3://bucket/prefix.")]
+
+
+@app.command()
+def pack(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="digits, mnist:DIR, cifar10:DIR, folder:DIR, folder:s3://..., webdataset:URI.",
+        ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", metavar="URI", help="A folder, or s3://bucket/prefix.")
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="train|test", help="Official where there is one, else by --holdout."),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Side in px: the centre square, bilinearly resized."),
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(metavar="1|3", help="Else those of the first image.")
+    ] = None,
+    bits: Annotated[int, typer.Option(metavar="8|16", help="Depth that is stored.")] = 8,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="LO,HI",
+            help="What 0 and the largest stored value stand for; recorded, not applied.",
+        ),
+    ] = None,
+    holdout: Annotated[
+        float | None, typer.Option(metavar="F", help="Part of the images that is the test split.")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Images in whose names it finds the same stay together."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="At most N images.")] = None,
+    shard_size: Annotated[int, typer.Option(metavar="N", help="Images per shard.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Packs images into tars of PNG with a manifest; run again after a kill, it goes on."""
+    from colddiff import connect
+
+    progress = Progress("packed", "images")
+    try:
+        manifest, fresh = connect.pack_source(
+            source,
+            out,
+            on_progress=progress,
+            split=split,
+            image_size=image_size,
+            channels=channels,
+            bits=bits,
+            range=_range(value_range),
+            holdout=holdout,
+            group_by=group_by,
+            limit=limit,
+            shard_size=shard_size,
+        )
+    finally:
+        progress.close()
+    if not fresh:
+        talk(f"{out} had been packed before, with the same settings")
+    _say("packed", manifest, connect.absolute(out), as_json)
+
+
+@app.command()
+def index(uri: Uri, as_json: Json = False) -> None:
+    """Writes a manifest beside existing webdataset tars of PNG or JPEG images of one size."""
+    from colddiff import connect
+
+    progress = Progress("indexed", "shards")
+    try:
+        manifest = connect.index_shards(uri, progress)
+    finally:
+        progress.close()
+    _say("indexed", manifest, connect.absolute(uri), as_json)
+
+
+@app.command()
+def verify(uri: Uri, as_json: Json = False) -> None:
+    """Checks every shard against the manifest; exit code 1 names each one that does not match."""
+    from colddiff import connect
+
+    progress = Progress("verified", "bytes")
+    try:
+        manifest = connect.read_manifest(uri)
+        bad = connect.verify_shards(uri, progress)
+    finally:
+        progress.close()
+    if as_json:
+        emit_json(
+            {
+                "uri": connect.absolute(uri),
+                "digest": manifest.digest,
+                "shards": len(manifest.shards),
+                "bad": [asdict(shard) for shard in bad],
+            }
+        )
+    else:
+        for shard in bad:
+            emit(f"{shard.key}: {shard.problem}")
+        if not bad:
+            emit(f"{_counted(manifest)} as the manifest {manifest.digest[:12]} says")
+    if bad:
+        talk(f"{len(bad)} of {_counted(manifest)} bad; pack the data again")
+        raise typer.Exit(1)
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise SpecError(f"--range {text!r}: write two numbers, such as -1000,3000") from None
+    return low, high
+
+
+def _say(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
+    size = sum(shard.bytes for shard in manifest.shards)
+    if as_json:
+        emit_json(
+            {
+                "uri": uri,
+                "digest": manifest.digest,
+                "count": manifest.count,
+                "image": asdict(manifest.image),
+                "shards": len(manifest.shards),
+                "bytes": size,
+                "classes": list(manifest.classes),
+            }
+        )
+        return
+    image = manifest.image
+    emit(
+        f"{verb} {manifest.count} images {image.channels}x{image.height}x{image.width} "
+        f"({image.bits} bit) in {_counted(manifest)}, {size / 1e6:.1f} MB, digest "
+        f"{manifest.digest[:12]}: {uri}"
+    )
+
+
+def _counted(manifest: Manifest) -> str:
+    number = len(manifest.shards)
+    return f"{number} shard{'s' * (number != 1)}"
