@@ -76,7 +76,7 @@ def _show(result: Mapping[str, Any], job_id: str, storage: Path, seconds: float)
         raise ColddiffError(f"the demo's job {job_id} left no pictures; see `colddiff logs`")
     training_s = result["time"]["training_s"]
     _print(
-        f"\nDigits blurred {result['provenance']['severities'][0]} times, restored, on held-out digits:\n"
+        f"\nDigits blurred {severity} times, restored, on held-out digits:\n"
     )
     _print(evaluation_table(result["metrics"]))
     _print(

@@ -136,20 +136,7 @@ def _best(checkpoints: Checkpoints, reference: str) -> int:
     root, _, _ = checkpoints.store.uri.rpartition("/jobs/")
     job_id = checkpoints.store.uri.rpartition("/")[2]
     folder = JobFolder(connect.open_store(root), job_id)
-    best = best_step(folder, set(checkpoints.steps()))
+    best = folder.best_step(set(checkpoints.steps()))
     if best is None:
         raise CheckpointError(f"{reference!r}: no checkpoint of the job was evaluated; use @last")
     return best
-
-
-def best_step(folder: JobFolder, among: set[int]) -> int | None:
-    """The evaluated step with the lowest ``eval/sampled/f*``; None where none was evaluated."""
-    scored = []
-    for step in folder.evaluated_steps():
-        metrics = (folder.evaluation(step) or {}).get("metrics", {})
-        score = next(
-            (metrics[name] for name in sorted(metrics) if name.startswith("eval/sampled/f")), None
-        )
-        if step in among and score is not None:
-            scored.append((score, step))
-    return min(scored)[1] if scored else None

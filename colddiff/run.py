@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from colddiff.engine.evaluate import Evaluation, evaluate
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.local_context import LocalContext
 from colddiff.engine.train import Trainer
+from colddiff.engine.watch import EvaluationWatch
 from colddiff.errors import ColddiffError, DataError, DivergedError, Stopped
 from colddiff.jobspec import TrainJob
 from colddiff.ports import Tracker, WorkerContext
@@ -25,6 +27,7 @@ from colddiff.resolve import ResolvedJob, resolve
 DRY_IMAGES = 8
 __all__ = [
     "end_training",
+    "evaluate_step",
     "load_checkpoint",
     "prepare",
     "run_local",
@@ -147,26 +150,30 @@ def end_training(
         "pictures": [],
     }
     if job.test_data is not None:
-        result |= _evaluated(resolved, folder, tracker, step)
+        result |= evaluate_step(resolved, folder, tracker, step)
+        result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
     tracker.finish("FINISHED")
     return result
 
 
-def _evaluated(
+def evaluate_step(
     resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, step: int
 ) -> dict[str, Any]:
-    checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
-    found = _evaluate(resolved.train, checkpoint)
+    """Evaluates a committed checkpoint; its numbers go to the folder and the tracker.
+
+    Returns ``metrics``, ``provenance`` and the addresses of the ``pictures`` it drew.
+    """
+    found = _evaluate(resolved.train, load_checkpoint(f"{folder.uri}@step={step}"))
     record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
-    folder.write_evaluation(step, record)
     tracker.log_metrics(found.metrics, step)
     pictures = []
     for name, data in evaluation_pictures(found).items():
-        key = folder.key(f"pictures/{name}")
+        key = folder.key(f"pictures/step_{step:08d}/{name}")
         folder.store.put(key, data)
         pictures.append(f"{folder.store.uri}/{key}")
         if resolved.train.tracking.images:
             tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
+    folder.write_evaluation(step, record)
     return {**record, "pictures": pictures}
 
 
@@ -198,13 +205,22 @@ def run_local(resolved: ResolvedJob, attempt: int) -> int:
     """Exit code of one attempt at a job in this process, without Ray (breakpoints work)."""
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     job = resolved.train
-    run = Attempt(folder, attempt, num_steps=job.num_steps, gpus=job.resources.gpus)
+    run = Attempt(
+        folder, attempt, num_steps=job.num_steps, gpus=job.resources.gpus, limits=job.limits
+    )
 
     def work() -> dict[str, Any]:
         run.phase("preparing")
         tracker = prepare(resolved, folder)
         run.phase("")
-        train_rank(resolved, LocalContext(_device(job)), attempt)
+        with EvaluationWatch(
+            folder,
+            job.evaluate_every if job.test_data else None,
+            job.num_steps,
+            partial(evaluate_step, resolved, folder, tracker),
+            say,
+        ):
+            train_rank(resolved, LocalContext(_device(job)), attempt)
         run.phase("evaluating")
         return end_training(resolved, folder, tracker, attempt)
 

@@ -17,10 +17,11 @@ from colddiff import connect
 from colddiff.engine.attempt import Attempt
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.log import LogTee
+from colddiff.engine.watch import EvaluationWatch
 from colddiff.errors import ColddiffError
 from colddiff.jobspec import TrainJob
 from colddiff.resolve import ResolvedJob
-from colddiff.run import end_training, prepare, train_rank
+from colddiff.run import end_training, evaluate_step, prepare, say, train_rank
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.attempt,
         num_steps=job.num_steps,
         gpus=job.resources.gpus * (workers if isinstance(workers, int) else workers[1]),
+        limits=job.limits,
     )
     with LogTee(lambda text: folder.write_log(options.attempt, text)):
         return attempt.run(
@@ -74,10 +76,19 @@ def _train(
     )
     attempt.phase("")
     try:
-        trainer.fit()
+        with EvaluationWatch(
+            folder,
+            job.evaluate_every if job.test_data else None,
+            job.num_steps,
+            lambda step: ray.get(_evaluation().remote(resolved.to_dict(), step)),
+            say,
+        ):
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
         tracker.finish("FAILED")
         raise ColddiffError(f"training failed: {_root_cause(error)}") from error
+    for item in list(folder.store.list(folder.key("ray/"))):
+        folder.store.delete(item.key)
     attempt.phase("evaluating")
     return end_training(resolved, folder, tracker, attempt.attempt)
 
@@ -87,6 +98,25 @@ def _worker(config: dict[str, Any]) -> None:
     from jobs.ray_context import RayContext
 
     train_rank(ResolvedJob.from_dict(config["job"]), RayContext(), config["attempt"])
+
+
+def _evaluation() -> Any:
+    """A Ray task that evaluates one checkpoint; it asks for no CPU, so small clusters have room."""
+
+    def run(data: dict[str, Any], step: int) -> None:
+        resolved = ResolvedJob.from_dict(data)
+        folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+        tracker = connect.open_tracker(
+            resolved.storage,
+            resolved.tracking_uri,
+            resolved.train.tracking.experiment,
+            resolved.id,
+            join=True,
+        )
+        evaluate_step(resolved, folder, tracker, step)
+        tracker.flush()
+
+    return ray.remote(num_cpus=0, max_retries=1)(run)
 
 
 def _workers(job: TrainJob) -> Any:

@@ -11,7 +11,10 @@ from typing import Any
 
 from colddiff.engine.folder import EXIT_CODES, HEARTBEAT_S, JobFolder, State, Status
 from colddiff.errors import ColddiffError, Stopped
+from colddiff.jobspec import LimitsSpec
 
+STOP_GRACE_S = 300.0
+NO_LIMITS = LimitsSpec()
 PROGRESS_FIELDS = ("step", "num_steps", "loss", "images_per_s", "eta_s", "phase")
 
 
@@ -23,9 +26,17 @@ class Attempt:
     """
 
     def __init__(
-        self, folder: JobFolder, attempt: int, *, num_steps: int, gpus: float = 0.0
+        self,
+        folder: JobFolder,
+        attempt: int,
+        *,
+        num_steps: int,
+        gpus: float = 0.0,
+        limits: LimitsSpec = NO_LIMITS,
     ) -> None:
         self.folder, self.attempt = folder, attempt
+        self._limits = limits
+        self._limit = ""
         self._gpus = gpus
         self._num_steps = num_steps
         self._ended = threading.Event()
@@ -71,7 +82,7 @@ class Attempt:
         try:
             self.folder.write_result(work())
         except Stopped as stopped:
-            return "stopped", str(stopped)
+            return "stopped", f"{self._limit}: {stopped}" if self._limit else str(stopped)
         except ColddiffError as error:
             return "failed", str(error)
         except Exception as error:
@@ -103,3 +114,16 @@ class Attempt:
                 gpu_hours=self._status.gpu_hours + self._gpus * spent / 3600,
             )
             self.folder.write_status(self._status)
+        self._mind_limits()
+
+    def _mind_limits(self) -> None:
+        if self._limit:
+            return
+        for name, spent in (
+            ("hours", self._status.running_s / 3600),
+            ("gpu_hours", self._status.gpu_hours),
+        ):
+            allowed = getattr(self._limits, name)
+            if allowed is not None and spent >= allowed:
+                self._limit = f"limits.{name}={allowed:g} reached"
+                self.folder.request_stop(self.attempt, STOP_GRACE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from colddiff.ports import Store
 State = Literal["queued", "running", "done", "failed", "stopped", "lost"]
 TERMINAL: frozenset[str] = frozenset({"done", "failed", "stopped", "lost"})
 EXIT_CODES: dict[str, int] = {"done": 0, "failed": 1, "lost": 1, "stopped": 4}
+_SCORE = re.compile(r"eval/sampled/(fid|fd_\w+)")
 HEARTBEAT_S = 2.0
 LOST_AFTER_S = 60.0
 
@@ -157,6 +159,14 @@ class JobFolder:
         prefix = self.key("evaluations/step_")
         names = (item.key.removeprefix(prefix) for item in self.store.list(prefix))
         return sorted(int(name.removesuffix(".json")) for name in names)
+
+    def best_step(self, among: set[int]) -> int | None:
+        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one."""
+        scored = []
+        for step in among & set(self.evaluated_steps()):
+            metrics = (self.evaluation(step) or {}).get("metrics", {})
+            scored += [(value, step) for name, value in metrics.items() if _SCORE.fullmatch(name)]
+        return min(scored)[1] if scored else None
 
     def write_log(self, attempt: int, text: bytes) -> None:
         """Replaces ``attempts/<n>/log.txt``."""

@@ -18,6 +18,7 @@ from colddiff.engine.checkpoints import Checkpoints, Snapshot
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.inputs import Inputs, normalise, training_inputs
 from colddiff.engine.meter import Meter
+from colddiff.engine.watch import due_steps
 from colddiff.errors import SpecError
 from colddiff.jobspec import TrainJob
 from colddiff.objective import restoration_loss
@@ -28,6 +29,7 @@ from colddiff.rng import stream
 RESUMED = ("model", "ema", "optimizer")
 PROGRESS_S = 1.0
 STOP_LOOK_S = 1.0
+SAY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +91,14 @@ class Trainer:
         )
         self.checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
         self.model: nn.Module = self.restorer
-        self._looked = 0.0
+        self._looked = self._said = 0.0
         self._writer = Background("checkpoint-writer")
         self._progress = Background("progress-writer")
 
     def run(self) -> Outcome:
         """Trains to ``num_steps``, or to the step at which somebody asked to stop."""
         step = self._resume()
-        self.model = self.ctx.wrap(self.restorer)
-        self._settle_buckets()
+        self.model = self._ready_model()
         if step >= self.job.num_steps:
             return Outcome(step)
         inputs = Prefetcher(
@@ -186,17 +187,32 @@ class Trainer:
             name = f"train/dropout/{step}"
             torch.manual_seed(int(stream(self.job.seed, name, self.ctx.rank).integers(2**31)))
 
-    def _settle_buckets(self) -> None:
+    def _ready_model(self) -> nn.Module:
+        """The restorer wrapped for this world, compiled where the job says so, and run once."""
+        model = self.ctx.wrap(self.restorer)
+        if self.job.compile:
+            compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+            try:
+                self._settle(compiled)
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0]
+                self.talk(f"WARNING: compile=true failed, going on without it, slower: {reason}")
+            else:
+                return compiled
+        self._settle(model)
+        return model
+
+    def _settle(self, model: nn.Module) -> None:
         """One backward pass whose gradients are dropped.
 
         DDP rearranges its buckets after the first backward pass, which changes the order of sums
         from three ranks on: settled before the first step, a resumed run adds up like the first.
         """
-        if self.ctx.world_size > 1:
-            x = torch.zeros(1, *self.job.shape.chw, device=self.ctx.device)
-            t = torch.ones(1, dtype=torch.int64, device=self.ctx.device)
-            torch.autograd.backward(self.model(x, t).sum())
-            self.optimizer.zero_grad(set_to_none=True)
+        x = torch.zeros(2, *self.job.shape.chw, device=self.ctx.device)
+        t = torch.ones(2, dtype=torch.int64, device=self.ctx.device)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
+            torch.autograd.backward(model(x, t).float().sum())
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _asked_to_stop(self) -> bool:
         """Rank 0 looks for a stop request now and then; the next collective tells the others."""
@@ -244,9 +260,16 @@ class Trainer:
 
         def write() -> None:
             self.checkpoints.save(snapshot, lambda: self.folder.superseded(self.attempt))
-            self.checkpoints.prune(self.job.keep)
+            self.checkpoints.prune(self.job.keep, self._spared())
 
         self._writer.submit(write)
+
+    def _spared(self) -> set[int]:
+        """Steps that pruning leaves alone: the best one and those still to be evaluated."""
+        steps, evaluated = self.checkpoints.steps(), self.folder.evaluated_steps()
+        best = self.folder.best_step(set(steps))
+        due = due_steps(steps, self.job.evaluate_every, evaluated)
+        return {*due, *([] if best is None else [best])}
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         named = {id(parameter): name for name, parameter in self.restorer.named_parameters()}
@@ -282,6 +305,12 @@ class Trainer:
             "eta_s": left / images_per_s if images_per_s else None,
         }
         self._progress.submit(lambda: self.folder.write_progress(self.attempt, progress))
+        if time.monotonic() - self._said > SAY_S or step == self.job.num_steps:
+            self._said = time.monotonic()
+            self.talk(
+                f"step {step}/{self.job.num_steps}  loss {progress['loss']:.5f}  "
+                f"{images_per_s:.1f} img/s"
+            )
 
 
 def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,167 @@
+"""A whole training job in this process: done once, extended, resumed, limited, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import colddiff
+from colddiff import connect
+from colddiff.engine.folder import JobFolder
+from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError, Stopped
+from colddiff.jobspec import TrainJob
+from colddiff.references import find_checkpoint, load_checkpoint
+from colddiff.resolve import ResolvedJob, resolve
+from colddiff.spec import parse
+
+TINY: dict[str, Any] = {
+    "data": "digits",
+    "image_size": 16,
+    "channels": 1,
+    "degradation": {
+        "kind": "blur",
+        "num_timesteps": 4,
+        "kernel_size": 5,
+        "sigma": {"kind": "constant", "value": 1.2},
+    },
+    "restorer": {"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]},
+    "global_batch_size": 8,
+    "num_steps": 4,
+    "checkpoint_every": 2,
+    "evaluation": {"num_images": 16, "batch_size": 16},
+}
+
+
+def job(**changes: Any) -> TrainJob:
+    return parse(TrainJob, {**TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Digits packed once, as two addresses."""
+    root = tmp_path_factory.mktemp("digits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLDDIFF_STORAGE", str(root))
+        resolved = resolve("train", job(), "pack")
+    assert isinstance(resolved.job, TrainJob)
+    assert resolved.job.data
+    assert resolved.job.test_data
+    return {"data": resolved.job.data, "test_data": resolved.job.test_data}
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "runs"
+
+
+def test_train_is_done_once_and_goes_on_when_asked_for_more(
+    storage: Path, packed: dict[str, str]
+) -> None:
+    first = colddiff.train(job(**packed), "tiny")
+    assert first["step"] == 4
+    assert {"eval/degraded/fd_lenet", "eval/sampled/rmse"} <= first["metrics"].keys()
+    assert all(Path(picture).stat().st_size > 0 for picture in first["pictures"])
+    folder = JobFolder(connect.open_store(str(storage)), first["id"])
+    assert colddiff.train(job(**packed), "tiny") == first
+    assert folder.attempts() == [1]
+    more = colddiff.train(job(**packed, num_steps=6), "tiny")
+    assert (more["id"], more["step"]) == (first["id"], 6)
+    assert folder.attempts() == [1, 2]
+    status = folder.status()
+    assert status
+    assert (status.state, status.step, status.num_steps) == ("done", 6, 6)
+
+
+def test_evaluations_on_the_way_and_references(storage: Path, packed: dict[str, str]) -> None:
+    result = colddiff.train(job(**packed, evaluate_every=2, num_steps=6, keep=9), "tiny")
+    folder = JobFolder(connect.open_store(str(storage)), result["id"])
+    assert folder.evaluated_steps() == [2, 4, 6]
+    assert find_checkpoint(result["id"]).step == 6
+    assert find_checkpoint(f"{folder.uri}@step=2").step == 2
+    assert find_checkpoint(f"{folder.uri}/checkpoints/step_00000004").step == 4
+    assert find_checkpoint(f"{result['id']}@best").step == result["best_step"]
+    loaded = load_checkpoint(result["id"])
+    assert loaded.step == 6
+    assert loaded.spec.degradation == job().degradation
+    for wrong in ("nowhere", f"{result['id']}@step=3", str(storage / "data")):
+        with pytest.raises(CheckpointError):
+            find_checkpoint(wrong)
+
+
+def test_another_job_can_start_from_its_weights(storage: Path, packed: dict[str, str]) -> None:
+    first = colddiff.train(job(**packed), "tiny")
+    resolved = resolve("train", job(**packed, start_from=first["id"]), "tiny")
+    assert resolved.id != first["id"]
+    assert resolved.train.start_from == first["checkpoint"]
+    second = colddiff.train(job(**packed, start_from=first["id"], num_steps=1), "tiny")
+    begun = load_checkpoint(second["id"], "model").restorer.state_dict()
+    before = load_checkpoint(first["id"], "ema").restorer.state_dict()
+    # One Adam step of 2e-5 moves no weight further than that.
+    assert max(float((begun[k] - before[k]).abs().max()) for k in before) < 3e-5
+
+
+def test_a_limit_stops_with_a_checkpoint_and_says_which(
+    storage: Path, packed: dict[str, str]
+) -> None:
+    with pytest.raises(Stopped, match=r"limits.hours=1e-07 reached: stopped after step \d+"):
+        colddiff.train(job(**packed, num_steps=100_000, limits={"hours": 1e-7}), "tiny")
+
+
+def test_data_that_changed_since_submission_is_refused(
+    storage: Path, packed: dict[str, str]
+) -> None:
+    resolved = resolve("train", job(**packed), "tiny")
+    altered = {**resolved.to_dict(), "content": {"data": "0" * 64}}
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder.write_job(altered)
+    from colddiff.run import run_local
+
+    assert run_local(ResolvedJob.from_dict(altered), 1) == 1
+    status = folder.status()
+    assert status
+    assert "has changed since the job was submitted" in status.message
+
+
+def test_a_resolved_job_survives_json(storage: Path, packed: dict[str, str]) -> None:
+    resolved = resolve("train", job(**packed), "tiny")
+    assert ResolvedJob.from_dict(json.loads(json.dumps(resolved.to_dict()))) == resolved
+
+
+def test_equal_images_elsewhere_are_the_same_job(storage: Path, packed: dict[str, str]) -> None:
+    assert resolve("train", job(), "tiny").id == resolve("train", job(**packed), "tiny").id
+    assert resolve("train", job(), "tiny", new=True).id != resolve("train", job(), "tiny").id
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data": None}, SpecError, "data: is required: .*colddiff data pack SOURCE"),
+        ({"data": "/nowhere"}, DataError, "/nowhere"),
+        ({"data": "mnist:/nowhere"}, DataError, "/nowhere"),
+        ({"image_size": 32, "degradation": {"kind": "blur"}}, DataError, "the job wants 1x32x32"),
+    ],
+)
+def test_bad_data_is_one_clear_error(
+    storage: Path,
+    packed: dict[str, str],
+    changes: dict[str, Any],
+    error: type[ColddiffError],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        resolve("train", job(**{**packed, **changes}), "tiny")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_remote_cluster_needs_addresses_all_nodes_can_reach(
+    storage: Path, packed: dict[str, str]
+) -> None:
+    with pytest.raises(SpecError, match=r"storage .* is on this machine, the cluster is not"):
+        resolve("train", job(**packed), "tiny", remote=True)
+    assert resolve("train", job(**packed), "tiny", remote=True, shared_path=True).id
