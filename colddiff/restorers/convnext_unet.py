@@ -61,7 +61,9 @@ class ConvNextUnet(Restorer):
                     ConvNextBlock(inner, outer, time_width, norm=level > 0),
                     ConvNextBlock(outer, outer, time_width),
                     attention(outer),
-                    nn.Conv2d(outer, outer, 4, 2, 1) if level + 1 < len(levels) else nn.Identity(),
+                    Convolution(outer, outer, 4, 2, 1)
+                    if level + 1 < len(levels)
+                    else nn.Identity(),
                 ]
             )
             for level, (inner, outer) in enumerate(levels)

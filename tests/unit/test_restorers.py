@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from colddiff.errors import SpecError
 from colddiff.restorers import RESTORERS, Restorer, RestorerSpec, build_restorer
 from colddiff.restorers.convnext_unet import ChannelLayerNorm, LinearAttention
+from colddiff.restorers.convolution import Convolution
 from colddiff.types import ImageShape
 
 CONVNEXT: dict[str, Any] = {"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]}
@@ -126,6 +128,18 @@ def test_gradients_reach_every_parameter_in_the_strides_of_the_parameter(
             assert parameter.grad.abs().max() > 0, name
         # Data-parallel training warns about other strides.
         assert parameter.grad.stride() == parameter.stride(), name
+
+
+@pytest.mark.parametrize(("batch", "channels_last"), [(2, False), (32, True)])
+def test_on_a_cpu_channels_last_is_kept_where_values_outweigh_weights(
+    batch: int, channels_last: bool
+) -> None:
+    convolution = Convolution(64, 64, 3, padding=1)
+    x = torch.rand(batch, 64, 4, 4).to(memory_format=torch.channels_last)
+    found = convolution(x)
+    assert found.is_contiguous(memory_format=torch.channels_last) is channels_last
+    expected = F.conv2d(x.contiguous(), convolution.weight, convolution.bias, padding=1)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(("channels", "side", "folds"), [(16, 8, True), (256, 4, False)])
