@@ -65,7 +65,9 @@ def recipes(as_json: Json = False) -> None:
         )
         return
     rows = [
-        (recipe.name, " ".join(sorted(recipe.sections)), recipe.description) for recipe in found
+        # The first line says what it is, the rest how it differs from what it reproduces.
+        (recipe.name, " ".join(sorted(recipe.sections)), recipe.description.partition("\n")[0])
+        for recipe in found
     ]
     emit_table(("RECIPE", "VERBS", ""), rows)
 
