@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from colddiff.errors import SpecError
 
 SQLITE = "sqlite:///"
 _USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
-_SECRET_QUERY = re.compile(r"(?i)\b(password|passwd|token|secret|signature)=[^&\s'\"]+")
+_SENSITIVE = r"(?i)\b(password|passwd|token|secret|signature)="
+_SENSITIVE_QUERY = re.compile(_SENSITIVE + r"[^&\s'\"]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,16 @@ class TrackingAddress:
 
 def masked(text: str) -> str:
     """``text`` with the credentials of any URL in it replaced by ``***``."""
-    return _SECRET_QUERY.sub(r"\1=***", _USERINFO.sub("***@", text))
+    return _SENSITIVE_QUERY.sub(r"\1=***", _USERINFO.sub("***@", text))
 
 
 def without_userinfo(uri: str) -> str:
-    """``uri`` without user name and password: equal for all users of one server."""
+    """``uri`` without user name, password or token: equal for all users of one server."""
     parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    query = "&".join(item for item in parts.query.split("&") if not re.match(_SENSITIVE, item))
+    # Not urlunsplit: of the four slashes of sqlite:////path it would leave two.
+    netloc = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
 
 
 def database_path(uri: str) -> Path | None:

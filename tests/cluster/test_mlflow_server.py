@@ -1,0 +1,211 @@
+"""Tracking against a real `mlflow server` that is down at the start or killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from colddiff.adapters.local_store import LocalStore
+from colddiff.adapters.mlflow_service import client, initialise
+from colddiff.adapters.mlflow_tracker import MlflowTracker, open_run, replay
+from colddiff.adapters.tracking_spool import undelivered
+from colddiff.errors import TrackerError
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = "server-tests"
+STEPS = 60
+
+
+class Server:
+    """`infra/local/mlflow-server` on one port, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [ROOT / "infra/local/mlflow-server", self.folder, str(self.port)],
+                env={**os.environ, "PYTHON": sys.executable},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 180
+        while not self._answers():
+            assert self._process.poll() is None, (self.folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, how)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return True
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.kill()
+
+
+class Job:
+    """A job that is tracked on the server, with its storage on disk."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.uri = server.uri
+        self.store = LocalStore(folder)
+        self.id = f"train-server-{uuid4().hex[:8]}"
+        self.said: list[str] = []
+
+    def open(self) -> MlflowTracker:
+        return open_run(
+            self.uri,
+            EXPERIMENT,
+            self.id,
+            "a run",
+            spool=self.store,
+            timeout_s=10,
+            talk=self.said.append,
+        )
+
+    def check(self, run_id: str, status: str) -> None:
+        """Every step is there once, and so is the one run."""
+        api = client(self.uri)
+        experiment = api.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None
+        runs = api.search_runs([experiment.experiment_id], f"tags.`colddiff.job_id` = '{self.id}'")
+        assert [run.info.run_id for run in runs] == [run_id]
+        history = api.get_metric_history(run_id, "train/loss_l1")
+        assert sorted((m.step, m.value) for m in history) == [(s, s / 7) for s in range(STEPS)]
+        assert runs[0].info.status == status
+        assert runs[0].data.params == {"seed": "0"}
+        assert [file.path for file in api.list_artifacts(run_id)] == ["job.json"]
+        assert undelivered(self.store, self.id) == []
+
+
+@pytest.fixture
+def job(server: Server, tmp_path: Path) -> Job:
+    return Job(server, tmp_path)
+
+
+def _log(tracker: MlflowTracker, steps: range, pause_s: float = 0.0) -> None:
+    for step in steps:
+        tracker.log_metrics({"train/loss_l1": step / 7}, step)
+        time.sleep(pause_s)
+
+
+def test_down_at_the_start_and_up_later(server: Server, job: Job) -> None:
+    server.kill()
+    with pytest.raises(TrackerError, match="does not answer"):
+        initialise(job.uri, EXPERIMENT)
+    tracker = job.open()
+    tracker.log_params({"seed": "0"})
+    tracker.log_artifact("job.json", b"{}")
+    _log(tracker, range(20))
+    assert not tracker.flush()
+    assert undelivered(job.store, job.id)
+    server.start()
+    _log(tracker, range(20, 40))
+    assert tracker.flush(60)
+    _log(tracker, range(40, STEPS))
+    tracker.finish("FINISHED")
+    job.check(tracker.run_id, "FINISHED")
+    assert [line for line in job.said if "is back" in line]
+
+
+def test_killed_in_the_middle(server: Server, job: Job) -> None:
+    server.start()
+    tracker = job.open()
+    run_id = tracker.run_id
+    tracker.log_params({"seed": "0"})
+    tracker.log_artifact("job.json", b"{}")
+    _log(tracker, range(20), pause_s=0.05)
+    server.kill()
+    _log(tracker, range(20, 40), pause_s=0.2)
+    server.start()
+    _log(tracker, range(40, STEPS), pause_s=0.05)
+    assert tracker.flush(60)
+    tracker.finish("FAILED")
+    job.check(run_id, "FAILED")
+
+
+ATTEMPT = """
+import sys, time
+from colddiff.adapters.local_store import LocalStore
+from colddiff.adapters.mlflow_tracker import open_run
+uri, experiment, job_id, folder, first = sys.argv[1:]
+tracker = open_run(uri, experiment, job_id, "a run", spool=LocalStore(folder))
+tracker.log_params({"seed": "0"})
+tracker.log_artifact("job.json", b"{}")
+for step in range(int(first), 60):
+    tracker.log_metrics({"train/loss_l1": step / 7}, step)
+    if step in (20, 40):
+        print(step, tracker.flush(60), flush=True)
+        time.sleep(0.5)
+tracker.finish("FINISHED")
+"""
+
+
+def _attempt(job: Job, uri: str, first: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", ATTEMPT, uri, EXPERIMENT, job.id, str(job.store.root), str(first)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_attempts_killed_with_and_without_a_tracker_lose_and_repeat_nothing(
+    server: Server, job: Job
+) -> None:
+    server.start()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    # Each is killed right after a flush, which is where a checkpoint would be committed, and the
+    # next goes on from there: first without a tracker, then with one, then without one again.
+    for uri, first, last, delivered in ((nobody, 0, 20, False), (job.uri, 15, 40, True)):
+        with _attempt(job, uri, first) as attempt:
+            assert attempt.stdout is not None
+            for line in attempt.stdout:
+                if line == f"{last} {delivered}\n":
+                    attempt.kill()
+        assert attempt.returncode == -signal.SIGKILL
+    with _attempt(job, nobody, 35) as attempt:
+        attempt.communicate(timeout=120)
+    assert attempt.returncode == 0
+    assert undelivered(job.store, job.id)
+    assert replay(job.store, job.id, job.uri) > 0
+    (record,) = job.store.list(f"jobs/{job.id}/tracking/runs/")
+    job.check(json.loads(job.store.get(record.key))["run_id"], "FINISHED")
+    assert replay(job.store, job.id, job.uri) == 0
