@@ -104,7 +104,7 @@ def resolve(
     place = absolute(storage or job.storage or default_storage())
     tracking_uri = connect.tracking_uri(place)
     if remote and not shared_path:
-        _refuse_paths(place, tracking_uri)
+        refuse_paths(job, storage)
     # Written to here, before anything is packed or submitted: a read-only place is found out now.
     connect.check_writable(place)
     content: dict[str, str] = {}
@@ -128,10 +128,12 @@ def resolve(
     )
 
 
-def _refuse_paths(storage: str, tracking_uri: str) -> None:
+def refuse_paths(job: Job, storage: str | None = None) -> None:
+    """Raises SpecError where ``job`` would write to this machine; contacts nothing."""
+    place = absolute(storage or job.storage or default_storage())
     for what, uri, way in (
-        ("storage", storage, "COLDDIFF_STORAGE=s3://bucket/prefix"),
-        ("tracking", tracking_uri, "MLFLOW_TRACKING_URI=http://host:port"),
+        ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
+        ("tracking", connect.tracking_uri(place), "MLFLOW_TRACKING_URI=http://host:port"),
     ):
         if "://" not in uri or uri.startswith("sqlite"):
             raise SpecError(

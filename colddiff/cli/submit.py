@@ -189,21 +189,31 @@ def _run_on_cluster(
 ) -> Outcome:
     from colddiff.launch.display import Display
     from colddiff.launch.home import Home
-    from colddiff.launch.operate import require_cluster
+    from colddiff.launch.operate import given_cluster, started_cluster
+    from colddiff.launch.ray_jobs import RayJobs
     from colddiff.launch.submit import submit
-    from colddiff.resolve import resolve
+    from colddiff.resolve import refuse_paths, resolve
 
-    display = Display(sys.stderr)
-    jobs = require_cluster(request.address, Home.from_environment(), display)
+    display, home = Display(sys.stderr), Home.from_environment()
+    cluster = given_cluster(request.address, home)
+    remote = cluster is not None and not cluster.local
+    jobs = None
+    if cluster is not None:
+        if remote and not cluster.loopback and not request.shared_path:
+            refuse_paths(job)
+        # Before the data are packed for it, which can take long.
+        jobs = RayJobs(cluster)
     resolved = resolve(
         job.verb,
         job,
         slug,
-        remote=not jobs.cluster.local,
+        remote=remote,
         shared_path=request.shared_path,
         new=request.new,
         talk=display.say,
     )
+    # After all that can be wrong with the job: a cluster takes seconds to start and stays.
+    jobs = jobs or RayJobs(started_cluster(home, display))
     try:
         return submit(resolved, jobs, display, detach=request.detach, announce=announce)
     finally:

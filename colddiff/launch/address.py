@@ -27,6 +27,11 @@ class Cluster:
     """``http(s)://host:port``, without a path's trailing slash."""
     token: str | None = None
     local: bool = False
+    origin: str = ""
+    """Where the address was given, such as ``RAY_ADDRESS``; for messages."""
+
+    def __str__(self) -> str:
+        return f"{self.address} (from {self.origin})" if self.origin else self.address
 
     @property
     def loopback(self) -> bool:
@@ -77,7 +82,7 @@ def parse_address(text: str, where: str = "--address") -> str:
 def remote_cluster(text: str, where: str = "--address") -> Cluster:
     """The cluster at an address that somebody gave; nothing is contacted yet."""
     token = _token() if os.environ.get("RAY_AUTH_MODE", "").lower() == "token" else None
-    return Cluster(parse_address(text, where), token)
+    return Cluster(parse_address(text, where), token, origin=where)
 
 
 def look(cluster: Cluster, timeout_s: float = LOOK_S) -> Cluster:
@@ -95,14 +100,14 @@ def look(cluster: Cluster, timeout_s: float = LOOK_S) -> Cluster:
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ClusterError(
-            f"no Ray cluster answers at {cluster.address} ({reason}); is it up, and is this the "
+            f"no Ray cluster answers at {cluster} ({reason}); is it up, and is this the "
             "dashboard's address?"
         ) from None
     try:
         json.loads(body)["ray_version"]
     except (ValueError, KeyError, TypeError):
         raise ClusterError(
-            f"what answers at {cluster.address} is not a Ray dashboard; give its address"
+            f"what answers at {cluster} is not a Ray dashboard; give its address"
         ) from None
     return cluster
 
@@ -136,12 +141,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _refusal(cluster: Cluster, code: int) -> str:
     if code == 401:
         return (
-            f"the cluster at {cluster.address} wants a token: set RAY_AUTH_TOKEN_PATH to the file "
+            f"the cluster at {cluster} wants a token: set RAY_AUTH_TOKEN_PATH to the file "
             "that holds it"
         )
     if code == 403:
-        return f"the cluster at {cluster.address} refuses the token; see RAY_AUTH_TOKEN_PATH"
-    return f"what answers at {cluster.address} is not a Ray dashboard (HTTP {code})"
+        return f"the cluster at {cluster} refuses the token; see RAY_AUTH_TOKEN_PATH"
+    return f"what answers at {cluster} is not a Ray dashboard (HTTP {code})"
 
 
 def _token() -> str | None:

@@ -6,9 +6,9 @@ import time
 
 from colddiff import connect
 from colddiff.engine.folder import JobFolder, Status, list_jobs
-from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
+from colddiff.errors import ColddiffError, Missing, SpecError
 from colddiff.launch import local_cluster
-from colddiff.launch.address import given_address, parse_address, remote_cluster
+from colddiff.launch.address import Cluster, given_address, parse_address, remote_cluster
 from colddiff.launch.display import Display
 from colddiff.launch.follow import poll_seconds, settle
 from colddiff.launch.home import Home
@@ -107,21 +107,27 @@ def delete(folder: JobFolder) -> int:
     return len(keys)
 
 
-def require_cluster(address: str | None, home: Home, display: Display) -> RayJobs:
-    """The cluster to submit to: the given one, else the local one, started where none runs."""
+def given_cluster(address: str | None, home: Home) -> Cluster | None:
+    """The cluster that ``--address``, COLDDIFF_ADDRESS or RAY_ADDRESS names; contacts nothing.
+
+    None where none of them is set. The address of our own running cluster means that one.
+    """
     given = given_address(address)
     if given is None:
-        before = local_cluster.running(home)
-        record = local_cluster.start(home, talk=display.say)
-        if before is None:
-            display.say(
-                f"local cluster at {record.address}, left running; `colddiff cluster stop` ends it"
-            )
-        return RayJobs(local_cluster.local(home, record))
-    running = local_cluster.running(home)
-    if running is not None and parse_address(*given) == running.address:
-        return RayJobs(local_cluster.local(home, running))
-    try:
-        return RayJobs(remote_cluster(*given))
-    except ClusterError as error:
-        raise ClusterError(f"{error} (address from {given[1]})") from None
+        return None
+    cluster = remote_cluster(*given)
+    record = local_cluster.running(home)
+    if record is not None and cluster.address == record.address:
+        return local_cluster.local(home, record)
+    return cluster
+
+
+def started_cluster(home: Home, display: Display) -> Cluster:
+    """The local cluster, started where none runs, left running, and said so."""
+    before = local_cluster.running(home)
+    record = local_cluster.start(home, talk=display.say)
+    if before is None:
+        display.say(
+            f"local cluster at {record.address}, left running; `colddiff cluster stop` ends it"
+        )
+    return local_cluster.local(home, record)

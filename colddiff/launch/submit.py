@@ -153,6 +153,9 @@ def begin(
         attempt=attempt,
         num_steps=next((getattr(resolved.job, n) for n in EXTENT if hasattr(resolved.job, n)), 0),
         heartbeat=time.time(),
+        loss=None,
+        images_per_s=None,
+        eta_s=None,
         phase="queued",
         message="",
     )

@@ -216,8 +216,7 @@ def test_no_cluster_at_the_address_exits_3_quickly(colddiff: Colddiff, way: str)
         else colddiff(*words, **{way: address})
     )
     line = one_error(done, 3)
-    assert f"no Ray cluster answers at {address}" in line
-    assert f"address from {way}" in line
+    assert f"no Ray cluster answers at {address} (from {way})" in line
 
 
 def test_the_option_wins_over_the_environment(colddiff: Colddiff) -> None:
@@ -226,6 +225,21 @@ def test_the_option_wins_over_the_environment(colddiff: Colddiff) -> None:
         COLDDIFF_ADDRESS="http://127.0.0.1:10",
     )  # fmt: skip
     assert "http://127.0.0.1:9 " in one_error(done, 3)
+
+
+@pytest.mark.usefixtures("offline")
+def test_paths_of_this_machine_are_refused_for_another_ones_cluster(colddiff: Colddiff) -> None:
+    words = ("submit", "train", "quickstart", "--address", "http://head.example:8265")
+    assert "storage" in one_error(colddiff(*words), 2)
+    bucket = {"COLDDIFF_STORAGE": "s3://bucket/prefix"}
+    line = one_error(colddiff(*words, **bucket), 2)
+    assert "MLFLOW_TRACKING_URI=http://host:port, or say --shared-path" in line
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_start_is_a_field_of_the_job(colddiff: Colddiff) -> None:
+    done = colddiff("submit", "train", "quickstart", "--from", "train-x@best", "--dry-run")
+    assert yaml.safe_load(done.stdout)["train"]["start_from"] == "train-x@best"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +269,7 @@ def test_what_answers_must_be_ray(colddiff: Colddiff) -> None:
         address = f"http://127.0.0.1:{server.server_port}"
         line = one_error(colddiff("submit", "train", "quickstart", "--address", address), 3)
         server.shutdown()
-    assert f"{address} is not a Ray dashboard (HTTP 302)" in line
+    assert f"{address} (from --address) is not a Ray dashboard (HTTP 302)" in line
 
 
 def test_an_unknown_kind_exits_2_with_the_nearest(colddiff: Colddiff) -> None:
@@ -310,23 +324,29 @@ def test_an_unwritable_storage_is_an_unreachable_store(colddiff: Colddiff, tmp_p
 
 
 def test_a_bug_is_called_one_and_shows_where_when_asked(colddiff: Colddiff) -> None:
-    broken = "import colddiff.recipes\ncolddiff.recipes.list_recipes = lambda: 1 / 0\n"
-    line = one_error(colddiff.process("recipes", before=broken), 1)
+    broken = "from colddiff.launch import local_cluster as c\nc.running = lambda home: 1 / 0\n"
+    line = one_error(colddiff.process("cluster", "status", before=broken), 1)
     assert "unexpected ZeroDivisionError" in line
     assert "COLDDIFF_TRACEBACK=1" in line
     traced = "import os; os.environ['COLDDIFF_TRACEBACK'] = '1'\n"
-    shown = colddiff.process("recipes", before=traced + broken)
+    shown = colddiff.process("cluster", "status", before=traced + broken)
     assert shown.returncode == 1
     assert "Traceback (most recent call last)" in shown.stderr
 
 
 def test_an_interrupt_exits_130(colddiff: Colddiff) -> None:
     interrupted = (
-        "import colddiff.recipes\n"
-        "def interrupt(): raise KeyboardInterrupt\n"
-        "colddiff.recipes.list_recipes = interrupt\n"
+        "from colddiff.launch import local_cluster\n"
+        "def interrupt(home): raise KeyboardInterrupt\n"
+        "local_cluster.running = interrupt\n"
     )
-    assert colddiff.process("recipes", before=interrupted).returncode == 130
+    assert colddiff.process("cluster", "status", before=interrupted).returncode == 130
+
+
+def test_what_is_wrong_with_a_job_is_said_before_a_cluster_is_started(colddiff: Colddiff) -> None:
+    line = one_error(colddiff("submit", "train", "image_size=16"), 2)
+    assert "data: is required" in line
+    assert not (colddiff.home / "cluster.json").exists()
 
 
 def test_credentials_that_others_can_read_are_refused(colddiff: Colddiff) -> None:
