@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from colddiff.shards.source import ImageSource
     from colddiff.shards.verify import BadShard
 
+# Any scheme at all, not just ``x://``: tools of this field run what follows ``pipe:``.
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
 Progress = Callable[[int, int], None]
 MAX_DECODED_BYTES = 2 * 2**30
 """Sets that decode to no more than this are kept decoded on the local disk."""
@@ -22,17 +25,15 @@ MAX_DECODED_BYTES = 2 * 2**30
 
 def open_store(uri: str) -> Store:
     """The store at a path or ``s3://bucket/prefix``; nothing is contacted yet."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme == "file":
-        from colddiff.adapters.local_store import LocalStore
-
-        return LocalStore(Path(rest if separator else uri))
+    scheme, rest = _parted(uri)
     if scheme == "s3":
         from colddiff.adapters.s3_store import S3Store
 
         bucket, _, prefix = rest.partition("/")
         return S3Store(bucket, prefix)
-    raise SpecError(f"no store for {uri!r}: give a path or s3://bucket/prefix")
+    from colddiff.adapters.local_store import LocalStore
+
+    return LocalStore(Path(rest))
 
 
 def default_storage() -> str:
@@ -41,10 +42,22 @@ def default_storage() -> str:
 
 
 def absolute(uri: str) -> str:
-    """A path made absolute; a URI as it is; without a trailing slash."""
-    if "://" in uri:
-        return uri.rstrip("/")
-    return str(Path(uri).expanduser().absolute())
+    """A path made absolute, ``s3://`` as it is; without a trailing slash."""
+    scheme, rest = _parted(uri)
+    return uri.rstrip("/") if scheme == "s3" else str(Path(rest).expanduser().absolute())
+
+
+def _parted(uri: str) -> tuple[str, str]:
+    """Scheme and rest of an address; a path has the scheme ``file``."""
+    match = ADDRESS.match(uri)
+    scheme, slashes, rest = match.groups() if match else ("file", "//", uri)
+    nothing = not (rest.strip("/") if scheme == "s3" else rest)
+    if nothing or not slashes or scheme not in ("file", "s3"):
+        raise SpecError(
+            f"no store for {uri!r}: give a path (./{uri} where its name has a colon) or "
+            "s3://bucket/prefix"
+        )
+    return scheme, rest
 
 
 def open_shards(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff.shards.order import epoch_order, rank_slice
 from colddiff.ports import Batch, ImageFormat, Manifest
+from colddiff.shards.order import rows_of_steps
 
 
 class MemoryShards:
@@ -32,18 +32,17 @@ class MemoryShards:
     def batches(
         self, *, seed: int, global_batch_size: int, rank: int, world_size: int, start_step: int
     ) -> Iterator[Batch]:
-        count, mine = len(self._images), rank_slice(global_batch_size, rank, world_size)
-        step, epoch, order = start_step, -1, np.empty(0, np.int64)
-        while True:
-            positions = np.arange(mine.start, mine.stop) + step * global_batch_size
-            rows = np.empty(len(positions), np.int64)
-            for e in np.unique(positions // count):
-                if e != epoch:
-                    epoch, order = int(e), epoch_order(self.manifest.digest, seed, int(e), count)
-                inside = positions // count == e
-                rows[inside] = order[positions[inside] % count]
+        steps = rows_of_steps(
+            self.manifest.digest,
+            len(self._images),
+            seed=seed,
+            global_batch_size=global_batch_size,
+            rank=rank,
+            world_size=world_size,
+            start_step=start_step,
+        )
+        for rows, positions in steps:
             yield Batch(self._images[rows], positions)
-            step += 1
 
     def images(self, start: int, stop: int) -> NDArray[Any]:
         return self._images[start:stop]

@@ -14,16 +14,12 @@ from colddiff.adapters.local_cache import LocalCache
 from colddiff.adapters.webdataset_tar import TarSample, chw, tar_pixels, tar_samples
 from colddiff.errors import DataError
 from colddiff.ports import Batch, Manifest, ShardEntry, Store
-from colddiff.shards.order import epoch_order, rank_slice
+from colddiff.shards.order import rows_of_steps
 from colddiff.shards.verify import read_shard
 
 
 class MappedShards:
-    """Implements ``ShardSource`` for a set whose decoded pixels fit the local disk.
-
-    Position p of a run is place p % count of epoch p // count, and each epoch has an order of its
-    own over the whole set: any step is reached by arithmetic alone.
-    """
+    """Implements ``ShardSource`` for a set whose decoded pixels fit the local disk."""
 
     def __init__(self, store: Store, manifest: Manifest, cache: LocalCache) -> None:
         self.manifest = manifest
@@ -33,20 +29,17 @@ class MappedShards:
     def batches(
         self, *, seed: int, global_batch_size: int, rank: int, world_size: int, start_step: int
     ) -> Iterator[Batch]:
-        count, mine = self.manifest.count, rank_slice(global_batch_size, rank, world_size)
-        epoch, order = -1, np.empty(0, np.int64)
-        step = start_step
-        while True:
-            positions = np.arange(mine.start, mine.stop, dtype=np.int64) + step * global_batch_size
-            rows = np.empty(len(positions), np.int64)
-            for passed in np.unique(positions // count):
-                if passed != epoch:
-                    epoch = int(passed)
-                    order = epoch_order(self.manifest.digest, seed, epoch, count)
-                inside = positions // count == passed
-                rows[inside] = order[positions[inside] % count]
+        steps = rows_of_steps(
+            self.manifest.digest,
+            self.manifest.count,
+            seed=seed,
+            global_batch_size=global_batch_size,
+            rank=rank,
+            world_size=world_size,
+            start_step=start_step,
+        )
+        for rows, positions in steps:
             yield Batch(np.asarray(self._pixels[rows]), positions)
-            step += 1
 
     def images(self, start: int, stop: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
         check_range(self.manifest, start, stop)

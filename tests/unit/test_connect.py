@@ -1,0 +1,91 @@
+"""Addresses: which adapter stands behind each, and which are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from colddiff import connect
+from colddiff.adapters.local_store import LocalStore
+from colddiff.adapters.s3_store import S3Store
+from colddiff.errors import SpecError, StoreError
+from tests.conftest import S3Service
+
+
+def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for text, place in (
+        ("runs", tmp_path / "runs"),
+        ("./runs/", tmp_path / "runs"),
+        ("~/runs", tmp_path / "home" / "runs"),
+        (f"{tmp_path}/x", tmp_path / "x"),
+        (f"file://{tmp_path}/x", tmp_path / "x"),
+        ("./mnist:v2", tmp_path / "mnist:v2"),
+    ):
+        store = connect.open_store(text)
+        assert isinstance(store, LocalStore)
+        assert store.uri == connect.absolute(text) == str(place)
+
+
+def test_buckets(s3_service: S3Service) -> None:
+    for text, uri in (
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/", "s3://bucket"),
+        ("s3://bucket/some/prefix/", "s3://bucket/some/prefix"),
+    ):
+        store = connect.open_store(text)
+        assert isinstance(store, S3Store)
+        assert store.uri == connect.absolute(text) == uri
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pipe:cat /etc/passwd",
+        "pipe://x",
+        "http://host/x",
+        "gs://b/p",
+        "mnist:dir",
+        "s3://",
+        "",
+        "s3:",
+    ],
+)
+def test_other_schemes_are_refused(text: str) -> None:
+    for use in (connect.open_store, connect.absolute, connect.open_shards, connect.read_manifest):
+        with pytest.raises(SpecError, match="no store for"):
+            use(text)
+
+
+def test_a_store_that_cannot_be_written_is_found_out(tmp_path: Path) -> None:
+    connect.check_writable(str(tmp_path / "new"))
+    assert list(connect.open_store(str(tmp_path / "new")).list()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError):
+        connect.check_writable(str(tmp_path / "file"))
+
+
+def test_a_set_in_a_bucket(s3_service: S3Service, tmp_path: Path) -> None:
+    uri = f"s3://{s3_service.new_bucket()}/digits"
+    manifest, fresh = connect.pack_source("digits", uri, limit=30, shard_size=10)
+    assert fresh
+    assert connect.read_manifest(uri) == manifest
+    assert connect.verify_shards(uri) == []
+    for bound in (0, 2**30):
+        source = connect.open_shards(uri, str(tmp_path), max_decoded_bytes=bound)
+        assert source.images(0, 30).shape == (30, 1, 8, 8)
+
+
+def test_importing_it_is_cheap() -> None:
+    script = (
+        "import sys, colddiff.connect\n"
+        "heavy = {'torch', 'numpy', 'boto3', 'webdataset', 'sklearn', 'PIL', 'mlflow'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
