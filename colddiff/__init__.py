@@ -29,32 +29,34 @@ _HOMES = {
     "sample_steps": "colddiff.sampling",
     "TrainJob": "colddiff.jobspec",
     "load_recipe": "colddiff.recipes",
-    "load_checkpoint": "colddiff.run",
+    "import_reference_checkpoint": "colddiff.restorers.reference_checkpoint",
+    "load_checkpoint": "colddiff.references",
     "train": "colddiff.run",
 }
 
 __all__ = [
-    "ColddiffError",
-    "SpecError",
-    "ImageShape",
-    "Image",
-    "Omega",
-    "Severity",
     "DEGRADATIONS",
+    "RESTORERS",
+    "ColddiffError",
     "Degradation",
     "DegradationSpec",
-    "build_degradation",
-    "RESTORERS",
+    "Image",
+    "ImageShape",
+    "Omega",
     "Restorer",
     "RestorerSpec",
+    "Severity",
+    "SpecError",
+    "TrainJob",
+    "__version__",
+    "build_degradation",
     "build_restorer",
+    "import_reference_checkpoint",
+    "load_checkpoint",
+    "load_recipe",
     "sample",
     "sample_steps",
-    "TrainJob",
-    "load_recipe",
-    "load_checkpoint",
     "train",
-    "__version__",
 ]
 
 if TYPE_CHECKING:
@@ -67,8 +69,10 @@ if TYPE_CHECKING:
     from colddiff.errors import ColddiffError, SpecError
     from colddiff.jobspec import TrainJob
     from colddiff.recipes import load_recipe
+    from colddiff.references import load_checkpoint
     from colddiff.restorers import RESTORERS, Restorer, RestorerSpec, build_restorer
-    from colddiff.run import load_checkpoint, train
+    from colddiff.restorers.reference_checkpoint import import_reference_checkpoint
+    from colddiff.run import train
     from colddiff.sampling import sample, sample_steps
     from colddiff.types import Image, ImageShape, Omega, Severity
 

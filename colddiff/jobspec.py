@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import BeforeValidator, Field, model_validator
 
 from colddiff.degradations import AnyDegradation
@@ -203,8 +204,10 @@ class TrainJob(Job):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        # Built without weights: a kernel wider than the image is an error here, not on a GPU.
+        # Built without weights or tables: what does not fit is an error here, not on a GPU.
         self.degradation.build(self.shape)
+        with torch.device("meta"):
+            self.restorer.build(self.shape)
         return self
 
 
