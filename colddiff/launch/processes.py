@@ -139,7 +139,7 @@ def _from_proc(pid: int) -> Process | None:
 def _from_ps() -> dict[int, Process]:
     # Where there is no /proc the process group stands in for the session: ps cannot tell it.
     lines = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,pgid=,stat=,lstart=,command="],  # noqa: S607
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,pgid=,stat=,lstart=,command="],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,

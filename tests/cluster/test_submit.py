@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,16 +22,18 @@ from colddiff.adapters.local_store import LocalStore
 from colddiff.engine.folder import JobFolder, Status
 from colddiff.errors import ColddiffError
 from colddiff.jobspec import TrainJob
-from colddiff.launch import operate
+from colddiff.launch import local_cluster, operate
 from colddiff.launch.display import Display
+from colddiff.launch.home import Home
 from colddiff.launch.logs import read_log
 from colddiff.launch.ray_jobs import RayJobs
 from colddiff.launch.stage import staged
-from colddiff.launch.submit import Outcome, submit
+from colddiff.launch.submit import Outcome, followed, submit
 from colddiff.resolve import ResolvedJob
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster
+COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
 
 DRIVER = """
 import json, os, signal, sys, time
@@ -208,9 +213,8 @@ def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCl
     case.submit("wait", detach=True)
     case.until(lambda status: status.state == "running")
     env = {**cluster.env, "COLDDIFF_STORAGE": str(case.place)}
-    command = [sys.executable, "-m", "colddiff.cli.main"]
     waiter = subprocess.Popen(
-        [*command, "wait", case.resolved.id, "--json"],
+        [*COLDDIFF, "wait", case.resolved.id, "--json"],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -225,13 +229,13 @@ def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCl
     assert "the job goes on" in err
     assert json.loads(out)["state"] == "running"
     stopped = subprocess.run(
-        [*command, "stop", case.resolved.id], env=env, capture_output=True, text=True, check=False
+        [*COLDDIFF, "stop", case.resolved.id], env=env, capture_output=True, text=True, check=False
     )
     assert stopped.returncode == 0, stopped.stderr
-    waited = subprocess.run([*command, "wait", case.resolved.id], env=env, check=False)
+    waited = subprocess.run([*COLDDIFF, "wait", case.resolved.id], env=env, check=False)
     assert waited.returncode == 4
     shown = subprocess.run(
-        [*command, "logs", case.resolved.id], env=env, capture_output=True, text=True, check=True
+        [*COLDDIFF, "logs", case.resolved.id], env=env, capture_output=True, text=True, check=True
     )
     assert "first words" in shown.stdout
 
@@ -272,3 +276,49 @@ def test_what_is_staged_is_ours_alone_and_equal_each_time(case: Case) -> None:
     assert not [name for name in trees[0] if "__pycache__" in name]
     (plugin,) = json.loads(trees[0]["job.json"])["spec"]["plugins"]
     assert trees[0][plugin] == b"x = 1\n"
+
+
+def test_a_job_whose_cluster_is_stopped_is_lost_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(Path(tempfile.mkdtemp(prefix="cdt-", dir="/tmp")))
+    monkeypatch.setenv("COLDDIFF_HOME", str(home.path))
+    try:
+        record = local_cluster.start(home)
+        case = Case(tmp_path, RayJobs(local_cluster.local(home, record), stage))
+        case.submit("wait", detach=True)
+        case.until(lambda status: status.state == "running")
+        local_cluster.stop(home)
+        began = time.monotonic()
+        outcome = followed(case.folder, 1, case.jobs, Display(sys.stderr))
+        assert (outcome.state, outcome.exit_code) == ("lost", 1)
+        assert "submit the same job again" in outcome.message
+        assert time.monotonic() - began < 20
+    finally:
+        local_cluster.stop(home)
+        shutil.rmtree(home.path)
+
+
+def test_a_cluster_of_others_wants_its_token_and_a_storage_it_can_see(
+    cluster: RunningCluster, tmp_path: Path
+) -> None:
+    said = ("COLDDIFF_", "RAY_", "MLFLOW_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(said)}
+    env |= {"COLDDIFF_HOME": str(tmp_path / "home"), "COLDDIFF_STORAGE": str(tmp_path / "runs")}
+
+    def submit(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COLDDIFF, "submit", "train", "quickstart", "--address", cluster.address],
+            env={**env, "RAY_AUTH_TOKEN_PATH": "/nonexistent", **more},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    stranger = submit()
+    assert (stranger.returncode, stranger.stdout) == (3, "")
+    assert "wants a token" in stranger.stderr
+    guest = submit(RAY_AUTH_TOKEN_PATH=str(cluster.home.token_path))
+    assert (guest.returncode, guest.stdout) == (2, "")
+    assert "--shared-path" in guest.stderr
+    assert not (tmp_path / "runs").exists()

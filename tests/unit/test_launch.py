@@ -1,0 +1,273 @@
+"""The parts of launching that need no cluster: verdicts, attempts, display, home, processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from colddiff.adapters.local_store import LocalStore
+from colddiff.engine.folder import JobFolder, Status
+from colddiff.errors import ClusterError, ColddiffError
+from colddiff.jobspec import TrainJob
+from colddiff.launch import processes as processes_module
+from colddiff.launch.address import Cluster, parse_address
+from colddiff.launch.display import Display, progress_line
+from colddiff.launch.follow import follow, settle
+from colddiff.launch.home import ClusterRecord, Home
+from colddiff.launch.logs import added
+from colddiff.launch.operate import delete, stop
+from colddiff.launch.processes import alive, end_all, marked_processes, process, processes
+from colddiff.launch.ray_jobs import Driver, entrypoint
+from colddiff.launch.submit import is_covered, next_attempt
+
+RUNNING = Status("running", attempt=2, step=30, num_steps=90, heartbeat=1.0, phase="training")
+
+
+LONG = b"".join(b"line %d\n" % number for number in range(1000))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    return JobFolder(LocalStore(tmp_path), "train-a-0")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_says_what_is_known() -> None:
+    known = replace(RUNNING, loss=0.12345, images_per_s=812.4, eta_s=4983)
+    assert progress_line(known) == "training    30/90  33%  loss 0.1235  812 img/s  ETA 1:23:03"
+    assert progress_line(Status(phase="queued")) == "queued"
+    assert progress_line(replace(known, state="done", step=90)) == "done        90/90  100%"
+
+
+def test_a_terminal_gets_one_live_line_and_a_pipe_lines_that_differ() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        display = Display(stream)
+        display.say("hello")
+        for step in (30, 31, 31, 32):
+            display.show(replace(RUNNING, step=step))
+        display.show(replace(RUNNING, step=32, phase="evaluating"))
+        display.close()
+    assert terminal.getvalue().count("\n") == 2
+    assert terminal.getvalue().count("\r\x1b[2K") == 5
+    # Further steps within seconds are not worth a line of a log file, another phase is.
+    assert [line.split()[0] for line in pipe.getvalue().splitlines()] == [
+        "hello",
+        "training",
+        "evaluating",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("driver", "state", "says"),
+    [
+        (Driver("n", "FAILED", 3, ""), "failed", "exit code 3.*last words: zero \\| one \\| two"),
+        (Driver("n", "SUCCEEDED", 0, ""), "failed", "exit code 0 and left no verdict"),
+        (Driver("n", "FAILED", -9, ""), "lost", "signal 9.*submit the same job again"),
+        (Driver("n", "FAILED", 137, ""), "lost", "signal 9"),
+        (Driver("n", "FAILED", None, "node died\nat 5"), "lost", "node died"),
+        (Driver("n", "STOPPED", None, ""), "stopped", "told to end"),
+        (None, "lost", "cluster is gone"),
+    ],
+)
+def test_a_driver_without_a_verdict_gets_one(
+    folder: JobFolder, driver: Driver | None, state: str, says: str
+) -> None:
+    folder.write_status(RUNNING)
+    folder.write_log(2, b"zero\none\n\ntwo\n")
+    verdict = settle(folder, 2, driver, None)
+    assert (verdict.state, verdict.step) == (state, 30)
+    assert re.search(says, verdict.message)
+    assert folder.status() == verdict
+
+
+def test_a_verdict_stands(folder: JobFolder) -> None:
+    done = replace(RUNNING, state="done", step=90)
+    folder.write_status(done)
+    assert settle(folder, 2, Driver("n", "FAILED", 1, ""), None) == done
+
+
+def test_following_without_a_cluster_ends_by_the_heartbeat(folder: JobFolder) -> None:
+    folder.write_status(replace(RUNNING, heartbeat=time.time() - 3600))
+    assert follow(folder, 2, None, Display(io.StringIO())).state == "lost"
+    folder.write_status(replace(RUNNING, state="queued", heartbeat=time.time() - 3600))
+    assert follow(folder, 2, None, Display(io.StringIO())).state == "lost"
+
+
+def test_numbers_of_attempts_rise_and_an_unclaimed_one_is_taken_again(folder: JobFolder) -> None:
+    assert next_attempt(folder, None) == 1
+    assert next_attempt(folder, Status("queued", attempt=1)) == 1
+    folder.claim(1, {})
+    assert next_attempt(folder, Status("queued", attempt=1)) == 2
+    assert next_attempt(folder, Status("lost", attempt=1)) == 2
+    assert next_attempt(folder, Status("failed", attempt=4)) == 5
+
+
+def test_done_covers_what_it_reached() -> None:
+    done = Status("done", step=50, num_steps=50)
+    assert is_covered(done, TrainJob(num_steps=50))
+    assert is_covered(done, TrainJob(num_steps=20))
+    assert not is_covered(done, TrainJob(num_steps=51))
+    assert not is_covered(replace(done, state="stopped"), TrainJob(num_steps=20))
+
+
+def test_a_job_that_no_cluster_is_known_to_run_cannot_be_forced(
+    folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
+    folder.write_status(replace(RUNNING, heartbeat=time.time()))
+    with pytest.raises(ColddiffError, match="did not stop within 0 s"):
+        stop(folder, None, 0, Display(io.StringIO()))
+    assert folder.stop_requested(2)
+
+
+def test_a_deletion_cut_short_leaves_no_checkpoint_that_looks_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    folder = JobFolder(store, "train-a-0")
+    folder.write_job({"id": "train-a-0"})
+    for name in ("model.safetensors", "checkpoint.json"):
+        store.put(folder.key("checkpoints/step_00000001", name), b"x")
+    deleted: list[str] = []
+    delete_one = store.delete
+
+    def note(key: str) -> None:
+        deleted.append(key.rpartition("/")[2])
+        delete_one(key)
+
+    monkeypatch.setattr(store, "delete", note)
+    assert delete(folder) == 3
+    assert (deleted[0], deleted[-1]) == ("checkpoint.json", "job.json")
+
+
+@pytest.mark.parametrize(
+    ("shown", "text", "new"),
+    [
+        (b"", b"abc", b"abc"),
+        (b"abc", b"abcdef", b"def"),
+        (b"abc", b"abc", b""),
+        (b"ab" + LONG, LONG + b"gh", b"gh"),
+        (b"abc", b"xyz", b"xyz"),
+    ],
+)
+def test_only_what_is_new_of_a_log_is_shown(shown: bytes, text: bytes, new: bytes) -> None:
+    assert added(shown, text) == new
+
+
+def test_the_entrypoint_is_this_python_only_on_this_machine() -> None:
+    assert entrypoint("train", 3, local=False) == "python -P -m jobs.train job.json --attempt 3"
+    assert entrypoint("train", 3, local=True).startswith(f"{sys.executable} -P ")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("http://host:1", "http://host:1"),
+        ("https://host/ray/", "https://host/ray"),
+        ("host:1", "http://host:1"),
+        ("host", "http://host:8265"),
+    ],
+)
+def test_addresses_are_completed(text: str, address: str) -> None:
+    assert parse_address(text) == address
+
+
+def test_loopback_is_told_from_elsewhere() -> None:
+    assert Cluster("http://127.0.0.1:1").loopback
+    assert Cluster("http://localhost:1").loopback
+    assert not Cluster("http://10.0.0.1:1").loopback
+
+
+def test_credentials_are_read_from_a_private_file_only(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    assert home.credentials() == {}
+    home.make()
+    home.credentials_path.write_text("# mine\nexport A=1\n B = 'x=y'\n\n")
+    home.credentials_path.chmod(0o600)
+    assert home.credentials() == {"A": "1", "B": "x=y"}
+    home.credentials_path.write_text("A=1\nhush hush\n")
+    with pytest.raises(ClusterError, match="line 2: expected NAME=value") as raised:
+        home.credentials()
+    assert "hush" not in str(raised.value)
+
+
+def test_an_open_home_is_closed_and_keeps_its_token(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    tmp_path.chmod(0o755)
+    token = home.token()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    home.token_path.chmod(0o644)
+    assert home.token() == token
+    assert stat.S_IMODE(home.token_path.stat().st_mode) == 0o600
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ClusterError, match="COLDDIFF_HOME"):
+        Home(tmp_path / "file" / "home").make()
+
+
+def test_a_record_survives_and_damage_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    record = ClusterRecord(pid=1, session="ab", address="http://127.0.0.1:1", dashboard_port=1)
+    home.write_record(record)
+    assert home.record() == record
+    home.record_path.write_text("{half")
+    with pytest.raises(ClusterError, match=r"cluster\.json is damaged"):
+        home.record()
+
+
+FAMILY = """
+import subprocess, sys, time
+subprocess.Popen(["sleep", "600"], start_new_session=True)
+subprocess.Popen([sys.executable, "-c", "import signal, time\\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\nprint('ready', flush=True)\\ntime.sleep(600)"])
+time.sleep(600)
+"""
+
+
+def test_a_family_is_ended_with_orphans_and_those_that_will_not_listen() -> None:
+    marker = f"COLDDIFF_TEST_FAMILY={os.getpid()}"
+    name, _, value = marker.partition("=")
+    head = subprocess.Popen(
+        [sys.executable, "-c", FAMILY], env={**os.environ, name: value}, stdout=subprocess.PIPE
+    )
+    assert head.stdout is not None
+    with head.stdout:
+        head.stdout.readline()
+    family = marked_processes(marker, None)
+    assert len(family) == 3
+    head.kill()
+    head.wait()
+    assert len(marked_processes(marker, None)) == 2
+    assert end_all(lambda: marked_processes(marker, None), grace_s=0.5) == set()
+    assert not [item for item in family if alive(item)]
+
+
+def test_without_proc_processes_are_told_by_ps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = process(os.getpid())
+    monkeypatch.setattr(processes_module, "PROC", tmp_path)
+    told = process(os.getpid())
+    assert known is not None
+    assert told is not None
+    assert (told.pid, told.parent) == (known.pid, known.parent)
+    assert "pytest" in told.command
+    assert len(processes()) > 2
