@@ -63,7 +63,12 @@ def pack(
         done = _finished(store, plan, claimed=True)
     if done is not None:
         return Packed(done, fresh=False)
-    shards = _shards(source, store, plan, settings.shard_size, on_progress)
+    try:
+        shards = _shards(source, store, plan, settings.shard_size, on_progress)
+    except DataError:
+        # Whoever repairs or removes the bad image packs other images: nothing may be in the way.
+        _discard(store)
+        raise
     manifest = make_manifest(
         plan.image, shards, classes=source.classes, source=source.uri, settings=plan.settings
     )
@@ -120,6 +125,12 @@ def _claim(store: Store, plan: _Plan) -> None:
             f"{store.uri} already holds {found}, which is none of ours: pack to another place, or "
             f"index it with `colddiff data index {store.uri}`"
         )
+
+
+def _discard(store: Store) -> None:
+    for item in list(store.list("shard-")):
+        store.delete(item.key)
+    store.delete(CLAIM)
 
 
 def _claimed(store: Store, plan: _Plan) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from colddiff.adapters.memory_store import MemoryStore
+from colddiff.adapters.webdataset_source import WebdatasetSource
 from colddiff.errors import DataError
 from colddiff.ports import ImageFormat, Store
 from colddiff.shards.images import encode_png
@@ -124,3 +125,18 @@ def test_a_compressed_tar_is_not_unpacked(tmp_path: Path) -> None:
     data = gzip.compress(numbered(9).get(shard_key(0)))
     with pytest.raises(DataError, match="is no tar"):
         opened("mapped", set_of(data, 9), tmp_path).images(0, 1)
+
+
+def test_a_member_too_large_to_be_what_it_says_is_refused(tmp_path: Path) -> None:
+    contents = {"1.png": encode_png(pixels_of(1)), "1.json": b" " * (2**20 + 1)}
+    data = tar_with(*(member(name) for name in contents), contents=contents)
+    with pytest.raises(DataError, match=r"a\.tar: 1\.json has 1048577 bytes, more than"):
+        opened("mapped", set_of(data, 1), tmp_path).images(0, 1)
+
+
+@pytest.mark.parametrize(("name", "content"), [("1.json", b"{"), ("1.cls", b"cat")])
+def test_a_description_that_does_not_parse_is_named(name: str, content: bytes) -> None:
+    contents = {"1.png": encode_png(pixels_of(1)), name: content}
+    store = set_of(tar_with(*(member(n) for n in contents), contents=contents), 1)
+    with pytest.raises(DataError, match=r"a\.tar: 1: its json or cls member does not parse"):
+        WebdatasetSource(store).entries(None)

@@ -124,6 +124,20 @@ def test_an_interrupted_run_is_invisible_and_goes_on() -> None:
     assert everything(store) == everything(whole)
 
 
+def test_a_bad_image_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    for n in range(6):
+        Image.new("L", (4, 4), n).save(tmp_path / f"{n}.png")
+    bad = tmp_path / "3.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    store, source = MemoryStore(), f"folder:{tmp_path}"
+    with pytest.raises(DataError, match=str(bad)):
+        pack(connect.open_source(source), store, PackSettings(shard_size=1))
+    assert everything(store) == {}
+    bad.unlink()
+    packed = pack(connect.open_source(source), store, PackSettings(shard_size=1))
+    assert packed.manifest.count == 5
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -190,6 +190,54 @@ def test_a_body_that_breaks_off_is_read_again(s3_service: S3Service) -> None:
         assert broken
 
 
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch"),
+        ("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId"),
+    ],
+)
+def test_a_real_service_refuses_wrong_credentials(
+    real_s3_service: S3Service, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+) -> None:
+    bucket = real_s3_service.new_bucket()
+    monkeypatch.setenv(variable, "wrong" * 8)
+    for call in every_call(s3(real_s3_service.endpoint, bucket)):
+        with pytest.raises(StoreError) as caught:
+            call()
+        line = str(caught.value)
+        assert "refuses the credentials" in line or "forbids this" in line  # HEAD has no words
+        assert real_s3_service.endpoint in line
+        assert real_s3_service.secret not in line
+    with pytest.raises(StoreError, match=name):
+        s3(real_s3_service.endpoint, bucket).get("k")
+
+
+@pytest.mark.system
+def test_a_real_service_refuses_bytes_that_were_damaged_on_the_way(
+    real_s3_service: S3Service,
+) -> None:
+    def damage(handler: Relay) -> None:
+        if handler.command == "PUT":
+            handler.body = b"X" + handler.body[1:]
+        handler.respond(*handler.forward())
+
+    bucket = real_s3_service.new_bucket()
+    with Proxy(real_s3_service.endpoint, damage) as proxy:
+        for put in (s3(proxy.endpoint, bucket).put, s3(proxy.endpoint, bucket).put_new):
+            with pytest.raises(StoreError, match="the network damages data"):
+                put("k", b"some bytes")
+    assert s3(real_s3_service.endpoint, bucket).size("k") is None
+
+
+@pytest.mark.system
+def test_a_missing_bucket_of_a_real_service(real_s3_service: S3Service) -> None:
+    for call in every_call(s3(real_s3_service.endpoint, "no-such-bucket")):
+        with pytest.raises(StoreError, match="has no bucket 'no-such-bucket'"):
+            call()
+
+
 class Relay(BaseHTTPRequestHandler):
     """A request that may be forwarded to ``upstream``, answered otherwise, or left unanswered."""
 
