@@ -13,6 +13,7 @@ from colddiff.errors import SpecError
 from colddiff.ports import FeatureExtractor, Manifest, ShardSource, Store, Tracker
 
 if TYPE_CHECKING:
+    from colddiff.adapters.tracking_address import TrackingAddress
     from colddiff.shards.source import ImageSource
     from colddiff.shards.verify import BadShard
 
@@ -190,11 +191,8 @@ def open_tracker(
     instead where it is the same with credentials.
     """
     from colddiff.adapters.mlflow_tracker import open_run
-    from colddiff.adapters.tracking_address import tracking_address, without_userinfo
 
-    address = tracking_address(storage)
-    if without_userinfo(address.uri) != uri:
-        address = tracking_address(storage, {"MLFLOW_TRACKING_URI": uri})
+    address = _tracking(storage, uri)
     return open_run(
         address.uri,
         experiment,
@@ -204,6 +202,31 @@ def open_tracker(
         artifact_root=address.artifact_root,
         join=join,
     )
+
+
+def _tracking(storage: str, uri: str) -> TrackingAddress:
+    from colddiff.adapters.tracking_address import tracking_address, without_userinfo
+
+    address = tracking_address(storage)
+    if without_userinfo(address.uri) != uri:
+        address = tracking_address(storage, {"MLFLOW_TRACKING_URI": uri})
+    return address
+
+
+def replay_tracking(storage: str, uri: str, job_id: str) -> int:
+    """Delivers what a job that no longer runs could not log; returns the number of entries.
+
+    Costs one listing of the job's folder where there is nothing. Raises StoreError, TrackerError.
+    """
+    from colddiff.adapters.tracking_spool import undelivered
+
+    store = open_store(storage)
+    if not undelivered(store, job_id):
+        return 0
+    from colddiff.adapters.mlflow_tracker import replay
+
+    address = _tracking(storage, uri)
+    return replay(store, job_id, address.uri, artifact_root=address.artifact_root)
 
 
 def null_tracker() -> Tracker:

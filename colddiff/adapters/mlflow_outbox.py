@@ -33,7 +33,7 @@ class Outbox:
         self.run_id = ""
         self.delivered = 0
         self.talk = talk
-        self._address = address
+        self.address = address
         self._spool = spool
         self._timeout_s = timeout_s
         self._waiting: list[Entry] = []
@@ -121,7 +121,7 @@ class Outbox:
 
     def _connected(self) -> MlflowRun:
         if self._run is None:
-            self._run = connect(self._address, self._spool, timeout_s=self._timeout_s)
+            self._run = connect(self.address, self._spool, timeout_s=self._timeout_s)
             self.run_id = self._run.run_id
         return self._run
 
@@ -141,7 +141,7 @@ class Outbox:
 
     def _up(self) -> None:
         if self._pause_s:
-            self.talk(f"tracker {self._address} is back; what waited has been delivered")
+            self.talk(f"tracker {self.address} is back; what waited has been delivered")
             self._said.clear()
         self._pause_s = 0.0
 

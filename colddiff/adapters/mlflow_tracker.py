@@ -43,6 +43,11 @@ class MlflowTracker:
         """The MLflow run's id; empty as long as no tracker has answered."""
         return self._outbox.run_id
 
+    @property
+    def address(self) -> TrackingAddress:
+        """Where it logs to; safe to print."""
+        return self._outbox.address
+
     def log_params(self, params: Mapping[str, str]) -> None:
         self._add(Entry("param", key, str(value), now_ms()) for key, value in params.items())
 

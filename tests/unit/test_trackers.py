@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 
+import colddiff.connect
 from colddiff.adapters.local_store import LocalStore
 from colddiff.adapters.memory_store import MemoryStore
 from colddiff.adapters.memory_tracker import MemoryRun, MemoryTracker, MetricRow, NullTracker
@@ -609,6 +610,29 @@ def test_a_store_on_disk_holds_the_spool(uri: str, nobody: str, tmp_path: Path) 
     assert again.replay() > 0
     assert len(again.read().history("train/loss_l1")) == 10
     assert again.read().status == "KILLED"
+
+
+def test_credentials_come_from_the_environment_and_stay_there(
+    uri: str, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, job_id = str(tmp_path), f"train-connect-{uuid4().hex[:8]}"
+    secret = nobody.replace("http://", "http://ada:s3cr3t@")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+    submitted_with = colddiff.connect.tracking_uri(storage)
+    assert submitted_with == nobody
+    tracker = colddiff.connect.open_tracker(storage, submitted_with, EXPERIMENT, job_id)
+    assert isinstance(tracker, MlflowTracker)
+    assert tracker.address.uri == secret
+    _log_ten_steps(tracker)
+    tracker.finish("FINISHED")
+    stored = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert stored
+    assert not any("s3cr3t" in text for text in stored)
+    with pytest.raises(TrackerError, match="does not answer"):
+        colddiff.connect.replay_tracking(storage, submitted_with, job_id)
+    # Another address than the environment's is taken as it is.
+    assert colddiff.connect.replay_tracking(storage, uri, job_id) == 14
+    assert colddiff.connect.replay_tracking(storage, uri, job_id) == 0
 
 
 def _wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
