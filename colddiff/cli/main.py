@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from colddiff import __version__
-from colddiff.cli import catalogue, cluster, jobs, submit
+from colddiff.cli import catalogue, check, cluster, data, jobs, preview, submit
 from colddiff.cli.output import emit, talk
 from colddiff.errors import ColddiffError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(submit.app, name="submit")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(data.app, name="data")
 app.command("list")(jobs.list_)
 app.command("status")(jobs.status)
 app.command("logs")(jobs.logs)
@@ -35,6 +36,8 @@ app.command("wait")(jobs.wait)
 app.command("delete")(jobs.delete)
 app.command("degradations")(catalogue.degradations)
 app.command("recipes")(catalogue.recipes)
+app.command("check")(check.check)
+app.command("preview")(preview.preview)
 
 
 def _print_version(asked: bool) -> None:

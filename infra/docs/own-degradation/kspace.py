@@ -56,7 +56,7 @@ class KSpace(Degradation[KSpaceSpec]):
     """
 
     omega_names = ("order",)
-    parameter_tables = ("kept",)
+    parameter_tables = ("frequencies_kept",)
 
     def omega_shape(self, name: str) -> tuple[int, ...]:
         return (self.shape.height // 2 + 1,)
@@ -70,7 +70,7 @@ class KSpace(Degradation[KSpaceSpec]):
         left = np.linspace(1, self.spec.keep, self.num_timesteps + 1)
         return {
             # A first row is always kept: without the mean an image is lost altogether.
-            "kept": torch.from_numpy(1 + left * (rows - 1)),
+            "frequencies_kept": torch.from_numpy(1 + left * (rows - 1)),
             # Chance adds at most `jitter`: what stands that much lower goes after all the rest.
             "frequency": torch.from_numpy(
                 np.where(frequency <= self.spec.centre, frequency - self.spec.jitter - 1, frequency)
@@ -81,7 +81,7 @@ class KSpace(Degradation[KSpaceSpec]):
         tables = self._tables(x0)
         last_to_go = tables["frequency"] + self.spec.jitter * omega["order"]
         place = last_to_go.argsort(dim=1, stable=True).argsort(dim=1)
-        mask = (tables["kept"][t].unsqueeze(1) - place).clamp(0, 1)
+        mask = (tables["frequencies_kept"][t].unsqueeze(1) - place).clamp(0, 1)
         spectrum = torch.fft.rfft(x0, dim=-2) * mask[:, None, :, None]
         left: Image = torch.fft.irfft(spectrum, n=x0.shape[-2], dim=-2)
         return left

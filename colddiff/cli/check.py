@@ -1,0 +1,182 @@
+"""`colddiff check`: the laws on one degradation, and how much it removes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colddiff.cli.options import Json
+from colddiff.cli.output import emit, emit_json, emit_table
+from colddiff.cli.target import Target, Variant, Words, read_target
+
+if TYPE_CHECKING:
+    from colddiff.laws import Finding
+    from colddiff.removal import Removal
+    from colddiff.types import Image
+
+NUM_IMAGES = 16
+
+
+def check(
+    words: Words,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Packed images to measure on; else images made from a seed."
+        ),
+    ] = None,
+    variant: Variant = None,
+    as_json: Json = False,
+) -> None:
+    """The laws every degradation keeps, and what it leaves; exit code 1 on a broken law."""
+    from colddiff.errors import ColddiffError
+    from colddiff.laws import broken, check_laws
+    from colddiff.removal import measure_removal
+    from colddiff.synthetic import synthetic_images, synthetic_omega
+
+    target = read_target(words, variant)
+    D = target.spec.build(target.shape)
+    images = _packed(data, target) if data else synthetic_images(target.shape, NUM_IMAGES)
+    findings = check_laws(target.spec, target.shape, images)
+    wrong = broken(findings)
+    # An operator that raises or makes NaN has nothing to measure.
+    measurable = not any(f.problem or f.law == "finite" for f in wrong)
+    removal = measure_removal(D, images, synthetic_omega(D, len(images))) if measurable else None
+    if as_json:
+        emit_json(_as_data(target, findings, removal, data))
+    else:
+        _print(target, findings, removal, data)
+    if wrong:
+        laws = "; ".join(f"{f.law}: {_line(f)}" for f in wrong)
+        raise ColddiffError(
+            f"{target.spec.kind} breaks {len(wrong)} of {len(findings)} laws: {laws}"
+        )
+
+
+def _packed(uri: str, target: Target) -> Image:
+    import torch
+
+    from colddiff import connect
+    from colddiff.engine.inputs import normalise
+    from colddiff.errors import DataError
+    from colddiff.laws import BATCH
+
+    source = connect.open_shards(uri)
+    image = source.manifest.image
+    found = (image.channels, image.height, image.width)
+    if found != target.shape.chw:
+        raise DataError(
+            f"--data: {uri} holds images {'x'.join(map(str, found))}, D is built for "
+            f"{target.shape}; set image_size={image.height} channels={image.channels}"
+        )
+    if source.manifest.count < BATCH:
+        raise DataError(
+            f"--data: {uri} holds {source.manifest.count} images, the laws need {BATCH}"
+        )
+    pixels = source.images(0, min(NUM_IMAGES, source.manifest.count))
+    return normalise(torch.from_numpy(pixels))
+
+
+def _line(finding: Finding) -> str:
+    measured = finding.problem or f"measured {_number(finding.measured)}"
+    return f"{finding.statement} ({measured}, allowed {_number(finding.allowed)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _print(
+    target: Target, findings: list[Finding], removal: Removal | None, data: str | None
+) -> None:
+    emit(str(target))
+    emit("")
+    emit_table(
+        ("LAW", "", "MEASURED", "ALLOWED"),
+        [
+            (
+                finding.statement,
+                "holds" if finding.holds else "BROKEN",
+                finding.problem or _number(finding.measured),
+                _number(finding.allowed),
+            )
+            for finding in findings
+        ],
+    )
+    if removal is None:
+        return
+    emit("")
+    origin = data or "images made from a seed"
+    emit(f"What D leaves of {removal.num_images} images ({origin}), on the scale 0..1")
+    emit_table(
+        ("SEVERITY", "", "RMSE", "PSNR"),
+        [
+            (str(t), name, f"{removal.rmse[t]:.4f}", f"{removal.psnr(t):.1f} dB")
+            for name, t in _marks(removal).items()
+        ],
+    )
+    emit("")
+    emit(f"dead steps: {_runs(removal.dead) or 'none'} (nothing changes by more than 1e-5)")
+    t = removal.largest_step
+    emit(f"largest step: {removal.roughness:.3g} times the mean step, from {t - 1} to {t}")
+
+
+def _marks(removal: Removal) -> dict[str, int]:
+    T = removal.num_timesteps
+    return {name: t for name, t in (("T/4", T // 4), ("T/2", T // 2), ("T", T)) if t}
+
+
+def _runs(severities: list[int]) -> str:
+    """``1, 4-7``: consecutive severities together."""
+    runs: list[list[int]] = []
+    for t in severities:
+        if runs and runs[-1][1] == t - 1:
+            runs[-1][1] = t
+        else:
+            runs.append([t, t])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _as_data(
+    target: Target, findings: list[Finding], removal: Removal | None, data: str | None
+) -> dict[str, Any]:
+    laws = [
+        {
+            "law": finding.law,
+            "statement": finding.statement,
+            "holds": finding.holds,
+            "measured": finding.measured if math.isfinite(finding.measured) else None,
+            "allowed": finding.allowed,
+            "problem": finding.problem,
+        }
+        for finding in findings
+    ]
+    return {
+        "name": target.name,
+        "degradation": target.spec.to_dict(),
+        "image": list(target.shape.chw),
+        "data": data,
+        "laws": laws,
+        "removal": None if removal is None else _removal_data(removal),
+    }
+
+
+def _removal_data(removal: Removal) -> dict[str, Any]:
+    def left(t: int) -> dict[str, Any]:
+        psnr = removal.psnr(t)
+        return {
+            "severity": t,
+            "rmse": float(removal.rmse[t]),
+            "psnr": psnr if math.isfinite(psnr) else None,
+        }
+
+    roughness = removal.roughness
+    return {
+        "num_images": removal.num_images,
+        "left": {name: left(t) for name, t in _marks(removal).items()},
+        "dead_steps": removal.dead,
+        "largest_step": removal.largest_step,
+        "roughness": roughness if math.isfinite(roughness) else None,
+    }

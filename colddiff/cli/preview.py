@@ -1,0 +1,145 @@
+"""`colddiff preview`: what a degradation does to images of one's own, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colddiff.cli.output import emit, talk
+from colddiff.cli.target import Target, Variant, Words, read_target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from colddiff.degradations import Degradation
+    from colddiff.types import Image, ImageShape
+
+SIZE = 128
+
+
+def preview(
+    words: Words,
+    image: Annotated[
+        list[Path], typer.Option("--image", metavar="IMG", help="One or more, by repeating it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="PNG", help="The picture to write.")],
+    seed: Annotated[int, typer.Option(help="Of what is random in D.")] = 0,
+    columns: Annotated[
+        int | None, typer.Option(min=2, max=40, help="Severities shown; about nine by default.")
+    ] = None,
+    variant: Variant = None,
+) -> None:
+    """D(x0, t) over t for each image, with the schedule and the RMSE over t plotted below."""
+    from colddiff.errors import SpecError
+
+    target = read_target(words, variant, image_size=SIZE)
+    if not out.parent.is_dir():
+        raise SpecError(f"--out: there is no folder {str(out.parent)!r}; make it first")
+    picture = _picture(target, _images(image, target.shape), seed, columns)
+    try:
+        out.write_bytes(picture)
+    except OSError as error:
+        raise SpecError(f"--out: {out} cannot be written ({error.strerror})") from None
+    talk(str(target))
+    emit(str(out))
+
+
+def _images(paths: list[Path], shape: ImageShape) -> Image:
+    """The images at the target's size, float32 [N, C, H, W] in [-1, 1]."""
+    import numpy as np
+    import torch
+
+    from colddiff.engine.inputs import normalise
+    from colddiff.errors import DataError, SpecError
+    from colddiff.shards.images import FILE_FORMATS, decode_image, fitted, with_channels
+
+    if shape.channels not in (1, 3):
+        raise SpecError(f"preview shows images of 1 or 3 channels, not of {shape.channels}")
+    images = []
+    for path in paths:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"--image: {path} cannot be read ({error.strerror})") from None
+        pixels = fitted(decode_image(data, str(path), FILE_FORMATS), shape.height)
+        pixels = with_channels(pixels, shape.channels)
+        images.append(normalise(torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))))
+    return torch.stack(images)
+
+
+def _picture(target: Target, x0: Image, seed: int, columns: int | None) -> bytes:
+    import torch
+
+    from colddiff.removal import measure_removal
+    from colddiff.report.preview import Curve, draw_preview, parameter_label, shown_severities
+
+    D, T = target.spec.build(target.shape), target.spec.num_timesteps
+    omega = _omega(D, x0, seed)
+    severities = shown_severities(T, columns)
+    states = [D.degrade(x0, torch.full((len(x0),), t), omega) for t in severities]
+    strips = torch.stack(states, dim=1).clamp(-1, 1)
+    removal = measure_removal(D, x0, omega)
+    units = _units(target)
+    curves = [
+        Curve(parameter_label(name, units), values) for name, values in D.parameters().items()
+    ]
+    curves.append(Curve("RMSE of D(x0, t) against x0, on the scale 0..1", removal.rmse))
+    return draw_preview(
+        ((strips + 1) * 127.5).round().to(torch.uint8).numpy(),
+        severities,
+        curves,
+        num_timesteps=T,
+        title=str(target),
+        subtitle=_settings(target, D, seed),
+    )
+
+
+def _omega(D: Degradation[Any], x0: Image, seed: int) -> dict[str, Tensor]:
+    from colddiff.errors import SpecError
+    from colddiff.rng import streams
+
+    if not D.omega_images:
+        return D.draw(len(x0), rng=streams(seed, "preview", range(len(x0))))
+    if len(x0) < 2:
+        raise SpecError(
+            f"{D.spec.kind} mixes in images of a second set: give at least two --image, each is "
+            "shown on its way to the next"
+        )
+    return {name: x0.roll(-1, dims=0) for name in D.omega_images}
+
+
+def _units(target: Target) -> dict[str, str]:
+    from colddiff.spec import Unit
+
+    return {
+        name: mark.name
+        for name, field in type(target.spec).model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Unit)
+    }
+
+
+def _settings(target: Target, D: Degradation[Any], seed: int) -> str:
+    """The fields of the spec on one line, and the seed where there is something to draw."""
+    fields = [
+        f"{name} {_text(value)}"
+        for name, value in target.spec.to_dict().items()
+        if name not in ("kind", "num_timesteps") and value is not None
+    ]
+    drawn = [f"seed {seed}"] if D.omega_names and not D.omega_images else []
+    return ",  ".join([*fields, *drawn])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        kind = [str(value["kind"])] if "kind" in value else []
+        rest = [f"{k} {_text(v)}" for k, v in value.items() if k != "kind" and v is not None]
+        return " ".join([*kind, *rest])
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        shown = [_text(item) for item in value[:3]]
+        return f"[{', '.join(shown)}{', ...' if len(value) > len(shown) else ''}]"
+    return str(value)
