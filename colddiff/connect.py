@@ -174,11 +174,17 @@ def tracking_uri(storage: str) -> str:
 
 
 def check_tracker(storage: str, experiment: str) -> None:
-    """Makes sure that the tracker answers and has ``experiment``; raises TrackerError."""
-    from colddiff.adapters.mlflow_service import initialise
-    from colddiff.adapters.tracking_address import tracking_address
+    """Makes sure that a tracking server answers and has ``experiment``; raises TrackerError.
+
+    A database file needs no asking: the first process to log makes it.
+    """
+    from colddiff.adapters.tracking_address import database_path, tracking_address
 
     address = tracking_address(storage)
+    if database_path(address.uri) is not None:
+        return
+    from colddiff.adapters.mlflow_service import initialise
+
     initialise(address.uri, experiment, artifact_root=address.artifact_root)
 
 

@@ -107,6 +107,8 @@ def resolve(
         refuse_paths(job, storage)
     # Written to here, before anything is packed or submitted: a read-only place is found out now.
     connect.check_writable(place)
+    if job.tracking.required:
+        connect.check_tracker(place, job.tracking.experiment)
     content: dict[str, str] = {}
     if isinstance(job, TrainJob):
         job, content = _with_start(*_with_data(job, place, talk), place)

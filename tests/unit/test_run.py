@@ -11,7 +11,14 @@ import pytest
 import colddiff
 from colddiff import connect
 from colddiff.engine.folder import JobFolder
-from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError, Stopped
+from colddiff.errors import (
+    CheckpointError,
+    ColddiffError,
+    DataError,
+    SpecError,
+    Stopped,
+    TrackerError,
+)
 from colddiff.jobspec import TrainJob
 from colddiff.references import find_checkpoint, load_checkpoint
 from colddiff.resolve import ResolvedJob, resolve
@@ -165,3 +172,12 @@ def test_a_remote_cluster_needs_addresses_all_nodes_can_reach(
     with pytest.raises(SpecError, match=r"storage .* is on this machine, the cluster is not"):
         resolve("train", job(**packed), "tiny", remote=True)
     assert resolve("train", job(**packed), "tiny", remote=True, shared_path=True).id
+
+
+def test_a_tracking_server_that_is_not_there_is_found_out_at_submission(
+    storage: Path, packed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackerError, match=r"127\.0\.0\.1:9.*start it, unset MLFLOW_TRACKING_URI"):
+        resolve("train", job(**packed), "tiny")
+    assert resolve("train", job(**packed, tracking={"required": False}), "tiny").id
