@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import S3Server, s3_command, start_s3
+
 
 @dataclass(frozen=True)
 class S3Service:
@@ -55,13 +57,25 @@ def s3_service(monkeypatch: pytest.MonkeyPatch, moto_endpoint: str) -> S3Service
     return service
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 service on loopback (system packages), started when a test first asks for it."""
+    folder = tmp_path_factory.mktemp("s3") / "server"
+    try:
+        yield start_s3(folder)
+    finally:
+        s3_command("stop", folder)
+
+
 @pytest.fixture
-def real_s3_service() -> S3Service:
-    """A real service, where COLDDIFF_TEST_S3_ENDPOINT and the AWS variables name one."""
+def real_s3_service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Service:
+    """The service COLDDIFF_TEST_S3_ENDPOINT and the AWS variables name, else ``s3_server``."""
     endpoint = os.environ.get("COLDDIFF_TEST_S3_ENDPOINT")
-    if not endpoint:
-        pytest.skip("COLDDIFF_TEST_S3_ENDPOINT names no S3 service to test against")
-    return S3Service(endpoint, os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
+    if endpoint:
+        return S3Service(endpoint, os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
+    server: S3Server = request.getfixturevalue("s3_server")
+    server.set(monkeypatch)
+    return S3Service(server.endpoint, server.secret)
 
 
 @pytest.fixture(scope="session")
