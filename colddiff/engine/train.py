@@ -259,6 +259,9 @@ class Trainer:
         )
 
         def write() -> None:
+            # What was logged up to here is delivered or spooled first: after a kill, a resumed run
+            # repeats what came later, and nothing before it is missing.
+            self.tracker.flush()
             self.checkpoints.save(snapshot, lambda: self.folder.superseded(self.attempt))
             self.checkpoints.prune(self.job.keep, self._spared())
 

@@ -1,0 +1,163 @@
+"""An attempt ends with one verdict; its log outlives it; evaluations run beside the training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff.adapters.memory_store import MemoryStore
+from colddiff.engine.attempt import Attempt
+from colddiff.engine.checkpoints import COMMIT
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.watch import EvaluationWatch, due_steps
+from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped
+from colddiff.jobspec import LimitsSpec
+
+
+@pytest.fixture
+def folder() -> JobFolder:
+    return JobFolder(MemoryStore(), "train-x-00000000")
+
+
+def raising(error: Exception) -> Any:
+    def work() -> dict[str, Any]:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "state", "message"),
+    [
+        (lambda: {"step": 7}, 0, "done", ""),
+        (raising(DivergedError("loss of step 3")), 1, "failed", "loss of step 3"),
+        (raising(SpecError("wrong")), 1, "failed", "wrong"),
+        (raising(Stopped("asked to")), 4, "stopped", "asked to"),
+        (raising(KeyError("x")), 1, "failed", "KeyError: 'x' (see `colddiff logs`)"),
+    ],
+)
+def test_each_ending_has_its_state_message_and_exit_code(
+    folder: JobFolder, work: Any, code: int, state: str, message: str
+) -> None:
+    assert Attempt(folder, 1, num_steps=7).run(work, {}) == code
+    status = folder.status()
+    assert status
+    assert (status.state, status.message, status.attempt) == (state, message, 1)
+    assert folder.result() == ({"step": 7} if state == "done" else None)
+
+
+def test_an_attempt_is_claimed_once(folder: JobFolder) -> None:
+    Attempt(folder, 1, num_steps=1).run(lambda: {}, {})
+    with pytest.raises(ColddiffError, match=r"attempt 1 of .* was claimed by another driver"):
+        Attempt(folder, 1, num_steps=1).run(lambda: {}, {})
+
+
+def test_rank_zeros_progress_reaches_the_status(folder: JobFolder) -> None:
+    def work() -> dict[str, Any]:
+        folder.write_progress(1, {"step": 5, "loss": 0.25, "images_per_s": 80.0})
+        return {}
+
+    Attempt(folder, 1, num_steps=9).run(work, {})
+    status = folder.status()
+    assert status
+    assert (status.step, status.loss, status.num_steps) == (5, 0.25, 9)
+
+
+def test_time_and_gpu_hours_add_up_over_attempts(folder: JobFolder) -> None:
+    for number in (1, 2):
+        Attempt(folder, number, num_steps=1, gpus=2).run(lambda: {}, {})
+        status = folder.status()
+        assert status
+        assert status.gpu_hours == pytest.approx(2 * status.running_s / 3600)
+        assert status.started is not None
+        if number == 1:
+            first = status
+    assert status.running_s > first.running_s
+    assert status.started == first.started
+
+
+def test_a_reached_limit_asks_for_a_stop_and_names_itself(folder: JobFolder) -> None:
+    asked = threading.Event()
+
+    def work() -> dict[str, Any]:
+        while not folder.stop_requested(1):
+            asked.wait(0.05)
+        raise Stopped("stopped after step 3")
+
+    attempt = Attempt(folder, 1, num_steps=9, limits=LimitsSpec(hours=1e-9))
+    assert attempt.run(work, {}) == 4
+    status = folder.status()
+    assert status
+    assert status.message == "limits.hours=1e-09 reached: stopped after step 3"
+
+
+def commit(folder: JobFolder, step: int) -> None:
+    folder.store.put(folder.key(f"checkpoints/step_{step:08d}/{COMMIT}"), b"{}")
+
+
+def test_due_checkpoints_are_evaluated_but_the_last_one(folder: JobFolder) -> None:
+    seen: list[int] = []
+
+    def evaluate(step: int) -> None:
+        seen.append(step)
+        folder.write_evaluation(step, {"metrics": {}})
+
+    for step in (2, 3, 4, 6):
+        commit(folder, step)
+    with EvaluationWatch(folder, 2, 6, evaluate, seen_no_talk):
+        pass
+    assert seen == [2, 4]
+
+
+def seen_no_talk(line: str) -> None:
+    raise AssertionError(line)
+
+
+def test_a_failing_evaluation_is_told_and_not_tried_again(folder: JobFolder) -> None:
+    told: list[str] = []
+
+    def evaluate(step: int) -> None:
+        raise RuntimeError("no memory")
+
+    commit(folder, 2)
+    with EvaluationWatch(folder, 2, 6, evaluate, told.append):
+        pass
+    assert told == ["evaluation of step 2 failed: no memory"]
+
+
+def test_due_steps() -> None:
+    assert due_steps([2, 4, 5, 6], 2, [4]) == [2, 6]
+    assert due_steps([2, 4], None, []) == []
+
+
+def test_the_best_step_has_the_lowest_distance_of_algorithm_2(folder: JobFolder) -> None:
+    for step, distance in ((2, 9.0), (4, 3.0), (6, 5.0)):
+        metrics = {"eval/sampled/fd_lenet": distance, "eval/direct/fd_lenet": 0.0}
+        folder.write_evaluation(step, {"metrics": metrics})
+    assert folder.best_step({2, 4, 6}) == 4
+    assert folder.best_step({2, 6}) == 6
+    assert folder.best_step(set()) is None
+
+
+def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from colddiff.engine.log import LogTee\n"
+        "with LogTee(Path(sys.argv[1]).write_bytes):\n"
+        "    print('from python', flush=True)\n"
+        "    subprocess.run(['echo', 'from a child'], check=True)\n"
+        "    print('an error', file=sys.stderr)\n"
+        "print('afterwards')\n"
+    )
+    log = tmp_path / "log.txt"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(log)], capture_output=True, text=True, check=True
+    )
+    assert log.read_text() == "from python\nfrom a child\nan error\n"
+    assert done.stdout == "from python\nfrom a child\nan error\nafterwards\n"
