@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import S3Server, s3_command, start_s3
+from tests.system import S3Server, running_s3
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,8 @@ def s3_service(monkeypatch: pytest.MonkeyPatch, moto_endpoint: str) -> S3Service
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 service on loopback (system packages), started when a test first asks for it."""
-    folder = tmp_path_factory.mktemp("s3") / "server"
-    try:
-        yield start_s3(folder)
-    finally:
-        s3_command("stop", folder)
+    with running_s3(tmp_path_factory.mktemp("s3") / "server") as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -111,3 +113,20 @@ def start_s3(folder: Path) -> S3Server:
     lines = Path(said["credentials"]).read_text().splitlines()
     environment = dict(line.split("=", 1) for line in lines)
     return S3Server(folder, tuple(said["pids"]), environment)
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[S3Server]:
+    """A service that ends with the block, or with this process, however that ends."""
+    wait_for_us = "import subprocess, sys; sys.stdin.read(); subprocess.call(sys.argv[1:])"
+    stop = [sys.executable, str(LOCAL / "s3-server"), "stop", "--dir", str(folder)]
+    watch = subprocess.Popen(
+        [sys.executable, "-c", wait_for_us, *stop],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield start_s3(folder)
+    finally:
+        watch.communicate(timeout=60)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,9 @@ def test_only_this_machine_can_connect(s3_server: S3Server) -> None:
 
 
 def test_a_service_lives_until_it_is_stopped(folder: Path) -> None:
-    first = start_s3(folder)
-    assert start_s3(folder) == first
+    with ThreadPoolExecutor() as pool:
+        first, also_first = pool.map(start_s3, (folder, folder))
+    assert also_first == first
     other = s3_command("start", folder, "--port", "19")
     assert (other.returncode, other.stdout) == (1, "")
     assert f"serves port {first.endpoint.rpartition(':')[2]} now; stop it first" in other.stderr
@@ -203,6 +205,28 @@ def test_an_interrupted_start_leaves_no_process(folder: Path) -> None:
     starting.terminate()
     assert starting.wait(30) == 128 + signal.SIGTERM
     assert marked(folder) == []
+
+
+def test_a_service_of_the_tests_ends_with_them_even_when_they_are_killed(folder: Path) -> None:
+    require(*S3_PROGRAMS)
+    script = (
+        "import os, pathlib, sys; from tests.system import running_s3\n"
+        "with running_s3(pathlib.Path(sys.argv[1])) as server:\n"
+        "    print(*server.pids, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder)]
+    killed = subprocess.run(
+        command, cwd=LOCAL.parents[1], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    pids = tuple(int(pid) for pid in killed.stdout.split())
+    assert len(pids) == 3
+    deadline = time.monotonic() + 30
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not folder.exists()
+    assert alive(pids) == []
 
 
 def test_a_folder_of_somebody_else_is_left_alone(folder: Path) -> None:
