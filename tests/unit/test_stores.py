@@ -1,7 +1,7 @@
-"""The contract of a store, on every one there is; ``COLDDIFF_TEST_S3_ENDPOINT`` adds a real S3.
+"""The contract of a store, on every one there is, a real S3 service among them.
 
-With that variable set to the address of a service, and credentials in the usual AWS variables, the
-same tests run against a new bucket there.
+``COLDDIFF_TEST_S3_ENDPOINT``, with credentials in the usual AWS variables, puts a new bucket of
+another service in the place of the one that the tests start themselves.
 """
 
 from __future__ import annotations
