@@ -14,8 +14,6 @@ from typing import Any
 
 from colddiff import connect
 from colddiff.connect import absolute, default_storage
-from colddiff.engine.pack import pack
-from colddiff.engine.selection import PackSettings
 from colddiff.errors import DataError, SpecError
 from colddiff.jobspec import JOBS, Job, TrainJob
 from colddiff.references import find_checkpoint
@@ -24,7 +22,7 @@ from colddiff.spec.plugins import load_plugins, plugin_digest
 
 SOURCE = re.compile(r"^(digits$|(mnist|cifar10|folder|webdataset):.)")
 STAGED = Path(__file__).resolve().parent.parent
-HOLDOUT = {"folder": 0.1}
+HOLDOUT = {"folder": 0.1, "webdataset": 0.1}
 """Part held out of a source that has neither a test split nor a default of its own."""
 RECORDED = ("colddiff", "torch", "ray", "numpy", "mlflow", "webdataset", "pillow")
 
@@ -111,7 +109,8 @@ def resolve(
         connect.check_tracker(place, job.tracking.experiment)
     content: dict[str, str] = {}
     if isinstance(job, TrainJob):
-        job, content = _with_start(*_with_data(job, place, talk), place)
+        job, content = _with_other(*_with_data(job, place, talk), place, talk)
+        job, content = _with_start(job, content, place)
     if job.plugins:
         job = job.model_copy(update={"plugins": tuple(map(absolute, job.plugins))})
         content = {**content, "plugins": " ".join(sorted(map(plugin_digest, job.plugins)))}
@@ -156,14 +155,33 @@ def _with_data(job: TrainJob, storage: str, talk: Talk) -> tuple[TrainJob, dict[
                 )
             ]
         )
-    data = _packed(job.data, "train", job, storage, talk)
     test = job.test_data or (job.data if SOURCE.match(job.data) else None)
-    test_uri = _packed(test, "test", job, storage, talk) if test else None
+    shared = test == job.data
+    data = _packed(job.data, "train", shared, job, storage, talk)
+    test_uri = _packed(test, "test", shared, job, storage, talk) if test else None
     for field, uri in (("data", data), ("test_data", test_uri)):
         if uri is not None:
             _refuse_other_shape(field, uri, job)
     resolved = job.model_copy(update={"data": data, "test_data": test_uri})
     return resolved, {"data": connect.read_manifest(data).digest}
+
+
+def _with_other(
+    job: TrainJob, content: dict[str, str], storage: str, talk: Talk
+) -> tuple[TrainJob, dict[str, str]]:
+    """The second set, where D mixes one in: packed, and in the identity by its digest."""
+    D = job.degradation.build(job.shape)
+    if connect.open_other(D) is None:
+        return job, content
+    uri = _packed(D.spec.other, "train", job, storage, talk)
+    _refuse_other_shape("degradation.other", uri, job)
+    spec = job.degradation.model_copy(update={"other": uri})
+    other = connect.read_manifest(uri).digest
+    identity = digest({**spec.to_dict(), "other": other})
+    return (
+        job.model_copy(update={"degradation": spec}),
+        {**content, "other": other, "degradation": identity},
+    )
 
 
 def _with_start(
@@ -189,23 +207,20 @@ def _refuse_other_shape(field: str, uri: str, job: TrainJob) -> None:
         )
 
 
-def _packed(text: str, split: str, job: TrainJob, storage: str, talk: Talk) -> str:
+def _packed(text: str, split: str, shared: bool, job: TrainJob, storage: str, talk: Talk) -> str:
+    """Address of the packed images; ``shared``: training and test images come of one source."""
     if not SOURCE.match(text):
         return absolute(text)
     kind, _, place = text.partition(":")
     source = f"{kind}:{absolute(place)}" if place else kind
     settings: dict[str, Any] = {"image_size": job.image_size, "channels": job.channels}
-    if kind in HOLDOUT:
-        settings["holdout"] = HOLDOUT[kind]
+    if kind not in HOLDOUT:
+        settings["split"] = split
+    elif shared:
+        settings |= {"split": split, "holdout": HOLDOUT[kind]}
     name = f"{kind}-{digest([source, settings])[:8]}"
     uri = f"{storage}/data/{name}/{split}"
-    packed = pack(
-        connect.open_source(source),
-        connect.open_store(uri),
-        parse(PackSettings, {**settings, "split": split}, "data"),
-    )
-    if packed.fresh:
-        talk(f"packed {packed.manifest.count} {split} images of {source} into {uri}")
+    connect.pack_source(source, uri, talk=talk, **settings)
     return uri
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import colddiff
 from colddiff import connect
@@ -181,3 +182,22 @@ def test_a_tracking_server_that_is_not_there_is_found_out_at_submission(
     with pytest.raises(TrackerError, match=r"127\.0\.0\.1:9.*start it, unset MLFLOW_TRACKING_URI"):
         resolve("train", job(**packed), "tiny")
     assert resolve("train", job(**packed, tracking={"required": False}), "tiny").id
+
+
+def test_one_folder_is_split_and_two_are_taken_whole(storage: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for n in range(30):
+            Image.new("L", (16, 16), n).save(tmp_path / name / f"{n}.png")
+
+    def counts(**changes: Any) -> tuple[int, int]:
+        found = resolve("train", job(**changes), "folders").train
+        assert found.data
+        assert found.test_data
+        return connect.read_manifest(found.data).count, connect.read_manifest(found.test_data).count
+
+    a, b = f"folder:{tmp_path / 'a'}", f"folder:{tmp_path / 'b'}"
+    train, test = counts(data=a)
+    assert train + test == 30
+    assert test > 0
+    assert counts(data=a, test_data=b) == (30, 30)
