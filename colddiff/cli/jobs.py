@@ -21,11 +21,12 @@ def list_(address: Address = None, storage: Storage = None, as_json: Json = Fals
     from colddiff import connect
     from colddiff.engine.folder import JobFolder, list_jobs
     from colddiff.launch.display import duration
+    from colddiff.launch.operate import current
 
     store = connect.open_store(connect.absolute(storage) if storage else connect.default_storage())
     found = [JobFolder(store, job_id) for job_id in list_jobs(store)]
     jobs = sorted(
-        ((folder, folder.status()) for folder in found),
+        ((folder, current(folder, address)) for folder in found),
         key=lambda item: item[1].heartbeat if item[1] else 0.0,
     )
     if as_json:
@@ -53,10 +54,10 @@ def status(
 ) -> None:
     """How a job stands."""
     from colddiff.launch.display import progress_line
-    from colddiff.launch.operate import find_job
+    from colddiff.launch.operate import current, find_job
 
     folder = find_job(job_id, storage)
-    now = folder.status()
+    now = current(folder, address)
     if as_json:
         emit_json(_as_data(folder, now))
         return
@@ -79,11 +80,12 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """What an attempt printed; kept in the storage, it outlives the cluster."""
-    from colddiff.launch.logs import newest_attempt, read_log, stream_log
+    from colddiff.launch.logs import read_log, stream_log
     from colddiff.launch.operate import find_job
+    from colddiff.launch.submit import newest_attempt
 
     folder = find_job(job_id, storage)
-    number = newest_attempt(folder) if attempt is None else attempt
+    number = newest_attempt(folder, folder.status()) if attempt is None else attempt
     if as_json:
         text = read_log(folder, number, address).decode(errors="replace")
         emit_json({"id": job_id, "attempt": number, "log": text})
@@ -125,7 +127,7 @@ def wait(
     from colddiff.launch.submit import followed, outcome_of
 
     folder = operate.find_job(job_id, storage)
-    now = folder.status()
+    now = operate.current(folder, address)
     if now is not None and now.finished and now.state != "lost":
         outcome = outcome_of(folder, now)
     else:

@@ -236,7 +236,14 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
     """The next attempt at a job in this process; attached to where it runs already."""
     from colddiff import connect
     from colddiff.engine.folder import JobFolder
-    from colddiff.launch.submit import INTERRUPTED, begin, followed, is_covered, outcome_of
+    from colddiff.launch.submit import (
+        INTERRUPTED,
+        begin,
+        followed,
+        is_covered,
+        newest_attempt,
+        outcome_of,
+    )
     from colddiff.run import run_local
 
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
@@ -248,7 +255,9 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
     if status is not None and status.state == "running":
         display.say(f"{resolved.id} runs already (attempt {status.attempt})")
         return followed(folder, status.attempt, None, display)
-    attempt = begin(folder, resolved, status, None)
+    attempt = newest_attempt(folder, status) + 1
+    if not begin(folder, resolved, status, attempt, None):
+        return followed(folder, attempt, None, display)
     try:
         code = run_local(resolved, attempt)
     except KeyboardInterrupt:

@@ -33,11 +33,11 @@ def follow(folder: JobFolder, attempt: int, jobs: RayJobs | None, display: Displ
     Raises ClusterError where the cluster is gone before the driver gave a sign of life.
     """
     watch = _DriverWatch(folder, jobs)
-    silent = False
+    silent, began = False, time.time()
     while True:
         status = folder.status()
         if status is None or status.attempt < attempt:
-            status = Status(attempt=attempt, phase="queued")
+            status = Status(attempt=attempt, heartbeat=began, phase="queued")
         attempt = status.attempt
         if status.finished and status.state != "lost":
             return status
@@ -116,6 +116,8 @@ def settle(folder: JobFolder, attempt: int, driver: Driver | None, jobs: RayJobs
         log = jobs.log(driver.submission_id)
         folder.write_log(attempt, log.encode())
     state, why = _how_it_ended(driver)
+    if state == "lost" and folder.stop_requested(attempt):
+        state, why = "stopped", "ended on request; submit the same job again to go on"
     tail = " | ".join([line.strip() for line in log.splitlines() if line.strip()][-TAIL_LINES:])
     message = why
     if state == "failed" and tail:

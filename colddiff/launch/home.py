@@ -33,6 +33,8 @@ class ClusterRecord:
     """Path of the token's file."""
     log: str = ""
     temp_dir: str = ""
+    runtime: str = ""
+    """Versions of Ray and Python that a job's driver must share."""
     started: float = 0.0
     """Seconds since the epoch."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import shutil
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 from colddiff.errors import ClusterError
@@ -59,6 +61,11 @@ def start(
         record = running(home)
         if record is not None:
             _same_ports(record, port, dashboard_port)
+            if record.runtime != _runtime():
+                raise ClusterError(
+                    f"the local cluster runs {record.runtime}, this is {_runtime()}; "
+                    "`colddiff cluster stop` it first"
+                )
             _await_answer(home, record)
             return record
         _clean(home)
@@ -130,6 +137,7 @@ def _start(home: Home, ports: Mapping[str, int], talk: Talk) -> ClusterRecord:
             token=str(home.token_path),
             log=str(home.log_path),
             temp_dir=str(temp_dir),
+            runtime=_runtime(),
             started=time.time(),
         )
         # Before it answers: whoever comes after a crash of ours finds what is to be ended.
@@ -209,6 +217,10 @@ def _refuse_taken(number: int, option: str) -> None:
             raise ClusterError(
                 f"{option} {number} cannot be used ({reason}); give another or leave it out"
             ) from None
+
+
+def _runtime() -> str:
+    return f"ray {version('ray')} on python {platform.python_version()}"
 
 
 def _same_ports(record: ClusterRecord, port: int | None, dashboard_port: int | None) -> None:

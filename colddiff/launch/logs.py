@@ -8,23 +8,19 @@ from collections.abc import Iterator
 from colddiff.engine.folder import JobFolder
 from colddiff.errors import ClusterError, ColddiffError
 from colddiff.launch.follow import poll_seconds
-from colddiff.launch.operate import jobs_of
+from colddiff.launch.operate import current, jobs_of
 from colddiff.launch.ray_jobs import submission_id
+from colddiff.launch.submit import newest_attempt
 
 OVERLAP = 4096
 
 
-def newest_attempt(folder: JobFolder) -> int:
-    """Number of the attempt that is queued, runs or ended last."""
-    status = folder.status()
-    return max([*folder.attempts(), status.attempt if status else 0])
-
-
 def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
     """The log so far; raises ColddiffError where there is no such attempt."""
-    if attempt < 1 or attempt > newest_attempt(folder):
+    newest = newest_attempt(folder, folder.status())
+    if attempt < 1 or attempt > newest:
         raise ColddiffError(
-            f"{folder.job_id} has no attempt {attempt} (newest: {newest_attempt(folder) or 'none'})"
+            f"{folder.job_id} has no attempt {attempt} (newest: {newest or 'none'})"
         )
     if text := folder.log(attempt):
         return text
@@ -39,7 +35,7 @@ def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator
     """The log piece by piece until the attempt has ended."""
     shown = b""
     while True:
-        status = folder.status()
+        status = current(folder, address)
         # Read after the status: what was printed before the end is then in it.
         text = read_log(folder, attempt, address)
         yield added(shown, text)

@@ -6,14 +6,14 @@ import time
 
 from colddiff import connect
 from colddiff.engine.folder import JobFolder, Status, list_jobs
-from colddiff.errors import ColddiffError, Missing, SpecError
+from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
 from colddiff.launch import local_cluster
 from colddiff.launch.address import Cluster, given_address, parse_address, remote_cluster
 from colddiff.launch.display import Display
-from colddiff.launch.follow import poll_seconds, settle
+from colddiff.launch.follow import HAND_IN_S, poll_seconds, settle
 from colddiff.launch.home import Home
 from colddiff.launch.ray_jobs import RayJobs, submission_id
-from colddiff.launch.submit import await_end, read_submission
+from colddiff.launch.submit import await_end, newest_attempt, read_note
 
 COMMITS = "/checkpoint.json"
 
@@ -34,19 +34,36 @@ def find_job(job_id: str, storage: str | None = None) -> JobFolder:
 
 
 def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
-    """The cluster a job was handed to; None where it was the local one, which has ended since.
+    """The cluster a job's newest attempt was handed to; None where there is none any more.
 
     An ``--address`` wins over what was noted at submission; COLDDIFF_ADDRESS and RAY_ADDRESS do
     not, they say where to submit. Raises ClusterError where a remote one does not answer.
     """
-    note = read_submission(folder)
-    if address is None and note is not None and not note.get("local"):
-        address = str(note["address"])
+    note = read_note(folder, newest_attempt(folder, folder.status())) or {}
+    if address is None and not note.get("local"):
+        address = note.get("address")
+        if address is None:
+            return None
     home = Home.from_environment()
     record = local_cluster.running(home)
     if record is not None and (address is None or parse_address(address) == record.address):
         return RayJobs(local_cluster.local(home, record))
     return RayJobs(remote_cluster(address)) if address is not None else None
+
+
+def current(folder: JobFolder, address: str | None) -> Status | None:
+    """How a job stands; one that waits for a driver which is gone gets its verdict first."""
+    status = folder.status()
+    if status is None or status.state != "queued" or time.time() - status.heartbeat < HAND_IN_S:
+        return status
+    try:
+        jobs = jobs_of(folder, address)
+        driver = jobs.find(submission_id(folder.job_id, status.attempt)) if jobs else None
+    except ClusterError:
+        return status
+    if driver is not None and not driver.ended:
+        return status
+    return settle(folder, status.attempt, driver, jobs)
 
 
 def stop(folder: JobFolder, address: str | None, grace_s: float, display: Display) -> Status | None:

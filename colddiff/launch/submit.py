@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff import connect
 from colddiff.engine.folder import EXIT_CODES, JobFolder, Status
-from colddiff.errors import ClusterError, ColddiffError, Missing
+from colddiff.errors import ClusterError, ColddiffError, Exists, Missing
 from colddiff.launch.display import Display
-from colddiff.launch.follow import follow
+from colddiff.launch.follow import HAND_IN_S, follow
 from colddiff.launch.ray_jobs import RayJobs, submission_id
 
 if TYPE_CHECKING:
@@ -63,9 +64,14 @@ def submit(
         announce(resolved.id)
         display.say(f"{resolved.id} is done ({status.step} of {status.num_steps} steps)")
         return outcome_of(folder, status)
-    attempt = _under_way(folder, status, jobs, display)
+    # Looked at once: a later look could see an attempt that another submit has begun meanwhile.
+    newest = newest_attempt(folder, status)
+    attempt = _under_way(folder, status, newest, jobs, display)
+    ours = False
     if attempt is None:
-        attempt = begin(folder, resolved, status, jobs)
+        attempt = newest + 1
+        ours = begin(folder, resolved, status, attempt, jobs)
+    if ours:
         display.say(f"{resolved.id}: attempt {attempt} is on its way to {jobs.cluster.address}")
     else:
         display.say(f"{resolved.id} is under way (attempt {attempt})")
@@ -121,37 +127,43 @@ def verdict_line(job_id: str, status: Status) -> str:
 
 def is_covered(status: Status, job: Job) -> bool:
     """Whether a job that is done reached all that is asked for now: more would extend it."""
-    asked = next((getattr(job, name) for name in EXTENT if hasattr(job, name)), 0)
-    return status.state == "done" and status.step >= asked
+    return status.state == "done" and status.step >= asked_for(job)
 
 
-def next_attempt(folder: JobFolder, status: Status | None) -> int:
-    """Number of the attempt to hand in: one that was queued but never claimed is taken again."""
-    last = max(folder.attempts(), default=0)
-    if status is None:
-        return last + 1
-    if status.state == "queued" and status.attempt > last:
-        return status.attempt
-    return max(last, status.attempt) + 1
+def asked_for(job: Job) -> int:
+    """How far the job is to go: optimizer steps, samples or trials."""
+    return next((int(getattr(job, name)) for name in EXTENT if hasattr(job, name)), 0)
+
+
+def newest_attempt(folder: JobFolder, status: Status | None) -> int:
+    """Number of the attempt that was handed in last; 0 before the first."""
+    return max([*folder.attempts(), status.attempt if status else 0])
 
 
 def begin(
-    folder: JobFolder, resolved: ResolvedJob, status: Status | None, jobs: RayJobs | None
-) -> int:
-    """Writes the job and its queued status, hands the next attempt to ``jobs``; its number.
+    folder: JobFolder,
+    resolved: ResolvedJob,
+    status: Status | None,
+    attempt: int,
+    jobs: RayJobs | None,
+) -> bool:
+    """Hands ``attempt`` in; False where another caller was faster, whose attempt it then is.
 
-    Without ``jobs`` the caller runs the attempt. The time and GPU hours spent so far stay counted.
+    Of several callers at once one wins, by a conditional write. It writes the job and its queued
+    status; without ``jobs`` it runs the attempt itself. Time and GPU hours spent by earlier
+    attempts (``status``) stay counted.
     """
-    attempt = next_attempt(folder, status)
-    created = _created(folder)
-    folder.write_job(
-        (resolved if created is None else replace(resolved, created=created)).to_dict()
-    )
+    try:
+        folder.store.put_new(_note_key(folder, attempt), _note(folder, attempt, jobs))
+    except Exists:
+        return False
+    resolved = replace(resolved, created=_created(folder) or resolved.created)
+    folder.write_job(resolved.to_dict())
     queued = replace(
         status or Status(),
         state="queued",
         attempt=attempt,
-        num_steps=next((getattr(resolved.job, n) for n in EXTENT if hasattr(resolved.job, n)), 0),
+        num_steps=asked_for(resolved.job),
         heartbeat=time.time(),
         loss=None,
         images_per_s=None,
@@ -160,55 +172,62 @@ def begin(
         message="",
     )
     folder.write_status(queued)
-    if jobs is None:
-        return attempt
-    write_submission(folder, attempt, jobs)
+    if jobs is not None:
+        try:
+            jobs.submit(resolved, attempt)
+        except ColddiffError as error:
+            folder.write_status(replace(queued, state="failed", message=f"not submitted: {error}"))
+            raise
+    return True
+
+
+def read_note(folder: JobFolder, attempt: int) -> dict[str, Any] | None:
+    """Which cluster ``attempt`` was handed to, or which process runs it; None where unknown."""
     try:
-        jobs.submit(resolved if created is None else replace(resolved, created=created), attempt)
-    except ColddiffError as error:
-        folder.write_status(replace(queued, state="failed", message=f"not submitted: {error}"))
-        raise
-    return attempt
-
-
-def write_submission(folder: JobFolder, attempt: int, jobs: RayJobs) -> None:
-    """Notes which cluster has the attempt, for ``stop``, ``logs`` and ``wait``."""
-    note = {
-        "attempt": attempt,
-        "local": jobs.cluster.local,
-        "address": jobs.cluster.address,
-        "submission_id": submission_id(folder.job_id, attempt),
-        "time": time.time(),
-    }
-    folder.store.put(folder.key("submission.json"), json.dumps(note, indent=2).encode())
-
-
-def read_submission(folder: JobFolder) -> dict[str, Any] | None:
-    """What ``write_submission`` wrote last, or None."""
-    try:
-        found = json.loads(folder.store.get(folder.key("submission.json")))
+        found = json.loads(folder.store.get(_note_key(folder, attempt)))
     except Missing:
         return None
     return found if isinstance(found, dict) else None
 
 
+def _note_key(folder: JobFolder, attempt: int) -> str:
+    return folder.key("attempts", str(attempt), "submission.json")
+
+
+def _note(folder: JobFolder, attempt: int, jobs: RayJobs | None) -> bytes:
+    note: dict[str, Any] = {"time": time.time()}
+    if jobs is None:
+        note |= {"host": os.uname().nodename, "pid": os.getpid()}
+    else:
+        name = submission_id(folder.job_id, attempt)
+        address = jobs.cluster.address
+        note |= {"address": address, "local": jobs.cluster.local, "submission_id": name}
+    return json.dumps(note, indent=2).encode()
+
+
 def _under_way(
-    folder: JobFolder, status: Status | None, jobs: RayJobs, display: Display
+    folder: JobFolder, status: Status | None, newest: int, jobs: RayJobs, display: Display
 ) -> int | None:
     """The attempt that is queued or runs, or None; a driver that fell silent is ended first."""
+    if newest > (status.attempt if status else 0):
+        # Somebody is between handing it in and saying so, or died there.
+        note = read_note(folder, newest) or {}
+        return newest if time.time() - float(note.get("time", 0)) < HAND_IN_S else None
     if status is None or (status.finished and status.state != "lost"):
         return None
     if status.state == "running":
         return status.attempt
     driver = jobs.find(submission_id(folder.job_id, status.attempt))
-    if driver is None or driver.ended:
-        return None
     if status.state == "queued":
-        return status.attempt
-    # Left alone it would keep the resources that the next attempt waits for.
-    display.say(f"{folder.job_id}: ending attempt {status.attempt}, which fell silent")
-    jobs.stop(driver.submission_id)
-    await_end(jobs, driver.submission_id)
+        if driver is None:
+            fresh = time.time() - status.heartbeat < HAND_IN_S
+            return status.attempt if fresh else None
+        return None if driver.ended else status.attempt
+    if driver is not None and not driver.ended:
+        # Left alone it would keep the resources that the next attempt waits for.
+        display.say(f"{folder.job_id}: ending attempt {status.attempt}, which fell silent")
+        jobs.stop(driver.submission_id)
+        await_end(jobs, driver.submission_id)
     return None
 
 
@@ -230,7 +249,10 @@ def _created(folder: JobFolder) -> float | None:
 
 
 def _say_differences(folder: JobFolder, resolved: ResolvedJob, display: Display) -> None:
-    old, new = folder.job().get("spec", {}), resolved.job.to_dict()
+    try:
+        old, new = folder.job().get("spec", {}), resolved.job.to_dict()
+    except Missing:
+        return  # Another submit has won the attempt and is about to write it.
     identity = set(resolved.job.identity_fields())
     changed = [name for name in new if name not in identity and old.get(name) != new[name]]
     if changed:

@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +25,11 @@ from colddiff.launch.display import Display, progress_line
 from colddiff.launch.follow import follow, settle
 from colddiff.launch.home import ClusterRecord, Home
 from colddiff.launch.logs import added
-from colddiff.launch.operate import delete, stop
+from colddiff.launch.operate import current, delete, stop
 from colddiff.launch.processes import alive, end_all, marked_processes, process, processes
 from colddiff.launch.ray_jobs import Driver, entrypoint
-from colddiff.launch.submit import is_covered, next_attempt
+from colddiff.launch.submit import begin, is_covered
+from colddiff.resolve import ResolvedJob
 
 RUNNING = Status("running", attempt=2, step=30, num_steps=90, heartbeat=1.0, phase="training")
 
@@ -96,6 +98,25 @@ def test_a_driver_without_a_verdict_gets_one(
     assert folder.status() == verdict
 
 
+def test_what_was_asked_to_stop_is_stopped_whatever_ended_it(folder: JobFolder) -> None:
+    folder.write_status(replace(RUNNING, state="queued"))
+    folder.request_stop(2, 1.0)
+    assert settle(folder, 2, None, None).state == "stopped"
+
+
+def test_a_queued_job_whose_cluster_is_gone_is_shown_as_lost(
+    folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
+    fresh = replace(RUNNING, state="queued", heartbeat=time.time())
+    folder.write_status(fresh)
+    assert current(folder, None) == fresh
+    folder.write_status(replace(fresh, heartbeat=1.0))
+    shown = current(folder, None)
+    assert shown is not None
+    assert shown.state == "lost"
+
+
 def test_a_verdict_stands(folder: JobFolder) -> None:
     done = replace(RUNNING, state="done", step=90)
     folder.write_status(done)
@@ -109,13 +130,54 @@ def test_following_without_a_cluster_ends_by_the_heartbeat(folder: JobFolder) ->
     assert follow(folder, 2, None, Display(io.StringIO())).state == "lost"
 
 
-def test_numbers_of_attempts_rise_and_an_unclaimed_one_is_taken_again(folder: JobFolder) -> None:
-    assert next_attempt(folder, None) == 1
-    assert next_attempt(folder, Status("queued", attempt=1)) == 1
-    folder.claim(1, {})
-    assert next_attempt(folder, Status("queued", attempt=1)) == 2
-    assert next_attempt(folder, Status("lost", attempt=1)) == 2
-    assert next_attempt(folder, Status("failed", attempt=4)) == 5
+def resolved_job(place: Path) -> ResolvedJob:
+    return ResolvedJob(
+        id="train-a-0",
+        slug="a",
+        job=TrainJob(num_steps=50),
+        storage=str(place),
+        tracking_uri="",
+        content={},
+        created=1.0,
+        versions={},
+        git={},
+    )
+
+
+def test_of_racing_submits_one_hands_the_attempt_in(folder: JobFolder, tmp_path: Path) -> None:
+    job = resolved_job(tmp_path)
+    gate = threading.Barrier(8)
+    ours: list[bool] = []
+
+    def race() -> None:
+        gate.wait()
+        ours.append(begin(folder, job, None, 1, None))
+
+    racers = [threading.Thread(target=race) for _ in range(8)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert sorted(ours) == [False] * 7 + [True]
+    assert folder.attempts() == [1]
+    assert folder.job()["id"] == "train-a-0"
+
+
+def test_a_new_attempt_keeps_what_was_spent_and_when_it_was_made(
+    folder: JobFolder, tmp_path: Path
+) -> None:
+    job = resolved_job(tmp_path)
+    assert begin(folder, job, None, 1, None)
+    before = replace(RUNNING, state="failed", attempt=1, running_s=7.0, loss=0.5, message="broke")
+    later = replace(job, created=2.0)
+    assert begin(folder, later, before, 2, None)
+    queued = folder.status()
+    assert queued is not None
+    assert (queued.state, queued.attempt, queued.running_s, queued.num_steps) == (
+        "queued", 2, 7.0, 50,
+    )  # fmt: skip
+    assert (queued.loss, queued.message) == (None, "")
+    assert folder.job()["created"] == 1.0
 
 
 def test_done_covers_what_it_reached() -> None:
