@@ -7,15 +7,18 @@ import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import SpecError
 from colddiff.ports import FeatureExtractor, Manifest, ShardSource, Store, Tracker
 
 if TYPE_CHECKING:
     from colddiff.adapters.tracking_address import TrackingAddress
+    from colddiff.degradations import Degradation
+    from colddiff.engine.other_images import OtherImages
     from colddiff.shards.source import ImageSource
     from colddiff.shards.verify import BadShard
+    from colddiff.terminal import Terminal, TerminalSpec
 
 # Any scheme at all, not just ``x://``: tools of this field run what follows ``pipe:``.
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
@@ -84,6 +87,50 @@ def open_shards(
     if decoded_bytes(manifest) <= max_decoded_bytes:
         return MappedShards(store, manifest, cache)
     return StreamedShards(store, manifest, cache)
+
+
+def open_other(D: Degradation[Any]) -> OtherImages | None:
+    """The second set that D mixes in, at its spec's ``other``; None where it needs none.
+
+    The set is opened at the first draw. Raises SpecError where the spec does not name one.
+    """
+    from colddiff.engine.other_images import OtherImages
+
+    if not D.omega_images:
+        return None
+    uri = getattr(D.spec, "other", None)
+    if uri is None:
+        raise SpecError(
+            [
+                (
+                    "degradation.other",
+                    f"is required for {D.spec.kind}: the URI of the packed second set; pack one "
+                    "with `colddiff data pack SOURCE --out URI --image-size "
+                    f"{D.shape.height} --channels {D.shape.channels}`",
+                )
+            ]
+        )
+    return OtherImages(lambda: open_shards(uri), D.shape)
+
+
+def make_terminal(
+    D: Degradation[Any], data: ShardSource | None, wanted: TerminalSpec | None = None
+) -> Terminal | None:
+    """D's terminal, or the one ``wanted``; a mixture is fitted to ``data``.
+
+    None where D has none, or a mixture has no ``data`` to be fitted to.
+    """
+    from colddiff.terminal import Gmm, Terminal, terminal_spec
+
+    spec = terminal_spec(D, wanted)
+    if not isinstance(spec, Gmm):
+        return None if spec is None else Terminal(spec)
+    if data is None:
+        return None
+    from colddiff.adapters.mixture import fit_mixture
+    from colddiff.engine.terminal_features import terminal_features
+
+    return Terminal(spec, fit_mixture(terminal_features(D, spec, data), spec.components))
 
 
 def read_manifest(uri: str) -> Manifest:

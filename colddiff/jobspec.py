@@ -15,6 +15,7 @@ from colddiff.errors import SpecError
 from colddiff.restorers import AnyRestorer
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
 from colddiff.spec import Range, Spec, Unit, digest
+from colddiff.terminal import AnyTerminal
 from colddiff.types import ImageShape
 
 
@@ -194,6 +195,13 @@ class TrainJob(Job):
     keep: Annotated[
         int, Field(ge=1, description="checkpoints kept besides the best and the last"), OPERATION
     ] = 3
+    terminal: Annotated[
+        AnyTerminal | None,
+        Field(
+            description="distribution of x_T kept in checkpoints; null for the degradation's own"
+        ),
+        OPERATION,
+    ] = None
     on_nonfinite: Annotated[Literal["fail"], OPERATION] = "fail"
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from colddiff.degradations import Degradation
+from colddiff.degradations.base import DrawImages
 from colddiff.rng import streams, words
 from colddiff.types import Image, Omega, Severity
 
@@ -26,12 +27,20 @@ def draw_severities(seed: int, positions: NDArray[np.int64], num_timesteps: int)
     return torch.from_numpy((drawn % np.uint64(num_timesteps)).astype(np.int64) + 1)
 
 
-def draw_omega(seed: int, positions: NDArray[np.int64], D: Degradation[Any]) -> dict[str, Tensor]:
-    """omega of each image, a function of (seed, position) alone."""
+def draw_omega(
+    seed: int,
+    positions: NDArray[np.int64],
+    D: Degradation[Any],
+    images: DrawImages | None = None,
+) -> dict[str, Tensor]:
+    """omega of each image, a function of (seed, position) alone.
+
+    ``images`` draws from the second set where D mixes one in.
+    """
     if not D.omega_names:
         return {}
     rng = streams(seed, "train/omega", [int(position) for position in positions])
-    return D.draw(len(positions), rng=rng)
+    return D.draw(len(positions), rng=rng, images=images)
 
 
 def restoration_loss(

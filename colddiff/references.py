@@ -15,6 +15,7 @@ from colddiff.errors import CheckpointError
 from colddiff.jobspec import TrainJob
 from colddiff.restorers import Restorer
 from colddiff.spec import parse
+from colddiff.terminal import Terminal
 
 Weights = Literal["ema", "model"]
 _WHICH = re.compile(r"@(last|best|step=(\d+))$")
@@ -45,6 +46,8 @@ class LoadedCheckpoint:
     spec: TrainJob
     step: int
     address: CheckpointAddress
+    terminal: Terminal | None = None
+    """The distribution of x_T; None where the degradation has none, or none was fitted."""
 
 
 def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAddress:
@@ -90,7 +93,8 @@ def load_checkpoint(
         else find_checkpoint(reference, storage)
     )
     checkpoints = Checkpoints(connect.open_store(address.storage), address.prefix)
-    snapshot = checkpoints.load(address.step, (weights,))
+    holds_terminal = "terminal.safetensors" in checkpoints.commit_record(address.step)["files"]
+    snapshot = checkpoints.load(address.step, (weights, *["terminal"] * holds_terminal))
     job = parse(TrainJob, snapshot.state["job"], f"{address.uri}/state.json: job")
     restorer = job.restorer.build(job.shape)
     try:
@@ -99,9 +103,15 @@ def load_checkpoint(
         raise CheckpointError(
             f"{address.uri}: its weights do not fit its restorer ({str(error).splitlines()[-1]})"
         ) from None
-    return LoadedCheckpoint(
-        restorer.eval(), job.degradation.build(job.shape), job, address.step, address
-    )
+    D = job.degradation.build(job.shape)
+    terminal = None
+    if holds_terminal:
+        # A degradation whose second set was given by hand has no address to open it at.
+        images = connect.open_other(D) if getattr(D.spec, "other", None) else None
+        terminal = Terminal.from_files(
+            snapshot.tensors["terminal"], snapshot.state["terminal"], images
+        )
+    return LoadedCheckpoint(restorer.eval(), D, job, address.step, address, terminal)
 
 
 def load_snapshot(reference: str) -> Snapshot:

@@ -173,7 +173,7 @@ def _with_other(
     D = job.degradation.build(job.shape)
     if connect.open_other(D) is None:
         return job, content
-    uri = _packed(D.spec.other, "train", job, storage, talk)
+    uri = _packed(D.spec.other, "train", False, job, storage, talk)
     _refuse_other_shape("degradation.other", uri, job)
     spec = job.degradation.model_copy(update={"other": uri})
     other = connect.read_manifest(uri).digest

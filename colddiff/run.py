@@ -15,6 +15,7 @@ from colddiff.engine.attempt import Attempt
 from colddiff.engine.evaluate import Evaluation, evaluate
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.local_context import LocalContext
+from colddiff.engine.stored_terminal import store_terminal, stored_terminal
 from colddiff.engine.train import Trainer
 from colddiff.engine.watch import EvaluationWatch
 from colddiff.errors import ColddiffError, DataError, DivergedError, Stopped
@@ -23,6 +24,7 @@ from colddiff.ports import Tracker, WorkerContext
 from colddiff.references import LoadedCheckpoint, load_checkpoint, load_snapshot
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob, resolve
+from colddiff.terminal import terminal_spec
 
 DRY_IMAGES = 8
 __all__ = [
@@ -49,15 +51,18 @@ def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     untrained restorer goes through the whole evaluation on eight images. Returns the job's tracker.
     """
     job = resolved.train
-    for field, uri in (("data", job.data), ("test_data", job.test_data)):
+    other = getattr(job.degradation, "other", None) if "other" in resolved.content else None
+    for field, uri in (("data", job.data), ("test_data", job.test_data), ("other", other)):
         if uri is not None:
-            manifest = connect.open_shards(uri).manifest
-            if field == "data" and manifest.digest != resolved.content["data"]:
+            found = connect.open_shards(uri).manifest.digest
+            submitted = resolved.content.get(field, found)
+            if found != submitted:
                 raise DataError(
-                    f"data: {uri} has changed since the job was submitted (digest "
-                    f"{manifest.digest[:12]}..., was {resolved.content['data'][:12]}...); submit "
-                    "again to train on what is there now"
+                    f"{field}: {uri} has changed since the job was submitted (digest "
+                    f"{found[:12]}..., was {submitted[:12]}...); submit again to train on what is "
+                    "there now"
                 )
+    _prepare_terminal(resolved, folder)
     if job.test_data is not None:
         _evaluate(job, job.restorer.build(job.shape).eval(), dry=True)
     tracker = connect.open_tracker(
@@ -70,6 +75,28 @@ def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     )
     tracker.log_artifact("job.json", folder.store.get(folder.key("job.json")))
     return tracker
+
+
+def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Fits the distribution of x_T, unless an earlier attempt did."""
+    job = resolved.train
+    assert job.data is not None
+    D = job.degradation.build(job.shape)
+    spec = terminal_spec(D, job.terminal)
+    if spec is None:
+        say(f"no terminal: D(x0, T) of {job.degradation.kind} shows x0, images start from images")
+        return
+    fitted_on = {
+        "data": resolved.content["data"],
+        "degradation": job.degradation.to_dict(),
+        "terminal": spec.to_dict(),
+    }
+    if stored_terminal(folder, fitted_on) is None:
+        began = time.monotonic()
+        terminal = connect.make_terminal(D, connect.open_shards(job.data), job.terminal)
+        assert terminal is not None
+        store_terminal(folder, terminal, fitted_on)
+        say(f"terminal {spec.kind} ready after {time.monotonic() - began:.1f} s")
 
 
 def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
@@ -95,6 +122,8 @@ def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
         tracker,
         attempt=attempt,
         start=load_snapshot(job.start_from) if job.start_from else None,
+        terminal=stored_terminal(folder),
+        images=connect.open_other(job.degradation.build(job.shape)),
         talk=say,
     )
     try:
@@ -187,13 +216,15 @@ def _evaluate(job: TrainJob, subject: LoadedCheckpoint | Any, dry: bool = False)
     if dry:
         few = min(DRY_IMAGES, source.manifest.count)
         spec = spec.model_copy(update={"num_images": few, "severities": 1, "batch_size": few})
+    D = job.degradation.build(job.shape)
     return evaluate(
         restorer.to(device),
-        job.degradation.build(job.shape).to(device),
+        D.to(device),
         source,
         spec,
         connect.open_features(spec.features),
         device=device,
+        images=connect.open_other(D),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,3 +34,6 @@ class Animorph(Mixing[AnimorphSpec]):
     """D(x0, t) = sqrt(abar_t) x0 + sqrt(1 - abar_t) z with z an image of ``other``."""
 
     omega_images = ("z",)
+
+    def terminal(self) -> Mapping[str, Any]:
+        return {"kind": "images"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, final
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, final
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class DegradationSpec(Spec):
 
 
 SpecT = TypeVar("SpecT", bound=DegradationSpec)
+DrawImages: TypeAlias = Callable[[Sequence[np.random.Generator]], Image]
+"""Images of another set, one for each generator and a function of it alone."""
 
 DEGRADATIONS: Registry[DegradationSpec] = Registry(
     "degradation", "colddiff.degradations", "; see `colddiff degradations`"
@@ -70,26 +72,30 @@ class Degradation(ABC, Generic[SpecT]):
         self._held: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
 
     @final
-    def draw(self, batch: int, *, rng: Rng) -> dict[str, Tensor]:
+    def draw(self, batch: int, *, rng: Rng, images: DrawImages | None = None) -> dict[str, Tensor]:
         """omega for ``batch`` trajectories; of a sequence of generators row i uses only its own.
 
+        ``images`` draws from the second set, for the entries ``omega_images``.
+
         Raises:
-            SpecError: an entry is an image of another set (``omega_images``), which no generator
-                can make.
+            SpecError: there are such entries and no ``images``.
         """
         if not self.omega_names:
             return {}
-        if self.omega_images:
+        if self.omega_images and images is None:
             names = ", ".join(self.omega_images)
             raise SpecError(
                 f"{self.spec.kind}: omega {names} is images of a second set and cannot be drawn; "
                 f"pass omega={{{self.omega_images[0]!r}: images [B, "
                 f"{', '.join(map(str, self.shape.chw))}]}}"
             )
-        drawn = [self._draw_row(generator) for generator in rows(rng, batch)]
-        return {
+        generators = rows(rng, batch)
+        given = {} if images is None else {name: images(generators) for name in self.omega_images}
+        own = [name for name in self.omega_names if name not in given]
+        drawn = [self._draw_row(generator) for generator in generators] if own else []
+        return given | {
             name: torch.from_numpy(np.stack([np.asarray(row[name]) for row in drawn]))
-            for name in self.omega_names
+            for name in own
         }
 
     @final
@@ -162,6 +168,14 @@ class Degradation(ABC, Generic[SpecT]):
     @abstractmethod
     def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
         """D(x0, t) for checked arguments on one device; entries with t = 0 are overwritten."""
+
+    def terminal(self) -> Mapping[str, Any] | None:
+        """The distribution of x_T that sampling without an image starts from, by default.
+
+        The dict form of a spec of ``colddiff.terminal``; None where D(x0, T) still shows x0, or
+        follows no law that can be drawn from.
+        """
+        return None
 
     def _draw_row(self, rng: np.random.Generator) -> Mapping[str, NDArray[Any] | np.generic]:
         """omega of one image, each value without the batch dimension."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -76,6 +76,9 @@ class Blur(Separable[BlurSpec]):
                     )
                 ]
             )
+
+    def terminal(self) -> Mapping[str, Any]:
+        return {"kind": "gmm", "grid": [1, 1]}  # one colour: the channel means (PAPER 4.2)
 
     def _products(self, side: int) -> FloatTable:
         spec, T = self.spec, self.num_timesteps

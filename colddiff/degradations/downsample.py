@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,8 @@ from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range
 from colddiff.types import ImageShape
 
+LARGEST_TERMINAL = 768
+"""Values of a low-resolution image beyond which no mixture is fitted: 16x16 in colour."""
 Interpolation = Literal["bicubic", "bilinear", "area"]
 
 
@@ -63,6 +65,13 @@ class Downsample(Separable[DownsampleSpec]):
                         )
                     ]
                 )
+
+    def terminal(self) -> Mapping[str, Any] | None:
+        block = self.spec.factor**self.num_timesteps
+        grid = [self.shape.height // block, self.shape.width // block]
+        if self.shape.channels * grid[0] * grid[1] > LARGEST_TERMINAL:
+            return None
+        return {"kind": "gmm", "grid": grid}
 
     def _products(self, side: int) -> FloatTable:
         spec, T = self.spec, self.num_timesteps

@@ -68,6 +68,10 @@ class FadeToColour(Degradation[FadeToColourSpec]):
     def omega_shape(self, name: str) -> tuple[int, ...]:
         return (self.shape.channels,)
 
+    def terminal(self) -> Mapping[str, Any] | None:
+        # Grown from the centre, the colour leaves the border of x0 as it is.
+        return {"kind": "solid_colour"} if self.spec.reverse else None
+
     def _draw_row(self, rng: np.random.Generator) -> Mapping[str, NDArray[Any]]:
         low, high = self.spec.colour_range
         return {"colour": rng.uniform(low, high, self.shape.channels).astype(np.float32)}

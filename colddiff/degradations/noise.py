@@ -26,5 +26,8 @@ class NoiseSpec(MixingSpec):
 class Noise(Mixing[NoiseSpec]):
     """D(x0, t) = sqrt(abar_t) x0 + sqrt(1 - abar_t) z with z ~ N(0, I)."""
 
+    def terminal(self) -> Mapping[str, Any]:
+        return {"kind": "standard_normal"}
+
     def _draw_row(self, rng: np.random.Generator) -> Mapping[str, NDArray[Any]]:
         return {"z": rng.standard_normal(self.shape.chw, dtype=np.float32)}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from colddiff.degradations import Degradation
+from colddiff.degradations.base import DrawImages
 from colddiff.engine.inputs import normalise
 from colddiff.engine.metrics import FeatureStatistics, ImageErrors, frechet_distance
 from colddiff.engine.tally import Column, Pictures, Tally
@@ -59,6 +60,7 @@ class Evaluator:
         spec: how many images (evenly spread over the manifest), which samplers and severities.
         extractor: the network behind the Frechet distances.
         keep: how many images of the first batch are kept as pictures.
+        images: draws from the second set where D mixes one in.
     """
 
     R: Restore
@@ -68,6 +70,7 @@ class Evaluator:
     extractor: FeatureExtractor
     device: torch.device | str = "cpu"
     keep: int = 8
+    images: DrawImages | None = None
 
     def __post_init__(self) -> None:
         image = self.source.manifest.image
@@ -101,7 +104,8 @@ class Evaluator:
             position * self.source.manifest.count // self.num_images for position in positions
         ]
         x0 = normalise(torch.from_numpy(self._images(indices)).to(self.device))
-        omega = self.D.draw(len(x0), rng=streams(self.spec.seed, "evaluation/omega", indices))
+        rng = streams(self.spec.seed, "evaluation/omega", indices)
+        omega = self.D.draw(len(x0), rng=rng, images=self.images)
         start = falling(self.spec.severities, self.D.num_timesteps)[0]
         x_T = self.D.observe(x0, torch.full((len(x0),), start), omega)
         # The first batch alone holds image 0, however the batches are dealt out.
@@ -223,6 +227,7 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     keep: int = 8,
+    images: DrawImages | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """``eval/{degraded,direct,naive,sampled}/{fd,ssim,rmse,psnr}`` of R on ``source``.
@@ -234,7 +239,7 @@ def evaluate(
         SpecError: more images or other severities than there are.
         DivergedError: an estimate holds NaN or inf.
     """
-    evaluator = Evaluator(R, D, source, spec, extractor, device, keep)
+    evaluator = Evaluator(R, D, source, spec, extractor, device, keep, images)
     total: Tally | None = None
     for positions in evaluator.batches():
         tally = evaluator.tally(positions)

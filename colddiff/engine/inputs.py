@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from colddiff.degradations import Degradation
+from colddiff.degradations.base import DrawImages
 from colddiff.jobspec import TrainJob
 from colddiff.objective import draw_omega, draw_severities
 from colddiff.ports import Batch, ShardSource
@@ -37,8 +38,12 @@ def training_inputs(
     rank: int,
     world_size: int,
     start_step: int,
+    images: DrawImages | None = None,
 ) -> Iterator[Inputs]:
-    """Endless inputs of ``rank``, one slice a step, from 0-based optimizer step ``start_step``."""
+    """Endless inputs of ``rank``, one slice a step, from 0-based optimizer step ``start_step``.
+
+    ``images`` draws from the second set where D mixes one in.
+    """
     batches = source.batches(
         seed=job.seed,
         global_batch_size=job.global_batch_size,
@@ -53,7 +58,7 @@ def training_inputs(
         yield Inputs(
             x0=torch.from_numpy(augmented(batch, job)),
             t=draw_severities(job.seed, batch.positions, job.degradation.num_timesteps),
-            omega=draw_omega(job.seed, batch.positions, D),
+            omega=draw_omega(job.seed, batch.positions, D, images),
             waited_s=waited,
         )
 

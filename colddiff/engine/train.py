@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from colddiff.degradations import Degradation
+from colddiff.degradations.base import DrawImages
 from colddiff.ema import Ema
 from colddiff.engine.background import Background, Prefetcher
 from colddiff.engine.checkpoints import Checkpoints, Snapshot
@@ -25,6 +26,7 @@ from colddiff.objective import restoration_loss
 from colddiff.ports import ShardSource, Tracker, WorkerContext
 from colddiff.restorers import Restorer
 from colddiff.rng import stream
+from colddiff.terminal import Terminal
 
 RESUMED = ("model", "ema", "optimizer")
 PROGRESS_S = 1.0
@@ -46,7 +48,8 @@ class Trainer:
     ``run`` goes from the newest undamaged checkpoint of the job's folder, or from step 0, to
     ``job.num_steps``. Every number is a function of the job and the global position of an image, so
     that a killed and resumed run equals an uninterrupted one (``tests/unit/test_train.py``).
-    ``start`` gives the EMA weights of another job to begin with instead of fresh ones.
+    ``start`` gives the EMA weights of another job to begin with instead of fresh ones, ``terminal``
+    goes into every checkpoint, ``images`` draws from the second set where D mixes one in.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Trainer:
         *,
         attempt: int,
         start: Snapshot | None = None,
+        terminal: Terminal | None = None,
+        images: DrawImages | None = None,
         talk: Callable[[str], None] = lambda line: None,
     ) -> None:
         if job.global_batch_size < ctx.world_size:
@@ -73,6 +78,7 @@ class Trainer:
             )
         self.job, self.source, self.folder, self.ctx = job, source, folder, ctx
         self.tracker, self.attempt, self.talk = tracker, attempt, talk
+        self.terminal, self.images = terminal, images
         self.D: Degradation[Any] = job.degradation.build(job.shape).to(ctx.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(job.seed, "train/init").integers(2**31)))
@@ -109,6 +115,7 @@ class Trainer:
                 rank=self.ctx.rank,
                 world_size=self.ctx.world_size,
                 start_step=step,
+                images=self.images,
             ),
             depth=3,
         )
@@ -247,10 +254,12 @@ class Trainer:
                 "model": _on_host(self.restorer.state_dict()),
                 "ema": _on_host(self.ema.state()),
                 "optimizer": _on_host(self._optimizer_tensors()),
+                **({"terminal": self.terminal.tensors} if self.terminal else {}),
             },
             {
                 "job": self.job.to_dict(),
                 "job_id": self.folder.job_id,
+                "terminal": self.terminal.state() if self.terminal else None,
                 "step": step,
                 "attempt": self.attempt,
                 "world_size": self.ctx.world_size,
