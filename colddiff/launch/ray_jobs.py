@@ -198,7 +198,8 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
 
 def _environment() -> Mapping[str, str]:
     # The dashboard shows this to everyone: nothing that is a secret, ever.
-    return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+    # Colour codes would stay in the log that is kept.
+    return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "RAY_COLOR_PREFIX": "0"}
 
 
 def _http_status(error: RuntimeError) -> int | None:

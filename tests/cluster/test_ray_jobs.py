@@ -20,6 +20,7 @@ import os, sys, time
 import colddiff
 print("colddiff is", colddiff.__file__)
 print("secret is", os.environ.get("AWS_SECRET_ACCESS_KEY"))
+print("colours", os.environ["RAY_COLOR_PREFIX"], "wait", os.environ["RAY_JOB_STOP_WAIT_TIME_S"])
 with open(sys.argv[1], "a") as file:
     file.write("ran\\n")
 time.sleep(float(sys.argv[2]))
@@ -75,6 +76,7 @@ def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
     ended(jobs, "staged-1")
     log = jobs.log("staged-1")
     assert "/working_dir_files/" in log.split("colddiff is", 1)[1].splitlines()[0]
+    assert "colours 0 wait 15" in log
     assert "hush-hush" not in log
     assert "hush-hush" not in str(jobs._client.get_job_info("staged-1"))
 
