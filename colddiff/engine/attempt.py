@@ -69,8 +69,17 @@ class Attempt:
             self._ended.set()
             beat.join(timeout=30)
         self._update()
+        outcome = self.folder.outcome(self.attempt) or {}
         with self._lock:
-            self._status = replace(self._status, state=state, message=message, phase="", eta_s=None)
+            self._status = replace(
+                self._status,
+                state=state,
+                message=message,
+                phase="",
+                eta_s=None,
+                # Rank 0 tells its progress now and then; where it ended it tells exactly.
+                step=outcome.get("step", self._status.step),
+            )
             self.folder.write_status(self._status)
         return EXIT_CODES[state]
 

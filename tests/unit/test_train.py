@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from colddiff.adapters.memory_tracker import MemoryTracker
 from torch import Tensor
 
 from colddiff.adapters.local_store import LocalStore
 from colddiff.adapters.memory_shards import MemoryShards
+from colddiff.adapters.memory_tracker import MemoryTracker
 from colddiff.engine.checkpoints import COMMIT, Checkpoints
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.local_context import LocalContext
