@@ -75,6 +75,7 @@ def _show(result: Mapping[str, Any], job_id: str, storage: Path, seconds: float)
     if not pictures:
         raise ColddiffError(f"the demo's job {job_id} left no pictures; see `colddiff logs`")
     training_s = result["time"]["training_s"]
+    severity = result["provenance"]["severities"][0]
     _print(f"\nDigits blurred {severity} times, restored, on held-out digits:\n")
     _print(evaluation_table(result["metrics"]))
     _print(

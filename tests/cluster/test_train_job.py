@@ -126,7 +126,8 @@ def _wait_for_folder(tmp_path: Path, name: str) -> JobFolder:
         ids = [p.name for p in (tmp_path / "runs" / "jobs").glob(f"train-{name}-*")]
         return folder_of(ids[0], tmp_path) if ids else None
 
-    return _wait(found)
+    folder: JobFolder = _wait(found)
+    return folder
 
 
 def _wait_for_step(folder: JobFolder, step: int) -> None:

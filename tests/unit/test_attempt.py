@@ -68,17 +68,30 @@ def test_rank_zeros_progress_reaches_the_status(folder: JobFolder) -> None:
     assert (status.step, status.loss, status.num_steps) == (5, 0.25, 9)
 
 
+def test_the_step_of_a_finished_attempt_is_exact(folder: JobFolder) -> None:
+    def work() -> dict[str, Any]:
+        folder.write_progress(1, {"step": 5})
+        folder.write_outcome(1, {"step": 8, "stopped": True})
+        raise Stopped("asked to")
+
+    Attempt(folder, 1, num_steps=9).run(work, {})
+    status = folder.status()
+    assert status
+    assert status.step == 8
+
+
 def test_time_and_gpu_hours_add_up_over_attempts(folder: JobFolder) -> None:
+    found = []
     for number in (1, 2):
         Attempt(folder, number, num_steps=1, gpus=2).run(lambda: {}, {})
         status = folder.status()
         assert status
         assert status.gpu_hours == pytest.approx(2 * status.running_s / 3600)
-        assert status.started is not None
-        if number == 1:
-            first = status
-    assert status.running_s > first.running_s
-    assert status.started == first.started
+        found.append(status)
+    first, second = found
+    assert second.running_s > first.running_s
+    assert first.started is not None
+    assert second.started == first.started
 
 
 def test_a_reached_limit_asks_for_a_stop_and_names_itself(folder: JobFolder) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+import torch.multiprocessing.spawn as multiprocessing
 from torch import Tensor
 
 from colddiff.adapters.local_store import LocalStore
@@ -221,7 +221,7 @@ def _rank(rank: int, world_size: int, path: str, root: str, changes: dict[str, A
 
 def _spawn(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFolder:
     group = tmp_path / f"group-{name}-{changes.get('num_steps')}"
-    mp.spawn(  # type: ignore[no-untyped-call]
+    multiprocessing.spawn(  # type: ignore[no-untyped-call]
         _rank,
         args=(world_size, str(group), str(tmp_path / name), changes),
         nprocs=world_size,
