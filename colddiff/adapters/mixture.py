@@ -52,7 +52,8 @@ def _checked(features: Iterable[Features], least: int) -> Iterable[Features]:
         if not np.isfinite(batch).all():
             raise DataError("terminal: a feature is NaN or inf, no mixture can be fitted")
         count += len(batch)
-        yield np.asarray(batch, dtype=np.float64)
+        if len(batch):
+            yield np.asarray(batch, dtype=np.float64)
     if count < least:
         raise DataError(f"terminal: {count} images, a mixture needs at least {least}")
 

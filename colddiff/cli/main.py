@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from colddiff import __version__
-from colddiff.cli import catalogue, check, cluster, data, jobs, preview, submit
+from colddiff.cli import catalogue, check, cluster, data, import_reference, jobs, preview, submit
 from colddiff.cli.output import emit, talk
 from colddiff.errors import ColddiffError
 
@@ -38,6 +38,7 @@ app.command("degradations")(catalogue.degradations)
 app.command("recipes")(catalogue.recipes)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
+app.command("import-reference")(import_reference.import_reference)
 
 
 def _print_version(asked: bool) -> None:

@@ -1,0 +1,70 @@
+"""`colddiff import-reference`: a checkpoint of the paper's code becomes one of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from colddiff.cli.options import Json
+from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.target import Variant
+from colddiff.errors import SpecError
+
+if TYPE_CHECKING:
+    from colddiff.restorers.reference_checkpoint import Weights
+
+
+def import_reference(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A model.pt of the paper's code.")
+    ],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="What it was trained as: a recipe, see `colddiff recipes`."
+        ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", metavar="URI", help="A folder, or s3://bucket/prefix.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value ...]", help="Fields of the recipe's train section."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Packed training images, to fit where generation starts from."
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="ema|model", help="The averaged weights, or the last ones.")
+    ] = "ema",
+    variant: Variant = None,
+    as_json: Json = False,
+) -> None:
+    """Reads a checkpoint of the paper's code, running nothing in it; prints the new address."""
+    from dataclasses import asdict
+
+    from colddiff.jobspec import TrainJob
+    from colddiff.recipes import load_recipe
+    from colddiff.reference_import import import_reference as make
+
+    job = load_recipe(recipe, variant).job("train", overrides or ())
+    if not isinstance(job, TrainJob):
+        raise SpecError(f"--recipe {recipe}: has no train section")
+    done = make(checkpoint, job, out, data=data, weights=cast("Weights", weights))
+    state = "imported" if done.fresh else "had been imported before"
+    talk(f"{checkpoint}: step {done.step}, {weights} weights, {state}; {_terminal(done.terminal)}")
+    if as_json:
+        emit_json(asdict(done))
+    else:
+        emit(done.uri)
+
+
+def _terminal(kind: str | None) -> str:
+    if kind is None:
+        return "no terminal: it restores; to generate, give --data where its degradation has one"
+    return f"terminal {kind}"
