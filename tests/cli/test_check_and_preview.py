@@ -108,7 +108,7 @@ def test_check_as_json_says_the_same(run: Run) -> None:
     assert all(law["holds"] for law in data["laws"])
     assert {law["law"] for law in data["laws"]} >= {"identity_at_zero", "improved_restores"}
     removal = data["removal"]
-    assert removal["num_images"] == 16
+    assert removal["num_images"] == 64
     assert removal["dead_steps"] == []
     assert set(removal["left"]) == {"T/2", "T"}, "a quarter of three severities is none"
     left = removal["left"]["T"]
@@ -135,6 +135,12 @@ def test_dead_steps_are_listed_as_runs(run: Run) -> None:
     first, last = line.split()[2].rstrip(",").split("-")
     assert int(first) == 1
     assert int(last) > 100
+
+
+def test_a_degradation_that_changes_nothing_is_said_to(run: Run) -> None:
+    code, out, _ = run("check", "decolor", "channels=1", "image_size=8", "num_timesteps=5")
+    assert code == 0
+    assert out.splitlines()[-1] == "dead steps: 1-5 (nothing changes by more than 1e-5)"
 
 
 def test_check_measures_on_packed_images(run: Run, tmp_path: Path) -> None:
