@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from colddiff.ports import Tracker, WorkerContext
 from colddiff.references import LoadedCheckpoint, load_checkpoint, load_snapshot
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob, resolve
+from colddiff.rng import stream
 from colddiff.terminal import terminal_spec
 
 DRY_IMAGES = 8
@@ -95,6 +97,8 @@ def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
         began = time.monotonic()
         terminal = connect.make_terminal(D, connect.open_shards(job.data), job.terminal)
         assert terminal is not None
+        # A terminal that is not for this D, or a second set that cannot be read, is found out here.
+        replace(terminal, images=connect.open_other(D)).draw(D, [stream(job.seed, "terminal/dry")])
         store_terminal(folder, terminal, fitted_on)
         say(f"terminal {spec.kind} ready after {time.monotonic() - began:.1f} s")
 

@@ -116,6 +116,14 @@ def test_a_damaged_terminal_is_fitted_again(packed: dict[str, str], storage: Pat
     assert folder.store.get(folder.key(TENSORS)) == good
 
 
+def test_a_terminal_that_is_not_for_the_degradation_ends_the_job_before_step_0(
+    packed: dict[str, str], storage: Path
+) -> None:
+    with pytest.raises(ColddiffError, match="degradation 'blur' has no omega 'z'"):
+        colddiff.train(job(data=packed["data"], terminal={"kind": "standard_normal"}), "tiny")
+    assert not list(storage.glob("jobs/*/checkpoints"))
+
+
 def test_a_kind_without_a_terminal_says_so_and_trains(
     packed: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
