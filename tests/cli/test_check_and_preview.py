@@ -51,6 +51,13 @@ class Grain(Degradation):
 '''
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forgets_the_example() -> Iterator[None]:
+    """Its kind would be in every later list of kinds."""
+    yield
+    unload_plugin(load_plugin(KSPACE))
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     monkeypatch.chdir(tmp_path)

@@ -17,13 +17,20 @@ from colddiff.errors import SpecError
 from colddiff.laws import LAWS, broken, check_laws
 from colddiff.removal import measure_removal
 from colddiff.spec import parse
-from colddiff.spec.plugins import load_plugin
+from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.synthetic import synthetic_images, synthetic_omega
 from colddiff.types import Image, ImageShape, Omega, Severity
 from tests.laws.cases import name, specs
 
 KSPACE = Path(__file__).resolve().parents[2] / "infra/docs/own-degradation/kspace.py"
 SHAPE = ImageShape(3, 16, 24)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forgets_the_example() -> Iterator[None]:
+    """Its kind would be in every later list of kinds."""
+    yield
+    unload_plugin(load_plugin(KSPACE))
 
 
 class FadeSpec(DegradationSpec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,17 @@ from colddiff.recipes import load_recipe
 from colddiff.references import load_checkpoint
 from colddiff.rng import streams
 from colddiff.sampling import sample
+from colddiff.spec.plugins import load_plugin, unload_plugin
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-degradation"
 SMALL = ["image_size=8", "restorer.dim=8", "restorer.dim_mults=[1,2]", "global_batch_size=8"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forgets_the_example() -> Iterator[None]:
+    """Its kind would be in every later list of kinds."""
+    yield
+    unload_plugin(load_plugin(EXAMPLE / "kspace.py"))
 
 
 def job(*overrides: str) -> TrainJob:

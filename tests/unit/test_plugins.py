@@ -169,6 +169,7 @@ train:
   image_size: 8
   channels: 1
   degradation: {kind: fade, strength: 0.9}
+  restorer: {kind: convnext_unet, dim: 8, dim_mults: [1, 2]}
 """
 
 
