@@ -1,0 +1,1 @@
+"""Trackers: one contract, MLflow while it answers, and MLflow while it does not."""

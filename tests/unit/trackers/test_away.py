@@ -1,0 +1,150 @@
+"""MLflow while it does not answer: nothing lost, nothing twice, nobody waits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from colddiff.adapters.mlflow_outbox import now_ms
+from colddiff.adapters.mlflow_service import client
+from colddiff.adapters.mlflow_tracker import initialise
+from colddiff.adapters.tracking_address import TrackingAddress
+from colddiff.adapters.tracking_spool import undelivered
+from colddiff.errors import TrackerError
+from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps
+
+
+def test_down_from_start_to_end_and_replayed_later(mlflow: MlflowTwin, nobody: str) -> None:
+    started = now_ms()
+    tracker = mlflow.open(nobody)
+    assert tracker.run_id == ""
+    log_ten_steps(tracker)
+    tracker.finish("FINISHED")
+    ended = now_ms()
+    assert any("does not answer" in line and "follows" in line for line in mlflow.said)
+    assert undelivered(mlflow.store, mlflow.job_id)
+    assert mlflow.runs() == []
+    time.sleep(0.1)
+
+    assert mlflow.replay() == 14  # a param, ten metrics, an artifact, running, finished
+    run = mlflow.read()
+    assert sorted(run.history("train/loss_l1")) == [(step, step / 3) for step in range(10)]
+    assert all(started <= row.time_ms <= ended for row in run.metrics)
+    assert run.artifacts == {"grid.png": bytes(range(256))}
+    assert run.status == "FINISHED"
+    info = client(mlflow.uri).get_run(run.run_id).info
+    assert started <= info.start_time <= info.end_time <= ended
+    assert undelivered(mlflow.store, mlflow.job_id) == []
+    assert mlflow.replay() == 0
+
+
+def test_a_replay_killed_in_the_middle_repeats_nothing(mlflow: MlflowTwin, nobody: str) -> None:
+    for attempt in range(3):
+        tracker = mlflow.open(nobody)
+        for step in range(4 * attempt, 10):
+            tracker.log_metrics({"train/loss_l1": step / 3}, step)
+        assert not tracker.flush()
+        tracker.set_tags({"attempt": str(attempt)})
+        tracker.close()
+        time.sleep(0.002)
+    kept = {key: mlflow.store.get(key) for key in undelivered(mlflow.store, mlflow.job_id)}
+    assert len(kept) >= 6
+    assert mlflow.replay() > 0
+    once = mlflow.read()
+    # As after a kill between the last delivery and the deletion of what was delivered.
+    for key, data in kept.items():
+        mlflow.store.put(key, data)
+    assert mlflow.replay() > 0
+    twice = mlflow.read()
+    assert sorted(once.history("train/loss_l1")) == [(step, step / 3) for step in range(10)]
+    assert sorted(map(repr, twice.metrics)) == sorted(map(repr, once.metrics))
+    assert twice.tags["attempt"] == "2"
+
+
+def test_the_next_attempt_delivers_what_the_last_one_could_not(
+    mlflow: MlflowTwin, nobody: str
+) -> None:
+    down = mlflow.open(nobody)
+    for step in range(6):
+        down.log_metrics({"train/loss_l1": step / 3}, step)
+    down.set_tags({"phase": "first"})
+    down.close()
+    time.sleep(0.002)  # a new process starts later
+    up = mlflow.open()
+    up.set_tags({"phase": "second"})
+    for step in range(3, 10):
+        up.log_metrics({"train/loss_l1": step / 3}, step)
+    up.finish("FINISHED")
+    run = mlflow.read()
+    assert sorted(run.history("train/loss_l1")) == [(step, step / 3) for step in range(10)]
+    assert run.tags["phase"] == "second"
+    assert undelivered(mlflow.store, mlflow.job_id) == []
+
+
+def test_logging_does_not_wait_for_a_server_that_hangs(mlflow: MlflowTwin, mute: str) -> None:
+    tracker = mlflow.open(mute, timeout_s=0.5)
+    started = time.perf_counter()
+    for step in range(1000):
+        tracker.log_metrics({"train/loss_l1": float(step)}, step)
+    assert time.perf_counter() - started < 0.5
+    started = time.perf_counter()
+    assert not tracker.flush(timeout_s=0.05)
+    assert time.perf_counter() - started < 1.0
+    # Durable although the request still hangs: a kill loses nothing.
+    assert undelivered(mlflow.store, mlflow.job_id)
+    tracker.close()
+    mlflow.replay()
+    assert len(mlflow.read().history("train/loss_l1")) == 1000
+
+
+def test_a_damaged_spooled_object_does_not_hold_up_the_rest(
+    mlflow: MlflowTwin, nobody: str
+) -> None:
+    tracker = mlflow.open(nobody)
+    tracker.log_metrics({"train/loss_l1": 1.0}, step=1)
+    tracker.close()
+    prefix = f"jobs/{mlflow.job_id}/tracking"
+    for name, data in {"0-a/1.jsonl": b"\xff", "0-a/2.jsonl": b"{}", "0-a/3.jsonl": b"[]"}.items():
+        mlflow.store.put(f"{prefix}/spool/{name}", data)
+    mlflow.replay()
+    assert mlflow.read().history("train/loss_l1") == [(1, 1.0)]
+    assert len(list(mlflow.store.list(f"{prefix}/refused/"))) == 3
+    assert sum("not a spooled tracking object" in line for line in mlflow.said) == 3
+
+
+def test_credentials_are_never_said(mlflow: MlflowTwin, nobody: str) -> None:
+    secret = nobody.replace("http://", "http://ada:s3cr3t@")
+    tracker = mlflow.open(secret)
+    tracker.finish("FINISHED")
+    with pytest.raises(TrackerError) as caught:
+        initialise(secret, EXPERIMENT)
+    said = [*mlflow.said, str(caught.value), repr(TrackingAddress(secret))]
+    stored = b"".join(mlflow.store.get(o.key) for o in mlflow.store.list())
+    assert len(said) >= 3
+    assert not any("s3cr3t" in line or "ada" in line for line in [*said, stored.decode()])
+
+
+def test_a_server_that_is_not_there_is_one_line_with_the_way_out(nobody: str) -> None:
+    with pytest.raises(TrackerError, match=r"tracking\.required=false") as caught:
+        initialise(nobody, EXPERIMENT, timeout_s=2)
+    assert caught.value.exit_code == 3
+    assert nobody in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_hangs_is_given_up_in_time(mute: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(TrackerError, match="does not answer"):
+        initialise(mute, EXPERIMENT, timeout_s=0.3)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "not.db").write_text("not a database, whatever its name says" * 10)
+    for place in ("file/mlflow.db", "not.db"):
+        with pytest.raises(TrackerError, match=place) as caught:
+            initialise(f"sqlite:///{tmp_path / place}", EXPERIMENT, timeout_s=1)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,264 @@
+"""MLflow while it answers: one run per job, over attempts and processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+import colddiff.connect
+from colddiff.adapters.local_store import LocalStore
+from colddiff.adapters.memory_store import MemoryStore
+from colddiff.adapters.mlflow_outbox import now_ms
+from colddiff.adapters.mlflow_run import connect
+from colddiff.adapters.mlflow_service import client
+from colddiff.adapters.mlflow_tracker import MlflowTracker, initialise, open_run
+from colddiff.adapters.tracking_address import TrackingAddress
+from colddiff.adapters.tracking_spool import RunHeader, Spool
+from colddiff.errors import TrackerError
+from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps, wait_for
+
+
+def test_more_than_one_request_holds(mlflow: MlflowTwin) -> None:
+    tracker = mlflow.open()
+    tracker.log_params({f"field.{i}": str(i) for i in range(250)})
+    for step in range(2500):
+        tracker.log_metrics({"train/loss_l1": step / 7}, step)
+    tracker.finish("FINISHED")
+    run = mlflow.read()
+    assert len(run.params) == 250
+    assert sorted(run.history("train/loss_l1")) == [(step, step / 7) for step in range(2500)]
+
+
+def test_a_long_param_is_cut_and_says_so(mlflow: MlflowTwin) -> None:
+    for _ in range(2):
+        tracker = mlflow.open()
+        tracker.log_params({"degradation.sigma.values": "1.25, " * 2000})
+        tracker.finish("FINISHED")
+    (value,) = mlflow.read().params.values()
+    assert len(value) == 6000
+    assert value.endswith("... [cut, 12000 characters]")
+    assert "param.degradation.sigma.values" not in mlflow.read().tags
+
+
+def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(mlflow: MlflowTwin) -> None:
+    tracker = mlflow.open()
+    for step in range(20):
+        tracker.log_metrics({"good": float(step), "bad\nname": float(step)}, step)
+    tracker.log_params({"good": "1", "x" * 300: "1"})
+    tracker.log_artifact("../escape", b"no")
+    tracker.finish("FINISHED")
+    run = mlflow.read()
+    assert len(run.history("good")) == 20
+    assert run.params == {"good": "1"}
+    assert run.artifacts == {}
+    refused = [o.key for o in mlflow.store.list(f"jobs/{mlflow.job_id}/tracking/refused/")]
+    assert len(refused) == 22
+    assert any("tracker refuses metric 'bad\\nname'" in line for line in mlflow.said)
+
+
+def test_artifacts_that_cannot_be_stored_do_not_hold_up_numbers(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colddiff.adapters.mlflow_run.UPLOAD_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    (tmp_path / "file").write_text("in the way")
+    for number, root in enumerate((f"{tmp_path}/file", "s3://bucket/artifacts")):
+        experiment = f"{EXPERIMENT}-nowhere-{number}-{uuid4().hex[:8]}"
+        initialise(uri, experiment, artifact_root=root)
+        store, said = MemoryStore(), list[str]()
+        tracker = open_run(uri, experiment, "train-a-1", "a", spool=store, talk=said.append)
+        tracker.log_artifact("grid.png", b"grid")
+        tracker.log_metrics({"train/loss_l1": 1.0}, step=1)
+        assert tracker.flush()
+        tracker.log_metrics({"train/loss_l1": 0.5}, step=2)
+        tracker.finish("FINISHED")
+        assert len(client(uri).get_metric_history(tracker.run_id, "train/loss_l1")) == 2
+        assert any("'grid.png'" in line for line in said)
+        assert len(list(store.list("jobs/train-a-1/tracking/refused/"))) == 1
+
+
+def test_two_processes_of_an_attempt_share_the_run(mlflow: MlflowTwin) -> None:
+    driver = mlflow.open()
+    worker = mlflow.open(join=True)
+    assert worker.run_id == driver.run_id
+    worker.log_metrics({"train/loss_l1": 1.0}, step=1)
+    driver.log_metrics({"eval/sampled/fid": 9.0}, step=1)
+    worker.close()
+    assert driver.flush()
+    assert mlflow.read().status == "RUNNING"
+    driver.finish("FINISHED")
+    assert {row.key for row in mlflow.read().metrics} == {"train/loss_l1", "eval/sampled/fid"}
+
+
+def test_joining_leaves_an_ended_run_ended(mlflow: MlflowTwin) -> None:
+    mlflow.open().finish("FINISHED")
+    mlflow.open(join=True).close()
+    assert mlflow.read().status == "FINISHED"
+
+
+def test_a_run_whose_creator_was_killed_is_found_by_its_tag(mlflow: MlflowTwin) -> None:
+    first = mlflow.open()
+    first.close()
+    for stored in list(mlflow.store.list(f"jobs/{mlflow.job_id}/tracking/runs/")):
+        mlflow.store.delete(stored.key)
+    second = mlflow.open()
+    second.close()
+    assert second.run_id == first.run_id
+    assert mlflow.runs() == [first.run_id]
+
+
+def test_processes_that_open_a_job_at_once_get_one_run(mlflow: MlflowTwin) -> None:
+    found: list[str] = []
+    together = threading.Barrier(4)
+
+    def join() -> None:
+        spool = Spool(mlflow.store, RunHeader(mlflow.job_id, EXPERIMENT, "test", now_ms()))
+        together.wait()
+        found.append(connect(TrackingAddress(mlflow.uri), spool, timeout_s=20).run_id)
+
+    threads = [threading.Thread(target=join) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert [found[0]] * 4 == found
+    assert mlflow.runs() == [found[0]]
+
+
+def test_equal_job_ids_in_two_stores_are_two_runs(uri: str) -> None:
+    one, other = MlflowTwin(uri), MlflowTwin(uri)
+    other.job_id = one.job_id
+    first, second = one.open(), other.open()
+    first.close()
+    second.close()
+    assert first.run_id != second.run_id
+
+
+def test_a_run_deleted_in_mlflow_is_replaced(mlflow: MlflowTwin) -> None:
+    tracker = mlflow.open()
+    tracker.log_metrics({"train/loss_l1": 1.0}, step=1)
+    assert tracker.flush()
+    first = tracker.run_id
+    client(mlflow.uri).delete_run(first)
+    tracker.log_metrics({"train/loss_l1": 0.5}, step=2)
+    assert not tracker.flush()
+    assert tracker.flush()
+    assert tracker.run_id != first
+    assert mlflow.read().history("train/loss_l1") == [(2, 0.5)]
+    tracker.finish("FINISHED")
+
+
+def test_an_end_that_mlflow_does_not_know_is_a_mistake(mlflow: MlflowTwin) -> None:
+    tracker = mlflow.open()
+    with pytest.raises(ValueError, match="FINISHED, FAILED, KILLED, not 'DONE'"):
+        tracker.finish("DONE")
+    tracker.finish("KILLED")
+
+
+def test_an_experiment_that_was_deleted_says_how_to_go_on(uri: str) -> None:
+    number = initialise(uri, "deleted")
+    assert initialise(uri, "deleted") == number
+    client(uri).delete_experiment(number)
+    with pytest.raises(TrackerError, match=r"restore it .* or set tracking\.experiment=NAME"):
+        initialise(uri, "deleted")
+
+
+def test_artifacts_go_where_the_experiment_was_told(mlflow: MlflowTwin, tmp_path: Path) -> None:
+    database = Path(mlflow.uri.removeprefix("sqlite:///"))
+    tracker = mlflow.open()
+    tracker.log_artifact("note.txt", b"here")
+    tracker.finish("FINISHED")
+    found = database.parent.glob("artifacts/*/artifacts/note.txt")
+    assert [path.read_bytes() for path in found] == [b"here"]
+    assert not Path("mlruns").exists()
+
+
+SET_UP = """
+import sys
+from colddiff.adapters.mlflow_service import initialise, load_mlflow
+load_mlflow(sys.argv[1])
+print("loaded", flush=True)
+initialise(sys.argv[1], "tests")
+print("ready", flush=True)
+"""
+
+
+def _set_up(database: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SET_UP, f"sqlite:///{database}"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_kill_during_set_up_leaves_nothing_behind(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    killed = _set_up(database)
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "loaded\n"
+    wait_for(lambda: any(p.stat().st_size > 200_000 for p in tmp_path.glob("mlflow.db.setup")))
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not database.exists()
+    again = _set_up(database)
+    stdout, stderr = again.communicate(timeout=120)
+    assert stdout == "loaded\nready\n"
+    assert stderr == ""  # nor does mlflow chatter
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["mlflow.db", "mlflow.db.lock"]
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_fresh_database_at_once_all_live(tmp_path: Path) -> None:
+    processes = [_set_up(tmp_path / "new" / "mlflow.db") for _ in range(4)]
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=240)
+        assert (process.returncode, stdout, stderr) == (0, "loaded\nready\n", "")
+
+
+def test_a_store_on_disk_holds_the_spool(uri: str, nobody: str, tmp_path: Path) -> None:
+    twin = MlflowTwin(uri, LocalStore(tmp_path))
+    tracker = twin.open(nobody)
+    log_ten_steps(tracker)
+    tracker.finish("KILLED")
+    again = MlflowTwin(uri, LocalStore(tmp_path))
+    again.job_id = twin.job_id
+    assert again.replay() > 0
+    assert len(again.read().history("train/loss_l1")) == 10
+    assert again.read().status == "KILLED"
+
+
+def test_credentials_come_from_the_environment_and_stay_there(
+    uri: str, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, job_id = str(tmp_path), f"train-connect-{uuid4().hex[:8]}"
+    secret = nobody.replace("http://", "http://ada:s3cr3t@")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+    submitted_with = colddiff.connect.tracking_uri(storage)
+    assert submitted_with == nobody
+    tracker = colddiff.connect.open_tracker(storage, submitted_with, EXPERIMENT, job_id)
+    assert isinstance(tracker, MlflowTracker)
+    assert tracker.address.uri == secret
+    log_ten_steps(tracker)
+    tracker.finish("FINISHED")
+    stored = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert stored
+    assert not any("s3cr3t" in text for text in stored)
+    with pytest.raises(TrackerError, match="does not answer"):
+        colddiff.connect.replay_tracking(storage, submitted_with, job_id)
+    # Another address than the environment's is taken as it is.
+    assert colddiff.connect.replay_tracking(storage, uri, job_id) == 14
+    assert colddiff.connect.replay_tracking(storage, uri, job_id) == 0

@@ -1,0 +1,91 @@
+"""The same attempts at one job, tracked in MLflow and in memory, and what is there afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from colddiff.adapters.memory_store import MemoryStore
+from colddiff.adapters.memory_tracker import MemoryRun, MemoryTracker, MetricRow
+from colddiff.adapters.mlflow_service import client
+from colddiff.adapters.mlflow_tracker import MlflowTracker, open_run, replay
+from colddiff.ports import Store, Tracker
+
+EXPERIMENT = "tests"
+
+
+class MlflowTwin:
+    """Attempts at one job, tracked in a real sqlite store, and what is there afterwards."""
+
+    def __init__(self, uri: str, store: Store | None = None) -> None:
+        self.uri = uri
+        self.store = store or MemoryStore(uuid4().hex)
+        self.job_id = f"train-test-{uuid4().hex[:8]}"
+        self.said: list[str] = []
+
+    def open(self, uri: str | None = None, **options: Any) -> MlflowTracker:
+        known: dict[str, Any] = {"spool": self.store, "talk": self.said.append, "timeout_s": 20.0}
+        return open_run(uri or self.uri, EXPERIMENT, self.job_id, "test", **(known | options))
+
+    def replay(self) -> int:
+        return replay(self.store, self.job_id, self.uri, talk=self.said.append)
+
+    def runs(self) -> list[str]:
+        api = client(self.uri)
+        experiment = api.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None
+        found = api.search_runs(
+            [experiment.experiment_id], f"tags.`colddiff.job_id` = '{self.job_id}'"
+        )
+        return [run.info.run_id for run in found]
+
+    def read(self) -> MemoryRun:
+        api = client(self.uri)
+        (run_id,) = self.runs()
+        run = api.get_run(run_id)
+        rows = [
+            MetricRow(m.key, m.value, m.step, m.timestamp)
+            for key in run.data.metrics
+            for m in api.get_metric_history(run_id, key)
+        ]
+        folder = Path(run.info.artifact_uri)
+        artifacts = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        tags = dict(run.data.tags)
+        return MemoryRun(run_id, run.info.status, dict(run.data.params), tags, rows, artifacts)
+
+
+class MemoryTwin:
+    """The same in memory."""
+
+    def __init__(self) -> None:
+        self.run = MemoryRun()
+
+    def open(self) -> Tracker:
+        return MemoryTracker(self.run)
+
+    def read(self) -> MemoryRun:
+        return self.run
+
+
+Twin = MlflowTwin | MemoryTwin
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def log_ten_steps(tracker: Tracker) -> None:
+    tracker.log_params({"seed": "0"})
+    for step in range(10):
+        tracker.log_metrics({"train/loss_l1": step / 3}, step)
+    tracker.log_artifact("grid.png", bytes(range(256)))
