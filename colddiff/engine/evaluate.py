@@ -196,7 +196,10 @@ class Evaluator:
     def _provenance(self, tally: Tally, omitted: Mapping[str, str]) -> dict[str, Any]:
         n, features = tally.reference.n, tally.reference.mean.size
         manifest, spec = self.source.manifest, self.spec
-        notes = [f"floor: two disjoint random halves of the {n} test images against each other"]
+        notes = [
+            f"floor: two disjoint random halves of the {n} test images against each other; "
+            "restorations of those same images can score less"
+        ]
         if n <= features:
             notes.append(
                 f"{n} images for {features} features: Frechet distances are biased upwards, "

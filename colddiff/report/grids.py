@@ -52,7 +52,7 @@ def comparison_grid(
 
 def _captions(name: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
     if name == "original":
-        # What the test images score against themselves.
+        # The distance between two halves of them: the scale that all others are read on.
         return tuple(
             f"floor {number(metrics[path])}"
             for metric in distance_names(metrics)

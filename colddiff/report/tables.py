@@ -16,7 +16,8 @@ NO_VALUE = "-"
 def evaluation_table(metrics: Mapping[str, float]) -> str:
     """Metrics ``eval/<column>/<metric>`` as aligned text, the best restoration marked with a star.
 
-    ``floor`` is what the test images score against themselves: no restoration can do better.
+    ``floor`` is the distance between two halves of the test images. Restorations of those very
+    images may score less; images made without having seen them would not.
     """
     found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
     rows = [name for name in (*distance_names(metrics), *DIGITS) if name in found]
