@@ -48,6 +48,8 @@ class LoadedCheckpoint:
     address: CheckpointAddress
     terminal: Terminal | None = None
     """The distribution of x_T; None where the degradation has none, or none was fitted."""
+    losses: tuple[tuple[int, float], ...] = ()
+    """(step, training loss) up to here, at the steps that were logged."""
 
 
 def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAddress:
@@ -111,7 +113,8 @@ def load_checkpoint(
         terminal = Terminal.from_files(
             snapshot.tensors["terminal"], snapshot.state["terminal"], images
         )
-    return LoadedCheckpoint(restorer.eval(), D, job, address.step, address, terminal)
+    losses = tuple((step, loss) for step, loss in snapshot.state.get("losses", ()))
+    return LoadedCheckpoint(restorer.eval(), D, job, address.step, address, terminal, losses)
 
 
 def load_snapshot(reference: str) -> Snapshot:

@@ -196,11 +196,12 @@ def evaluate_step(
 
     Returns ``metrics``, ``provenance`` and the addresses of the ``pictures`` it drew.
     """
-    found = _evaluate(resolved.train, load_checkpoint(f"{folder.uri}@step={step}"))
+    checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
+    found = _evaluate(resolved.train, checkpoint)
     record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
     tracker.log_metrics(found.metrics, step)
     pictures = []
-    for name, data in evaluation_pictures(found).items():
+    for name, data in evaluation_pictures(found, checkpoint.losses).items():
         key = folder.key(f"pictures/step_{step:08d}/{name}")
         folder.store.put(key, data)
         pictures.append(f"{folder.store.uri}/{key}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -71,3 +72,23 @@ class Meter:
 
     def told(self) -> None:
         self._told = time.monotonic()
+
+
+class LossHistory:
+    """(step, loss) of a whole job, at most ``LONGEST`` points; it travels in its checkpoints."""
+
+    LONGEST = 4000
+
+    def __init__(self, points: Sequence[Sequence[float]] = ()) -> None:
+        self._points = [(int(step), float(loss)) for step, loss in points]
+
+    def add(self, step: int, loss: float) -> None:
+        """Takes the loss logged at ``step``; when there are too many points, every other goes."""
+        self._points.append((step, loss))
+        if len(self._points) > self.LONGEST:
+            self._points = self._points[1::2]
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """JSON-ready, steps rising."""
+        return list(self._points)

@@ -18,7 +18,7 @@ from colddiff.engine.background import Background, Prefetcher
 from colddiff.engine.checkpoints import Checkpoints, Snapshot
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.inputs import Inputs, normalise, training_inputs
-from colddiff.engine.meter import Meter
+from colddiff.engine.meter import LossHistory, Meter
 from colddiff.engine.watch import due_steps
 from colddiff.errors import SpecError
 from colddiff.jobspec import TrainJob
@@ -97,6 +97,7 @@ class Trainer:
         )
         self.checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
         self.model: nn.Module = self.restorer
+        self._history = LossHistory()
         self._looked = self._said = 0.0
         self._writer = Background("checkpoint-writer")
         self._progress = Background("progress-writer")
@@ -240,6 +241,7 @@ class Trainer:
         self.restorer.load_state_dict(dict(snapshot.tensors["model"]))
         self.ema.load(snapshot.tensors["ema"])
         self._load_optimizer(snapshot.tensors["optimizer"])
+        self._history = LossHistory(snapshot.state.get("losses", ()))
         if self.ctx.rank == 0:
             self.talk(f"going on from the checkpoint of step {step}")
         return step
@@ -264,6 +266,7 @@ class Trainer:
                 "attempt": self.attempt,
                 "world_size": self.ctx.world_size,
                 "data": self.source.manifest.digest,
+                "losses": self._history.points,
             },
         )
 
@@ -303,6 +306,7 @@ class Trainer:
         if self.ctx.rank != 0:
             return
         self.tracker.log_metrics(numbers, step)
+        self._history.add(step, numbers[f"train/loss_{self.job.loss}"])
         if meter.quiet_s() < PROGRESS_S and step != self.job.num_steps:
             return
         meter.told()

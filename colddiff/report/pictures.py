@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from colddiff.engine.evaluate import Evaluation
+from colddiff.report.curves import loss_curve
 from colddiff.report.grids import comparison_grid
 from colddiff.report.strips import trajectory_animation, trajectory_strip
 
 
-def evaluation_pictures(evaluation: Evaluation) -> dict[str, bytes]:
-    """``grid.png``; also ``strip.png`` and ``strip.gif`` where Algorithm 2 was a sampler."""
+def evaluation_pictures(
+    evaluation: Evaluation, losses: Sequence[tuple[int, float]] = ()
+) -> dict[str, bytes]:
+    """``grid.png``; ``strip.png`` and ``strip.gif`` where Algorithm 2 was among the samplers;
+    ``loss.png`` where ``losses``, (step, training loss) pairs, are given.
+    """
     if not evaluation.pictures:
         return {}
     kind = evaluation.provenance["degradation"]["kind"]
@@ -26,4 +33,7 @@ def evaluation_pictures(evaluation: Evaluation) -> dict[str, bytes]:
         title = f"Algorithm 2 on {kind}"
         found["strip.png"] = trajectory_strip(path, title=title)
         found["strip.gif"] = trajectory_animation(path, title=title)
+    if losses:
+        steps, values = zip(*losses, strict=True)
+        found["loss.png"] = loss_curve(steps, values)
     return found

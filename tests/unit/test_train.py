@@ -18,6 +18,7 @@ from colddiff.adapters.memory_tracker import MemoryTracker
 from colddiff.engine.checkpoints import COMMIT, Checkpoints
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.local_context import LocalContext
+from colddiff.engine.meter import LossHistory
 from colddiff.engine.train import Outcome, Trainer
 from colddiff.errors import ColddiffError, DivergedError, SpecError
 from colddiff.jobspec import TrainJob
@@ -99,6 +100,24 @@ def test_loss_falls_and_is_logged_once_per_interval(tmp_path: Path) -> None:
     losses = [value for _, value in tracker.run.history("train/loss_l1")]
     assert len(losses) == 3
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_loss_history_travels_in_checkpoints_over_attempts(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    trainer(folder, job(num_steps=4)).run()
+    trainer(folder, job(num_steps=8), attempt=2).run()
+    state = Checkpoints(folder.store, folder.key("checkpoints")).load(8, ()).state
+    assert [step for step, _ in state["losses"]] == [2, 4, 6, 8]
+
+
+def test_a_long_loss_history_is_thinned() -> None:
+    history = LossHistory()
+    for step in range(1, 10_001):
+        history.add(step, 1.0 / step)
+    steps = [step for step, _ in history.points]
+    assert len(steps) <= LossHistory.LONGEST
+    assert steps == sorted(steps)
+    assert steps[-1] == 10_000
 
 
 def test_accumulation_gives_the_same_step(tmp_path: Path) -> None:
