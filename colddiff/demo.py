@@ -91,7 +91,7 @@ def _show(result: Mapping[str, Any], job_id: str, storage: Path, seconds: float)
         f"\n\nNext:\n  export COLDDIFF_STORAGE={storage}\n"
         f"  colddiff status {job_id}\n"
         "  colddiff submit train quickstart num_steps=2000      # goes on from where this ended\n"
-        "  colddiff submit train quickstart degradation.num_timesteps=20   # another job\n"
+        "  colddiff submit train quickstart degradation.num_timesteps=10   # another job\n"
         "  colddiff recipes"
     )
 

@@ -25,8 +25,9 @@ MARKER = "COLDDIFF_CLUSTER_SESSION"
 MIN_CPUS = 4
 START_S = 120.0
 STOP_GRACE_S = 5.0
-# Ray appends session_<date>_<pid>/sockets/plasma_store, and a socket's path ends at 107 bytes.
-LONGEST_TEMP_DIR = 40
+# A socket's path ends at 107 bytes. Below our folder Ray needs 70 of them, as the longest of its
+# sockets is r/session_<date>_<pid>/sockets/dash_MetricsHead, with a pid of up to 7 digits.
+LONGEST_TEMP_DIR = 36
 # What belongs to another cluster, or to a Ray job that this process may be part of.
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_", "RAY_JOB_", "RAY_CLIENT_MODE")
 PORTS = ("port", "dashboard", "agent", "client")
