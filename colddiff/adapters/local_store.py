@@ -134,9 +134,15 @@ def _written(path: Path, data: bytes) -> Path:
 
 def _opened(path: Path) -> BufferedWriter:
     for _ in range(ATTEMPTS):
-        _make_folder(path.parent)
-        with suppress(FileNotFoundError):
+        try:
+            _make_folder(path.parent)
             return path.open("xb")
+        except FileNotFoundError:
+            continue
+        except FileExistsError:
+            # Made by another and pruned before it could be looked at, or a file is in the way.
+            if path.parent.exists() and not path.parent.is_dir():
+                raise
     raise FileNotFoundError(errno.ENOENT, "its folder keeps disappearing")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing.spawn as multiprocessing
+import torch.multiprocessing as mp
 from torch import Tensor
 
 from colddiff.adapters.local_store import LocalStore
@@ -240,7 +240,7 @@ def _rank(rank: int, world_size: int, path: str, root: str, changes: dict[str, A
 
 def _spawn(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFolder:
     group = tmp_path / f"group-{name}-{changes.get('num_steps')}"
-    multiprocessing.spawn(  # type: ignore[no-untyped-call]
+    mp.spawn(  # type: ignore[attr-defined,no-untyped-call]
         _rank,
         args=(world_size, str(group), str(tmp_path / name), changes),
         nprocs=world_size,
