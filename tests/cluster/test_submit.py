@@ -224,7 +224,7 @@ def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCl
     while "running" not in (line := waiter.stderr.readline()) and "starting" not in line:
         assert waiter.poll() is None
     waiter.send_signal(signal.SIGINT)
-    out, err = waiter.communicate(timeout=30)
+    out, err = waiter.communicate(timeout=120)
     assert waiter.returncode == 130
     assert "the job goes on" in err
     assert json.loads(out)["state"] == "running"

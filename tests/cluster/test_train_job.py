@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ TINY = (
 
 
 @pytest.fixture
-def colddiff(cluster: RunningCluster, tmp_path: Path) -> Callable[..., Any]:
+def colddiff(cluster: RunningCluster, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts `colddiff submit train quickstart` with a storage of this test's own."""
     env = cluster.env | {
         "COLDDIFF_STORAGE": str(tmp_path / "runs"),
@@ -42,17 +42,25 @@ def colddiff(cluster: RunningCluster, tmp_path: Path) -> Callable[..., Any]:
     }
     env.pop("MLFLOW_TRACKING_URI", None)
 
+    started: list[subprocess.Popen[str]] = []
+
     def start(*words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "colddiff.cli.main", "submit", "train", "quickstart"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, *TINY, "--json", *words],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
