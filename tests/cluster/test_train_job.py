@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     _wait_for_step(folder, 20)
     _kill("RayTrainWorker")
     _wait_for_step(folder, 50)
-    _kill("jobs.train")
+    _kill("-m jobs.train")
     process.communicate(timeout=300)
     assert process.returncode != 0
     parts, _ = ended(colddiff(*steps, "--name", "parts"))
@@ -156,13 +157,9 @@ def _wait(look: Callable[[], Any], timeout_s: float = 240) -> Any:
 
 
 def _kill(what: str) -> None:
-    """SIGKILL to one process of the only job: a worker by its title, the driver by its module."""
-    for process in processes().values():
-        if what == "jobs.train":
-            hit = "-m jobs.train" in process.command
-        else:
-            hit = what in process.command
-        if hit:
-            os.kill(process.pid, signal.SIGKILL)
-            return
-    raise AssertionError(f"no process {what}: {[p.command for p in processes().values()]}")
+    """SIGKILL to one worker, by its title, or to the driver and the shell it runs in."""
+    hits = [process.pid for process in processes().values() if what in process.command]
+    assert hits, [process.command for process in processes().values()]
+    for pid in hits if what == "-m jobs.train" else hits[:1]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
