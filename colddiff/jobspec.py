@@ -210,6 +210,11 @@ class TrainJob(Job):
         """Shape of the images this job trains on."""
         return ImageShape(self.channels, self.image_size, self.image_size)
 
+    @property
+    def evaluated_every(self) -> int | None:
+        """Checkpoints at multiples of this are evaluated on the way; None where none can be."""
+        return self.evaluate_every if self.test_data is not None else None
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         # Built without weights or tables: what does not fit is an error here, not on a GPU.

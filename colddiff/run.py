@@ -33,6 +33,7 @@ __all__ = [
     "end_training",
     "evaluate_step",
     "load_checkpoint",
+    "open_tracker",
     "prepare",
     "run_local",
     "say",
@@ -44,6 +45,17 @@ __all__ = [
 def say(line: str) -> None:
     """One line to the job's log."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
+    """The job's one tracking run; ``join`` where the driver opened it and will finish it."""
+    return connect.open_tracker(
+        resolved.storage,
+        resolved.tracking_uri,
+        resolved.job.tracking.experiment,
+        resolved.id,
+        join=join,
+    )
 
 
 def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
@@ -67,9 +79,7 @@ def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     _prepare_terminal(resolved, folder)
     if job.test_data is not None:
         _evaluate(job, job.restorer.build(job.shape).eval(), dry=True)
-    tracker = connect.open_tracker(
-        resolved.storage, resolved.tracking_uri, job.tracking.experiment, resolved.id
-    )
+    tracker = open_tracker(resolved)
     tracker.log_params(_flat(job.to_dict()))
     tracker.set_tags(
         {"storage": resolved.storage, "commit": str(resolved.git.get("commit", ""))}
@@ -114,9 +124,7 @@ def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
     assert job.data is not None
     tracker = connect.null_tracker()
     if ctx.rank == 0:
-        tracker = connect.open_tracker(
-            resolved.storage, resolved.tracking_uri, job.tracking.experiment, resolved.id, join=True
-        )
+        tracker = open_tracker(resolved, join=True)
     began = time.time()
     trainer = Trainer(
         job,
@@ -251,7 +259,7 @@ def run_local(resolved: ResolvedJob, attempt: int) -> int:
         run.phase("")
         with EvaluationWatch(
             folder,
-            job.evaluate_every if job.test_data else None,
+            job.evaluated_every,
             job.num_steps,
             partial(evaluate_step, resolved, folder, tracker),
             say,

@@ -21,7 +21,7 @@ from colddiff.engine.watch import EvaluationWatch
 from colddiff.errors import ColddiffError
 from colddiff.jobspec import TrainJob
 from colddiff.resolve import ResolvedJob
-from colddiff.run import end_training, evaluate_step, prepare, say, train_rank
+from colddiff.run import end_training, evaluate_step, open_tracker, prepare, say, train_rank
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +78,7 @@ def _train(
     try:
         with EvaluationWatch(
             folder,
-            job.evaluate_every if job.test_data else None,
+            job.evaluated_every,
             job.num_steps,
             lambda step: ray.get(_evaluation().remote(resolved.to_dict(), step)),
             say,
@@ -106,13 +106,7 @@ def _evaluation() -> Any:
     def run(data: dict[str, Any], step: int) -> None:
         resolved = ResolvedJob.from_dict(data)
         folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
-        tracker = connect.open_tracker(
-            resolved.storage,
-            resolved.tracking_uri,
-            resolved.train.tracking.experiment,
-            resolved.id,
-            join=True,
-        )
+        tracker = open_tracker(resolved, join=True)
         evaluate_step(resolved, folder, tracker, step)
         tracker.flush()
 

@@ -283,7 +283,7 @@ class Trainer:
         """Steps that pruning leaves alone: the best one and those still to be evaluated."""
         steps, evaluated = self.checkpoints.steps(), self.folder.evaluated_steps()
         best = self.folder.best_step(set(steps))
-        due = due_steps(steps, self.job.evaluate_every, evaluated)
+        due = due_steps(steps, self.job.evaluated_every, evaluated)
         return {*due, *([] if best is None else [best])}
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:

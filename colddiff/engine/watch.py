@@ -13,10 +13,7 @@ POLL_S = 2.0
 
 
 def due_steps(steps: list[int], every: int | None, evaluated: list[int]) -> list[int]:
-    """Committed steps that are to be evaluated and were not yet; the last step is not among them.
-
-    The last checkpoint is evaluated at the end of the job, whatever ``every`` says.
-    """
+    """Committed steps at multiples of ``every`` that were not evaluated yet."""
     if every is None:
         return []
     return [step for step in steps if step % every == 0 and step not in evaluated]
@@ -26,7 +23,8 @@ class EvaluationWatch:
     """Within ``with``, calls ``evaluate(step)`` in a thread for each checkpoint that is due.
 
     Training never waits for it; checkpoints due are spared from pruning until they are evaluated.
-    On leaving, those still due are evaluated, up to but without ``last``.
+    On leaving, those still due are evaluated, but for ``last``: the end of the job does that one,
+    whatever ``every`` says.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from colddiff.errors import SpecError
 from colddiff.spec.plugins import plugin_digest
@@ -57,10 +57,3 @@ def _copy_plugins(resolved: ResolvedJob, folder: Path) -> list[str]:
         shutil.copyfile(plugin, target)
         names.append(str(target.relative_to(folder)))
     return names
-
-
-def staged_job(folder: Path) -> dict[str, Any]:
-    """The ``job.json`` of a staged folder."""
-    found = json.loads((folder / "job.json").read_text())
-    assert isinstance(found, dict)
-    return found

@@ -176,6 +176,20 @@ def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
     assert not list(folder.store.list(folder.key("checkpoints/step_00000002")))
 
 
+def test_checkpoints_that_nothing_will_evaluate_are_pruned(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    assert job().test_data is None
+    trainer(folder, job(num_steps=8, checkpoint_every=2, evaluate_every=2, keep=2)).run()
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [6, 8]
+
+
+def test_checkpoints_still_to_be_evaluated_are_spared(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    waiting = job(num_steps=8, checkpoint_every=2, evaluate_every=4, keep=1, test_data="/packed")
+    trainer(folder, waiting).run()
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [4, 8]
+
+
 def test_a_diverged_run_names_step_and_severities_and_keeps_the_last_finite_checkpoint(
     tmp_path: Path,
 ) -> None:
