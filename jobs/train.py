@@ -21,7 +21,9 @@ from colddiff.engine.watch import EvaluationWatch
 from colddiff.errors import ColddiffError
 from colddiff.jobspec import TrainJob
 from colddiff.resolve import ResolvedJob
-from colddiff.run import end_training, evaluate_step, open_tracker, prepare, say, train_rank
+from colddiff.run.log import say
+from colddiff.run.tracking import open_tracker
+from colddiff.run.training import end_training, evaluate_step, prepare, train_rank
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,8 @@
-"""Jobs composed from adapters and engine, without a cluster: one rank, one evaluation, one job."""
+"""Training composed from adapters and engine: one rank, one evaluation, a whole job."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -24,38 +23,13 @@ from colddiff.jobspec import TrainJob
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.references import LoadedCheckpoint, load_checkpoint, load_snapshot
 from colddiff.report.pictures import evaluation_pictures
-from colddiff.resolve import ResolvedJob, resolve
+from colddiff.resolve import ResolvedJob
 from colddiff.rng import stream
+from colddiff.run.log import say
+from colddiff.run.tracking import begin_tracking, open_tracker
 from colddiff.terminal import terminal_spec
 
 DRY_IMAGES = 8
-__all__ = [
-    "end_training",
-    "evaluate_step",
-    "load_checkpoint",
-    "open_tracker",
-    "prepare",
-    "run_local",
-    "say",
-    "train",
-    "train_rank",
-]
-
-
-def say(line: str) -> None:
-    """One line to the job's log."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
-    """The job's one tracking run; ``join`` where the driver opened it and will finish it."""
-    return connect.open_tracker(
-        resolved.storage,
-        resolved.tracking_uri,
-        resolved.job.tracking.experiment,
-        resolved.id,
-        join=join,
-    )
 
 
 def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
@@ -79,14 +53,7 @@ def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     _prepare_terminal(resolved, folder)
     if job.test_data is not None:
         _evaluate(job, job.restorer.build(job.shape).eval(), dry=True)
-    tracker = open_tracker(resolved)
-    tracker.log_params(_flat(job.to_dict()))
-    tracker.set_tags(
-        {"storage": resolved.storage, "commit": str(resolved.git.get("commit", ""))}
-        | {f"version.{name}": number for name, number in resolved.versions.items()}
-    )
-    tracker.log_artifact("job.json", folder.store.get(folder.key("job.json")))
-    return tracker
+    return begin_tracking(resolved, folder)
 
 
 def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
@@ -245,8 +212,8 @@ def _device(job: TrainJob) -> torch.device:
     return torch.device("cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu")
 
 
-def run_local(resolved: ResolvedJob, attempt: int) -> int:
-    """Exit code of one attempt at a job in this process, without Ray (breakpoints work)."""
+def train_here(resolved: ResolvedJob, attempt: int) -> int:
+    """Exit code of one attempt at a training job in this process, without Ray."""
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     job = resolved.train
     run = Attempt(
@@ -269,33 +236,3 @@ def run_local(resolved: ResolvedJob, attempt: int) -> int:
         return end_training(resolved, folder, tracker, attempt)
 
     return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), "local": True})
-
-
-def train(job: TrainJob, name: str = "job") -> dict[str, Any]:
-    """Trains in this process and returns the result; the same call again resumes, or is done.
-
-    Raises ColddiffError with the job's message where it fails, Stopped where it was stopped.
-    """
-    resolved = resolve("train", job, name, talk=say)
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
-    status, result = folder.status(), folder.result()
-    if status and result and status.state == "done" and status.step >= job.num_steps:
-        return result
-    folder.write_job(resolved.to_dict())
-    attempt = max(folder.attempts(), default=0) + 1
-    code = run_local(resolved, attempt)
-    status, result = folder.status(), folder.result()
-    if code != 0 or result is None:
-        message = status.message if status else ""
-        raise Stopped(message) if code == Stopped.exit_code else ColddiffError(message)
-    return result
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            flat[f"{prefix}{name}"] = str(value)
-    return flat

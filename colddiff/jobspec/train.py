@@ -1,30 +1,20 @@
-"""Jobs as data: what is learnt or made (identity) and how it is run (operation), and their ids."""
+"""The training job: data, D, R and the optimizer (identity), and how it is run (operation)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from colddiff.degradations import AnyDegradation
 from colddiff.degradations.blur import BlurSpec
-from colddiff.errors import SpecError
+from colddiff.jobspec.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.restorers import AnyRestorer
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
-from colddiff.spec import Range, Spec, Unit, digest
+from colddiff.spec import Range, Spec, Unit
 from colddiff.terminal import AnyTerminal
 from colddiff.types import ImageShape
-
-
-class Operation:
-    """Marks a field that can change between submissions of the same job."""
-
-
-OPERATION = Operation()
-SLUG = re.compile(r"[^a-z0-9]+")
 
 
 class OptimizerSpec(Spec):
@@ -50,21 +40,6 @@ class EmaSpec(Spec):
     start: Annotated[int, Field(ge=0), Unit("optimizer steps")] = 2000
 
 
-class ResourcesSpec(Spec):
-    """What one worker asks of the cluster."""
-
-    gpus: Annotated[float, Field(ge=0, le=8)] = 0
-    cpus: Annotated[float, Field(ge=0)] = 1
-    accelerator: str | None = None
-
-
-class LimitsSpec(Spec):
-    """Budgets over all attempts; reaching one takes a checkpoint and ends with exit code 4."""
-
-    hours: Annotated[float | None, Field(gt=0), Unit("hours of running")] = None
-    gpu_hours: Annotated[float | None, Field(gt=0), Unit("GPU hours")] = None
-
-
 class EvaluationSpec(Spec):
     """How a training job evaluates its checkpoints: degraded, direct, naive, sampled (PAPER 6)."""
 
@@ -74,71 +49,6 @@ class EvaluationSpec(Spec):
     severities: int | tuple[int, ...] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
-
-
-class TrackingSpec(Spec):
-    """Where numbers go: MLFLOW_TRACKING_URI, else a sqlite file in STORAGE."""
-
-    experiment: str = "colddiff"
-    images: Annotated[bool, Field(description="false keeps pictures out of the tracker")] = True
-    required: Annotated[
-        bool,
-        Field(description="false submits although the tracker is down; numbers follow later"),
-    ] = True
-
-
-def _worker_counts(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        if len(value) != 2 or not all(isinstance(n, int) for n in value) or value[0] > value[1]:
-            raise SpecError(f"write n, [min, max] or all, got {value!r}")
-        return tuple(value)
-    return value
-
-
-Workers = Annotated[
-    Literal["all"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], int],
-    BeforeValidator(_worker_counts),
-]
-
-
-class Job(Spec):
-    """A unit of work submitted to a cluster; ``verb`` names what it does."""
-
-    verb: ClassVar[str]
-
-    plugins: Annotated[
-        tuple[str, ...], Field(description="Python files that register kinds of the user's own")
-    ] = ()
-    storage: Annotated[
-        str | None,
-        Field(description="a path or s3://bucket/prefix; else COLDDIFF_STORAGE, else ./runs"),
-        OPERATION,
-    ] = None
-    tracking: Annotated[TrackingSpec, OPERATION] = TrackingSpec()
-    max_failures: Annotated[
-        int, Field(ge=0, description="restarts without progress before the job fails"), OPERATION
-    ] = 3
-
-    @classmethod
-    def identity_fields(cls) -> list[str]:
-        """Fields that decide the job id."""
-        return [
-            name
-            for name, field in cls.model_fields.items()
-            if not any(isinstance(mark, Operation) for mark in field.metadata)
-        ]
-
-    def identity(self) -> dict[str, Any]:
-        """The identity fields as JSON-ready data."""
-        return self.model_dump(mode="json", include=set(self.identity_fields()))
-
-    def job_id(self, slug: str, content: Mapping[str, str]) -> str:
-        """``<verb>-<slug>-<8 hex>``.
-
-        ``content`` gives, for identity fields that are addresses, the digest of what is there: the
-        same images under another address are the same job.
-        """
-        return f"{self.verb}-{slugify(slug)}-{digest({**self.identity(), **content})[:8]}"
 
 
 class TrainJob(Job):
@@ -222,11 +132,3 @@ class TrainJob(Job):
         with torch.device("meta"):
             self.restorer.build(self.shape)
         return self
-
-
-JOBS: dict[str, type[Job]] = {TrainJob.verb: TrainJob}
-
-
-def slugify(text: str) -> str:
-    """``text`` in ``[a-z0-9-]``, at most 40 characters."""
-    return SLUG.sub("-", text.lower()).strip("-")[:40].strip("-") or "job"

@@ -1,0 +1,7 @@
+"""From a job as somebody wrote it to one that can run anywhere: addresses, digests, an id."""
+
+from __future__ import annotations
+
+from colddiff.resolve.job import ResolvedJob, refuse_paths, resolve
+
+__all__ = ["ResolvedJob", "refuse_paths", "resolve"]

@@ -1,0 +1,140 @@
+"""From a job as somebody wrote it to one that can run anywhere: the content of ``job.json``."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from colddiff import connect
+from colddiff.connect import absolute, default_storage
+from colddiff.errors import SpecError
+from colddiff.jobspec import JOBS, Job, TrainJob
+from colddiff.resolve.git import git_state
+from colddiff.resolve.training import resolve_training
+from colddiff.spec import parse
+from colddiff.spec.plugins import load_plugins, plugin_digest
+
+STAGED = Path(__file__).resolve().parents[2]
+RECORDED = ("colddiff", "torch", "ray", "numpy", "mlflow", "webdataset", "pillow")
+
+Talk = Callable[[str], None]
+Resolver = Callable[[Any, str, Talk], tuple[Job, dict[str, str]]]
+"""(job, storage, talk) -> the job with definite addresses, and digests of what is there."""
+
+RESOLVERS: Mapping[str, Resolver] = {TrainJob.verb: resolve_training}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedJob:
+    """A job with absolute addresses and its id: the content of ``job.json``."""
+
+    id: str
+    slug: str
+    job: Job
+    storage: str
+    tracking_uri: str
+    content: Mapping[str, str]
+    """Digests that stand for addresses in the identity, by field."""
+    created: float
+    versions: Mapping[str, str]
+    git: Mapping[str, Any]
+
+    @property
+    def verb(self) -> str:
+        """What the job does, such as ``train``."""
+        return self.job.verb
+
+    @property
+    def train(self) -> TrainJob:
+        """The job, which is one of training."""
+        assert isinstance(self.job, TrainJob)
+        return self.job
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``from_dict`` is its inverse."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "job"}
+        return {**data, "verb": self.verb, "spec": self.job.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ResolvedJob:
+        """Validates the spec again: only JSON crosses a process boundary.
+
+        Runs the job's plugins first, whose kinds the spec names; relative ones lie beside this
+        package, where staging put them (the working folder of a node is another on each).
+        """
+        verb, spec = data["verb"], data["spec"]
+        load_plugins(STAGED / plugin for plugin in spec["plugins"])
+        rest = {name: data[name] for name in cls.__slots__ if name != "job"}
+        return cls(job=parse(JOBS[verb], spec, "job.json: spec"), **rest)
+
+
+def resolve(
+    verb: str,
+    job: Job,
+    slug: str,
+    *,
+    storage: str | None = None,
+    remote: bool = False,
+    shared_path: bool = False,
+    new: bool = False,
+    talk: Talk = lambda line: None,
+) -> ResolvedJob:
+    """The job that can run anywhere; packs a SOURCE into STORAGE/data once.
+
+    Args:
+        verb: what to do with it, a key of ``JOBS``.
+        job: the job as written.
+        slug: what the id is to say, such as the recipe's name.
+        storage: overrides ``job.storage``, COLDDIFF_STORAGE and ./runs.
+        remote: the cluster is not on this machine; a path or sqlite is then refused...
+        shared_path: ...unless every node sees the same paths.
+        new: makes the id different from that of every equal job.
+
+    Raises:
+        SpecError, DataError, StoreError, TrackerError.
+    """
+    assert verb == job.verb
+    place = absolute(storage or job.storage or default_storage())
+    tracking_uri = connect.tracking_uri(place)
+    if remote and not shared_path:
+        refuse_paths(job, storage)
+    # Written to here, before anything is packed or submitted: a read-only place is found out now.
+    connect.check_writable(place)
+    if job.tracking.required:
+        connect.check_tracker(place, job.tracking.experiment)
+    job, content = RESOLVERS[verb](job, place, talk)
+    if job.plugins:
+        job = job.model_copy(update={"plugins": tuple(map(absolute, job.plugins))})
+        content = {**content, "plugins": " ".join(sorted(map(plugin_digest, job.plugins)))}
+    if new:
+        content["nonce"] = f"{time.time_ns():x}"
+    return ResolvedJob(
+        id=job.job_id(slug, content),
+        slug=slug,
+        job=job.model_copy(update={"storage": None}),
+        storage=place,
+        tracking_uri=tracking_uri,
+        content=content,
+        created=time.time(),
+        versions={name: version(name) for name in RECORDED} | {"python": platform.python_version()},
+        git=git_state(),
+    )
+
+
+def refuse_paths(job: Job, storage: str | None = None) -> None:
+    """Raises SpecError where ``job`` would write to this machine; contacts nothing."""
+    place = absolute(storage or job.storage or default_storage())
+    for what, uri, way in (
+        ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
+        ("tracking", connect.tracking_uri(place), "MLFLOW_TRACKING_URI=http://host:port"),
+    ):
+        if "://" not in uri or uri.startswith("sqlite"):
+            raise SpecError(
+                f"{what} {uri} is on this machine, the cluster is not: set {way}, or say "
+                "--shared-path if all nodes see this path"
+            )
