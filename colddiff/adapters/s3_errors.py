@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from botocore import exceptions as client_errors
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from colddiff.errors import ColddiffError, StoreError
 
@@ -33,6 +34,27 @@ UNREACHABLE = (
 )
 
 
+class DamagedBodyError(Exception):
+    """An answer whose body is not the one that was sent."""
+
+
+DAMAGED_ANSWERS = (DamagedBodyError, ResponseParserError)
+FAILURES = (ClientError, BotoCoreError, *DAMAGED_ANSWERS)
+"""All that the client raises for what a service or the network did."""
+PASSING = frozenset(
+    {
+        "BadDigest",
+        "IncompleteBody",
+        "RequestTimeout",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "XAmzContentChecksumMismatch",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+
+
 def status(error: ClientError) -> int:
     """The HTTP status of a response."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -43,9 +65,15 @@ def code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def retried(error: ClientError) -> bool:
-    """Whether an earlier try of the same request may have reached the service."""
-    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+def passes(error: Exception) -> bool:
+    """Whether the same call may well succeed when it is made again after a pause."""
+    if isinstance(error, ClientError):
+        number = status(error)
+        # 409: another conditional write is under way; its outcome decides ours.
+        return (
+            (number >= 500 and number != 501) or number in (408, 409, 429) or code(error) in PASSING
+        )
+    return isinstance(error, (*UNREACHABLE, *DAMAGED_ANSWERS))
 
 
 def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> ColddiffError:
@@ -61,6 +89,11 @@ def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> Cold
         kind = type(error).__name__
         return StoreError(
             f"{where} does not answer ({kind}); is it running, and is AWS_ENDPOINT_URL right?"
+        )
+    if isinstance(error, DAMAGED_ANSWERS):
+        return StoreError(
+            f"{where} gives other bytes than were put, again and again; the network or the store "
+            "damages data"
         )
     if isinstance(error, BotoCoreError):
         return StoreError(f"{where} cannot be used ({type(error).__name__})")

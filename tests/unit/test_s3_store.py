@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
-import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import boto3.session
 import pytest
 
 from colddiff.adapters.s3_store import S3Store
-from colddiff.errors import Exists, SpecError, StoreError
+from colddiff.errors import Exists, Missing, SpecError, StoreError
 from colddiff.ports import Store
 from tests.conftest import S3Service
+from tests.faulty_s3 import FAILURES, TRUNCATIONS, Answer, FaultyS3, Proxy, Relay
 
 
 def test_more_objects_than_one_page_of_a_listing(s3_service: S3Service) -> None:
@@ -98,13 +98,8 @@ def test_no_credentials(
 def test_a_refusal_is_one_line_without_the_secret(
     s3_service: S3Service, status: int, name: str, said: str
 ) -> None:
-    body = f"<?xml version='1.0'?><Error><Code>{name}</Code><Message>no</Message></Error>"
-
-    def refuse(handler: Relay) -> None:
-        handler.respond(status, body.encode())
-
     with (
-        Proxy(s3_service.endpoint, refuse) as proxy,
+        Proxy(s3_service.endpoint, lambda handler: handler.refuse(status, name)) as proxy,
         pytest.raises(StoreError, match=said) as caught,
     ):
         s3(proxy.endpoint).put("k", b"x")
@@ -137,7 +132,7 @@ def test_a_put_whose_answer_was_lost_is_ours(s3_service: S3Service) -> None:
             dropped.append(answer)
             handler.close_connection = True
         else:
-            handler.respond(*answer)
+            handler.respond(answer)
 
     with Proxy(s3_service.endpoint, lose_the_first_answer) as proxy:
         store = s3(proxy.endpoint, bucket)
@@ -158,10 +153,9 @@ def test_a_conditional_conflict_is_tried_again(s3_service: S3Service) -> None:
     def conflict_once(handler: Relay) -> None:
         if handler.command == "PUT" and not conflicts:
             conflicts.append(handler.path)
-            body = b"<Error><Code>ConditionalRequestConflict</Code></Error>"
-            handler.respond(409, body)
+            handler.refuse(409, "ConditionalRequestConflict")
         else:
-            handler.respond(*handler.forward())
+            handler.respond(handler.forward())
 
     with Proxy(s3_service.endpoint, conflict_once) as proxy:
         store = s3(proxy.endpoint, bucket)
@@ -175,19 +169,128 @@ def test_a_body_that_breaks_off_is_read_again(s3_service: S3Service) -> None:
     broken: list[object] = []
 
     def break_off_once(handler: Relay) -> None:
-        status, body = handler.forward()
+        answer = handler.forward()
         if handler.command == "GET" and not broken:
             broken.append(handler.path)
-            handler.respond(status, body[: len(body) // 2], length=len(body))
+            handler.respond(replace(answer, body=answer.body[: len(answer.body) // 2]))
             handler.close_connection = True
         else:
-            handler.respond(status, body)
+            handler.respond(answer)
 
     with Proxy(s3_service.endpoint, break_off_once) as proxy:
         store = s3(proxy.endpoint, bucket)
         store.put("object", b"x" * 100_000)
         assert store.get("object") == b"x" * 100_000
         assert broken
+
+
+def test_a_body_that_is_merely_wrong_is_read_again_and_then_named(s3_service: S3Service) -> None:
+    bucket = s3_service.new_bucket()
+    wrong: list[object] = []
+
+    def spoil(handler: Relay) -> None:
+        answer = handler.forward()
+        if handler.command == "GET" and len(wrong) < times:
+            wrong.append(handler.path)
+            answer = Answer(answer.status, answer.headers, answer.body[:-1] + b"?", answer.length)
+        handler.respond(answer)
+
+    with Proxy(s3_service.endpoint, spoil) as proxy:
+        store = s3(proxy.endpoint, bucket)
+        store.put("object", b"x" * 1000)
+        times = 1
+        assert store.get("object") == b"x" * 1000
+        assert len(wrong) == 1
+        times = 99
+        with pytest.raises(StoreError, match=rf"/p/object: {proxy.endpoint} gives other bytes"):
+            store.get("object")
+
+
+@pytest.mark.parametrize("left", [0, 60])
+def test_a_listing_that_was_cut_short_is_not_taken_for_a_shorter_one(
+    s3_service: S3Service, left: int
+) -> None:
+    bucket = s3_service.new_bucket()
+    cut: list[object] = []
+
+    def cut_once(handler: Relay) -> None:
+        answer = handler.forward()
+        if handler.command == "GET" and not cut:
+            cut.append(handler.path)
+            answer = Answer(answer.status, answer.headers, answer.body[:left], left)
+        handler.respond(answer)
+
+    with Proxy(s3_service.endpoint, cut_once) as proxy:
+        store = s3(proxy.endpoint, bucket)
+        store.put("object", b"x")
+        assert [item.key for item in store.list()] == ["object"]
+        assert cut
+
+
+def test_a_claim_that_somebody_else_made_with_the_same_words_is_not_ours(
+    s3_service: S3Service,
+) -> None:
+    bucket = s3_service.new_bucket()
+    lost: list[object] = []
+
+    def lose_the_first_put(handler: Relay) -> None:
+        if handler.command == "PUT" and not lost:
+            lost.append(handler.path)
+            handler.reset()  # never reached the service
+            s3(s3_service.endpoint, bucket).put("claim", b"the same words")
+        else:
+            handler.respond(handler.forward())
+
+    with Proxy(s3_service.endpoint, lose_the_first_put) as proxy, pytest.raises(Exists):
+        s3(proxy.endpoint, bucket).put_new("claim", b"the same words")
+    assert lost
+
+
+def test_retries_come_to_an_end_in_time(s3_service: S3Service) -> None:
+    asked: list[float] = []
+
+    def fail_late(handler: Relay) -> None:
+        asked.append(time.monotonic())
+        time.sleep(0.1)
+        handler.refuse(503, "SlowDown")
+
+    with (
+        Proxy(s3_service.endpoint, fail_late) as proxy,
+        pytest.raises(StoreError, match="answered 503 SlowDown"),
+    ):
+        S3Store("bucket", endpoint_url=proxy.endpoint, max_attempts=99, give_up_s=0.3).get("k")
+    assert 2 <= len(asked) <= 4
+
+
+@pytest.mark.parametrize(
+    "service", ["s3_service", pytest.param("real_s3_service", marks=pytest.mark.system)]
+)
+def test_a_service_that_often_fails_gives_the_same_results(
+    request: pytest.FixtureRequest, service: str
+) -> None:
+    upstream: S3Service = request.getfixturevalue(service)
+    bucket = upstream.new_bucket()
+
+    def use(n: int) -> None:
+        data = f"object {n} ".encode() * 200
+        store.put_new(f"new/{n:03d}", data)
+        with pytest.raises(Exists):
+            store.put_new(f"new/{n:03d}", data)
+        store.put(f"put/{n:03d}", data)
+        assert store.get(f"put/{n:03d}") == data
+        assert store.size(f"new/{n:03d}") == len(data)
+        assert store.size(f"none/{n:03d}") is None
+        with pytest.raises(Missing):
+            store.get(f"none/{n:03d}")
+        store.delete(f"put/{n:03d}")
+
+    with FaultyS3(upstream.endpoint, seed=3, fail=0.15, truncate=0.15) as faulty:
+        store = S3Store(bucket, "p", endpoint_url=faulty.endpoint, max_attempts=12)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(use, range(60)))
+        assert [item.key for item in store.list()] == [f"new/{n:03d}" for n in range(60)]
+        # Without each of them having happened, this would say nothing.
+        assert all(faulty.counts[kind] >= 3 for kind in (*FAILURES, *TRUNCATIONS))
 
 
 @pytest.mark.system
@@ -221,7 +324,7 @@ def test_a_real_service_refuses_bytes_that_were_damaged_on_the_way(
     def damage(handler: Relay) -> None:
         if handler.command == "PUT":
             handler.body = b"X" + handler.body[1:]
-        handler.respond(*handler.forward())
+        handler.respond(handler.forward())
 
     bucket = real_s3_service.new_bucket()
     with Proxy(real_s3_service.endpoint, damage) as proxy:
@@ -236,57 +339,3 @@ def test_a_missing_bucket_of_a_real_service(real_s3_service: S3Service) -> None:
     for call in every_call(s3(real_s3_service.endpoint, "no-such-bucket")):
         with pytest.raises(StoreError, match="has no bucket 'no-such-bucket'"):
             call()
-
-
-class Relay(BaseHTTPRequestHandler):
-    """A request that may be forwarded to ``upstream``, answered otherwise, or left unanswered."""
-
-    protocol_version = "HTTP/1.1"
-    upstream: str
-    behave: Callable[[Relay], None]
-
-    def handle_any(self) -> None:
-        self.body = b""
-        if self.headers.get("Expect") == "100-continue":
-            self.send_response_only(100)
-            self.end_headers()
-        if "Content-Length" in self.headers:
-            self.body = self.rfile.read(int(self.headers["Content-Length"]))
-        type(self).behave(self)
-
-    do_GET = do_PUT = do_HEAD = do_DELETE = handle_any  # noqa: N815
-
-    def forward(self) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self.upstream.removeprefix("http://"))
-        headers = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
-        connection.request(self.command, self.path, self.body, headers)
-        answer = connection.getresponse()
-        result = (answer.status, answer.read())
-        connection.close()
-        return result
-
-    def respond(self, status: int, body: bytes, length: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class Proxy:
-    """A server on loopback between the store and the service, which misbehaves as told."""
-
-    def __init__(self, upstream: str, behave: Callable[[Relay], None]) -> None:
-        handler = type("Told", (Relay,), {"upstream": upstream, "behave": staticmethod(behave)})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def __enter__(self) -> Proxy:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from colddiff.adapters.memory_store import MemoryStore
 from colddiff.adapters.s3_store import S3Store
 from colddiff.errors import Exists, Missing, SpecError, StoreError
 from colddiff.ports import Store
+from tests.faulty_s3 import FaultyS3
 
 
 @pytest.fixture(
@@ -28,18 +30,25 @@ from colddiff.ports import Store
         "local",
         "s3-moto",
         "s3-at-the-root",
+        "s3-faulty",
         pytest.param("s3-real", marks=pytest.mark.system),
     ]
 )
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
-        return MemoryStore()
+        yield MemoryStore()
+        return
     if request.param == "local":
-        return LocalStore(tmp_path / "deep" / "root")
+        yield LocalStore(tmp_path / "deep" / "root")
+        return
     prefix = "" if request.param == "s3-at-the-root" else "some/prefix"
     fixture = "real_s3_service" if request.param == "s3-real" else "s3_service"
     service = request.getfixturevalue(fixture)
-    return S3Store(service.new_bucket(), prefix, endpoint_url=service.endpoint)
+    if request.param == "s3-faulty":
+        with FaultyS3(service.endpoint) as faulty:
+            yield S3Store(service.new_bucket(), prefix, endpoint_url=faulty.endpoint)
+        return
+    yield S3Store(service.new_bucket(), prefix, endpoint_url=service.endpoint)
 
 
 def keys(store: Store, prefix: str = "") -> list[str]:
