@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from colddiff import __version__
-from colddiff.cli import catalogue, check, cluster, data, import_reference, jobs, preview, submit
+from colddiff.cli import (
+    catalogue,
+    check,
+    cluster,
+    data,
+    import_reference,
+    jobs,
+    preview,
+    restore,
+    submit,
+)
 from colddiff.cli.output import emit, talk
 from colddiff.errors import ColddiffError
 
@@ -38,6 +48,7 @@ app.command("degradations")(catalogue.degradations)
 app.command("recipes")(catalogue.recipes)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
+app.command("restore")(restore.restore)
 app.command("import-reference")(import_reference.import_reference)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
@@ -22,6 +23,8 @@ MEMBER_FORMATS = ("PNG", "JPEG")
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 # Deflate of level 6 without a search for better filters: the same bytes on every run.
 PNG_SETTINGS: dict[str, Any] = {"format": "PNG", "compress_level": 6, "optimize": False}
+PNG_HEADER = 33
+"""Bytes of a PNG's signature and IHDR chunk."""
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B")
 GREY = ("1", "L", "LA", "La")
 
@@ -34,6 +37,28 @@ def encode_png(pixels: Pixels) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(plane)).save(file, **PNG_SETTINGS)
     return file.getvalue()
+
+
+def with_png_text(png: bytes, keyword: str, text: str) -> bytes:
+    """The PNG with an uncompressed text chunk (ASCII) right after its header."""
+    body = keyword.encode("ascii") + b"\0" + text.encode("ascii")
+    kind = b"tEXt"
+    checksum = struct.pack(">I", zlib.crc32(kind + body))
+    chunk = struct.pack(">I", len(body)) + kind + body + checksum
+    return png[:PNG_HEADER] + chunk + png[PNG_HEADER:]
+
+
+def png_text(data: bytes, keyword: str) -> str | None:
+    """What ``with_png_text`` wrote under ``keyword``; None for any other file.
+
+    Decodes no pixels.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    found = image.info.get(keyword)
+    return found if isinstance(found, str) else None
 
 
 def decode_image(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS) -> Pixels:

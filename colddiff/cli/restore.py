@@ -1,0 +1,195 @@
+"""`colddiff restore`: one's own images restored with a checkpoint, without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from colddiff.cli.options import Json
+from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.progress import Progress
+from colddiff.errors import SpecError
+
+if TYPE_CHECKING:
+    from colddiff.restoration import Restored, RestoreSettings
+    from colddiff.sampling import Sampler
+
+FAILED = 1
+
+
+def restore(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="IMG|DIR...", help="Image files, folders of them, or patterns."),
+    ],
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint", metavar="C", help="A checkpoint, job or export, with @last or @step=N."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
+    severity: Annotated[
+        str | None,
+        typer.Option(metavar="T|all", help="How degraded the images are; else fully."),
+    ] = None,
+    omega: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What is random in D: .json, .safetensors or a folder."),
+    ] = None,
+    degrade: Annotated[
+        bool, typer.Option("--degrade", help="The images are clean: degrade them first.")
+    ] = False,
+    sampler: Annotated[
+        str, typer.Option(metavar="S", help="direct, naive, improved, ...")
+    ] = "improved",
+    severities: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps down to 0; else every severity.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="What the results should be: PSNR and SSIM of each."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what --degrade draws.")] = 0,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Take the centre square, resized to the checkpoint's.")
+    ] = False,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Restore each image at its own size.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows of each forward pass.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make results anew that are there already.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Restores images into a folder, as PNG; prints each result's path. 1: some could not be."""
+    from colddiff.restoration import RestoreSettings
+
+    settings = RestoreSettings(
+        severity=_severity(severity),
+        sampler=cast("Sampler", sampler),
+        severities=severities,
+        degrade=degrade,
+        seed=seed,
+        batch_size=batch_size,
+        fit=fit,
+        any_size=any_size,
+        overwrite=overwrite,
+    )
+    if fit and any_size:
+        raise SpecError("--fit resizes to the checkpoint's size, --any-size does not: give one")
+    done, record = _run(sources, checkpoint, out, settings, omega, reference)
+    rows = _rows(done)
+    scored = any("psnr_db" in row for row in rows)
+    if scored:
+        _write_scores(out, record, rows)
+    if as_json:
+        emit_json({**record, "images": rows, **_counts(done)})
+    else:
+        for item in done:
+            if item.state != "failed":
+                emit(_line(item))
+    _conclude(done, scored, out)
+    if any(item.state == "failed" for item in done):
+        raise typer.Exit(FAILED)
+
+
+def _severity(text: str | None) -> Any:
+    if text is None or text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise SpecError(f"--severity: must be a whole number or all, got {text!r}") from None
+
+
+def _run(
+    sources: Sequence[str],
+    reference_of: str,
+    out: Path,
+    settings: RestoreSettings,
+    omega: Path | None,
+    reference: Path | None,
+) -> tuple[list[Restored], dict[str, Any]]:
+    import torch
+
+    from colddiff import connect
+    from colddiff.references import load_checkpoint
+    from colddiff.restoration import GivenOmega, Restoration, found_images
+    from colddiff.restoration.scores import References
+
+    # Cheap mistakes first: a checkpoint of hundreds of MB may be far away.
+    files = found_images(sources, out)
+    references = None if reference is None else References(reference)
+    given = None if omega is None else GivenOmega(omega)
+    loaded = load_checkpoint(reference_of)
+    D = loaded.degradation
+    progress = Progress("restoring", f"steps of {len(files)} images")
+    restoration = Restoration(
+        loaded,
+        settings,
+        out,
+        omega=given,
+        references=references,
+        images=connect.open_other(D) if settings.degrade and D.omega_images else None,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        on_progress=progress,
+    )
+    at = "all severities" if settings.severity == "all" else f"severity {restoration.starts[0]}"
+    talk(
+        f"{D.spec.kind} of {at} (T = {D.num_timesteps}), {settings.sampler}, checkpoint of step "
+        f"{loaded.step}, {loaded.spec.shape} px"
+    )
+    try:
+        done = restoration.run(files)
+    finally:
+        progress.close()
+    return done, {"checkpoint_uri": loaded.address.uri, **restoration.record()}
+
+
+def _rows(done: Sequence[Restored]) -> list[dict[str, Any]]:
+    """One row for each image, or for each severity tried where results are compared."""
+    rows: list[dict[str, Any]] = []
+    for item in done:
+        row = {"image": str(item.image), "output": str(item.output), "state": item.state}
+        if item.error:
+            row["error"] = item.error
+        rows += [
+            {**row, "severity": t, **comparison.row()} for t, comparison in item.comparisons.items()
+        ] or [row]
+    return rows
+
+
+def _write_scores(out: Path, record: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    from colddiff.adapters.local_store import LocalStore
+    from colddiff.restoration.scores import scores_csv, scores_json
+
+    scored = [row for row in rows if "psnr_db" in row]
+    LocalStore(out).put("scores.csv", scores_csv(scored))
+    LocalStore(out).put("scores.json", scores_json(record, scored))
+
+
+def _line(item: Restored) -> str:
+    if len(item.comparisons) != 1:
+        return str(item.output)
+    (comparison,) = item.comparisons.values()
+    return f"{item.output}  {comparison.restored}  (before: {comparison.given})"
+
+
+def _counts(done: Sequence[Restored]) -> dict[str, int]:
+    states = [item.state for item in done]
+    return {state: states.count(state) for state in ("restored", "skipped", "failed")}
+
+
+def _conclude(done: Sequence[Restored], scored: bool, out: Path) -> None:
+    counts = ", ".join(f"{count} {state}" for state, count in _counts(done).items() if count)
+    talk(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
+    for item in done:
+        if item.state == "failed":
+            talk(f"failed: {item.error}")

@@ -1,0 +1,123 @@
+"""omega from files: what is random in D for each image, where somebody knows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from colddiff.degradations import Degradation
+from colddiff.errors import DataError, SpecError
+from colddiff.rng import stream
+
+SUFFIX = ".omega.safetensors"
+SUFFIXES = (SUFFIX, ".omega.json", ".safetensors", ".json")
+Row = dict[str, Tensor]
+
+
+class GivenOmega:
+    """omega of each image, from one file for all, or from a folder with a file for each.
+
+    A file is safetensors or JSON. It holds the entries of one omega, without a batch dimension,
+    which then go for every image: ``{"centre": [12, 7]}``; or those of several images, each under
+    the image's name: in JSON ``{"a.png": {"centre": [12, 7]}, ...}``, in safetensors tensors named
+    ``a.png/centre``. In a folder, ``a.omega.safetensors`` (or ``a.omega.json``) goes with ``a``:
+    the files that ``restore --degrade`` writes.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = Path(place).expanduser()
+        if not self.place.exists():
+            raise DataError(f"--omega: {self.place} is not there")
+        self._file = None if self.place.is_dir() else _read(self.place)
+
+    def row(self, D: Degradation[Any], name: str, path: Path) -> Row:
+        """omega of one image, with D's dtypes; raises DataError, SpecError naming what is wrong."""
+        where, found = self._found(D, name, path)
+        missing = [entry for entry in D.omega_names if entry not in found]
+        if missing:
+            raise DataError(
+                f"{where}: has no {', '.join(missing)} for {path.name} ({D.spec.kind} needs "
+                f"{', '.join(D.omega_names)})"
+            )
+        like = _templates(D)
+        row = {entry: _tensor(found[entry], like[entry], where, entry) for entry in D.omega_names}
+        shape = D.shape
+        D.place_omega(
+            {entry: value.unsqueeze(0) for entry, value in row.items()}, torch.zeros(1, *shape.chw)
+        )
+        return row
+
+    def _found(self, D: Degradation[Any], name: str, path: Path) -> tuple[Path, Mapping[str, Any]]:
+        if self._file is None:
+            for suffix in SUFFIXES:
+                file = self.place / f"{name}{suffix}"
+                if file.is_file():
+                    return file, _read(file)
+            raise DataError(f"--omega: {self.place} has no {name}{SUFFIX} for {path}")
+        for key in (f"{name}{path.suffix}", path.name, name, PurePosixPath(name).name):
+            if isinstance(self._file.get(key), Mapping):
+                return self.place, self._file[key]
+        return self.place, self._file
+
+
+def save_row(row: Mapping[str, Tensor]) -> bytes:
+    """omega of one image as ``GivenOmega`` reads it."""
+    return safetensors.torch.save({name: value.contiguous() for name, value in row.items()})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Entries by name, or entries by image."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"--omega: {path} cannot be read ({error.strerror})") from None
+    try:
+        if path.suffix == ".json":
+            found = json.loads(data)
+        elif path.suffix == ".safetensors":
+            found = _nested(safetensors.torch.load(data))
+        else:
+            raise SpecError(f"--omega: {path} is neither .json nor .safetensors")
+    except (SafetensorError, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise DataError(f"--omega: {path} does not parse ({error})") from None
+    if not isinstance(found, dict):
+        raise DataError(f"--omega: {path} holds no entries by name")
+    return found
+
+
+def _nested(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, tensor in tensors.items():
+        image, separator, entry = key.rpartition("/")
+        if separator:
+            found.setdefault(image, {})[entry] = tensor
+        else:
+            found[key] = tensor
+    return found
+
+
+def _templates(D: Degradation[Any]) -> dict[str, Tensor]:
+    """A row of omega with the dtypes that D draws."""
+    images = torch.zeros(1, *D.shape.chw)
+    drawn = D.draw(1, rng=[stream(0, "restore/template")], images=lambda rng: images)
+    return {name: value[0] for name, value in drawn.items()}
+
+
+def _tensor(value: Any, like: Tensor, where: Path, entry: str) -> Tensor:
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{where}: {entry} is not an array of numbers ({error})") from None
+    # Saved with the batch dimension of one image, as `D.draw(1)` has it.
+    if tensor.ndim == like.ndim + 1 and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    return tensor.to(like.dtype)

@@ -1,0 +1,401 @@
+"""`colddiff restore` as a person types it, on files of their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from colddiff.cli.main import main
+from colddiff.engine.inputs import normalise
+from colddiff.references import load_checkpoint
+from colddiff.sampling import sample
+from tests.tiny_checkpoint import RANDOM_INPAINT, tiny_checkpoint
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Restore:
+    """Runs the command into ``out``, with a checkpoint of an untrained network."""
+
+    def __init__(
+        self, folder: Path, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]
+    ) -> None:
+        self._patch, self._captured, self._folder = patch, captured, folder
+        self.out = folder / "out"
+        self.checkpoint = tiny_checkpoint(folder / "grey")
+
+    def use(self, **fields: Any) -> None:
+        """Another checkpoint."""
+        self.checkpoint = tiny_checkpoint(self._folder / "other", **fields)
+
+    def __call__(self, *words: str | Path) -> Done:
+        self._captured.readouterr()
+        arguments = ["--checkpoint", self.checkpoint, "--out", str(self.out), *map(str, words)]
+        with self._patch.context() as patch:
+            patch.setattr(sys, "argv", ["colddiff", "restore", *arguments])
+            code = 0
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return Done(code, *self._captured.readouterr())
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Restore:
+    monkeypatch.chdir(tmp_path)
+    return Restore(tmp_path, monkeypatch, capsys)
+
+
+def picture(
+    path: Path, seed: int, size: tuple[int, ...] = (16, 16), dtype: type[np.generic] = np.uint8
+) -> NDArray[Any]:
+    """A smooth random image, written to ``path``."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, *size[2:])).astype(np.uint8)
+    pixels = np.asarray(Image.fromarray(coarse).resize((size[1], size[0]), 2)).astype(dtype)
+    if dtype is np.uint16:
+        pixels = pixels * 257
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return np.asarray(pixels)
+
+
+def pixels_of(path: Path) -> NDArray[Any]:
+    return np.asarray(Image.open(path))
+
+
+def error_of(done: Done) -> str:
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_result_is_algorithm_2_on_the_file_as_it_is(run: Restore, tmp_path: Path) -> None:
+    given = picture(tmp_path / "a.png", 1)
+    done = run(tmp_path / "a.png", "--severity", "3", "--batch-size", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{run.out}/a.png\n"
+    assert "blur of severity 3 (T = 4), improved, checkpoint of step 3" in done.stderr
+    loaded = load_checkpoint(run.checkpoint)
+    x_t = normalise(torch.from_numpy(given.copy())[None, None])
+    x_0 = sample(loaded.restorer, loaded.degradation, x_t, {}, severities=[3, 2, 1, 0])
+    expected = ((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)[0, 0].numpy()
+    assert np.array_equal(pixels_of(run.out / "a.png"), expected)
+
+
+def test_a_result_does_not_depend_on_its_neighbours(run: Restore, tmp_path: Path) -> None:
+    for n in range(11):
+        picture(tmp_path / "photos" / "deep" / f"{n}.png", n)
+    assert run(tmp_path / "photos").returncode == 0
+    together = (run.out / "deep" / "9.png").read_bytes()
+    run.out = tmp_path / "alone"
+    assert run(tmp_path / "photos" / "deep" / "9.png").returncode == 0
+    assert (run.out / "9.png").read_bytes() == together
+
+
+def test_the_depth_is_kept_and_a_bad_file_holds_nobody_back(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "deep.png", 1, dtype=np.uint16)
+    picture(tmp_path / "in" / "plain.jpg", 2)
+    (tmp_path / "in" / "bad.png").write_bytes(b"not an image")
+    picture(tmp_path / "in" / "wide.png", 3, (16, 24))
+    done = run(tmp_path / "in")
+    assert done.returncode == 1
+    assert done.stdout.split() == [f"{run.out}/deep.png", f"{run.out}/plain.png"]
+    assert pixels_of(run.out / "deep.png").dtype == np.uint16
+    assert (pixels_of(run.out / "deep.png") % 257).any()
+    assert pixels_of(run.out / "plain.png").dtype == np.uint8
+    counts, *failed = done.stderr.splitlines()[-3:]
+    assert counts == "2 restored, 2 failed"
+    assert f"failed: {tmp_path}/in/bad.png: is not an image" in failed[0]
+    assert "wide.png: is 16x24 px, the checkpoint takes 16x16; --fit takes" in failed[1]
+    assert sorted(path.name for path in run.out.iterdir()) == ["deep.png", "plain.png"]
+
+
+def test_another_size_can_be_fitted_or_kept(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "wide.png", 3, (16, 24))
+    picture(tmp_path / "odd.png", 3, (15, 15))
+    assert run(tmp_path / "wide.png", "--any-size").returncode == 0
+    assert pixels_of(run.out / "wide.png").shape == (16, 24)
+    done = run(tmp_path / "odd.png", "--any-size")
+    assert done.returncode == 1
+    assert "cannot be restored at their own size: restorer.dim_mults" in done.stderr
+    run.out = tmp_path / "fitted"
+    assert run(tmp_path / "wide.png", tmp_path / "odd.png", "--fit").returncode == 0
+    assert pixels_of(run.out / "wide.png").shape == pixels_of(run.out / "odd.png").shape == (16, 16)
+
+
+def test_grey_and_colour(run: Restore, tmp_path: Path) -> None:
+    colour = picture(tmp_path / "colour.png", 1, (16, 16, 3))
+    grey = picture(tmp_path / "grey.png", 2)
+    Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "three.png")
+    done = run(tmp_path / "colour.png", tmp_path / "grey.png", tmp_path / "three.png")
+    assert done.returncode == 1
+    assert "colour.png: is in colour, the checkpoint takes grey images" in done.stderr
+    assert np.array_equal(pixels_of(run.out / "three.png"), pixels_of(run.out / "grey.png"))
+    run.use(channels=3)
+    run.out = tmp_path / "colours"
+    assert run(tmp_path / "colour.png", tmp_path / "grey.png").returncode == 0
+    assert pixels_of(run.out / "grey.png").shape == colour.shape
+    picture(tmp_path / "deep.png", 1, dtype=np.uint16)
+    assert "16-bit grey, and the checkpoint makes colour" in run(tmp_path / "deep.png").stderr
+
+
+def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    assert run(tmp_path / "a.png").returncode == 0
+    first = (run.out / "a.png").stat()
+    again = run(tmp_path / "a.png")
+    assert (again.returncode, again.stdout) == (0, f"{run.out}/a.png\n")
+    assert "1 skipped" in again.stderr
+    assert (run.out / "a.png").stat().st_mtime_ns == first.st_mtime_ns
+    message = error_of(run(tmp_path / "a.png", "--severity", "2"))
+    assert "a.png is there already and was made with another severity 4, now 2" in message
+    picture(tmp_path / "a.png", 2)
+    changed = run(tmp_path / "a.png")
+    assert changed.returncode == 1
+    assert "was made from another input; --overwrite replaces it" in changed.stderr
+    assert run(tmp_path / "a.png", "--severity", "2", "--overwrite").returncode == 0
+    assert "1 skipped" in run(tmp_path / "a.png", "--severity", "2").stderr
+
+
+def test_a_file_that_is_no_result_is_never_replaced(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    mine = picture(run.out / "a.png", 2)
+    assert "is there already and was made with another" in error_of(run(tmp_path / "a.png"))
+    run.out = tmp_path
+    assert "is there already" in error_of(run(tmp_path / "a.png"))
+    assert np.array_equal(pixels_of(tmp_path / "out" / "a.png"), mine)
+
+
+def test_degraded_first_with_an_omega_that_can_be_used_again(run: Restore, tmp_path: Path) -> None:
+    run.use(degradation=RANDOM_INPAINT)
+    names = [f"{n}.png" for n in range(3)]
+    for n, name in enumerate(names):
+        picture(tmp_path / "in" / name, n)
+    assert run(tmp_path / "in", "--degrade", "--seed", "4").returncode == 0
+    saved = [safetensors.numpy.load_file(run.out / f"{n}.omega.safetensors") for n in range(3)]
+    assert len({tuple(omega["centre"].tolist()) for omega in saved}) > 1
+    first, run.out = run.out, tmp_path / "again"
+    assert run(tmp_path / "in" / "2.png", "--degrade", "--omega", first).returncode == 0
+    for suffix in (".degraded.png", ".png"):
+        assert np.array_equal(pixels_of(first / f"2{suffix}"), pixels_of(run.out / f"2{suffix}"))
+    # `inpaint` records in 8 bit, so the degraded file is the very state that was restored.
+    (tmp_path / "2.png").write_bytes((first / "2.degraded.png").read_bytes())
+    run.out = tmp_path / "from-file"
+    assert run(tmp_path / "2.png", "--omega", first).returncode == 0
+    assert np.array_equal(pixels_of(first / "2.png"), pixels_of(run.out / "2.png"))
+    run.out = tmp_path / "another-seed"
+    assert run(tmp_path / "in", "--degrade", "--seed", "5").returncode == 0
+    other = [safetensors.numpy.load_file(run.out / f"{n}.omega.safetensors") for n in range(3)]
+    assert any((a["centre"] != b["centre"]).any() for a, b in zip(saved, other, strict=True))
+
+
+def test_omega_that_nobody_can_know_is_asked_for(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    run.use(degradation=RANDOM_INPAINT)
+    message = error_of(run(tmp_path / "a.png"))
+    assert "what is random in inpaint (omega: centre) cannot be known from an image" in message
+    assert "--omega FILE" in message
+    assert "improved_estimated" not in message
+    assert "--degrade" in message
+    assert not run.out.exists()
+    assert run(tmp_path / "a.png", "--sampler", "direct").returncode == 0
+    run.use(degradation={"kind": "noise", "num_timesteps": 4}, step=4)
+    run.out = tmp_path / "noise"
+    assert "direct or improved_estimated" in error_of(run(tmp_path / "a.png"))
+    assert run(tmp_path / "a.png", "--sampler", "improved_estimated").returncode == 0
+
+
+def test_omega_in_its_forms(run: Restore, tmp_path: Path) -> None:
+    run.use(degradation=RANDOM_INPAINT)
+    for name in ("a", "b"):
+        picture(tmp_path / "in" / f"{name}.png", 1)
+    forms: dict[str, Path] = {
+        name: tmp_path / name
+        for name in ("one.json", "each.json", "one.safetensors", "each.safetensors")
+    }
+    centre = np.array([3, 12], dtype=np.float32)
+    forms["one.json"].write_text(json.dumps({"centre": [3, 12]}))
+    forms["each.json"].write_text(
+        json.dumps({"a.png": {"centre": [3, 12]}, "b": {"centre": [3.0, 12.0]}})
+    )
+    safetensors.numpy.save_file({"centre": centre[None]}, forms["one.safetensors"])
+    safetensors.numpy.save_file(
+        {"a.png/centre": centre, "b.png/centre": centre}, forms["each.safetensors"]
+    )
+    made = []
+    for name, path in forms.items():
+        run.out = tmp_path / f"out-{name}"
+        done = run(tmp_path / "in", "--omega", path)
+        assert done.returncode == 0, done.stderr
+        made += [(run.out / image).read_bytes() for image in ("a.png", "b.png")]
+    assert len(set(made)) == 1
+    forms["one.json"].write_text(json.dumps({"centre": [0, 0]}))
+    run.out = tmp_path / "elsewhere"
+    assert run(tmp_path / "in", "--omega", forms["one.json"]).returncode == 0
+    assert (run.out / "a.png").read_bytes() != made[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "does not parse"),
+        ("[1, 2]", "holds no entries by name"),
+        ('{"middle": [1, 2]}', "has no centre for a.png (inpaint needs centre)"),
+        ('{"centre": [1, 2, 3]}', "omega['centre'] must be [1, 2] for 1 images, got [1, 3]"),
+        ('{"centre": [1, 99]}', "must be whole pixels"),
+        ('{"centre": "here"}', "is not an array of numbers"),
+    ],
+)
+def test_omega_that_is_none(run: Restore, tmp_path: Path, content: str, complaint: str) -> None:
+    run.use(degradation=RANDOM_INPAINT)
+    picture(tmp_path / "a.png", 1)
+    (tmp_path / "omega.json").write_text(content)
+    done = run(tmp_path / "a.png", "--omega", tmp_path / "omega.json")
+    assert done.returncode in (1, 2)
+    assert complaint in done.stderr
+    assert not run.out.exists()
+
+
+def test_all_severities_are_shown_in_a_strip(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    done = run(tmp_path / "a.png", "--severity", "all", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["output"] for row in json.loads(done.stdout)["images"]] == [
+        f"{run.out}/a.strip.png"
+    ]
+    height, width, _ = pixels_of(run.out / "a.strip.png").shape
+    assert width > 5 * 128
+    assert height < 300
+    degraded = run(tmp_path / "a.png", "--severity", "all", "--degrade", "--overwrite", "--json")
+    rows = json.loads(degraded.stdout)["images"]
+    assert [row["severity"] for row in rows] == [1, 2, 3, 4]
+    # Blur takes more away at each severity.
+    before = [row["input_psnr_db"] for row in rows]
+    assert before == sorted(before, reverse=True)
+    assert len(pixels_of(run.out / "a.strip.png")) > height + 100
+
+
+def test_scores_against_a_reference(run: Restore, tmp_path: Path) -> None:
+    for n in range(2):
+        picture(tmp_path / "in" / f"{n}.png", n)
+        picture(tmp_path / "clean" / f"{n}.jpg", n + 10)
+    done = run(tmp_path / "in", "--reference", tmp_path / "clean")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    rows = json.loads((run.out / "scores.json").read_text())
+    with (run.out / "scores.csv").open() as file:
+        table = list(csv.DictReader(file))
+    for n, (line, row, cells) in enumerate(zip(lines, rows["images"], table, strict=True)):
+        a, b, c = (
+            pixels_of(folder / f"{n}{suffix}").astype(float) / 255
+            for folder, suffix in (
+                (run.out, ".png"),
+                (tmp_path / "clean", ".jpg"),
+                (tmp_path / "in", ".png"),
+            )
+        )
+        psnr, before = (-10 * np.log10(((x - b) ** 2).mean()) for x in (a, c))
+        assert row["psnr_db"] == pytest.approx(psnr, rel=1e-5)
+        assert row["input_psnr_db"] == pytest.approx(before, rel=1e-5)
+        assert float(cells["ssim"]) == row["ssim"]
+        assert f"{run.out}/{n}.png  psnr {psnr:.2f} dB  ssim" in line
+    assert rows["mean"]["psnr_db"] == pytest.approx(
+        np.mean([row["psnr_db"] for row in rows["images"]])
+    )
+    first = (run.out / "scores.json").read_text()
+    again = run(tmp_path / "in", "--reference", tmp_path / "clean")
+    assert again.stdout.splitlines() == lines
+    assert (run.out / "scores.json").read_text() == first.replace('"restored"', '"skipped"')
+    (tmp_path / "clean" / "1.jpg").unlink()
+    missing = run(tmp_path / "in", "--reference", tmp_path / "clean")
+    assert missing.returncode == 1
+    assert f"--reference: {tmp_path}/clean has no image 1" in missing.stderr
+
+
+def test_a_network_that_makes_nan_spoils_its_own_image_only(
+    run: Restore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from colddiff.restorers.convnext_unet import ConvNextUnet
+
+    forward = ConvNextUnet.forward
+
+    def fails_on_white(self: ConvNextUnet, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        white = (x > 0.99).flatten(1).all(dim=1)
+        return torch.where(white.view(-1, 1, 1, 1), torch.nan, forward(self, x, t))
+
+    monkeypatch.setattr(ConvNextUnet, "forward", fails_on_white)
+    picture(tmp_path / "in" / "a.png", 1)
+    Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / "in" / "white.png")
+    done = run(tmp_path / "in")
+    assert done.returncode == 1
+    assert done.stdout == f"{run.out}/a.png\n"
+    assert "white.png: R(x_t, t) holds NaN or inf from severity 4 on" in done.stderr
+    assert not (run.out / "white.png").exists()
+    monkeypatch.undo()
+    run.out = tmp_path / "alone"
+    assert run(tmp_path / "in" / "a.png").returncode == 0
+    assert (run.out / "a.png").read_bytes() == (tmp_path / "out" / "a.png").read_bytes()
+
+
+def test_what_is_in_the_folder_of_results_is_not_restored_again(
+    run: Restore, tmp_path: Path
+) -> None:
+    picture(tmp_path / "in" / "a.png", 1)
+    picture(tmp_path / "in" / ".hidden.png", 1)
+    run.out = tmp_path / "in" / "results"
+    for state in ("restored", "skipped"):
+        done = run(tmp_path / "in")
+        assert done.stdout == f"{run.out}/a.png\n"
+        assert f"1 {state}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("nowhere.png",), "nowhere.png: no such file or folder"),
+        (("in/*.tif",), "in/*.tif: no such file or folder"),
+        (("empty",), "empty: no images there"),
+        (("in/a.png", "in/a.jpg"), "would both become a.png"),
+        (("in/a.png", "--severity", "5"), "--severity: must be 1..4"),
+        (("in/a.png", "--severity", "most"), "must be a whole number or all, got 'most'"),
+        (("in/a.png", "--severities", "0"), "--severities: must be at least 1 step, got 0"),
+        (("in/a.png", "--sampler", "improve"), "did you mean 'improved'?"),
+        (("in/a.png", "--sampler", "improved_estimated"), "blur cannot re-estimate omega"),
+        (("in/a.png", "--omega", "none.json"), "--omega: none.json is not there"),
+        (("in/a.png", "--reference", "none"), "--reference: there is no folder none"),
+        (("in/a.png", "--fit", "--any-size"), "give one"),
+    ],
+)
+def test_words_that_cannot_be_meant(
+    run: Restore, tmp_path: Path, words: tuple[str, ...], complaint: str
+) -> None:
+    for suffix in ("png", "jpg"):
+        picture(tmp_path / "in" / f"a.{suffix}", 1)
+    (tmp_path / "empty").mkdir()
+    assert complaint in error_of(run(*words))
+    assert not run.out.exists()
+
+
+def test_a_pattern_finds_what_a_shell_would(run: Restore, tmp_path: Path) -> None:
+    for name in ("a1", "a2", "b"):
+        picture(tmp_path / "in" / f"{name}.png", 1)
+    done = run("in/a*.png")
+    assert done.stdout.split() == [f"{run.out}/a1.png", f"{run.out}/a2.png"]
