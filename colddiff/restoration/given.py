@@ -1,4 +1,4 @@
-"""omega from files: what is random in D for each image, where somebody knows it."""
+"""What is random in D for each image, from files, where somebody knows it."""
 
 from __future__ import annotations
 
