@@ -13,9 +13,12 @@ from colddiff.errors import SpecError
 from colddiff.ports import FeatureExtractor, Manifest, ShardSource, Store, Tracker
 
 if TYPE_CHECKING:
+    import torch
+
     from colddiff.adapters.tracking_address import TrackingAddress
     from colddiff.degradations import Degradation
     from colddiff.engine.other_images import OtherImages
+    from colddiff.jobspec.features import FeaturesSpec
     from colddiff.shards.source import ImageSource
     from colddiff.shards.verify import BadShard
     from colddiff.terminal import Terminal, TerminalSpec
@@ -289,10 +292,31 @@ def null_tracker() -> Tracker:
     return NullTracker()
 
 
-def open_features(name: str) -> FeatureExtractor:
-    """The network behind a Frechet distance; its weights are checked against their hash."""
-    if name == "lenet":
-        from colddiff.adapters.lenet import LenetFeatures
+def open_features(
+    features: FeaturesSpec | str, device: torch.device | str = "cpu"
+) -> FeatureExtractor:
+    """The network behind a Frechet distance, on ``device``; its weights are what their hash says.
 
-        return LenetFeatures()
-    raise SpecError([("evaluation.features", f"no {name!r}; one of lenet")])
+    Raises SpecError for an unknown kind, CheckpointError (which says where the weights are to be
+    had) where they are missing or others, StoreError where they cannot be reached.
+    """
+    from colddiff.adapters.feature_networks import open_network
+    from colddiff.jobspec.features import FEATURES
+
+    spec = FEATURES.parse({"kind": features} if isinstance(features, str) else features)
+
+    def read(place: str) -> bytes:
+        folder, _, name = place.rpartition("/")
+        return open_store(folder or "/").get(name)
+
+    return open_network(located_features(spec), read, device)
+
+
+def located_features(spec: FeaturesSpec) -> FeaturesSpec:
+    """``spec`` with an absolute address of its weights, where they do not ship with the package."""
+    from colddiff.adapters.feature_networks import default_place
+
+    if "path" not in type(spec).model_fields:
+        return spec
+    path = getattr(spec, "path", None) or default_place(spec.kind)
+    return spec.model_copy(update={"path": absolute(path)})

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from colddiff.degradations import AnyDegradation
 from colddiff.degradations.blur import BlurSpec
+from colddiff.jobspec.features import AnyFeatures, LenetFeaturesSpec
 from colddiff.jobspec.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.restorers import AnyRestorer
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
@@ -43,7 +44,10 @@ class EmaSpec(Spec):
 class EvaluationSpec(Spec):
     """How a training job evaluates its checkpoints: degraded, direct, naive, sampled (PAPER 6)."""
 
-    features: Literal["lenet"] = "lenet"
+    features: Annotated[
+        AnyFeatures,
+        Field(description="inception (fid), lenet, resnet20, or a torchscript network of your own"),
+    ] = LenetFeaturesSpec()
     num_images: Annotated[int | None, Field(ge=2, description="null for the whole test set")] = None
     samplers: tuple[Literal["direct", "naive", "improved"], ...] = ("direct", "naive", "improved")
     severities: int | tuple[int, ...] | None = None

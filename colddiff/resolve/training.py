@@ -25,6 +25,9 @@ def resolve_training(job: TrainJob, storage: str, talk: Talk) -> tuple[TrainJob,
 
     A SOURCE is packed once into STORAGE/data. Raises SpecError, DataError, CheckpointError.
     """
+    features = connect.located_features(job.evaluation.features)
+    evaluation = job.evaluation.model_copy(update={"features": features})
+    job = job.model_copy(update={"evaluation": evaluation})
     job, content = _with_other(*_with_data(job, storage, talk), storage, talk)
     return _with_start(job, content, storage)
 

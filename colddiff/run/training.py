@@ -202,7 +202,7 @@ def _evaluate(job: TrainJob, subject: LoadedCheckpoint | Any, dry: bool = False)
         D.to(device),
         source,
         spec,
-        connect.open_features(spec.features),
+        connect.open_features(spec.features, device),
         device=device,
         images=connect.open_other(D),
     )
