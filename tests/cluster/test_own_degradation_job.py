@@ -1,0 +1,102 @@
+"""A user's own degradation as a real Ray job: it travels by content and runs in every process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from colddiff import connect
+from colddiff.degradations import DEGRADATIONS
+from colddiff.engine.folder import JobFolder
+from colddiff.errors import SpecError
+from colddiff.references import load_checkpoint
+from colddiff.rng import streams
+from colddiff.sampling import sample
+from colddiff.spec.plugins import load_plugin, plugin_digest, unload_plugin
+from tests.cluster.conftest import RunningCluster
+
+pytestmark = pytest.mark.cluster
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-degradation"
+TINY = (
+    "image_size=8",
+    "restorer.dim=8",
+    "restorer.dim_mults=[1, 2]",
+    "degradation.num_timesteps=4",
+    "global_batch_size=8",
+    "evaluation.num_images=16",
+    "workers=2",
+    "num_steps=4",
+    "checkpoint_every=2",
+    "evaluate_every=2",
+    "log_every=1",
+)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The worked example in a folder of the user's."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("kspace.py", "kspace.yaml"):
+        shutil.copy(EXAMPLE / name, folder)
+    return folder
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """This process does not know the example's kind, before and after."""
+    unload_plugin(load_plugin(EXAMPLE / "kspace.py"))
+    yield
+    unload_plugin(load_plugin(EXAMPLE / "kspace.py"))
+
+
+def test_it_trains_and_samples_from_the_copy_that_was_staged(
+    cluster: RunningCluster, tmp_path: Path, mine: Path, forgotten: None
+) -> None:
+    storage = tmp_path / "runs"
+    env = cluster.env | {
+        "COLDDIFF_STORAGE": str(storage),
+        "COLDDIFF_CACHE": str(tmp_path / "cache"),
+    }
+    env.pop("MLFLOW_TRACKING_URI", None)
+
+    def colddiff(*words: str) -> str:
+        command = [sys.executable, "-m", "colddiff.cli.main", *words]
+        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.strip()
+
+    digest = plugin_digest(mine / "kspace.py")
+    job_id = colddiff("submit", "train", str(mine / "kspace.yaml"), *TINY, "--detach")
+    # Whatever runs from here on reads the staged copy: the user's own has become useless.
+    (mine / "kspace.py").write_text("raise RuntimeError('not the file that was submitted')\n")
+    colddiff("wait", job_id)
+
+    folder = JobFolder(connect.open_store(str(storage)), job_id)
+    assert folder.job()["content"]["plugins"] == digest
+    # Two training workers, an evaluating task after step 2, and the driver after step 4.
+    state = json.loads(folder.store.get(folder.key("checkpoints/step_00000004/state.json")))
+    assert (state["world_size"], state["job"]["plugins"]) == (2, [f"plugins/{digest}.py"])
+    assert folder.evaluated_steps() == [2, 4]
+    result = folder.result()
+    assert result is not None
+    assert {"eval/degraded/rmse", "eval/naive/rmse", "eval/sampled/rmse"} <= result[
+        "metrics"
+    ].keys()
+
+    with pytest.raises(SpecError, match="no 'kspace'"):
+        load_checkpoint(job_id, storage=str(storage))
+    load_plugin(EXAMPLE / "kspace.py")
+    found = load_checkpoint(job_id, storage=str(storage))
+    assert type(found.degradation.spec) is DEGRADATIONS["kspace"]
+    x_T = torch.zeros(2, 1, 8, 8)
+    omega = found.degradation.draw(2, rng=streams(0, "test", range(2)))
+    assert torch.isfinite(sample(found.restorer, found.degradation, x_T, omega)).all()
