@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,60 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-Golden = Callable[[str], Mapping[str, NDArray[Any]]]
+Vectors = Mapping[str, NDArray[Any]]
+Golden = Callable[[str], Vectors]
+
+READ: dict[str, set[tuple[str, str]]] = {}
+"""(file, array) pairs that each test has read so far, by ``module::test``."""
+
+
+class Recorded(Mapping[str, NDArray[Any]]):
+    """The arrays of one file, which notes down which of them are looked at."""
+
+    def __init__(self, file: str, arrays: Vectors, read: set[tuple[str, str]]) -> None:
+        self._file, self._arrays, self._read = file, arrays, read
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        array = self._arrays[name]
+        self._read.add((self._file, name))
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays  # Mapping's own would read the array
 
 
 @pytest.fixture(scope="session")
-def golden() -> Golden:
-    """``golden(name)``: the arrays of ``name``.npz; skips where the vectors are not there."""
-    default = Path(__file__).resolve().parents[3] / "shared"
-    folder = Path(os.environ.get("COLDDIFF_SHARED", default)) / "golden"
+def golden_folder(shared: Path) -> Path:
+    """The folder of the vectors; skips where it is not there."""
+    folder = shared / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"no golden vectors at {folder}; COLDDIFF_SHARED names their parent folder")
+    return folder
 
-    def load(name: str) -> Mapping[str, NDArray[Any]]:
-        path = folder / f"{name}.npz"
+
+@pytest.fixture
+def golden(golden_folder: Path, request: pytest.FixtureRequest) -> Golden:
+    """``golden(name)``: the arrays of ``name``.npz; skips where the vectors are not there."""
+    function = request.function
+    module = function.__module__.rpartition(".")[2]
+    read = READ.setdefault(f"{module}::{function.__name__}", set())
+
+    def load(name: str) -> Vectors:
+        path = golden_folder / f"{name}.npz"
         if not path.exists():
-            pytest.skip(f"no golden vectors at {path}; COLDDIFF_SHARED names their folder")
-        with np.load(path, allow_pickle=False) as vectors:
-            return dict(vectors)
+            pytest.skip(f"no golden vectors at {path}; COLDDIFF_SHARED names their parent folder")
+        return Recorded(name, _arrays(path), read)
 
     return load
+
+
+@cache
+def _arrays(path: Path) -> Vectors:
+    with np.load(path, allow_pickle=False) as vectors:
+        return dict(vectors)

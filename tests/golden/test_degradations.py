@@ -255,3 +255,31 @@ def test_each_step_of_decolor_keeps_what_the_codes_step_keeps(golden: Golden) ->
     states = D.degrade(red.expand(21, -1, -1, -1), torch.arange(21))
     kept = (states[:, 0] - states[:, 1]).flatten().double()
     assert np.abs((kept[1:] / kept[:-1]).numpy() - factors).max() <= 1e-6
+
+
+def cie_lab(rgb: Any) -> Any:
+    """[B, 3, H, W] of values in [0, 1] to CIE L*a*b* (sRGB, D65), in float64."""
+    rgb = np.asarray(rgb, dtype=np.float64)
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = np.array(
+        [
+            [0.412453, 0.357580, 0.180423],
+            [0.212671, 0.715160, 0.072169],
+            [0.019334, 0.119193, 0.950227],
+        ]
+    )
+    white = np.array([0.95047, 1.0, 1.08883])
+    ratio = np.einsum("dc,bchw->bdhw", to_xyz, linear) / white[:, None, None]
+    x, y, z = np.moveaxis(np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 4 / 29), 1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+def test_the_codes_decolor_in_lab_is_ours_shown_in_lab(golden: Golden) -> None:
+    """Its ``to_lab``, which no experiment uses, mixes in RGB too: L*a*b* is only how it answers."""
+    vectors = golden("decolor_linear_T20")
+    x0 = torch.from_numpy(vectors["x0"])
+    D = built({"kind": "decolor", "num_timesteps": 20}, x0)
+    for level, name in ((0, "lab_x0"), (10, "lab_D_t10")):
+        shown = cie_lab((of_level(D, x0, level) + 1) / 2)
+        # L is in 0..100: 2e-4 of that is 2e-6 of the range.
+        assert np.abs(shown - vectors[name]).max() <= 2e-4

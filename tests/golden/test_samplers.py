@@ -46,6 +46,12 @@ def walk(
     return states, estimates
 
 
+def first_last_count(estimates: dict[int, Tensor]) -> list[int]:
+    """The code's indices of the first and the last call of R, and how many there were."""
+    calls = [t - 1 for t in estimates]
+    return [calls[0], calls[-1], len(calls)]
+
+
 MNIST = "blur_mnist_constant_k11_s7"
 BLUR_SAMPLERS = [
     (MNIST, "T20", {**BLURS[MNIST], "num_timesteps": 20}),
@@ -89,7 +95,7 @@ def test_blur_generation_from_colours(golden: Golden, noise: str) -> None:
     assert worst(x_T, vectors[f"noise{noise}_xT"]) <= 2e-5
     D = built(GENERATION, x_T)
     states, estimates = walk(D, x_T, "improved")
-    assert len(estimates) == 300
+    assert first_last_count(estimates) == vectors[f"noise{noise}_first_last_call"].tolist()
     assert worst(estimates[300], vectors[f"noise{noise}_direct"]) <= TOLERANCE
     assert worst(states[0], vectors[f"noise{noise}_final"]) <= TOLERANCE
 
@@ -166,6 +172,7 @@ def test_inpaint(golden: Golden, name: str, algorithm: str) -> None:
     assert 0 <= float((start - x_T).min()) + 1e-5 <= float((start - x_T).max()) < 2 / 255 + 1e-5
     D = built(INPAINT, x_T)
     states, estimates = walk(D, x_T, ALGORITHMS[algorithm], omega)
+    assert first_last_count(estimates) == vectors[f"{algorithm}_calls_first_last_n"].tolist()
     assert worst(estimates[50], vectors[f"{algorithm}_direct"]) <= TOLERANCE
     for level, wanted in zip(
         vectors[f"{algorithm}_xs_after_level"], vectors[f"{algorithm}_xs"], strict=True
@@ -239,6 +246,13 @@ def test_snow_and_decolor_differ_from_the_code_by_its_one_level(
     T = D.num_timesteps
     x_T = of_level(D, x0, T, omega)
     assert worst(x_T, vectors[f"{algorithm}_xT"]) <= 2e-5
+    # R is asked at the same severities by both; it is D that the code asks for one less.
+    _, estimates = walk(D, x_T, sampler, omega)
+    if kind == "snow":
+        calls = vectors[f"{algorithm}_calls_first_last_n"].tolist()
+        assert first_last_count(estimates) == calls
+    else:
+        assert [t - 1 for t in estimates] == vectors[f"{algorithm}_calls"].tolist()
 
     # One level low, our D is where the code is at every step.
     theirs, last = one_level_low(toy, D, x_T, sampler, omega)
