@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from colddiff.shards.source import ImageSource
     from colddiff.shards.verify import BadShard
     from colddiff.terminal import Terminal, TerminalSpec
+    from colddiff.transforms import Augment
+    from colddiff.types import ImageShape
 
 # Any scheme at all, not just ``x://``: tools of this field run what follows ``pipe:``.
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
@@ -92,10 +94,23 @@ def open_shards(
     return StreamedShards(store, manifest, cache)
 
 
-def open_other(D: Degradation[Any]) -> OtherImages | None:
+def open_viewed(
+    where: str | Store, augment: Augment, shape: ImageShape, name: str = "data"
+) -> ShardSource:
+    """A packed set as test images of a job with that ``augment`` and image shape.
+
+    Raises DataError, starting with ``name``, where its images cannot become those.
+    """
+    from colddiff.engine.views import viewed
+
+    return viewed(open_shards(where), augment, shape, name)
+
+
+def open_other(D: Degradation[Any], augment: Augment = "none") -> OtherImages | None:
     """The second set that D mixes in, at its spec's ``other``; None where it needs none.
 
-    The set is opened at the first draw. Raises SpecError where the spec does not name one.
+    The set is opened at the first draw; its images are transformed as training images are. Raises
+    SpecError where the spec does not name one.
     """
     from colddiff.engine.other_images import OtherImages
 
@@ -113,7 +128,7 @@ def open_other(D: Degradation[Any]) -> OtherImages | None:
                 )
             ]
         )
-    return OtherImages(lambda: open_shards(uri), D.shape)
+    return OtherImages(lambda: open_shards(uri), D.shape, augment)
 
 
 def make_terminal(

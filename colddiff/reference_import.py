@@ -50,7 +50,7 @@ def import_reference(
     """
     restorer, D = job.restorer.build(job.shape), job.degradation.build(job.shape)
     step = import_reference_checkpoint(path, restorer, weights=weights) or 0
-    source = None if data is None else connect.open_shards(data)
+    source = None if data is None else connect.open_viewed(data, job.augment, job.shape)
     terminal = connect.make_terminal(D, source, job.terminal)
     state = {
         "job": job.to_dict(),

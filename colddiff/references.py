@@ -109,7 +109,7 @@ def load_checkpoint(
     terminal = None
     if holds_terminal:
         # A degradation whose second set was given by hand has no address to open it at.
-        images = connect.open_other(D) if getattr(D.spec, "other", None) else None
+        images = connect.open_other(D, job.augment) if getattr(D.spec, "other", None) else None
         terminal = Terminal.from_files(
             snapshot.tensors["terminal"], snapshot.state["terminal"], images
         )

@@ -71,14 +71,7 @@ def _packed(uri: str, target: Target, count: int) -> Image:
     from colddiff.errors import DataError
     from colddiff.laws import BATCH
 
-    source = connect.open_shards(uri)
-    image = source.manifest.image
-    found = (image.channels, image.height, image.width)
-    if found != target.shape.chw:
-        raise DataError(
-            f"--data: {uri} holds images {'x'.join(map(str, found))}, D is built for "
-            f"{target.shape}; set image_size={image.height} channels={image.channels}"
-        )
+    source = connect.open_viewed(uri, target.augment, target.shape, f"--data: {uri}")
     if source.manifest.count < BATCH:
         raise DataError(
             f"--data: {uri} holds {source.manifest.count} images, the laws need {BATCH}"

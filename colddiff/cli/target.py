@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from colddiff.degradations import DegradationSpec
+    from colddiff.transforms import Augment
     from colddiff.types import ImageShape
 
 JOB_FIELDS = ("image_size", "channels")
@@ -33,6 +34,7 @@ class Target:
     name: str
     spec: DegradationSpec
     shape: ImageShape
+    augment: Augment = "none"
 
     def __str__(self) -> str:
         size = f"{self.shape.height} x {self.shape.width} px"
@@ -80,7 +82,7 @@ def read_target(
         )
     job = load_recipe(name, variant).job("train", overrides)
     assert isinstance(job, TrainJob)
-    return Target(name, job.degradation, job.shape)
+    return Target(name, job.degradation, job.shape, job.augment)
 
 
 def _kinds_of(path: str) -> list[str]:

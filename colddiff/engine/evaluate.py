@@ -19,6 +19,7 @@ from colddiff.engine.inputs import normalise
 from colddiff.engine.metrics import FeatureStatistics, ImageErrors, frechet_distance
 from colddiff.engine.tally import Column, Pictures, Tally
 from colddiff.engine.trajectory import Recorder, Trajectory, eight_bit
+from colddiff.engine.views import VIEW
 from colddiff.errors import DataError, DivergedError, SpecError
 from colddiff.jobspec import EvaluationSpec
 from colddiff.ports import FeatureExtractor, ShardSource
@@ -196,6 +197,7 @@ class Evaluator:
     def _provenance(self, tally: Tally, omitted: Mapping[str, str]) -> dict[str, Any]:
         n, features = tally.reference.n, tally.reference.mean.size
         manifest, spec = self.source.manifest, self.spec
+        view = {VIEW: manifest.settings[VIEW]} if VIEW in manifest.settings else {}
         notes = [
             f"floor: two disjoint random halves of the {n} test images against each other; "
             "restorations of those same images can score less"
@@ -208,7 +210,8 @@ class Evaluator:
         return {
             "n": n,
             "test_manifest": manifest.digest,
-            "reference_sha256": digest({"manifest": manifest.digest, "num_images": n}),
+            "reference_sha256": digest({"manifest": manifest.digest, "num_images": n, **view}),
+            "transform": view.get(VIEW, "as stored"),
             "metric": self.extractor.metric,
             "feature_weights_sha256": self.extractor.weights_sha256,
             "protocol": f"clamped, rounded to 8 bit, {self.extractor.protocol}",

@@ -13,17 +13,20 @@ from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
+from colddiff.engine.views import transform_of
 from colddiff.jobspec import TrainJob
 from colddiff.objective import draw_omega, draw_severities
-from colddiff.ports import Batch, ShardSource
-from colddiff.rng import words
+from colddiff.ports import ShardSource
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One slice in host memory: ``x0`` uint8 or uint16 [B, C, H, W], ``t`` int64 [B], omega."""
+    """One slice in host memory: ``x0`` as stored, uint8 or uint16 [B, C, H, W], ``t`` int64 [B],
+    omega, and the ``views`` that the job's transform makes training images by, int64 [B, 3].
+    """
 
     x0: Tensor
+    views: Tensor
     t: Tensor
     omega: dict[str, Tensor]
     waited_s: float
@@ -42,8 +45,10 @@ def training_inputs(
 ) -> Iterator[Inputs]:
     """Endless inputs of ``rank``, one slice a step, from 0-based optimizer step ``start_step``.
 
-    ``images`` draws from the second set where D mixes one in.
+    ``images`` draws from the second set where D mixes one in. Raises DataError where the images of
+    ``source`` cannot become the job's.
     """
+    transform = transform_of(source, job.augment, job.shape, "data")
     batches = source.batches(
         seed=job.seed,
         global_batch_size=job.global_batch_size,
@@ -56,7 +61,8 @@ def training_inputs(
         batch = next(batches)
         waited = time.perf_counter() - began
         yield Inputs(
-            x0=torch.from_numpy(augmented(batch, job)),
+            x0=torch.from_numpy(np.ascontiguousarray(batch.images)),
+            views=transform.views(job.seed, batch.positions),
             t=draw_severities(job.seed, batch.positions, job.degradation.num_timesteps),
             omega=draw_omega(job.seed, batch.positions, D, images),
             waited_s=waited,
@@ -67,13 +73,3 @@ def normalise(images: Tensor) -> Tensor:
     """float32 in [-1, 1] from uint8 or uint16 images, on the device they are on."""
     full = 255.0 if images.dtype == torch.uint8 else 65535.0
     return images.to(torch.float32) * (2.0 / full) - 1.0
-
-
-def augmented(batch: Batch, job: TrainJob) -> Any:
-    """The batch's images, each mirrored or not by (seed, position) where the job says ``flip``."""
-    images = batch.images
-    if job.augment == "flip":
-        drawn = words(job.seed, "train/flip", int(batch.positions[0]), len(images))
-        mirrored = (drawn >> np.uint64(63)).astype(bool)
-        images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
-    return np.ascontiguousarray(images)

@@ -19,6 +19,7 @@ from colddiff.engine.checkpoints import Checkpoints, Snapshot
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.inputs import Inputs, normalise, training_inputs
 from colddiff.engine.meter import LossHistory, Meter
+from colddiff.engine.views import transform_of
 from colddiff.engine.watch import due_steps
 from colddiff.errors import SpecError
 from colddiff.jobspec import TrainJob
@@ -79,6 +80,7 @@ class Trainer:
         self.job, self.source, self.folder, self.ctx = job, source, folder, ctx
         self.tracker, self.attempt, self.talk = tracker, attempt, talk
         self.terminal, self.images = terminal, images
+        self.transform = transform_of(source, job.augment, job.shape, "data")
         self.D: Degradation[Any] = job.degradation.build(job.shape).to(ctx.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(job.seed, "train/init").integers(2**31)))
@@ -177,7 +179,8 @@ class Trainer:
 
     def _losses(self, batch: Inputs, part: slice) -> Tensor:
         device = self.ctx.device
-        x0 = normalise(batch.x0[part].to(device, non_blocking=True))
+        stored = batch.x0[part].to(device, non_blocking=True)
+        x0 = normalise(self.transform.train(stored, batch.views[part]))
         omega = {name: value[part] for name, value in batch.omega.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
             return restoration_loss(self._restore, self.D, x0, batch.t[part], omega, self.job.loss)

@@ -15,6 +15,7 @@ from colddiff.restorers import AnyRestorer
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
 from colddiff.spec import Range, Spec, Unit
 from colddiff.terminal import AnyTerminal
+from colddiff.transforms import Augment
 from colddiff.types import ImageShape
 
 
@@ -66,7 +67,11 @@ class TrainJob(Job):
     image_size: Annotated[int, Field(ge=1, le=1024), Unit("px")] = 32
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     augment: Annotated[
-        Literal["none", "flip"], Field(description="what happens to each training image")
+        Augment,
+        Field(
+            description="what happens to each stored image: flip mirrors half of them; the presets "
+            "of the paper resize, crop and mirror, and say what a test image is"
+        ),
     ] = "none"
     degradation: AnyDegradation = BlurSpec()
     restorer: AnyRestorer = ConvNextUnetSpec()

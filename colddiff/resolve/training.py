@@ -12,10 +12,13 @@ from colddiff.errors import DataError, SpecError
 from colddiff.jobspec import TrainJob
 from colddiff.references import find_checkpoint
 from colddiff.spec import digest
+from colddiff.transforms import PRESETS, unsuited
 
 SOURCE = re.compile(r"^(digits$|(mnist|cifar10|folder|webdataset):.)")
 HOLDOUT = {"folder": 0.1, "webdataset": 0.1}
 """Part held out of a source that has neither a test split nor a default of its own."""
+ONE_SIZE = ("digits", "mnist", "cifar10")
+"""Sources whose images are all of one size."""
 
 Talk = Callable[[str], None]
 
@@ -88,12 +91,9 @@ def _with_start(
 
 def _refuse_other_shape(field: str, uri: str, job: TrainJob) -> None:
     image = connect.read_manifest(uri).image
-    found = (image.channels, image.height, image.width)
-    if found != job.shape.chw:
-        raise DataError(
-            f"{field}: {uri} holds images {'x'.join(map(str, found))}, the job wants {job.shape}; "
-            "pack it again, or set image_size and channels"
-        )
+    problem = unsuited(job.augment, (image.channels, image.height, image.width), job.shape)
+    if problem is not None:
+        raise DataError(f"{field}: {uri} {problem}")
 
 
 def _packed(text: str, split: str, shared: bool, job: TrainJob, storage: str, talk: Talk) -> str:
@@ -102,7 +102,10 @@ def _packed(text: str, split: str, shared: bool, job: TrainJob, storage: str, ta
         return absolute(text)
     kind, _, place = text.partition(":")
     source = f"{kind}:{absolute(place)}" if place else kind
-    settings: dict[str, Any] = {"image_size": job.image_size, "channels": job.channels}
+    settings: dict[str, Any] = {"channels": job.channels}
+    # A preset that resizes does so from the images as they were published.
+    if PRESETS[job.augment].exact or kind not in ONE_SIZE:
+        settings["image_size"] = job.image_size
     if kind not in HOLDOUT:
         settings["split"] = split
     elif shared:

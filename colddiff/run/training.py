@@ -69,13 +69,18 @@ def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
         "data": resolved.content["data"],
         "degradation": job.degradation.to_dict(),
         "terminal": spec.to_dict(),
+        "augment": job.augment,
     }
     if stored_terminal(folder, fitted_on) is None:
         began = time.monotonic()
-        terminal = connect.make_terminal(D, connect.open_shards(job.data), job.terminal)
+        terminal = connect.make_terminal(
+            D, connect.open_viewed(job.data, job.augment, job.shape), job.terminal
+        )
         assert terminal is not None
         # A terminal that is not for this D, or a second set that cannot be read, is found out here.
-        replace(terminal, images=connect.open_other(D)).draw(D, [stream(job.seed, "terminal/dry")])
+        replace(terminal, images=connect.open_other(D, job.augment)).draw(
+            D, [stream(job.seed, "terminal/dry")]
+        )
         store_terminal(folder, terminal, fitted_on)
         say(f"terminal {spec.kind} ready after {time.monotonic() - began:.1f} s")
 
@@ -102,7 +107,7 @@ def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
         attempt=attempt,
         start=load_snapshot(job.start_from) if job.start_from else None,
         terminal=stored_terminal(folder),
-        images=connect.open_other(job.degradation.build(job.shape)),
+        images=connect.open_other(job.degradation.build(job.shape), job.augment),
         talk=say,
     )
     try:
@@ -190,7 +195,7 @@ def _evaluate(job: TrainJob, subject: LoadedCheckpoint | Any, dry: bool = False)
     """``subject``: a checkpoint, or a restorer to go through the motions with."""
     assert job.test_data is not None
     device = _device(job)
-    source = connect.open_shards(job.test_data)
+    source = connect.open_viewed(job.test_data, job.augment, job.shape, "test data")
     restorer = subject.restorer if isinstance(subject, LoadedCheckpoint) else subject
     spec = job.evaluation
     if dry:
@@ -204,7 +209,7 @@ def _evaluate(job: TrainJob, subject: LoadedCheckpoint | Any, dry: bool = False)
         spec,
         connect.open_features(spec.features, device),
         device=device,
-        images=connect.open_other(D),
+        images=connect.open_other(D, job.augment),
     )
 
 

@@ -159,7 +159,10 @@ def test_check_measures_on_packed_images(run: Run, tmp_path: Path) -> None:
     assert (code, data["data"], data["removal"]["num_images"]) == (0, uri, 6)
     code, _, err = run("check", "blur", "--data", uri)
     assert code == 2
-    assert "holds images 1x8x8, D is built for 3x32x32; set image_size=8 channels=1" in err
+    assert (
+        "holds images 1x8x8, the job wants 3x32x32; pack it again, or set image_size=8 channels=1"
+        in err
+    )
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,6 @@ def test_words_that_cannot_be_meant(run: ImportReference, golden: Path, tmp_path
     assert "weights: one of ema, model, got 'best'" in error_of(run(golden, "--weights", "best"))
     small = tmp_path / "small"
     connect.pack_source("digits", str(small), image_size=16, channels=3, limit=4)
-    assert "the data holds images 3x16x16, D is for 3x32x32" in error_of(
+    assert "data: holds images 3x16x16, the job wants 3x32x32" in error_of(
         run(golden, "--data", str(small))
     )

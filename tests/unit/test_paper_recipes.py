@@ -12,6 +12,9 @@ from colddiff.recipes import list_recipes, load_recipe
 from colddiff.restorers import build_restorer
 
 CONVNEXT, DDPM = "convnext_unet", "ddpm_unet"
+# PAPER 2.2, its table: resized to int(1.12 n) and cropped, and so on.
+CROP, CENTRE112, PAD4 = "paper/crop112", "paper/centre112", "paper/pad4"
+RESIZE, CENTRE = "paper/resize", "paper/centre"
 
 
 @dataclass(frozen=True)
@@ -48,58 +51,58 @@ COSINE = (("schedule", "cosine"),)
 # sigma at severities 1 and T: exp(0.01 * 199) = 7.316, exp(0.01 * 299) = 19.886.
 PAPER = {
     "deblur-mnist": Pinned(
-        "blur", 20, 32, 1, CONVNEXT, 64, "flip", 7.0, 7.0,
+        "blur", 20, 32, 1, CONVNEXT, 64, CROP, 7.0, 7.0,
         fields=(("kernel_size", 11), ("padding", "circular")), fid=(4.69, 5.10),
     ),
     "deblur-cifar10": Pinned(
-        "blur", 50, 32, 3, DDPM, 64, "flip", 0.35, 0.84,
+        "blur", 50, 32, 3, DDPM, 64, CROP, 0.35, 0.84,
         fields=(("kernel_size", 11), *REFLECT), fid=(80.08, 83.69),
     ),
     "deblur-celeba": Pinned(
-        "blur", 200, 128, 3, CONVNEXT, 64, "flip", 1.0, 7.3155,
+        "blur", 200, 128, 3, CONVNEXT, 64, CROP, 1.0, 7.3155,
         fields=(("kernel_size", 15), *REFLECT), fid=(26.14, 36.37),
     ),
     "inpaint-mnist": Pinned(
-        "inpaint", 50, 32, 1, CONVNEXT, 64, "none", 1.1, 6.0, fields=HOLE, fid=(1.61, 2.24)
+        "inpaint", 50, 32, 1, CONVNEXT, 64, RESIZE, 1.1, 6.0, fields=HOLE, fid=(1.61, 2.24)
     ),
     "inpaint-cifar10": Pinned(
-        "inpaint", 50, 32, 3, DDPM, 64, "flip", 1.1, 6.0, fields=HOLE, fid=(8.92, 9.97)
+        "inpaint", 50, 32, 3, DDPM, 64, PAD4, 1.1, 6.0, fields=HOLE, fid=(8.92, 9.97)
     ),
     "inpaint-celeba": Pinned(
-        "inpaint", 100, 128, 3, CONVNEXT, 200, "flip", 0.2, 20.0, steps=350_000,
+        "inpaint", 100, 128, 3, CONVNEXT, 200, CROP, 0.2, 20.0, steps=350_000,
         fields=(("centre", "centred"), ("quantise", False)), fid=(5.73, 7.74),
     ),
-    "superres-mnist": Pinned("downsample", 3, 32, 1, CONVNEXT, 64, "none", fields=HALVING),
-    "superres-cifar10": Pinned("downsample", 3, 32, 3, DDPM, 64, "flip", fields=HALVING),
-    "superres-celeba": Pinned("downsample", 4, 128, 3, CONVNEXT, 64, "flip", fields=HALVING),
+    "superres-mnist": Pinned("downsample", 3, 32, 1, CONVNEXT, 64, CENTRE112, fields=HALVING),
+    "superres-cifar10": Pinned("downsample", 3, 32, 3, DDPM, 64, CROP, fields=HALVING),
+    "superres-celeba": Pinned("downsample", 4, 128, 3, CONVNEXT, 64, CROP, fields=HALVING),
     "desnow-cifar10": Pinned(
-        "snow", 200, 32, 3, CONVNEXT, 64, "none", fields=(("level", 3), ("fix_brightness", True))
+        "snow", 200, 32, 3, CONVNEXT, 64, CENTRE, fields=(("level", 3), ("fix_brightness", True))
     ),
     "desnow-celeba": Pinned(
-        "snow", 200, 128, 3, CONVNEXT, 32, "none", fields=(("level", 4), ("fix_brightness", True))
+        "snow", 200, 128, 3, CONVNEXT, 32, CENTRE, fields=(("level", 4), ("fix_brightness", True))
     ),
-    "colorize-cifar10": Pinned("decolor", 20, 32, 3, CONVNEXT, 64, "none", fields=GREY),
-    "colorize-celeba": Pinned("decolor", 20, 128, 3, CONVNEXT, 32, "none", fields=GREY),
+    "colorize-cifar10": Pinned("decolor", 20, 32, 3, CONVNEXT, 64, CENTRE, fields=GREY),
+    "colorize-celeba": Pinned("decolor", 20, 128, 3, CONVNEXT, 32, CENTRE, fields=GREY),
     "blur-generation-celeba": Pinned(
-        "blur", 300, 128, 3, CONVNEXT, 64, "flip", 1.0, 19.8857, fields=FROM_COLOUR, fid=49.45
+        "blur", 300, 128, 3, CONVNEXT, 64, CROP, 1.0, 19.8857, fields=FROM_COLOUR, fid=49.45
     ),
     "blur-generation-afhq": Pinned(
-        "blur", 300, 128, 3, CONVNEXT, 64, "flip", 1.0, 19.8857, fields=FROM_COLOUR, fid=54.68
+        "blur", 300, 128, 3, CONVNEXT, 64, CROP, 1.0, 19.8857, fields=FROM_COLOUR, fid=54.68
     ),
     "noise-generation-celeba": Pinned(
-        "noise", 200, 128, 3, CONVNEXT, 64, "flip", fields=COSINE, fid=23.11
+        "noise", 200, 128, 3, CONVNEXT, 64, CROP, fields=COSINE, fid=23.11
     ),
     "noise-generation-afhq": Pinned(
-        "noise", 200, 128, 3, CONVNEXT, 64, "flip", fields=COSINE, fid=20.59
+        "noise", 200, 128, 3, CONVNEXT, 64, CROP, fields=COSINE, fid=20.59
     ),
     "inpaint-generation-celeba": Pinned(
-        "fade_to_colour", 750, 128, 3, CONVNEXT, 64, "flip", 0.05, 37.5,
+        "fade_to_colour", 750, 128, 3, CONVNEXT, 64, CROP, 0.05, 37.5,
         fields=(("reverse", True), ("colour_range", [-0.5, 0.5])),
     ),
     "superres-generation-celeba": Pinned(
-        "downsample", 6, 128, 3, CONVNEXT, 64, "flip", fields=HALVING
+        "downsample", 6, 128, 3, CONVNEXT, 64, CROP, fields=HALVING
     ),
-    "animorph": Pinned("animorph", 200, 128, 3, CONVNEXT, 64, "flip", fields=COSINE),
+    "animorph": Pinned("animorph", 200, 128, 3, CONVNEXT, 64, CROP, fields=COSINE),
 }  # fmt: skip
 
 PARAMETERS = {(CONVNEXT, 3): 56_615_708, (CONVNEXT, 1): 56_612_916, (DDPM, 3): 35_746_307}
@@ -212,6 +215,9 @@ def test_a_recipe_says_how_its_data_is_packed(name: str) -> None:
     assert recipe.pack
     for line in recipe.pack.strip().splitlines():
         assert line.startswith("colddiff data pack ")
-        assert f"--image-size {recipe.train.image_size} " in line
+        # Digits are resized by the transform, from the 28 px they were published at.
+        sized = "mnist:" not in line
+        assert (f"--image-size {recipe.train.image_size} " in line) is sized
+        assert ("--image-size" in line) is sized
         assert f"--channels {recipe.train.channels}" in line
     assert len(recipe.description.splitlines()[0]) <= 100, "its first line stands in a table"

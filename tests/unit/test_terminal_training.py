@@ -259,5 +259,5 @@ def test_an_empty_set_in_memory_and_images_of_another_size_are_refused() -> None
     rng = streams(0, "other", range(2))
     with pytest.raises(DataError, match=r"degradation.other: the second set is empty"):
         OtherImages(lambda: ten_images(0), ImageShape(1, 8, 8))(rng)
-    with pytest.raises(DataError, match=r"holds images 1x8x8, the first set 3x8x8"):
+    with pytest.raises(DataError, match=r"holds images 1x8x8, the job wants 3x8x8"):
         OtherImages(ten_images, ImageShape(3, 8, 8))(rng)
