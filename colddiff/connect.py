@@ -300,6 +300,17 @@ def replay_tracking(storage: str, uri: str, job_id: str) -> int:
     return replay(store, job_id, address.uri, artifact_root=address.artifact_root)
 
 
+def job_of_run(run_id: str, storage: str) -> str:
+    """Address of the folder of the job that logged to an MLflow run.
+
+    Raises CheckpointError where there is no such run, or no job of ours logged to it.
+    """
+    from colddiff.adapters.mlflow_lookup import job_folder_of
+    from colddiff.adapters.tracking_address import tracking_address
+
+    return job_folder_of(tracking_address(storage).uri, run_id)
+
+
 def null_tracker() -> Tracker:
     """A tracker that keeps nothing: that of every rank but the first."""
     from colddiff.adapters.memory_tracker import NullTracker

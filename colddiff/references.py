@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,8 @@ from colddiff import connect
 from colddiff.degradations import Degradation
 from colddiff.engine.checkpoints import COMMIT, Checkpoints, Snapshot
 from colddiff.engine.folder import JobFolder
-from colddiff.errors import CheckpointError
+from colddiff.engine.kept_plugins import run_kept_plugins
+from colddiff.errors import CheckpointError, SpecError
 from colddiff.jobspec import TrainJob
 from colddiff.restorers import Restorer
 from colddiff.spec import parse
@@ -20,6 +22,7 @@ from colddiff.terminal import Terminal
 Weights = Literal["ema", "model"]
 _WHICH = re.compile(r"@(last|best|step=(\d+))$")
 _STEP_FOLDER = re.compile(r"/?step_(\d{8,})$")
+_RUN = "mlflow:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,17 @@ class CheckpointAddress:
     def uri(self) -> str:
         """Address of the checkpoint's folder."""
         return f"{self.storage}/{self.prefix}/step_{self.step:08d}"
+
+    @property
+    def home(self) -> str:
+        """Key of the folder above, a job's or an export's; empty where the store is that folder."""
+        return self.prefix.rpartition("/")[0]
+
+    @property
+    def job(self) -> JobFolder | None:
+        """The job that took it; None for an export and whatever else is no job's folder."""
+        root, _, job_id = f"{self.storage}/{self.home}".rstrip("/").rpartition("/jobs/")
+        return JobFolder(connect.open_store(root), job_id) if root else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +70,20 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
     """The checkpoint that ``reference`` means now.
 
     Args:
-        reference: a checkpoint folder or URI, a job folder or URI, or the id of a job in
-            ``storage`` (default: COLDDIFF_STORAGE, else ./runs); with ``@last`` (default),
-            ``@best`` (lowest Frechet distance of Algorithm 2) or ``@step=N``.
+        reference: a checkpoint folder or URI, a job folder or URI, an export, the id of a job in
+            ``storage`` (default: COLDDIFF_STORAGE, else ./runs), or ``mlflow:RUN_ID`` for the job
+            of that run; with ``@last`` (default), ``@best`` (lowest Frechet distance of Algorithm
+            2) or ``@step=N``.
 
     Raises:
         CheckpointError: nothing is there, or nothing is committed.
+        TrackerError: the run's tracker does not answer.
     """
     text, which = reference.rstrip("/"), "last"
     if match := _WHICH.search(text):
         text, which = text[: match.start()].rstrip("/"), match.group(1)
+    if text.startswith(_RUN):
+        text = connect.job_of_run(text.removeprefix(_RUN), storage or connect.default_storage())
     if match := _STEP_FOLDER.search(text):
         text, which = text[: match.start()], f"step={int(match.group(1))}"
         base, prefix = text, ""
@@ -86,9 +104,16 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
 
 
 def load_checkpoint(
-    reference: str | CheckpointAddress, weights: Weights = "ema", storage: str | None = None
+    reference: str | CheckpointAddress,
+    weights: Weights = "ema",
+    storage: str | None = None,
+    trusted: Collection[str] = (),
 ) -> LoadedCheckpoint:
-    """R and D of a checkpoint, on the CPU; EMA weights by default, as the paper samples with."""
+    """R and D of a checkpoint, on the CPU; EMA weights by default, as the paper samples with.
+
+    A plugin that is kept with it runs only where it is loaded already, or where its sha256 is among
+    ``trusted``.
+    """
     address = (
         reference
         if isinstance(reference, CheckpointAddress)
@@ -97,7 +122,7 @@ def load_checkpoint(
     checkpoints = Checkpoints(connect.open_store(address.storage), address.prefix)
     holds_terminal = "terminal.safetensors" in checkpoints.commit_record(address.step)["files"]
     snapshot = checkpoints.load(address.step, (weights, *["terminal"] * holds_terminal))
-    job = parse(TrainJob, snapshot.state["job"], f"{address.uri}/state.json: job")
+    job = _job(snapshot, address, trusted)
     restorer = job.restorer.build(job.shape)
     try:
         restorer.load_state_dict(dict(snapshot.tensors[weights]), strict=weights == "model")
@@ -115,6 +140,23 @@ def load_checkpoint(
         )
     losses = tuple((step, loss) for step, loss in snapshot.state.get("losses", ()))
     return LoadedCheckpoint(restorer.eval(), D, job, address.step, address, terminal, losses)
+
+
+def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str]) -> TrainJob:
+    """The job that trained it, whose kinds may be those of plugins."""
+    written = snapshot.state["job"]
+    plugins = written.get("plugins")
+    if plugins:
+        run_kept_plugins(connect.open_store(address.storage), address.home, trusted)
+    try:
+        return parse(TrainJob, written, f"{address.uri}/state.json: job")
+    except SpecError as error:
+        if not plugins:
+            raise
+        raise CheckpointError(
+            f"{error}; it was trained with the plugins {', '.join(plugins)}: give them with "
+            "--plugin FILE"
+        ) from None
 
 
 def load_snapshot(reference: str) -> Snapshot:
@@ -146,10 +188,11 @@ def _chosen(checkpoints: Checkpoints, which: str, reference: str) -> int:
 
 
 def _best(checkpoints: Checkpoints, reference: str) -> int:
-    root, _, _ = checkpoints.store.uri.rpartition("/jobs/")
-    job_id = checkpoints.store.uri.rpartition("/")[2]
-    folder = JobFolder(connect.open_store(root), job_id)
-    best = folder.best_step(set(checkpoints.steps()))
+    steps = checkpoints.steps()
+    folder = CheckpointAddress(checkpoints.store.uri, checkpoints.prefix, steps[-1], "").job
+    if folder is None:
+        raise CheckpointError(f"{reference!r}: only a job's folder knows which is best; use @last")
+    best = folder.best_step(set(steps))
     if best is None:
         raise CheckpointError(f"{reference!r}: no checkpoint of the job was evaluated; use @last")
     return best

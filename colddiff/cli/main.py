@@ -16,6 +16,7 @@ from colddiff.cli import (
     check,
     cluster,
     data,
+    export,
     import_reference,
     jobs,
     preview,
@@ -49,6 +50,7 @@ app.command("recipes")(catalogue.recipes)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("restore")(restore.restore)
+app.command("export")(export.export)
 app.command("import-reference")(import_reference.import_reference)
 
 

@@ -24,3 +24,15 @@ Storage = Annotated[
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of a job, see `colddiff list`.")]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE", help="Python file that registers kinds of your own."),
+]
+TrustedPlugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-plugin",
+        metavar="SHA256",
+        help="Run this plugin, which came with the checkpoint: read it first.",
+    ),
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from colddiff.cli.options import Json
+from colddiff.cli.options import Json, Plugins, TrustedPlugins
 from colddiff.cli.output import emit, emit_json, talk
 from colddiff.cli.progress import Progress
 from colddiff.errors import SpecError
@@ -66,10 +66,13 @@ def restore(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make results anew that are there already.")
     ] = False,
+    plugin: Plugins = None,
+    trust_plugin: TrustedPlugins = None,
     as_json: Json = False,
 ) -> None:
     """Restores images into a folder, as PNG; prints each result's path. 1: some could not be."""
     from colddiff.restoration import RestoreSettings
+    from colddiff.spec.plugins import load_plugins
 
     settings = RestoreSettings(
         severity=_severity(severity),
@@ -84,7 +87,9 @@ def restore(
     )
     if fit and any_size:
         raise SpecError("--fit resizes to the checkpoint's size, --any-size does not: give one")
-    done, record = _run(sources, checkpoint, out, settings, omega, reference)
+    load_plugins(plugin or ())
+    trusted = tuple(trust_plugin or ())
+    done, record = _run(sources, checkpoint, out, settings, omega, reference, trusted)
     rows = _rows(done)
     scored = any("psnr_db" in row for row in rows)
     if scored:
@@ -116,6 +121,7 @@ def _run(
     settings: RestoreSettings,
     omega: Path | None,
     reference: Path | None,
+    trusted: Sequence[str],
 ) -> tuple[list[Restored], dict[str, Any]]:
     import torch
 
@@ -128,7 +134,7 @@ def _run(
     files = found_images(sources, out)
     references = None if reference is None else References(reference)
     given = None if omega is None else GivenOmega(omega)
-    loaded = load_checkpoint(reference_of)
+    loaded = load_checkpoint(reference_of, trusted=trusted)
     D = loaded.degradation
     progress = Progress("restoring", f"steps of {len(files)} images")
     restoration = Restoration(

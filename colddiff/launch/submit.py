@@ -15,6 +15,7 @@ from colddiff.errors import ClusterError, ColddiffError, Exists, Missing
 from colddiff.launch.display import Display
 from colddiff.launch.follow import HAND_IN_S, follow
 from colddiff.launch.ray_jobs import RayJobs, submission_id
+from colddiff.resolve import record_job
 
 if TYPE_CHECKING:
     from colddiff.jobspec import Job
@@ -158,7 +159,7 @@ def begin(
     except Exists:
         return False
     resolved = replace(resolved, created=_created(folder) or resolved.created)
-    folder.write_job(resolved.to_dict())
+    record_job(resolved, folder)
     queued = replace(
         status or Status(),
         state="queued",

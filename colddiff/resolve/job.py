@@ -12,12 +12,14 @@ from typing import Any
 
 from colddiff import connect
 from colddiff.connect import absolute, default_storage
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.kept_plugins import keep_plugins
 from colddiff.errors import SpecError
 from colddiff.jobspec import JOBS, Job, TrainJob
 from colddiff.resolve.git import git_state
 from colddiff.resolve.training import resolve_training
 from colddiff.spec import parse
-from colddiff.spec.plugins import load_plugins, plugin_digest
+from colddiff.spec.plugins import load_plugins, plugin_digest, plugin_source
 
 STAGED = Path(__file__).resolve().parents[2]
 RECORDED = ("colddiff", "torch", "ray", "numpy", "mlflow", "webdataset", "pillow")
@@ -71,6 +73,12 @@ class ResolvedJob:
         load_plugins(STAGED / plugin for plugin in spec["plugins"])
         rest = {name: data[name] for name in cls.__slots__ if name != "job"}
         return cls(job=parse(JOBS[verb], spec, "job.json: spec"), **rest)
+
+
+def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Writes ``job.json``, and before it the plugins, which outlive the files they came from."""
+    keep_plugins(folder.store, folder.key().rstrip("/"), map(plugin_source, resolved.job.plugins))
+    folder.write_job(resolved.to_dict())
 
 
 def resolve(

@@ -9,7 +9,7 @@ from colddiff import connect
 from colddiff.engine.folder import JobFolder
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobspec import TrainJob
-from colddiff.resolve import ResolvedJob, resolve
+from colddiff.resolve import ResolvedJob, record_job, resolve
 from colddiff.run.log import say
 from colddiff.run.training import train_here
 
@@ -31,7 +31,7 @@ def train(job: TrainJob, name: str = "job") -> dict[str, Any]:
     status, result = folder.status(), folder.result()
     if status and result and status.state == "done" and status.step >= job.num_steps:
         return result
-    folder.write_job(resolved.to_dict())
+    record_job(resolved, folder)
     attempt = max(folder.attempts(), default=0) + 1
     code = run_local(resolved, attempt)
     status, result = folder.status(), folder.result()

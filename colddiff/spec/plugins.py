@@ -49,12 +49,27 @@ def load_plugin(path: str | Path) -> LoadedPlugin:
     """
     path = Path(path)
     content = _read(path)
+    if not is_loaded(hashlib.sha256(content).hexdigest()) and path.suffix != ".py":
+        raise SpecError(f"plugin {str(path)!r} is not a .py file")
+    return load_plugin_source(content, str(path))
+
+
+def load_plugin_source(content: bytes, where: str) -> LoadedPlugin:
+    """Runs a plugin's bytes, which ``where`` names in errors, once in this process."""
     digest = hashlib.sha256(content).hexdigest()
     if digest not in _LOADED:
-        if path.suffix != ".py":
-            raise SpecError(f"plugin {str(path)!r} is not a .py file")
-        _LOADED[digest] = _run(path, content, digest)
+        _LOADED[digest] = _run(Path(where), content, digest)
     return _LOADED[digest]
+
+
+def is_loaded(sha256: str) -> bool:
+    """Whether the plugin of that content runs in this process."""
+    return sha256 in _LOADED
+
+
+def plugin_source(path: str | Path) -> bytes:
+    """A plugin's bytes; SpecError where there is no such file."""
+    return _read(Path(path))
 
 
 def load_plugins(paths: Iterable[str | Path]) -> list[LoadedPlugin]:

@@ -1,0 +1,42 @@
+"""`colddiff export`: a checkpoint as a folder for a colleague without a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from colddiff.cli.options import Json
+from colddiff.cli.output import emit, emit_json, talk
+
+
+def export(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", help="A job, checkpoint or mlflow:RUN_ID, with @best or @step=N."
+        ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="A folder, or s3://bucket/prefix.")
+    ],
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A plugin it was trained with, where none was kept."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Writes weights, degradation, terminal and a card: all that restore and generate need."""
+    from dataclasses import asdict
+
+    from colddiff.export import export as make
+
+    done = make(checkpoint, out, plugins=tuple(plugin or ()))
+    state = "exported" if done.fresh else "had been exported before"
+    weights = f"EMA weights {done.weights_sha256[:12]}..."
+    code = f", with {', '.join(done.plugins)}" if done.plugins else ""
+    talk(f"{checkpoint}: step {done.step}, {weights}, {state}{code}")
+    if as_json:
+        emit_json(asdict(done))
+    else:
+        emit(done.uri)

@@ -1,0 +1,108 @@
+"""The README of an exported checkpoint: its card in words, numbers with where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = ("degraded", "direct", "naive", "sampled")
+MEANING = {
+    "degraded": "the degraded image itself",
+    "direct": "one estimate R(x_T, T)",
+    "naive": "Algorithm 1",
+    "sampled": "Algorithm 2",
+}
+
+
+def card_readme(card: Mapping[str, Any]) -> str:
+    """Markdown: what it undoes, how to use it, what it was trained on, how well it does."""
+    kind, T = card["degradation"]["kind"], card["degradation"]["num_timesteps"]
+    image = card["image"]
+    colours = {1: "grey", 3: "colour"}.get(image["channels"], f"{image['channels']}-channel")
+    parts = [
+        f"# {card['name']}, step {card['step']}",
+        f"A restorer of **{kind}** (T = {T}) for {colours} images of {image['size']} x "
+        f"{image['size']} px: {card['restorer']['kind']}, {card['parameters']:,} parameters, EMA "
+        f"weights (sha256 `{card['weights_sha256']}`). Made by colddiff; `card.json` has more.",
+        "## Use\n\n" + _use(card),
+        *([_plugins(card)] if card["plugins"] else []),
+        "## Training\n\n" + _training(card),
+        "## Results\n\n" + _results(card.get("evaluation")),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _use(card: Mapping[str, Any]) -> str:
+    trust = "".join(f" --trust-plugin {_sha256(name)}" for name in card["plugins"])
+    lines = [
+        f"    colddiff restore --checkpoint DIR photo.png --out restored{trust}",
+        f"    colddiff restore --checkpoint DIR ./clean --out trial --degrade{trust}",
+    ]
+    if card.get("terminal"):
+        lines.append("    colddiff submit generate checkpoint=DIR num_samples=1000")
+    lines += ["", 'or in Python: `colddiff.load_checkpoint("DIR")`.']
+    if not card.get("terminal"):
+        lines += ["", "It restores. To generate images from nothing it has no distribution of x_T."]
+    return "\n".join(lines)
+
+
+def _plugins(card: Mapping[str, Any]) -> str:
+    names = "\n".join(f"- `{name}`" for name in card["plugins"])
+    return (
+        "## Its plugin is code\n\nThe degradation or the network is defined by\n\n" + names + "\n\n"
+        "which runs only where you say so. Read it first."
+    )
+
+
+def _training(card: Mapping[str, Any]) -> str:
+    facts = card["training"]
+    rows = {
+        "data (manifest digest)": facts.get("data_digest"),
+        "images per optimizer step": facts["global_batch_size"],
+        "optimizer steps": card["step"],
+        "learning rate": facts["optimizer"]["lr"],
+        "EMA decay": facts["ema"]["decay"],
+        "loss": facts["loss"],
+        "precision": facts["precision"],
+        "augmentation": facts["augment"],
+        "seed": facts["seed"],
+        "last training loss": facts.get("last_loss"),
+        "commit": card["git"].get("commit"),
+        "torch": card["versions"].get("torch"),
+    }
+    if facts.get("reference"):
+        rows = {"imported from the paper's code, sha256": facts["reference"].get("sha256")} | {
+            name: rows[name] for name in ("data (manifest digest)", "optimizer steps")
+        }
+    lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value is not None]
+    return "| | |\n|---|---|\n" + "\n".join(lines)
+
+
+def _results(evaluation: Mapping[str, Any] | None) -> str:
+    if evaluation is None:
+        return "This checkpoint was not evaluated."
+    metrics, provenance = evaluation["metrics"], evaluation["provenance"]
+    names = sorted({path.rpartition("/")[2] for path in metrics})
+    rows = []
+    for column in COLUMNS:
+        cells = [metrics.get(f"eval/{column}/{name}") for name in names]
+        if any(cell is not None for cell in cells):
+            shown = " | ".join("" if cell is None else f"{cell:.4g}" for cell in cells)
+            rows.append(f"| {column} ({MEANING[column]}) | {shown} |")
+    head = f"| | {' | '.join(names)} |\n|---|{'---|' * len(names)}\n"
+    return (
+        head
+        + "\n".join(rows)
+        + f"\n\n{provenance['n']} test images (manifest `{provenance['test_manifest']}`), "
+        f"severities {provenance['severities'][0]}..0 in {len(provenance['severities']) - 1} steps,"
+        f" seed {provenance['seed']}. {provenance['metric']}: {provenance['protocol']}; weights "
+        f"`{provenance['feature_weights_sha256']}`. {provenance['image_protocol']}."
+    )
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _sha256(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(".py")

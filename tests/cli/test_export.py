@@ -1,0 +1,251 @@
+"""`colddiff export`, and what is exported: complete, public, and no code that runs unasked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import colddiff
+from colddiff import connect
+from colddiff.adapters.local_store import LocalStore
+from colddiff.cli.main import main
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.kept_plugins import keep_plugins
+from colddiff.errors import CheckpointError
+from colddiff.references import find_checkpoint, load_checkpoint
+from colddiff.resolve import record_job, resolve
+from colddiff.spec.plugins import LoadedPlugin, load_plugin, plugin_digest, unload_plugin
+from tests.restoring import Done, picture
+from tests.tiny_checkpoint import tiny_checkpoint, tiny_job
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-degradation" / "kspace.py"
+KSPACE: dict[str, Any] = {"kind": "kspace", "num_timesteps": 4}
+Colddiff = Callable[..., Done]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Colddiff:
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def colddiff_(*words: str | Path) -> Done:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["colddiff", *map(str, words)])
+            code = 0
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return colddiff_
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """STORAGE and the result of a job of one step, evaluated on 12 images."""
+    root = tmp_path_factory.mktemp("trained")
+    job = tiny_job(data="digits", num_steps=1, global_batch_size=8, evaluation={"num_images": 12})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLDDIFF_STORAGE", str(root / "runs"))
+        patch.setenv("COLDDIFF_CACHE", str(root / "cache"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return root / "runs", colddiff.train(job, "tiny")
+
+
+@pytest.fixture
+def kspace(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """The example plugin runs in this process until the returned function is called."""
+    plugin: LoadedPlugin = load_plugin(EXAMPLE)
+
+    def forget() -> None:
+        unload_plugin(plugin)
+
+    yield forget
+    unload_plugin(plugin)
+
+
+def error_of(done: Done) -> str:
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def texts(folder: Path) -> str:
+    """All that can be read in a folder."""
+    files = [path for path in folder.rglob("*") if path.suffix in (".json", ".md")]
+    return "".join(path.read_text() for path in files)
+
+
+def test_a_job_is_exported_with_its_numbers_and_none_of_its_addresses(
+    run: Colddiff,
+    tmp_path: Path,
+    trained: tuple[Path, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage, result = trained
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(storage))
+    out = tmp_path / "export"
+    done = run("export", f"{result['id']}@best", "--out", out)
+    assert (done.returncode, done.stdout) == (0, f"{out}\n"), done.stderr
+    card = json.loads((out / "card.json").read_text())
+    assert card["evaluation"]["metrics"] == result["metrics"]
+    assert card["evaluation"]["provenance"]["n"] == 12
+    folder = JobFolder(connect.open_store(str(storage)), result["id"])
+    assert card["training"]["data_digest"] == folder.job()["content"]["data"]
+    readme = (out / "README.md").read_text()
+    assert f"{result['metrics']['eval/sampled/psnr']:.4g}" in readme
+    assert "colddiff submit generate checkpoint=DIR" in readme
+    assert str(storage.parent) not in texts(out)
+
+    there, here = load_checkpoint(result["checkpoint"]), load_checkpoint(str(out))
+    weights = here.restorer.state_dict()
+    for name, tensor in there.restorer.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    assert here.degradation.spec == there.degradation.spec
+    assert here.terminal
+    assert there.terminal
+    assert here.terminal.state() == there.terminal.state()
+    assert torch.equal(here.terminal.tensors["means"], there.terminal.tensors["means"])
+    picture(tmp_path / "a.png", 1)
+    restored = run(
+        "restore", "--checkpoint", out, "--out", tmp_path / "restored", tmp_path / "a.png"
+    )
+    assert restored.returncode == 0, restored.stderr
+
+    # A second-hand export is the same; only a job's folder says which checkpoint is best.
+    again = run("export", out, "--out", tmp_path / "second-hand")
+    assert again.returncode == 0, again.stderr
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        assert (tmp_path / "second-hand" / path.relative_to(out)).read_bytes() == path.read_bytes()
+    assert "only a job's folder knows which is best" in error_of(
+        run("export", f"{out}@best", "--out", tmp_path / "third")
+    )
+
+
+def test_a_run_of_the_tracker_is_a_reference(
+    run: Colddiff,
+    tmp_path: Path,
+    trained: tuple[Path, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage, result = trained
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(storage))
+    reference = f"mlflow:{result['tracking']['run_id']}"
+    assert find_checkpoint(reference) == find_checkpoint(result["checkpoint"])
+    assert find_checkpoint(f"{reference}@step=1").step == 1
+    missing = error_of(run("export", f"mlflow:{'0' * 32}", "--out", tmp_path / "out"))
+    assert "no such run at sqlite:///" in missing
+    assert "MLFLOW_TRACKING_URI says where it is" in missing
+    with pytest.raises(CheckpointError, match="no such run"):
+        find_checkpoint("mlflow:../../etc")
+    assert not (tmp_path / "elsewhere").exists()
+    with pytest.raises(CheckpointError, match="no such run"):
+        find_checkpoint(reference, storage=str(tmp_path / "elsewhere"))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_export_that_was_cut_short_is_no_checkpoint_and_can_be_finished(
+    run: Colddiff, tmp_path: Path
+) -> None:
+    source, out = tiny_checkpoint(tmp_path / "source"), tmp_path / "export"
+    assert run("export", source, "--out", out).returncode == 0
+    commit = out / "checkpoints" / "step_00000003" / "checkpoint.json"
+    whole = commit.read_bytes()
+    commit.unlink()
+    (commit.parent / "ema.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="no committed checkpoint"):
+        find_checkpoint(str(out))
+    done = run("export", source, "--out", out, "--json")
+    assert json.loads(done.stdout)["fresh"] is True
+    assert commit.read_bytes() == whole
+    again = run("export", source, "--out", out)
+    assert "had been exported before" in again.stderr
+    other = tiny_checkpoint(tmp_path / "other", step=4)
+    assert "holds another checkpoint already" in error_of(run("export", other, "--out", out))
+    assert "no committed checkpoint" in error_of(
+        run("export", tmp_path / "nothing", "--out", tmp_path / "x")
+    )
+
+
+def test_a_plugin_that_came_with_a_checkpoint_runs_only_when_trusted(
+    run: Colddiff, tmp_path: Path, kspace: Callable[[], None]
+) -> None:
+    source = tmp_path / "source"
+    tiny_checkpoint(source, degradation=KSPACE, plugins=[str(EXAMPLE)])
+    out, sha256 = tmp_path / "export", plugin_digest(EXAMPLE)
+    kspace()
+    missing = error_of(run("export", source, "--out", out))
+    assert f"was trained with the plugins {EXAMPLE}, which are not kept with it" in missing
+    # Exporting runs no code, so a plugin that nobody trusts is only copied.
+    done = run("export", source, "--out", out, "--plugin", EXAMPLE)
+    assert done.returncode == 0, done.stderr
+    assert (out / "plugins" / f"{sha256}.py").read_bytes() == EXAMPLE.read_bytes()
+    assert f"--trust-plugin {sha256}" in (out / "README.md").read_text()
+    assert "kspace" not in colddiff.DEGRADATIONS
+
+    picture(tmp_path / "a.png", 1)
+    options = ("--out", tmp_path / "made", "--sampler", "direct", tmp_path / "a.png")
+    words: tuple[str | Path, ...] = ("restore", "--checkpoint", out, *options)
+    for refused in (run(*words), run(*words, "--trust-plugin", "0" * 64)):
+        message = error_of(refused)
+        assert f"read {out}/plugins/{sha256}.py" in message
+        assert f"say --trust-plugin {sha256}" in message
+    assert "kspace" not in colddiff.DEGRADATIONS
+    trusted = run(*words, "--trust-plugin", sha256)
+    assert trusted.returncode == 0, trusted.stderr
+    # Given by its user, the same code needs no trust of its own.
+    kspace()
+    assert run(*words, "--plugin", EXAMPLE).returncode == 0
+
+    kspace()
+    (out / "plugins" / f"{sha256}.py").write_text("print('another')")
+    assert "is not the plugin it was named after" in error_of(run(*words, "--trust-plugin", sha256))
+
+
+def test_another_version_of_a_plugin_does_not_stand_in_for_the_one_it_was_trained_with(
+    run: Colddiff, tmp_path: Path, kspace: Callable[[], None]
+) -> None:
+    source = tmp_path / "source"
+    tiny_checkpoint(source, degradation=KSPACE, plugins=["plugins/x.py"])
+    keep_plugins(LocalStore(source), "", [EXAMPLE.read_bytes()])
+    kspace()
+    edited = tmp_path / "edited.py"
+    edited.write_bytes(EXAMPLE.read_bytes() + b"\n# another\n")
+    other = load_plugin(edited)
+    try:
+        with pytest.raises(CheckpointError, match="--trust-plugin"):
+            load_checkpoint(str(source))
+    finally:
+        unload_plugin(other)
+
+
+def test_a_job_keeps_its_plugins_whatever_becomes_of_the_files(
+    run: Colddiff, tmp_path: Path, kspace: Callable[[], None]
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_bytes(EXAMPLE.read_bytes())
+    job = tiny_job(data="digits", degradation=KSPACE, plugins=[str(mine)])
+    resolved = resolve("train", job, "mine")
+    folder = JobFolder(connect.open_store(str(tmp_path / "runs")), resolved.id)
+    record_job(resolved, folder)
+    tiny_checkpoint(
+        tmp_path / "runs" / "jobs" / resolved.id, degradation=KSPACE, plugins=[str(mine)]
+    )
+    mine.unlink()
+    kspace()
+    done = run("export", resolved.id, "--out", tmp_path / "export", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["plugins"] == [f"plugins/{plugin_digest(EXAMPLE)}.py"]
+    with pytest.raises(CheckpointError, match="code that came with it"):
+        load_checkpoint(resolved.id)
+    assert load_checkpoint(resolved.id, trusted=[plugin_digest(EXAMPLE)]).degradation.spec
