@@ -164,6 +164,7 @@ def sample_steps(
     steps = falling(severities, D.num_timesteps, sampler)
     update = _direct if sampler == "direct" else _update(sampler)
     D.check(x_T, _full(x_T, steps[0]))
+    D.check_start(steps[0])
     # Once: an image-sized omega would otherwise cross to the device twice a step.
     held = D.place_omega(omega or {}, x_T) if sampler in ("naive", "improved") else {}
     with _evaluating(R):

@@ -165,6 +165,10 @@ class Degradation(ABC, Generic[SpecT]):
         self._tables(torch.empty(0, device=device, dtype=_working(dtype)))
         return self
 
+    def check_start(self, t: int) -> None:
+        """SpecError where no trajectory of this D may start at severity ``t`` in 1..T."""
+        return
+
     @abstractmethod
     def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
         """D(x0, t) for checked arguments on one device; entries with t = 0 are overwritten."""

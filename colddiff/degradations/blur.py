@@ -80,6 +80,20 @@ class Blur(Separable[BlurSpec]):
     def terminal(self) -> Mapping[str, Any]:
         return {"kind": "gmm", "grid": [1, 1]}  # one colour: the channel means (PAPER 4.2)
 
+    def check_start(self, t: int) -> None:
+        # The one colour that x_T is would be taken for a blurred image.
+        if self.spec.collapse_to_mean and t != self.num_timesteps:
+            raise SpecError(
+                [
+                    (
+                        "severities",
+                        f"with collapse_to_mean a trajectory starts at T = {self.num_timesteps}, "
+                        f"where an image is its channel means, not at {t}; start there, or build D "
+                        "with collapse_to_mean=false, which is the same blur below T",
+                    )
+                ]
+            )
+
     def _products(self, side: int) -> FloatTable:
         spec, T = self.spec, self.num_timesteps
         sigmas = positive_values(spec.sigma, T, "degradation.sigma")

@@ -86,7 +86,7 @@ class Evaluator:
             raise SpecError(
                 [("evaluation.num_images", f"{wanted} of {count} test images; use at most {count}")]
             )
-        falling(self.spec.severities, self.D.num_timesteps)
+        self.D.check_start(falling(self.spec.severities, self.D.num_timesteps)[0])
 
     @property
     def num_images(self) -> int:

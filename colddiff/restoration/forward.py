@@ -58,8 +58,9 @@ class Forward:
         omega = {
             name: torch.stack([omegas[i][name] for i in filled]).to(self._device) for name in names
         }
+        D = _from_severity(self.D, start)
         if self._settings.degrade:
-            x = self.D.observe(x, torch.full((self.rows,), start), omega)
+            x = D.observe(x, torch.full((self.rows,), start), omega)
         finite = torch.ones(self.rows, dtype=torch.bool, device=self._device)
 
         def restore(x_t: Image, t: Severity) -> Image:
@@ -72,13 +73,21 @@ class Forward:
 
         x_0 = sample(
             restore,
-            self.D,
+            D,
             x,
             omega,
             sampler=self._settings.sampler,
             severities=self._settings.steps(start),
         )
         return Outcome(x[:count].cpu(), x_0[:count].cpu(), finite[:count].cpu())
+
+
+def _from_severity(D: Degradation[Any], start: int) -> Degradation[Any]:
+    """D for images at ``start``: below T they have not become one colour, whatever they do at T."""
+    if start == D.num_timesteps or not getattr(D.spec, "collapse_to_mean", False):
+        return D
+    plain: Degradation[Any] = D.spec.model_copy(update={"collapse_to_mean": False}).build(D.shape)
+    return plain
 
 
 def _for_shape(

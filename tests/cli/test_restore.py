@@ -141,6 +141,14 @@ def test_all_severities_are_shown_in_a_strip(run: Restore, tmp_path: Path) -> No
     assert len(pixels_of(run.out / "a.strip.png")) > height + 100
 
 
+def test_below_its_end_a_collapsed_blur_is_a_blur(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    run.use(degradation={"kind": "blur", "num_timesteps": 4, "collapse_to_mean": True})
+    done = run(tmp_path / "a.png", "--severity", "all", "--degrade", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["severity"] for row in json.loads(done.stdout)["images"]] == [1, 2, 3, 4]
+
+
 def test_scores_against_a_reference(run: Restore, tmp_path: Path) -> None:
     for n in range(2):
         picture(tmp_path / "in" / f"{n}.png", n)
