@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +28,11 @@ class Inputs:
     views: Tensor
     t: Tensor
     omega: dict[str, Tensor]
-    waited_s: float
-    """Time spent waiting for the images."""
+
+    def pinned(self) -> Inputs:
+        """The same in page-locked memory, from which a GPU copies while the host goes on."""
+        omega = {name: value.pin_memory() for name, value in self.omega.items()}
+        return Inputs(self.x0.pin_memory(), self.views.pin_memory(), self.t.pin_memory(), omega)
 
 
 def training_inputs(
@@ -42,11 +44,12 @@ def training_inputs(
     world_size: int,
     start_step: int,
     images: DrawImages | None = None,
+    pin: bool = False,
 ) -> Iterator[Inputs]:
     """Endless inputs of ``rank``, one slice a step, from 0-based optimizer step ``start_step``.
 
-    ``images`` draws from the second set where D mixes one in. Raises DataError where the images of
-    ``source`` cannot become the job's.
+    ``images`` draws from the second set where D mixes one in; ``pin`` is for a GPU. Raises
+    DataError where the images of ``source`` cannot become the job's.
     """
     transform = transform_of(source, job.augment, job.shape, "data")
     batches = source.batches(
@@ -57,16 +60,14 @@ def training_inputs(
         start_step=start_step,
     )
     while True:
-        began = time.perf_counter()
         batch = next(batches)
-        waited = time.perf_counter() - began
-        yield Inputs(
+        inputs = Inputs(
             x0=torch.from_numpy(np.ascontiguousarray(batch.images)),
             views=transform.views(job.seed, batch.positions),
             t=draw_severities(job.seed, batch.positions, job.degradation.num_timesteps),
             omega=draw_omega(job.seed, batch.positions, D, images),
-            waited_s=waited,
         )
+        yield inputs.pinned() if pin else inputs
 
 
 def normalise(images: Tensor) -> Tensor:

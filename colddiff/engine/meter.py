@@ -15,23 +15,61 @@ from colddiff.jobspec import TrainJob
 from colddiff.objective import draw_severities
 from colddiff.ports import WorkerContext
 
+BUCKETS = 8
+
+
+class SeverityBuckets:
+    """The severities 1..T in eight ranges of equal length (fewer where T < 8)."""
+
+    def __init__(self, num_timesteps: int) -> None:
+        self._T = num_timesteps
+        self.count = min(BUCKETS, num_timesteps)
+        self.names = tuple(self._name(bucket) for bucket in range(self.count))
+
+    def of(self, t: Tensor) -> Tensor:
+        """Bucket of each severity, int64 [B]."""
+        return (t - 1) * self.count // self._T
+
+    def _name(self, bucket: int) -> str:
+        # The smallest t - 1 whose bucket is this one, and the one before the next bucket's.
+        first, following = (-(-b * self._T // self.count) for b in (bucket, bucket + 1))
+        width = len(str(self._T))
+        return f"t_{first + 1:0{width}}_{following:0{width}}"
+
 
 class Meter:
-    """Sums of losses and times between two log lines, and the collective that spreads them."""
+    """Sums of losses and times between two log lines, and the collective that spreads them.
 
-    def __init__(self, ctx: WorkerContext, job: TrainJob) -> None:
-        self._ctx, self._job = ctx, job
+    What is added lies on the device until it is read: no step waits for a number.
+    """
+
+    def __init__(
+        self, ctx: WorkerContext, job: TrainJob, mfu_per_image_s: float | None = None
+    ) -> None:
+        self._ctx, self._job, self._mfu_per_image_s = ctx, job, mfu_per_image_s
+        self._buckets = SeverityBuckets(job.degradation.num_timesteps)
+        self._by_severity = torch.zeros(2, self._buckets.count, device=ctx.device)
+        self._gradient_norm: Tensor | None = None
         self._pending: list[Tensor] = []
         self._loss = 0.0
         self._steps = 0
         self._waited_s = 0.0
         self._since = time.perf_counter()
         self._told = 0.0
-        self._numbers: dict[str, float] = {}
 
-    def add(self, loss: Tensor, batch: Inputs) -> None:
-        self._pending.append(loss)
-        self._waited_s += batch.waited_s
+    def add(self, losses: Tensor, batch: Inputs) -> None:
+        """Takes this rank's image losses of one step, float32 [B] on the device."""
+        self._pending.append(losses.sum())
+        bucket = self._buckets.of(batch.t).to(self._ctx.device, non_blocking=True)
+        self._by_severity.index_add_(1, bucket, torch.stack([losses, torch.ones_like(losses)]))
+
+    def waited(self, seconds: float) -> None:
+        """Takes the time that a step was held up for its inputs."""
+        self._waited_s += seconds
+
+    def gradient(self, norm: Tensor) -> None:
+        """Takes the norm of a step's gradient, before clipping; the last one is logged."""
+        self._gradient_norm = norm
 
     def sync(self, step: int, stop: bool) -> bool:
         """Adds up over ranks; returns whether any rank was asked to stop, the same on all."""
@@ -56,16 +94,35 @@ class Meter:
         )
 
     def read(self) -> dict[str, float]:
+        """The means since the last reading; a collective, so every rank reads at the same step."""
         now = time.perf_counter()
         elapsed, steps = max(now - self._since, 1e-9), max(self._steps, 1)
-        numbers = {
-            f"train/loss_{self._job.loss}": self._loss / steps,
-            "train/images_per_s": steps * self._job.global_batch_size / elapsed,
+        loss = f"train/loss_{self._job.loss}"
+        images_per_s = steps * self._job.global_batch_size / elapsed
+        numbers = {loss: self._loss / steps, **self._losses_by_severity(loss)}
+        if self._gradient_norm is not None:
+            numbers["train/grad_norm"] = float(self._gradient_norm)
+        numbers |= {
+            "train/images_per_s": images_per_s,
             "time/step_s": elapsed / steps,
             "time/data_s": self._waited_s / steps,
         }
+        if self._mfu_per_image_s is not None:
+            numbers["train/mfu"] = self._mfu_per_image_s * images_per_s / self._ctx.world_size
+        if self._ctx.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._ctx.device)
+            numbers["system/gpu_peak_allocated_megabytes"] = peak / 1e6
         self._loss, self._steps, self._waited_s, self._since = 0.0, 0, 0.0, now
         return numbers
+
+    def _losses_by_severity(self, loss: str) -> dict[str, float]:
+        sums, counts = self._ctx.all_reduce(self._by_severity).tolist()
+        self._by_severity.zero_()
+        return {
+            f"{loss}/{name}": total / count
+            for name, total, count in zip(self._buckets.names, sums, counts, strict=True)
+            if count
+        }
 
     def quiet_s(self) -> float:
         return time.monotonic() - self._told

@@ -16,6 +16,7 @@ from colddiff.degradations.base import DrawImages
 from colddiff.ema import Ema
 from colddiff.engine.background import Background, Prefetcher
 from colddiff.engine.checkpoints import Checkpoints, Snapshot
+from colddiff.engine.cost import bf16_is_slow, mfu_per_image_s
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.inputs import Inputs, normalise, training_inputs
 from colddiff.engine.meter import LossHistory, Meter
@@ -106,6 +107,11 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Trains to ``num_steps``, or to the step at which somebody asked to stop."""
+        if self.ctx.rank == 0 and self.job.precision == "bf16" and bf16_is_slow(self.ctx.device):
+            self.talk(
+                "WARNING: this CPU has no bf16 instructions and imitates them many times slower "
+                "than fp32; train with precision=fp32 here, or on a GPU"
+            )
         step = self._resume()
         self.model = self._ready_model()
         if step >= self.job.num_steps:
@@ -119,10 +125,11 @@ class Trainer:
                 world_size=self.ctx.world_size,
                 start_step=step,
                 images=self.images,
+                pin=self.ctx.device.type == "cuda",
             ),
             depth=3,
         )
-        meter = Meter(self.ctx, self.job)
+        meter = Meter(self.ctx, self.job, mfu_per_image_s(self.job, self.ctx.device))
         try:
             return self._loop(step, inputs, meter)
         finally:
@@ -136,8 +143,10 @@ class Trainer:
         # on a GPU reading it is a device sync, so it waits for the step that logs.
         sync_every = 1 if self.ctx.device.type == "cpu" else job.log_every
         while step < job.num_steps:
+            began = time.perf_counter()
             batch = next(inputs)
-            meter.add(self._step(step, batch), batch)
+            meter.waited(time.perf_counter() - began)
+            meter.add(self._step(step, batch, meter), batch)
             step += 1
             self.ema.update(step)
             last = step == job.num_steps
@@ -145,7 +154,7 @@ class Trainer:
             if not (due or step % sync_every == 0):
                 continue
             stop = meter.sync(step, self._asked_to_stop())
-            if step % job.log_every == 0 or last:
+            if self._logs(step):
                 self._log(step, meter)
             if due or stop:
                 self._save(step)
@@ -153,15 +162,15 @@ class Trainer:
                 return Outcome(step, stopped=True)
         return Outcome(step)
 
-    def _step(self, step: int, batch: Inputs) -> Tensor:
-        """One optimizer step; returns the sum of this rank's image losses, on the device."""
+    def _step(self, step: int, batch: Inputs, meter: Meter) -> Tensor:
+        """One optimizer step; returns this rank's image losses, float32 [B] on the device."""
         job, ctx = self.job, self.ctx
         self._seed_dropout(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = job.optimizer.lr * min(1.0, (step + 1) / (job.optimizer.warmup_steps + 1))
+            group["lr"] = self._lr(step)
         self.optimizer.zero_grad(set_to_none=True)
         size = job.max_batch_per_worker or len(batch.t)
-        total = torch.zeros((), device=ctx.device)
+        found = []
         for start in range(0, len(batch.t), size):
             part = slice(start, start + size)
             final = start + size >= len(batch.t)
@@ -171,11 +180,27 @@ class Trainer:
                 # global batch, whatever the slice sizes.
                 scaled = losses.sum() * (ctx.world_size / job.global_batch_size)
                 torch.autograd.backward(scaled)
-            total += losses.detach().sum()
-        if job.optimizer.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.restorer.parameters(), job.optimizer.clip_norm)
+            found.append(losses.detach())
+        self._clip(step, meter)
         self.optimizer.step()
-        return total
+        return torch.cat(found)
+
+    def _lr(self, step: int) -> float:
+        optimizer = self.job.optimizer
+        return optimizer.lr * min(1.0, (step + 1) / (optimizer.warmup_steps + 1))
+
+    def _clip(self, step: int, meter: Meter) -> None:
+        """Clips where the job says so; elsewhere the norm is taken at steps that log, and only read
+        (``test_what_is_logged_does_not_change_what_is_learnt``)."""
+        limit = self.job.optimizer.clip_norm
+        if limit is not None:
+            meter.gradient(nn.utils.clip_grad_norm_(self.restorer.parameters(), limit))
+        elif self._logs(step + 1):
+            gradients = [p.grad for p in self.restorer.parameters() if p.grad is not None]
+            meter.gradient(nn.utils.get_total_norm(gradients))
+
+    def _logs(self, step: int) -> bool:
+        return step % self.job.log_every == 0 or step == self.job.num_steps
 
     def _losses(self, batch: Inputs, part: slice) -> Tensor:
         device = self.ctx.device
@@ -204,7 +229,8 @@ class Trainer:
         if self.job.compile:
             compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
             try:
-                self._settle(compiled)
+                # With the rows of a real step: other shapes would be compiled again, in mid-step.
+                self._settle(compiled, self._micro_batch())
             except Exception as error:
                 reason = str(error).strip().splitlines()[0]
                 self.talk(f"WARNING: compile=true failed, going on without it, slower: {reason}")
@@ -213,14 +239,18 @@ class Trainer:
         self._settle(model)
         return model
 
-    def _settle(self, model: nn.Module) -> None:
+    def _micro_batch(self) -> int:
+        rows = -(-self.job.global_batch_size // self.ctx.world_size)
+        return min(rows, self.job.max_batch_per_worker or rows)
+
+    def _settle(self, model: nn.Module, rows: int = 2) -> None:
         """One backward pass whose gradients are dropped.
 
         DDP rearranges its buckets after the first backward pass, which changes the order of sums
         from three ranks on: settled before the first step, a resumed run adds up like the first.
         """
-        x = torch.zeros(2, *self.job.shape.chw, device=self.ctx.device)
-        t = torch.ones(2, dtype=torch.int64, device=self.ctx.device)
+        x = torch.zeros(rows, *self.job.shape.chw, device=self.ctx.device)
+        t = torch.ones(rows, dtype=torch.int64, device=self.ctx.device)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
             torch.autograd.backward(model(x, t).float().sum())
         self.optimizer.zero_grad(set_to_none=True)
@@ -305,7 +335,7 @@ class Trainer:
             }
 
     def _log(self, step: int, meter: Meter) -> None:
-        numbers = meter.read()
+        numbers = {**meter.read(), "train/lr": self._lr(step - 1)}
         if self.ctx.rank != 0:
             return
         self.tracker.log_metrics(numbers, step)

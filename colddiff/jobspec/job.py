@@ -26,6 +26,11 @@ class ResourcesSpec(Spec):
     gpus: Annotated[float, Field(ge=0, le=8)] = 0
     cpus: Annotated[float, Field(ge=0)] = 1
     accelerator: str | None = None
+    peak_tflops: Annotated[
+        float | None,
+        Field(gt=0, description="of one GPU at the job's precision, for MFU; null: by its name"),
+        Unit("TFLOP/s"),
+    ] = None
 
 
 class LimitsSpec(Spec):
@@ -40,6 +45,11 @@ class TrackingSpec(Spec):
 
     experiment: str = "colddiff"
     images: Annotated[bool, Field(description="false keeps pictures out of the tracker")] = True
+    system_every_s: Annotated[
+        float | None,
+        Field(gt=0, description="between samples of CPU, memory, network, GPU; null for none"),
+        Unit("s"),
+    ] = 10.0
     required: Annotated[
         bool,
         Field(description="false submits although the tracker is down; numbers follow later"),
