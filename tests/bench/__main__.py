@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from tests.bench import blur, nets
+from tests.bench import blur, nets, sampling
 from tests.bench.timing import describe, device
 
 
@@ -14,8 +14,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one repeat, 32 px only")
+    parser.add_argument("--sampling", action="store_true", help="sampling alone, minutes")
     options = parser.parse_args()
     place = device()
+    if options.sampling:
+        sampling.report(place, as_json=options.json)
+        return
     cases = nets.cases(place.type == "cuda")
     if options.quick:
         cases = [case for case in cases if case.size == 32]
