@@ -6,10 +6,11 @@ import os
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colddiff.errors import SpecError
+from colddiff.errors import SpecError, Unreachable
 from colddiff.ports import FeatureExtractor, Manifest, ShardSource, Store, Tracker
 
 if TYPE_CHECKING:
@@ -309,6 +310,36 @@ def job_of_run(run_id: str, storage: str) -> str:
     from colddiff.adapters.tracking_address import tracking_address
 
     return job_folder_of(tracking_address(storage).uri, run_id)
+
+
+def waits_for_tracker(store: Store, job_id: str) -> bool:
+    """Whether a job has logged something that no tracker has got yet."""
+    from colddiff.adapters.tracking_spool import undelivered
+
+    return bool(undelivered(store, job_id))
+
+
+def deliver_late(storage: str, uri: str, job_id: str, talk: Callable[[str], None]) -> None:
+    """``replay_tracking`` for a person: says what was delivered, or that the tracker is still away.
+
+    A job's numbers are no reason for a command to fail.
+    """
+    try:
+        count = replay_tracking(storage, uri, job_id)
+    except Unreachable as error:
+        talk(f"{job_id}: what it logged still waits in its storage: {error}")
+        return
+    if count:
+        talk(f"{job_id}: {count} entries that had waited for the tracker are delivered")
+
+
+def system_sampler(
+    tracker: Tracker, since: float, every_s: float, device: torch.device
+) -> AbstractContextManager[object]:
+    """Logs CPU, memory, network and GPU within ``with``; steps are seconds since ``since``."""
+    from colddiff.adapters.system_metrics import SystemSampler
+
+    return SystemSampler(tracker, since, every_s, device)
 
 
 def null_tracker() -> Tracker:

@@ -22,7 +22,7 @@ from colddiff.errors import ColddiffError
 from colddiff.jobspec import TrainJob
 from colddiff.resolve import ResolvedJob
 from colddiff.run.log import say
-from colddiff.run.tracking import open_tracker
+from colddiff.run.tracking import ended_with_work, open_tracker
 from colddiff.run.training import end_training, evaluate_step, prepare, train_rank
 
 
@@ -77,6 +77,15 @@ def _train(
         ),
     )
     attempt.phase("")
+    with ended_with_work(tracker):
+        _fit(trainer, resolved, folder)
+        attempt.phase("evaluating")
+        return end_training(resolved, folder, tracker, attempt.attempt)
+
+
+def _fit(trainer: TorchTrainer, resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Runs the workers to their end; checkpoints are evaluated meanwhile."""
+    job = resolved.train
     try:
         with EvaluationWatch(
             folder,
@@ -87,12 +96,9 @@ def _train(
         ):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
-        tracker.finish("FAILED")
         raise ColddiffError(f"training failed: {_root_cause(error)}") from error
     for item in list(folder.store.list(folder.key("ray/"))):
         folder.store.delete(item.key)
-    attempt.phase("evaluating")
-    return end_training(resolved, folder, tracker, attempt.attempt)
 
 
 def _worker(config: dict[str, Any]) -> None:

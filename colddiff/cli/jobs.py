@@ -53,7 +53,8 @@ def status(
     job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
     """How a job stands."""
-    from colddiff.launch.display import progress_line
+    from colddiff import connect
+    from colddiff.launch.display import progress_line, spent_line
     from colddiff.launch.operate import current, find_job
 
     folder = find_job(job_id, storage)
@@ -66,9 +67,15 @@ def status(
         return
     emit(f"{job_id}: {now.state}, attempt {now.attempt}")
     emit(f"  {progress_line(now)}")
+    emit(f"  {spent_line(now)}")
     if now.message:
         emit(f"  {now.message}")
     emit(f"  {folder.uri}")
+    if now.finished and connect.waits_for_tracker(folder.store, job_id):
+        talk(
+            f"{job_id}: the tracker was away and has not got all of its numbers; submit the job "
+            "again when it is back: they are delivered, once"
+        )
 
 
 def logs(

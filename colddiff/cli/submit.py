@@ -238,6 +238,7 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
     from colddiff.engine.folder import JobFolder
     from colddiff.launch.submit import (
         INTERRUPTED,
+        already_done,
         begin,
         followed,
         is_covered,
@@ -250,8 +251,7 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
     status = folder.status()
     announce(resolved.id)
     if status is not None and is_covered(status, resolved.job):
-        display.say(f"{resolved.id} is done ({status.step} of {status.num_steps} steps)")
-        return outcome_of(folder, status)
+        return already_done(resolved, folder, status, display)
     if status is not None and status.state == "running":
         display.say(f"{resolved.id} runs already (attempt {status.attempt})")
         return followed(folder, status.attempt, None, display)

@@ -20,6 +20,7 @@ from colddiff.engine.cost import bf16_is_slow, mfu_per_image_s
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.inputs import Inputs, normalise, training_inputs
 from colddiff.engine.meter import LossHistory, Meter
+from colddiff.engine.registration import register_checkpoints
 from colddiff.engine.views import transform_of
 from colddiff.engine.watch import due_steps
 from colddiff.errors import SpecError
@@ -309,6 +310,7 @@ class Trainer:
             self.tracker.flush()
             self.checkpoints.save(snapshot, lambda: self.folder.superseded(self.attempt))
             self.checkpoints.prune(self.job.keep, self._spared())
+            register_checkpoints(self.tracker, self.checkpoints)
 
         self._writer.submit(write)
 

@@ -70,6 +70,12 @@ def progress_line(status: Status) -> str:
     return "  ".join(parts).rstrip()
 
 
+def spent_line(status: Status) -> str:
+    """What all attempts took: ``0:12:33 of running over 2 attempts, 1.27 GPU hours``."""
+    attempts = f" over {status.attempt} attempts" if status.attempt > 1 else ""
+    return f"{duration(status.running_s)} of running{attempts}, {status.gpu_hours:.3g} GPU hours"
+
+
 def duration(seconds: float) -> str:
     """``h:mm:ss``."""
     minutes, rest = divmod(int(seconds), 60)

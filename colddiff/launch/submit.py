@@ -63,8 +63,7 @@ def submit(
     status = folder.status()
     if status is not None and is_covered(status, resolved.job):
         announce(resolved.id)
-        display.say(f"{resolved.id} is done ({status.step} of {status.num_steps} steps)")
-        return outcome_of(folder, status)
+        return already_done(resolved, folder, status, display)
     # Looked at once: a later look could see an attempt that another submit has begun meanwhile.
     newest = newest_attempt(folder, status)
     attempt = _under_way(folder, status, newest, jobs, display)
@@ -82,6 +81,15 @@ def submit(
         display.say(f"detached; `colddiff logs {resolved.id} -f` follows it")
         return replace(outcome_of(folder, folder.status()), exit_code=0)
     return followed(folder, attempt, jobs, display)
+
+
+def already_done(
+    resolved: ResolvedJob, folder: JobFolder, status: Status, display: Display
+) -> Outcome:
+    """Nothing is left to do but to deliver what waits for a tracker that was away."""
+    display.say(f"{resolved.id} is done ({status.step} of {status.num_steps} steps)")
+    connect.deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, display.say)
+    return outcome_of(folder, status)
 
 
 def followed(folder: JobFolder, attempt: int, jobs: RayJobs | None, display: Display) -> Outcome:

@@ -30,6 +30,7 @@ def train(job: TrainJob, name: str = "job") -> dict[str, Any]:
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     status, result = folder.status(), folder.result()
     if status and result and status.state == "done" and status.step >= job.num_steps:
+        connect.deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, say)
         return result
     record_job(resolved, folder)
     attempt = max(folder.attempts(), default=0) + 1

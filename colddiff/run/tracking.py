@@ -1,12 +1,15 @@
-"""A job's one tracking run: opened, and told what the job is."""
+"""A job's one tracking run: opened, told what the job is, and ended as the job ended."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from colddiff import connect
 from colddiff.engine.folder import JobFolder
-from colddiff.ports import Tracker
+from colddiff.errors import Stopped
+from colddiff.ports import Tracker, WorkerContext
 from colddiff.resolve import ResolvedJob
 
 
@@ -26,11 +29,44 @@ def begin_tracking(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     tracker = open_tracker(resolved)
     tracker.log_params(_flat(resolved.job.to_dict()))
     tracker.set_tags(
-        {"storage": resolved.storage, "commit": str(resolved.git.get("commit", ""))}
+        {"storage": resolved.storage}
+        | _git_tags(resolved.git)
         | {f"version.{name}": number for name, number in resolved.versions.items()}
     )
     tracker.log_artifact("job.json", folder.store.get(folder.key("job.json")))
     return tracker
+
+
+@contextmanager
+def ended_with_work(tracker: Tracker) -> Iterator[None]:
+    """Ends the run as the work within ends: FINISHED, KILLED where it was stopped, else FAILED."""
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        tracker.finish("KILLED")
+        raise
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
+    tracker.finish("FINISHED")
+
+
+def sampled(
+    resolved: ResolvedJob, ctx: WorkerContext, tracker: Tracker
+) -> AbstractContextManager[object]:
+    """Within ``with``, the machine of rank 0 is sampled, unless the job says not."""
+    every_s = resolved.job.tracking.system_every_s
+    if ctx.rank != 0 or every_s is None:
+        return nullcontext()
+    return connect.system_sampler(tracker, resolved.created, every_s, ctx.device)
+
+
+def _git_tags(git: Mapping[str, Any]) -> dict[str, str]:
+    """The commit under our name and under the one MLflow's pages show; empty outside a checkout."""
+    if "commit" not in git:
+        return {}
+    commit, dirty = str(git["commit"]), str(bool(git.get("dirty"))).lower()
+    return {"commit": commit, "commit.dirty": dirty, "mlflow.source.git.commit": commit}
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, str]:

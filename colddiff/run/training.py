@@ -26,7 +26,7 @@ from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob
 from colddiff.rng import stream
 from colddiff.run.log import say
-from colddiff.run.tracking import begin_tracking, open_tracker
+from colddiff.run.tracking import begin_tracking, ended_with_work, open_tracker, sampled
 from colddiff.terminal import terminal_spec
 
 DRY_IMAGES = 8
@@ -111,7 +111,8 @@ def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
         talk=say,
     )
     try:
-        ended = trainer.run()
+        with sampled(resolved, ctx, tracker):
+            ended = trainer.run()
         outcome: dict[str, Any] = {
             "step": ended.step,
             "stopped": ended.stopped,
@@ -138,16 +139,14 @@ def _way_on(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> st
 def end_training(
     resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, attempt: int
 ) -> dict[str, Any]:
-    """The content of ``result.json``, after evaluating the last checkpoint; ends the run.
+    """The content of ``result.json``, after evaluating the last checkpoint.
 
     Raises ColddiffError for a failed outcome, Stopped for a stopped one.
     """
     job, outcome = resolved.train, folder.outcome(attempt)
     if outcome is None or "failed" in outcome:
-        tracker.finish("FAILED")
         raise ColddiffError(str((outcome or {}).get("failed", "the workers left no outcome")))
     if outcome["stopped"]:
-        tracker.finish("KILLED")
         raise Stopped(
             f"stopped after step {outcome['step']} of {job.num_steps}, with a checkpoint; submit "
             "the same job again to go on"
@@ -165,7 +164,6 @@ def end_training(
     if job.test_data is not None:
         result |= evaluate_step(resolved, folder, tracker, step)
         result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
-    tracker.finish("FINISHED")
     return result
 
 
@@ -229,15 +227,16 @@ def train_here(resolved: ResolvedJob, attempt: int) -> int:
         run.phase("preparing")
         tracker = prepare(resolved, folder)
         run.phase("")
-        with EvaluationWatch(
-            folder,
-            job.evaluated_every,
-            job.num_steps,
-            partial(evaluate_step, resolved, folder, tracker),
-            say,
-        ):
-            train_rank(resolved, LocalContext(_device(job)), attempt)
-        run.phase("evaluating")
-        return end_training(resolved, folder, tracker, attempt)
+        with ended_with_work(tracker):
+            with EvaluationWatch(
+                folder,
+                job.evaluated_every,
+                job.num_steps,
+                partial(evaluate_step, resolved, folder, tracker),
+                say,
+            ):
+                train_rank(resolved, LocalContext(_device(job)), attempt)
+            run.phase("evaluating")
+            return end_training(resolved, folder, tracker, attempt)
 
     return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), "local": True})

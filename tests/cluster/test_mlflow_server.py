@@ -16,11 +16,15 @@ from uuid import uuid4
 
 import pytest
 
+import colddiff
 from colddiff.adapters.local_store import LocalStore
 from colddiff.adapters.mlflow_service import client, initialise
 from colddiff.adapters.mlflow_tracker import MlflowTracker, open_run, replay
 from colddiff.adapters.tracking_spool import undelivered
 from colddiff.errors import TrackerError
+from colddiff.jobspec import TrainJob
+from colddiff.spec import parse
+from tests.unit.test_run import TINY
 
 pytestmark = pytest.mark.cluster
 
@@ -157,6 +161,35 @@ def test_killed_in_the_middle(server: Server, job: Job) -> None:
     assert tracker.flush(60)
     tracker.finish("FAILED")
     job.check(run_id, "FAILED")
+
+
+def test_a_job_that_never_met_its_server_is_replayed_when_it_is_submitted_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.kill()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    tracking = {"required": False, "experiment": EXPERIMENT}
+    job = parse(TrainJob, {**TINY, "test_data": None, "log_every": 1, "tracking": tracking})
+    result = colddiff.train(job, "away")
+    store = LocalStore(tmp_path / "runs")
+    assert undelivered(store, result["id"])
+    server.start()
+    for _ in range(2):
+        assert colddiff.train(job, "away") == result
+        assert undelivered(store, result["id"]) == []
+    api = client(server.uri)
+    experiment = api.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    tag = f"tags.`colddiff.job_id` = '{result['id']}'"
+    (run,) = api.search_runs([experiment.experiment_id], tag)
+    assert run.info.status == "FINISHED"
+    history = api.get_metric_history(run.info.run_id, "train/loss_l1")
+    assert sorted(row.step for row in history) == [1, 2, 3, 4]
+    names = {file.path for file in api.list_artifacts(run.info.run_id)}
+    assert {"job.json", "checkpoints.json"} <= names
+    assert run.data.tags["checkpoint.uri"] == result["checkpoint"]
 
 
 ATTEMPT = """

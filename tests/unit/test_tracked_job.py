@@ -1,0 +1,144 @@
+"""What a whole training job leaves in its MLflow run, and that the run ends as the job does."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import colddiff
+from colddiff import connect
+from colddiff.adapters.memory_tracker import MemoryTracker
+from colddiff.adapters.mlflow_service import client
+from colddiff.adapters.system_metrics import SystemSampler
+from colddiff.engine.folder import JobFolder
+from colddiff.errors import ColddiffError, Stopped
+from colddiff.jobspec import TrainJob
+from colddiff.references import find_checkpoint
+from colddiff.resolve import resolve
+from tests.unit.test_run import job, packed, storage
+
+__all__ = ["packed", "storage"]
+
+
+def tracked(folder: Path, the_job: TrainJob) -> tuple[Any, Any]:
+    """The client of the storage's own database, and the one run of ``the_job`` there."""
+    api = client(f"sqlite:///{folder}/mlflow.db")
+    experiment = api.get_experiment_by_name("colddiff")
+    assert experiment is not None
+    job_id = resolve("train", the_job, "tiny").id
+    runs = api.search_runs([experiment.experiment_id], f"tags.`colddiff.job_id` = '{job_id}'")
+    assert len(runs) == 1
+    return api, runs[0]
+
+
+def artifacts(api: Any, run_id: str) -> set[str]:
+    found: set[str] = set()
+    folders = [""]
+    while folders:
+        for item in api.list_artifacts(run_id, folders.pop()):
+            (folders.append if item.is_dir else found.add)(item.path)
+    return found
+
+
+def test_one_run_has_it_all_over_two_attempts(storage: Path, packed: dict[str, str]) -> None:
+    fields = {**packed, "log_every": 2, "evaluate_every": 2, "tracking": {"system_every_s": 0.05}}
+    colddiff.train(job(**fields), "tiny")
+    result = colddiff.train(job(**fields, num_steps=6), "tiny")
+    api, run = tracked(storage, job(**fields))
+    assert run.info.run_id == result["tracking"]["run_id"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["degradation.kind"] == "blur"
+    assert run.data.params["optimizer.lr"] == "2e-05"
+    metrics = run.data.metrics
+    for name in ("loss_l1", "loss_l1/t_1_1", "loss_l1/t_4_4", "grad_norm", "lr", "images_per_s"):
+        assert f"train/{name}" in metrics
+    assert {"time/data_s", "time/step_s", "eval/sampled/fd_lenet"} <= set(metrics)
+    steps = [row.step for row in api.get_metric_history(run.info.run_id, "train/loss_l1")]
+    assert sorted(steps) == [2, 4, 6]
+    assert metrics["system/cpu_utilization_percentage"] >= 0
+    assert metrics["system/system_memory_usage_megabytes"] > 100
+    found = artifacts(api, run.info.run_id)
+    assert {"job.json", "checkpoints.json"} <= found
+    assert any(name.startswith("pictures/step_00000002/") for name in found)
+    git = resolve("train", job(**fields), "tiny").git
+    assert run.data.tags.get("mlflow.source.git.commit") == git.get("commit")
+
+
+def test_checkpoints_are_registered_by_address(storage: Path, packed: dict[str, str]) -> None:
+    fields = {**packed, "num_steps": 6, "keep": 2, "test_data": None}
+    fields["data"] = packed["data"]
+    colddiff.train(job(**fields), "tiny")
+    api, run = tracked(storage, job(**fields))
+    path = api.download_artifacts(run.info.run_id, "checkpoints.json")
+    registered = json.loads(Path(path).read_text())
+    assert [item["step"] for item in registered] == [4, 6]
+    for item in registered:
+        checkpoint = find_checkpoint(item["uri"])
+        assert (checkpoint.step, checkpoint.weights_sha256) == (
+            item["step"],
+            item["weights_sha256"],
+        )
+    assert run.data.tags["checkpoint.uri"] == registered[-1]["uri"]
+    assert run.data.tags["checkpoint.step"] == "6"
+
+
+def test_pictures_are_kept_out_where_the_job_says_so(storage: Path, packed: dict[str, str]) -> None:
+    fields = {**packed, "tracking": {"images": False, "system_every_s": None}}
+    result = colddiff.train(job(**fields), "tiny")
+    assert result["pictures"]
+    api, run = tracked(storage, job(**fields))
+    assert artifacts(api, run.info.run_id) == {"job.json", "checkpoints.json"}
+    assert not [name for name in run.data.metrics if name.startswith("system/")]
+
+
+def test_the_run_ends_as_the_job_does(storage: Path, packed: dict[str, str]) -> None:
+    limited = {**packed, "num_steps": 100_000, "limits": {"hours": 1e-7}}
+    with pytest.raises(Stopped):
+        colddiff.train(job(**limited), "tiny")
+    assert tracked(storage, job(**limited))[1].info.status == "KILLED"
+    broken = {**packed, "seed": 1, "optimizer": {"lr": 1e30}, "num_steps": 50}
+    with pytest.raises(ColddiffError, match="not finite"):
+        colddiff.train(job(**broken), "tiny")
+    assert tracked(storage, job(**broken))[1].info.status == "FAILED"
+
+
+def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_again(
+    storage: Path,
+    packed: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    fields = {**packed, "tracking": {"required": False}}
+    result = colddiff.train(job(**fields), "tiny")
+    assert result["tracking"]["run_id"] == ""
+    store = connect.open_store(str(storage))
+    assert connect.waits_for_tracker(store, result["id"])
+    assert colddiff.train(job(**fields), "tiny") == result  # still away: said, no failure
+    assert "still waits in its storage: tracker http://127.0.0.1:9" in capsys.readouterr().err
+    assert JobFolder(store, result["id"]).attempts() == [1]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    for _ in range(2):
+        assert colddiff.train(job(**fields), "tiny") == result
+    assert capsys.readouterr().err.count("entries that had waited for the tracker") == 1
+    assert not connect.waits_for_tracker(store, result["id"])
+    api, run = tracked(storage, job(**fields))
+    assert run.info.status == "FINISHED"
+    history = api.get_metric_history(run.info.run_id, "train/loss_l1")
+    assert [row.step for row in history] == [4]
+
+
+def test_samples_of_the_machine_have_steps_that_go_on() -> None:
+    tracker = MemoryTracker()
+    with SystemSampler(tracker, time.time() - 100, 0.02):
+        time.sleep(0.3)
+    rows = [row for row in tracker.run.metrics if row.key == "system/process_memory_megabytes"]
+    assert len(rows) >= 2
+    assert {row.step for row in rows} <= {100, 101}
+    resident = rows[-1].value * 1e6
+    assert 1e7 < resident < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
