@@ -190,17 +190,25 @@ def pack_source(
     *,
     talk: Callable[[str], None] = lambda line: None,
     on_progress: Progress | None = None,
+    workers: int | None = None,
     **settings: object,
 ) -> tuple[Manifest, bool]:
     """Packs a SOURCE to ``uri``; the manifest, and False where it had been packed before.
 
-    ``settings`` are fields of ``PackSettings``, ``talk`` is told in a line what was done.
+    ``settings`` are fields of ``PackSettings``, ``talk`` is told in a line what was done,
+    ``workers`` threads work at once.
     """
     from colddiff.engine.pack import pack
     from colddiff.engine.selection import PackSettings
     from colddiff.spec import parse
 
-    packed = pack(open_source(source), open_store(uri), parse(PackSettings, settings), on_progress)
+    packed = pack(
+        open_source(source),
+        open_store(uri),
+        parse(PackSettings, settings),
+        on_progress,
+        workers,
+    )
     if packed.fresh:
         talk(f"packed {packed.manifest.count} images of {source} to {uri}")
     return packed.manifest, packed.fresh

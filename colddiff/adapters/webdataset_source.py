@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -21,10 +23,11 @@ from colddiff.shards.source import SourceEntry
 from colddiff.shards.tars import shard_entry
 
 Progress = Callable[[int, int], None]
+HELD = 4
 
 
 class WebdatasetSource:
-    """The images of all tars below a store, tar by tar in key order; one tar is held at a time."""
+    """The images of all tars below a store, tar by tar in key order; a few are held at a time."""
 
     classes: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
@@ -34,7 +37,8 @@ class WebdatasetSource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._held: tuple[str, bytes, dict[str, TarSample]] | None = None
+        self._held: OrderedDict[str, tuple[bytes, dict[str, TarSample]]] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def uri(self) -> str:
@@ -61,11 +65,15 @@ class WebdatasetSource:
         return found
 
     def _tar(self, key: str) -> tuple[bytes, dict[str, TarSample]]:
-        if self._held is None or self._held[0] != key:
-            data = self._store.get(key)
-            samples = tar_samples(io.BytesIO(data), f"{self._store.uri}/{key}")
-            self._held = (key, data, {sample.name: sample for sample in samples})
-        return self._held[1], self._held[2]
+        with self._lock:
+            if key not in self._held:
+                data = self._store.get(key)
+                samples = tar_samples(io.BytesIO(data), f"{self._store.uri}/{key}")
+                self._held[key] = (data, {sample.name: sample for sample in samples})
+                while len(self._held) > HELD:
+                    self._held.popitem(last=False)
+            self._held.move_to_end(key)
+            return self._held[key]
 
 
 def tar_keys(store: Store) -> list[str]:

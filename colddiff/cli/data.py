@@ -63,6 +63,10 @@ def pack(
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="At most N images.")] = None,
     shard_size: Annotated[int, typer.Option(metavar="N", help="Images per shard.")] = 1000,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Threads at work; the result is the same."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Packs images into tars of PNG with a manifest; run again after a kill, it goes on."""
@@ -74,6 +78,7 @@ def pack(
             source,
             out,
             on_progress=progress,
+            workers=workers,
             split=split,
             image_size=image_size,
             channels=channels,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +23,8 @@ from colddiff.spec import digest
 
 CLAIM = "pack.json"
 """Stands beside the shards while they are made, with the settings they are made by."""
+
+MAX_WORKERS = 16
 
 Progress = Callable[[int, int], None]
 
@@ -45,11 +50,13 @@ def pack(
     store: Store,
     settings: PackSettings,
     on_progress: Progress | None = None,
+    workers: int | None = None,
 ) -> Packed:
     """Packs ``source`` into ``store``: tars of PNG and JSON members, and last the manifest.
 
     A second run finds it done; one after a kill keeps the shards that were made. ``on_progress``
-    gets images done and in all.
+    gets images done and in all. ``workers`` threads work at once (else one per CPU, at most
+    MAX_WORKERS); the bytes do not depend on how many.
 
     Raises:
         SpecError: settings that do not suit the source, or other ones at the same place.
@@ -64,7 +71,8 @@ def pack(
     if done is not None:
         return Packed(done, fresh=False)
     try:
-        shards = _shards(source, store, plan, settings.shard_size, on_progress)
+        packing = _Packing(source, store, plan, settings.shard_size, on_progress)
+        shards = packing.run(workers or min(os.cpu_count() or 1, MAX_WORKERS))
     except DataError:
         # Whoever repairs or removes the bad image packs other images: nothing may be in the way.
         _discard(store)
@@ -157,45 +165,84 @@ def _refuse_other(store: Store, there: Any, plan: _Plan) -> None:
     )
 
 
-def _shards(
-    source: ImageSource, store: Store, plan: _Plan, shard_size: int, on_progress: Progress | None
-) -> list[ShardEntry]:
-    shards: list[ShardEntry] = []
-    for start in range(0, len(plan.entries), shard_size):
-        part = plan.entries[start : start + shard_size]
-        key = shard_key(len(shards))
-        try:
-            # Under the claim of these settings: writes are atomic, so it is whole and ours.
-            data = store.get(key)
-        except Missing:
-            members = (
-                member
-                for number, entry in enumerate(part, start)
-                for member in _members(source, entry, number, plan.image, on_progress, plan)
-            )
-            data = write_tar(members)
-            store.put(key, data)
-        shards.append(shard_entry(key, len(part), data))
-        if on_progress is not None:
-            on_progress(start + len(part), len(plan.entries))
-    return shards
+class _Packing:
+    """Shards made by several threads at once: which ones there are, and their bytes, stay the same.
 
+    Reading, decoding and compressing all let other threads run meanwhile.
+    """
 
-def _members(
-    source: ImageSource,
-    entry: SourceEntry,
-    number: int,
-    image: ImageFormat,
-    on_progress: Progress | None,
-    plan: _Plan,
-) -> list[tuple[str, bytes]]:
-    pixels = prepared(source.load(entry), entry, plan.settings["image_size"], image)
-    if on_progress is not None and number % 100 == 0:
-        on_progress(number, len(plan.entries))
-    described: dict[str, object] = {"source": entry.name}
-    if entry.label is not None:
-        described["label"] = entry.label
-    return image_members(f"{number:012d}", pixels, described)
+    def __init__(
+        self,
+        source: ImageSource,
+        store: Store,
+        plan: _Plan,
+        shard_size: int,
+        on_progress: Progress | None,
+    ) -> None:
+        self._source, self._store, self._plan = source, store, plan
+        self._parts = [
+            range(start, min(start + shard_size, len(plan.entries)))
+            for start in range(0, len(plan.entries), shard_size)
+        ]
+        self._on_progress = on_progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def run(self, workers: int) -> list[ShardEntry]:
+        """All shards in their order; of several bad images the first is named."""
+        there = {item.key for item in self._store.list("shard-")}
+        kept = [number for number in self._numbers if shard_key(number) in there]
+        made = [number for number in self._numbers if shard_key(number) not in there]
+        shards = dict(self._all(self._kept, kept, workers))
+        # Told before the work begins: what was there already says nothing of how long it takes.
+        self._progress(sum(shard.count for shard in shards.values()))
+        shards |= self._all(self._made, made, workers)
+        return [shards[number] for number in self._numbers]
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self._parts))
+
+    def _all(
+        self, work: Callable[[int], ShardEntry], numbers: list[int], workers: int
+    ) -> dict[int, ShardEntry]:
+        with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
+            try:
+                return dict(zip(numbers, pool.map(work, numbers), strict=True))
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _kept(self, number: int) -> ShardEntry:
+        # Under the claim of these settings: writes are atomic, so it is whole and ours.
+        key = shard_key(number)
+        return shard_entry(key, len(self._parts[number]), self._store.get(key))
+
+    def _made(self, number: int) -> ShardEntry:
+        key, part = shard_key(number), self._parts[number]
+        data = write_tar(member for n in part for member in self._members(n))
+        self._store.put(key, data)
+        return shard_entry(key, len(part), data)
+
+    def _members(self, number: int) -> list[tuple[str, bytes]]:
+        if self._stopped.is_set():
+            raise CancelledError
+        plan, entry = self._plan, self._plan.entries[number]
+        pixels = prepared(self._source.load(entry), entry, plan.settings["image_size"], plan.image)
+        described: dict[str, object] = {"source": entry.name}
+        if entry.label is not None:
+            described["label"] = entry.label
+        members = image_members(f"{number:012d}", pixels, described)
+        self._progress(1)
+        return members
+
+    def _progress(self, more: int) -> None:
+        with self._lock:
+            self._done += more
+            if self._on_progress is not None and more:
+                self._on_progress(self._done, len(self._plan.entries))
 
 
 def prepared(
