@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from bisect import bisect_right
@@ -21,8 +20,13 @@ from numpy.typing import NDArray
 from colddiff.adapters.lanes import Lanes, Place, Run
 from colddiff.adapters.local_cache import LocalCache
 from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.webdataset_shards import check_range, counted_samples, pixel_type
-from colddiff.adapters.webdataset_tar import TarSample, chw, tar_pixels
+from colddiff.adapters.webdataset_shards import (
+    check_range,
+    counted_samples,
+    decoded,
+    decoding_threads,
+)
+from colddiff.adapters.webdataset_tar import TarSample
 from colddiff.ports import Batch, Manifest, Store
 from colddiff.shards.order import rank_slice
 from colddiff.shards.verify import read_shard
@@ -62,7 +66,7 @@ class StreamedShards:
 
         def made() -> Iterator[Batch]:
             step = start_step
-            decoders, fetchers = ThreadPoolExecutor(_threads()), ThreadPoolExecutor(2)
+            decoders, fetchers = ThreadPoolExecutor(decoding_threads()), ThreadPoolExecutor(2)
             ahead = _Ahead(lanes, lambda shard: fetchers.submit(self._shard, shard))
             try:
                 while True:
@@ -87,21 +91,17 @@ class StreamedShards:
             shard = bisect_right(self._ends, n)
             before = self._ends[shard - 1] if shard else 0
             places.append(Place(shard, n - before))
-        with ThreadPoolExecutor(_threads()) as decoders:
+        with ThreadPoolExecutor(decoding_threads()) as decoders:
             return self._stacked(decoders, places)
 
     def _stacked(self, decoders: ThreadPoolExecutor, places: list[Place]) -> NDArray[Any]:
-        image = self.manifest.image
-        shape = (len(places), image.channels, image.height, image.width)
-        pixels = np.empty(shape, dtype=pixel_type(self.manifest))
-        for n, decoded in enumerate(decoders.map(self._decoded, places)):
-            pixels[n] = decoded
-        return pixels
-
-    def _decoded(self, place: Place) -> NDArray[Any]:
-        shard = self._shard(place.shard)
-        where = self._where(place.shard)
-        return chw(tar_pixels(shard.tar, shard.samples[place.index], self.manifest.image, where))
+        needed = sorted({place.shard for place in places})
+        shards = dict(zip(needed, decoders.map(self._shard, needed), strict=True))
+        samples = [
+            (shards[place.shard].tar, shards[place.shard].samples[place.index], place.shard)
+            for place in places
+        ]
+        return decoded(decoders, self.manifest, samples, self._where)
 
     def _where(self, shard: int) -> str:
         return f"{self._store.uri}/{self.manifest.shards[shard].key}"
@@ -123,10 +123,16 @@ class StreamedShards:
             with self._lock:
                 self._open[number] = opened
                 self._opening.pop(number, None)
-                while len(self._open) > OPEN_SHARDS:
+                while len(self._open) > OPEN_SHARDS or self._too_many_bytes():
                     # Whoever still reads it keeps it alive; the map goes with its last reader.
                     self._open.popitem(last=False)
             return opened
+
+    def _too_many_bytes(self) -> bool:
+        # A map keeps its file's bytes on the disk, also when the cache has let go of the file.
+        if isinstance(self._store, LocalStore) or len(self._open) < 2:
+            return False
+        return sum(len(shard.tar) for shard in self._open.values()) > self._cache.max_bytes
 
     def _file(self, number: int) -> BinaryIO:
         entry = self.manifest.shards[number]
@@ -191,7 +197,3 @@ def in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
     finally:
         stopped.set()
         worker.join()
-
-
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)

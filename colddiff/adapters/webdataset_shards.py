@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, BinaryIO
+from itertools import zip_longest
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.adapters.local_cache import LocalCache
-from colddiff.adapters.webdataset_tar import TarSample, chw, tar_pixels, tar_samples
+from colddiff.adapters.webdataset_tar import Buffer, TarSample, tar_pixels, tar_samples
 from colddiff.errors import DataError
 from colddiff.ports import Batch, Manifest, ShardEntry, Store
 from colddiff.shards.order import rows_of_steps
 from colddiff.shards.verify import read_shard
+
+T = TypeVar("T")
+CHUNK = 32
+"""Images that a thread decodes before it takes others."""
 
 
 class MappedShards:
@@ -48,18 +55,51 @@ class MappedShards:
     @cached_property
     def _pixels(self) -> NDArray[Any]:
         """Every image, [N, C, H, W], in manifest order."""
-        image = self.manifest.image
-        shape = (self.manifest.count, image.channels, image.height, image.width)
+        shape = (self.manifest.count, *image_shape(self.manifest))
         name = f"pixels/{self.manifest.digest}"
         with self._cache.open(name, decoded_bytes(self.manifest), self._decode_all) as file:
             return np.memmap(file, dtype=pixel_type(self.manifest), mode="r", shape=shape)
 
     def _decode_all(self, file: BinaryIO) -> None:
-        for entry in self.manifest.shards:
-            data = read_shard(self._store, entry)
-            where = f"{self._store.uri}/{entry.key}"
-            for sample in counted_samples(io.BytesIO(data), entry, where):
-                file.write(chw(tar_pixels(data, sample, self.manifest.image, where)).data)
+        # One shard is decoded while the next is fetched.
+        with ThreadPoolExecutor(decoding_threads()) as pool, ThreadPoolExecutor(1) as fetcher:
+            entries = self.manifest.shards
+            ahead = fetcher.submit(read_shard, self._store, entries[0])
+            for entry, following in zip_longest(entries, entries[1:]):
+                data = ahead.result()
+                if following is not None:
+                    ahead = fetcher.submit(read_shard, self._store, following)
+                where = f"{self._store.uri}/{entry.key}"
+                samples = counted_samples(io.BytesIO(data), entry, where)
+                pixels = decoded(pool, self.manifest, [(data, s, where) for s in samples], str)
+                file.write(pixels.data)
+
+
+def decoded(
+    pool: ThreadPoolExecutor,
+    manifest: Manifest,
+    samples: Sequence[tuple[Buffer, TarSample, T]],
+    where: Callable[[T], str],
+) -> NDArray[Any]:
+    """Pixels [N, C, H, W] of (tar, sample, tar's id), a chunk per thread; ``where`` names a tar."""
+    image = manifest.image
+    pixels = np.empty((len(samples), *image_shape(manifest)), dtype=pixel_type(manifest))
+
+    def decode(numbers: range) -> None:
+        for n in numbers:
+            tar, sample, which = samples[n]
+            pixels[n] = tar_pixels(tar, sample, image, where(which)).transpose(2, 0, 1)
+
+    chunk = max(1, min(CHUNK, -(-len(samples) // decoding_threads())))
+    starts = range(0, len(samples), chunk)
+    # A list: an error of any chunk is raised, the first one of several.
+    list(pool.map(decode, [range(n, min(n + chunk, len(samples))) for n in starts]))
+    return pixels
+
+
+def decoding_threads() -> int:
+    """So many decode at once: Pillow lets others run while it decodes."""
+    return min(8, os.cpu_count() or 1)
 
 
 def counted_samples(file: BinaryIO, entry: ShardEntry, where: str) -> list[TarSample]:
@@ -77,6 +117,11 @@ def check_range(manifest: Manifest, start: int, stop: int) -> None:
     """Raises DataError where ``start``..``stop`` is not within the set."""
     if not 0 <= start <= stop <= manifest.count:
         raise DataError(f"images {start}..{stop} asked for, the data set has {manifest.count}")
+
+
+def image_shape(manifest: Manifest) -> tuple[int, int, int]:
+    """(C, H, W) of the stored images."""
+    return manifest.image.channels, manifest.image.height, manifest.image.width
 
 
 def pixel_type(manifest: Manifest) -> type[np.uint8 | np.uint16]:

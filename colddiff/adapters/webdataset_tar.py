@@ -11,9 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any, BinaryIO, TypeAlias, cast
-
-import numpy as np
+from typing import Any, BinaryIO, TypeAlias
 
 from colddiff.errors import DataError
 from colddiff.ports import ImageFormat
@@ -95,11 +93,6 @@ def tar_description(tar: Buffer, sample: TarSample, where: str) -> dict[str, Any
     except (ValueError, RecursionError):
         raise DataError(f"{where}: {sample.name}: its json or cls member does not parse") from None
     return described
-
-
-def chw(pixels: Pixels) -> Pixels:
-    """[H, W, C] as a contiguous [C, H, W]."""
-    return cast("Pixels", np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def _members(file: BinaryIO, where: str) -> Iterator[dict[str, Any]]:

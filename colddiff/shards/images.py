@@ -76,7 +76,8 @@ def decode_image(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMAT
                 f"{where}: {width}x{height} pixels are more than the {MAX_PIXELS} that are decoded"
             )
         _refuse_lost_depth(image, data, where)
-        return _array(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _array(image)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -105,8 +106,8 @@ def _array(image: Image.Image) -> Pixels:
     if image.mode in SIXTEEN_BIT:
         return np.asarray(image).astype(np.uint16)[:, :, None]
     if image.mode in GREY:
-        return np.asarray(image.convert("L"))[:, :, None]
-    return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "L" else image.convert("L"))[:, :, None]
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def fitted(pixels: Pixels, size: int) -> Pixels:

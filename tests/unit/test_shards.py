@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from colddiff import connect
+from colddiff.adapters import webdataset_shards
 from colddiff.adapters.lanes import Lanes
 from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.streamed_shards import StreamedShards
+from colddiff.adapters.streamed_shards import BATCHES_AHEAD, StreamedShards
 from colddiff.adapters.webdataset_shards import MappedShards
-from colddiff.errors import DataError
+from colddiff.errors import DataError, StoreError
 from colddiff.ports import ImageFormat, ShardEntry
 from colddiff.shards.images import encode_png
 from colddiff.shards.manifest import make_manifest, read_manifest, write_manifest
@@ -79,6 +80,49 @@ def test_a_run_goes_on_at_any_step_as_if_it_had_never_stopped(kind: str, tmp_pat
         assert steps(again, 30 - start, start=start, world=2) == whole[start:]
     far = steps(source, 1, start=10**9)
     assert far[0][1][0] == 16 * 10**9
+
+
+def test_the_number_of_workers_may_change_at_any_step(kind: str, tmp_path: Path) -> None:
+    source = opened(kind, numbered(), tmp_path)
+    whole = steps(source, 20)
+    found = []
+    for world, count in ((4, 3), (3, 5), (1, 1), (8, 6), (2, 5)):
+        found += steps(source, count, start=len(found), world=world)
+    assert found == whole
+
+
+def test_going_on_decodes_nothing_of_what_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, decoded = webdataset_shards.tar_pixels, list[int]()
+
+    def counting(*arguments: Any) -> Any:
+        pixels = decode(*arguments)
+        decoded.append(256 * int(pixels[0, 0, 0]) + int(pixels[0, 1, 0]))
+        return pixels
+
+    store = numbered(640, 10)
+    images, _ = zip(*steps(opened("streamed", store, tmp_path), 30), strict=True)
+    monkeypatch.setattr(webdataset_shards, "tar_pixels", counting)
+    steps(opened("streamed", store, tmp_path), 2, start=20)
+    # Its two batches, and those made ahead in the background, in their order.
+    assert 2 * 16 <= len(decoded) <= (2 + BATCHES_AHEAD + 1) * 16
+    later = [n for batch in images[20:] for n in batch]
+    assert set(decoded) <= set(later[: len(decoded) + 16])
+    assert set(later[:32]) <= set(decoded)
+
+
+def test_a_decoded_set_is_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = numbered()
+    expected = steps(opened("mapped", store, tmp_path), 12)[10:]
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(webdataset_shards, "tar_pixels", refuse)
+    assert steps(opened("mapped", store, tmp_path), 2, start=10) == expected
 
 
 def test_the_order_depends_on_seed_and_data_and_nothing_else(kind: str, tmp_path: Path) -> None:
@@ -149,6 +193,33 @@ def test_a_damaged_shard_is_named_with_both_hashes(
             use()
         assert str(caught.value).startswith(f"memory://store/{key}: ")
         assert "colddiff data verify memory://store" in str(caught.value)
+
+
+def test_a_shard_that_was_damaged_on_the_way_is_read_again(kind: str, tmp_path: Path) -> None:
+    class Flaky(MemoryStore):
+        def get(self, key: str) -> bytes:
+            data = super().get(key)
+            if key.endswith(".tar") and key not in damaged:
+                damaged.append(key)
+                return data[:-1] + b"?"
+            return data
+
+    damaged: list[str] = []
+    source = opened(kind, numbered(store=Flaky()), tmp_path)
+    assert numbers(source.images(0, COUNT)) == list(range(COUNT))
+    assert len(damaged) == len(source.manifest.shards)
+
+
+def test_a_store_that_does_not_answer_is_named(kind: str, tmp_path: Path) -> None:
+    class Gone(MemoryStore):
+        def get(self, key: str) -> bytes:
+            if key.endswith(".tar"):
+                raise StoreError(f"{self.uri}/{key}: http://s3 does not answer")
+            return super().get(key)
+
+    source = opened(kind, numbered(store=Gone()), tmp_path)
+    with pytest.raises(StoreError, match=r"shard-0000\d\d\.tar: http://s3 does not answer"):
+        steps(source, 1)
 
 
 def test_a_manifest_that_counts_wrong_is_named(kind: str, tmp_path: Path) -> None:
