@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from colddiff import connect
-from colddiff.adapters import webdataset_shards
+from colddiff.adapters import webdataset_shards, webdataset_tar
 from colddiff.adapters.lanes import Lanes
 from colddiff.adapters.memory_store import MemoryStore
 from colddiff.adapters.streamed_shards import BATCHES_AHEAD, StreamedShards
@@ -85,7 +85,7 @@ def test_a_run_goes_on_at_any_step_as_if_it_had_never_stopped(kind: str, tmp_pat
 def test_the_number_of_workers_may_change_at_any_step(kind: str, tmp_path: Path) -> None:
     source = opened(kind, numbered(), tmp_path)
     whole = steps(source, 20)
-    found = []
+    found: list[tuple[list[int], list[int]]] = []
     for world, count in ((4, 3), (3, 5), (1, 1), (8, 6), (2, 5)):
         found += steps(source, count, start=len(found), world=world)
     assert found == whole
@@ -94,7 +94,7 @@ def test_the_number_of_workers_may_change_at_any_step(kind: str, tmp_path: Path)
 def test_going_on_decodes_nothing_of_what_was_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode, decoded = webdataset_shards.tar_pixels, list[int]()
+    decode, decoded = webdataset_tar.tar_pixels, list[int]()
 
     def counting(*arguments: Any) -> Any:
         pixels = decode(*arguments)
