@@ -22,7 +22,7 @@ SIZE = 128
 def preview(
     words: Words,
     image: Annotated[
-        list[Path], typer.Option("--image", metavar="IMG", help="One or more, by repeating it.")
+        list[Path], typer.Option("--image", metavar="IMG...", help="One file, or several.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PNG", help="The picture to write.")],
     seed: Annotated[int, typer.Option(help="Of what is random in D.")] = 0,
@@ -34,6 +34,10 @@ def preview(
     """D(x0, t) over t for each image, with the schedule and the RMSE over t plotted below."""
     from colddiff.errors import SpecError
 
+    # `--image *.png` comes as one image and, for the shell's other matches, words.
+    more = [word for word in words if _is_image(word)]
+    words = [word for word in words if word not in more]
+    image = [*image, *map(Path, more)]
     target = read_target(words, variant, image_size=SIZE)
     if not out.parent.is_dir():
         raise SpecError(f"--out: there is no folder {str(out.parent)!r}; make it first")
@@ -44,6 +48,12 @@ def preview(
         raise SpecError(f"--out: {out} cannot be written ({error.strerror})") from None
     talk(str(target))
     emit(str(out))
+
+
+def _is_image(word: str) -> bool:
+    from colddiff.adapters.image_folder import SUFFIXES
+
+    return "=" not in word and Path(word).suffix.lower() in SUFFIXES
 
 
 def _images(paths: list[Path], shape: ImageShape) -> Image:

@@ -252,6 +252,16 @@ def test_preview_draws_what_is_random_from_its_seed(
     assert (Path("a.png").read_bytes() == Path("b.png").read_bytes()) == (seed == 1)
 
 
+def test_preview_takes_several_files_after_one_option_as_a_shells_pattern_gives_them(
+    run: Run, photographs: list[Path]
+) -> None:
+    words = ("--columns", 5, "--out")
+    assert run("preview", "blur", "image_size=32", *images(photographs), *words, "a.png")[0] == 0
+    several = ("--image", *photographs, "image_size=32", "blur", *words)
+    assert run("preview", *several, "b.png")[0] == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
 def test_preview_of_a_second_set_shows_each_image_on_its_way_to_the_next(
     run: Run, photographs: list[Path]
 ) -> None:
