@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from tests.bench import blur, nets, sampling
+from tests.bench import algorithm2, blur, nets, sampling
 from tests.bench.timing import describe, device
 
 
@@ -27,12 +27,13 @@ def main() -> None:
         "device": describe(place),
         "nets": [nets.measure(case, place, 1 if options.quick else 5) for case in cases],
         "blur": blur.measure(place),
+        "algorithm2": algorithm2.measure(place, 64 if place.type == "cuda" else 2),
     }
     if options.json:
         print(json.dumps(found, indent=2))
         return
     print(f"device: {found['device']}")
-    for row in [*found["nets"], found["blur"]]:
+    for row in [*found["nets"], found["blur"], found["algorithm2"]]:
         print()
         for name, value in row.items():
             print(

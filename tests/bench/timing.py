@@ -39,6 +39,19 @@ def paired(a: Callable[[], object], b: Callable[[], object], repeats: int = 5) -
     return statistics.median(seconds(a, 1, 0) / seconds(b, 1, 0) for _ in range(repeats))
 
 
+def matmul_gflops(place: torch.device, side: int = 1024) -> float:
+    """What this device does in a large float32 matrix product, the floor of those that are not."""
+    a, b = (torch.rand(side, side, device=place) for _ in range(2))
+    return 2e-9 * side**3 / seconds(lambda: a @ b, 5)
+
+
+def copy_gb_s(place: torch.device, megabytes: int = 256) -> float:
+    """Gigabytes read and written per second by a copy too large for a cache."""
+    a = torch.rand(megabytes * 2**18, device=place)
+    b = torch.empty_like(a)
+    return 2 * 4e-9 * a.numel() / seconds(lambda: b.copy_(a), 5)
+
+
 def _drain() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
