@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from colddiff.degradations.base import Degradation, DegradationSpec
+from colddiff.degradations.base import Degradation, DegradationSpec, working_dtype
 from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range
 from colddiff.types import Image, Omega, Severity
@@ -39,7 +39,7 @@ class Mixing(Degradation[MixingSpecT]):
     """Two scalars per severity; omega ``z`` [B, C, H, W]. The leaves say where z comes from."""
 
     omega_names = ("z",)
-    parameter_tables = ("signal", "noise")
+    parameter_tables = ("weight_of_x0", "weight_of_z")
 
     def omega_shape(self, name: str) -> tuple[int, ...]:
         return self.shape.chw
@@ -47,23 +47,25 @@ class Mixing(Degradation[MixingSpecT]):
     def estimate_omega(self, x_t: Image, x0_hat: Image, t: Severity) -> dict[str, Tensor]:
         """z_hat = (x_t - sqrt(abar_t) x0_hat) / sqrt(1 - abar_t), or 0 where t = 0.
 
-        With it ``improved_estimated`` is the deterministic DDIM step (PAPER 4.1).
+        With it ``improved_estimated`` is the deterministic DDIM step (PAPER 4.1). In float32 for
+        images in half precision: near severity 0 it takes a small difference apart.
         """
         t = t.to(x_t.device, non_blocking=True)
+        x_t, x0_hat = (x.to(working_dtype(x_t.dtype)) for x in (x_t, x0_hat))
         signal, noise = self._weights(x_t, t)
-        z = (x_t - signal * x0_hat) / torch.where(noise > 0, noise, torch.inf)
-        return {"z": z.to(x_t.dtype)}
+        return {"z": (x_t - signal * x0_hat) / torch.where(noise > 0, noise, torch.inf)}
 
     def _make_tables(self) -> dict[str, Tensor]:
         kept = np.concatenate([[1.0], alphas_bar(self.spec.schedule, self.num_timesteps)])
         return {
-            "signal": torch.from_numpy(np.sqrt(kept)),
-            "noise": torch.from_numpy(np.sqrt(1 - kept)),
+            "weight_of_x0": torch.from_numpy(np.sqrt(kept)),
+            "weight_of_z": torch.from_numpy(np.sqrt(1 - kept)),
         }
 
     def _weights(self, like: Tensor, t: Severity) -> tuple[Tensor, Tensor]:
         tables = self._tables(like)
-        return tables["signal"][t].view(-1, 1, 1, 1), tables["noise"][t].view(-1, 1, 1, 1)
+        signal, noise = (tables[name][t].view(-1, 1, 1, 1) for name in self.parameter_tables)
+        return signal, noise
 
     def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
         signal, noise = self._weights(x0, t)

@@ -108,6 +108,19 @@ def test_it_is_one_line_that_says_what_and_the_way_out(case: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_one_value_that_is_not_finite_is_found_and_large_ones_are_let_through(
+    value: float, dtype: torch.dtype
+) -> None:
+    x = torch.full((2, *SHAPE.chw), 0.9 * torch.finfo(dtype).max, dtype=dtype)
+    blur(kernel_size=1).degrade(x, full(2, 1))
+    x[1, 2, 15, 15] = value
+    x[1, 2, 15, 14] = -value
+    with pytest.raises(ColddiffError, match="NaN or inf"):
+        blur().degrade(x, full(2, 1))
+
+
 def test_a_collapsed_blur_is_sampled_from_its_end_and_a_plain_one_from_anywhere() -> None:
     x = images(SHAPE, 2)
     plain = {**ONE_COLOUR, "collapse_to_mean": False}

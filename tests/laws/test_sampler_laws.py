@@ -84,6 +84,11 @@ def test_a_re_estimated_omega_explains_the_state_it_was_estimated_from(
             return
         assert set(estimated) == set(D.omega_names)
         assert torch.allclose(D.degrade(x0_hat, full(BATCH, t), estimated), x_t, atol=1e-9)
+        # In half precision only the images are rounded, not what they are weighed with.
+        x, x_hat = x_t.bfloat16(), x0_hat.bfloat16()
+        exact = D.estimate_omega(x.double(), x_hat.double(), full(BATCH, t)) or {}
+        for key, value in (D.estimate_omega(x, x_hat, full(BATCH, t)) or {}).items():
+            assert torch.allclose(value.double(), exact[key], rtol=1e-4, atol=1e-4), key
 
 
 def _line() -> tuple[Line, Tensor, dict[str, Tensor], Tensor]:
