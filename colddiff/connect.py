@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -82,13 +83,34 @@ def open_shards(
     fetched, for all processes of this machine. A set that decodes to more than
     ``max_decoded_bytes`` is streamed, in an order of its own.
     """
-    from colddiff.adapters.local_cache import LocalCache, default_folder
-    from colddiff.adapters.streamed_shards import StreamedShards
-    from colddiff.adapters.webdataset_shards import MappedShards, decoded_bytes
     from colddiff.shards.manifest import read_manifest as read
 
     store = open_store(where) if isinstance(where, str) else where
-    manifest = read(store)
+    return _opened_shards(store, read(store), cache_dir, max_decoded_bytes)
+
+
+def open_samples(
+    where: str | Store, *, partial: bool = False, cache_dir: str | None = None
+) -> ShardSource:
+    """The images a generate job made at an address, in the order of their seeds.
+
+    ``partial``: those that are committed by now, of a set that is not finished. Raises DataError
+    where there are none, or not all and ``partial`` was not said.
+    """
+    from colddiff.engine.samples import sample_manifest
+
+    store = open_store(where) if isinstance(where, str) else where
+    manifest = sample_manifest(store, partial=partial)
+    return _opened_shards(store, manifest, cache_dir, MAX_DECODED_BYTES)
+
+
+def _opened_shards(
+    store: Store, manifest: Manifest, cache_dir: str | None, max_decoded_bytes: int
+) -> ShardSource:
+    from colddiff.adapters.local_cache import LocalCache, default_folder
+    from colddiff.adapters.streamed_shards import StreamedShards
+    from colddiff.adapters.webdataset_shards import MappedShards, decoded_bytes
+
     cache = LocalCache(cache_dir or default_folder())
     if decoded_bytes(manifest) <= max_decoded_bytes:
         return MappedShards(store, manifest, cache)
@@ -238,6 +260,16 @@ def check_writable(uri: str) -> None:
     key = f"probes/{uuid.uuid4().hex}"
     store.put(key, b"writable?")
     store.delete(key)
+
+
+def free_bytes(uri: str) -> int | None:
+    """Room on the disk of a path, in bytes; None where it is not known, as in S3."""
+    scheme, rest = _parted(uri)
+    if scheme == "s3":
+        return None
+    path = Path(rest)
+    there = next((folder for folder in (path, *path.parents) if folder.exists()), None)
+    return shutil.disk_usage(there).free if there is not None else None
 
 
 def tracking_uri(storage: str) -> str:

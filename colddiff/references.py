@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +101,33 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
         step,
         str(files.get("ema.safetensors", {}).get("sha256", "")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointAbout:
+    """What a checkpoint says of itself, without its weights."""
+
+    job: TrainJob
+    terminal: Mapping[str, Any] | None
+    """Description of the distribution of x_T, where the checkpoint holds one."""
+    terminal_sha256: str | None
+    """Of what was fitted for it."""
+
+
+def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:
+    """The job of a checkpoint and its terminal's description; no weights are read.
+
+    Raises CheckpointError where it is damaged or needs a plugin that is not loaded, SpecError for a
+    job this version does not know.
+    """
+    checkpoints = Checkpoints(connect.open_store(address.storage), address.prefix)
+    files = checkpoints.commit_record(address.step)["files"]
+    snapshot = checkpoints.load(address.step, ())
+    job = _job(snapshot, address, ())
+    fitted = files.get("terminal.safetensors")
+    if fitted is None:
+        return CheckpointAbout(job, None, None)
+    return CheckpointAbout(job, snapshot.state["terminal"], fitted["sha256"])
 
 
 def load_checkpoint(

@@ -56,54 +56,70 @@ class Request:
     shared_path: bool = False
 
 
-@app.command()
-def train(
-    words: Words = None,
-    address: Address = None,
-    name: Annotated[str | None, typer.Option(help="Word in the job id; else the job's.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the job as YAML and contact nothing.")
-    ] = False,
-    as_json: Json = False,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Python file that registers kinds of your own."),
-    ] = None,
-    variant: Annotated[str | None, typer.Option(help="A variant of the recipe.")] = None,
-    start: Annotated[
-        str | None,
-        typer.Option("--from", metavar="CHECKPOINT", help="Start from these weights."),
-    ] = None,
-    new: Annotated[
-        bool, typer.Option("--new", help="Another job, though an equal one may exist.")
-    ] = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="Run in this process, without a cluster.")
-    ] = False,
-    shared_path: Annotated[
-        bool,
-        typer.Option("--shared-path", help="All nodes of a remote cluster see the same paths."),
-    ] = False,
-) -> None:
-    """Train a restorer; the exit code is the job's (0 done, 1 failed, 4 stopped)."""
-    submit_verb(
-        "train",
-        Request(
-            words=tuple(words or ()),
-            address=address,
-            name=name,
-            detach=detach,
-            dry_run=dry_run,
-            as_json=as_json,
-            plugins=tuple(plugin or ()),
-            variant=variant,
-            start=start,
-            new=new,
-            local=local,
-            shared_path=shared_path,
-        ),
-    )
+VERBS = {
+    "train": "Train a restorer.",
+    "generate": "Make images from a checkpoint, each exactly once, into tars on S3 or a path.",
+}
+"""What can be submitted, and its first line of help."""
+
+
+def _command(verb: str) -> Callable[..., None]:
+    """``submit VERB``: the options are the same for every verb, so they are written once."""
+
+    def command(
+        words: Words = None,
+        address: Address = None,
+        name: Annotated[
+            str | None, typer.Option(help="Word in the job id; else the job's.")
+        ] = None,
+        detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print the job as YAML and contact nothing.")
+        ] = False,
+        as_json: Json = False,
+        plugin: Annotated[
+            list[str] | None,
+            typer.Option(metavar="FILE", help="Python file that registers kinds of your own."),
+        ] = None,
+        variant: Annotated[str | None, typer.Option(help="A variant of the recipe.")] = None,
+        start: Annotated[
+            str | None,
+            typer.Option("--from", metavar="CHECKPOINT", help="Start from these weights."),
+        ] = None,
+        new: Annotated[
+            bool, typer.Option("--new", help="Another job, though an equal one may exist.")
+        ] = False,
+        local: Annotated[
+            bool, typer.Option("--local", help="Run in this process, without a cluster.")
+        ] = False,
+        shared_path: Annotated[
+            bool,
+            typer.Option("--shared-path", help="All nodes of a remote cluster see the same paths."),
+        ] = False,
+    ) -> None:
+        submit_verb(
+            verb,
+            Request(
+                words=tuple(words or ()),
+                address=address,
+                name=name,
+                detach=detach,
+                dry_run=dry_run,
+                as_json=as_json,
+                plugins=tuple(plugin or ()),
+                variant=variant,
+                start=start,
+                new=new,
+                local=local,
+                shared_path=shared_path,
+            ),
+        )
+
+    return command
+
+
+for _verb, _help in VERBS.items():
+    app.command(_verb, help=f"{_help} Exit codes: 0 done, 1 failed, 4 stopped.")(_command(_verb))
 
 
 def submit_verb(verb: str, request: Request) -> None:
@@ -114,8 +130,9 @@ def submit_verb(verb: str, request: Request) -> None:
     recipe, job = read_job(verb, request)
     slug = slugify(request.name or recipe.name)
     if request.dry_run:
-        _print_job(slug, job, request)
+        _print_job(slug, job, request, recipe)
         return
+    job = _with_checkpoint(job, recipe)
     announced: list[str] = []
 
     def announce(job_id: str) -> None:
@@ -166,6 +183,26 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     return recipe, recipe.job(verb, overrides)
 
 
+def _with_checkpoint(job: Job, recipe: Recipe) -> Job:
+    """The job with the checkpoint of the same file's train job, where it has none of its own."""
+    if not _needs_training(job, recipe):
+        return job
+    from colddiff.connect import absolute, default_storage
+    from colddiff.jobspec import slugify
+    from colddiff.resolve import trained_id
+
+    place = absolute(job.storage or default_storage())
+    return job.model_copy(
+        update={"checkpoint": trained_id(recipe.train, slugify(recipe.name), place)}
+    )
+
+
+def _needs_training(job: Job, recipe: Recipe) -> bool:
+    fields = type(job).model_fields
+    given = [name for name in ("checkpoint", "samples") if getattr(job, name, None) is not None]
+    return "checkpoint" in fields and not given and "train" in recipe.sections
+
+
 def _refuse_contradictions(request: Request) -> None:
     from colddiff.errors import SpecError
 
@@ -174,14 +211,33 @@ def _refuse_contradictions(request: Request) -> None:
         raise SpecError(f"--local runs the job in this process: it cannot go with {other}")
 
 
-def _print_job(slug: str, job: Job, request: Request) -> None:
+def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     import yaml
 
     data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
+    if _needs_training(job, recipe):
+        # Its id follows from the recipe's name and train section; both belong into the file then.
+        data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
+    if job.verb == "generate":
+        talk(_grid(job))
     if request.as_json:
         emit_json(data)
     else:
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
+
+
+def _grid(job: Any) -> str:
+    """The plan of a generation job in a line."""
+    place = job.out or "STORAGE/samples/<id>"
+    if job.num_samples is None:
+        return f"as many images as `data` holds, {job.shard_size} a shard, to {place}"
+    shards, rest = divmod(job.num_samples, job.shard_size)
+    batches = shards * -(-job.shard_size // job.batch_size) + -(-rest // job.batch_size)
+    last = f", the last of {rest}" if rest and shards else ""
+    return (
+        f"{job.num_samples} images in {shards + bool(rest)} shards of {job.shard_size}{last}, "
+        f"{batches} batches of {job.batch_size} rows, to {place}"
+    )
 
 
 def _run_on_cluster(

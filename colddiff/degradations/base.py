@@ -140,6 +140,11 @@ class Degradation(ABC, Generic[SpecT]):
         """omega such that D(x0_hat, t, omega) = x_t, where D allows it; else None."""
         return None
 
+    @property
+    def estimates_omega(self) -> bool:
+        """Whether ``estimate_omega`` finds one: what the sampler improved_estimated needs."""
+        return type(self).estimate_omega is not Degradation.estimate_omega
+
     def omega_shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of one image's ``omega[name]``, or None where any shape will do."""
         return self.shape.chw if name in self.omega_images else None

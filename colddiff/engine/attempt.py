@@ -15,7 +15,7 @@ from colddiff.jobspec import LimitsSpec
 
 STOP_GRACE_S = 300.0
 NO_LIMITS = LimitsSpec()
-PROGRESS_FIELDS = ("step", "num_steps", "loss", "images_per_s", "eta_s", "phase")
+PROGRESS_FIELDS = ("step", "num_steps", "loss", "images_per_s", "eta_s", "phase", "detail")
 
 
 class Attempt:

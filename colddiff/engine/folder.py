@@ -39,6 +39,8 @@ class Status:
     eta_s: float | None = None
     phase: str = ""
     """What the job does just now, in words, such as ``training`` or ``evaluating``."""
+    detail: str = ""
+    """More on how far it is, in words, such as ``12/100 shards, 1 retry``."""
     message: str = ""
     """Why it failed or stopped, and the way out."""
 
@@ -131,7 +133,7 @@ class JobFolder:
         return (self.attempts() or [0])[-1] > attempt
 
     def write_progress(self, attempt: int, progress: dict[str, Any]) -> None:
-        """What rank 0 tells the driver: step, num_steps, loss, images_per_s, eta_s, phase."""
+        """How far it is: step, num_steps, loss, images_per_s, eta_s, phase, detail."""
         self._put(f"attempts/{attempt}/progress.json", progress)
 
     def progress(self, attempt: int) -> dict[str, Any]:

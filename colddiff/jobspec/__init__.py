@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from colddiff.jobspec.generate import GenerateJob
 from colddiff.jobspec.job import Job, LimitsSpec, ResourcesSpec, TrackingSpec, slugify
 from colddiff.jobspec.train import EmaSpec, EvaluationSpec, OptimizerSpec, TrainJob
 
-JOBS: dict[str, type[Job]] = {job.verb: job for job in (TrainJob,)}
+JOBS: dict[str, type[Job]] = {job.verb: job for job in (TrainJob, GenerateJob)}
 
 __all__ = [
     "JOBS",
     "EmaSpec",
     "EvaluationSpec",
+    "GenerateJob",
     "Job",
     "LimitsSpec",
     "OptimizerSpec",

@@ -61,6 +61,8 @@ def progress_line(status: Status) -> str:
         parts.append(f"{status.step}/{status.num_steps}  {share}%")
     if status.finished:
         return "  ".join(parts).rstrip()
+    if status.detail:
+        parts.append(status.detail)
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4g}")
     if status.images_per_s:

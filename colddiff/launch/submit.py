@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 EXTENT = ("num_steps", "num_samples", "num_trials")
+UNITS = {"generate": "images", "search": "trials"}
 END_S = 30.0
 
 
@@ -87,7 +88,7 @@ def already_done(
     resolved: ResolvedJob, folder: JobFolder, status: Status, display: Display
 ) -> Outcome:
     """Nothing is left to do but to deliver what waits for a tracker that was away."""
-    display.say(f"{resolved.id} is done ({status.step} of {status.num_steps} steps)")
+    display.say(f"{resolved.id} is done ({extent(resolved.id, status)})")
     connect.deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, display.say)
     return outcome_of(folder, status)
 
@@ -125,13 +126,18 @@ def outcome_of(folder: JobFolder, status: Status | None) -> Outcome:
 
 def verdict_line(job_id: str, status: Status) -> str:
     """How the job ended, why, and the way out."""
-    steps = f" after step {status.step} of {status.num_steps}" if status.num_steps else ""
-    line = f"{job_id} {'is done' if status.state == 'done' else f'ended: {status.state}'}{steps}"
+    far = f" ({extent(job_id, status)})" if status.num_steps else ""
+    line = f"{job_id} {'is done' if status.state == 'done' else f'ended: {status.state}'}{far}"
     if status.message:
         line += f": {status.message}"
     if status.state in ("failed", "lost"):
         line += f" (see `colddiff logs {job_id}`)"
     return line
+
+
+def extent(job_id: str, status: Status) -> str:
+    """How far a job is, such as ``250 of 250 steps``."""
+    return f"{status.step} of {status.num_steps} {UNITS.get(job_id.split('-')[0], 'steps')}"
 
 
 def is_covered(status: Status, job: Job) -> bool:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from colddiff.resolve.job import ResolvedJob, record_job, refuse_paths, resolve
+from colddiff.resolve.job import ResolvedJob, record_job, refuse_paths, resolve, trained_id
 
-__all__ = ["ResolvedJob", "record_job", "refuse_paths", "resolve"]
+__all__ = ["ResolvedJob", "record_job", "refuse_paths", "resolve", "trained_id"]

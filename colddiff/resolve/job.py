@@ -14,8 +14,9 @@ from colddiff import connect
 from colddiff.connect import absolute, default_storage
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.kept_plugins import keep_plugins
-from colddiff.errors import SpecError
-from colddiff.jobspec import JOBS, Job, TrainJob
+from colddiff.errors import CheckpointError, DataError, Missing, SpecError
+from colddiff.jobspec import JOBS, GenerateJob, Job, TrainJob
+from colddiff.resolve.generation import check_generation, resolve_generation
 from colddiff.resolve.git import git_state
 from colddiff.resolve.training import resolve_training
 from colddiff.spec import parse
@@ -25,10 +26,20 @@ STAGED = Path(__file__).resolve().parents[2]
 RECORDED = ("colddiff", "torch", "ray", "numpy", "mlflow", "webdataset", "pillow")
 
 Talk = Callable[[str], None]
-Resolver = Callable[[Any, str, Talk], tuple[Job, dict[str, str]]]
-"""(job, storage, talk) -> the job with definite addresses, and digests of what is there."""
+Resolver = Callable[[Any, str, Talk | None], tuple[Job, dict[str, str]]]
+"""(job, storage, talk) -> the job with definite addresses, and digests of what is there.
 
-RESOLVERS: Mapping[str, Resolver] = {TrainJob.verb: resolve_training}
+Without ``talk`` nothing is packed: what is not there is an error.
+"""
+
+Check = Callable[[Any, str, str, Mapping[str, str]], None]
+"""(job, storage, id, content): a last look at where it writes, once the id is known."""
+
+RESOLVERS: Mapping[str, Resolver] = {
+    TrainJob.verb: resolve_training,
+    GenerateJob.verb: resolve_generation,
+}
+CHECKS: Mapping[str, Check] = {GenerateJob.verb: check_generation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,12 @@ class ResolvedJob:
     def train(self) -> TrainJob:
         """The job, which is one of training."""
         assert isinstance(self.job, TrainJob)
+        return self.job
+
+    @property
+    def generate(self) -> GenerateJob:
+        """The job, which is one of generation."""
+        assert isinstance(self.job, GenerateJob)
         return self.job
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,14 +132,11 @@ def resolve(
     connect.check_writable(place)
     if job.tracking.required:
         connect.check_tracker(place, job.tracking.experiment)
-    job, content = RESOLVERS[verb](job, place, talk)
-    if job.plugins:
-        job = job.model_copy(update={"plugins": tuple(map(absolute, job.plugins))})
-        content = {**content, "plugins": " ".join(sorted(map(plugin_digest, job.plugins)))}
-    if new:
-        content["nonce"] = f"{time.time_ns():x}"
+    job, content, job_id = identified(job, slug, place, talk, new=new)
+    if verb in CHECKS:
+        CHECKS[verb](job, place, job_id, content)
     return ResolvedJob(
-        id=job.job_id(slug, content),
+        id=job_id,
         slug=slug,
         job=job.model_copy(update={"storage": None}),
         storage=place,
@@ -134,13 +148,48 @@ def resolve(
     )
 
 
+def identified(
+    job: Job, slug: str, storage: str, talk: Talk | None = None, *, new: bool = False
+) -> tuple[Job, dict[str, str], str]:
+    """The job with definite addresses, the digests of what is there, and its id.
+
+    Without ``talk`` nothing is packed: raises DataError where that was not done yet.
+    """
+    job, content = RESOLVERS[job.verb](job, storage, talk)
+    if job.plugins:
+        job = job.model_copy(update={"plugins": tuple(map(absolute, job.plugins))})
+        content = {**content, "plugins": " ".join(sorted(map(plugin_digest, job.plugins)))}
+    if new:
+        content["nonce"] = f"{time.time_ns():x}"
+    return job, content, job.job_id(slug, content)
+
+
+def trained_id(job: TrainJob, slug: str, storage: str) -> str:
+    """Id of the training job that ``submit train`` of the same file made; packs nothing.
+
+    Raises CheckpointError where it was not submitted to ``storage`` yet.
+    """
+    try:
+        _, _, job_id = identified(job, slug, storage)
+        JobFolder(connect.open_store(storage), job_id).job()
+    except (DataError, Missing):
+        raise CheckpointError(
+            f"checkpoint: nothing was trained from this file in {storage} yet (as {slug!r}); "
+            "submit train first, or give checkpoint=REFERENCE"
+        ) from None
+    return job_id
+
+
 def refuse_paths(job: Job, storage: str | None = None) -> None:
     """Raises SpecError where ``job`` would write to this machine; contacts nothing."""
     place = absolute(storage or job.storage or default_storage())
-    for what, uri, way in (
+    addresses = [
         ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
         ("tracking", connect.tracking_uri(place), "MLFLOW_TRACKING_URI=http://host:port"),
-    ):
+    ]
+    if (out := getattr(job, "out", None)) is not None:
+        addresses.append(("out", absolute(out), "out=s3://bucket/prefix"))
+    for what, uri, way in addresses:
         if "://" not in uri or uri.startswith("sqlite"):
             raise SpecError(
                 f"{what} {uri} is on this machine, the cluster is not: set {way}, or say "

@@ -23,10 +23,13 @@ ONE_SIZE = ("digits", "mnist", "cifar10")
 Talk = Callable[[str], None]
 
 
-def resolve_training(job: TrainJob, storage: str, talk: Talk) -> tuple[TrainJob, dict[str, str]]:
+def resolve_training(
+    job: TrainJob, storage: str, talk: Talk | None
+) -> tuple[TrainJob, dict[str, str]]:
     """The job with packed data and a definite start, and the digests that stand for them.
 
-    A SOURCE is packed once into STORAGE/data. Raises SpecError, DataError, CheckpointError.
+    A SOURCE is packed once into STORAGE/data; without ``talk`` it has to be there already.
+    Raises SpecError, DataError, CheckpointError.
     """
     features = connect.located_features(job.evaluation.features)
     evaluation = job.evaluation.model_copy(update={"features": features})
@@ -35,7 +38,7 @@ def resolve_training(job: TrainJob, storage: str, talk: Talk) -> tuple[TrainJob,
     return _with_start(job, content, storage)
 
 
-def _with_data(job: TrainJob, storage: str, talk: Talk) -> tuple[TrainJob, dict[str, str]]:
+def _with_data(job: TrainJob, storage: str, talk: Talk | None) -> tuple[TrainJob, dict[str, str]]:
     if job.data is None:
         raise SpecError(
             [
@@ -49,24 +52,24 @@ def _with_data(job: TrainJob, storage: str, talk: Talk) -> tuple[TrainJob, dict[
         )
     test = job.test_data or (job.data if SOURCE.match(job.data) else None)
     shared = test == job.data
-    data = _packed(job.data, "train", shared, job, storage, talk)
-    test_uri = _packed(test, "test", shared, job, storage, talk) if test else None
+    data = packed(job.data, "train", shared, job, storage, talk)
+    test_uri = packed(test, "test", shared, job, storage, talk) if test else None
     for field, uri in (("data", data), ("test_data", test_uri)):
         if uri is not None:
-            _refuse_other_shape(field, uri, job)
+            refuse_other_shape(field, uri, job)
     resolved = job.model_copy(update={"data": data, "test_data": test_uri})
     return resolved, {"data": connect.read_manifest(data).digest}
 
 
 def _with_other(
-    job: TrainJob, content: dict[str, str], storage: str, talk: Talk
+    job: TrainJob, content: dict[str, str], storage: str, talk: Talk | None
 ) -> tuple[TrainJob, dict[str, str]]:
     """The second set, where D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
     if connect.open_other(D) is None:
         return job, content
-    uri = _packed(D.spec.other, "train", False, job, storage, talk)
-    _refuse_other_shape("degradation.other", uri, job)
+    uri = packed(D.spec.other, "train", False, job, storage, talk)
+    refuse_other_shape("degradation.other", uri, job)
     spec = job.degradation.model_copy(update={"other": uri})
     other = connect.read_manifest(uri).digest
     identity = digest({**spec.to_dict(), "other": other})
@@ -89,15 +92,21 @@ def _with_start(
     )
 
 
-def _refuse_other_shape(field: str, uri: str, job: TrainJob) -> None:
+def refuse_other_shape(field: str, uri: str, job: TrainJob) -> None:
+    """Raises DataError where the packed images at ``uri`` are not those ``job`` takes."""
     image = connect.read_manifest(uri).image
     problem = unsuited(job.augment, (image.channels, image.height, image.width), job.shape)
     if problem is not None:
         raise DataError(f"{field}: {uri} {problem}")
 
 
-def _packed(text: str, split: str, shared: bool, job: TrainJob, storage: str, talk: Talk) -> str:
-    """Address of the packed images; ``shared``: training and test images come of one source."""
+def packed(
+    text: str, split: str, shared: bool, job: TrainJob, storage: str, talk: Talk | None
+) -> str:
+    """Address of the images of a URI or SOURCE, packed for ``job`` into STORAGE/data if need be.
+
+    ``shared``: training and test images come of one source. Without ``talk`` nothing is packed.
+    """
     if not SOURCE.match(text):
         return absolute(text)
     kind, _, place = text.partition(":")
@@ -112,5 +121,6 @@ def _packed(text: str, split: str, shared: bool, job: TrainJob, storage: str, ta
         settings |= {"split": split, "holdout": HOLDOUT[kind]}
     name = f"{kind}-{digest([source, settings])[:8]}"
     uri = f"{storage}/data/{name}/{split}"
-    connect.pack_source(source, uri, talk=talk, **settings)
+    if talk is not None:
+        connect.pack_source(source, uri, talk=talk, **settings)
     return uri

@@ -8,12 +8,16 @@ from typing import Any
 from colddiff import connect
 from colddiff.engine.folder import JobFolder
 from colddiff.errors import ColddiffError, Stopped
-from colddiff.jobspec import TrainJob
+from colddiff.jobspec import GenerateJob, TrainJob
 from colddiff.resolve import ResolvedJob, record_job, resolve
+from colddiff.run.generation import generate_here
 from colddiff.run.log import say
 from colddiff.run.training import train_here
 
-HERE: Mapping[str, Callable[[ResolvedJob, int], int]] = {TrainJob.verb: train_here}
+HERE: Mapping[str, Callable[[ResolvedJob, int], int]] = {
+    TrainJob.verb: train_here,
+    GenerateJob.verb: generate_here,
+}
 
 
 def run_local(resolved: ResolvedJob, attempt: int) -> int:

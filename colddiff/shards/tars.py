@@ -7,6 +7,7 @@ import io
 import tarfile
 from collections.abc import Iterable
 
+from colddiff.errors import DataError
 from colddiff.ports import ShardEntry
 from colddiff.shards.images import Pixels, encode_png
 from colddiff.spec import canonical_json
@@ -34,6 +35,20 @@ def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
             member.size, member.mode, member.mtime = len(content), 0o644, 0
             tar.addfile(member, io.BytesIO(content))
     return file.getvalue()
+
+
+def read_tar(data: bytes) -> list[tuple[str, bytes]]:
+    """(name, content) of the plain files of a tar that ``write_tar`` made; DataError for others."""
+    members: list[tuple[str, bytes]] = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.isreg() else None
+                if file is not None:
+                    members.append((member.name, file.read()))
+    except tarfile.TarError as error:
+        raise DataError(f"a shard is no tar, or a damaged one ({error})") from None
+    return members
 
 
 def shard_entry(key: str, count: int, data: bytes) -> ShardEntry:

@@ -1,0 +1,1 @@
+"""Generation: shards, the queue, whole jobs."""

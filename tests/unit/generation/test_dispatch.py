@@ -1,0 +1,216 @@
+"""The queue: everything once, failures tried again, given up or waited out, memory that stays."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from colddiff.adapters.memory_store import MemoryStore
+from colddiff.engine.generate import dispatch
+from colddiff.engine.generate.dispatch import (
+    Dispatcher,
+    Failure,
+    Finished,
+    Tally,
+    missing_shards,
+)
+from colddiff.engine.generate.plan import SamplePlan, ShardTask
+from colddiff.engine.generate.results import dead_letters
+from colddiff.engine.generate.worker import ShardReport
+from colddiff.engine.samples import record_key
+from colddiff.errors import StoreError
+from colddiff.ports import ShardEntry, Store, StoredObject
+from tests.unit.generation.sets import plan
+
+Outcome = Callable[[ShardTask, int], ShardReport | Failure]
+
+
+def made(task: ShardTask, tries: int = 1) -> ShardReport:
+    return ShardReport(task.number, task.count, 512, "0" * 64, True, 0.1, 0.1)
+
+
+class FakeCrew:
+    """Workers without work: shards end in the order they were handed out, as ``outcome`` says."""
+
+    def __init__(self, workers: int, outcome: Outcome = made) -> None:
+        self.size = 2 * workers
+        self._outcome = outcome
+        self._held: deque[ShardTask] = deque()
+        self.tries: Counter[int] = Counter()
+        self.most = 0
+
+    def room(self) -> int:
+        return self.size - len(self._held)
+
+    def hand(self, task: ShardTask) -> None:
+        self._held.append(task)
+        self.most = max(self.most, len(self._held))
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        ended = []
+        for _ in range(min(len(self._held), 50)):
+            task = self._held.popleft()
+            self.tries[task.number] += 1
+            ended.append(Finished(task, self._outcome(task, self.tries[task.number])))
+        return ended
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
+
+
+def run(
+    crew: FakeCrew, store: Store, the_plan: SamplePlan, count: int, **options: object
+) -> tuple[Tally, Dispatcher]:
+    tally = Tally()
+    tasks = missing_shards(store, the_plan, count, tally)
+    settings = {"max_failures": 3} | options
+    dispatcher = Dispatcher(tasks, crew, tally, **settings)  # type: ignore[arg-type]
+    dispatcher.run()
+    return tally, dispatcher
+
+
+def put(store: Store, task: ShardTask, size: int = 512) -> None:
+    """A committed shard, as far as listing tells."""
+    entry = ShardEntry(task.key, task.count, size, f"{task.number:064x}")
+    store.put(record_key(task.number, entry), b"{}")
+    store.put(task.key, b"x" * size)
+
+
+def test_every_shard_is_handed_out_once() -> None:
+    crew = FakeCrew(3)
+    tally, _ = run(crew, MemoryStore(), plan(), 2345)
+    assert crew.tries == Counter(range(235))
+    assert (tally.images, tally.shards, tally.made, tally.retries) == (2345, 235, 2345, 0)
+    assert crew.most == 6
+
+
+def test_only_what_is_missing_is_made() -> None:
+    store, the_plan = MemoryStore(), plan()
+    for number in (0, 1, 7, 1003):
+        put(store, the_plan.task(number, 20_000))
+    put(store, the_plan.task(500, 5003))  # a short tail of a smaller set
+    store.put("shard-000009.tar", b"no record: not of this set")
+    crew = FakeCrew(2)
+    tally, _ = run(crew, store, the_plan, 20_000)
+    assert crew.tries == Counter(set(range(2000)) - {0, 1, 7, 1003})
+    assert (tally.images, tally.made) == (20_000, 19_960)
+
+
+def test_a_shard_that_fails_is_tried_again() -> None:
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        unlucky = task.number % 3 == 0 and tries < 3
+        return Failure("shard", "unlucky") if unlucky else made(task)
+
+    crew = FakeCrew(2, outcome)
+    tally, _ = run(crew, MemoryStore(), plan(), 100)
+    assert tally.images == 100
+    assert tally.retries == 8
+    assert tally.dead == []
+
+
+def test_a_poison_shard_is_given_up_and_named_and_the_rest_is_made() -> None:
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("shard", "boom") if task.number in (3, 9) else made(task)
+
+    crew = FakeCrew(2, outcome)
+    tally, _ = run(crew, MemoryStore(), plan(), 95)
+    assert crew.tries[3] == crew.tries[9] == 3
+    assert tally.images == 95 - 15
+    assert dead_letters(MemoryStore(), plan(), tally) == (
+        "15 images were given up, in shard-000003.tar (seeds 30..39: boom), shard-000009.tar "
+        "(seeds 90..94: boom); the other 80 are in memory://store; submit the same job again to "
+        "try those once more"
+    )
+
+
+@pytest.mark.parametrize(("deaths", "survives"), [(11, True), (12, False)])
+def test_workers_may_die_more_often_than_shards_may_fail(deaths: int, survives: bool) -> None:
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("death", "killed") if task.number == 1 and tries <= deaths else made(task)
+
+    tally, _ = run(FakeCrew(1, outcome), MemoryStore(), plan(), 30)
+    assert (tally.images == 30) is survives
+    assert len(tally.dead) == (not survives)
+
+
+def test_a_store_that_is_away_for_a_while_is_nobodys_fault() -> None:
+    away = iter(range(15))
+
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("store", "away") if next(away, None) is not None else made(task)
+
+    tally, _ = run(FakeCrew(1, outcome), MemoryStore(), plan(), 50)
+    assert (tally.images, tally.retries, tally.dead) == (50, 15, [])
+
+
+def test_a_store_that_stays_away_or_is_full_ends_the_job() -> None:
+    crew = FakeCrew(2, lambda task, tries: Failure("store", "/out: the disk is full"))
+    with pytest.raises(StoreError, match=r"/out: the disk is full \(20 times in a row\)"):
+        run(crew, MemoryStore(), plan(), 10_000)
+
+
+def test_a_stop_lets_what_is_under_way_end() -> None:
+    crew = FakeCrew(2)
+    tally, dispatcher = run(
+        crew, MemoryStore(), plan(), 10_000, stop_requested=lambda: crew.tries.total() >= 8
+    )
+    assert dispatcher.stopped
+    assert tally.made == 10 * crew.tries.total() == 80
+
+
+class FullStore(MemoryStore):
+    """A store in which every third shard is there, without holding one; counts what it lists."""
+
+    def __init__(self, the_plan: SamplePlan, count: int) -> None:
+        super().__init__()
+        self._plan, self._count = the_plan, count
+        self.longest = self.pages = 0
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        folder, _, start = prefix.rpartition("shard-")
+        block = int(start)
+        self.pages += 1
+        listed = 0
+        for number in range(1000 * block, 1000 * block + 1000):
+            if number % 3:
+                continue
+            listed += 1
+            task = self._plan.task(number, self._count)
+            entry = ShardEntry(task.key, task.count, 512, "0" * 64)
+            yield StoredObject(record_key(number, entry) if folder else task.key, 512)
+        self.longest = max(self.longest, listed)
+
+
+def test_a_billion_images_on_a_thousand_workers_take_no_more_memory_than_a_million() -> None:
+    peaks = {}
+    for count in (10**6, 10**9):
+        the_plan = replace(plan(), content={**plan().content, "shard_size": 50_000})
+        store, crew = FullStore(the_plan, count), FakeCrew(1000)
+        crew.tries = _Forgetful()
+        tracemalloc.start()
+        tally, _ = run(crew, store, the_plan, count)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert tally.images == count
+        assert tally.made == sum(
+            the_plan.task(n, count).count for n in range(count // 50_000) if n % 3
+        )
+        # One page of each kind for a block of 1000 shards.
+        assert store.pages == 2 * -(-(count // 50_000) // 1000)
+        assert store.longest <= 1000
+    assert peaks[10**9] < peaks[10**6] + 2 * 2**20
+    assert peaks[10**9] < 8 * 2**20
+
+
+class _Forgetful(Counter[int]):
+    """Counts nothing, so that the test's own memory stays too."""
+
+    def __setitem__(self, key: int, value: int) -> None: ...

@@ -1,0 +1,300 @@
+"""Whole generation jobs in this process: resolved, run, done once, extended, refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colddiff import connect
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.stored_terminal import stored_terminal
+from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError
+from colddiff.jobspec import GenerateJob
+from colddiff.references import describe_checkpoint
+from colddiff.resolve import ResolvedJob, resolve
+from colddiff.resolve.generation import place_of
+from colddiff.run import run_local
+from colddiff.spec import parse
+from tests.unit.generation.sets import seeds, tars
+
+
+@pytest.fixture
+def submitted(trained: dict[str, str], storage: Path) -> Callable[..., ResolvedJob]:
+    """A resolved job of 25 images in shards of 10, with fields changed."""
+
+    def submit(**changes: Any) -> ResolvedJob:
+        fields = {
+            "checkpoint": trained["job"],
+            "num_samples": 25,
+            "shard_size": 10,
+            "batch_size": 8,
+            **changes,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        return resolve("generate", parse(GenerateJob, given), "tiny")
+
+    return submit
+
+
+def run(resolved: ResolvedJob) -> tuple[int, JobFolder]:
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder.write_job(resolved.to_dict())
+    attempt = max(folder.attempts(), default=0) + 1
+    return run_local(resolved, attempt), folder
+
+
+def place(resolved: ResolvedJob) -> Any:
+    return connect.open_store(place_of(resolved.generate, resolved.storage, resolved.id))
+
+
+def test_made_once_then_extended(submitted: Callable[..., ResolvedJob], storage: Path) -> None:
+    first = submitted()
+    code, folder = run(first)
+    assert code == 0
+    store = place(first)
+    assert store.uri == f"{storage}/samples/{first.id}"
+    assert seeds(store) == list(range(25))
+    result, status = folder.result(), folder.status()
+    assert result
+    assert status
+    assert (result["samples"], result["num_samples"], result["made"]) == (store.uri, 25, 25)
+    assert (status.state, status.step, status.num_steps) == ("done", 25, 25)
+    assert status.detail == "3/3 shards"
+    sheet = Image.open(io.BytesIO(Path(result["pictures"][0]).read_bytes()))
+    assert sheet.size == (5 * 66 + 2, 5 * 66 + 2)
+    more = submitted(num_samples=40)
+    assert more.id == first.id
+    times = {p.name: p.stat().st_mtime_ns for p in Path(store.uri).glob("*.tar")}
+    assert run(more)[0] == 0
+    assert seeds(store) == list(range(40))
+    kept = [name for name, at in times.items() if Path(store.uri, name).stat().st_mtime_ns == at]
+    assert sorted(kept) == ["shard-000000.tar", "shard-000001.tar"]
+    again = folder.result()
+    assert again
+    assert again["made"] == 20
+
+
+def test_what_was_lost_is_made_again_with_the_same_bytes(
+    submitted: Callable[..., ResolvedJob],
+) -> None:
+    resolved = submitted()
+    run(resolved)
+    store = place(resolved)
+    before = tars(store)
+    store.delete("shard-000001.tar")
+    store.delete("manifest.json")
+    code, folder = run(resolved)
+    assert code == 0
+    result = folder.result()
+    assert result
+    assert result["made"] == 10
+    assert tars(store) == before
+
+
+def test_the_id_is_what_is_made_not_how(submitted: Callable[..., ResolvedJob]) -> None:
+    one = submitted()
+    assert submitted(workers=4, resources={"cpus": 2}, num_samples=9).id == one.id
+    assert submitted(severities=3).id == one.id
+    for changes in ({"batch_size": 4}, {"sampler": "naive"}, {"first_seed": 1}, {"severities": 2}):
+        assert submitted(**changes).id != one.id
+
+
+def test_the_images_of_a_set_are_restored(
+    submitted: Callable[..., ResolvedJob], trained: dict[str, str]
+) -> None:
+    resolved = submitted(
+        data=trained["test"], num_samples=None, sampler="direct", severities=[2, 0]
+    )
+    count = connect.read_manifest(trained["test"]).count
+    assert resolved.generate.num_samples == count
+    assert run(resolved)[0] == 0
+    assert seeds(place(resolved)) == list(range(count))
+    made = connect.open_samples(place(resolved)).images(0, count)
+    images = connect.open_shards(trained["test"]).images(0, count)
+    assert made.shape == images.shape
+    # From the images themselves, not from drawn starts: what remains of each can be seen.
+    centred = made - made.mean(axis=0)
+    own, others = ((centred * np.roll(images, n, axis=0)).mean() for n in (0, 1))
+    assert own > others
+
+
+def test_a_folder_of_png_for_a_small_job(submitted: Callable[..., ResolvedJob]) -> None:
+    resolved = submitted(writer="folder", num_samples=5)
+    code, folder = run(resolved)
+    assert code == 0
+    names = [p.name for p in sorted(Path(place(resolved).uri).glob("*.png"))]
+    assert names == [f"{seed:012d}.png" for seed in range(5)]
+    assert folder.result() is not None
+
+
+def test_another_plan_at_the_same_place_is_refused_at_submission(
+    submitted: Callable[..., ResolvedJob], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out")
+    run(submitted(out=out))
+    assert submitted(out=out, num_samples=99).id == submitted(out=out).id
+    with pytest.raises(SpecError, match=r"out: .* sampler is improved there, naive here"):
+        submitted(out=out, sampler="naive")
+    with pytest.raises(SpecError, match=r"batch_size is 8 there, 4 here; shard_size is 10 there"):
+        submitted(out=out, batch_size=4, shard_size=5)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    with pytest.raises(SpecError, match=r"holds something else \(a.jpg\)"):
+        submitted(out=str(tmp_path / "photos"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"checkpoint": None}, SpecError, "checkpoint: is required"),
+        ({"checkpoint": "train-nobody-00000000"}, CheckpointError, "no committed checkpoint"),
+        ({"checkpoint": "TRAINED@step=9"}, CheckpointError, "no checkpoint of step 9"),
+        ({"num_samples": None}, SpecError, "num_samples: is required"),
+        ({"num_samples": 0}, SpecError, "num_samples: .*greater than or equal to 1"),
+        ({"shard_size": 0}, SpecError, "shard_size: .*greater than or equal to 1"),
+        ({"batch_size": 0}, SpecError, "batch_size: .*greater than or equal to 1"),
+        ({"num_samples": 10**8}, SpecError, r"more than 1000000; use at least 100"),
+        ({"writer": "folder", "num_samples": 200_000}, SpecError, "at most 100000 images"),
+        ({"sampler": "best"}, SpecError, "sampler: "),
+        ({"severities": 4}, SpecError, "severities: must be 1..3 steps"),
+        ({"severities": [2, 0]}, SpecError, "severities: must begin at T = 3"),
+        ({"terminal": {"kind": "solid_colour"}}, SpecError, "has no omega 'colour'"),
+        ({"data": "/nowhere"}, DataError, "/nowhere"),
+        ({"data": "TEST", "num_samples": 10**6}, SpecError, "num_samples: 1000000 images from"),
+        ({"data": "TEST", "terminal": {"kind": "standard_normal"}}, SpecError, "leave one of them"),
+        ({"reference": "TEST"}, SpecError, "reference: needs statistics"),
+        ({"out": "/proc/nowhere"}, ColddiffError, "/proc/nowhere"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_one_clear_error_before_anything_starts(
+    submitted: Callable[..., ResolvedJob],
+    trained: dict[str, str],
+    storage: Path,
+    changes: dict[str, Any],
+    error: type[ColddiffError],
+    message: str,
+) -> None:
+    places = {"TEST": trained["test"], "TRAINED@step=9": f"{trained['job']}@step=9"}
+    changes = {k: places.get(v, v) if isinstance(v, str) else v for k, v in changes.items()}
+    with pytest.raises(error, match=message) as caught:
+        submitted(**changes)
+    assert "\n" not in str(caught.value)
+    assert not (storage / "samples").exists()
+
+
+def test_a_checkpoint_that_was_not_committed_or_is_damaged(
+    submitted: Callable[..., ResolvedJob], trained: dict[str, str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "jobs" / "copy"
+    shutil.copytree(trained["job"], copy)
+    (step,) = (copy / "checkpoints").iterdir()
+    state = json.loads((step / "state.json").read_text())
+    state["job"]["degradation"]["kind"] = "kspace"
+    (step / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match=r"state.json: sha256"):
+        submitted(checkpoint=str(copy))
+    (step / "checkpoint.json").unlink()
+    with pytest.raises(CheckpointError, match="no committed checkpoint"):
+        submitted(checkpoint=str(copy))
+
+
+def test_a_kind_whose_end_shows_the_image_needs_images(
+    submitted: Callable[..., ResolvedJob], trained: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from colddiff.degradations import DEGRADATIONS
+    from colddiff.resolve import generation
+
+    def decolor(address: Any) -> Any:
+        about = describe(address)
+        spec = DEGRADATIONS.parse({"kind": "decolor", "num_timesteps": 3})
+        job = about.job.model_copy(update={"degradation": spec})
+        return replace(about, job=job, terminal=None, terminal_sha256=None)
+
+    describe = describe_checkpoint
+    monkeypatch.setattr(generation, "describe_checkpoint", decolor)
+    with pytest.raises(SpecError, match=r"decolor has no terminal .* data=URI"):
+        submitted()
+    with pytest.raises(SpecError, match=r"improved_estimated: degradation 'decolor' cannot"):
+        submitted(sampler="improved_estimated", data=trained["test"])
+    assert submitted(data=trained["test"]).id
+
+
+def test_a_mixture_of_ones_own_is_fitted_once_to_the_training_images(
+    submitted: Callable[..., ResolvedJob], blurred: dict[str, str]
+) -> None:
+    changes = {"checkpoint": blurred["job"], "num_samples": 4}
+    held = submitted(**changes)
+    # The same mixture in other words is the checkpoint's own.
+    assert submitted(**changes, terminal={"kind": "gmm", "components": 1}).id == held.id
+    other = submitted(**changes, terminal={"kind": "gmm", "components": 2})
+    assert other.id != held.id
+    assert run(held)[0] == 0
+    code, folder = run(other)
+    assert code == 0
+    fitted = stored_terminal(folder)
+    assert fitted is not None
+    assert fitted.tensors["means"].shape == (2, 1)
+    assert tars(place(held)) != tars(place(other))
+    before = tars(place(other))
+    for key in before:
+        place(other).delete(key)
+    assert run(other)[0] == 0
+    assert tars(place(other)) == before
+
+
+def test_no_space_is_found_out_at_submission(
+    submitted: Callable[..., ResolvedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "free_bytes", lambda uri: 7_000_000)
+    assert submitted(num_samples=100_000).id
+    with pytest.raises(DataError, match=r"0.007 GB free, 1000000 images of 1x8x8 take up to 0.064"):
+        submitted(num_samples=1_000_000)
+
+
+def test_a_checkpoint_that_changed_since_submission_is_refused(
+    submitted: Callable[..., ResolvedJob],
+) -> None:
+    data = submitted().to_dict()
+    data["content"] = {**data["content"], "checkpoint": "0" * 64}
+    code, folder = run(ResolvedJob.from_dict(data))
+    status = folder.status()
+    assert code == 1
+    assert status
+    assert "has changed since the job was submitted" in status.message
+
+
+def test_a_full_disk_ends_the_job_and_says_so(
+    submitted: Callable[..., ResolvedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from colddiff.engine.generate import dispatch
+
+    resolved = submitted()
+    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
+    link = os.link
+
+    def full(source: Any, target: Any, **options: Any) -> None:
+        if str(target).endswith(".tar"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", full)
+    code, folder = run(resolved)
+    status = folder.status()
+    assert code == 1
+    assert status
+    assert "the disk is full; free some space" in status.message
+    assert tars(place(resolved)) == {}
