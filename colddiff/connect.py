@@ -254,6 +254,13 @@ def verify_shards(uri: str, on_progress: Progress | None = None) -> list[BadShar
     return verify(open_store(uri), read_manifest(uri), on_progress)
 
 
+def verify_some(uri: str, budget_s: float) -> tuple[int, list[BadShard]]:
+    """How many shards at ``uri`` were hashed within ``budget_s``, and those that are bad."""
+    from colddiff.shards.verify import verify_some as verify
+
+    return verify(open_store(uri), read_manifest(uri), budget_s)
+
+
 def check_writable(uri: str) -> None:
     """Writes and deletes a small object; raises StoreError where that fails."""
     store = open_store(uri)

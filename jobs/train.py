@@ -21,9 +21,11 @@ from colddiff.engine.watch import EvaluationWatch
 from colddiff.errors import ColddiffError
 from colddiff.jobspec import TrainJob
 from colddiff.resolve import ResolvedJob
+from colddiff.run.evaluation import evaluate_step
 from colddiff.run.log import say
+from colddiff.run.preflight import prepare
 from colddiff.run.tracking import ended_with_work, open_tracker
-from colddiff.run.training import end_training, evaluate_step, prepare, train_rank
+from colddiff.run.training import end_training, train_rank
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -245,7 +245,13 @@ def evaluate(
         SpecError: more images or other severities than there are.
         DivergedError: an estimate holds NaN or inf.
     """
-    evaluator = Evaluator(R, D, source, spec, extractor, device, keep, images)
+    return evaluate_all(Evaluator(R, D, source, spec, extractor, device, keep, images), on_batch)
+
+
+def evaluate_all(
+    evaluator: Evaluator, on_batch: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """All batches of ``evaluator``, one after the other."""
     total: Tally | None = None
     for positions in evaluator.batches():
         tally = evaluator.tally(positions)

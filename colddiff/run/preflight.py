@@ -1,0 +1,94 @@
+"""Before step 0: what would otherwise fail after hours is found out in the first minute."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from colddiff import connect
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.stored_terminal import store_terminal, stored_terminal
+from colddiff.errors import DataError
+from colddiff.ports import Tracker
+from colddiff.resolve import ResolvedJob
+from colddiff.rng import stream
+from colddiff.run.evaluation import dry_evaluation
+from colddiff.run.log import say
+from colddiff.run.tracking import begin_tracking
+from colddiff.terminal import terminal_spec
+
+VERIFY_S = 10.0
+"""Longest time for the hashes of one data set; the rest is checked when it is read."""
+
+
+def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
+    """Checks all that a training needs; returns the job's tracker.
+
+    The storage can be written, training and test data are what their manifests say, the terminal
+    can be fitted, the feature weights can be read, and an untrained restorer goes through a whole
+    evaluation on eight images. Each failure is one line, before any step.
+    """
+    began = time.monotonic()
+    job = resolved.train
+    connect.check_writable(resolved.storage)
+    other = getattr(job.degradation, "other", None) if "other" in resolved.content else None
+    for field, uri in (("data", job.data), ("test_data", job.test_data), ("other", other)):
+        if uri is not None:
+            _verify_data(field, uri, resolved.content.get(field))
+    _prepare_terminal(resolved, folder)
+    if job.test_data is not None:
+        dry_evaluation(job)
+    say(f"checked before step 0 in {time.monotonic() - began:.1f} s")
+    return begin_tracking(resolved, folder)
+
+
+def _verify_data(field: str, uri: str, submitted: str | None) -> None:
+    """Raises DataError where the set at ``uri`` is not the one submitted, or not what it says."""
+    manifest = connect.read_manifest(uri)
+    if submitted is not None and manifest.digest != submitted:
+        raise DataError(
+            f"{field}: {uri} has changed since the job was submitted (digest "
+            f"{manifest.digest[:12]}..., was {submitted[:12]}...); submit again to train on what "
+            "is there now"
+        )
+    hashed, bad = connect.verify_some(uri, VERIFY_S)
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise DataError(
+            f"{field}: {uri}/{bad[0].key} {bad[0].problem}{more}; `colddiff data verify {uri}` "
+            "names every bad shard; pack them again"
+        )
+    if hashed < len(manifest.shards):
+        say(
+            f"{field}: all {len(manifest.shards)} shards have their size, {hashed} of them were "
+            f"hashed in {VERIFY_S:g} s; the others are checked when they are read"
+        )
+
+
+def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Fits the distribution of x_T, unless an earlier attempt did."""
+    job = resolved.train
+    assert job.data is not None
+    D = job.degradation.build(job.shape)
+    spec = terminal_spec(D, job.terminal)
+    if spec is None:
+        say(f"no terminal: D(x0, T) of {job.degradation.kind} shows x0, images start from images")
+        return
+    fitted_on = {
+        "data": resolved.content["data"],
+        "degradation": job.degradation.to_dict(),
+        "terminal": spec.to_dict(),
+        "augment": job.augment,
+    }
+    if stored_terminal(folder, fitted_on) is None:
+        began = time.monotonic()
+        terminal = connect.make_terminal(
+            D, connect.open_viewed(job.data, job.augment, job.shape), job.terminal
+        )
+        assert terminal is not None
+        # A terminal that is not for this D, or a second set that cannot be read, is found out here.
+        replace(terminal, images=connect.open_other(D, job.augment)).draw(
+            D, [stream(job.seed, "terminal/dry")]
+        )
+        store_terminal(folder, terminal, fitted_on)
+        say(f"terminal {spec.kind} ready after {time.monotonic() - began:.1f} s")

@@ -1,0 +1,138 @@
+"""Before step 0: each thing that would fail after hours is one line in the first seconds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff import connect
+from colddiff.engine.folder import JobFolder, Status
+from colddiff.resolve import resolve
+from colddiff.run import run_local
+from colddiff.run.preflight import prepare
+from colddiff.shards.manifest import read_manifest
+from colddiff.shards.verify import verify_some
+from tests.unit.test_run import job, packed, storage
+
+__all__ = ["packed", "storage"]
+
+
+def attempt(plant: Callable[[Path], None], storage: Path, **fields: Any) -> Status:
+    """How an attempt ends for which ``plant`` has spoilt something after the submission."""
+    resolved = resolve("train", job(**fields), "tiny")
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder.write_job(resolved.to_dict())
+    plant(storage)
+    assert run_local(resolved, 1) == 1
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.step) == ("failed", 0)
+    assert not list(folder.store.list(folder.key("checkpoints/")))
+    assert "\n" not in status.message
+    return status
+
+
+@pytest.fixture
+def own(packed: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """A copy of the packed sets that a test may spoil."""
+    for name, uri in packed.items():
+        shutil.copytree(uri, tmp_path / name)
+    return {name: str(tmp_path / name) for name in packed}
+
+
+def shard_of(uri: str) -> Path:
+    return Path(uri) / read_manifest(connect.open_store(uri)).shards[0].key
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[600] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "spoil", "problem"),
+    [
+        ("data", lambda path: path.write_bytes(path.read_bytes()[:-512]), "the manifest says"),
+        ("test_data", lambda path: path.unlink(), "is in the manifest but not there"),
+        ("test_data", flip_a_byte, "with sha256"),
+    ],
+    ids=["training shard cut", "test shard gone", "test shard altered"],
+)
+def test_shards_are_what_their_manifest_says(
+    storage: Path, own: dict[str, str], field: str, spoil: Callable[[Path], None], problem: str
+) -> None:
+    shard = shard_of(own[field])
+    status = attempt(lambda _: spoil(shard), storage, **own)
+    assert status.message.startswith(f"{field}: {shard} ")
+    assert problem in status.message
+    assert f"colddiff data verify {own[field]}" in status.message
+
+
+def test_the_storage_can_be_written(storage: Path, packed: dict[str, str]) -> None:
+    def in_the_way(root: Path) -> None:
+        shutil.rmtree(root / "probes", ignore_errors=True)
+        (root / "probes").write_text("a file where a folder is wanted")
+
+    assert "probes" in attempt(in_the_way, storage, **packed).message
+
+
+OTHER = {"kind": "torchscript", "path": __file__, "sha256": "0" * 64, "name": "other"}
+
+
+def nothing(_: Path) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "problem"),
+    [
+        ({"num_images": 10_000}, "evaluation.num_images: 10000 of"),
+        ({"severities": [9, 0]}, "severities"),
+        (
+            {"features": {"kind": "inception", "path": "/nowhere/inception.pt"}},
+            "no weights at /nowhere/inception.pt; download https://",
+        ),
+        (
+            {
+                "features": {
+                    "kind": "torchscript",
+                    "path": __file__,
+                    "sha256": "0" * 64,
+                    "name": "x",
+                }
+            },
+            f"expected {'0' * 64}",
+        ),
+    ],
+    ids=["too many images", "severities beyond T", "weights missing", "other weights"],
+)
+def test_an_evaluation_that_cannot_be_done_is_found_out_now(
+    storage: Path, packed: dict[str, str], evaluation: dict[str, Any], problem: str
+) -> None:
+    assert problem in attempt(nothing, storage, **packed, evaluation=evaluation).message
+
+
+def test_a_sound_job_passes_quickly_and_says_how_long_it_took(
+    storage: Path, packed: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    resolved = resolve("train", job(**packed), "tiny")
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder.write_job(resolved.to_dict())
+    prepare(resolved, folder).finish("KILLED")
+    assert "checked before step 0 in" in capsys.readouterr().err
+
+
+def test_a_set_too_large_to_hash_is_checked_in_part(packed: dict[str, str]) -> None:
+    store = connect.open_store(packed["data"])
+    manifest = read_manifest(store)
+    (entry,) = manifest.shards[:1]
+    many = replace(manifest, shards=(entry,) * 50)
+    hashed, bad = verify_some(store, many, budget_s=0.0)
+    assert (hashed, bad) == (1, [])
+    hashed, bad = verify_some(store, many, budget_s=60.0)
+    assert (hashed, bad) == (50, [])
