@@ -47,6 +47,7 @@ class Request:
     name: str | None = None
     detach: bool = False
     dry_run: bool = False
+    rate: str | None = None
     as_json: bool = False
     plugins: tuple[str, ...] = ()
     variant: str | None = None
@@ -76,6 +77,13 @@ def _command(verb: str) -> Callable[..., None]:
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Print the job as YAML and contact nothing.")
         ] = False,
+        rate: Annotated[
+            str | None,
+            typer.Option(
+                metavar="RATE",
+                help="With --dry-run: images/s (850) or 40TFLOP/s, for an estimate of the hours.",
+            ),
+        ] = None,
         as_json: Json = False,
         plugin: Annotated[
             list[str] | None,
@@ -105,6 +113,7 @@ def _command(verb: str) -> Callable[..., None]:
                 name=name,
                 detach=detach,
                 dry_run=dry_run,
+                rate=rate,
                 as_json=as_json,
                 plugins=tuple(plugin or ()),
                 variant=variant,
@@ -126,7 +135,7 @@ def submit_verb(verb: str, request: Request) -> None:
     """Carries out ``colddiff submit VERB``; ends with the job's exit code."""
     from colddiff.jobspec import slugify
 
-    _refuse_contradictions(request)
+    _refuse_contradictions(verb, request)
     recipe, job = read_job(verb, request)
     slug = slugify(request.name or recipe.name)
     if request.dry_run:
@@ -203,16 +212,21 @@ def _needs_training(job: Job, recipe: Recipe) -> bool:
     return "checkpoint" in fields and not given and "train" in recipe.sections
 
 
-def _refuse_contradictions(request: Request) -> None:
+def _refuse_contradictions(verb: str, request: Request) -> None:
     from colddiff.errors import SpecError
 
     if request.local and (request.address is not None or request.detach):
         other = "--address" if request.address is not None else "--detach"
         raise SpecError(f"--local runs the job in this process: it cannot go with {other}")
+    if request.rate is not None and not (request.dry_run and verb == "train"):
+        raise SpecError("--rate is for an estimate: it goes with submit train --dry-run")
 
 
 def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     import yaml
+
+    from colddiff.engine.estimate import estimate
+    from colddiff.jobspec import TrainJob
 
     data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
     if _needs_training(job, recipe):
@@ -220,6 +234,12 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
     if job.verb == "generate":
         talk(_grid(job))
+    if isinstance(job, TrainJob):
+        found = estimate(job, request.rate)
+        for line in found.lines():
+            talk(line)
+        if request.as_json:
+            data["estimate"] = found.to_dict()
     if request.as_json:
         emit_json(data)
     else:

@@ -153,8 +153,21 @@ def test_dry_run_is_a_job_file_and_contacts_nothing(colddiff: Colddiff, tmp_path
     assert second.stdout == first.stdout
     assert not colddiff.home.exists()
     assert not colddiff.storage.exists()
-    as_json = colddiff("submit", "train", str(file), "--dry-run", "--json")
-    assert json.loads(as_json.stdout) == job
+    as_json = colddiff(
+        "submit", "train", str(file), "--dry-run", "--json", "--rate", "100", "num_steps=3600",
+        "global_batch_size=100",
+    )  # fmt: skip
+    found = json.loads(as_json.stdout)
+    estimate = found.pop("estimate")
+    assert found["train"] == {**job["train"], "num_steps": 3600, "global_batch_size": 100}
+    assert (estimate["images"], estimate["hours"]) == (360_000, 1.0)
+    assert estimate["checkpoint_bytes"] > 4 * 4 * estimate["parameters"]
+    assert "at 100 images/s: 1 hours" in as_json.stderr
+    assert not colddiff.home.exists()
+    assert not colddiff.storage.exists()
+    alone = colddiff("submit", "train", str(file), "--rate", "100")
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert "--rate is for an estimate" in alone.stderr
 
 
 def test_a_job_needs_no_recipe(colddiff: Colddiff) -> None:

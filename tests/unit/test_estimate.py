@@ -1,0 +1,89 @@
+"""What a job will take, from its spec alone; and what it took, over all attempts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff import connect
+from colddiff.engine.checkpoints import Checkpoints
+from colddiff.engine.cost import cost_of
+from colddiff.engine.estimate import estimate
+from colddiff.engine.folder import JobFolder, Status
+from colddiff.errors import SpecError
+from colddiff.launch.display import spent_line
+from colddiff.resolve import record_job, resolve
+from colddiff.run import run_local
+from tests.unit import test_run
+from tests.unit.test_run import packed, storage
+from tests.unit.test_train import job
+
+__all__ = ["packed", "storage"]
+
+
+def test_flops_and_bytes_follow_from_the_spec() -> None:
+    found = estimate(job(num_steps=1000, global_batch_size=6))
+    cost = cost_of(job())
+    assert found.images == 6000
+    assert found.training_flops_per_image == 3 * found.forward_flops_per_image
+    assert found.flops_per_step == 6 * cost.training_flops
+    assert found.flops == 1000 * found.flops_per_step
+    assert (found.parameters, found.checkpoint_bytes) == (cost.parameters, cost.checkpoint_bytes)
+    assert (found.hours, found.gpu_hours) == (None, None)
+    assert "gives hours" in found.lines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "gpu_hours"),
+    [
+        ({}, 0.0),
+        ({"workers": 3, "resources": {"gpus": 2}}, 12.0),
+        ({"workers": [1, 4], "resources": {"gpus": 1}}, 8.0),
+        ({"workers": "all", "resources": {"gpus": 1}}, None),
+        ({"workers": "all"}, 0.0),
+    ],
+    ids=str,
+)
+def test_hours_follow_from_a_rate(fields: dict[str, Any], gpu_hours: float | None) -> None:
+    the_job = job(num_steps=7200, global_batch_size=100, **fields)
+    found = estimate(the_job, "100")
+    assert found.hours == pytest.approx(2.0)
+    assert found.gpu_hours == (None if gpu_hours is None else pytest.approx(gpu_hours))
+    assert "2 hours" in found.lines()[-1]
+    tflops = f"{100 * found.training_flops_per_image / 1e12}TFLOP/s"
+    assert estimate(the_job, tflops).hours == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("rate", ["", "fast", "0", "-3", "1.2.3", "5 GB/s"])
+def test_a_rate_that_cannot_be_meant(rate: str) -> None:
+    with pytest.raises(SpecError, match="--rate: write images per second, such as 850"):
+        estimate(job(), rate)
+
+
+def test_gpu_hours_are_limited_and_counted_over_attempts(
+    storage: Path, packed: dict[str, str]
+) -> None:
+    fields = {**packed, "resources": {"gpus": 2}, "limits": {"gpu_hours": 1e-7}}
+    resolved = resolve("train", test_run.job(**fields, num_steps=100_000), "tiny")
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    record_job(resolved, folder)
+    spent = []
+    for attempt in (1, 2):
+        assert run_local(resolved, attempt) == 4
+        status = folder.status()
+        assert status is not None
+        assert status.state == "stopped"
+        assert status.message.startswith("limits.gpu_hours=1e-07 reached: stopped after step")
+        assert Checkpoints(folder.store, folder.key("checkpoints")).steps()[-1] == status.step > 0
+        assert status.gpu_hours == pytest.approx(2 * status.running_s / 3600)
+        spent.append(status.gpu_hours)
+    assert spent[1] > spent[0] > 0
+
+
+def test_what_was_spent_in_a_line() -> None:
+    one = Status(attempt=1, running_s=3725.0)
+    assert spent_line(one) == "1:02:05 of running, 0 GPU hours"
+    two = Status(attempt=2, running_s=60.0, gpu_hours=1.25)
+    assert spent_line(two) == "0:01:00 of running over 2 attempts, 1.25 GPU hours"
