@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from colddiff.engine.other_images import OtherImages
     from colddiff.jobspec.features import FeaturesSpec
     from colddiff.shards.source import ImageSource
-    from colddiff.shards.verify import BadShard
     from colddiff.terminal import Terminal, TerminalSpec
     from colddiff.transforms import Augment
     from colddiff.types import ImageShape
@@ -234,31 +233,6 @@ def pack_source(
     if packed.fresh:
         talk(f"packed {packed.manifest.count} images of {source} to {uri}")
     return packed.manifest, packed.fresh
-
-
-def index_shards(uri: str, on_progress: Progress | None = None) -> Manifest:
-    """Writes the manifest of tars packed elsewhere beside them."""
-    from colddiff.adapters.webdataset_source import index_tars
-    from colddiff.shards.manifest import write_manifest
-
-    store = open_store(uri)
-    manifest = index_tars(store, on_progress)
-    write_manifest(store, manifest)
-    return manifest
-
-
-def verify_shards(uri: str, on_progress: Progress | None = None) -> list[BadShard]:
-    """The shards at ``uri`` that are not what their manifest says."""
-    from colddiff.shards.verify import verify
-
-    return verify(open_store(uri), read_manifest(uri), on_progress)
-
-
-def verify_some(uri: str, budget_s: float) -> tuple[int, list[BadShard]]:
-    """How many shards at ``uri`` were hashed within ``budget_s``, and those that are bad."""
-    from colddiff.shards.verify import verify_some as verify
-
-    return verify(open_store(uri), read_manifest(uri), budget_s)
 
 
 def check_writable(uri: str) -> None:

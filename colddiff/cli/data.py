@@ -99,11 +99,11 @@ def pack(
 @app.command()
 def index(uri: Uri, as_json: Json = False) -> None:
     """Writes a manifest beside existing webdataset tars of PNG or JPEG images of one size."""
-    from colddiff import connect
+    from colddiff import connect, datasets
 
     progress = Progress("indexed", "shards")
     try:
-        manifest = connect.index_shards(uri, progress)
+        manifest = datasets.index_shards(uri, progress)
     finally:
         progress.close()
     _say("indexed", manifest, connect.absolute(uri), as_json)
@@ -112,12 +112,12 @@ def index(uri: Uri, as_json: Json = False) -> None:
 @app.command()
 def verify(uri: Uri, as_json: Json = False) -> None:
     """Checks every shard against the manifest; exit code 1 names each one that does not match."""
-    from colddiff import connect
+    from colddiff import connect, datasets
 
     progress = Progress("verified", "bytes")
     try:
         manifest = connect.read_manifest(uri)
-        bad = connect.verify_shards(uri, progress)
+        bad = datasets.verify_shards(uri, progress)
     finally:
         progress.close()
     if as_json:
@@ -137,6 +137,50 @@ def verify(uri: Uri, as_json: Json = False) -> None:
     if bad:
         talk(f"{len(bad)} of {_counted(manifest)} bad; pack the data again")
         raise typer.Exit(1)
+
+
+@app.command()
+def duplicates(
+    uri: Uri,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[URI2]", help="Another set, such as the test part; else the same."),
+    ] = None,
+    bits: Annotated[
+        int, typer.Option(min=0, max=16, help="Bits in which the hashes may differ, of 64.")
+    ] = 4,
+    rmse: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest difference at 16x16 px, of 1.")
+    ] = 0.04,
+    as_json: Json = False,
+) -> None:
+    """Reports images that nearly equal others of the same set, or of a second one."""
+    from colddiff import connect, datasets
+
+    progress = Progress("compared", "images")
+    try:
+        pairs = datasets.near_duplicates(uri, other, bits, rmse, progress)
+    finally:
+        progress.close()
+    sides = {"first": uri, "second": other or uri}
+    images = {side: len({pair[side]["index"] for pair in pairs}) for side in sides}
+    if as_json:
+        told = {
+            side: {"uri": connect.absolute(place), "images": images[side]}
+            for side, place in sides.items()
+        }
+        emit_json({**told, "pairs": pairs})
+        return
+    for pair in pairs:
+        first, second = (
+            f"{pair[side]['index']} ({pair[side]['shard']} no. {pair[side]['number']})"
+            for side in sides
+        )
+        emit(f"{first} ~ {second}: {pair['bits']} bits, rmse {pair['rmse']:.4f}")
+    talk(
+        f"{len(pairs)} near pairs: {images['first']} images of {uri} and "
+        f"{images['second']} of {other or 'it'}"
+    )
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from colddiff import connect
+from colddiff import connect, datasets
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.stored_terminal import store_terminal, stored_terminal
 from colddiff.errors import DataError
@@ -51,7 +51,7 @@ def _verify_data(field: str, uri: str, submitted: str | None) -> None:
             f"{manifest.digest[:12]}..., was {submitted[:12]}...); submit again to train on what "
             "is there now"
         )
-    hashed, bad = connect.verify_some(uri, VERIFY_S)
+    hashed, bad = datasets.verify_some(uri, VERIFY_S)
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from colddiff import connect
+from colddiff import connect, datasets
 from colddiff.adapters.local_store import LocalStore
 from colddiff.adapters.s3_store import S3Store
 from colddiff.errors import SpecError, StoreError
@@ -74,7 +74,7 @@ def test_a_set_in_a_bucket(s3_service: S3Service, tmp_path: Path) -> None:
     manifest, fresh = connect.pack_source("digits", uri, limit=30, shard_size=10)
     assert fresh
     assert connect.read_manifest(uri) == manifest
-    assert connect.verify_shards(uri) == []
+    assert datasets.verify_shards(uri) == []
     for bound in (0, 2**30):
         source = connect.open_shards(uri, str(tmp_path), max_decoded_bytes=bound)
         assert source.images(0, 30).shape == (30, 1, 8, 8)

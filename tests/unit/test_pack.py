@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colddiff import connect
+from colddiff import connect, datasets
 from colddiff.adapters.memory_store import MemoryStore
 from colddiff.adapters.webdataset_source import WebdatasetSource, index_tars
 from colddiff.engine.pack import CLAIM, pack
@@ -246,18 +246,18 @@ def test_tars_of_others_are_indexed_where_they_lie(tmp_path: Path) -> None:
     made = connect.open_store(str(tmp_path))
     original = pack(Drawn(), made, PackSettings(shard_size=10)).manifest
     made.delete(KEY)
-    indexed = connect.index_shards(str(tmp_path))
+    indexed = datasets.index_shards(str(tmp_path))
     assert (indexed.digest, indexed.count) == (original.digest, 23)
     assert read_manifest(made) == indexed
     made.put("z.tar", made.get("shard-000000.tar")[:700])
     with pytest.raises(DataError, match=r"z\.tar: is"):
-        connect.index_shards(str(tmp_path))
+        datasets.index_shards(str(tmp_path))
     made.put("z.tar", bytes(10240))
     with pytest.raises(DataError, match=r"z\.tar: holds no PNG or JPEG"):
-        connect.index_shards(str(tmp_path))
+        datasets.index_shards(str(tmp_path))
     made.put(CLAIM, b"{}")
     with pytest.raises(DataError, match="packing did not finish here"):
-        connect.index_shards(str(tmp_path))
+        datasets.index_shards(str(tmp_path))
 
 
 def test_indexing_wants_images_of_one_size() -> None:
