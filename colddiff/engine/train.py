@@ -89,7 +89,10 @@ class Trainer:
             self.restorer: Restorer = job.restorer.build(job.shape)
         if start is not None:
             self.restorer.load_state_dict(dict(start.tensors["ema"]), strict=False)
-        self.restorer.to(ctx.device).train()
+        self.layout = torch.channels_last if job.channels_last else torch.contiguous_format
+        move: Any = self.restorer.to  # torch's types leave memory_format out
+        move(ctx.device, memory_format=self.layout)
+        self.restorer.train()
         self.ema = Ema(self.restorer, decay=job.ema.decay, every=job.ema.every, start=job.ema.start)
         self.optimizer = torch.optim.Adam(
             self.restorer.parameters(),
@@ -212,6 +215,7 @@ class Trainer:
             return restoration_loss(self._restore, self.D, x0, batch.t[part], omega, self.job.loss)
 
     def _restore(self, x_t: Tensor, t: Tensor) -> Tensor:
+        x_t = x_t.contiguous(memory_format=self.layout)
         estimate: Tensor = self.model(x_t, t.to(x_t.device, non_blocking=True))
         return estimate
 
@@ -331,9 +335,13 @@ class Trainer:
 
     def _load_optimizer(self, tensors: Any) -> None:
         for name, parameter in self.restorer.named_parameters():
+            state = {key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {
-                key: tensors[f"{name}.{key}"].to(self.ctx.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
+                # In the parameter's own layout: fused Adam walks through both side by side.
+                key: torch.empty_like(parameter).copy_(value)
+                if value.shape == parameter.shape
+                else value.to(self.ctx.device)
+                for key, value in state.items()
             }
 
     def _log(self, step: int, meter: Meter) -> None:

@@ -97,6 +97,11 @@ class TrainJob(Job):
         OPERATION,
     ] = None
     compile: Annotated[bool, OPERATION] = False
+    channels_last: Annotated[
+        bool,
+        Field(description="weights and images in NHWC order; pays on some devices, so measure it"),
+        OPERATION,
+    ] = False
     log_every: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 10
     checkpoint_every: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 1000
     evaluate_every: Annotated[

@@ -94,6 +94,18 @@ def test_resumed_is_bit_identical_to_uninterrupted(tmp_path: Path, cut: int) -> 
     assert_equal(tensors(whole, 8), tensors(parts, 8))
 
 
+def test_channels_last_is_resumed_bit_for_bit_and_learns_the_same(tmp_path: Path) -> None:
+    last, parts, first = (folder_in(tmp_path / name) for name in ("last", "parts", "first"))
+    trainer(last, job(channels_last=True)).run()
+    trainer(parts, job(channels_last=True, num_steps=3)).run()
+    trainer(parts, job(channels_last=True), attempt=2).run()
+    trainer(first, job()).run()
+    assert_equal(tensors(last, 8), tensors(parts, 8))
+    for name, value in tensors(first, 8).items():
+        if name.startswith("model/"):
+            torch.testing.assert_close(tensors(last, 8)[name], value, rtol=0, atol=1e-3)
+
+
 def test_loss_falls_and_is_logged_once_per_interval(tmp_path: Path) -> None:
     tracker = MemoryTracker()
     trainer(folder_in(tmp_path), job(num_steps=60, log_every=20), tracker=tracker).run()
