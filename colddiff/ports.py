@@ -32,6 +32,9 @@ class WorkerContext(Protocol):
     def broadcast(self, value: Any) -> Any:
         """Rank 0's ``value`` (JSON-ready) on every worker."""
 
+    def leaving(self) -> bool:
+        """Whether a worker's machine is about to be taken away; all ask at the same step."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:

@@ -94,12 +94,12 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
     root, _, last = base.rpartition("/") if not prefix else (base, "", "")
     checkpoints = Checkpoints(connect.open_store(root or "."), last or prefix)
     step = _chosen(checkpoints, which, reference)
-    files = checkpoints.commit_record(step)["files"]
+    ema = checkpoints.files(step).get("ema")
     return CheckpointAddress(
         checkpoints.store.uri,
         checkpoints.prefix,
         step,
-        str(files.get("ema.safetensors", {}).get("sha256", "")),
+        ema.sha256 if ema else "",
     )
 
 
@@ -147,7 +147,7 @@ def load_checkpoint(
         else find_checkpoint(reference, storage)
     )
     checkpoints = Checkpoints(connect.open_store(address.storage), address.prefix)
-    holds_terminal = "terminal.safetensors" in checkpoints.commit_record(address.step)["files"]
+    holds_terminal = "terminal" in checkpoints.files(address.step)
     snapshot = checkpoints.load(address.step, (weights, *["terminal"] * holds_terminal))
     job = _job(snapshot, address, trusted)
     restorer = job.restorer.build(job.shape)

@@ -46,3 +46,11 @@ class RayContext:
             data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
         dist.broadcast(data, src=0)
         return json.loads(bytes(data.tolist()))
+
+    def leaving(self) -> bool:
+        # An alpha interface: without it, or where it fails, a lost machine costs what was trained
+        # since the last checkpoint, and no more.
+        try:
+            return ray.train.get_preemption_info() is not None
+        except Exception:
+            return False

@@ -18,14 +18,15 @@ from colddiff.engine.attempt import Attempt
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.log import LogTee
 from colddiff.engine.watch import EvaluationWatch
-from colddiff.errors import ColddiffError
 from colddiff.jobspec import TrainJob
 from colddiff.resolve import ResolvedJob
 from colddiff.run.evaluation import evaluate_step
 from colddiff.run.log import say
 from colddiff.run.preflight import prepare
+from colddiff.run.sigterm import stop_on_sigterm
 from colddiff.run.tracking import ended_with_work, open_tracker
 from colddiff.run.training import end_training, train_rank
+from jobs.fits import fit_until_ended
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         gpus=job.resources.gpus * (workers if isinstance(workers, int) else workers[1]),
         limits=job.limits,
     )
-    with LogTee(lambda text: folder.write_log(options.attempt, text)):
+    with (
+        LogTee(lambda text: folder.write_log(options.attempt, text)),
+        stop_on_sigterm(folder, options.attempt),
+    ):
         return attempt.run(
             lambda: _train(resolved, folder, attempt, workers),
             {"host": os.uname().nodename, "pid": os.getpid(), "job": resolved.to_dict()},
@@ -55,16 +59,46 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(
     resolved: ResolvedJob, folder: JobFolder, attempt: Attempt, workers: Any
 ) -> dict[str, Any]:
-    job = resolved.train
     attempt.phase("preparing")
     tracker = prepare(resolved, folder)
-    config = {"job": resolved.to_dict(), "attempt": attempt.attempt}
+    attempt.phase("")
+    with ended_with_work(tracker):
+        _fit(resolved, folder, attempt.attempt, workers)
+        attempt.phase("evaluating")
+        return end_training(resolved, folder, tracker, attempt.attempt)
+
+
+def _fit(resolved: ResolvedJob, folder: JobFolder, attempt: int, workers: Any) -> None:
+    """Runs the workers to their end; checkpoints are evaluated meanwhile."""
+    job = resolved.train
+    with EvaluationWatch(
+        folder,
+        job.evaluated_every,
+        job.num_steps,
+        lambda step: ray.get(_evaluation().remote(resolved.to_dict(), step)),
+        say,
+    ):
+        fit_until_ended(
+            lambda number: _trainer(resolved, attempt, number, workers).fit(),
+            job,
+            folder,
+            attempt,
+        )
+    for item in list(folder.store.list(folder.key("ray/"))):
+        folder.store.delete(item.key)
+
+
+def _trainer(resolved: ResolvedJob, attempt: int, number: int, workers: Any) -> TorchTrainer:
+    job = resolved.train
     resources = {"CPU": job.resources.cpus}
     if job.resources.gpus:
         resources["GPU"] = job.resources.gpus
-    trainer = TorchTrainer(
+    if isinstance(workers, tuple):
+        # How long Ray waits for a machine that is gone, and it has just lost one.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    return TorchTrainer(
         _worker,
-        train_loop_config=config,
+        train_loop_config={"job": resolved.to_dict(), "attempt": attempt},
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=job.resources.gpus > 0,
@@ -72,42 +106,21 @@ def _train(
             accelerator_type=job.resources.accelerator,
         ),
         run_config=RunConfig(
-            # Named by attempt: Ray resumes a name it knows, and resuming is the checkpoints' work.
-            name=f"{resolved.id}-{attempt.attempt}",
+            # A name of its own: Ray resumes one it knows, and resuming is the checkpoints' work.
+            name=f"{resolved.id}-{attempt}-{number}",
             storage_path=_ray_storage(resolved),
-            failure_config=FailureConfig(max_failures=job.max_failures),
+            # Which failures count is not Ray's to decide: `fit_until_ended`.
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
-    attempt.phase("")
-    with ended_with_work(tracker):
-        _fit(trainer, resolved, folder)
-        attempt.phase("evaluating")
-        return end_training(resolved, folder, tracker, attempt.attempt)
-
-
-def _fit(trainer: TorchTrainer, resolved: ResolvedJob, folder: JobFolder) -> None:
-    """Runs the workers to their end; checkpoints are evaluated meanwhile."""
-    job = resolved.train
-    try:
-        with EvaluationWatch(
-            folder,
-            job.evaluated_every,
-            job.num_steps,
-            lambda step: ray.get(_evaluation().remote(resolved.to_dict(), step)),
-            say,
-        ):
-            trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise ColddiffError(f"training failed: {_root_cause(error)}") from error
-    for item in list(folder.store.list(folder.key("ray/"))):
-        folder.store.delete(item.key)
 
 
 def _worker(config: dict[str, Any]) -> None:
     """What every worker process runs."""
     from jobs.ray_context import RayContext
 
-    train_rank(ResolvedJob.from_dict(config["job"]), RayContext(), config["attempt"])
+    resolved = ResolvedJob.from_dict(config["job"])
+    train_rank(resolved, RayContext(), config["attempt"], watched=True)
 
 
 def _evaluation() -> Any:
@@ -136,13 +149,6 @@ def _workers(job: TrainJob) -> Any:
 def _ray_storage(resolved: ResolvedJob) -> str:
     """Where Ray Train keeps its controller's few kilobytes; checkpoints never go there."""
     return f"{resolved.storage}/jobs/{resolved.id}/ray"
-
-
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -11,12 +11,27 @@ T = TypeVar("T")
 
 
 class Background:
-    """One thread doing one piece of work at a time; its error is raised at the next call."""
+    """One thread doing one piece of work at a time; its error is raised at the next call.
+
+    ``failed`` tells of an error before that, so that nobody has to wait for the next call.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+
+    def busy(self, wait_s: float = 0.0) -> bool:
+        """Whether a piece of work is still under way after at most ``wait_s`` seconds."""
+        if self._thread is None:
+            return False
+        self._thread.join(timeout=wait_s)
+        return self._thread.is_alive()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the next call will raise what the last piece raised."""
+        return self._error is not None
 
     def submit(self, work: Callable[[], None]) -> None:
         """Starts ``work`` once the piece before it is finished."""

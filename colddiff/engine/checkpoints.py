@@ -35,6 +35,15 @@ class Snapshot:
     state: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class CommittedFile:
+    """A file of a checkpoint as its commit record names it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
 class Checkpoints:
     """The checkpoints below one prefix of a store, ``jobs/<id>/checkpoints`` or an export.
 
@@ -54,11 +63,20 @@ class Checkpoints:
         """Steps with a committed checkpoint, rising."""
         return sorted(self._folders()[0])
 
-    def save(self, snapshot: Snapshot, fenced: Callable[[], bool] = lambda: False) -> None:
+    def save(
+        self,
+        snapshot: Snapshot,
+        fenced: Callable[[], bool] = lambda: False,
+        writer: str = "again",
+    ) -> None:
         """Writes and commits; a step that is committed already stays as it is.
 
+        Nothing that is there is replaced, so that a writer which was taken for dead cannot spoil
+        what its successor wrote: a name that is taken by other bytes becomes
+        ``model.<writer>.safetensors``, and the commit record says so.
+
         Raises DivergedError before anything is written where a weight is not finite, and
-        ColddiffError where ``fenced()`` says that a later attempt has taken over.
+        ColddiffError where ``fenced()`` says that a later writer has taken over.
         """
         if self.store.size(self.key(snapshot.step, COMMIT)) is not None:
             return
@@ -66,22 +84,23 @@ class Checkpoints:
         files: dict[str, dict[str, Any]] = {}
         for stem, tensors in snapshot.tensors.items():
             data = safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()})
-            files[f"{stem}.safetensors"] = self._write(snapshot.step, f"{stem}.safetensors", data)
+            files |= self._write(snapshot.step, stem, ".safetensors", data, writer)
         state = json.dumps(dict(snapshot.state), indent=2, sort_keys=True).encode()
-        files["state.json"] = self._write(snapshot.step, "state.json", state)
+        files |= self._write(snapshot.step, "state", ".json", state, writer)
+        superseded = (
+            f"{self.key(snapshot.step)}: not committed, a later attempt of the job took over"
+        )
         if fenced():
-            raise ColddiffError(
-                f"{self.key(snapshot.step)}: not committed, a later attempt of the job took over"
-            )
+            raise ColddiffError(superseded)
         commit = {"format": FORMAT, "step": snapshot.step, "files": files}
         try:
             self.store.put_new(
                 self.key(snapshot.step, COMMIT), json.dumps(commit, indent=2).encode()
             )
         except Exists:
-            raise ColddiffError(
-                f"{self.key(snapshot.step)}: committed by another writer meanwhile"
-            ) from None
+            # Lost to an earlier writer's last breath: the same step of the same job, complete.
+            if fenced():
+                raise ColddiffError(superseded) from None
 
     def commit_record(self, step: int) -> dict[str, Any]:
         """The parsed ``checkpoint.json``; raises CheckpointError."""
@@ -94,27 +113,38 @@ class Checkpoints:
             raise CheckpointError(f"{where}{COMMIT} is damaged ({error})") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise CheckpointError(f"{where}{COMMIT} is not of format {FORMAT}")
+        if not isinstance(record.get("files"), dict):
+            raise CheckpointError(f"{where}{COMMIT} names no files")
         return record
+
+    def files(self, step: int) -> dict[str, CommittedFile]:
+        """The committed files by stem: ``model``, ``ema``, ``state``...; raises CheckpointError."""
+        return {
+            name.split(".")[0]: CommittedFile(
+                name, int(entry.get("bytes", 0)), str(entry.get("sha256", ""))
+            )
+            for name, entry in self.commit_record(step)["files"].items()
+        }
 
     def load(self, step: int, stems: Collection[str]) -> Snapshot:
         """``state`` and the files ``stems`` at ``step``, sizes and hashes verified.
 
         Raises CheckpointError naming what is missing or damaged.
         """
-        files = self.commit_record(step)["files"]
-        absent = {f"{stem}.safetensors" for stem in stems} - set(files)
+        files = self.files(step)
+        absent = sorted({*stems, "state"} - set(files))
         if absent:
-            raise CheckpointError(f"{self.key(step)}: holds no {', '.join(sorted(absent))}")
+            raise CheckpointError(f"{self.key(step)}: holds no {', '.join(absent)}")
         tensors = {}
         for stem in stems:
-            data = self._read(step, f"{stem}.safetensors", files)
+            data = self._read(step, files[stem])
             try:
                 tensors[stem] = safetensors.torch.load(data)
             except SafetensorError as error:
                 raise CheckpointError(
                     f"{self.key(step, stem)}: not safetensors ({error})"
                 ) from None
-        return Snapshot(step, tensors, json.loads(self._read(step, "state.json", files)))
+        return Snapshot(step, tensors, json.loads(self._read(step, files["state"])))
 
     def newest(self, stems: Collection[str], talk: Callable[[str], None]) -> Snapshot | None:
         """The newest undamaged checkpoint; each damaged one is named through ``talk``."""
@@ -125,14 +155,29 @@ class Checkpoints:
                 talk(f"checkpoint of step {step} is damaged, going back to the one before: {error}")
         return None
 
+    def clear_after(self, step: int, fenced: Callable[[], bool]) -> None:
+        """Removes what is later than ``step`` or not committed, for a writer that goes on there.
+
+        That is damaged checkpoints, which it will write again, and uploads that were cut short.
+        """
+        committed, objects = self._folders()
+        for number in sorted(objects):
+            if fenced():
+                return
+            if number > step or number not in committed:
+                self._delete(number, objects[number])
+
     def prune(self, keep: int, spare: Collection[int] = ()) -> None:
         """Removes all but the newest ``keep`` and those in ``spare``, commit record first."""
         committed, objects = self._folders()
         for step in committed[: max(0, len(committed) - keep)]:
             if step not in spare:
-                self.store.delete(self.key(step, COMMIT))
-                for key in objects[step]:
-                    self.store.delete(key)
+                self._delete(step, objects[step])
+
+    def _delete(self, step: int, keys: list[str]) -> None:
+        self.store.delete(self.key(step, COMMIT))
+        for key in keys:
+            self.store.delete(key)
 
     def _folders(self) -> tuple[list[int], dict[int, list[str]]]:
         committed: list[int] = []
@@ -146,21 +191,35 @@ class Checkpoints:
                     committed.append(step)
         return sorted(committed), objects
 
-    def _write(self, step: int, name: str, data: bytes) -> dict[str, Any]:
-        self.store.put(self.key(step, name), data)
-        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    def _write(
+        self, step: int, stem: str, suffix: str, data: bytes, writer: str
+    ) -> dict[str, dict[str, Any]]:
+        entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name in (f"{stem}{suffix}", f"{stem}.{writer}{suffix}"):
+            try:
+                self.store.put_new(self.key(step, name), data)
+            except Exists:
+                if not self._holds(step, name, data):
+                    continue
+            return {name: entry}
+        raise ColddiffError(f"{self.key(step, stem)}{suffix}: written by another writer meanwhile")
 
-    def _read(self, step: int, name: str, files: Mapping[str, Any]) -> bytes:
-        where = f"{self.store.uri}/{self.key(step, name)}"
+    def _holds(self, step: int, name: str, data: bytes) -> bool:
         try:
-            data = self.store.get(self.key(step, name))
+            return self.store.get(self.key(step, name)) == data
+        except Missing:
+            return False
+
+    def _read(self, step: int, file: CommittedFile) -> bytes:
+        where = f"{self.store.uri}/{self.key(step, file.name)}"
+        try:
+            data = self.store.get(self.key(step, file.name))
         except Missing:
             raise CheckpointError(f"{where}: named in {COMMIT} but not there") from None
-        expected = files.get(name, {}).get("sha256")
         found = hashlib.sha256(data).hexdigest()
-        if found != expected:
+        if found != file.sha256:
             raise CheckpointError(
-                f"{where}: sha256 is {found[:12]}..., {COMMIT} says {str(expected)[:12]}..."
+                f"{where}: sha256 is {found[:12]}..., {COMMIT} says {file.sha256[:12]}..."
             )
         return data
 

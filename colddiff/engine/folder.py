@@ -128,9 +128,54 @@ class JobFolder:
                 f"`colddiff status {self.job_id}` shows it"
             ) from None
 
-    def superseded(self, attempt: int) -> bool:
-        """Whether a later attempt was claimed: a fenced writer must stop."""
-        return (self.attempts() or [0])[-1] > attempt
+    def begin_start(self, attempt: int, note: dict[str, Any]) -> int:
+        """Number of a new start of the workers of ``attempt``, from 1: it fences those before.
+
+        An attempt starts its workers again when some were lost; what is left of the earlier ones
+        may still write.
+        """
+        number = (self.starts(attempt) or [0])[-1] + 1
+        while True:
+            try:
+                self.store.put_new(
+                    self.key(f"attempts/{attempt}/starts/{number}.json"), _encode(note)
+                )
+            except Exists:
+                number += 1
+            else:
+                return number
+
+    def starts(self, attempt: int) -> list[int]:
+        """Numbers of the starts of ``attempt``'s workers so far, rising."""
+        prefix = self.key(f"attempts/{attempt}/starts/")
+        names = (item.key.removeprefix(prefix) for item in self.store.list(prefix))
+        return sorted(int(name.removesuffix(".json")) for name in names)
+
+    def write_start(self, attempt: int, start: int, note: dict[str, Any]) -> None:
+        """Replaces the note of a start: from which step it went on, with how many workers."""
+        self._put(f"attempts/{attempt}/starts/{start}.json", note)
+
+    def start(self, attempt: int, start: int) -> dict[str, Any]:
+        """The note of a start; empty where there is none."""
+        return self._get(f"attempts/{attempt}/starts/{start}.json") or {}
+
+    def write_stacks(self, attempt: int, rank: int, text: str) -> None:
+        """What every thread of a rank that hangs was doing; each is kept."""
+        self.store.put(
+            self.key(f"attempts/{attempt}/stacks/{time.time_ns()}-{rank}.txt"), text.encode()
+        )
+
+    def stacks(self, attempt: int) -> dict[str, str]:
+        """What ``write_stacks`` wrote in ``attempt``, by name, oldest first."""
+        prefix = self.key(f"attempts/{attempt}/stacks/")
+        keys = [item.key for item in self.store.list(prefix)]
+        return {key.removeprefix(prefix): self.store.get(key).decode() for key in keys}
+
+    def superseded(self, attempt: int, start: int | None = None) -> bool:
+        """Whether a later attempt, or a later ``start`` of it, began: then a writer must end."""
+        if (self.attempts() or [0])[-1] > attempt:
+            return True
+        return start is not None and (self.starts(attempt) or [0])[-1] > start
 
     def write_progress(self, attempt: int, progress: dict[str, Any]) -> None:
         """How far it is: step, num_steps, loss, images_per_s, eta_s, phase, detail."""

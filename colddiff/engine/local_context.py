@@ -25,3 +25,6 @@ class LocalContext:
 
     def broadcast(self, value: Any) -> Any:
         return value
+
+    def leaving(self) -> bool:
+        return False

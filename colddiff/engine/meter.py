@@ -71,11 +71,12 @@ class Meter:
         """Takes the norm of a step's gradient, before clipping; the last one is logged."""
         self._gradient_norm = norm
 
-    def sync(self, step: int, stop: bool) -> bool:
-        """Adds up over ranks; returns whether any rank was asked to stop, the same on all."""
-        flag = torch.tensor([float(stop)], device=self._ctx.device)
-        summed = self._ctx.all_reduce(torch.cat([flag, *(p.view(1) for p in self._pending)]))
-        stopped, *losses = summed.tolist()
+    def sync(self, step: int, *flags: bool) -> list[bool]:
+        """Adds up over ranks; returns for each flag whether any rank raised it, equal on all."""
+        raised = torch.tensor([float(flag) for flag in flags], device=self._ctx.device)
+        summed = self._ctx.all_reduce(torch.cat([raised, *(p.view(1) for p in self._pending)]))
+        numbers = summed.tolist()
+        losses = numbers[len(flags) :]
         first = step - len(losses)
         for offset, loss in enumerate(losses):
             if not np.isfinite(loss):
@@ -83,7 +84,7 @@ class Meter:
             self._loss += loss / self._job.global_batch_size
         self._steps += len(losses)
         self._pending.clear()
-        return bool(stopped)
+        return [number > 0 for number in numbers[: len(flags)]]
 
     def _diverged(self, step: int) -> None:
         size, T = self._job.global_batch_size, self._job.degradation.num_timesteps

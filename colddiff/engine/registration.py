@@ -20,15 +20,15 @@ def register_checkpoints(tracker: Tracker, checkpoints: Checkpoints) -> None:
     found = []
     for step in checkpoints.steps():
         try:
-            files = checkpoints.commit_record(step)["files"]
+            files = checkpoints.files(step)
         except CheckpointError:
             continue  # pruned or damaged since it was listed
         found.append(
             {
                 "step": step,
                 "uri": f"{checkpoints.store.uri}/{checkpoints.key(step)}".rstrip("/"),
-                "weights_sha256": files.get("ema.safetensors", {}).get("sha256"),
-                "bytes": sum(file["bytes"] for file in files.values()),
+                "weights_sha256": files["ema"].sha256 if "ema" in files else None,
+                "bytes": sum(file.bytes for file in files.values()),
             }
         )
     if not found:

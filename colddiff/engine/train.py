@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.ema import Ema
-from colddiff.engine.background import Background, Prefetcher
+from colddiff.engine.background import Prefetcher
+from colddiff.engine.checkpoint_writer import CheckpointWriter
 from colddiff.engine.checkpoints import Checkpoints, Snapshot
 from colddiff.engine.cost import bf16_is_slow, mfu_per_image_s
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.inputs import Inputs, normalise, training_inputs
 from colddiff.engine.meter import LossHistory, Meter
-from colddiff.engine.registration import register_checkpoints
+from colddiff.engine.reporter import Reporter
 from colddiff.engine.views import transform_of
-from colddiff.engine.watch import due_steps
+from colddiff.engine.watchdog import Watchdog
 from colddiff.errors import SpecError
 from colddiff.jobspec import TrainJob
 from colddiff.objective import restoration_loss
@@ -33,16 +34,20 @@ from colddiff.terminal import Terminal
 
 RESUMED = ("model", "ema", "optimizer")
 PROGRESS_S = 1.0
-STOP_LOOK_S = 1.0
+LEAVE_LOOK_S = 5.0
 SAY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a training loop ended: after which step, and whether before its end, on request."""
+    """How a training loop ended: after which step, and whether before its end.
+
+    ``stopped``: on request; ``left``: because a machine is about to be taken away.
+    """
 
     step: int
     stopped: bool = False
+    left: bool = False
 
 
 class Trainer:
@@ -52,7 +57,8 @@ class Trainer:
     ``job.num_steps``. Every number is a function of the job and the global position of an image, so
     that a killed and resumed run equals an uninterrupted one (``tests/unit/test_train.py``).
     ``start`` gives the EMA weights of another job to begin with instead of fresh ones, ``terminal``
-    goes into every checkpoint, ``images`` draws from the second set where D mixes one in.
+    goes into every checkpoint, ``images`` draws from the second set where D mixes one in,
+    ``watchdog`` minds that steps are made.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Trainer:
         start: Snapshot | None = None,
         terminal: Terminal | None = None,
         images: DrawImages | None = None,
+        watchdog: Watchdog | None = None,
         talk: Callable[[str], None] = lambda line: None,
     ) -> None:
         if job.global_batch_size < ctx.world_size:
@@ -106,16 +113,27 @@ class Trainer:
         self.model: nn.Module = self.restorer
         self._history = LossHistory()
         self._looked = self._said = 0.0
-        self._writer = Background("checkpoint-writer")
-        self._progress = Background("progress-writer")
+        self._watchdog = watchdog
+        self.writer = CheckpointWriter(job, folder, self.checkpoints, tracker, talk)
+        self._reporter = Reporter(folder, attempt, active=ctx.rank == 0)
 
     def run(self) -> Outcome:
-        """Trains to ``num_steps``, or to the step at which somebody asked to stop."""
+        """Trains to ``num_steps``, or to the step at which it has to stop or to leave."""
         if self.ctx.rank == 0 and self.job.precision == "bf16" and bf16_is_slow(self.ctx.device):
             self.talk(
                 "WARNING: this CPU has no bf16 instructions and imitates them many times slower "
                 "than fp32; train with precision=fp32 here, or on a GPU"
             )
+        try:
+            with self._reporter, self._watchdog or nullcontext():
+                ended = self._run()
+            # With no watchdog: a store that is away may take its time.
+            self._save(ended.step, needed=True)
+            return ended
+        finally:
+            self.writer.wait()
+
+    def _run(self) -> Outcome:
         step = self._resume()
         self.model = self._ready_model()
         if step >= self.job.num_steps:
@@ -138,8 +156,6 @@ class Trainer:
             return self._loop(step, inputs, meter)
         finally:
             inputs.close()
-            self._writer.wait()
-            self._progress.wait()
 
     def _loop(self, step: int, inputs: Prefetcher[Inputs], meter: Meter) -> Outcome:
         job = self.job
@@ -153,17 +169,23 @@ class Trainer:
             meter.add(self._step(step, batch, meter), batch)
             step += 1
             self.ema.update(step)
+            if self._watchdog:
+                self._watchdog.beat()
             last = step == job.num_steps
             due = last or step % job.checkpoint_every == 0
             if not (due or step % sync_every == 0):
                 continue
-            stop = meter.sync(step, self._asked_to_stop())
+            # A checkpoint that cannot be written ends the training on all ranks at the same step.
+            stop, look = meter.sync(
+                step, self._reporter.asked_to_stop or self.writer.failed, self._time_to_look()
+            )
             if self._logs(step):
                 self._log(step, meter)
-            if due or stop:
-                self._save(step)
-            if stop and not last:
-                return Outcome(step, stopped=True)
+            leave = look and self.ctx.leaving()
+            if (stop or leave) and not last:
+                return Outcome(step, stopped=stop, left=leave and not stop)
+            if due and not last:
+                self._save(step, needed=False)
         return Outcome(step)
 
     def _step(self, step: int, batch: Inputs, meter: Meter) -> Tensor:
@@ -260,18 +282,15 @@ class Trainer:
             torch.autograd.backward(model(x, t).float().sum())
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _asked_to_stop(self) -> bool:
-        """Rank 0 looks for a stop request now and then; the next collective tells the others."""
-        if self.ctx.rank != 0 or time.monotonic() - self._looked < STOP_LOOK_S:
+    def _time_to_look(self) -> bool:
+        """Whether all ranks ask now if a machine is about to be taken away: rank 0 decides."""
+        if self.ctx.rank != 0 or time.monotonic() - self._looked < LEAVE_LOOK_S:
             return False
         self._looked = time.monotonic()
-        return self.folder.stop_requested(self.attempt)
+        return True
 
     def _resume(self) -> int:
-        steps = self.checkpoints.steps() if self.ctx.rank == 0 else []
-        found: Snapshot | None = None
-        if steps:
-            found = self.checkpoints.newest(RESUMED, self.talk)
+        found = self._begin() if self.ctx.rank == 0 else None
         step = int(self.ctx.broadcast(found.step if found else 0))
         if step == 0:
             return 0
@@ -284,11 +303,23 @@ class Trainer:
             self.talk(f"going on from the checkpoint of step {step}")
         return step
 
-    def _save(self, step: int) -> None:
-        if self.ctx.rank != 0:
-            return
-        self._writer.wait()  # at most one snapshot in memory besides the live one
-        snapshot = Snapshot(
+    def _begin(self) -> Snapshot | None:
+        """Fences off earlier writers, then chooses what all ranks go on from."""
+        note = {"world_size": self.ctx.world_size, "time": time.time()}
+        start = self.folder.begin_start(self.attempt, note)
+        self.writer.begin(self.attempt, start)
+        found = self.checkpoints.newest(RESUMED, self.talk)
+        step = found.step if found else 0
+        self.checkpoints.clear_after(step, self.writer.superseded)
+        self.folder.write_start(self.attempt, start, {**note, "step": step})
+        return found
+
+    def _save(self, step: int, *, needed: bool) -> None:
+        if self.ctx.rank == 0:
+            self.writer.save(step, lambda: self._snapshot(step), needed=needed)
+
+    def _snapshot(self, step: int) -> Snapshot:
+        return Snapshot(
             step,
             {
                 "model": _on_host(self.restorer.state_dict()),
@@ -307,23 +338,6 @@ class Trainer:
                 "losses": self._history.points,
             },
         )
-
-        def write() -> None:
-            # What was logged up to here is delivered or spooled first: after a kill, a resumed run
-            # repeats what came later, and nothing before it is missing.
-            self.tracker.flush()
-            self.checkpoints.save(snapshot, lambda: self.folder.superseded(self.attempt))
-            self.checkpoints.prune(self.job.keep, self._spared())
-            register_checkpoints(self.tracker, self.checkpoints)
-
-        self._writer.submit(write)
-
-    def _spared(self) -> set[int]:
-        """Steps that pruning leaves alone: the best one and those still to be evaluated."""
-        steps, evaluated = self.checkpoints.steps(), self.folder.evaluated_steps()
-        best = self.folder.best_step(set(steps))
-        due = due_steps(steps, self.job.evaluated_every, evaluated)
-        return {*due, *([] if best is None else [best])}
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         named = {id(parameter): name for name, parameter in self.restorer.named_parameters()}
@@ -363,7 +377,7 @@ class Trainer:
             "images_per_s": images_per_s,
             "eta_s": left / images_per_s if images_per_s else None,
         }
-        self._progress.submit(lambda: self.folder.write_progress(self.attempt, progress))
+        self._reporter.tell(progress)
         if time.monotonic() - self._said > SAY_S or step == self.job.num_steps:
             self._said = time.monotonic()
             self.talk(

@@ -127,6 +127,18 @@ class TrainJob(Job):
         OPERATION,
     ] = None
     on_nonfinite: Annotated[Literal["fail"], OPERATION] = "fail"
+    hang_timeout_s: Annotated[
+        float | None,
+        Field(gt=0, description="without a step for so long the workers are started again"),
+        Unit("s"),
+        OPERATION,
+    ] = 600.0
+    store_patience_s: Annotated[
+        float,
+        Field(ge=0, description="how long a checkpoint waits for a store that does not answer"),
+        Unit("s"),
+        OPERATION,
+    ] = 600.0
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
 
     @property

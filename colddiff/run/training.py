@@ -9,26 +9,34 @@ from typing import Any
 
 from colddiff import connect
 from colddiff.engine.attempt import Attempt
+from colddiff.engine.checkpoints import Checkpoints, Snapshot
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.local_context import LocalContext
+from colddiff.engine.patience import patiently
 from colddiff.engine.stored_terminal import stored_terminal
 from colddiff.engine.train import Trainer
 from colddiff.engine.watch import EvaluationWatch
-from colddiff.errors import ColddiffError, DivergedError, Stopped
+from colddiff.engine.watchdog import Watchdog
+from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Stopped
+from colddiff.jobspec import TrainJob
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.references import load_snapshot
 from colddiff.resolve import ResolvedJob
 from colddiff.run.evaluation import device_of, evaluate_step
 from colddiff.run.log import say
 from colddiff.run.preflight import prepare
+from colddiff.run.sigterm import stop_on_sigterm
 from colddiff.run.tracking import ended_with_work, open_tracker, sampled
 
 
-def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
+def train_rank(
+    resolved: ResolvedJob, ctx: WorkerContext, attempt: int, *, watched: bool = False
+) -> None:
     """One rank of a training job, from its newest checkpoint to its end.
 
     How it ended goes into the attempt's outcome. A diverged run is an outcome, not an exception:
     every rank sees it at the same step, and a launcher that restarts failures must not retry it.
+    ``watched``: a rank that makes no step for ``job.hang_timeout_s`` tells its stacks and ends.
     """
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     job = resolved.train
@@ -44,9 +52,10 @@ def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
         ctx,
         tracker,
         attempt=attempt,
-        start=load_snapshot(job.start_from) if job.start_from else None,
+        start=_start(job, folder),
         terminal=stored_terminal(folder),
         images=connect.open_other(job.degradation.build(job.shape), job.augment),
+        watchdog=_watchdog(job, folder, ctx, attempt) if watched else None,
         talk=say,
     )
     try:
@@ -55,13 +64,45 @@ def train_rank(resolved: ResolvedJob, ctx: WorkerContext, attempt: int) -> None:
         outcome: dict[str, Any] = {
             "step": ended.step,
             "stopped": ended.stopped,
+            "left": ended.left,
             "training_s": time.time() - began,
         }
     except DivergedError as error:
         outcome = {"failed": _way_on(error, resolved, trainer)}
     tracker.flush()
     if ctx.rank == 0:
-        folder.write_outcome(attempt, outcome)
+        patiently(
+            lambda: folder.write_outcome(attempt, outcome),
+            "the outcome of the training",
+            job.store_patience_s,
+            say,
+        )
+
+
+def _start(job: TrainJob, folder: JobFolder) -> Snapshot | None:
+    """The weights that ``start_from`` names; a job with checkpoints of its own goes on without."""
+    if job.start_from is None:
+        return None
+    try:
+        return load_snapshot(job.start_from)
+    except CheckpointError:
+        if not Checkpoints(folder.store, folder.key("checkpoints")).steps():
+            raise
+        return None
+
+
+def _watchdog(
+    job: TrainJob, folder: JobFolder, ctx: WorkerContext, attempt: int
+) -> Watchdog | None:
+    if job.hang_timeout_s is None:
+        return None
+
+    def report(text: str) -> None:
+        # To this process's own log first: the store may be what hangs.
+        say(f"rank {ctx.rank}: {text}")
+        folder.write_stacks(attempt, ctx.rank, text)
+
+    return Watchdog(job.hang_timeout_s, report)
 
 
 def _way_on(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> str:
@@ -70,8 +111,9 @@ def _way_on(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> st
         return f"{error}; no checkpoint was taken before; lower optimizer.lr or set clip_norm"
     last = f"{resolved.storage}/{trainer.checkpoints.key(steps[-1])}".rstrip("/")
     return (
-        f"{error}; the last finite checkpoint is that of step {steps[-1]}; go on from it with "
-        f"--from {last} and a lower optimizer.lr, or with optimizer.clip_norm"
+        f"{error}; the last finite checkpoint is that of step {steps[-1]}; go on from its weights, "
+        f"as a new job, with `colddiff submit train JOB --from {last} "
+        f"optimizer.lr={resolved.train.optimizer.lr / 2:g}`, or with optimizer.clip_norm"
     )
 
 
@@ -126,8 +168,10 @@ def train_here(resolved: ResolvedJob, attempt: int) -> int:
                 partial(evaluate_step, resolved, folder, tracker),
                 say,
             ):
+                # Not watched: a breakpoint is no hang.
                 train_rank(resolved, LocalContext(device_of(job)), attempt)
             run.phase("evaluating")
             return end_training(resolved, folder, tracker, attempt)
 
-    return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), "local": True})
+    with stop_on_sigterm(folder, attempt):
+        return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), "local": True})

@@ -1,0 +1,133 @@
+"""Workers are started again for as long as their job gets on; what would come again ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
+
+from colddiff.engine.checkpoints import Checkpoints, Snapshot
+from colddiff.engine.failures import Failures
+from colddiff.engine.folder import JobFolder
+from colddiff.errors import ColddiffError, SpecError, StoreError
+from jobs.fits import fit_until_ended
+from tests.unit.test_train import folder_in, job
+
+Round = Callable[[], None]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    return folder_in(tmp_path)
+
+
+def commit(folder: JobFolder, step: int) -> None:
+    checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+    checkpoints.save(Snapshot(step, {"model": {"w": torch.zeros(1)}}, {}))
+
+
+def failing(*causes: Exception) -> Round:
+    def fit() -> None:
+        raise WorkerGroupError("workers failed", dict(enumerate(causes)))
+
+    return fit
+
+
+def died(*, preempted: bool = False) -> RayActorError:
+    error = RayActorError()
+    error._preempted = preempted
+    return error
+
+
+def run(folder: JobFolder, *rounds: Round, max_failures: int = 2) -> list[int]:
+    """Numbers of the rounds that were begun; the last one has to end the loop."""
+    begun: list[int] = []
+
+    def fit(number: int) -> None:
+        begun.append(number)
+        rounds[number - 1]()
+
+    fit_until_ended(fit, job(max_failures=max_failures), folder, 1, sleep=lambda pause_s: None)
+    return begun
+
+
+def ended() -> None:
+    pass
+
+
+def test_failures_without_a_new_checkpoint_are_counted(folder: JobFolder) -> None:
+    crash = failing(RuntimeError("no memory"))
+    with pytest.raises(ColddiffError) as caught:
+        run(folder, crash, crash, crash, ended)
+    assert "failed 3 times without a new checkpoint after that of step 0" in str(caught.value)
+    assert "max_failures=2" in str(caught.value)
+    assert "RuntimeError: no memory" in str(caught.value)
+
+
+def test_a_job_that_gets_on_survives_any_number(folder: JobFolder) -> None:
+    def getting_on(step: int) -> Round:
+        def fit() -> None:
+            commit(folder, step)
+            failing(died())()
+
+        return fit
+
+    rounds = [getting_on(step) for step in range(1, 8)]
+    assert run(folder, *rounds, ended, max_failures=1) == list(range(1, 9))
+
+
+def test_no_failure_is_allowed_where_the_job_says_so(folder: JobFolder) -> None:
+    with pytest.raises(ColddiffError, match="failed 1 times"):
+        run(folder, failing(died()), ended, max_failures=0)
+
+
+def test_a_machine_that_was_taken_away_counts_as_none(folder: JobFolder) -> None:
+    gone = failing(died(preempted=True), RuntimeError("connection reset by peer"))
+    assert run(folder, gone, gone, gone, ended, max_failures=0) == [1, 2, 3, 4]
+
+
+def test_workers_that_left_before_a_machine_goes_are_started_again(folder: JobFolder) -> None:
+    def leaving() -> None:
+        folder.write_outcome(1, {"step": 5, "left": True})
+
+    def ending() -> None:
+        folder.write_outcome(1, {"step": 8, "left": False})
+
+    assert run(folder, leaving, ending, max_failures=0) == [1, 2]
+
+
+def test_what_would_come_again_is_not_tried_again(folder: JobFolder) -> None:
+    collateral = RuntimeError("connection closed by peer")
+    with pytest.raises(ColddiffError) as caught:
+        run(folder, failing(collateral, SpecError("global_batch_size: is 2 for 3 workers")), ended)
+    assert str(caught.value) == "global_batch_size: is 2 for 3 workers"
+
+
+def test_a_store_that_does_not_answer_may_come_back(folder: JobFolder) -> None:
+    away = failing(StoreError("s3://b does not answer"))
+    assert run(folder, away, away, ended) == [1, 2, 3]
+
+
+def test_stacks_of_ranks_that_hung_are_told_once(
+    folder: JobFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hanging() -> None:
+        folder.write_stacks(1, 3, "no step for 9 s, all threads:\nFile x in wait")
+        failing(died())()
+
+    assert run(folder, hanging, failing(died()), ended) == [1, 2, 3]
+    told = capsys.readouterr().err
+    assert told.count("rank 3 hung: no step for 9 s, all threads:\nFile x in wait") == 1
+
+
+def test_pauses_grow_with_failures_in_a_row() -> None:
+    failures = Failures(10, 0)
+    pauses = []
+    for step in (0, 0, 0, 5):
+        failures.goes_on(step)
+        pauses.append(failures.pause_s)
+    assert pauses == [1, 2, 4, 1]
