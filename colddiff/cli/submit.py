@@ -316,6 +316,7 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
         INTERRUPTED,
         already_done,
         begin,
+        driver_is_gone,
         followed,
         is_covered,
         newest_attempt,
@@ -328,7 +329,11 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
     announce(resolved.id)
     if status is not None and is_covered(status, resolved.job):
         return already_done(resolved, folder, status, display)
-    if status is not None and status.state == "running":
+    if (
+        status is not None
+        and status.state == "running"
+        and not driver_is_gone(folder, status.attempt, None)
+    ):
         display.say(f"{resolved.id} runs already (attempt {status.attempt})")
         return followed(folder, status.attempt, None, display)
     attempt = newest_attempt(folder, status) + 1

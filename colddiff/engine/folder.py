@@ -128,6 +128,10 @@ class JobFolder:
                 f"`colddiff status {self.job_id}` shows it"
             ) from None
 
+    def read_claim(self, attempt: int) -> dict[str, Any]:
+        """What the driver of ``attempt`` said of itself; empty before it claimed it."""
+        return self._get(f"attempts/{attempt}/claim.json") or {}
+
     def begin_start(self, attempt: int, note: dict[str, Any]) -> int:
         """Number of a new start of the workers of ``attempt``, from 1: it fences those before.
 

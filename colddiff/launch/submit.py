@@ -14,7 +14,8 @@ from colddiff.engine.folder import EXIT_CODES, JobFolder, Status
 from colddiff.errors import ClusterError, ColddiffError, Exists, Missing
 from colddiff.launch.display import Display
 from colddiff.launch.follow import HAND_IN_S, follow
-from colddiff.launch.ray_jobs import RayJobs, submission_id
+from colddiff.launch.processes import process
+from colddiff.launch.ray_jobs import Driver, RayJobs, submission_id
 from colddiff.resolve import record_job
 
 if TYPE_CHECKING:
@@ -230,9 +231,15 @@ def _under_way(
         return newest if time.time() - float(note.get("time", 0)) < HAND_IN_S else None
     if status is None or (status.finished and status.state != "lost"):
         return None
-    if status.state == "running":
-        return status.attempt
     driver = jobs.find(submission_id(folder.job_id, status.attempt))
+    if status.state == "running":
+        if not driver_is_gone(folder, status.attempt, driver):
+            return status.attempt
+        now = folder.status()
+        if now is not None and now.finished and now.state != "lost":
+            return status.attempt  # it has ended between our two looks
+        display.say(f"{folder.job_id}: attempt {status.attempt} lost its driver; going on")
+        return None
     if status.state == "queued":
         if driver is None:
             fresh = time.time() - status.heartbeat < HAND_IN_S
@@ -244,6 +251,18 @@ def _under_way(
         jobs.stop(driver.submission_id)
         await_end(jobs, driver.submission_id)
     return None
+
+
+def driver_is_gone(folder: JobFolder, attempt: int, driver: Driver | None) -> bool:
+    """Whether a driver without a verdict ended, as far as can be known before its heartbeat tells.
+
+    Its cluster knows, or the machine that its claim names, where that is this one.
+    """
+    if driver is not None:
+        return driver.ended
+    claim = folder.read_claim(attempt)
+    here = claim.get("host") == os.uname().nodename
+    return here and process(int(claim.get("pid", 0))) is None
 
 
 def await_end(jobs: RayJobs, name: str, timeout_s: float = END_S) -> None:
