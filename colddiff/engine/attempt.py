@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from colddiff.engine.folder import EXIT_CODES, HEARTBEAT_S, JobFolder, State, Status
+from colddiff.engine.patience import patiently
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobspec import LimitsSpec
 
 STOP_GRACE_S = 300.0
+VERDICT_PATIENCE_S = 600.0
 NO_LIMITS = LimitsSpec()
 PROGRESS_FIELDS = ("step", "num_steps", "loss", "images_per_s", "eta_s", "phase", "detail")
 
@@ -42,6 +44,7 @@ class Attempt:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._phase = "starting"
+        self._superseded = False
 
     def run(self, work: Callable[[], dict[str, Any]], claim: dict[str, Any]) -> int:
         """Exit code of the attempt: 0 done, 1 failed, 4 stopped; the message is in the status."""
@@ -68,6 +71,10 @@ class Attempt:
         finally:
             self._ended.set()
             beat.join(timeout=30)
+        _patiently(lambda: self._end(state, message))
+        return EXIT_CODES[state]
+
+    def _end(self, state: State, message: str) -> None:
         self._update()
         outcome = self.folder.outcome(self.attempt) or {}
         with self._lock:
@@ -80,8 +87,7 @@ class Attempt:
                 # Rank 0 tells its progress now and then; where it ended it tells exactly.
                 step=outcome.get("step", self._status.step),
             )
-            self.folder.write_status(self._status)
-        return EXIT_CODES[state]
+            self._write_status()
 
     def phase(self, words: str) -> None:
         """Says what the attempt does just now, such as ``evaluating``; "" leaves it to rank 0."""
@@ -89,7 +95,8 @@ class Attempt:
 
     def _work(self, work: Callable[[], dict[str, Any]]) -> tuple[State, str]:
         try:
-            self.folder.write_result(work())
+            result = work()
+            _patiently(lambda: self.folder.write_result(result))
         except Stopped as stopped:
             return "stopped", f"{self._limit}: {stopped}" if self._limit else str(stopped)
         except ColddiffError as error:
@@ -122,8 +129,14 @@ class Attempt:
                 running_s=self._status.running_s + spent,
                 gpu_hours=self._status.gpu_hours + self._gpus * spent / 3600,
             )
-            self.folder.write_status(self._status)
+            self._write_status()
         self._mind_limits()
+
+    def _write_status(self) -> None:
+        # A driver that was taken for dead must not write over what its successor says.
+        self._superseded = self._superseded or self.folder.superseded(self.attempt)
+        if not self._superseded:
+            self.folder.write_status(self._status)
 
     def _mind_limits(self) -> None:
         if self._limit:
@@ -136,3 +149,8 @@ class Attempt:
             if allowed is not None and spent >= allowed:
                 self._limit = f"limits.{name}={allowed:g} reached"
                 self.folder.request_stop(self.attempt, STOP_GRACE_S)
+
+
+def _patiently(write: Callable[[], None]) -> None:
+    # What hours of work came to is not lost to a store that is away just now.
+    patiently(write, "the verdict", VERDICT_PATIENCE_S, lambda line: None)

@@ -13,9 +13,9 @@ import pytest
 from colddiff.adapters.memory_store import MemoryStore
 from colddiff.engine.attempt import Attempt
 from colddiff.engine.checkpoints import COMMIT
-from colddiff.engine.folder import JobFolder
+from colddiff.engine.folder import JobFolder, Status
 from colddiff.engine.watch import EvaluationWatch, due_steps
-from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped
+from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped, StoreError
 from colddiff.jobspec import LimitsSpec
 
 
@@ -107,6 +107,41 @@ def test_a_reached_limit_asks_for_a_stop_and_names_itself(folder: JobFolder) -> 
     status = folder.status()
     assert status
     assert status.message == "limits.hours=1e-09 reached: stopped after step 3"
+
+
+def test_a_driver_taken_for_dead_leaves_its_successors_status_alone(folder: JobFolder) -> None:
+    def work() -> dict[str, Any]:
+        folder.claim(2, {})
+        folder.write_status(Status(state="running", attempt=2, step=7))
+        return {}
+
+    Attempt(folder, 1, num_steps=9).run(work, {})
+    status = folder.status(now=0)
+    assert status
+    assert (status.attempt, status.state, status.step) == (2, "running", 7)
+
+
+class Away(MemoryStore):
+    """A store that refuses the next ``refused`` writes of verdicts and results."""
+
+    refused = 0
+
+    def put(self, key: str, data: bytes) -> None:
+        if self.refused and (key.endswith("result.json") or b'"done"' in data):
+            self.refused -= 1
+            raise StoreError("away")
+        super().put(key, data)
+
+
+def test_a_verdict_waits_for_a_store_that_is_away() -> None:
+    store = Away()
+    folder = JobFolder(store, "train-x-00000000")
+    store.refused = 2
+    assert Attempt(folder, 1, num_steps=1).run(lambda: {"step": 1}, {}) == 0
+    status = folder.status()
+    assert status
+    assert (status.state, folder.result()) == ("done", {"step": 1})
+    assert store.refused == 0
 
 
 def commit(folder: JobFolder, step: int) -> None:
