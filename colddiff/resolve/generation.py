@@ -116,6 +116,8 @@ def _check_sampling(job: GenerateJob, D: Degradation[Any]) -> None:
             ]
         )
     severities = falling(job.severities, D.num_timesteps, job.sampler)
+    if job.data is not None:
+        D.check_start(severities[0])
     if job.data is None and severities[0] != D.num_timesteps:
         raise SpecError(
             [

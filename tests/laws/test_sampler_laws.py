@@ -115,6 +115,17 @@ def test_algorithm_1_hands_on_the_error_of_its_restorer() -> None:
     assert torch.equal(direct, careless(x_T, full(BATCH, 12)))
 
 
+@pytest.mark.parametrize("spec", specs(), ids=name)
+def test_algorithm_1_of_every_kind_ends_with_its_restorers_error(spec: DegradationSpec) -> None:
+    D, T = spec.build(SHAPES[0]), spec.num_timesteps
+    x0, drawn = images(SHAPES[0], BATCH), omega(D, BATCH)
+    x_T = D.degrade(x0, full(BATCH, T), drawn)
+    steps = list(sample_steps(careless, D, x_T, drawn, sampler="naive", severities=min(T, 4)))
+    error = steps[-1].x0_hat - x0
+    assert torch.equal(steps[-1].x_s - x0, error)
+    assert float(error.abs().mean()) > 0.1
+
+
 def test_each_step_is_the_update_of_its_algorithm() -> None:
     D = BlurSpec(num_timesteps=6).build(SHAPES[0])
     x_T = D.degrade(images(SHAPES[0], BATCH), full(BATCH, 6))

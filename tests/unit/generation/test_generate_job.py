@@ -231,6 +231,27 @@ def test_a_kind_whose_end_shows_the_image_needs_images(
     assert submitted(data=trained["test"]).id
 
 
+def test_images_under_a_collapsed_blur_are_restored_from_its_end(
+    submitted: Callable[..., ResolvedJob], trained: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from colddiff.degradations import DEGRADATIONS
+    from colddiff.resolve import generation
+
+    def collapsed(address: Any) -> Any:
+        about = describe(address)
+        blur = {"kind": "blur", "num_timesteps": 3, "collapse_to_mean": True}
+        job = about.job.model_copy(update={"degradation": DEGRADATIONS.parse(blur)})
+        return replace(about, job=job)
+
+    describe = describe_checkpoint
+    monkeypatch.setattr(generation, "describe_checkpoint", collapsed)
+    with pytest.raises(SpecError, match=r"severities: with collapse_to_mean .* starts at T = 3"):
+        submitted(data=trained["test"], severities=[2, 0])
+    assert submitted(data=trained["test"], severities=[3, 1, 0]).id
+
+
 def test_a_mixture_of_ones_own_is_fitted_once_to_the_training_images(
     submitted: Callable[..., ResolvedJob], blurred: dict[str, str]
 ) -> None:
