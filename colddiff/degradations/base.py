@@ -215,6 +215,11 @@ class Degradation(ABC, Generic[SpecT]):
     @final
     def check(self, x0: Image, t: Severity) -> None:
         """SpecError where (x0, t) are not what ``degrade`` takes."""
+        for name, value in (("images", x0), ("t", t)):
+            if not _is_tensor(value):
+                raise SpecError(
+                    f"{self.spec.kind}: {name} must be a torch tensor, got {type(value).__name__}"
+                )
         if x0.ndim != 4 or tuple(x0.shape[1:]) != self.shape.chw:
             raise SpecError(
                 f"{self.spec.kind}: built for images [B, {', '.join(map(str, self.shape.chw))}], "
@@ -266,6 +271,10 @@ class Degradation(ABC, Generic[SpecT]):
         """SpecError for values in host memory that this D cannot mean."""
         if not _all_finite(value):
             raise SpecError(f"{self.spec.kind}: omega[{name!r}] holds NaN or inf")
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _all_finite(values: Tensor) -> bool:

@@ -75,6 +75,14 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: degrade(1, lambda x: (127.5 * (x + 1)).to(torch.uint8)),
         "images must be floating in [-1, 1], got torch.uint8; divide 8-bit values by 127.5 and",
     ),
+    "no tensor": (
+        lambda: degrade(1, lambda x: x.numpy()),  # type: ignore[arg-type, return-value]
+        "images must be a torch tensor, got ndarray",
+    ),
+    "one severity for all": (
+        lambda: blur().degrade(images(SHAPE, 2), 3),  # type: ignore[arg-type]
+        "t must be a torch tensor, got int",
+    ),
     "channels": (
         lambda: degrade(1, lambda x: x[:, :1]),
         "built for images [B, 3, 16, 16], got [2, 1, 16, 16]",
