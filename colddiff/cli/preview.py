@@ -91,7 +91,7 @@ def _picture(target: Target, x0: Image, seed: int, columns: int | None) -> bytes
     states = [D.degrade(x0, torch.full((len(x0),), t), omega) for t in severities]
     strips = torch.stack(states, dim=1).clamp(-1, 1)
     removal = measure_removal(D, x0, omega)
-    units = _units(target)
+    units = {**_units(target), **D.parameter_units}
     curves = [
         Curve(parameter_label(name, units), values) for name, values in D.parameters().items()
     ]

@@ -63,6 +63,8 @@ class Degradation(ABC, Generic[SpecT]):
     """Entries of omega that are images of another set: a data set supplies them, not ``draw``."""
     parameter_tables: tuple[str, ...] = ()
     """Tables that hold one number for each severity 0..T, a physical parameter each."""
+    parameter_units: ClassVar[Mapping[str, str]] = {}
+    """Units of those tables that have one."""
 
     def __init__(self, spec: SpecT, shape: ImageShape) -> None:
         self.spec = spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ class Snow(Degradation[SnowSpec]):
     """
 
     omega_names = ("base", "vertical")
+    parameter_units: ClassVar[Mapping[str, str]] = {"streak": "px"}
 
     def __init__(self, spec: SnowSpec, shape: ImageShape) -> None:
         super().__init__(spec, shape)

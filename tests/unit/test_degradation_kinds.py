@@ -148,3 +148,9 @@ def test_every_field_says_what_it_is_and_has_its_bounds(kind: str) -> None:
             whole = isinstance(found, Range) and found.integer
             inner[last] = int(value) if whole else value
             DEGRADATIONS.parse(data)  # what is worth searching is allowed
+
+
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_units_are_those_of_parameters_that_are_there(kind: str) -> None:
+    D = build_degradation({"kind": kind}, RGB32)
+    assert set(D.parameter_units) <= set(D.parameters())
