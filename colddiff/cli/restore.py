@@ -136,6 +136,7 @@ def _run(
     given = None if omega is None else GivenOmega(omega)
     loaded = load_checkpoint(reference_of, trusted=trusted)
     D = loaded.degradation
+    second = settings.degrade and D.omega_images
     progress = Progress("restoring", f"steps of {len(files)} images")
     restoration = Restoration(
         loaded,
@@ -143,7 +144,7 @@ def _run(
         out,
         omega=given,
         references=references,
-        images=connect.open_other(D) if settings.degrade and D.omega_images else None,
+        images=connect.open_other(D, loaded.spec.augment) if second else None,
         device="cuda" if torch.cuda.is_available() else "cpu",
         on_progress=progress,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colddiff.cli.options import Address, Json
+from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
 from colddiff.cli.output import emit, emit_json, talk
 
 if TYPE_CHECKING:
@@ -55,10 +55,12 @@ class Request:
     new: bool = False
     local: bool = False
     shared_path: bool = False
+    trusted: tuple[str, ...] = ()
 
 
 VERBS = {
     "train": "Train a restorer.",
+    "evaluate": "Measure a checkpoint on test images, or samples against a reference.",
     "generate": "Make images from a checkpoint, each exactly once, into tars on S3 or a path.",
 }
 """What can be submitted, and its first line of help."""
@@ -85,10 +87,8 @@ def _command(verb: str) -> Callable[..., None]:
             ),
         ] = None,
         as_json: Json = False,
-        plugin: Annotated[
-            list[str] | None,
-            typer.Option(metavar="FILE", help="Python file that registers kinds of your own."),
-        ] = None,
+        plugin: Plugins = None,
+        trust_plugin: TrustedPlugins = None,
         variant: Annotated[str | None, typer.Option(help="A variant of the recipe.")] = None,
         start: Annotated[
             str | None,
@@ -121,6 +121,7 @@ def _command(verb: str) -> Callable[..., None]:
                 new=new,
                 local=local,
                 shared_path=shared_path,
+                trusted=tuple(trust_plugin or ()),
             ),
         )
 
@@ -141,7 +142,7 @@ def submit_verb(verb: str, request: Request) -> None:
     if request.dry_run:
         _print_job(slug, job, request, recipe)
         return
-    job = _with_checkpoint(job, recipe)
+    job = _with_trusted(_with_checkpoint(job, recipe), request)
     announced: list[str] = []
 
     def announce(job_id: str) -> None:
@@ -204,6 +205,19 @@ def _with_checkpoint(job: Job, recipe: Recipe) -> Job:
     return job.model_copy(
         update={"checkpoint": trained_id(recipe.train, slugify(recipe.name), place)}
     )
+
+
+def _with_trusted(job: Job, request: Request) -> Job:
+    """The job with the plugins of its checkpoint that the user says may run."""
+    if not request.trusted:
+        return job
+    from colddiff.connect import absolute, default_storage
+    from colddiff.launch.home import Home
+    from colddiff.resolve.trust import with_trusted
+
+    place = absolute(job.storage or default_storage())
+    folder = Home.from_environment().path / "plugins"
+    return with_trusted(job, request.trusted, folder, place)
 
 
 def _needs_training(job: Job, recipe: Recipe) -> bool:

@@ -104,7 +104,7 @@ class Evaluator:
         indices = [
             position * self.source.manifest.count // self.num_images for position in positions
         ]
-        x0 = normalise(torch.from_numpy(self._images(indices)).to(self.device))
+        x0 = normalise(torch.from_numpy(images_at(self.source, indices)).to(self.device))
         rng = streams(self.spec.seed, "evaluation/omega", indices)
         omega = self.D.draw(len(x0), rng=rng, images=self.images)
         start = falling(self.spec.severities, self.D.num_timesteps)[0]
@@ -123,11 +123,6 @@ class Evaluator:
             else {},
             recorder.trajectory(),
         )
-
-    def _images(self, indices: Sequence[int]) -> NDArray[Any]:
-        if indices[-1] - indices[0] == len(indices) - 1:
-            return np.array(self.source.images(indices[0], indices[-1] + 1))
-        return np.concatenate([self.source.images(index, index + 1) for index in indices])
 
     def _sampled(self, sampler: Sampler, x_T: Image, omega: Omega, recorder: Recorder) -> Image:
         x = x_T
@@ -260,6 +255,13 @@ def evaluate_all(
             on_batch(positions.stop, evaluator.num_images)
     assert total is not None
     return evaluator.summary(total)
+
+
+def images_at(source: ShardSource, indices: Sequence[int]) -> NDArray[Any]:
+    """The images of rising ``indices``, [N, C, H, W]; one read where they are neighbours."""
+    if indices[-1] - indices[0] == len(indices) - 1:
+        return np.array(source.images(indices[0], indices[-1] + 1))
+    return np.concatenate([source.images(index, index + 1) for index in indices])
 
 
 @contextmanager

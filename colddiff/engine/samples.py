@@ -23,6 +23,7 @@ from colddiff.shards.manifest import make_manifest, read_manifest
 from colddiff.shards.tars import shard_key
 
 RECORDS = "records/"
+NAMED = 5
 BLOCK = 1000
 """Shards that are listed at once: one page of an S3 listing."""
 _TAR = re.compile(r"shard-(\d{6,})\.tar")
@@ -109,14 +110,23 @@ def sample_manifest(store: Store, *, partial: bool = False) -> Manifest:
             f"{store.uri}: is a plain folder of PNG; pack it with `colddiff data pack "
             f"folder:{store.uri} --out URI`"
         )
-    if not partial:
-        if store.size("manifest.json") is None:
-            raise DataError(
-                f"{store.uri}: its samples are not all there yet; wait for the job, submit it "
-                "again, or use what is there with partial=true"
-            )
+    if not partial and store.size("manifest.json") is not None:
         return read_manifest(store)
     found = stored_shards(store, plan.writer)
+    if not partial:
+        count = sum(entry.count for entry in found.values())
+        holes = sorted(set(range(max(found, default=0))) - set(found))
+        before = f", not among them {_numbers(holes)}" if holes else ""
+        raise DataError(
+            f"{store.uri}: its samples are not all there yet, {count} images in {len(found)} "
+            f"shards of {plan.shard_size}{before}; wait for the job, submit it again, or use what "
+            "is there with partial=true"
+        )
     if not found:
         raise DataError(f"{store.uri}: no shard is committed yet; wait for the first one")
     return manifest_of(plan, [found[number] for number in sorted(found)])
+
+
+def _numbers(shards: list[int]) -> str:
+    shown = ", ".join(map(str, shards[:NAMED]))
+    return f"shard {shown}" + (f" and {len(shards) - NAMED} more" if len(shards) > NAMED else "")

@@ -42,6 +42,9 @@ class EmaSpec(Spec):
     start: Annotated[int, Field(ge=0), Unit("optimizer steps")] = 2000
 
 
+EvaluatedSampler = Literal["direct", "naive", "improved"]
+
+
 class EvaluationSpec(Spec):
     """How a training job evaluates its checkpoints: degraded, direct, naive, sampled (PAPER 6)."""
 
@@ -50,7 +53,7 @@ class EvaluationSpec(Spec):
         Field(description="inception (fid), lenet, resnet20, or a torchscript network of your own"),
     ] = LenetFeaturesSpec()
     num_images: Annotated[int | None, Field(ge=2, description="null for the whole test set")] = None
-    samplers: tuple[Literal["direct", "naive", "improved"], ...] = ("direct", "naive", "improved")
+    samplers: tuple[EvaluatedSampler, ...] = ("direct", "naive", "improved")
     severities: int | tuple[int, ...] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 64
     seed: Annotated[int, Field(ge=0)] = 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 EXTENT = ("num_steps", "num_samples", "num_trials")
-UNITS = {"generate": "images", "search": "trials"}
+UNITS = {"evaluate": "images", "generate": "images", "search": "trials"}
 END_S = 30.0
 
 

@@ -15,7 +15,8 @@ from colddiff.connect import absolute, default_storage
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.kept_plugins import keep_plugins
 from colddiff.errors import CheckpointError, DataError, Missing, SpecError
-from colddiff.jobspec import JOBS, GenerateJob, Job, TrainJob
+from colddiff.jobspec import JOBS, EvaluateJob, GenerateJob, Job, TrainJob
+from colddiff.resolve.evaluation import resolve_evaluation
 from colddiff.resolve.generation import check_generation, resolve_generation
 from colddiff.resolve.git import git_state
 from colddiff.resolve.training import resolve_training
@@ -37,6 +38,7 @@ Check = Callable[[Any, str, str, Mapping[str, str]], None]
 
 RESOLVERS: Mapping[str, Resolver] = {
     TrainJob.verb: resolve_training,
+    EvaluateJob.verb: resolve_evaluation,
     GenerateJob.verb: resolve_generation,
 }
 CHECKS: Mapping[str, Check] = {GenerateJob.verb: check_generation}
@@ -66,6 +68,12 @@ class ResolvedJob:
     def train(self) -> TrainJob:
         """The job, which is one of training."""
         assert isinstance(self.job, TrainJob)
+        return self.job
+
+    @property
+    def evaluate(self) -> EvaluateJob:
+        """The job, which is one of evaluation."""
+        assert isinstance(self.job, EvaluateJob)
         return self.job
 
     @property

@@ -50,7 +50,7 @@ class RestoreSettings:
             raise SpecError(f"--severities: must be at least 1 step, got {self.severities}")
         if self.batch_size is not None and self.batch_size < 1:
             raise SpecError(f"--batch-size: must be at least 1, got {self.batch_size}")
-        if self.sampler == "improved_estimated" and not estimates_omega(D):
+        if self.sampler == "improved_estimated" and not D.estimates_omega:
             raise SpecError(
                 f"--sampler improved_estimated: {D.spec.kind} cannot re-estimate omega from an "
                 "image; use --sampler improved"
@@ -86,14 +86,9 @@ class RestoreSettings:
         if self.degrade or not self.needs_omega(D):
             return
         names, kind = ", ".join(D.omega_names), D.spec.kind
-        others = " or improved_estimated" if estimates_omega(D) else ""
+        others = " or improved_estimated" if D.estimates_omega else ""
         raise SpecError(
             f"what is random in {kind} (omega: {names}) cannot be known from an image, and "
             f"--sampler {self.sampler} needs it: give it with --omega FILE, or take --sampler "
             f"direct{others}, which needs none (or let clean images be degraded with --degrade)"
         )
-
-
-def estimates_omega(D: Degradation[Any]) -> bool:
-    """Whether D can tell omega from a state and an estimate."""
-    return type(D).estimate_omega is not Degradation.estimate_omega

@@ -8,14 +8,16 @@ from typing import Any
 from colddiff import connect
 from colddiff.engine.folder import JobFolder
 from colddiff.errors import ColddiffError, Stopped
-from colddiff.jobspec import GenerateJob, TrainJob
+from colddiff.jobspec import EvaluateJob, GenerateJob, TrainJob
 from colddiff.resolve import ResolvedJob, record_job, resolve
 from colddiff.run.generation import generate_here
 from colddiff.run.log import say
+from colddiff.run.measuring import evaluate_here
 from colddiff.run.training import train_here
 
 HERE: Mapping[str, Callable[[ResolvedJob, int], int]] = {
     TrainJob.verb: train_here,
+    EvaluateJob.verb: evaluate_here,
     GenerateJob.verb: generate_here,
 }
 

@@ -1,0 +1,201 @@
+"""Evaluation jobs composed from adapters and engine: what is measured, and the driver's work."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from colddiff import connect
+from colddiff.engine.attempt import Attempt
+from colddiff.engine.compare import SetComparison
+from colddiff.engine.evaluate import Evaluation, Evaluator
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.parts import Measured, merge_all, parts_of
+from colddiff.errors import CheckpointError, DataError, Stopped
+from colddiff.ports import Tracker
+from colddiff.references import LoadedCheckpoint, load_checkpoint
+from colddiff.report.pictures import evaluation_pictures
+from colddiff.resolve import ResolvedJob
+from colddiff.resolve.evaluation import open_set
+from colddiff.run.log import say
+from colddiff.run.sigterm import stop_on_sigterm
+from colddiff.run.tracking import begin_tracking, ended_with_work
+
+TALK_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a job measures, opened in this process, and the checkpoint it came from, if any."""
+
+    measured: Measured
+    checkpoint: LoadedCheckpoint | None = None
+
+    @property
+    def step(self) -> int:
+        """Optimizer step of the checkpoint; 0 for samples."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+    def record(self, tally: Any) -> tuple[dict[str, Any], Evaluation | None]:
+        """``metrics`` and ``provenance`` of a tally over all images, and what can be drawn."""
+        if isinstance(self.measured, SetComparison):
+            metrics, provenance = self.measured.summary(tally)
+            return {"metrics": metrics, "provenance": provenance}, None
+        assert isinstance(self.measured, Evaluator)
+        assert self.checkpoint is not None
+        found, address = self.measured.summary(tally), self.checkpoint.address
+        provenance = {"weights_sha256": address.weights_sha256, **found.provenance}
+        return {
+            "checkpoint": address.uri,
+            "metrics": dict(found.metrics),
+            "provenance": provenance,
+        }, found
+
+
+def open_subject(resolved: ResolvedJob) -> Subject:
+    """Raises DataError, CheckpointError where something changed since the job was submitted."""
+    job = resolved.evaluate
+    device = torch.device("cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu")
+    extractor = connect.open_features(job.features, device)
+    if job.samples is not None:
+        assert job.reference is not None
+        samples = open_set(job.samples, partial=job.partial)
+        reference = connect.open_shards(job.reference)
+        _unchanged(resolved, "samples", samples.manifest.digest)
+        _unchanged(resolved, "reference", reference.manifest.digest)
+        return Subject(
+            SetComparison(samples, reference, extractor, job.num_images, job.batch_size, job.seed)
+        )
+    assert job.checkpoint is not None
+    assert job.test_data is not None
+    loaded = load_checkpoint(job.checkpoint)
+    if loaded.address.weights_sha256 != resolved.content["checkpoint"]:
+        raise CheckpointError(f"{job.checkpoint} has changed since it was submitted; submit again")
+    trained = loaded.spec
+    source = connect.open_viewed(job.test_data, trained.augment, trained.shape, "test_data")
+    _unchanged(resolved, "test_data", source.manifest.digest)
+    D = loaded.degradation.to(device)
+    evaluator = Evaluator(
+        loaded.restorer.to(device),
+        D,
+        source,
+        job.spec,
+        extractor,
+        device=device,
+        images=connect.open_other(D, trained.augment),
+    )
+    return Subject(evaluator, loaded)
+
+
+def _unchanged(resolved: ResolvedJob, field: str, found: str) -> None:
+    submitted = resolved.content[field]
+    if found != submitted:
+        raise DataError(
+            f"{field}: has changed since the job was submitted (digest {found[:12]}..., was "
+            f"{submitted[:12]}...); submit again to measure what is there now"
+        )
+
+
+class Progress:
+    """Tells the job's folder and its log how many images are done."""
+
+    def __init__(self, folder: JobFolder, attempt: int, total: int) -> None:
+        self._folder, self._attempt, self._total = folder, attempt, total
+        self._began = self._said = time.monotonic()
+        self.done = 0
+
+    def __call__(self, images: int) -> None:
+        """``images`` more are done."""
+        self.done += images
+        now = time.monotonic()
+        if now - self._said < TALK_EVERY_S and self.done < self._total:
+            return
+        self._said = now
+        rate = self.done / max(now - self._began, 1e-9)
+        left_s = (self._total - self.done) / rate
+        progress = {"step": self.done, "num_steps": self._total, "images_per_s": rate}
+        self._folder.write_progress(
+            self._attempt, {**progress, "eta_s": left_s, "phase": "evaluating"}
+        )
+        say(f"{self.done} of {self._total} images, {rate:.3g} img/s")
+
+
+Tallying = Callable[[Subject, Callable[[int], None], Callable[[], None]], Any]
+"""(subject, progress, raise if stopped) -> the tally over all of the subject's images."""
+
+
+def tally_here(
+    subject: Subject, progress: Callable[[int], None], mind_stop: Callable[[], None]
+) -> Any:
+    """All batches, one after the other, in this process."""
+
+    def batch_done(images: int) -> None:
+        progress(images)
+        mind_stop()
+
+    parts = [part.tally(subject.measured, batch_done) for part in parts_of(subject.measured)]
+    return merge_all(parts)
+
+
+def run_evaluation(
+    resolved: ResolvedJob,
+    attempt: int,
+    tallying: Tallying,
+    claim: dict[str, Any],
+    gpus: float = 0.0,
+) -> int:
+    """Exit code of one attempt at an evaluation, whose batches ``tallying`` sees to."""
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    run = Attempt(folder, attempt, num_steps=0, gpus=gpus, limits=resolved.evaluate.limits)
+
+    def mind_stop() -> None:
+        if folder.stop_requested(attempt):
+            raise Stopped("stopped before all images were measured; submit it again to begin anew")
+
+    def work() -> dict[str, Any]:
+        run.phase("preparing")
+        subject = open_subject(resolved)
+        tracker = begin_tracking(resolved, folder)
+        run.phase("")
+        began = time.monotonic()
+        progress = Progress(folder, attempt, subject.measured.num_images)
+        with ended_with_work(tracker):
+            record, drawn = subject.record(tallying(subject, progress, mind_stop))
+            tracker.log_metrics(record["metrics"], subject.step)
+            for path, value in record["metrics"].items():
+                say(f"{path} {value:.5g}")
+            folder.write_outcome(attempt, {"step": progress.done})
+            return {
+                "id": resolved.id,
+                "step": subject.step,
+                **record,
+                "pictures": _keep_pictures(resolved, folder, tracker, drawn),
+                "time": {"evaluation_s": time.monotonic() - began},
+                "tracking": {"uri": resolved.tracking_uri, "run_id": tracker.run_id},
+            }
+
+    with stop_on_sigterm(folder, attempt):
+        return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), **claim})
+
+
+def _keep_pictures(
+    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, drawn: Evaluation | None
+) -> list[str]:
+    found = []
+    for name, data in (evaluation_pictures(drawn) if drawn else {}).items():
+        key = folder.key(f"pictures/{name}")
+        folder.store.put(key, data)
+        found.append(f"{folder.store.uri}/{key}")
+        if resolved.job.tracking.images:
+            tracker.log_artifact(f"pictures/{name}", data)
+    return found
+
+
+def evaluate_here(resolved: ResolvedJob, attempt: int) -> int:
+    """Exit code of one attempt at an evaluation in this process, without Ray."""
+    return run_evaluation(resolved, attempt, tally_here, {"local": True})

@@ -1,0 +1,154 @@
+"""`python -m jobs.evaluate job.json --attempt N`: one attempt at an evaluation, under Ray."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from colddiff import connect
+from colddiff.engine.folder import JobFolder
+from colddiff.engine.log import LogTee
+from colddiff.engine.parts import NUM_PARTS, Part, merge_all, parts_of
+from colddiff.engine.tally_bytes import tally_from_bytes, tally_to_bytes
+from colddiff.errors import ColddiffError
+from colddiff.jobspec import EvaluateJob
+from colddiff.resolve import ResolvedJob
+from colddiff.run.log import say
+from colddiff.run.measuring import Subject, open_subject, run_evaluation
+
+POLL_S = 1.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
+    parser = argparse.ArgumentParser(prog="jobs.evaluate")
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--attempt", type=int, required=True)
+    options = parser.parse_args(arguments)
+    resolved = ResolvedJob.from_dict(json.loads(options.job.read_text()))
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    with LogTee(lambda text: folder.write_log(options.attempt, text)):
+        ray.init(log_to_driver=True, ignore_reinit_error=True)
+        workers = _num_workers(resolved.evaluate)
+
+        def tallying(
+            subject: Subject, progress: Callable[[int], None], mind_stop: Callable[[], None]
+        ) -> Any:
+            parts = parts_of(subject.measured)
+            return _Queue(resolved, parts, min(workers, len(parts)), progress, mind_stop).run()
+
+        return run_evaluation(
+            resolved,
+            options.attempt,
+            tallying,
+            {"job": resolved.to_dict()},
+            gpus=resolved.evaluate.resources.gpus * workers,
+        )
+
+
+class _Worker:
+    """Tallies parts in a process of its own, with the checkpoint or the sets open."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._measured = open_subject(ResolvedJob.from_dict(data)).measured
+        self._parts = parts_of(self._measured)
+
+    def tally(self, number: int) -> bytes:
+        return tally_to_bytes(self._parts[number].tally(self._measured))
+
+
+class _Queue:
+    """Hands parts to actors that ask for more; a part whose actor died goes to another one."""
+
+    def __init__(
+        self,
+        resolved: ResolvedJob,
+        parts: list[Part],
+        workers: int,
+        progress: Callable[[int], None],
+        mind_stop: Callable[[], None],
+    ) -> None:
+        self._parts, self._progress, self._mind_stop = parts, progress, mind_stop
+        job = resolved.evaluate
+        self._max_failures = job.max_failures
+        self._failures = 0
+        # Not restarted by Ray: its handle answers "unavailable" for a while, which looks like more
+        # deaths. A new actor takes calls at once and serves them when it is up.
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
+        options |= {"num_cpus": job.resources.cpus, "num_gpus": job.resources.gpus}
+        if job.resources.accelerator:
+            options["accelerator_type"] = job.resources.accelerator
+        self._actor: Any = ray.remote(**options)(_Worker)
+        self._data = resolved.to_dict()
+        self._actors: list[Any] = [self._actor.remote(self._data) for _ in range(workers)]
+
+    def run(self) -> Any:
+        """The tally over all parts."""
+        waiting = deque(self._parts)
+        done: dict[int, Any] = {}
+        under_way: dict[Any, tuple[Any, Part]] = {}
+        idle = deque(self._actors)
+        try:
+            while len(done) < len(self._parts):
+                while idle and waiting:
+                    actor, part = idle.popleft(), waiting.popleft()
+                    under_way[actor.tally.remote(part.number)] = (actor, part)
+                finished, _ = ray.wait(list(under_way), timeout=POLL_S)
+                self._mind_stop()
+                for reference in finished:
+                    actor, part = under_way.pop(reference)
+                    try:
+                        done[part.number] = tally_from_bytes(ray.get(reference))
+                    except ray.exceptions.RayActorError as error:
+                        actor = self._replaced(actor, part, error)
+                        waiting.appendleft(part)
+                    except ray.exceptions.RayTaskError as error:
+                        raise _cause(error) from None
+                    else:
+                        self._progress(part.num_images)
+                    idle.append(actor)
+        finally:
+            for actor in self._actors:
+                ray.kill(actor)
+        return merge_all([done[number] for number in sorted(done)])
+
+    def _replaced(self, actor: Any, part: Part, error: Exception) -> Any:
+        """A new actor for one that died; ColddiffError after too many."""
+        self._failures += 1
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        if self._failures > self._max_failures:
+            raise ColddiffError(f"workers died {self._failures} times, the last time of: {line}")
+        say(f"part {part.number} is begun anew, its worker died: {line}")
+        ray.kill(actor)
+        self._actors.remove(actor)
+        self._actors.append(self._actor.remote(self._data))
+        return self._actors[-1]
+
+
+def _cause(error: Exception) -> Exception:
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, ColddiffError) else error
+
+
+def _num_workers(job: EvaluateJob) -> int:
+    if isinstance(job.workers, int):
+        return job.workers
+    if job.workers != "all":
+        return job.workers[1]
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if job.resources.gpus:
+        there = total.get("GPU", 0) / job.resources.gpus
+    else:
+        there = total.get("CPU", 1) / max(job.resources.cpus, 1) - 1
+    return max(1, min(NUM_PARTS, int(there)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
