@@ -47,7 +47,7 @@ def _say(found: dict[str, Any], *, as_json: bool) -> None:
         print()
         for name, value in row.items():
             print(
-                f"  {name:24} {value:,.4g}" if isinstance(value, float) else f"  {name:24} {value}"
+                f"  {name:30} {value:,.4g}" if isinstance(value, float) else f"  {name:30} {value}"
             )
 
 

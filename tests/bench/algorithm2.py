@@ -8,7 +8,7 @@ D read the estimate twice and make both images before they are subtracted (1.5 M
 images each of their dozen small operations costs its launch. Offering the difference of two
 severities in one call would save half of what is below half a percent.
 
-One thread of a busy machine, batch 2, two runs: shares of 0.01 to 0.15 % and 0.15 to 0.44 %.
+One thread of a busy machine, batch 2, three runs: shares of 0.01 to 0.44 %, bounded by 3 %.
 """
 
 from __future__ import annotations
