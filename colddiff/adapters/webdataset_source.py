@@ -101,7 +101,10 @@ def index_tars(store: Store, on_progress: Progress | None = None) -> Manifest:
         data, where = store.get(key), f"{store.uri}/{key}"
         samples = tar_samples(io.BytesIO(data), where)
         if not samples:
-            raise DataError(f"{where}: holds no PNG or JPEG images")
+            raise DataError(
+                f"{where}: holds no PNG or JPEG images; a name ends at its first dot, so that "
+                "`cat.1.jpg` is no .jpg: name it cat_1.jpg"
+            )
         if image is None:
             image = _format(decode_image(samples[0].image.of(data), f"{where}: {samples[0].name}"))
         for sample in samples:
