@@ -1,54 +1,88 @@
-"""`python -m tests.bench [--json] [--quick]`: all benchmarks, on whatever device there is."""
+"""`python -m tests.bench [NAME ...] [--list] [--json] [--quick]`: figures to read, by name or all.
+
+Every figure is of this run on this device; ratios are taken side by side. Nothing is asserted.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.bench import algorithm2, blur, loader, nets, sampling
+import torch
+
+from tests.bench import algorithm2, blur, loader, nets, sampling, training
 from tests.bench.timing import describe, device
+
+Rows = list[dict[str, Any]]
+Measure = Callable[[torch.device, bool], Rows]
+
+
+def _nets(place: torch.device, quick: bool) -> Rows:
+    cases = [case for case in nets.cases(place.type == "cuda") if case.size == 32 or not quick]
+    return [nets.measure(case, place, 1 if quick else 5) for case in cases]
+
+
+BENCHES: Mapping[str, tuple[str, Measure]] = {
+    "nets": ("the paper's networks: a step of training and of sampling, and D in it", _nets),
+    "training": ("the training loop: bf16 over fp32, and its waits for data", training.rows),
+    "gpu": ("the training loop on a GPU: MFU, memory, D's share of a step", training.gpu_rows),
+    "loader": (
+        "the reader of packed sets: images per second and core, cold and warm",
+        lambda _, quick: loader.measure(1 if quick else 3),
+    ),
+    "blur": ("D at T = 300 against the convolutions it replaces", lambda p, _: [blur.measure(p)]),
+    "algorithm2": (
+        "D's share of a step of Algorithm 2, for every kind",
+        lambda p, _: [algorithm2.measure(p, 64 if p.type == "cuda" else 2)],
+    ),
+    "sampling": (
+        "Algorithm 2 against the paper's way of computing; minutes",
+        lambda p, _: [sampling.measure(p)],
+    ),
+}
+LONG = ("sampling",)
+"""Left out of --quick."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all where none is named")
+    parser.add_argument("--list", action="store_true", help="what there is, in a line each")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one repeat, 32 px only")
-    parser.add_argument("--sampling", action="store_true", help="sampling alone, minutes")
-    parser.add_argument("--loader", action="store_true", help="the reader of packed sets alone")
+    parser.add_argument("--quick", action="store_true", help="few repeats, 32 px, nothing long")
     options = parser.parse_args()
+    unknown = set(options.names) - set(BENCHES)
+    if unknown:
+        parser.error(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    if options.list:
+        for name, (what, _) in BENCHES.items():
+            print(f"{name:12} {what}")
+        return
     place = device()
-    if options.loader:
-        _say({"device": describe(place), "loader": loader.measure()}, as_json=options.json)
-        return
-    if options.sampling:
-        sampling.report(place, as_json=options.json)
-        return
-    cases = nets.cases(place.type == "cuda")
-    if options.quick:
-        cases = [case for case in cases if case.size == 32]
-    found: dict[str, Any] = {
-        "device": describe(place),
-        "nets": [nets.measure(case, place, 1 if options.quick else 5) for case in cases],
-        "blur": blur.measure(place),
-        "algorithm2": algorithm2.measure(place, 64 if place.type == "cuda" else 2),
-        "loader": loader.measure(1 if options.quick else 3),
-    }
-    _say(found, as_json=options.json)
-
-
-def _say(found: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
+    names = options.names or [n for n in BENCHES if not (options.quick and n in LONG)]
+    found: dict[str, Any] = {"device": describe(place)}
+    if not options.json:
+        print(f"device: {found['device']}")
+    for name in names:
+        if name == "sampling" and not options.json:
+            sampling.report(place)  # a table of its own
+            continue
+        found[name] = BENCHES[name][1](place, options.quick)
+        if not options.json:
+            _show(name, found[name])
+    if options.json:
         print(json.dumps(found, indent=2))
-        return
-    print(f"device: {found.pop('device')}")
-    rows = [row for part in found.values() for row in (part if isinstance(part, list) else [part])]
+
+
+def _show(name: str, rows: Rows) -> None:
+    print(f"\n{name}: {BENCHES[name][0]}")
     for row in rows:
         print()
-        for name, value in row.items():
-            print(
-                f"  {name:30} {value:,.4g}" if isinstance(value, float) else f"  {name:30} {value}"
-            )
+        for key, value in row.items():
+            text = f"{value:,.4g}" if isinstance(value, float) else str(value)
+            print(f"  {key:30} {text}", flush=True)
 
 
 if __name__ == "__main__":

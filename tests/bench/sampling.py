@@ -23,19 +23,13 @@ from colddiff.restorers import Restorer, build_restorer
 from colddiff.sampling import falling, improved_step
 from colddiff.types import ImageShape
 from tests.bench.nets import BLUR_300
-from tests.bench.timing import describe, seconds
+from tests.bench.timing import describe, precisions, seconds
 
 T, FEW, TAPS = 300, 30, 27
 SHAPE = ImageShape(3, 128, 128)
 MEASURED = (300, 273, 246, 218, 191, 164, 137, 110, 83, 55, 28, 1)
 
 Step = Callable[[Tensor, int], Tensor]
-
-
-def precisions(place: torch.device) -> list[str]:
-    """fp32, and bf16 where the device multiplies in it (elsewhere it is many times slower)."""
-    native = place.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return ["fp32", "bf16"] if native else ["fp32"]
 
 
 def measure(place: torch.device, batch: int = 2) -> dict[str, Any]:

@@ -21,6 +21,12 @@ def describe(place: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
+def precisions(place: torch.device) -> list[str]:
+    """fp32, and bf16 where the device multiplies in it (elsewhere it is many times slower)."""
+    native = place.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return ["fp32", "bf16"] if native else ["fp32"]
+
+
 def seconds(work: Callable[[], object], repeats: int = 5, warmup: int = 1) -> float:
     """Median seconds of one call, the device drained before and after."""
     times = []
