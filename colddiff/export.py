@@ -58,8 +58,8 @@ def export(reference: str, out: str, *, plugins: Sequence[str | Path] = ()) -> E
     """
     address = find_checkpoint(reference)
     source = Checkpoints(connect.open_store(address.storage), address.prefix)
-    files = source.commit_record(address.step)["files"]
-    stems = [stem for stem in ("ema", "terminal") if f"{stem}.safetensors" in files]
+    files = source.files(address.step)
+    stems = [stem for stem in ("ema", "terminal") if stem in files]
     if "ema" not in stems:
         raise CheckpointError(f"{address.uri}: holds no EMA weights to export")
     snapshot = source.load(address.step, stems)
@@ -147,8 +147,8 @@ def _there_already(target: Checkpoints, address: CheckpointAddress, state: dict[
     if not steps:
         return False
     if steps == [address.step]:
-        files = target.commit_record(address.step)["files"]
-        same = files.get("ema.safetensors", {}).get("sha256") == address.weights_sha256
+        weights = target.files(address.step).get("ema")
+        same = weights is not None and weights.sha256 == address.weights_sha256
         if same and dict(target.load(address.step, ()).state) == json.loads(json.dumps(state)):
             return True
     raise CheckpointError(

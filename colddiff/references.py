@@ -121,13 +121,12 @@ def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:
     job this version does not know.
     """
     checkpoints = Checkpoints(connect.open_store(address.storage), address.prefix)
-    files = checkpoints.commit_record(address.step)["files"]
     snapshot = checkpoints.load(address.step, ())
     job = _job(snapshot, address, ())
-    fitted = files.get("terminal.safetensors")
+    fitted = checkpoints.files(address.step).get("terminal")
     if fitted is None:
         return CheckpointAbout(job, None, None)
-    return CheckpointAbout(job, snapshot.state["terminal"], fitted["sha256"])
+    return CheckpointAbout(job, snapshot.state["terminal"], fitted.sha256)
 
 
 def load_checkpoint(

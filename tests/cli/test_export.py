@@ -15,12 +15,14 @@ import colddiff
 from colddiff import connect
 from colddiff.adapters.local_store import LocalStore
 from colddiff.cli.main import main
+from colddiff.engine.checkpoints import Checkpoints, Snapshot
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.kept_plugins import keep_plugins
 from colddiff.errors import CheckpointError
-from colddiff.references import find_checkpoint, load_checkpoint
+from colddiff.references import describe_checkpoint, find_checkpoint, load_checkpoint
 from colddiff.resolve import record_job, resolve
 from colddiff.spec.plugins import LoadedPlugin, load_plugin, plugin_digest, unload_plugin
+from colddiff.terminal import StandardNormal, Terminal
 from tests.restoring import Done, picture
 from tests.tiny_checkpoint import tiny_checkpoint, tiny_job
 
@@ -160,14 +162,18 @@ def test_an_export_that_was_cut_short_is_no_checkpoint_and_can_be_finished(
     source, out = tiny_checkpoint(tmp_path / "source"), tmp_path / "export"
     assert run("export", source, "--out", out).returncode == 0
     commit = out / "checkpoints" / "step_00000003" / "checkpoint.json"
-    whole = commit.read_bytes()
     commit.unlink()
     (commit.parent / "ema.safetensors").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="no committed checkpoint"):
         find_checkpoint(str(out))
     done = run("export", source, "--out", out, "--json")
     assert json.loads(done.stdout)["fresh"] is True
-    assert commit.read_bytes() == whole
+    weights = load_checkpoint(str(out)).restorer.state_dict()
+    for name, tensor in load_checkpoint(source).restorer.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    # What the half-written file had the name of is committed under another one, and exports too.
+    assert (commit.parent / "ema.again.safetensors").exists()
+    assert run("export", out, "--out", tmp_path / "second-hand").returncode == 0
     again = run("export", source, "--out", out)
     assert "had been exported before" in again.stderr
     other = tiny_checkpoint(tmp_path / "other", step=4)
@@ -175,6 +181,24 @@ def test_an_export_that_was_cut_short_is_no_checkpoint_and_can_be_finished(
     assert "no committed checkpoint" in error_of(
         run("export", tmp_path / "nothing", "--out", tmp_path / "x")
     )
+
+
+def test_a_terminal_that_was_committed_under_another_name_is_found(tmp_path: Path) -> None:
+    job = tiny_job(degradation={"kind": "noise", "num_timesteps": 2})
+    folder = LocalStore(tmp_path)
+    folder.put("checkpoints/step_00000001/terminal.safetensors", b"of a writer taken for dead")
+    terminal = Terminal(StandardNormal())
+    Checkpoints(folder, "checkpoints").save(
+        Snapshot(
+            1,
+            {"ema": job.restorer.build(job.shape).state_dict(), "terminal": terminal.tensors},
+            {"job": job.to_dict(), "terminal": terminal.state()},
+        )
+    )
+    about = describe_checkpoint(find_checkpoint(str(tmp_path)))
+    assert about.terminal == {"kind": "standard_normal"}
+    assert about.terminal_sha256
+    assert load_checkpoint(str(tmp_path)).terminal == terminal
 
 
 def test_a_plugin_that_came_with_a_checkpoint_runs_only_when_trusted(
