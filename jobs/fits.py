@@ -15,6 +15,8 @@ from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobspec import TrainJob
 from colddiff.run.log import say
 
+LONGEST_REASON = 300
+
 
 def fit_until_ended(
     fit: Callable[[int], object],
@@ -111,5 +113,6 @@ def _reason(error: BaseException) -> str:
     cause = (ours or causes)[0]
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     if ours or isinstance(cause, ray.exceptions.RayActorError):
-        return lines[0] if lines else type(cause).__name__
-    return f"{type(cause).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
+        return lines[0][:LONGEST_REASON] if lines else type(cause).__name__
+    last = lines[-1][:LONGEST_REASON] if lines else ""
+    return f"{type(cause).__name__}: {last}".rstrip(": ")

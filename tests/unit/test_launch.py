@@ -28,7 +28,7 @@ from colddiff.launch.logs import added
 from colddiff.launch.operate import current, delete, stop
 from colddiff.launch.processes import alive, end_all, marked_processes, process, processes
 from colddiff.launch.ray_jobs import Driver, entrypoint
-from colddiff.launch.submit import begin, is_covered
+from colddiff.launch.submit import begin, driver_is_gone, is_covered
 from colddiff.resolve import ResolvedJob
 
 RUNNING = Status("running", attempt=2, step=30, num_steps=90, heartbeat=1.0, phase="training")
@@ -333,3 +333,19 @@ def test_without_proc_processes_are_told_by_ps(
     assert (told.pid, told.parent) == (known.pid, known.parent)
     assert "pytest" in told.command
     assert len(processes()) > 2
+
+
+def test_a_driver_without_a_verdict_is_known_to_be_gone(folder: JobFolder) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = os.uname().nodename
+    for attempt, (host, pid) in enumerate(
+        ((here, ended.pid), (here, os.getpid()), ("elsewhere", ended.pid)), start=1
+    ):
+        folder.claim(attempt, {"host": host, "pid": pid})
+    assert driver_is_gone(folder, 1, None)
+    assert not driver_is_gone(folder, 2, None)
+    assert not driver_is_gone(folder, 3, None)  # its heartbeat decides
+    assert not driver_is_gone(folder, 4, None)  # not claimed yet
+    assert driver_is_gone(folder, 2, Driver("x-2", "FAILED", -9, ""))
+    assert not driver_is_gone(folder, 1, Driver("x-1", "RUNNING", None, ""))
