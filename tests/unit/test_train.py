@@ -275,15 +275,6 @@ def _spawn(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFol
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 3])
-def test_resume_is_bit_identical_at_several_workers(tmp_path: Path, workers: int) -> None:
-    whole = _spawn(tmp_path, "whole", workers, num_steps=6)
-    _spawn(tmp_path, "parts", workers, num_steps=3)
-    parts = _spawn(tmp_path, "parts", workers, num_steps=6)
-    assert_equal(tensors(whole, 6), tensors(parts, 6))
-
-
-@pytest.mark.slow
 def test_gradients_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     alone = folder_in(tmp_path / "alone")
     trainer(alone, job(num_steps=1)).run()
