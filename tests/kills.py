@@ -1,0 +1,56 @@
+"""SIGKILL for processes of one local cluster, and of no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from colddiff.launch.home import ClusterRecord
+from colddiff.launch.local_cluster import MARKER
+from colddiff.launch.processes import Process, marked_processes
+
+TRAIN_WORKER = "RayTrainWorker"
+DRIVER = "-m jobs."
+
+
+def processes_of(record: ClusterRecord, what: str = "") -> list[Process]:
+    """The cluster's processes whose command or title holds ``what``, by pid."""
+    found = marked_processes(f"{MARKER}={record.session}", record.pid)
+    return sorted((item for item in found if what in item.command), key=lambda item: item.pid)
+
+
+def kill(pids: list[int]) -> None:
+    """SIGKILL; those that are gone already are no error."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def kill_cluster(record: ClusterRecord) -> None:
+    """All of it at once, as when a machine loses power, until nothing is left."""
+    while found := processes_of(record):
+        kill([item.pid for item in found])
+        time.sleep(0.1)
+
+
+def upload_under_way(checkpoints: Path) -> Path | None:
+    """The folder of a checkpoint that is being written now: there, and without its commit."""
+    with suppress(FileNotFoundError):
+        for folder in checkpoints.iterdir():
+            names = {path.name for path in folder.iterdir()}
+            if names and "checkpoint.json" not in names:
+                return folder
+    return None
+
+
+def wait_until(look: Callable[[], object], what: str, timeout_s: float = 300) -> None:
+    """Returns as soon as ``look()`` is true; looks often, for what it waits for may be short."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not in {timeout_s:.0f} s")
+        time.sleep(0.002)

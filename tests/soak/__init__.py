@@ -1,0 +1,1 @@
+"""Long runs on a cluster in which processes are killed; short ones are in tests/cluster."""
