@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tests.bench import algorithm2, blur, loader, nets, sampling, training
+from tests.bench import algorithm2, blur, checkpoints, loader, nets, sampling, training
 from tests.bench.timing import describe, device
 
 Rows = list[dict[str, Any]]
@@ -31,6 +31,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "loader": (
         "the reader of packed sets: images per second and core, cold and warm",
         lambda _, quick: loader.measure(1 if quick else 3),
+    ),
+    "checkpoints": (
+        "how long checkpoints hold the training up, at one per 500 steps",
+        lambda p, _: [checkpoints.measure(p)],
     ),
     "blur": ("D at T = 300 against the convolutions it replaces", lambda p, _: [blur.measure(p)]),
     "algorithm2": (
