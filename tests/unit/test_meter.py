@@ -40,7 +40,7 @@ def test_losses_by_severity_are_means_over_their_images() -> None:
     x0 = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     for losses, t in (([1.0, 2.0, 4.0, 8.0], [1, 1, 2, 6]), ([3.0, 1.0, 1.0, 1.0], [1, 6, 6, 6])):
         meter.add(torch.tensor(losses), Inputs(x0, torch.zeros(4, 3), torch.tensor(t), {}))
-    assert not meter.sync(2, False)
+    assert meter.sync(2, False, True) == [False, True]
     found = {name: value for name, value in meter.read().items() if "loss" in name}
     assert found == pytest.approx(
         {
