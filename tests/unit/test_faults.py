@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+import colddiff
+from colddiff import connect
 from colddiff.adapters.local_store import LocalStore
 from colddiff.adapters.memory_tracker import MemoryTracker
 from colddiff.adapters.s3_store import S3Store
@@ -24,7 +26,8 @@ from colddiff.engine.patience import patiently
 from colddiff.engine.train import Outcome, Trainer
 from colddiff.errors import ColddiffError, SpecError, StoreError
 from tests.conftest import S3Service
-from tests.faulty_s3 import Proxy, Relay
+from tests.faulty_s3 import FaultyS3, Proxy, Relay
+from tests.unit.test_run import job as tiny_job
 from tests.unit.test_train import assert_equal, folder_in, job, source, tensors, trainer
 
 Before = Callable[[str, str], None]
@@ -322,3 +325,21 @@ def test_pauses_grow_and_what_is_back_is_used() -> None:
 
     assert patiently(away, "x", 60, lambda line: None, sleep=pauses.append) == "here"
     assert pauses == [0.5, 1.0, 2.0]
+
+
+def test_a_service_that_fails_now_and_then_changes_no_weight(
+    s3_service: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call in twenty fails and one body in a hundred is truncated: data and checkpoints."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    found = []
+    with FaultyS3(s3_service.endpoint, seed=4) as faulty:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
+        for storage in (str(tmp_path / "runs"), f"s3://{s3_service.new_bucket()}/runs"):
+            the_job = tiny_job(storage=storage, num_steps=20, evaluation={"num_images": 2})
+            result = colddiff.train(the_job, "faulty")
+            folder = JobFolder(connect.open_store(storage), result["id"])
+            found.append(tensors(folder, 20))
+    assert faulty.counts.total() - faulty.counts["served"] >= 3
+    assert_equal(*found)
