@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,7 @@ from colddiff.engine.generate.dispatch import Failure, Finished
 from colddiff.engine.generate.local_crew import IN_FLIGHT, attempted
 from colddiff.engine.generate.plan import SamplePlan, ShardTask, read_plan
 from colddiff.engine.generate.worker import ShardReport, ShardWorker
-from colddiff.errors import ColddiffError, DataError
+from colddiff.errors import DataError
 from colddiff.jobspec import GenerateJob
 from colddiff.resolve import ResolvedJob
 from colddiff.run.generation import open_worker, samples_at
@@ -21,18 +23,23 @@ ALONE_S = 60.0
 """After so long without any worker the log says what the job waits for."""
 
 
+RESTART_S = 5.0
+
+
 class Generator:
     """One actor: loads the checkpoint at its first shard, and again after it was killed."""
 
     def __init__(self, data: dict[str, Any]) -> None:
         self._data = data
         self._opened: ShardWorker | None = None
+        # Its first two shards come at once, in two threads.
+        self._opening = threading.Lock()
 
     def ready(self) -> bool:
         """Answers once the actor's process is up."""
         return True
 
-    def make(self, task: dict[str, int]) -> dict[str, Any]:
+    def make(self, task: dict[str, Any]) -> dict[str, Any]:
         """A shard's report, or why it failed, as JSON."""
         found = attempted(self._make, ShardTask(**task))
         if isinstance(found, Failure):
@@ -40,7 +47,9 @@ class Generator:
         return found.to_dict()
 
     def _make(self, task: ShardTask) -> ShardReport:
-        return self._worker().make(task)
+        with self._opening:
+            worker = self._worker()
+        return worker.make(task)
 
     def _worker(self) -> ShardWorker:
         if self._opened is None:
@@ -68,7 +77,7 @@ class RayCrew:
         # No actor for which there is no shard.
         assert job.num_samples is not None
         count = min(count, plan.num_shards(job.num_samples))
-        remote = ray.remote(Generator).options(
+        self._new = ray.remote(Generator).options(
             num_cpus=job.resources.cpus,
             num_gpus=job.resources.gpus,
             accelerator_type=job.resources.accelerator,
@@ -77,8 +86,14 @@ class RayCrew:
             # One for each shard it holds, and one to answer whether it is up.
             max_concurrency=IN_FLIGHT + 1,
         )
-        self._actors: list[Any] = [remote.remote(resolved.to_dict()) for _ in range(count)]
-        self._waiting = {actor.ready.remote(): n for n, actor in enumerate(self._actors)}
+        self._data = resolved.to_dict()
+        self._actors: list[Any] = [self._new.remote(self._data) for _ in range(count)]
+        self._waiting: dict[Any, int] = {}
+        """Actors that are not up, by the call that will answer when they are."""
+        self._asleep: list[tuple[float, int]] = []
+        """(when to ask again, actor) of those that failed to start, soonest first."""
+        for number in range(count):
+            self._ask(number)
         self._held: dict[int, int] = {}
         """Shards under way by actor, of those that are up."""
         self._under_way: dict[Any, tuple[int, ShardTask]] = {}
@@ -95,9 +110,12 @@ class RayCrew:
         self._under_way[reference] = (number, task)
 
     def wait(self, timeout_s: float) -> list[Finished]:
+        while self._asleep and self._asleep[0][0] <= time.monotonic():
+            self._ask(heapq.heappop(self._asleep)[1])
         references = [*self._under_way, *self._waiting]
         if not references:
-            raise ColddiffError("generation: no worker is left; see `colddiff logs`")
+            time.sleep(timeout_s)
+            return []
         ended, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
         # All that ended by now, not just the first: a driver of many actors must keep up.
         more, _ = ray.wait(references, num_returns=len(references), timeout=0)
@@ -117,7 +135,8 @@ class RayCrew:
             self._came_up(reference, self._waiting.pop(reference))
             return None
         number, task = self._under_way.pop(reference)
-        self._held[number] -= 1
+        if number in self._held:
+            self._held[number] -= 1
         try:
             data = ray.get(reference)
         except ray.exceptions.RayError as error:
@@ -131,9 +150,11 @@ class RayCrew:
         try:
             ray.get(reference)
         except ray.exceptions.RayError as error:
-            self._talk(f"worker {number} did not start: {_first_line(error)}")
-            self._waiting[self._actors[number].ready.remote()] = number
-            time.sleep(1.0)
+            self._talk(f"worker {number} is not up: {_first_line(error)}")
+            if isinstance(error, ray.exceptions.ActorDiedError):
+                # Ray restarts an actor that died, but not one that never came up.
+                self._actors[number] = self._new.remote(self._data)
+            heapq.heappush(self._asleep, (time.monotonic() + RESTART_S, number))
             return
         self._held[number] = sum(of == number for of, _ in self._under_way.values())
 
@@ -141,7 +162,10 @@ class RayCrew:
         """Gives a dead actor no shards until it is up again."""
         if number in self._held:
             del self._held[number]
-            self._waiting[self._actors[number].ready.remote()] = number
+            self._ask(number)
+
+    def _ask(self, number: int) -> None:
+        self._waiting[self._actors[number].ready.remote()] = number
 
     def _say_if_alone(self) -> None:
         if self._held or self._said_alone or time.monotonic() - self._began < ALONE_S:

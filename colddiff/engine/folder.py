@@ -40,7 +40,7 @@ class Status:
     phase: str = ""
     """What the job does just now, in words, such as ``training`` or ``evaluating``."""
     detail: str = ""
-    """More on how far it is, in words, such as ``12/100 shards, 1 retry``."""
+    """More on how far it is, in words, such as ``12/100 shards, 1 tried again``."""
     message: str = ""
     """Why it failed or stopped, and the way out."""
 

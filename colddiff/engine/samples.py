@@ -16,11 +16,15 @@ import hashlib
 import re
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from colddiff.engine.generate.plan import KEY, SamplePlan, read_plan
-from colddiff.errors import DataError
+from colddiff.errors import DataError, Missing
 from colddiff.ports import Manifest, ShardEntry, Store
+from colddiff.shards.images import decode_image
 from colddiff.shards.manifest import make_manifest, read_manifest
-from colddiff.shards.tars import shard_key
+from colddiff.shards.tars import read_tar, shard_key
 
 RECORDS = "records/"
 NAMED = 5
@@ -130,3 +134,22 @@ def sample_manifest(store: Store, *, partial: bool = False) -> Manifest:
 def _numbers(shards: list[int]) -> str:
     shown = ", ".join(map(str, shards[:NAMED]))
     return f"shard {shown}" + (f" and {len(shards) - NAMED} more" if len(shards) > NAMED else "")
+
+
+def png_members(
+    store: Store, plan: SamplePlan, number: int, seeds: range
+) -> list[tuple[str, bytes]]:
+    """(name, content) of the PNG files of committed images; DataError where one is not there."""
+    names = [f"{seed:012d}.png" for seed in seeds]
+    try:
+        if plan.writer == "folder":
+            return [(name, store.get(name)) for name in names]
+        held = dict(read_tar(store.get(plan.task(number, number * plan.shard_size + 1).key)))
+        return [(name, held[name]) for name in names]
+    except (Missing, KeyError) as error:
+        raise DataError(f"{store.uri}: an image that was committed is gone ({error})") from None
+
+
+def decoded(data: bytes, where: str) -> NDArray[np.uint8]:
+    """One PNG of a sample set as uint8 [C, H, W]."""
+    return np.asarray(decode_image(data, where), np.uint8).transpose(2, 0, 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -83,6 +84,13 @@ class GenerateJob(Job):
         OPERATION,
     ] = None
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
+
+    def covered_by(self, result: Mapping[str, Any]) -> bool:
+        asked = [spec.to_dict() for spec in self.statistics]
+        known = result.get("measured", ())
+        return all(spec in known for spec in asked) and (
+            self.reference is None or result.get("reference") == self.reference
+        )
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def submit(
     """
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     status = folder.status()
-    if status is not None and is_covered(status, resolved.job):
+    if status is not None and is_covered(status, resolved.job, folder.result()):
         announce(resolved.id)
         return already_done(resolved, folder, status, display)
     # Looked at once: a later look could see an attempt that another submit has begun meanwhile.
@@ -141,9 +141,10 @@ def extent(job_id: str, status: Status) -> str:
     return f"{status.step} of {status.num_steps} {UNITS.get(job_id.split('-')[0], 'steps')}"
 
 
-def is_covered(status: Status, job: Job) -> bool:
+def is_covered(status: Status, job: Job, result: Mapping[str, Any] | None = None) -> bool:
     """Whether a job that is done reached all that is asked for now: more would extend it."""
-    return status.state == "done" and status.step >= asked_for(job)
+    reached = status.state == "done" and status.step >= asked_for(job)
+    return reached and job.covered_by(result or {})
 
 
 def asked_for(job: Job) -> int:

@@ -22,7 +22,13 @@ from colddiff.engine.generate.maker import ImageMaker
 from colddiff.engine.generate.plan import SamplePlan, make_plan, settle_plan
 from colddiff.engine.generate.progress import Progress
 from colddiff.engine.generate.results import dead_letters, first_images, write_manifest
+from colddiff.engine.generate.statistics import (
+    folder_of,
+    merged_statistics,
+    reference_statistics,
+)
 from colddiff.engine.generate.worker import ShardWorker
+from colddiff.engine.metrics import frechet_distance
 from colddiff.engine.stored_terminal import store_terminal, stored_terminal
 from colddiff.errors import CheckpointError, ColddiffError, DataError, Stopped
 from colddiff.ports import Store, Tracker
@@ -67,7 +73,13 @@ def open_worker(resolved: ResolvedJob, plan: SamplePlan) -> ShardWorker:
         precision=job.precision,
         device=device,
     )
-    return ShardWorker(plan, maker, samples_at(resolved), record={"machine": machine(device)})
+    return ShardWorker(
+        plan,
+        maker,
+        samples_at(resolved),
+        record={"machine": machine(device)},
+        extractors=[connect.open_features(spec, device) for spec in job.statistics],
+    )
 
 
 def _terminal(
@@ -121,6 +133,8 @@ class Generation:
         self.store = samples_at(resolved)
         self.plan = settle_plan(self.store, make_plan(self.job, resolved.content))
         fit_terminal(resolved, folder)
+        # Weights that are missing or others are found out before any image is made.
+        self.extractors = [connect.open_features(spec) for spec in self.job.statistics]
         self.tracker: Tracker = begin_tracking(resolved, folder)
 
     def run(self, crew: Crew) -> dict[str, Any]:
@@ -136,7 +150,13 @@ class Generation:
             talk=say,
         )
         dispatcher = Dispatcher(
-            missing_shards(self.store, self.plan, self.num_samples, tally),
+            missing_shards(
+                self.store,
+                self.plan,
+                self.num_samples,
+                tally,
+                [folder_of(extractor) for extractor in self.extractors],
+            ),
             crew,
             tally,
             max_failures=self.job.max_failures,
@@ -167,13 +187,44 @@ class Generation:
             "plan": self.plan.digest,
             "made": tally.made,
             "retries": tally.retries,
-            "metrics": {},
+            **self._statistics(),
             "pictures": self._pictures(),
             "tracking": {"uri": self.resolved.tracking_uri, "run_id": self.tracker.run_id},
         }
         if manifest is not None:
             result["manifest"] = manifest
         return result
+
+    def _statistics(self) -> dict[str, Any]:
+        """Merged statistics, and the distances they give to the reference, with provenance."""
+        kept: dict[str, Any] = {}
+        metrics: dict[str, float] = {}
+        for extractor in self.extractors:
+            found = merged_statistics(self.store, self.plan, self.num_samples, extractor)
+            kept[extractor.metric] = {
+                "uri": f"{self.store.uri}/{folder_of(extractor)}all.safetensors",
+                "n": found.n,
+                "feature_weights_sha256": extractor.weights_sha256,
+                "protocol": f"clamped, rounded to 8 bit, {extractor.protocol}",
+            }
+            if self.job.reference is not None:
+                source = connect.open_shards(self.job.reference)
+                against = reference_statistics(source, extractor)
+                metrics[f"generate/{extractor.metric}"] = frechet_distance(found, against)
+                kept[extractor.metric]["reference"] = {
+                    "uri": self.job.reference,
+                    "manifest": source.manifest.digest,
+                    "n": against.n,
+                }
+        if metrics:
+            self.tracker.log_metrics(metrics, self.num_samples)
+            say(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        return {
+            "metrics": metrics,
+            "statistics": kept,
+            "measured": [spec.to_dict() for spec in self.job.statistics],
+            "reference": self.job.reference,
+        }
 
     def _pictures(self) -> list[str]:
         images = first_images(self.store, self.plan, min(SHOWN, self.num_samples))

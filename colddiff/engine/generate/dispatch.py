@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from colddiff.engine.generate.plan import SamplePlan, ShardTask
+from colddiff.engine.generate.statistics import measured_shards
 from colddiff.engine.generate.worker import ShardReport
 from colddiff.engine.samples import BLOCK, num_blocks, stored_shards
 from colddiff.errors import StoreError
@@ -82,9 +83,15 @@ class _Trouble:
 
 
 def missing_shards(
-    store: Store, plan: SamplePlan, num_samples: int, tally: Tally
+    store: Store,
+    plan: SamplePlan,
+    num_samples: int,
+    tally: Tally,
+    statistics: Sequence[str] = (),
 ) -> Iterator[ShardTask]:
     """The shards of the plan that are not there, or too short; those there go into ``tally``.
+
+    ``statistics``: folders where each must have its statistics; one that lacks them is measured.
 
     Memory and time do not depend on how many there are in all: numbers are arithmetic, and what
     exists is listed a block at a time, when the queue gets there.
@@ -92,12 +99,15 @@ def missing_shards(
     num_shards = plan.num_shards(num_samples)
     for block in range(num_blocks(num_shards)):
         found = stored_shards(store, plan.writer, block)
+        measured = measured_shards(store, statistics, block) if found else set()
         first = block * BLOCK
         for number in range(first, min(first + BLOCK, num_shards)):
             task = plan.task(number, num_samples)
             there = found.get(number)
             if there is None or there.count < task.count:
                 yield task
+            elif statistics and (number, there.sha256) not in measured:
+                yield replace(task, measure=there.sha256)
             else:
                 tally.images += task.count
                 tally.shards += 1
@@ -172,7 +182,7 @@ class Dispatcher:
             self._store_failures = 0
             self._trouble.pop(finished.task.number, None)
             self.tally.images += finished.task.count
-            self.tally.made += finished.task.count
+            self.tally.made += finished.task.count * finished.outcome.written
             self.tally.shards += 1
             return
         self._failed(finished.task, finished.outcome)

@@ -35,6 +35,8 @@ class ShardTask:
     number: int
     first_seed: int
     count: int
+    measure: str = ""
+    """sha256 of the stored shard where it is there already and lacks statistics alone."""
 
     @property
     def key(self) -> str:
@@ -46,7 +48,7 @@ class ShardTask:
         """Seeds of its images, in order."""
         return range(self.first_seed, self.first_seed + self.count)
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``ShardTask(**data)`` is the inverse."""
         return asdict(self)
 

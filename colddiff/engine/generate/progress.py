@@ -66,7 +66,7 @@ class Progress:
         tally, rate = self._tally, self.images_per_s
         detail = f"{tally.shards}/{self._num_shards} shards"
         if tally.retries:
-            detail += f", {tally.retries} retries"
+            detail += f", {tally.retries} tried again"
         if tally.dead:
             detail += f", {len(tally.dead)} given up"
         left = self._num_samples - tally.images

@@ -7,12 +7,10 @@ from numpy.typing import NDArray
 
 from colddiff.engine.generate.dispatch import Tally
 from colddiff.engine.generate.plan import SamplePlan
-from colddiff.engine.samples import entries_in_order, manifest_of
-from colddiff.errors import DataError, Missing
+from colddiff.engine.samples import decoded, entries_in_order, manifest_of, png_members
+from colddiff.errors import DataError
 from colddiff.ports import Store
-from colddiff.shards.images import decode_image
 from colddiff.shards.manifest import KEY, manifest_bytes, read_manifest
-from colddiff.shards.tars import read_tar
 
 NAMED = 5
 
@@ -52,23 +50,9 @@ def first_images(store: Store, plan: SamplePlan, count: int) -> NDArray[np.uint8
     images: list[NDArray[np.uint8]] = []
     for number in range(plan.num_shards(count)):
         task = plan.task(number, count)
-        for name, data in _png_members(store, plan, number, task.seeds):
-            pixels = decode_image(data, f"{store.uri}: {name}")
-            images.append(np.asarray(pixels, dtype=np.uint8).transpose(2, 0, 1))
+        for name, data in png_members(store, plan, number, task.seeds):
+            images.append(decoded(data, f"{store.uri}: {name}"))
     return np.stack(images)
-
-
-def _png_members(
-    store: Store, plan: SamplePlan, number: int, seeds: range
-) -> list[tuple[str, bytes]]:
-    names = [f"{seed:012d}.png" for seed in seeds]
-    try:
-        if plan.writer == "folder":
-            return [(name, store.get(name)) for name in names]
-        held = dict(read_tar(store.get(plan.task(number, number * plan.shard_size + 1).key)))
-        return [(name, held[name]) for name in names]
-    except (Missing, KeyError) as error:
-        raise DataError(f"{store.uri}: an image that was committed is gone ({error})") from None
 
 
 def dead_letters(store: Store, plan: SamplePlan, tally: Tally) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from threading import Semaphore
@@ -23,7 +23,15 @@ from colddiff.engine.generate.commit import (
 )
 from colddiff.engine.generate.maker import ImageMaker, Start
 from colddiff.engine.generate.plan import SamplePlan, ShardTask
-from colddiff.ports import Store
+from colddiff.engine.generate.statistics import (
+    folder_of,
+    measure_shard,
+    statistics_key,
+    statistics_of,
+    together,
+)
+from colddiff.engine.metrics import FeatureStatistics
+from colddiff.ports import FeatureExtractor, Store
 from colddiff.shards.tars import image_members
 
 PENDING = 4
@@ -51,6 +59,14 @@ class ShardReport:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of one forward pass, packed, and the statistics of each extractor's features."""
+
+    members: Members
+    statistics: tuple[FeatureStatistics, ...]
+
+
 class ShardWorker:
     """Makes shards of a plan into a store; ``make`` may be called from two threads at once.
 
@@ -67,8 +83,10 @@ class ShardWorker:
         store: Store,
         *,
         record: Mapping[str, Any] | None = None,
+        extractors: Sequence[FeatureExtractor] = (),
     ) -> None:
         self.plan, self.maker, self.store = plan, maker, store
+        self._extractors = extractors
         self._record = dict(record or {})
         threads = (torch.set_num_threads, (plan.threads,))
         self._device = ThreadPoolExecutor(1, "device", *threads)
@@ -80,10 +98,17 @@ class ShardWorker:
 
     def make(self, task: ShardTask) -> ShardReport:
         """Computes, packs and commits one shard; whatever goes wrong is raised."""
+        if task.measure:
+            return self._measure(task)
         packing, compute_s = self._device.submit(self._compute, task).result()
         began = time.perf_counter()
-        members = [member for batch in packing for member in batch.result()]
-        packed = self._packed(task, members)
+        batches = [batch.result() for batch in packing]
+        packed = self._packed(task, [member for batch in batches for member in batch.members])
+        # Before the tar, so that none is there without its statistics.
+        for number, extractor in enumerate(self._extractors):
+            total = together(batch.statistics[number] for batch in batches)
+            key = statistics_key(folder_of(extractor), task.number, packed.entry.sha256)
+            self.store.put(key, total.to_bytes())
         written = self._commit(packed, {"compute_s": round(compute_s, 3)})
         return ShardReport(
             task.number,
@@ -95,16 +120,22 @@ class ShardWorker:
             time.perf_counter() - began,
         )
 
+    def _measure(self, task: ShardTask) -> ShardReport:
+        began = time.perf_counter()
+        size = measure_shard(self.store, self.plan, task, self._extractors)
+        passed = time.perf_counter() - began
+        return ShardReport(task.number, task.count, size, task.measure, False, 0.0, passed)
+
     def close(self) -> None:
         """Ends the threads once what is under way is done."""
         self._device.shutdown()
         self._helpers.shutdown()
 
-    def _compute(self, task: ShardTask) -> tuple[list[Future[Members]], float]:
+    def _compute(self, task: ShardTask) -> tuple[list[Future[Batch]], float]:
         began = time.perf_counter()
         size, seeds = self.plan.batch_size, task.seeds
         batches = [seeds[row : row + size] for row in range(0, len(seeds), size)]
-        packing: list[Future[Members]] = []
+        packing: list[Future[Batch]] = []
         following: Future[Start] | None = None
         for number, batch in enumerate(batches):
             start = following.result() if following else self._start(batch)
@@ -119,13 +150,15 @@ class ShardWorker:
         filled = [*batch, *[batch[-1]] * (self.plan.batch_size - len(batch))]
         return self.maker.start(filled)
 
-    def _encode(self, seeds: range, pixels: NDArray[np.uint8]) -> Members:
+    def _encode(self, seeds: range, pixels: NDArray[np.uint8]) -> Batch:
         try:
             members: list[tuple[str, bytes]] = []
             for seed, image in zip(seeds, pixels, strict=False):
                 described = {"seed": seed, **self._described}
                 members += image_members(f"{seed:012d}", image.transpose(1, 2, 0), described)
-            return members
+            kept = pixels[: len(seeds)]
+            found = tuple(statistics_of(extractor, kept) for extractor in self._extractors)
+            return Batch(members, found)
         finally:
             self._pending.release()
 

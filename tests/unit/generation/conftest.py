@@ -2,57 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import colddiff
-from colddiff.jobspec import TrainJob
+from colddiff.jobspec import GenerateJob
+from colddiff.resolve import ResolvedJob, resolve
 from colddiff.spec import parse
-
-TRAIN: dict[str, Any] = {
-    "data": "digits",
-    "image_size": 8,
-    "channels": 1,
-    "degradation": {"kind": "noise", "num_timesteps": 3},
-    "restorer": {"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]},
-    "global_batch_size": 8,
-    "num_steps": 1,
-    "evaluation": {"num_images": 8, "batch_size": 8, "severities": 1},
-}
-
-
-BLUR = {
-    "kind": "blur",
-    "num_timesteps": 3,
-    "kernel_size": 5,
-    "sigma": {"kind": "constant", "value": 2.0},
-    "collapse_to_mean": True,
-}
+from tests.unit.generation.trained import BLUR, train_tiny
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Address of a checkpoint's job, of the images it was tested on, and of their storage."""
-    return _trained(tmp_path_factory.mktemp("trained"))
+    return train_tiny(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="session")
 def blurred(trained: dict[str, str]) -> dict[str, str]:
     """As ``trained``, with a blur whose terminal is a mixture of one Gaussian."""
-    return _trained(Path(trained["storage"]), degradation=BLUR)
-
-
-def _trained(root: Path, **changes: Any) -> dict[str, str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLDDIFF_STORAGE", str(root))
-        patch.setenv("COLDDIFF_CACHE", str(root / "cache"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        result = colddiff.train(parse(TrainJob, {**TRAIN, **changes}), "tiny")
-    job = f"{root}/jobs/{result['id']}"
-    (test,) = Path(root, "data").glob("digits-*/test")
-    return {"job": job, "test": str(test), "storage": str(root)}
+    return train_tiny(Path(trained["storage"]), degradation=BLUR)
 
 
 @pytest.fixture
@@ -62,3 +33,21 @@ def storage(tmp_path: Path, trained: dict[str, str], monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trained['storage']}/mlflow.db")
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def submitted(trained: dict[str, str], storage: Path) -> Callable[..., ResolvedJob]:
+    """A resolved job of 25 images in shards of 10, with fields changed."""
+
+    def submit(**changes: Any) -> ResolvedJob:
+        fields = {
+            "checkpoint": trained["job"],
+            "num_samples": 25,
+            "shard_size": 10,
+            "batch_size": 8,
+            **changes,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        return resolve("generate", parse(GenerateJob, given), "tiny")
+
+    return submit

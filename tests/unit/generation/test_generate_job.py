@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,45 +14,14 @@ import pytest
 from PIL import Image
 
 from colddiff import connect
-from colddiff.engine.folder import JobFolder
+from colddiff.engine.generate.statistics import statistics_of
+from colddiff.engine.metrics import FeatureStatistics, frechet_distance
 from colddiff.engine.stored_terminal import stored_terminal
 from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError
-from colddiff.jobspec import GenerateJob
 from colddiff.references import describe_checkpoint
-from colddiff.resolve import ResolvedJob, resolve
-from colddiff.resolve.generation import place_of
-from colddiff.run import run_local
-from colddiff.spec import parse
+from colddiff.resolve import ResolvedJob
+from tests.unit.generation.running import place, run
 from tests.unit.generation.sets import seeds, tars
-
-
-@pytest.fixture
-def submitted(trained: dict[str, str], storage: Path) -> Callable[..., ResolvedJob]:
-    """A resolved job of 25 images in shards of 10, with fields changed."""
-
-    def submit(**changes: Any) -> ResolvedJob:
-        fields = {
-            "checkpoint": trained["job"],
-            "num_samples": 25,
-            "shard_size": 10,
-            "batch_size": 8,
-            **changes,
-        }
-        given = {name: value for name, value in fields.items() if value is not None}
-        return resolve("generate", parse(GenerateJob, given), "tiny")
-
-    return submit
-
-
-def run(resolved: ResolvedJob) -> tuple[int, JobFolder]:
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
-    folder.write_job(resolved.to_dict())
-    attempt = max(folder.attempts(), default=0) + 1
-    return run_local(resolved, attempt), folder
-
-
-def place(resolved: ResolvedJob) -> Any:
-    return connect.open_store(place_of(resolved.generate, resolved.storage, resolved.id))
 
 
 def test_made_once_then_extended(submitted: Callable[..., ResolvedJob], storage: Path) -> None:
@@ -275,6 +243,46 @@ def test_a_mixture_of_ones_own_is_fitted_once_to_the_training_images(
     assert tars(place(other)) == before
 
 
+def test_statistics_gathered_on_the_way_or_asked_for_later_are_the_same(
+    submitted: Callable[..., ResolvedJob], trained: dict[str, str]
+) -> None:
+    on_the_way = submitted(statistics=["lenet"], reference=trained["test"])
+    code, folder = run(on_the_way)
+    result = folder.result()
+    assert code == 0
+    assert result
+    kept = result["statistics"]["fd_lenet"]
+    streamed = FeatureStatistics.from_bytes(Path(kept["uri"]).read_bytes())
+    made = connect.open_samples(place(on_the_way)).images(0, 25).astype(np.uint8)
+    lenet = connect.open_features("lenet")
+    whole = statistics_of(lenet, made)
+    assert streamed.n == kept["n"] == 25
+    np.testing.assert_allclose(streamed.mean, whole.mean, rtol=1e-5)
+    np.testing.assert_allclose(streamed.m2, whole.m2, rtol=1e-4, atol=1e-4)
+    images = connect.open_shards(trained["test"])
+    against = statistics_of(lenet, images.images(0, images.manifest.count).astype(np.uint8))
+    distance = frechet_distance(whole, against)
+    assert result["metrics"]["generate/fd_lenet"] == pytest.approx(distance, rel=1e-4)
+    assert kept["reference"]["manifest"] == images.manifest.digest
+
+    later = submitted(writer="webdataset", out=place(on_the_way).uri + "-later")
+    run(later)
+    asked = submitted(out=later.generate.out, statistics=["lenet"])
+    _, folder = run(later)
+    assert asked.id == later.id
+    assert not asked.job.covered_by(folder.result() or {})
+    times = {p.name: p.stat().st_mtime_ns for p in Path(place(later).uri).glob("*.tar")}
+    assert run(asked)[0] == 0
+    again = folder.result()
+    assert again
+    assert again["made"] == 0
+    assert asked.job.covered_by(again)
+    assert not on_the_way.job.covered_by(again)
+    assert times == {p.name: p.stat().st_mtime_ns for p in Path(place(later).uri).glob("*.tar")}
+    found = Path(again["statistics"]["fd_lenet"]["uri"]).read_bytes()
+    assert found == Path(kept["uri"]).read_bytes()
+
+
 def test_no_space_is_found_out_at_submission(
     submitted: Callable[..., ResolvedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,28 +302,3 @@ def test_a_checkpoint_that_changed_since_submission_is_refused(
     assert code == 1
     assert status
     assert "has changed since the job was submitted" in status.message
-
-
-def test_a_full_disk_ends_the_job_and_says_so(
-    submitted: Callable[..., ResolvedJob], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import errno
-
-    from colddiff.engine.generate import dispatch
-
-    resolved = submitted()
-    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
-    link = os.link
-
-    def full(source: Any, target: Any, **options: Any) -> None:
-        if str(target).endswith(".tar"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        link(source, target, **options)
-
-    monkeypatch.setattr(os, "link", full)
-    code, folder = run(resolved)
-    status = folder.status()
-    assert code == 1
-    assert status
-    assert "the disk is full; free some space" in status.message
-    assert tars(place(resolved)) == {}
