@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tests.bench import algorithm2, blur, checkpoints, loader, nets, sampling, training
+from tests.bench import algorithm2, blur, checkpoints, generate, loader, nets, sampling, training
 from tests.bench.timing import describe, device
 
 Rows = list[dict[str, Any]]
@@ -35,6 +35,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "checkpoints": (
         "how long checkpoints hold the training up, at one per 500 steps",
         lambda p, _: [checkpoints.measure(p)],
+    ),
+    "generate": (
+        "what generation costs beside its network, with shards of 20 s",
+        lambda p, quick: [generate.measure(p, 2.0 if quick else 20.0)],
     ),
     "blur": ("D at T = 300 against the convolutions it replaces", lambda p, _: [blur.measure(p)]),
     "algorithm2": (
