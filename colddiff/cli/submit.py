@@ -332,7 +332,7 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
         begin,
         driver_is_gone,
         followed,
-        is_covered,
+        is_done,
         newest_attempt,
         outcome_of,
     )
@@ -341,7 +341,7 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     status = folder.status()
     announce(resolved.id)
-    if status is not None and is_covered(status, resolved.job, folder.result()):
+    if status is not None and is_done(resolved, folder, status):
         return already_done(resolved, folder, status, display)
     if (
         status is not None

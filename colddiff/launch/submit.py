@@ -17,6 +17,7 @@ from colddiff.launch.follow import HAND_IN_S, follow
 from colddiff.launch.processes import process
 from colddiff.launch.ray_jobs import Driver, RayJobs, submission_id
 from colddiff.resolve import record_job
+from colddiff.resolve.generation import samples_are_there
 
 if TYPE_CHECKING:
     from colddiff.jobspec import Job
@@ -63,7 +64,7 @@ def submit(
     """
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     status = folder.status()
-    if status is not None and is_covered(status, resolved.job, folder.result()):
+    if status is not None and is_done(resolved, folder, status):
         announce(resolved.id)
         return already_done(resolved, folder, status, display)
     # Looked at once: a later look could see an attempt that another submit has begun meanwhile.
@@ -145,6 +146,15 @@ def is_covered(status: Status, job: Job, result: Mapping[str, Any] | None = None
     """Whether a job that is done reached all that is asked for now: more would extend it."""
     reached = status.state == "done" and status.step >= asked_for(job)
     return reached and job.covered_by(result or {})
+
+
+def is_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:
+    """Whether nothing is left to do: all that is asked for is covered, and still there."""
+    if not is_covered(status, resolved.job, folder.result()):
+        return False
+    if resolved.verb != "generate":
+        return True
+    return samples_are_there(resolved.generate, resolved.storage, resolved.id)
 
 
 def asked_for(job: Job) -> int:

@@ -74,6 +74,15 @@ def place_of(job: GenerateJob, storage: str, job_id: str) -> str:
     return job.out or f"{storage}/samples/{job_id}"
 
 
+def samples_are_there(job: GenerateJob, storage: str, job_id: str) -> bool:
+    """Whether a finished job's samples are still where it put them: somebody may have deleted them.
+
+    Looks at what is written last alone.
+    """
+    store = connect.open_store(place_of(job, storage, job_id))
+    return store.size("plan.json" if job.writer == "folder" else "manifest.json") is not None
+
+
 def check_generation(
     job: GenerateJob, storage: str, job_id: str, content: Mapping[str, str]
 ) -> None:

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from colddiff import connect
+from colddiff.engine.folder import JobFolder
 from colddiff.engine.generate.statistics import statistics_of
 from colddiff.engine.metrics import FeatureStatistics, frechet_distance
 from colddiff.engine.stored_terminal import stored_terminal
 from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError
+from colddiff.launch.submit import is_done
 from colddiff.references import describe_checkpoint
 from colddiff.resolve import ResolvedJob
 from tests.unit.generation.running import place, run
@@ -58,8 +60,13 @@ def test_what_was_lost_is_made_again_with_the_same_bytes(
     run(resolved)
     store = place(resolved)
     before = tars(store)
+    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    status = folder.status()
+    assert status
+    assert is_done(resolved, folder, status)
     store.delete("shard-000001.tar")
     store.delete("manifest.json")
+    assert not is_done(resolved, folder, status)
     code, folder = run(resolved)
     assert code == 0
     result = folder.result()
