@@ -41,8 +41,9 @@ layers: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
-soak: $(READY)  ## a training under 20 random SIGKILLs: a quarter of an hour on two idle cores
+soak: $(READY)  ## trainings and generations under random SIGKILLs: half an hour on two idle cores
 	$(BIN)/python -m tests.soak.train
+	$(BIN)/python -m tests.soak.generate
 
 constraints: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==\([^+]*\)+.*/torch==\1/' | (echo '# Pinned versions that `make install` uses; regenerate with `make constraints` after changing pyproject.toml.'; cat) > constraints.txt

@@ -269,8 +269,8 @@ def _grid(job: Any) -> str:
     batches = shards * -(-job.shard_size // job.batch_size) + -(-rest // job.batch_size)
     last = f", the last of {rest}" if rest and shards else ""
     return (
-        f"{job.num_samples} images in {shards + bool(rest)} shards of {job.shard_size}{last}, "
-        f"{batches} batches of {job.batch_size} rows, to {place}"
+        f"{job.num_samples} images, shards of {job.shard_size}: {shards + bool(rest)}{last}, "
+        f"batches of {job.batch_size} rows: {batches}, to {place}"
     )
 
 

@@ -376,3 +376,23 @@ def test_no_local_cluster_is_no_error(colddiff: Colddiff) -> None:
     assert json.loads(colddiff("cluster", "status", "--json").stdout) == {"running": False}
     stopped = colddiff("cluster", "stop", "--json")
     assert json.loads(stopped.stdout) == {"running": False, "stopped": False}
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_dry_run_of_generation_shows_its_grid_and_is_a_job_file(
+    colddiff: Colddiff, tmp_path: Path
+) -> None:
+    words = ("num_samples=2500", "batch_size=64", "--dry-run")
+    done = colddiff("submit", "generate", "quickstart", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "2500 images, shards of 1000: 3, the last of 500, batches of 64 rows: 40, to "
+        "STORAGE/samples/<id>\n"
+    )
+    # Its checkpoint is that of the train section, which belongs to it then.
+    assert list(yaml.safe_load(done.stdout)) == ["name", "train", "generate"]
+    file = tmp_path / "job.yaml"
+    file.write_text(done.stdout)
+    assert colddiff("submit", "generate", str(file), "--dry-run").stdout == done.stdout
+    missing = colddiff("submit", "generate", "quickstart", "num_samples=9", "--local")
+    assert "nothing was trained from this file" in one_error(missing, 2)
