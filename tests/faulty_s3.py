@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import socket
 import struct
 import threading
@@ -133,6 +134,7 @@ class Proxy:
         self.server.server_close()
 
 
+BUCKET = re.compile(r"^/[^/?]+")
 FAILURES: tuple[str, ...] = ("500", "503", "reset", "500 after", "reset after")
 """Ways to fail: before the service sees the request, or after it has done what was asked."""
 TRUNCATIONS: tuple[str, ...] = ("broken off", "cut short")
@@ -142,8 +144,9 @@ TRUNCATIONS: tuple[str, ...] = ("broken off", "cut short")
 class FaultyS3(Proxy):
     """A service of which some calls fail and some bodies are truncated.
 
-    What happens to the n-th request of one kind is a function of (seed, method, path, n), whatever
-    the threads and processes do. ``counts`` says how often each thing happened.
+    What happens to the n-th request of one kind is a function of (seed, method, path below the
+    bucket, n), whatever the threads and processes do. ``counts`` says how often each thing
+    happened.
     """
 
     def __init__(
@@ -184,7 +187,8 @@ class FaultyS3(Proxy):
 
     def _draw(self, relay: Relay) -> tuple[float, int]:
         """A number in [0, 1) and a whole number, for this request."""
-        request = f"{relay.command} {relay.path}"
+        # Without the bucket, whose name is another in each run of a test.
+        request = f"{relay.command} {BUCKET.sub('', relay.path)}"
         with self._lock:
             self._seen[request] += 1
             name = f"{self._seed}/{request}/{self._seen[request]}"

@@ -45,7 +45,7 @@ def test_it_packs_the_same_bytes_and_reads_the_same_batches(
             assert found == calm
         happened += faulty.counts
     failed = sum(happened.values()) - happened["served"]
-    assert failed >= 10
+    assert failed >= 4
     assert happened["broken off"] + happened["cut short"] >= 1
 
 
