@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,17 +161,3 @@ class SetComparison:
             "omitted": dict(omitted),
             "notes": notes,
         }
-
-
-def compare(
-    comparison: SetComparison, on_batch: Callable[[int, int], None] | None = None
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """The summary of all batches; ``on_batch(done, total)`` hears how many images are done."""
-    total: SetTally | None = None
-    for positions in comparison.batches():
-        tally = comparison.tally(positions)
-        total = tally if total is None else total.merge(tally)
-        if on_batch is not None:
-            on_batch(positions.stop, comparison.num_images)
-    assert total is not None
-    return comparison.summary(total)
