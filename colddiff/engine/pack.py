@@ -187,7 +187,8 @@ class _Packing:
         self._on_progress = on_progress
         self._done = 0
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._bad = len(self._parts)
+        """Number of the first shard that failed; those after it are not wanted any more."""
 
     def run(self, workers: int) -> list[ShardEntry]:
         """All shards in their order; of several bad images the first is named."""
@@ -209,11 +210,24 @@ class _Packing:
     ) -> dict[int, ShardEntry]:
         with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
             try:
-                return dict(zip(numbers, pool.map(work, numbers), strict=True))
+                return dict(zip(numbers, pool.map(self._minded(work), numbers), strict=True))
             except BaseException:
-                self._stopped.set()
+                self._bad = -1
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def _minded(self, work: Callable[[int], ShardEntry]) -> Callable[[int], ShardEntry]:
+        """``work``, whose failure ends the shards after it; those before it may fail as well."""
+
+        def minded(number: int) -> ShardEntry:
+            try:
+                return work(number)
+            except BaseException:
+                with self._lock:
+                    self._bad = min(self._bad, number)
+                raise
+
+        return minded
 
     def _kept(self, number: int) -> ShardEntry:
         # Under the claim of these settings: writes are atomic, so it is whole and ours.
@@ -222,12 +236,12 @@ class _Packing:
 
     def _made(self, number: int) -> ShardEntry:
         key, part = shard_key(number), self._parts[number]
-        data = write_tar(member for n in part for member in self._members(n))
+        data = write_tar(member for n in part for member in self._members(number, n))
         self._store.put(key, data)
         return shard_entry(key, len(part), data)
 
-    def _members(self, number: int) -> list[tuple[str, bytes]]:
-        if self._stopped.is_set():
+    def _members(self, shard: int, number: int) -> list[tuple[str, bytes]]:
+        if shard > self._bad:
             raise CancelledError
         plan, entry = self._plan, self._plan.entries[number]
         pixels = prepared(self._source.load(entry), entry, plan.settings["image_size"], plan.image)
