@@ -30,7 +30,7 @@ def test_it_packs_the_same_bytes_and_reads_the_same_batches(
     alone = MemoryStore()
     pack(Drawn(60), alone, PackSettings(shard_size=2))
     happened: Counter[str] = Counter()
-    with FaultyS3(s3_service.endpoint, seed=4) as faulty:
+    with FaultyS3(s3_service.endpoint, seed=0) as faulty:
         monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
         there = connect.open_store(f"s3://{bucket}/set")
         packed = pack(Drawn(60), there, PackSettings(shard_size=2))
@@ -45,7 +45,7 @@ def test_it_packs_the_same_bytes_and_reads_the_same_batches(
             assert found == calm
         happened += faulty.counts
     failed = sum(happened.values()) - happened["served"]
-    assert failed >= 4
+    assert failed >= 10
     assert happened["broken off"] + happened["cut short"] >= 1
 
 
