@@ -13,13 +13,15 @@ from torch import Tensor
 from colddiff.errors import CheckpointError, DataError
 
 
-def checked_weights(metric: str, place: str, data: bytes, sha256: str) -> bytes:
+def checked_weights(
+    metric: str, place: str, data: bytes, sha256: str, way_out: str = "fetch the file again"
+) -> bytes:
     """``data``, which was read at ``place``; CheckpointError where its hash is another."""
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise CheckpointError(
             f"{metric}: {place} has {len(data)} bytes with sha256 {found}, expected {sha256}; "
-            "numbers of other weights do not compare, so fetch the file again"
+            f"numbers of other weights do not compare, so {way_out}"
         )
     return data
 

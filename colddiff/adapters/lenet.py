@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
+from colddiff.adapters.feature_weights import checked_weights
 from colddiff.errors import CheckpointError, DataError
 
 WEIGHTS = Path(__file__).with_name("lenet_digits.safetensors")
@@ -103,10 +103,4 @@ def _checked(weights: Path, sha256: str) -> bytes:
     if not weights.is_file():
         raise CheckpointError(f"fd_lenet: no weights at {weights}; install the package again")
     data = weights.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise CheckpointError(
-            f"fd_lenet: {weights} has sha256 {found}, expected {sha256}; numbers of other weights "
-            "do not compare, so install the package again"
-        )
-    return data
+    return checked_weights("fd_lenet", str(weights), data, sha256, "install the package again")
