@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from colddiff import connect
 from colddiff.engine.evaluate import Evaluation, Evaluator, evaluate_all
 from colddiff.engine.folder import JobFolder
@@ -15,6 +13,7 @@ from colddiff.references import load_checkpoint
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob
 from colddiff.restorers import Restorer
+from colddiff.run.device import device_of
 
 DRY_IMAGES = 8
 
@@ -61,7 +60,7 @@ def _evaluation(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Eval
 
 def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evaluator:
     assert job.test_data is not None
-    device = device_of(job)
+    device = device_of(job.resources)
     D = job.degradation.build(job.shape)
     return Evaluator(
         restorer.to(device),
@@ -72,8 +71,3 @@ def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evalu
         device=device,
         images=connect.open_other(D, job.augment),
     )
-
-
-def device_of(job: TrainJob) -> torch.device:
-    """Where a job that runs in this process computes."""
-    return torch.device("cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu")

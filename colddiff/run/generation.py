@@ -36,6 +36,7 @@ from colddiff.references import describe_checkpoint, find_checkpoint, load_check
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.resolve import ResolvedJob
 from colddiff.resolve.generation import place_of
+from colddiff.run.device import device_of
 from colddiff.run.log import say
 from colddiff.run.tracking import begin_tracking, ended_with_work
 from colddiff.terminal import Gmm, Terminal
@@ -52,7 +53,7 @@ def samples_at(resolved: ResolvedJob) -> Store:
 def open_worker(resolved: ResolvedJob, plan: SamplePlan) -> ShardWorker:
     """What makes shards in this process: the checkpoint loaded onto the device, checked by hash."""
     job = resolved.generate
-    device = torch.device("cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu")
+    device = device_of(job.resources)
     assert job.checkpoint is not None
     loaded = load_checkpoint(job.checkpoint)
     if loaded.address.weights_sha256 != resolved.content["checkpoint"]:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from colddiff import connect
 from colddiff.engine.attempt import Attempt
 from colddiff.engine.compare import SetComparison
@@ -22,6 +20,7 @@ from colddiff.references import LoadedCheckpoint, load_checkpoint
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob
 from colddiff.resolve.evaluation import open_set
+from colddiff.run.device import device_of
 from colddiff.run.log import say
 from colddiff.run.sigterm import stop_on_sigterm
 from colddiff.run.tracking import begin_tracking, ended_with_work
@@ -60,7 +59,7 @@ class Subject:
 def open_subject(resolved: ResolvedJob) -> Subject:
     """Raises DataError, CheckpointError where something changed since the job was submitted."""
     job = resolved.evaluate
-    device = torch.device("cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu")
+    device = device_of(job.resources)
     extractor = connect.open_features(job.features, device)
     if job.samples is not None:
         assert job.reference is not None

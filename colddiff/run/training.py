@@ -22,7 +22,8 @@ from colddiff.jobspec import TrainJob
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.references import load_snapshot
 from colddiff.resolve import ResolvedJob
-from colddiff.run.evaluation import device_of, evaluate_step
+from colddiff.run.device import device_of
+from colddiff.run.evaluation import evaluate_step
 from colddiff.run.log import say
 from colddiff.run.preflight import prepare
 from colddiff.run.sigterm import stop_on_sigterm
@@ -169,7 +170,7 @@ def train_here(resolved: ResolvedJob, attempt: int) -> int:
                 say,
             ):
                 # Not watched: a breakpoint is no hang.
-                train_rank(resolved, LocalContext(device_of(job)), attempt)
+                train_rank(resolved, LocalContext(device_of(job.resources)), attempt)
             run.phase("evaluating")
             return end_training(resolved, folder, tracker, attempt)
 
