@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray
 
-from colddiff import connect
-from colddiff.engine.folder import JobFolder
 from colddiff.engine.log import LogTee
 from colddiff.engine.parts import NUM_PARTS, Part, merge_all, parts_of
 from colddiff.engine.tally_bytes import tally_from_bytes, tally_to_bytes
@@ -22,19 +17,15 @@ from colddiff.jobspec import EvaluateJob
 from colddiff.resolve import ResolvedJob
 from colddiff.run.log import say
 from colddiff.run.measuring import Subject, open_subject, run_evaluation
+from jobs.handed_in import handed_in
 
 POLL_S = 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
-    parser = argparse.ArgumentParser(prog="jobs.evaluate")
-    parser.add_argument("job", type=Path)
-    parser.add_argument("--attempt", type=int, required=True)
-    options = parser.parse_args(arguments)
-    resolved = ResolvedJob.from_dict(json.loads(options.job.read_text()))
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
-    with LogTee(lambda text: folder.write_log(options.attempt, text)):
+    resolved, folder, number = handed_in("evaluate", arguments)
+    with LogTee(lambda text: folder.write_log(number, text)):
         ray.init(log_to_driver=True, ignore_reinit_error=True)
         workers = _num_workers(resolved.evaluate)
 
@@ -46,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run_evaluation(
             resolved,
-            options.attempt,
+            number,
             tallying,
             {"job": resolved.to_dict()},
             gpus=resolved.evaluate.resources.gpus * workers,

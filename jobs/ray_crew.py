@@ -73,10 +73,9 @@ class RayCrew:
     ) -> None:
         job = resolved.generate
         self._talk = talk
-        count = _count(job)
         # No actor for which there is no shard.
         assert job.num_samples is not None
-        count = min(count, plan.num_shards(job.num_samples))
+        count = min(num_actors(job), plan.num_shards(job.num_samples))
         self._new = ray.remote(Generator).options(
             num_cpus=job.resources.cpus,
             num_gpus=job.resources.gpus,
@@ -174,7 +173,8 @@ class RayCrew:
         self._talk("no worker has room on the cluster yet; `ray status` there shows what it lacks")
 
 
-def _count(job: GenerateJob) -> int:
+def num_actors(job: GenerateJob) -> int:
+    """How many actors a job asks for, on the cluster this process is connected to."""
     if isinstance(job.workers, int):
         return job.workers
     if isinstance(job.workers, tuple):
@@ -182,7 +182,7 @@ def _count(job: GenerateJob) -> int:
         return job.workers[1]
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     asked = {"GPU": job.resources.gpus, "CPU": job.resources.cpus}
-    return max(1, min(int(total.get(name, 0) // n) for name, n in asked.items() if n))
+    return max(1, min((int(total.get(name, 0) // n) for name, n in asked.items() if n), default=1))
 
 
 def _first_line(error: Exception) -> str:

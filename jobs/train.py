@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,28 +24,24 @@ from colddiff.run.sigterm import stop_on_sigterm
 from colddiff.run.tracking import ended_with_work, open_tracker
 from colddiff.run.training import end_training, train_rank
 from jobs.fits import fit_until_ended
+from jobs.handed_in import handed_in
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
-    parser = argparse.ArgumentParser(prog="jobs.train")
-    parser.add_argument("job", type=Path)
-    parser.add_argument("--attempt", type=int, required=True)
-    options = parser.parse_args(arguments)
-    resolved = ResolvedJob.from_dict(json.loads(options.job.read_text()))
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    resolved, folder, number = handed_in("train", arguments)
     job = resolved.train
     workers = _workers(job)
     attempt = Attempt(
         folder,
-        options.attempt,
+        number,
         num_steps=job.num_steps,
         gpus=job.resources.gpus * (workers if isinstance(workers, int) else workers[1]),
         limits=job.limits,
     )
     with (
-        LogTee(lambda text: folder.write_log(options.attempt, text)),
-        stop_on_sigterm(folder, options.attempt),
+        LogTee(lambda text: folder.write_log(number, text)),
+        stop_on_sigterm(folder, number),
     ):
         return attempt.run(
             lambda: _train(resolved, folder, attempt, workers),
