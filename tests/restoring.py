@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from colddiff.cli.main import main
+from tests.in_process import Done, colddiff_here
 from tests.tiny_checkpoint import tiny_checkpoint
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 class Restore:
@@ -38,16 +29,8 @@ class Restore:
         self.checkpoint = tiny_checkpoint(self._folder / "other", **fields)
 
     def __call__(self, *words: str | Path) -> Done:
-        self._captured.readouterr()
-        arguments = ["--checkpoint", self.checkpoint, "--out", str(self.out), *map(str, words)]
-        with self._patch.context() as patch:
-            patch.setattr(sys, "argv", ["colddiff", "restore", *arguments])
-            code = 0
-            try:
-                main()
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-        return Done(code, *self._captured.readouterr())
+        arguments = ("--checkpoint", self.checkpoint, "--out", self.out, *words)
+        return colddiff_here(self._patch, self._captured, "restore", *arguments)
 
 
 def picture(

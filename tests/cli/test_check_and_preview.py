@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colddiff.cli.main import main
 from colddiff.connect import pack_source
 from colddiff.errors import DataError
 from colddiff.report.preview import Curve, draw_preview, shown_severities
 from colddiff.report.sheets import TILE
 from colddiff.spec.plugins import LoadedPlugin, load_plugin, unload_plugin
+from tests.in_process import colddiff_here
 
 KSPACE = Path(__file__).resolve().parents[2] / "infra/docs/own-degradation/kspace.py"
 SIDE = -(-TILE // 32) * 32
@@ -63,11 +62,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["colddiff", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        done = colddiff_here(monkeypatch, capsys, *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 import colddiff
 from colddiff import connect
 from colddiff.adapters.local_store import LocalStore
-from colddiff.cli.main import main
 from colddiff.engine.checkpoints import Checkpoints, Snapshot
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.kept_plugins import keep_plugins
@@ -23,7 +21,8 @@ from colddiff.references import describe_checkpoint, find_checkpoint, load_check
 from colddiff.resolve import record_job, resolve
 from colddiff.spec.plugins import LoadedPlugin, load_plugin, plugin_digest, unload_plugin
 from colddiff.terminal import StandardNormal, Terminal
-from tests.restoring import Done, picture
+from tests.in_process import Done, colddiff_here
+from tests.restoring import picture
 from tests.tiny_checkpoint import tiny_checkpoint, tiny_job
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-degradation" / "kspace.py"
@@ -40,15 +39,7 @@ def run(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def colddiff_(*words: str | Path) -> Done:
-        capsys.readouterr()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["colddiff", *map(str, words)])
-            code = 0
-            try:
-                main()
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-        return Done(code, *capsys.readouterr())
+        return colddiff_here(monkeypatch, capsys, *words)
 
     return colddiff_
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ import torch
 import yaml
 
 from colddiff import connect
-from colddiff.cli.main import main
 from colddiff.references import load_checkpoint
 from colddiff.rng import streams
 from colddiff.sampling import sample
+from tests.in_process import Done, colddiff_here
 
 TRAIN: dict[str, Any] = {
     "image_size": 32,
@@ -34,13 +32,6 @@ TRAIN: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 class ImportReference:
     """Runs the command with a recipe file of its own."""
 
@@ -53,16 +44,8 @@ class ImportReference:
         self.out = folder / "imported"
 
     def __call__(self, checkpoint: Path, *more: str) -> Done:
-        self._captured.readouterr()
-        arguments = [str(checkpoint), "--recipe", str(self.recipe), "--out", str(self.out), *more]
-        with self._patch.context() as patch:
-            patch.setattr(sys, "argv", ["colddiff", "import-reference", *arguments])
-            code = 0
-            try:
-                main()
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-        return Done(code, *self._captured.readouterr())
+        arguments = (checkpoint, "--recipe", self.recipe, "--out", self.out, *more)
+        return colddiff_here(self._patch, self._captured, "import-reference", *arguments)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,20 +17,11 @@ import yaml
 
 from colddiff import __version__
 from colddiff.adapters.local_store import LocalStore
-from colddiff.cli.main import main
 from colddiff.engine.folder import JobFolder, Status
+from tests.in_process import Done, colddiff_here
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "mlflow", "boto3", "rich", "numpy", "yaml")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What came of a command."""
-
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 class Colddiff:
@@ -53,15 +43,7 @@ class Colddiff:
 
     def __call__(self, *arguments: str, **env: str) -> Done:
         """In this process, which has torch imported after the first such command."""
-        self._captured.readouterr()
-        with self._patch.context() as patch:
-            patch.setattr(sys, "argv", ["colddiff", *arguments])
-            for name, value in env.items():
-                patch.setenv(name, value)
-            with pytest.raises(SystemExit) as raised:
-                main()
-        code = raised.value.code
-        return Done(int(code) if code is not None else 0, *self._captured.readouterr())
+        return colddiff_here(self._patch, self._captured, *arguments, **env)
 
     def process(self, *arguments: str, before: str = "") -> Done:
         """In a process of its own, after the Python code ``before``."""

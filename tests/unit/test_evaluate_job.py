@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 
 from colddiff import connect
 from colddiff.adapters.local_store import LocalStore
-from colddiff.cli.main import main
 from colddiff.engine.kept_plugins import keep_plugins
 from colddiff.engine.metrics import FeatureStatistics, frechet_distance
 from colddiff.errors import SpecError
@@ -22,7 +20,7 @@ from colddiff.jobspec import EvaluateJob
 from colddiff.references import find_checkpoint
 from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugin, unload_plugin
-from tests.restoring import Done
+from tests.in_process import Done, colddiff_here
 from tests.tiny_checkpoint import tiny_checkpoint
 
 Evaluate = Callable[..., Done]
@@ -52,12 +50,7 @@ def evaluate(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def run(*words: str, verb: str = "evaluate") -> Done:
-        capsys.readouterr()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["colddiff", "submit", verb, *words, "--local"])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        return Done(int(ended.value.code or 0), *capsys.readouterr())
+        return colddiff_here(monkeypatch, capsys, "submit", verb, *words, "--local")
 
     return run
 

@@ -1,0 +1,33 @@
+"""`colddiff` run in this process, as its entry point would."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from colddiff.cli.main import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def colddiff_here(
+    patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str], *words: object, **env: str
+) -> Done:
+    """Runs ``colddiff words`` with ``env`` set; it always ends with an exit code."""
+    captured.readouterr()
+    with patch.context() as meanwhile:
+        meanwhile.setattr(sys, "argv", ["colddiff", *map(str, words)])
+        for name, value in env.items():
+            meanwhile.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return Done(int(ended.value.code or 0), *captured.readouterr())
