@@ -1,0 +1,232 @@
+"""A training through random kills, and through machines that go: with a notice, and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff.adapters.local_store import LocalStore
+from colddiff.engine.folder import JobFolder
+from colddiff.jobspec import TrainJob
+from colddiff.resolve import resolve
+from colddiff.spec import parse
+from tests.cluster.conftest import RunningCluster
+from tests.kills import wait_until
+from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
+
+pytestmark = pytest.mark.cluster
+
+
+def test_three_kills_change_nothing(cluster: RunningCluster, tmp_path: Path) -> None:
+    env = {k: v for k, v in cluster.env.items() if k != "MLFLOW_TRACKING_URI"}
+    training = KilledTraining(tmp_path, cluster.home, env, num_steps=200, every=10)
+    findings = soak(training, ["upload", "driver", "worker"], seed=1, talk=print)
+    assert len(findings.kills) == 3
+    findings.check()
+
+
+PLANTED = '''
+"""Fades to grey; while a file is there it hangs once, or has no number to give."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from colddiff.degradations import DEGRADATIONS, Degradation, DegradationSpec
+
+
+@DEGRADATIONS.register
+class PlantedSpec(DegradationSpec):
+    """Severity t fades the image to grey."""
+
+    kind: Literal["planted"] = "planted"
+    place: str
+
+    def build(self, shape):
+        return Planted(self, shape)
+
+
+class Planted(Degradation[PlantedSpec]):
+    def _degrade(self, x0, t, omega):
+        place = Path(self.spec.place)
+        try:
+            (place / "hang").unlink()
+        except FileNotFoundError:
+            pass
+        else:
+            self.planted_hang()
+        weight = (t / self.num_timesteps).to(x0.dtype).view(-1, 1, 1, 1)
+        return x0 * (1 - weight) * (float("nan") if (place / "nan").exists() else 1.0)
+
+    def planted_hang(self):
+        time.sleep(10_000)
+'''
+
+
+def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
+    cluster: RunningCluster, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "planted.py"
+    plugin.write_text(PLANTED)
+    env = {k: v for k, v in cluster.env.items() if k != "MLFLOW_TRACKING_URI"}
+    env |= {
+        "COLDDIFF_STORAGE": str(tmp_path / "runs"),
+        "COLDDIFF_CACHE": str(tmp_path / "cache"),
+    }
+    data = tmp_path / "data"
+    pack = ("data", "pack", "digits", "--image-size", "16", "--out", str(data))
+    subprocess.run([*COLDDIFF, *pack], env=env, check=True, capture_output=True)
+    degradation = f"{{kind: planted, num_timesteps: 4, place: {tmp_path}}}"
+    command = [
+        *(*COLDDIFF, "submit", "train", "--plugin", str(plugin), "--name", "planted"),
+        *("image_size=16", "channels=1", f"data={data}", f"degradation={degradation}"),
+        *("restorer={kind: convnext_unet, dim: 8, dim_mults: [1, 2]}", "global_batch_size=8"),
+        *("num_steps=1000000", "checkpoint_every=10", "workers=2", "hang_timeout_s=8"),
+    ]
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        jobs = tmp_path / "runs" / "jobs"
+        wait_until(lambda: list(jobs.glob("train-planted-*")), "the job's folder")
+        folder = JobFolder(LocalStore(tmp_path / "runs"), next(jobs.iterdir()).name)
+        _await_training(folder, workers=2)
+        (tmp_path / "hang").touch()
+        wait_until(lambda: len(folder.starts(1)) == 2, "the start after the hang", 120)
+        _await_training(folder, workers=2)
+        wait_until(lambda: checkpoints_of(folder).steps(), "a checkpoint to go on from")
+        (tmp_path / "nan").touch()
+        _, talk = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1
+    log = folder.log(1).decode(errors="replace")
+    assert "in planted_hang" in log
+    assert {name.rpartition("-")[2] for name in folder.stacks(1)} == {"0.txt", "1.txt"}
+    assert folder.starts(1) == [1, 2]  # a diverged run is not tried again
+    last = checkpoints_of(folder).steps()[-1]
+    status = folder.status()
+    assert status
+    assert re.search(
+        r"the loss of optimizer step \d+ is not finite \(severities \d", status.message
+    )
+    assert f"the last finite checkpoint is that of step {last}" in status.message
+    assert f"--from {folder.uri}/checkpoints/step_{last:08d} " in status.message
+    assert status.message in talk
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Four machines of one CPU each, as far as Ray can tell; the driver runs on the first."""
+    import ray.cluster_utils
+
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    cluster = ray.cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        yield [cluster, *(cluster.add_node(num_cpus=1) for _ in range(3))]
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def test_workers_4_3_1_by_a_notice_and_by_a_loss(
+    machines: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notice takes a checkpoint first; a loss costs what came since the last one. Then a stop."""
+    cluster, *nodes = machines
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    job = parse(
+        TrainJob,
+        {
+            "data": "digits",
+            "image_size": 16,
+            "channels": 1,
+            "degradation": {"kind": "blur", "num_timesteps": 4, "kernel_size": 5},
+            "restorer": {"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]},
+            "global_batch_size": 9,
+            "max_batch_per_worker": 2,
+            "workers": [1, 4],
+            "num_steps": 1_000_000,
+            "checkpoint_every": 50,
+            "max_failures": 1,
+            "evaluation": {"num_images": 2, "batch_size": 2},
+        },
+    )
+    resolved = resolve("train", job, "elastic")
+    folder = JobFolder(LocalStore(tmp_path / "runs"), resolved.id)
+    folder.write_job(resolved.to_dict())
+    (tmp_path / "job.json").write_text(json.dumps(resolved.to_dict()))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "jobs.train", str(tmp_path / "job.json"), "--attempt", "1"],
+        env={**os.environ, "RAY_ADDRESS": cluster.address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _await_training(folder, workers=4)
+        told = time.time()
+        _give_notice(cluster.address, nodes[0].node_id)
+        wait_until(lambda: (folder.outcome(1) or {}).get("left"), "the notice to be seen", 60)
+        left_at = (folder.outcome(1) or {})["step"]
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        second = _await_training(folder, workers=3)
+        assert second["step"] == left_at, f"{time.time() - told:.0f} s after the notice"
+        for node in nodes[1:]:
+            cluster.remove_node(node, allow_graceful=False)
+        third = _await_training(folder, workers=1)
+        assert third["step"] >= second["step"]
+        folder.request_stop(1, 60)
+        assert driver.wait(timeout=120) == 4
+    finally:
+        driver.kill()
+        driver.wait()
+    status = folder.status()
+    assert status
+    assert status.state == "stopped"
+    log = folder.log(1).decode(errors="replace")
+    assert "failure 1 since the checkpoint of step" in log
+
+
+def _await_training(folder: JobFolder, workers: int) -> dict[str, Any]:
+    """The note of the newest start, once it trains with as many workers."""
+
+    def trains() -> bool:
+        note = _newest_start(folder)
+        step = int(folder.progress(1).get("step", 0))
+        return note.get("world_size") == workers and step > note.get("step", step)
+
+    wait_until(trains, f"a training with {workers} workers", 240)
+    return _newest_start(folder)
+
+
+def _newest_start(folder: JobFolder) -> dict[str, Any]:
+    starts = folder.starts(1)
+    return folder.start(1, starts[-1]) if starts else {}
+
+
+def _give_notice(address: str, node_id: str) -> None:
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
+            *("--address", address, "--node-id", node_id),
+            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"),
+            *("--deadline-remaining-seconds", "60"),
+        ],
+        check=True,
+        capture_output=True,
+    )
