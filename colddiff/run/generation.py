@@ -30,14 +30,15 @@ from colddiff.engine.generate.statistics import (
 from colddiff.engine.generate.worker import ShardWorker
 from colddiff.engine.metrics import frechet_distance
 from colddiff.engine.stored_terminal import store_terminal, stored_terminal
-from colddiff.errors import CheckpointError, ColddiffError, DataError, Stopped
+from colddiff.errors import ColddiffError, DataError, Stopped
 from colddiff.ports import Store, Tracker
-from colddiff.references import describe_checkpoint, find_checkpoint, load_checkpoint
+from colddiff.references import describe_checkpoint, find_checkpoint
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.resolve import ResolvedJob
 from colddiff.resolve.generation import place_of
 from colddiff.run.device import device_of
 from colddiff.run.log import say
+from colddiff.run.submitted import refuse_changed, submitted_checkpoint
 from colddiff.run.tracking import begin_tracking, ended_with_work
 from colddiff.terminal import Gmm, Terminal
 
@@ -55,21 +56,21 @@ def open_worker(resolved: ResolvedJob, plan: SamplePlan) -> ShardWorker:
     job = resolved.generate
     device = device_of(job.resources)
     assert job.checkpoint is not None
-    loaded = load_checkpoint(job.checkpoint)
-    if loaded.address.weights_sha256 != resolved.content["checkpoint"]:
-        raise CheckpointError(
-            f"{job.checkpoint} has changed since the job was submitted; submit again"
-        )
+    loaded = submitted_checkpoint(resolved, job.checkpoint)
     D, trained = loaded.degradation, loaded.spec
     images = connect.open_other(D, trained.augment)
+    source = None
+    if job.data is not None:
+        source = connect.open_viewed(job.data, trained.augment, trained.shape)
+        refuse_changed(resolved, "data", job.data, source.manifest.digest)
     maker = ImageMaker(
         loaded.restorer.to(device),
         D.to(device),
         job.sampler,
         job.severities,
         job.symmetry_noise,
-        terminal=None if job.data else _terminal(resolved, loaded.terminal, images),
-        source=connect.open_viewed(job.data, trained.augment, trained.shape) if job.data else None,
+        terminal=None if source is not None else _terminal(resolved, loaded.terminal, images),
+        source=source,
         images=images,
         precision=job.precision,
         device=device,

@@ -14,15 +14,16 @@ from colddiff.engine.compare import SetComparison
 from colddiff.engine.evaluate import Evaluation, Evaluator
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.parts import Measured, merge_all, parts_of
-from colddiff.errors import CheckpointError, DataError, Stopped
+from colddiff.errors import Stopped
 from colddiff.ports import Tracker
-from colddiff.references import LoadedCheckpoint, load_checkpoint
+from colddiff.references import LoadedCheckpoint
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob
 from colddiff.resolve.evaluation import open_set
 from colddiff.run.device import device_of
 from colddiff.run.log import say
 from colddiff.run.sigterm import stop_on_sigterm
+from colddiff.run.submitted import refuse_changed, submitted_checkpoint
 from colddiff.run.tracking import begin_tracking, ended_with_work
 
 TALK_EVERY_S = 10.0
@@ -65,19 +66,17 @@ def open_subject(resolved: ResolvedJob) -> Subject:
         assert job.reference is not None
         samples = open_set(job.samples, partial=job.partial)
         reference = connect.open_shards(job.reference)
-        _unchanged(resolved, "samples", samples.manifest.digest)
-        _unchanged(resolved, "reference", reference.manifest.digest)
+        refuse_changed(resolved, "samples", job.samples, samples.manifest.digest)
+        refuse_changed(resolved, "reference", job.reference, reference.manifest.digest)
         return Subject(
             SetComparison(samples, reference, extractor, job.num_images, job.batch_size, job.seed)
         )
     assert job.checkpoint is not None
     assert job.test_data is not None
-    loaded = load_checkpoint(job.checkpoint)
-    if loaded.address.weights_sha256 != resolved.content["checkpoint"]:
-        raise CheckpointError(f"{job.checkpoint} has changed since it was submitted; submit again")
+    loaded = submitted_checkpoint(resolved, job.checkpoint)
     trained = loaded.spec
     source = connect.open_viewed(job.test_data, trained.augment, trained.shape, "test_data")
-    _unchanged(resolved, "test_data", source.manifest.digest)
+    refuse_changed(resolved, "test_data", job.test_data, source.manifest.digest)
     D = loaded.degradation.to(device)
     evaluator = Evaluator(
         loaded.restorer.to(device),
@@ -89,15 +88,6 @@ def open_subject(resolved: ResolvedJob) -> Subject:
         images=connect.open_other(D, trained.augment),
     )
     return Subject(evaluator, loaded)
-
-
-def _unchanged(resolved: ResolvedJob, field: str, found: str) -> None:
-    submitted = resolved.content[field]
-    if found != submitted:
-        raise DataError(
-            f"{field}: has changed since the job was submitted (digest {found[:12]}..., was "
-            f"{submitted[:12]}...); submit again to measure what is there now"
-        )
 
 
 class Progress:

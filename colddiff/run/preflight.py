@@ -14,6 +14,7 @@ from colddiff.resolve import ResolvedJob
 from colddiff.rng import stream
 from colddiff.run.evaluation import dry_evaluation
 from colddiff.run.log import say
+from colddiff.run.submitted import refuse_changed
 from colddiff.run.tracking import begin_tracking
 from colddiff.terminal import terminal_spec
 
@@ -34,7 +35,7 @@ def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     other = getattr(job.degradation, "other", None) if "other" in resolved.content else None
     for field, uri in (("data", job.data), ("test_data", job.test_data), ("other", other)):
         if uri is not None:
-            _verify_data(field, uri, resolved.content.get(field))
+            _verify_data(resolved, field, uri)
     _prepare_terminal(resolved, folder)
     if job.test_data is not None:
         dry_evaluation(job)
@@ -42,15 +43,10 @@ def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     return begin_tracking(resolved, folder)
 
 
-def _verify_data(field: str, uri: str, submitted: str | None) -> None:
+def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
     """Raises DataError where the set at ``uri`` is not the one submitted, or not what it says."""
     manifest = connect.read_manifest(uri)
-    if submitted is not None and manifest.digest != submitted:
-        raise DataError(
-            f"{field}: {uri} has changed since the job was submitted (digest "
-            f"{manifest.digest[:12]}..., was {submitted[:12]}...); submit again to train on what "
-            "is there now"
-        )
+    refuse_changed(resolved, field, uri, manifest.digest)
     hashed, bad = datasets.verify_some(uri, VERIFY_S)
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""

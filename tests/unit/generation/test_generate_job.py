@@ -299,11 +299,13 @@ def test_no_space_is_found_out_at_submission(
         submitted(num_samples=1_000_000)
 
 
-def test_a_checkpoint_that_changed_since_submission_is_refused(
-    submitted: Callable[..., ResolvedJob],
+@pytest.mark.parametrize("field", ["checkpoint", "data"])
+def test_what_changed_since_submission_is_refused(
+    submitted: Callable[..., ResolvedJob], trained: dict[str, str], field: str
 ) -> None:
-    data = submitted().to_dict()
-    data["content"] = {**data["content"], "checkpoint": "0" * 64}
+    given = {"data": trained["test"]} if field == "data" else {}
+    data = submitted(**given, max_failures=0).to_dict()
+    data["content"] = {**data["content"], field: "0" * 64}
     code, folder = run(ResolvedJob.from_dict(data))
     status = folder.status()
     assert code == 1
