@@ -83,14 +83,14 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
     if match := _WHICH.search(text):
         text, which = text[: match.start()].rstrip("/"), match.group(1)
     if text.startswith(_RUN):
-        text = connect.job_of_run(text.removeprefix(_RUN), storage or connect.default_storage())
+        text = connect.job_of_run(text.removeprefix(_RUN), storage or connect.storage_at())
     if match := _STEP_FOLDER.search(text):
         text, which = text[: match.start()], f"step={int(match.group(1))}"
         base, prefix = text, ""
     elif "/" in text or Path(text).is_dir():
         base, prefix = text, "checkpoints"
     else:
-        base, prefix = f"{storage or connect.default_storage()}/jobs/{text}", "checkpoints"
+        base, prefix = f"{storage or connect.storage_at()}/jobs/{text}", "checkpoints"
     root, _, last = base.rpartition("/") if not prefix else (base, "", "")
     checkpoints = Checkpoints(connect.open_store(root or "."), last or prefix)
     step = _chosen(checkpoints, which, reference)

@@ -23,7 +23,7 @@ def list_(address: Address = None, storage: Storage = None, as_json: Json = Fals
     from colddiff.launch.display import duration
     from colddiff.launch.operate import current
 
-    store = connect.open_store(connect.absolute(storage) if storage else connect.default_storage())
+    store = connect.open_store(connect.storage_at(storage))
     found = [JobFolder(store, job_id) for job_id in list_jobs(store)]
     jobs = sorted(
         ((folder, current(folder, address)) for folder in found),

@@ -197,11 +197,11 @@ def _with_checkpoint(job: Job, recipe: Recipe) -> Job:
     """The job with the checkpoint of the same file's train job, where it has none of its own."""
     if not _needs_training(job, recipe):
         return job
-    from colddiff.connect import absolute, default_storage
+    from colddiff.connect import storage_at
     from colddiff.jobspec import slugify
     from colddiff.resolve import trained_id
 
-    place = absolute(job.storage or default_storage())
+    place = storage_at(job.storage)
     return job.model_copy(
         update={"checkpoint": trained_id(recipe.train, slugify(recipe.name), place)}
     )
@@ -211,11 +211,11 @@ def _with_trusted(job: Job, request: Request) -> Job:
     """The job with the plugins of its checkpoint that the user says may run."""
     if not request.trusted:
         return job
-    from colddiff.connect import absolute, default_storage
+    from colddiff.connect import storage_at
     from colddiff.launch.home import Home
     from colddiff.resolve.trust import with_trusted
 
-    place = absolute(job.storage or default_storage())
+    place = storage_at(job.storage)
     folder = Home.from_environment().path / "plugins"
     return with_trusted(job, request.trusted, folder, place)
 

@@ -20,9 +20,9 @@ from colddiff.connect.images import (
 from colddiff.connect.stores import (
     absolute,
     check_writable,
-    default_storage,
     free_bytes,
     open_store,
+    storage_at,
 )
 from colddiff.connect.tracking import (
     check_tracker,
@@ -41,7 +41,6 @@ __all__ = [
     "absolute",
     "check_tracker",
     "check_writable",
-    "default_storage",
     "deliver_late",
     "free_bytes",
     "job_of_run",
@@ -59,6 +58,7 @@ __all__ = [
     "pack_source",
     "read_manifest",
     "replay_tracking",
+    "storage_at",
     "system_sampler",
     "tracking_uri",
     "waits_for_tracker",

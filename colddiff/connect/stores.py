@@ -28,9 +28,9 @@ def open_store(uri: str) -> Store:
     return LocalStore(Path(rest))
 
 
-def default_storage() -> str:
-    """COLDDIFF_STORAGE, else ./runs, absolute."""
-    return absolute(os.environ.get("COLDDIFF_STORAGE") or "./runs")
+def storage_at(given: str | None = None) -> str:
+    """STORAGE, absolute: where ``given``, else COLDDIFF_STORAGE, else ./runs."""
+    return absolute(given or os.environ.get("COLDDIFF_STORAGE") or "./runs")
 
 
 def absolute(uri: str) -> str:

@@ -20,7 +20,7 @@ COMMITS = "/checkpoint.json"
 
 def find_job(job_id: str, storage: str | None = None) -> JobFolder:
     """The folder of a job that exists; Missing names the nearest id and the store."""
-    store = connect.open_store(connect.absolute(storage) if storage else connect.default_storage())
+    store = connect.open_store(connect.storage_at(storage))
     if not job_id or "/" in job_id:
         raise SpecError(f"{job_id!r} is not a job id; see `colddiff list`")
     folder = JobFolder(store, job_id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from colddiff import connect
-from colddiff.connect import absolute, default_storage
+from colddiff.connect import absolute, storage_at
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.kept_plugins import keep_plugins
 from colddiff.errors import CheckpointError, DataError, Missing, SpecError
@@ -132,7 +132,7 @@ def resolve(
         SpecError, DataError, StoreError, TrackerError.
     """
     assert verb == job.verb
-    place = absolute(storage or job.storage or default_storage())
+    place = storage_at(storage or job.storage)
     tracking_uri = connect.tracking_uri(place)
     if remote and not shared_path:
         refuse_paths(job, storage)
@@ -190,7 +190,7 @@ def trained_id(job: TrainJob, slug: str, storage: str) -> str:
 
 def refuse_paths(job: Job, storage: str | None = None) -> None:
     """Raises SpecError where ``job`` would write to this machine; contacts nothing."""
-    place = absolute(storage or job.storage or default_storage())
+    place = storage_at(storage or job.storage)
     addresses = [
         ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
         ("tracking", connect.tracking_uri(place), "MLFLOW_TRACKING_URI=http://host:port"),
