@@ -108,6 +108,7 @@ class KilledTraining:
 
     def _kill(self, kind: str, folder: JobFolder, rng: random.Random) -> Kill:
         began, starts = time.monotonic(), self._starts(folder)
+        attempts = folder.attempts()
         kind, committed, reached = self._strike(kind, folder, rng)
         if kind in ("driver", "cluster"):
             # Whoever followed it says that it is lost; the same command goes on.
@@ -116,6 +117,8 @@ class KilledTraining:
             self._process = self._submit("killed")
         wait_until(lambda: len(self._starts(folder)) > len(starts), f"a start after {kind}")
         gap_s = time.monotonic() - began
+        # Workers are started again by their driver; a driver that was killed, by a new attempt.
+        assert len(folder.attempts()) == len(attempts) + (kind in ("driver", "cluster"))
         return Kill(kind, committed, reached, self._resumed(folder), round(gap_s, 1))
 
     def _resumed(self, folder: JobFolder) -> int:
