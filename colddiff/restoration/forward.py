@@ -13,7 +13,7 @@ from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, DataError, SpecError
 from colddiff.references import LoadedCheckpoint
 from colddiff.restoration.settings import RestoreSettings
-from colddiff.restorers import Restorer
+from colddiff.restorers import Restorer, for_inference
 from colddiff.sampling import sample
 from colddiff.types import Image, ImageShape, Severity
 
@@ -41,8 +41,8 @@ class Forward:
         device: torch.device,
         on_steps: Callable[[int], None],
     ) -> None:
-        self.R, self.D = _for_shape(checkpoint, shape)
-        self.R.to(device).eval()
+        R, self.D = _for_shape(checkpoint, shape)
+        self.R = for_inference(R.to(device))
         self.rows = settings.rows(shape.height, shape.width)
         self._settings, self._device, self._on_steps = settings, device, on_steps
 

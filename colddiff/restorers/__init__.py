@@ -7,5 +7,13 @@ from colddiff.restorers.base import (
     RestorerSpec,
     build_restorer,
 )
+from colddiff.restorers.inference import for_inference
 
-__all__ = ["RESTORERS", "AnyRestorer", "Restorer", "RestorerSpec", "build_restorer"]
+__all__ = [
+    "RESTORERS",
+    "AnyRestorer",
+    "Restorer",
+    "RestorerSpec",
+    "build_restorer",
+    "for_inference",
+]

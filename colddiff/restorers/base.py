@@ -45,6 +45,10 @@ class Restorer(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+class Block(nn.Module):
+    """Part of a restorer; row i of its output depends on row i of each input alone."""
+
+
 def sinusoid(t: Severity, width: int) -> Tensor:
     """Sinusoidal embedding float32 [B, width] of severities 1..T: sines, then cosines.
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
-from colddiff.restorers.base import RESTORERS, Restorer, RestorerSpec, sinusoid
+from colddiff.restorers.base import RESTORERS, Block, Restorer, RestorerSpec, sinusoid
 from colddiff.restorers.convolution import Convolution
 from colddiff.restorers.resolutions import check_halvings
 from colddiff.types import Image, ImageShape, Severity
@@ -106,7 +106,7 @@ class ConvNextUnet(Restorer):
         return x0_hat + x_t if self.residual else x0_hat
 
 
-class ConvNextBlock(nn.Module):
+class ConvNextBlock(Block):
     """Depthwise 7x7 plus the severity, channel norm, 3x3 to twice the width, GELU, 3x3; a skip."""
 
     def __init__(
@@ -222,7 +222,7 @@ class PreNorm(nn.Module):
         return out
 
 
-class Residual(nn.Module):
+class Residual(Block):
     """x + fn(x)."""
 
     def __init__(self, fn: nn.Module) -> None:

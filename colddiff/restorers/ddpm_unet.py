@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
 from colddiff.errors import SpecError
-from colddiff.restorers.base import RESTORERS, Restorer, RestorerSpec, sinusoid
+from colddiff.restorers.base import RESTORERS, Block, Restorer, RestorerSpec, sinusoid
 from colddiff.restorers.convolution import Convolution
 from colddiff.restorers.resolutions import check_halvings
 from colddiff.types import Image, ImageShape, Severity
@@ -183,7 +183,7 @@ class Middle(nn.Module):
         return out
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """Norm, swish, 3x3, the severity, norm, swish, dropout, 3x3; a skip."""
 
     def __init__(self, inner: int, outer: int, time_width: int, dropout: float) -> None:
@@ -204,7 +204,7 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class Attention(nn.Module):
+class Attention(Block):
     """x + softmax(q k^T / sqrt(C)) v over all pixels, one head of all C channels."""
 
     def __init__(self, channels: int) -> None:

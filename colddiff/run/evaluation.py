@@ -12,7 +12,7 @@ from colddiff.ports import Tracker
 from colddiff.references import load_checkpoint
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob
-from colddiff.restorers import Restorer
+from colddiff.restorers import Restorer, for_inference
 from colddiff.run.device import device_of
 
 DRY_IMAGES = 8
@@ -63,7 +63,7 @@ def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evalu
     device = device_of(job.resources)
     D = job.degradation.build(job.shape)
     return Evaluator(
-        restorer.to(device),
+        for_inference(restorer.to(device)),
         D.to(device),
         connect.open_viewed(job.test_data, job.augment, job.shape, "test data"),
         spec,

@@ -36,6 +36,7 @@ from colddiff.references import describe_checkpoint, find_checkpoint
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.resolve import ResolvedJob
 from colddiff.resolve.generation import place_of
+from colddiff.restorers import for_inference
 from colddiff.run.device import device_of
 from colddiff.run.log import say
 from colddiff.run.submitted import refuse_changed, submitted_checkpoint
@@ -64,7 +65,7 @@ def open_worker(resolved: ResolvedJob, plan: SamplePlan) -> ShardWorker:
         source = connect.open_viewed(job.data, trained.augment, trained.shape)
         refuse_changed(resolved, "data", job.data, source.manifest.digest)
     maker = ImageMaker(
-        loaded.restorer.to(device),
+        for_inference(loaded.restorer.to(device)),
         D.to(device),
         job.sampler,
         job.severities,

@@ -20,6 +20,7 @@ from colddiff.references import LoadedCheckpoint
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.resolve import ResolvedJob
 from colddiff.resolve.evaluation import open_set
+from colddiff.restorers import for_inference
 from colddiff.run.device import device_of
 from colddiff.run.log import say
 from colddiff.run.sigterm import stop_on_sigterm
@@ -79,7 +80,7 @@ def open_subject(resolved: ResolvedJob) -> Subject:
     refuse_changed(resolved, "test_data", job.test_data, source.manifest.digest)
     D = loaded.degradation.to(device)
     evaluator = Evaluator(
-        loaded.restorer.to(device),
+        for_inference(loaded.restorer.to(device)),
         D,
         source,
         job.spec,
