@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +29,7 @@ from colddiff.errors import (
 from colddiff.jobspec import TrainJob
 from colddiff.references import find_checkpoint, load_checkpoint
 from colddiff.resolve import ResolvedJob, resolve
+from colddiff.run import run_local
 from colddiff.spec import parse
 
 TINY: dict[str, Any] = {
@@ -114,6 +121,59 @@ def test_another_job_can_start_from_its_weights(storage: Path, packed: dict[str,
     assert max(float((begun[k] - before[k]).abs().max()) for k in before) < 3e-5
 
 
+def test_weights_to_start_from_are_not_needed_once_a_job_has_its_own(
+    storage: Path, packed: dict[str, str]
+) -> None:
+    first = colddiff.train(job(**packed), "tiny")
+    began, waits = (
+        resolve("train", job(**packed, start_from=first["id"], num_steps=2, seed=seed), "tiny")
+        for seed in (0, 1)
+    )
+    store = connect.open_store(str(storage))
+    for resolved in (began, waits):
+        JobFolder(store, resolved.id).write_job(resolved.to_dict())
+    assert run_local(began, 1) == 0
+    shutil.rmtree(storage / "jobs" / first["id"] / "checkpoints")
+    more = replace(began, job=began.train.model_copy(update={"num_steps": 4}))
+    assert run_local(more, 2) == 0
+    assert load_checkpoint(began.id).step == 4
+    # One that has none says which weights it cannot find.
+    assert run_local(waits, 1) == 1
+    status = JobFolder(store, waits.id).status()
+    assert status
+    assert first["checkpoint"] in status.message
+
+
+def test_sigterm_takes_a_checkpoint_first(storage: Path, packed: dict[str, str]) -> None:
+    """A machine that is shut down says so; the same job goes on from there."""
+    resolved = resolve("train", job(**packed, num_steps=100_000, checkpoint_every=100_000), "tiny")
+    folder = JobFolder(connect.open_store(str(storage)), resolved.id)
+    folder.write_job(resolved.to_dict())
+
+    def terminate() -> None:
+        while (status := folder.status()) is None or not status.step:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    missed: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: missed.append(number))
+    try:
+        threading.Thread(target=terminate, daemon=True).start()
+        assert run_local(resolved, 1) == 4
+        os.kill(os.getpid(), signal.SIGTERM)  # no longer the job's
+        assert missed == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    reached = load_checkpoint(resolved.id).step
+    status = folder.status()
+    assert status
+    assert (status.state, status.step) == ("stopped", reached)
+    assert 0 < reached < 100_000
+    few = resolved.train.model_copy(update={"num_steps": reached + 1})
+    assert run_local(replace(resolved, job=few), 2) == 0
+    assert load_checkpoint(resolved.id).step == reached + 1
+
+
 def test_a_limit_stops_with_a_checkpoint_and_says_which(
     storage: Path, packed: dict[str, str]
 ) -> None:
@@ -128,8 +188,6 @@ def test_data_that_changed_since_submission_is_refused(
     altered = {**resolved.to_dict(), "content": {"data": "0" * 64}}
     folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
     folder.write_job(altered)
-    from colddiff.run import run_local
-
     assert run_local(ResolvedJob.from_dict(altered), 1) == 1
     status = folder.status()
     assert status

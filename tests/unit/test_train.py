@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from colddiff.adapters.local_store import LocalStore
 from colddiff.adapters.memory_shards import MemoryShards
@@ -272,6 +274,43 @@ def _spawn(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFol
         nprocs=world_size,
     )
     return folder_in(tmp_path / name)
+
+
+def _count_reductions(rank: int, world_size: int, root: str) -> None:
+    """Checks that three micro-batches have their gradients summed over the ranks once."""
+    torch.set_num_threads(1)
+    counted: list[int] = []
+
+    class Counting(GlooContext):
+        def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+            ddp = super().wrap(model)
+            assert isinstance(ddp, torch.nn.parallel.DistributedDataParallel)
+            ddp.register_comm_hook(None, self._reduce)
+            return ddp
+
+        def _reduce(self, _: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+            counted[-1] += 1
+            assert torch.distributed.group.WORLD is not None
+            return allreduce_hook(torch.distributed.group.WORLD, bucket)
+
+    context = Counting(rank, world_size, f"{root}/group")
+    for name, changes in (("whole", {}), ("parts", {"max_batch_per_worker": 2})):
+        counted.append(0)
+        folder = folder_in(Path(root) / name)
+        two = job(num_steps=2, **changes)
+        Trainer(two, source(), folder, context, MemoryTracker(), attempt=1).run()
+    torch.distributed.destroy_process_group()
+    whole, parts = counted
+    # One pass settles, two steps learn.
+    assert whole >= 3
+    assert parts == whole
+
+
+@pytest.mark.slow
+def test_accumulation_sums_over_ranks_once_a_step(tmp_path: Path) -> None:
+    mp.spawn(  # type: ignore[attr-defined,no-untyped-call]
+        _count_reductions, args=(2, str(tmp_path)), nprocs=2
+    )
 
 
 @pytest.mark.slow
