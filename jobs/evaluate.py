@@ -13,11 +13,12 @@ from colddiff.engine.log import LogTee
 from colddiff.engine.parts import NUM_PARTS, Part, merge_all, parts_of
 from colddiff.engine.tally_bytes import tally_from_bytes, tally_to_bytes
 from colddiff.errors import ColddiffError
-from colddiff.jobspec import EvaluateJob
 from colddiff.resolve import ResolvedJob
+from colddiff.run.device import refuse_idle_gpu
 from colddiff.run.log import say
 from colddiff.run.measuring import Subject, open_subject, run_evaluation
 from jobs.handed_in import handed_in
+from jobs.worker_count import most_workers
 
 POLL_S = 1.0
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     resolved, folder, number = handed_in("evaluate", arguments)
     with LogTee(lambda text: folder.write_log(number, text)):
         ray.init(log_to_driver=True, ignore_reinit_error=True)
-        workers = _num_workers(resolved.evaluate)
+        workers = min(NUM_PARTS, most_workers(resolved.evaluate))
 
         def tallying(
             subject: Subject, progress: Callable[[int], None], mind_stop: Callable[[], None]
@@ -48,10 +49,13 @@ class _Worker:
     """Tallies parts in a process of its own, with the checkpoint or the sets open."""
 
     def __init__(self, data: dict[str, Any]) -> None:
-        self._measured = open_subject(ResolvedJob.from_dict(data)).measured
+        resolved = ResolvedJob.from_dict(data)
+        self._resources = resolved.evaluate.resources
+        self._measured = open_subject(resolved).measured
         self._parts = parts_of(self._measured)
 
     def tally(self, number: int) -> bytes:
+        refuse_idle_gpu(self._resources)  # here, for a call's error is told as it is
         return tally_to_bytes(self._parts[number].tally(self._measured))
 
 
@@ -126,19 +130,6 @@ class _Queue:
 def _cause(error: Exception) -> Exception:
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, ColddiffError) else error
-
-
-def _num_workers(job: EvaluateJob) -> int:
-    if isinstance(job.workers, int):
-        return job.workers
-    if job.workers != "all":
-        return job.workers[1]
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if job.resources.gpus:
-        there = total.get("GPU", 0) / job.resources.gpus
-    else:
-        there = total.get("CPU", 1) / max(job.resources.cpus, 1) - 1
-    return max(1, min(NUM_PARTS, int(there)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from colddiff.engine.log import LogTee
 from colddiff.run.generation import run_attempt
 from colddiff.run.log import say
 from jobs.handed_in import handed_in
-from jobs.ray_crew import RayCrew, num_actors
+from jobs.ray_crew import RayCrew
+from jobs.worker_count import most_workers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
             number,
             lambda resolved, plan: RayCrew(resolved, plan, say),
             {"job": resolved.to_dict()},
-            gpus=job.resources.gpus * num_actors(job),
+            gpus=job.resources.gpus * most_workers(job),
         )
 
 

@@ -15,9 +15,10 @@ from colddiff.engine.generate.local_crew import IN_FLIGHT, attempted
 from colddiff.engine.generate.plan import SamplePlan, ShardTask, read_plan
 from colddiff.engine.generate.worker import ShardReport, ShardWorker
 from colddiff.errors import DataError
-from colddiff.jobspec import GenerateJob
 from colddiff.resolve import ResolvedJob
+from colddiff.run.device import refuse_idle_gpu
 from colddiff.run.generation import open_worker, samples_at
+from jobs.worker_count import most_workers
 
 ALONE_S = 60.0
 """After so long without any worker the log says what the job waits for."""
@@ -54,6 +55,7 @@ class Generator:
     def _worker(self) -> ShardWorker:
         if self._opened is None:
             resolved = ResolvedJob.from_dict(self._data)
+            refuse_idle_gpu(resolved.generate.resources)
             plan = read_plan(samples_at(resolved))
             if plan is None:
                 raise DataError("plan.json is gone; submit the same job again")
@@ -75,7 +77,7 @@ class RayCrew:
         self._talk = talk
         # No actor for which there is no shard.
         assert job.num_samples is not None
-        count = min(num_actors(job), plan.num_shards(job.num_samples))
+        count = min(most_workers(job), plan.num_shards(job.num_samples))
         self._new = ray.remote(Generator).options(
             num_cpus=job.resources.cpus,
             num_gpus=job.resources.gpus,
@@ -171,18 +173,6 @@ class RayCrew:
             return
         self._said_alone = True
         self._talk("no worker has room on the cluster yet; `ray status` there shows what it lacks")
-
-
-def num_actors(job: GenerateJob) -> int:
-    """How many actors a job asks for, on the cluster this process is connected to."""
-    if isinstance(job.workers, int):
-        return job.workers
-    if isinstance(job.workers, tuple):
-        # More than fit now are asked for: a cluster that can grow then does.
-        return job.workers[1]
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    asked = {"GPU": job.resources.gpus, "CPU": job.resources.cpus}
-    return max(1, min((int(total.get(name, 0) // n) for name, n in asked.items() if n), default=1))
 
 
 def _first_line(error: Exception) -> str:

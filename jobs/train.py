@@ -15,7 +15,6 @@ from colddiff.engine.attempt import Attempt
 from colddiff.engine.folder import JobFolder
 from colddiff.engine.log import LogTee
 from colddiff.engine.watch import EvaluationWatch
-from colddiff.jobspec import TrainJob
 from colddiff.resolve import ResolvedJob
 from colddiff.run.evaluation import evaluate_step
 from colddiff.run.log import say
@@ -25,18 +24,22 @@ from colddiff.run.tracking import ended_with_work, open_tracker
 from colddiff.run.training import end_training, train_rank
 from jobs.fits import fit_until_ended
 from jobs.handed_in import handed_in
+from jobs.worker_count import most_workers
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
     resolved, folder, number = handed_in("train", arguments)
     job = resolved.train
-    workers = _workers(job)
+    if job.workers == "all":
+        ray.init(log_to_driver=True, ignore_reinit_error=True)
+    most = most_workers(job)
+    workers = most if job.workers == "all" else job.workers
     attempt = Attempt(
         folder,
         number,
         num_steps=job.num_steps,
-        gpus=job.resources.gpus * (workers if isinstance(workers, int) else workers[1]),
+        gpus=job.resources.gpus * most,
         limits=job.limits,
     )
     with (
@@ -127,16 +130,6 @@ def _evaluation() -> Any:
         tracker.flush()
 
     return ray.remote(num_cpus=0, max_retries=1)(run)
-
-
-def _workers(job: TrainJob) -> Any:
-    if job.workers == "all":
-        ray.init(log_to_driver=True, ignore_reinit_error=True)
-        total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        if job.resources.gpus:
-            return max(1, int(total.get("GPU", 0) // job.resources.gpus))
-        return max(1, int(total.get("CPU", 1) // max(job.resources.cpus, 1)) - 1)
-    return job.workers
 
 
 def _ray_storage(resolved: ResolvedJob) -> str:
