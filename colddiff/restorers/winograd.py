@@ -1,4 +1,4 @@
-"""3x3 convolutions of fixed weights on a CPU, with a quarter of the multiplications.
+"""Convolutions 3x3 of fixed weights on a CPU, with a quarter of the multiplications.
 
 Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 4x4 outputs takes 36 products
 for each pair of channels instead of 144. The usual points 0, 1, 2 cost accuracy; with 2/3 and 3/2
