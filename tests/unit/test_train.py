@@ -285,10 +285,11 @@ def _count_reductions(rank: int, world_size: int, root: str) -> None:
         def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
             ddp = super().wrap(model)
             assert isinstance(ddp, torch.nn.parallel.DistributedDataParallel)
-            ddp.register_comm_hook(None, self._reduce)
+            # A lambda: torch takes annotations for wrong that are strings.
+            ddp.register_comm_hook(None, lambda _, bucket: self._reduce(bucket))
             return ddp
 
-        def _reduce(self, _: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        def _reduce(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
             counted[-1] += 1
             assert torch.distributed.group.WORLD is not None
             return allreduce_hook(torch.distributed.group.WORLD, bucket)
