@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +92,8 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
     assert {"eval/degraded/rmse", "eval/naive/rmse", "eval/sampled/rmse"} <= result[
         "metrics"
     ].keys()
+    # Of two workers, a task and the driver: one run, which has each step once.
+    assert _logged_steps(folder, result) == [1, 2, 3, 4]
 
     # Code that came with a checkpoint does not run by itself; the user's own file does.
     with pytest.raises(CheckpointError, match=f"--trust-plugin {digest}"):
@@ -101,3 +104,13 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
     x_T = torch.zeros(2, 1, 8, 8)
     omega = found.degradation.draw(2, rng=streams(0, "test", range(2)))
     assert torch.isfinite(sample(found.restorer, found.degradation, x_T, omega)).all()
+
+
+def _logged_steps(folder: JobFolder, result: dict[str, Any]) -> list[int]:
+    from colddiff.adapters.mlflow_service import client
+
+    api = client(result["tracking"]["uri"])
+    run = api.get_run(result["tracking"]["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["colddiff.job_id"] == folder.job_id
+    return [m.step for m in api.get_metric_history(run.info.run_id, "train/loss_l1")]
