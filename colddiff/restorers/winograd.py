@@ -8,6 +8,7 @@ ones as those of a direct convolution.
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 from typing import Any, cast
 
@@ -109,6 +110,7 @@ def _tiles(x: Tensor, down: int, across: int) -> Tensor:
     )
 
 
+@cache
 def _transforms() -> tuple[
     NDArray[np.floating[Any]], NDArray[np.floating[Any]], NDArray[np.floating[Any]]
 ]:

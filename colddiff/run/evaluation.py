@@ -26,7 +26,9 @@ def evaluate_step(
     Returns ``metrics``, ``provenance`` and the addresses of the ``pictures`` it drew.
     """
     checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
-    found = _evaluation(resolved.train, checkpoint.restorer, resolved.train.evaluation)
+    job = resolved.train
+    R = for_inference(checkpoint.restorer.to(device_of(job.resources)))
+    found = _evaluation(job, R, job.evaluation)
     record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
     tracker.log_metrics(found.metrics, step)
     pictures = []
@@ -34,7 +36,7 @@ def evaluate_step(
         key = folder.key(f"pictures/step_{step:08d}/{name}")
         folder.store.put(key, data)
         pictures.append(f"{folder.store.uri}/{key}")
-        if resolved.train.tracking.images:
+        if job.tracking.images:
             tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
     folder.write_evaluation(step, record)
     return {**record, "pictures": pictures}
@@ -63,7 +65,7 @@ def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evalu
     device = device_of(job.resources)
     D = job.degradation.build(job.shape)
     return Evaluator(
-        for_inference(restorer.to(device)),
+        restorer.to(device),
         D.to(device),
         connect.open_viewed(job.test_data, job.augment, job.shape, "test data"),
         spec,
