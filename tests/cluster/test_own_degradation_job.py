@@ -95,6 +95,20 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
     # Of two workers, a task and the driver: one run, which has each step once.
     assert _logged_steps(folder, result) == [1, 2, 3, 4]
 
+    # Submitted again it is done; a larger num_steps goes on, with the file as it was.
+    shutil.copy(EXAMPLE / "kspace.py", mine)
+    words = ("submit", "train", str(mine / "kspace.yaml"), *TINY, "--json")
+    again = json.loads(colddiff(*words))
+    assert (again["id"], again["state"], again["attempt"]) == (job_id, "done", 1)
+    more = json.loads(colddiff(*words, "num_steps=6"))
+    assert (more["id"], more["state"], more["attempt"]) == (job_id, "done", 2)
+    assert "going on from the checkpoint of step 4" in folder.log(2).decode()
+    result = folder.result()
+    assert result is not None
+    assert result["step"] == 6
+    assert {"eval/degraded/rmse", "eval/naive/rmse"} <= result["metrics"].keys()
+    assert _logged_steps(folder, result) == [1, 2, 3, 4, 5, 6]
+
     # Code that came with a checkpoint does not run by itself; the user's own file does.
     with pytest.raises(CheckpointError, match=f"--trust-plugin {digest}"):
         load_checkpoint(job_id, storage=str(storage))
