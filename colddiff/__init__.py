@@ -27,11 +27,11 @@ _HOMES = {
     "build_restorer": "colddiff.restorers",
     "sample": "colddiff.sampling",
     "sample_steps": "colddiff.sampling",
-    "TrainJob": "colddiff.jobspec",
-    "load_recipe": "colddiff.recipes",
-    "import_reference_checkpoint": "colddiff.restorers.reference_checkpoint",
-    "load_checkpoint": "colddiff.references",
-    "train": "colddiff.run",
+    "TrainJob": "colddiff.verbs.train.job",
+    "load_recipe": "colddiff.jobs.recipes",
+    "import_reference_checkpoint": "colddiff.checkpoints.paper_files",
+    "load_checkpoint": "colddiff.checkpoints.references",
+    "train": "colddiff.jobs.local",
 }
 
 __all__ = [
@@ -60,6 +60,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.paper_files import import_reference_checkpoint
+    from colddiff.checkpoints.references import load_checkpoint
     from colddiff.degradations import (
         DEGRADATIONS,
         Degradation,
@@ -67,14 +69,12 @@ if TYPE_CHECKING:
         build_degradation,
     )
     from colddiff.errors import ColddiffError, SpecError
-    from colddiff.jobspec import TrainJob
-    from colddiff.recipes import load_recipe
-    from colddiff.references import load_checkpoint
+    from colddiff.jobs.local import train
+    from colddiff.jobs.recipes import load_recipe
     from colddiff.restorers import RESTORERS, Restorer, RestorerSpec, build_restorer
-    from colddiff.restorers.reference_checkpoint import import_reference_checkpoint
-    from colddiff.run import train
     from colddiff.sampling import sample, sample_steps
     from colddiff.types import Image, ImageShape, Omega, Severity
+    from colddiff.verbs.train.job import TrainJob
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from colddiff.errors import DataError
 from colddiff.rng import words
-from colddiff.types import ImageShape
+from colddiff.types import Image, ImageShape
 
 Augment: TypeAlias = Literal[
     "none",
@@ -221,3 +221,15 @@ def _taps(size: int, side: int) -> tuple[Tensor, Tensor]:
 
 def _typed(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """float32 in [-1, 1] from uint8 or uint16 images, on the device they are on."""
+    full = 255.0 if images.dtype == torch.uint8 else 65535.0
+    return images.to(torch.float32) * (2.0 / full) - 1.0
+
+
+def eight_bit(images: Image) -> NDArray[np.uint8]:
+    """uint8 in host memory: clamped to [-1, 1], rounded to nearest."""
+    scaled = torch.round((images.clamp(-1, 1) + 1) * 127.5)
+    return np.asarray(scaled.to(torch.uint8).cpu().numpy())

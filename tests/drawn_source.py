@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff.shards.images import Pixels
-from colddiff.shards.source import SourceEntry
+from colddiff.data.pil_images import Pixels
+from colddiff.data.sources.source import SourceEntry
 
 
 class Drawn:

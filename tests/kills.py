@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from colddiff.launch.home import ClusterRecord
-from colddiff.launch.local_cluster import MARKER
-from colddiff.launch.processes import Process, marked_processes
+from colddiff.cluster.home import ClusterRecord
+from colddiff.cluster.local_cluster import MARKER
+from colddiff.cluster.processes import Process, marked_processes
 
 TRAIN_WORKER = "RayTrainWorker"
-DRIVER = "-m jobs."
+DRIVER = "-m colddiff.verbs."
 
 
 def processes_of(record: ClusterRecord, what: str = "") -> list[Process]:

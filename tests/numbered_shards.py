@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff import connect
-from colddiff.adapters.memory_store import MemoryStore
+from colddiff.data.manifest import make_manifest, write_manifest
+from colddiff.data.open import open_shards
+from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
 from colddiff.ports import Batch, ImageFormat, ShardEntry, ShardSource, Store
-from colddiff.shards.manifest import make_manifest, write_manifest
-from colddiff.shards.tars import image_members, shard_entry, shard_key, write_tar
+from colddiff.stores.memory_store import MemoryStore
 
 COUNT, SHARD = 103, 9
 
@@ -44,7 +44,7 @@ def numbers(images: NDArray[Any]) -> list[int]:
 
 def opened(kind: str, store: Store, folder: Path) -> ShardSource:
     bound = 2**40 if kind == "mapped" else 0
-    return connect.open_shards(store, str(folder), max_decoded_bytes=bound)
+    return open_shards(store, str(folder), max_decoded_bytes=bound)
 
 
 def steps(

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.checkpoints import Checkpoints, Snapshot
-from colddiff.jobspec import TrainJob
+from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.train.job import TrainJob
 
 BLUR: dict[str, Any] = {
     "kind": "blur",

@@ -47,7 +47,7 @@ def degradations(
 
 def recipes(as_json: Json = False) -> None:
     """The built-in jobs, for `colddiff submit VERB RECIPE`."""
-    from colddiff.recipes import list_recipes, load_recipe
+    from colddiff.jobs.recipes import list_recipes, load_recipe
 
     found = [load_recipe(name) for name in list_recipes()]
     if as_json:

@@ -10,10 +10,11 @@ import typer
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, emit_table
 from colddiff.cli.target import Target, Variant, Words, read_target
+from colddiff.data.open import open_viewed
 
 if TYPE_CHECKING:
     from colddiff.laws import Finding
-    from colddiff.removal import Removal
+    from colddiff.severity_profile import Removal
     from colddiff.types import Image
 
 NUM_IMAGES = (4, 64)
@@ -34,7 +35,7 @@ def check(
     """The laws every degradation keeps, and what it leaves; exit code 1 on a broken law."""
     from colddiff.errors import ColddiffError
     from colddiff.laws import broken, check_laws
-    from colddiff.removal import measure_removal
+    from colddiff.severity_profile import measure_removal
     from colddiff.synthetic import synthetic_images, synthetic_omega
 
     target = read_target(words, variant)
@@ -66,12 +67,11 @@ def _affordable(target: Target) -> int:
 def _packed(uri: str, target: Target, count: int) -> Image:
     import torch
 
-    from colddiff import connect
-    from colddiff.engine.inputs import normalise
     from colddiff.errors import DataError
     from colddiff.laws import BATCH
+    from colddiff.transforms import normalise
 
-    source = connect.open_viewed(uri, target.augment, target.shape, f"--data: {uri}")
+    source = open_viewed(uri, target.augment, target.shape, f"--data: {uri}")
     if source.manifest.count < BATCH:
         raise DataError(
             f"--data: {uri} holds {source.manifest.count} images, the laws need {BATCH}"

@@ -32,8 +32,8 @@ def start(
     Credentials for its jobs (AWS_*, MLFLOW_TRACKING_*) come from this environment and from the
     file `credentials` in COLDDIFF_HOME (NAME=value lines, mode 0600).
     """
-    from colddiff.launch import local_cluster
-    from colddiff.launch.home import Home
+    from colddiff.cluster import local_cluster
+    from colddiff.cluster.home import Home
 
     record = local_cluster.start(
         Home.from_environment(), port=port, dashboard_port=dashboard_port, talk=talk
@@ -48,8 +48,8 @@ def start(
 @app.command()
 def stop(as_json: Json = False) -> None:
     """End it with all its processes; jobs on it go on when they are submitted again."""
-    from colddiff.launch import local_cluster
-    from colddiff.launch.home import Home
+    from colddiff.cluster import local_cluster
+    from colddiff.cluster.home import Home
 
     was_running = local_cluster.stop(Home.from_environment())
     if as_json:
@@ -61,8 +61,8 @@ def stop(as_json: Json = False) -> None:
 @app.command()
 def status(as_json: Json = False) -> None:
     """Say whether it runs, and where."""
-    from colddiff.launch import local_cluster
-    from colddiff.launch.home import Home
+    from colddiff.cluster import local_cluster
+    from colddiff.cluster.home import Home
 
     record = local_cluster.running(Home.from_environment())
     if as_json:

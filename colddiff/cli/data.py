@@ -10,7 +10,9 @@ import typer
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, talk
 from colddiff.cli.progress import Progress
+from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import SpecError
+from colddiff.stores.open import absolute
 
 if TYPE_CHECKING:
     from colddiff.ports import Manifest
@@ -70,11 +72,10 @@ def pack(
     as_json: Json = False,
 ) -> None:
     """Packs images into tars of PNG with a manifest; run again after a kill, it goes on."""
-    from colddiff import connect
 
     progress = Progress("packed", "images")
     try:
-        manifest, fresh = connect.pack_source(
+        manifest, fresh = pack_source(
             source,
             out,
             on_progress=progress,
@@ -93,37 +94,37 @@ def pack(
         progress.close()
     if not fresh:
         talk(f"{out} had been packed before, with the same settings")
-    _say("packed", manifest, connect.absolute(out), as_json)
+    _say("packed", manifest, absolute(out), as_json)
 
 
 @app.command()
 def index(uri: Uri, as_json: Json = False) -> None:
     """Writes a manifest beside existing webdataset tars of PNG or JPEG images of one size."""
-    from colddiff import connect, datasets
+    from colddiff.data import packed_sets as datasets
 
     progress = Progress("indexed", "shards")
     try:
         manifest = datasets.index_shards(uri, progress)
     finally:
         progress.close()
-    _say("indexed", manifest, connect.absolute(uri), as_json)
+    _say("indexed", manifest, absolute(uri), as_json)
 
 
 @app.command()
 def verify(uri: Uri, as_json: Json = False) -> None:
     """Checks every shard against the manifest; exit code 1 names each one that does not match."""
-    from colddiff import connect, datasets
+    from colddiff.data import packed_sets as datasets
 
     progress = Progress("verified", "bytes")
     try:
-        manifest = connect.read_manifest(uri)
+        manifest = read_manifest(uri)
         bad = datasets.verify_shards(uri, progress)
     finally:
         progress.close()
     if as_json:
         emit_json(
             {
-                "uri": connect.absolute(uri),
+                "uri": absolute(uri),
                 "digest": manifest.digest,
                 "shards": len(manifest.shards),
                 "bad": [asdict(shard) for shard in bad],
@@ -155,7 +156,7 @@ def duplicates(
     as_json: Json = False,
 ) -> None:
     """Reports images that nearly equal others of the same set, or of a second one."""
-    from colddiff import connect, datasets
+    from colddiff.data import packed_sets as datasets
 
     progress = Progress("compared", "images")
     try:
@@ -166,8 +167,7 @@ def duplicates(
     images = {side: len({pair[side]["index"] for pair in pairs}) for side in sides}
     if as_json:
         told = {
-            side: {"uri": connect.absolute(place), "images": images[side]}
-            for side, place in sides.items()
+            side: {"uri": absolute(place), "images": images[side]} for side, place in sides.items()
         }
         emit_json({**told, "pairs": pairs})
         return

@@ -29,7 +29,7 @@ def export(
     """Writes weights, degradation, terminal and a card: all that restore and generate need."""
     from dataclasses import asdict
 
-    from colddiff.export import export as make
+    from colddiff.checkpoints.export import export as make
 
     done = make(checkpoint, out, plugins=tuple(plugin or ()))
     state = "exported" if done.fresh else "had been exported before"

@@ -13,7 +13,7 @@ from colddiff.cli.target import Variant
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
-    from colddiff.restorers.reference_checkpoint import Weights
+    from colddiff.checkpoints.paper_files import Weights
 
 
 def import_reference(
@@ -48,9 +48,9 @@ def import_reference(
     """Reads a checkpoint of the paper's code, running nothing in it; prints the new address."""
     from dataclasses import asdict
 
-    from colddiff.jobspec import TrainJob
-    from colddiff.recipes import load_recipe
-    from colddiff.reference_import import import_reference as make
+    from colddiff.checkpoints.paper_import import import_reference as make
+    from colddiff.jobs.recipes import load_recipe
+    from colddiff.verbs.train.job import TrainJob
 
     job = load_recipe(recipe, variant).job("train", overrides or ())
     if not isinstance(job, TrainJob):

@@ -11,19 +11,20 @@ import typer
 
 from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, talk
+from colddiff.stores.open import open_store, storage_at
+from colddiff.tracking.open import waits_for_tracker
 
 if TYPE_CHECKING:
-    from colddiff.engine.folder import JobFolder, Status
+    from colddiff.jobs.folder import JobFolder, Status
 
 
 def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
     """The jobs of a storage, newest last."""
-    from colddiff import connect
-    from colddiff.engine.folder import JobFolder, list_jobs
-    from colddiff.launch.display import duration
-    from colddiff.launch.operate import current
+    from colddiff.cluster.display import duration
+    from colddiff.cluster.operate import current
+    from colddiff.jobs.folder import JobFolder, list_jobs
 
-    store = connect.open_store(connect.storage_at(storage))
+    store = open_store(storage_at(storage))
     found = [JobFolder(store, job_id) for job_id in list_jobs(store)]
     jobs = sorted(
         ((folder, current(folder, address)) for folder in found),
@@ -53,9 +54,8 @@ def status(
     job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
     """How a job stands."""
-    from colddiff import connect
-    from colddiff.launch.display import progress_line, spent_line
-    from colddiff.launch.operate import current, find_job
+    from colddiff.cluster.display import progress_line, spent_line
+    from colddiff.cluster.operate import current, find_job
 
     folder = find_job(job_id, storage)
     now = current(folder, address)
@@ -71,7 +71,7 @@ def status(
     if now.message:
         emit(f"  {now.message}")
     emit(f"  {folder.uri}")
-    if now.finished and connect.waits_for_tracker(folder.store, job_id):
+    if now.finished and waits_for_tracker(folder.store, job_id):
         talk(
             f"{job_id}: the tracker was away and has not got all of its numbers; submit the job "
             "again when it is back: they are delivered, once"
@@ -87,9 +87,9 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """What an attempt printed; kept in the storage, it outlives the cluster."""
-    from colddiff.launch.logs import read_log, stream_log
-    from colddiff.launch.operate import find_job
-    from colddiff.launch.submit import newest_attempt
+    from colddiff.cluster.logs import read_log, stream_log
+    from colddiff.cluster.operate import find_job
+    from colddiff.cluster.submit import newest_attempt
 
     folder = find_job(job_id, storage)
     number = newest_attempt(folder, folder.status()) if attempt is None else attempt
@@ -113,9 +113,9 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """End a job with a checkpoint; submitting it again goes on from there."""
-    from colddiff.launch import operate
-    from colddiff.launch.display import Display
-    from colddiff.launch.submit import verdict_line
+    from colddiff.cluster import operate
+    from colddiff.cluster.display import Display
+    from colddiff.cluster.submit import verdict_line
 
     display = Display(sys.stderr)
     folder = operate.find_job(job_id, storage)
@@ -129,9 +129,9 @@ def wait(
     job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
     """Wait until a job has ended; the exit code says how (0 done, 1 failed, 4 stopped)."""
-    from colddiff.launch import operate
-    from colddiff.launch.display import Display
-    from colddiff.launch.submit import followed, outcome_of
+    from colddiff.cluster import operate
+    from colddiff.cluster.display import Display
+    from colddiff.cluster.submit import followed, outcome_of
 
     folder = operate.find_job(job_id, storage)
     now = operate.current(folder, address)
@@ -153,8 +153,8 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Remove a job that has ended, with its checkpoints and logs."""
+    from colddiff.cluster import operate
     from colddiff.errors import SpecError
-    from colddiff.launch import operate
 
     folder = operate.find_job(job_id, storage)
     if not yes:
@@ -168,8 +168,8 @@ def delete(
 
 
 def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
-    from colddiff.engine.folder import Status as EmptyStatus
-    from colddiff.launch.submit import outcome_of
+    from colddiff.cluster.submit import outcome_of
+    from colddiff.jobs.folder import Status as EmptyStatus
 
     return {**asdict(status or EmptyStatus()), **asdict(outcome_of(folder, status))}
 

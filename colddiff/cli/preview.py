@@ -51,7 +51,7 @@ def preview(
 
 
 def _is_image(word: str) -> bool:
-    from colddiff.adapters.image_folder import SUFFIXES
+    from colddiff.data.sources.image_folder import SUFFIXES
 
     return "=" not in word and Path(word).suffix.lower() in SUFFIXES
 
@@ -61,9 +61,9 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
     import numpy as np
     import torch
 
-    from colddiff.engine.inputs import normalise
+    from colddiff.data.pil_images import FILE_FORMATS, decode_image, fitted, with_channels
     from colddiff.errors import DataError, SpecError
-    from colddiff.shards.images import FILE_FORMATS, decode_image, fitted, with_channels
+    from colddiff.transforms import normalise
 
     if shape.channels not in (1, 3):
         raise SpecError(f"preview shows images of 1 or 3 channels, not of {shape.channels}")
@@ -82,8 +82,8 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
 def _picture(target: Target, x0: Image, seed: int, columns: int | None) -> bytes:
     import torch
 
-    from colddiff.removal import measure_removal
     from colddiff.report.preview import Curve, draw_preview, parameter_label, shown_severities
+    from colddiff.severity_profile import measure_removal
 
     D, T = target.spec.build(target.shape), target.spec.num_timesteps
     omega = _omega(D, x0, seed)

@@ -11,10 +11,11 @@ import typer
 from colddiff.cli.options import Json, Plugins, TrustedPlugins
 from colddiff.cli.output import emit, emit_json, talk
 from colddiff.cli.progress import Progress
+from colddiff.data.open import open_other
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
-    from colddiff.restoration import Restored, RestoreSettings
+    from colddiff.restore import Restored, RestoreSettings
     from colddiff.sampling import Sampler
 
 FAILED = 1
@@ -71,7 +72,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Restores images into a folder, as PNG; prints each result's path. 1: some could not be."""
-    from colddiff.restoration import RestoreSettings
+    from colddiff.restore import RestoreSettings
     from colddiff.spec.plugins import load_plugins
 
     settings = RestoreSettings(
@@ -125,10 +126,9 @@ def _run(
 ) -> tuple[list[Restored], dict[str, Any]]:
     import torch
 
-    from colddiff import connect
-    from colddiff.references import load_checkpoint
-    from colddiff.restoration import GivenOmega, Restoration, found_images
-    from colddiff.restoration.scores import References
+    from colddiff.checkpoints.references import load_checkpoint
+    from colddiff.restore import GivenOmega, Restoration, found_images
+    from colddiff.restore.scores import References
 
     # Cheap mistakes first: a checkpoint of hundreds of MB may be far away.
     files = found_images(sources, out)
@@ -144,7 +144,7 @@ def _run(
         out,
         omega=given,
         references=references,
-        images=connect.open_other(D, loaded.spec.augment) if second else None,
+        images=open_other(D, loaded.spec.augment) if second else None,
         device="cuda" if torch.cuda.is_available() else "cpu",
         on_progress=progress,
     )
@@ -174,8 +174,8 @@ def _rows(done: Sequence[Restored]) -> list[dict[str, Any]]:
 
 
 def _write_scores(out: Path, record: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    from colddiff.adapters.local_store import LocalStore
-    from colddiff.restoration.scores import scores_csv, scores_json
+    from colddiff.restore.scores import scores_csv, scores_json
+    from colddiff.stores.local_store import LocalStore
 
     scored = [row for row in rows if "psnr_db" in row]
     LocalStore(out).put("scores.csv", scores_csv(scored))

@@ -13,13 +13,14 @@ import typer
 
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
 from colddiff.cli.output import emit, emit_json, talk
+from colddiff.stores.open import open_store
 
 if TYPE_CHECKING:
-    from colddiff.jobspec import Job
-    from colddiff.launch.display import Display
-    from colddiff.launch.submit import Outcome
-    from colddiff.recipes import Recipe
-    from colddiff.resolve import ResolvedJob
+    from colddiff.cluster.display import Display
+    from colddiff.cluster.submit import Outcome
+    from colddiff.jobs.job import Job
+    from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.resolve import ResolvedJob
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -134,7 +135,7 @@ for _verb, _help in VERBS.items():
 
 def submit_verb(verb: str, request: Request) -> None:
     """Carries out ``colddiff submit VERB``; ends with the job's exit code."""
-    from colddiff.jobspec import slugify
+    from colddiff.jobs.job import slugify
 
     _refuse_contradictions(verb, request)
     recipe, job = read_job(verb, request)
@@ -168,8 +169,8 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     Raises SpecError naming the path that is wrong and the nearest name.
     """
     from colddiff.errors import SpecError
-    from colddiff.jobspec import JOBS
-    from colddiff.recipes import Recipe, load_recipe
+    from colddiff.jobs.recipes import Recipe, load_recipe
+    from colddiff.jobs.verb import VERBS
     from colddiff.spec import apply_overrides
 
     named = [word for word in request.words if "=" not in word]
@@ -183,7 +184,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     else:
         recipe = Recipe(name="job", description="", sections={verb: {}})
     if request.start is not None:
-        if START not in JOBS[verb].model_fields:
+        if START not in VERBS[verb].spec().model_fields:
             raise SpecError(f"--from: a {verb} job cannot start from a checkpoint")
         overrides.append(f"{START}={json.dumps(request.start)}")
     if request.plugins:
@@ -197,9 +198,9 @@ def _with_checkpoint(job: Job, recipe: Recipe) -> Job:
     """The job with the checkpoint of the same file's train job, where it has none of its own."""
     if not _needs_training(job, recipe):
         return job
-    from colddiff.connect import storage_at
-    from colddiff.jobspec import slugify
-    from colddiff.resolve import trained_id
+    from colddiff.jobs.job import slugify
+    from colddiff.jobs.resolve import trained_id
+    from colddiff.stores.open import storage_at
 
     place = storage_at(job.storage)
     return job.model_copy(
@@ -211,9 +212,9 @@ def _with_trusted(job: Job, request: Request) -> Job:
     """The job with the plugins of its checkpoint that the user says may run."""
     if not request.trusted:
         return job
-    from colddiff.connect import storage_at
-    from colddiff.launch.home import Home
-    from colddiff.resolve.trust import with_trusted
+    from colddiff.checkpoints.trusted_plugins import with_trusted
+    from colddiff.cluster.home import Home
+    from colddiff.stores.open import storage_at
 
     place = storage_at(job.storage)
     folder = Home.from_environment().path / "plugins"
@@ -239,8 +240,8 @@ def _refuse_contradictions(verb: str, request: Request) -> None:
 def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     import yaml
 
-    from colddiff.engine.estimate import estimate
-    from colddiff.jobspec import TrainJob
+    from colddiff.verbs.train.estimate import estimate
+    from colddiff.verbs.train.job import TrainJob
 
     data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
     if _needs_training(job, recipe):
@@ -277,12 +278,12 @@ def _grid(job: Any) -> str:
 def _run_on_cluster(
     job: Job, slug: str, request: Request, announce: Callable[[str], None]
 ) -> Outcome:
-    from colddiff.launch.display import Display
-    from colddiff.launch.home import Home
-    from colddiff.launch.operate import given_cluster, started_cluster
-    from colddiff.launch.ray_jobs import RayJobs
-    from colddiff.launch.submit import submit
-    from colddiff.resolve import refuse_paths, resolve
+    from colddiff.cluster.display import Display
+    from colddiff.cluster.home import Home
+    from colddiff.cluster.operate import given_cluster, started_cluster
+    from colddiff.cluster.ray_jobs import RayJobs
+    from colddiff.cluster.submit import submit
+    from colddiff.jobs.resolve import refuse_paths, resolve
 
     display, home = Display(sys.stderr), Home.from_environment()
     cluster = given_cluster(request.address, home)
@@ -311,8 +312,8 @@ def _run_on_cluster(
 
 
 def _run_here(job: Job, slug: str, request: Request, announce: Callable[[str], None]) -> Outcome:
-    from colddiff.launch.display import Display
-    from colddiff.resolve import resolve
+    from colddiff.cluster.display import Display
+    from colddiff.jobs.resolve import resolve
 
     resolved = resolve(job.verb, job, slug, new=request.new, talk=talk)
     display = Display(sys.stderr)
@@ -324,9 +325,7 @@ def _run_here(job: Job, slug: str, request: Request, announce: Callable[[str], N
 
 def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], None]) -> Outcome:
     """The next attempt at a job in this process; attached to where it runs already."""
-    from colddiff import connect
-    from colddiff.engine.folder import JobFolder
-    from colddiff.launch.submit import (
+    from colddiff.cluster.submit import (
         INTERRUPTED,
         already_done,
         begin,
@@ -336,9 +335,10 @@ def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], 
         newest_attempt,
         outcome_of,
     )
-    from colddiff.run import run_local
+    from colddiff.jobs.folder import JobFolder
+    from colddiff.jobs.local import run_local
 
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     status = folder.status()
     announce(resolved.id)
     if status is not None and is_done(resolved, folder, status):

@@ -60,9 +60,9 @@ def read_target(
     """
     from colddiff.degradations import DEGRADATIONS
     from colddiff.errors import SpecError
-    from colddiff.jobspec import TrainJob
-    from colddiff.recipes import list_recipes, load_recipe
+    from colddiff.jobs.recipes import list_recipes, load_recipe
     from colddiff.spec import nearest
+    from colddiff.verbs.train.job import TrainJob
 
     named = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from colddiff.engine.trajectory import Trajectory
+from colddiff.evaluation.trajectory import Trajectory
 from colddiff.report.sheets import INK, MARGIN, Column, draw_sheet, png
 
 STATE, ESTIMATE = "x_t", "R(x_t, t)"

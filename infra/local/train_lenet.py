@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
-from colddiff.adapters.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, prepared
+from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, prepared
 
 SEED = 20220819
 NUM_TRAIN = 1497

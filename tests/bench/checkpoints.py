@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.train import Trainer
-from colddiff.jobspec import TrainJob
+from colddiff.data.readers.memory_shards import MemoryShards
+from colddiff.jobs.folder import JobFolder
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.memory_tracker import MemoryTracker
+from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.trainer import Trainer
 
 EVERY = 500
 MEASURED = 3

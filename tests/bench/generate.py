@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from colddiff.adapters.local_store import LocalStore
+from colddiff.data.sample_plan import SamplePlan
 from colddiff.degradations import build_degradation
-from colddiff.engine.generate.dispatch import Dispatcher, Tally, missing_shards
-from colddiff.engine.generate.local_crew import LocalCrew
-from colddiff.engine.generate.maker import ImageMaker
-from colddiff.engine.generate.plan import SamplePlan
-from colddiff.engine.generate.worker import ShardWorker
 from colddiff.restorers import build_restorer
+from colddiff.stores.local_store import LocalStore
 from colddiff.terminal import StandardNormal, Terminal
 from colddiff.types import ImageShape
+from colddiff.verbs.generate.dispatch import Dispatcher, Tally, missing_shards
+from colddiff.verbs.generate.local_crew import LocalCrew
+from colddiff.verbs.generate.maker import ImageMaker
+from colddiff.verbs.generate.worker import ShardWorker
 
 SHAPE = ImageShape(3, 32, 32)
 T = 10

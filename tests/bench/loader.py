@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colddiff import connect
-from colddiff.adapters.local_store import LocalStore
+from colddiff.data.manifest import make_manifest, read_manifest, write_manifest
+from colddiff.data.open import open_shards
+from colddiff.data.tars import shard_entry, shard_key, write_tar
 from colddiff.ports import Batch, ImageFormat, ShardSource
-from colddiff.shards.manifest import make_manifest, read_manifest, write_manifest
-from colddiff.shards.tars import shard_entry, shard_key, write_tar
+from colddiff.stores.local_store import LocalStore
 
 BATCH = 64
 SHARDS, PER_SHARD = 8, 500
@@ -49,7 +49,7 @@ def _cold(name: str, folder: Path, files: list[bytes], repeats: int) -> dict[str
     count = read_manifest(store).count
 
     def read() -> int:
-        source = connect.open_shards(store, str(folder / "cache"), max_decoded_bytes=0)
+        source = open_shards(store, str(folder / "cache"), max_decoded_bytes=0)
         return _epoch(source, count)
 
     def decode() -> int:
@@ -62,7 +62,7 @@ def _cold(name: str, folder: Path, files: list[bytes], repeats: int) -> dict[str
 
 
 def _warm(folder: Path, cache: Path, repeats: int) -> dict[str, Any]:
-    source = connect.open_shards(str(folder), str(cache))
+    source = open_shards(str(folder), str(cache))
     pixels = source.images(0, source.manifest.count)
     copies = 20
 

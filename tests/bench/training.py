@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from colddiff import connect
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_tracker import MemoryRun, MemoryTracker
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.train import Trainer
-from colddiff.jobspec import TrainJob
+from colddiff.data.open import open_shards, pack_source
+from colddiff.jobs.folder import JobFolder
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.memory_tracker import MemoryRun, MemoryTracker
+from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.trainer import Trainer
 from tests.bench import nets
 from tests.bench.timing import precisions
 
@@ -112,7 +112,7 @@ def _train(
     with tempfile.TemporaryDirectory(dir=folder) as storage:
         Trainer(
             job,
-            connect.open_shards(data, str(folder / "cache")),
+            open_shards(data, str(folder / "cache")),
             JobFolder(LocalStore(Path(storage)), "train-bench-00000000"),
             LocalContext(place),
             tracker,
@@ -128,7 +128,7 @@ def _packed(folder: Path) -> str:
     (folder / "images").mkdir()
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / "images" / f"{number:04}.png")
-    connect.pack_source(f"folder:{folder / 'images'}", str(folder / "data"))
+    pack_source(f"folder:{folder / 'images'}", str(folder / "data"))
     return str(folder / "data")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colddiff.connect import pack_source
+from colddiff.data.open import pack_source
 from colddiff.errors import DataError
 from colddiff.report.preview import Curve, draw_preview, shown_severities
 from colddiff.report.sheets import TILE

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from colddiff import connect
-from colddiff.adapters.s3_store import S3Store
 from colddiff.cli.data import app
+from colddiff.data.open import open_shards, pack_source
+from colddiff.data.pil_images import encode_png
 from colddiff.errors import StoreError
-from colddiff.shards.images import encode_png
+from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.faulty_s3 import Proxy, Relay
 
@@ -47,7 +47,7 @@ def test_every_command_against_a_real_service(
     packed = CliRunner().invoke(app, [*pack, "--json"])
     assert packed.exit_code == 0, packed.output
     digest = json.loads(packed.stdout)["digest"]
-    images = connect.open_shards(out).images(0, 6)
+    images = open_shards(out).images(0, 6)
     assert sorted(int(image.max()) for image in images) == [10_000 * n for n in range(6)]
     assert CliRunner().invoke(app, ["verify", out]).exit_code == 0
     again = CliRunner().invoke(
@@ -82,7 +82,7 @@ def test_a_pack_whose_bytes_are_damaged_on_the_way_to_a_real_service(
             handler.body = b"X" + handler.body[1:]
         handler.respond(handler.forward())
 
-    monkeypatch.setattr("colddiff.adapters.s3_store.time.sleep", lambda _: None)
+    monkeypatch.setattr("colddiff.stores.s3_store.time.sleep", lambda _: None)
     bucket = real_s3_service.new_bucket()
     with Proxy(real_s3_service.endpoint, damage) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -115,7 +115,7 @@ def test_a_disk_that_fills_up_while_packing(tmp_path: Path) -> None:
     assert full.stderr.startswith(f"colddiff: error: {out}/shard-00000")
     assert full.stderr.count("\n") == 1
     assert [path.name for path in out.iterdir()] == ["pack.json"]
-    manifest, fresh = connect.pack_source(f"folder:{tmp_path}", str(out), shard_size=4)
+    manifest, fresh = pack_source(f"folder:{tmp_path}", str(out), shard_size=4)
     assert (manifest.count, fresh) == (8, True)
 
 

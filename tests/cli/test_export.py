@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import colddiff
-from colddiff import connect
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.checkpoints import Checkpoints, Snapshot
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.kept_plugins import keep_plugins
+from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint, load_checkpoint
 from colddiff.errors import CheckpointError
-from colddiff.references import describe_checkpoint, find_checkpoint, load_checkpoint
-from colddiff.resolve import record_job, resolve
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.plugins import keep_plugins
+from colddiff.jobs.resolve import record_job, resolve
 from colddiff.spec.plugins import LoadedPlugin, load_plugin, plugin_digest, unload_plugin
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.open import open_store
 from colddiff.terminal import StandardNormal, Terminal
 from tests.in_process import Done, colddiff_here
 from tests.restoring import picture
@@ -93,7 +93,7 @@ def test_a_job_is_exported_with_its_numbers_and_none_of_its_addresses(
     card = json.loads((out / "card.json").read_text())
     assert card["evaluation"]["metrics"] == result["metrics"]
     assert card["evaluation"]["provenance"]["n"] == 12
-    folder = JobFolder(connect.open_store(str(storage)), result["id"])
+    folder = JobFolder(open_store(str(storage)), result["id"])
     assert card["training"]["data_digest"] == folder.job()["content"]["data"]
     readme = (out / "README.md").read_text()
     assert f"{result['metrics']['eval/sampled/psnr']:.4g}" in readme
@@ -251,7 +251,7 @@ def test_a_job_keeps_its_plugins_whatever_becomes_of_the_files(
     mine.write_bytes(EXAMPLE.read_bytes())
     job = tiny_job(data="digits", degradation=KSPACE, plugins=[str(mine)])
     resolved = resolve("train", job, "mine")
-    folder = JobFolder(connect.open_store(str(tmp_path / "runs")), resolved.id)
+    folder = JobFolder(open_store(str(tmp_path / "runs")), resolved.id)
     record_job(resolved, folder)
     tiny_checkpoint(
         tmp_path / "runs" / "jobs" / resolved.id, degradation=KSPACE, plugins=[str(mine)]

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from colddiff import connect
-from colddiff.references import load_checkpoint
+from colddiff.checkpoints.references import load_checkpoint
+from colddiff.data.open import pack_source
 from colddiff.rng import streams
 from colddiff.sampling import sample
 from tests.in_process import Done, colddiff_here
@@ -65,7 +65,7 @@ def golden(shared: Path) -> Path:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Digits in three channels, at 32 px."""
     uri = str(tmp_path_factory.mktemp("packed") / "digits")
-    connect.pack_source("digits", uri, image_size=32, channels=3, limit=40)
+    pack_source("digits", uri, image_size=32, channels=3, limit=40)
     return uri
 
 
@@ -162,7 +162,7 @@ def test_bad_files_run_nothing_and_exit_2(
 def test_words_that_cannot_be_meant(run: ImportReference, golden: Path, tmp_path: Path) -> None:
     assert "weights: one of ema, model, got 'best'" in error_of(run(golden, "--weights", "best"))
     small = tmp_path / "small"
-    connect.pack_source("digits", str(small), image_size=16, channels=3, limit=4)
+    pack_source("digits", str(small), image_size=16, channels=3, limit=4)
     assert "data: holds images 3x16x16, the job wants 3x32x32" in error_of(
         run(golden, "--data", str(small))
     )

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from colddiff import __version__
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.folder import JobFolder, Status
+from colddiff.jobs.folder import JobFolder, Status
+from colddiff.stores.local_store import LocalStore
 from tests.in_process import Done, colddiff_here
 
 ROOT = Path(__file__).resolve().parents[2]

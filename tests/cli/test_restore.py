@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from colddiff.engine.inputs import normalise
-from colddiff.references import load_checkpoint
+from colddiff.checkpoints.references import load_checkpoint
 from colddiff.sampling import sample
+from colddiff.transforms import normalise
 from tests.restoring import Restore, error_of, picture, pixels_of
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.launch import local_cluster
-from colddiff.launch.address import Cluster
-from colddiff.launch.home import ClusterRecord, Home
+from colddiff.cluster import local_cluster
+from colddiff.cluster.address import Cluster
+from colddiff.cluster.home import ClusterRecord, Home
 
 HERE = Path(__file__).parent
 # Ray warns about itself; only our own warnings are errors here.

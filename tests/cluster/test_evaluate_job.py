@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from colddiff import connect
+from colddiff.data.open import pack_source
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from tests.cluster.conftest import RunningCluster
 from tests.tiny_checkpoint import BLUR, tiny_checkpoint
@@ -67,7 +67,7 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
         "batch_size=4",
         f"--plugin={plugin}",
     ]
-    connect.pack_source(
+    pack_source(
         "digits", str(tmp_path / "digits"), image_size=16, channels=1, split="test", limit=30
     )
 

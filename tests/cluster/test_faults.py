@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.folder import JobFolder
-from colddiff.jobspec import TrainJob
-from colddiff.resolve import resolve
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.resolve import resolve
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.train.job import TrainJob
 from tests.cluster.conftest import RunningCluster
 from tests.kills import wait_until
 from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
@@ -172,7 +172,14 @@ def test_workers_4_3_1_by_a_notice_and_by_a_loss(
     folder.write_job(resolved.to_dict())
     (tmp_path / "job.json").write_text(json.dumps(resolved.to_dict()))
     driver = subprocess.Popen(
-        [sys.executable, "-m", "jobs.train", str(tmp_path / "job.json"), "--attempt", "1"],
+        [
+            sys.executable,
+            "-m",
+            "colddiff.verbs.train.on_ray",
+            str(tmp_path / "job.json"),
+            "--attempt",
+            "1",
+        ],
         env={**os.environ, "RAY_ADDRESS": cluster.address},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from colddiff.cluster import local_cluster
+from colddiff.cluster.home import Home
+from colddiff.cluster.local_cluster import MARKER
+from colddiff.cluster.processes import Process, alive, marked_processes, processes
+from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.errors import ClusterError
-from colddiff.launch import local_cluster
-from colddiff.launch.home import Home
-from colddiff.launch.local_cluster import MARKER
-from colddiff.launch.processes import Process, alive, marked_processes, processes
-from colddiff.launch.ray_jobs import RayJobs
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.cluster
 START = """
 import sys
 from colddiff.launch import local_cluster
-from colddiff.launch.home import Home
+from colddiff.cluster.home import Home
 print(local_cluster.start(Home.from_environment()).pid)
 """
 

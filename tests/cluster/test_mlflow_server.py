@@ -17,13 +17,13 @@ from uuid import uuid4
 import pytest
 
 import colddiff
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.mlflow_service import client, initialise
-from colddiff.adapters.mlflow_tracker import MlflowTracker, open_run, replay
-from colddiff.adapters.tracking_spool import undelivered
 from colddiff.errors import TrackerError
-from colddiff.jobspec import TrainJob
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.mlflow_service import client, initialise
+from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run, replay
+from colddiff.tracking.spool import undelivered
+from colddiff.verbs.train.job import TrainJob
 from tests.unit.test_run import TINY
 
 pytestmark = pytest.mark.cluster
@@ -194,8 +194,8 @@ def test_a_job_that_never_met_its_server_is_replayed_when_it_is_submitted_again(
 
 ATTEMPT = """
 import sys, time
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.mlflow_tracker import open_run
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.mlflow_tracker import open_run
 uri, experiment, job_id, folder, first = sys.argv[1:]
 tracker = open_run(uri, experiment, job_id, "a run", spool=LocalStore(folder))
 tracker.log_params({"seed": "0"})

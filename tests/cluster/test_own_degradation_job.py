@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from colddiff import connect
+from colddiff.checkpoints.references import load_checkpoint
 from colddiff.degradations import DEGRADATIONS
-from colddiff.engine.folder import JobFolder
 from colddiff.errors import CheckpointError
-from colddiff.references import load_checkpoint
+from colddiff.jobs.folder import JobFolder
 from colddiff.rng import streams
 from colddiff.sampling import sample
 from colddiff.spec.plugins import load_plugin, plugin_digest, unload_plugin
+from colddiff.stores.open import open_store
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster
@@ -81,7 +81,7 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
     (mine / "kspace.py").write_text("raise RuntimeError('not the file that was submitted')\n")
     colddiff("wait", job_id)
 
-    folder = JobFolder(connect.open_store(str(storage)), job_id)
+    folder = JobFolder(open_store(str(storage)), job_id)
     assert folder.job()["content"]["plugins"] == digest
     # Two training workers, an evaluating task after step 2, and the driver after step 4.
     state = json.loads(folder.store.get(folder.key("checkpoints/step_00000004/state.json")))
@@ -121,7 +121,7 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
 
 
 def _logged_steps(folder: JobFolder, result: dict[str, Any]) -> list[int]:
-    from colddiff.adapters.mlflow_service import client
+    from colddiff.tracking.mlflow_service import client
 
     api = client(result["tracking"]["uri"])
     run = api.get_run(result["tracking"]["run_id"])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from colddiff.cluster.address import Cluster
+from colddiff.cluster.ray_jobs import Driver, RayJobs, entrypoint
 from colddiff.errors import ClusterError
-from colddiff.launch.address import Cluster
-from colddiff.launch.ray_jobs import Driver, RayJobs, entrypoint
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.folder import JobFolder, Status
+from colddiff.cluster import local_cluster, operate
+from colddiff.cluster.display import Display
+from colddiff.cluster.home import Home
+from colddiff.cluster.logs import read_log
+from colddiff.cluster.ray_jobs import RayJobs
+from colddiff.cluster.stage import staged
+from colddiff.cluster.submit import Outcome, followed, submit
 from colddiff.errors import ColddiffError
-from colddiff.jobspec import TrainJob
-from colddiff.launch import local_cluster, operate
-from colddiff.launch.display import Display
-from colddiff.launch.home import Home
-from colddiff.launch.logs import read_log
-from colddiff.launch.ray_jobs import RayJobs
-from colddiff.launch.stage import staged
-from colddiff.launch.submit import Outcome, followed, submit
-from colddiff.resolve import ResolvedJob
+from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.train.job import TrainJob
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster
@@ -37,9 +37,9 @@ COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
 
 DRIVER = """
 import json, os, signal, sys, time
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.attempt import Attempt
-from colddiff.engine.folder import JobFolder
+from colddiff.stores.local_store import LocalStore
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.folder import JobFolder
 from colddiff.errors import Stopped
 from pathlib import Path
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colddiff.engine.metrics import FeatureStatistics, ImageErrors, frechet_distance, ssim
+from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance, ssim
 from tests.golden.conftest import Golden
 
 

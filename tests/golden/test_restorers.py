@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from colddiff.checkpoints.paper_files import import_reference_checkpoint
 from colddiff.restorers import Restorer, build_restorer
 from colddiff.restorers.base import sinusoid
-from colddiff.restorers.reference_checkpoint import import_reference_checkpoint
 from colddiff.types import ImageShape
 from tests.golden.conftest import Golden
 

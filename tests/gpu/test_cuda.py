@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.adapters.memory_tracker import MemoryTracker
+from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import DegradationSpec
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.train import Trainer
-from colddiff.jobspec import TrainJob
+from colddiff.jobs.folder import JobFolder
 from colddiff.restorers import build_restorer
 from colddiff.sampling import sample
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.types import ImageShape
+from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.trainer import Trainer
 from tests.laws.cases import images, name, omega, specs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 import colddiff
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.connect import open_features
+from colddiff.data.readers.memory_shards import MemoryShards
+from colddiff.data.readers.second_set import OtherImages
 from colddiff.degradations import Degradation, DegradationSpec
-from colddiff.engine.evaluate import Evaluator
-from colddiff.engine.other_images import OtherImages
 from colddiff.errors import ColddiffError
-from colddiff.jobspec import EvaluationSpec
+from colddiff.evaluation.evaluator import Evaluator
+from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.features.open import open_features
 from colddiff.rng import streams
 from colddiff.sampling import SAMPLERS, sample, sample_steps
 from colddiff.types import ImageShape

@@ -15,7 +15,7 @@ from colddiff.degradations import DEGRADATIONS, Degradation, DegradationSpec
 from colddiff.degradations.blur import BlurSpec
 from colddiff.errors import SpecError
 from colddiff.laws import LAWS, broken, check_laws
-from colddiff.removal import measure_removal
+from colddiff.severity_profile import measure_removal
 from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.synthetic import synthetic_images, synthetic_omega

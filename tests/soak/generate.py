@@ -22,13 +22,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colddiff.launch import local_cluster
-from colddiff.launch.home import ClusterRecord, Home
-from colddiff.launch.processes import Process, marked_processes
-from colddiff.shards.tars import read_tar
+from colddiff.cluster import local_cluster
+from colddiff.cluster.home import ClusterRecord, Home
+from colddiff.cluster.processes import Process, marked_processes
+from colddiff.data.tars import read_tar
 from tests.unit.generation.trained import train_tiny
 
-ACTOR, DRIVER = "Generator", "-m jobs.generate"
+ACTOR, DRIVER = "Generator", "-m colddiff.verbs.generate.on_ray"
 
 
 @dataclass

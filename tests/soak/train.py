@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.checkpoints import Checkpoints
-from colddiff.engine.folder import JobFolder
-from colddiff.launch import local_cluster
-from colddiff.launch.home import Home
+from colddiff.checkpoints.format import Checkpoints
+from colddiff.cluster import local_cluster
+from colddiff.cluster.home import Home
+from colddiff.jobs.folder import JobFolder
+from colddiff.stores.local_store import LocalStore
 from tests.kills import (
     DRIVER,
     TRAIN_WORKER,

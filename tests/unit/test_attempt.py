@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.engine.attempt import Attempt
-from colddiff.engine.checkpoints import COMMIT
-from colddiff.engine.folder import JobFolder, Status
-from colddiff.engine.watch import EvaluationWatch, due_steps
+from colddiff.checkpoints.format import COMMIT
+from colddiff.checkpoints.writer import due_steps
 from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped, StoreError
-from colddiff.jobspec import LimitsSpec
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.job import LimitsSpec
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.verbs.train.evaluation_watcher import EvaluationWatch
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> 
     script = (
         "import subprocess, sys\n"
         "from pathlib import Path\n"
-        "from colddiff.engine.log import LogTee\n"
+        "from colddiff.jobs.log_tee import LogTee\n"
         "with LogTee(Path(sys.argv[1]).write_bytes):\n"
         "    print('from python', flush=True)\n"
         "    subprocess.run(['echo', 'from a child'], check=True)\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.launch.home import Home
-from colddiff.launch.local_cluster import _temp_dir
+from colddiff.cluster.home import Home
+from colddiff.cluster.local_cluster import _temp_dir
 
 LONGEST_BELOW = "session_2026-11-23_06-59-04_178123_4194304/sockets/dash_MetricsHead"
 

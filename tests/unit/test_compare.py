@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from colddiff.adapters.memory_shards import MemoryShards
+from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import build_degradation
-from colddiff.engine.compare import SetComparison
-from colddiff.engine.evaluate import Evaluator
-from colddiff.engine.metrics import FeatureStatistics, frechet_distance
-from colddiff.engine.parts import NUM_PARTS, Measured, merge_all, parts_of
-from colddiff.engine.tally_bytes import tally_from_bytes, tally_to_bytes
 from colddiff.errors import DataError, SpecError
-from colddiff.jobspec import EvaluationSpec
+from colddiff.evaluation.evaluator import Evaluator
+from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
+from colddiff.evaluation.partition import NUM_PARTS, Measured, merge_all, parts_of
+from colddiff.evaluation.set_comparison import SetComparison
+from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.evaluation.sums_bytes import tally_from_bytes, tally_to_bytes
 from colddiff.rng import stream
 from colddiff.types import ImageShape
 from tests.unit.test_evaluate import BLUR, PatchMeans, halfway, some_images

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from colddiff import connect, datasets
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.s3_store import S3Store
+from colddiff.data import packed_sets as datasets
+from colddiff.data.open import open_shards, pack_source, read_manifest
 from colddiff.errors import SpecError, StoreError
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.open import absolute, check_writable, open_store
+from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 
 
@@ -26,9 +28,9 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (f"file://{tmp_path}/x", tmp_path / "x"),
         ("./mnist:v2", tmp_path / "mnist:v2"),
     ):
-        store = connect.open_store(text)
+        store = open_store(text)
         assert isinstance(store, LocalStore)
-        assert store.uri == connect.absolute(text) == str(place)
+        assert store.uri == absolute(text) == str(place)
 
 
 def test_buckets(s3_service: S3Service) -> None:
@@ -37,9 +39,9 @@ def test_buckets(s3_service: S3Service) -> None:
         ("s3://bucket/", "s3://bucket"),
         ("s3://bucket/some/prefix/", "s3://bucket/some/prefix"),
     ):
-        store = connect.open_store(text)
+        store = open_store(text)
         assert isinstance(store, S3Store)
-        assert store.uri == connect.absolute(text) == uri
+        assert store.uri == absolute(text) == uri
 
 
 @pytest.mark.parametrize(
@@ -56,27 +58,27 @@ def test_buckets(s3_service: S3Service) -> None:
     ],
 )
 def test_other_schemes_are_refused(text: str) -> None:
-    for use in (connect.open_store, connect.absolute, connect.open_shards, connect.read_manifest):
+    for use in (open_store, absolute, open_shards, read_manifest):
         with pytest.raises(SpecError, match="no store for"):
             use(text)
 
 
 def test_a_store_that_cannot_be_written_is_found_out(tmp_path: Path) -> None:
-    connect.check_writable(str(tmp_path / "new"))
-    assert list(connect.open_store(str(tmp_path / "new")).list()) == []
+    check_writable(str(tmp_path / "new"))
+    assert list(open_store(str(tmp_path / "new")).list()) == []
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError):
-        connect.check_writable(str(tmp_path / "file"))
+        check_writable(str(tmp_path / "file"))
 
 
 def test_a_set_in_a_bucket(s3_service: S3Service, tmp_path: Path) -> None:
     uri = f"s3://{s3_service.new_bucket()}/digits"
-    manifest, fresh = connect.pack_source("digits", uri, limit=30, shard_size=10)
+    manifest, fresh = pack_source("digits", uri, limit=30, shard_size=10)
     assert fresh
-    assert connect.read_manifest(uri) == manifest
+    assert read_manifest(uri) == manifest
     assert datasets.verify_shards(uri) == []
     for bound in (0, 2**30):
-        source = connect.open_shards(uri, str(tmp_path), max_decoded_bytes=bound)
+        source = open_shards(uri, str(tmp_path), max_decoded_bytes=bound)
         assert source.images(0, 30).shape == (30, 1, 8, 8)
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from colddiff import connect
-from colddiff.adapters.memory_shards import MemoryShards
 from colddiff.cli.data import app
-from colddiff.engine.duplicates import Fingerprints, fingerprints, near_pairs
+from colddiff.data.near_duplicates import Fingerprints, fingerprints, near_pairs
+from colddiff.data.open import open_shards, pack_source
+from colddiff.data.readers.memory_shards import MemoryShards
 
 
 def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -90,7 +90,7 @@ def test_the_command_says_where_they_lie(tmp_path: Path) -> None:
             image = Image.fromarray(images(30)[n].transpose(1, 2, 0))
             image.save(tmp_path / folder / f"{n:02d}.png")
         source, out = f"folder:{tmp_path / folder}", str(tmp_path / f"{folder}-set")
-        connect.pack_source(source, out, shard_size=5)
+        pack_source(source, out, shard_size=5)
     sets = [str(tmp_path / "train-set"), str(tmp_path / "test-set")]
     said = CliRunner().invoke(app, ["duplicates", *sets, "--json"])
     assert said.exit_code == 0
@@ -101,7 +101,7 @@ def test_the_command_says_where_they_lie(tmp_path: Path) -> None:
     for side, uri in zip(("first", "second"), sets, strict=True):
         index, shard, number = (pair[side][name] for name in ("index", "shard", "number"))
         assert index == 5 * int(shard[6:12]) + number
-        pixels = connect.open_shards(uri, str(tmp_path / "cache")).images(index, index + 1)[0]
+        pixels = open_shards(uri, str(tmp_path / "cache")).images(index, index + 1)[0]
         np.testing.assert_array_equal(pixels, images(30)[3])
     alone = CliRunner().invoke(app, ["duplicates", sets[0]])
     assert (alone.exit_code, alone.stdout) == (0, "")

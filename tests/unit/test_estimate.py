@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from colddiff import connect
-from colddiff.engine.checkpoints import Checkpoints
-from colddiff.engine.cost import cost_of
-from colddiff.engine.estimate import estimate
-from colddiff.engine.folder import JobFolder, Status
+from colddiff.checkpoints.format import Checkpoints
+from colddiff.cluster.display import spent_line
 from colddiff.errors import SpecError
-from colddiff.launch.display import spent_line
-from colddiff.resolve import record_job, resolve
-from colddiff.run import run_local
+from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.local import run_local
+from colddiff.jobs.resolve import record_job, resolve
+from colddiff.stores.open import open_store
+from colddiff.verbs.train.cost import cost_of
+from colddiff.verbs.train.estimate import estimate
 from tests.unit import test_run
 from tests.unit.test_run import packed, storage
 from tests.unit.test_train import job
@@ -67,7 +67,7 @@ def test_gpu_hours_are_limited_and_counted_over_attempts(
 ) -> None:
     fields = {**packed, "resources": {"gpus": 2}, "limits": {"gpu_hours": 1e-7}}
     resolved = resolve("train", test_run.job(**fields, num_steps=100_000), "tiny")
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     record_job(resolved, folder)
     spent = []
     for attempt in (1, 2):

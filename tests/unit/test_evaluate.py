@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from colddiff.adapters.memory_shards import MemoryShards
+from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import Degradation, build_degradation
-from colddiff.engine.evaluate import Evaluation, Evaluator, evaluate
-from colddiff.engine.inputs import normalise
-from colddiff.engine.metrics import FeatureStatistics, ImageErrors, frechet_distance
 from colddiff.errors import DataError, DivergedError, SpecError
-from colddiff.jobspec import EvaluationSpec
+from colddiff.evaluation.evaluator import Evaluation, Evaluator, evaluate
+from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
+from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.rng import streams
 from colddiff.sampling import sample
+from colddiff.transforms import normalise
 from colddiff.types import ImageShape
 
 BLUR = {

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from colddiff import connect
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.kept_plugins import keep_plugins
-from colddiff.engine.metrics import FeatureStatistics, frechet_distance
+from colddiff.checkpoints.references import find_checkpoint
+from colddiff.data.open import open_samples, open_shards, pack_source, read_manifest
 from colddiff.errors import SpecError
-from colddiff.jobspec import EvaluateJob
-from colddiff.references import find_checkpoint
+from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
+from colddiff.features.open import open_features
+from colddiff.jobs.plugins import keep_plugins
 from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugin, unload_plugin
+from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.evaluate.job import EvaluateJob
 from tests.in_process import Done, colddiff_here
 from tests.tiny_checkpoint import tiny_checkpoint
 
@@ -34,9 +35,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     found = {}
     for split, limit in (("train", 40), ("test", 30)):
         found[split] = str(root / split)
-        connect.pack_source(
-            "digits", found[split], image_size=16, channels=1, split=split, limit=limit
-        )
+        pack_source("digits", found[split], image_size=16, channels=1, split=split, limit=limit)
     return found
 
 
@@ -78,7 +77,7 @@ def test_a_checkpoint_is_measured_once(
     assert provenance["n"] == 20
     assert provenance["severities"] == [4, 2, 0]
     assert provenance["weights_sha256"] == find_checkpoint(checkpoint).weights_sha256
-    assert provenance["test_manifest"] == connect.read_manifest(digits["test"]).digest
+    assert provenance["test_manifest"] == read_manifest(digits["test"]).digest
     assert all(Path(picture).stat().st_size for picture in result["pictures"])
     assert json.loads(first.stdout)["id"].startswith("evaluate-job-")
     again = evaluate(*words, "severities=2", "workers=2", "--json")
@@ -94,7 +93,7 @@ def test_packed_images_are_samples_too(evaluate: Evaluate, digits: dict[str, str
     assert result["metrics"].keys() == {"eval/generated/fd_lenet", "eval/floor/fd_lenet"}
     provenance = result["provenance"]
     assert (provenance["n"], provenance["n_reference"]) == (40, 30)
-    assert provenance["samples_manifest"] == connect.read_manifest(digits["train"]).digest
+    assert provenance["samples_manifest"] == read_manifest(digits["train"]).digest
     assert any("biased upwards" in note for note in provenance["notes"])
     same = (f"samples={digits['test']}", f"reference={digits['test']}", "--json")
     assert result_of(evaluate(*same))["metrics"]["eval/generated/fd_lenet"] < 1e-3
@@ -113,7 +112,7 @@ def test_a_half_made_sample_set_is_measured_only_when_that_is_said(
     words = (f"samples={out}", f"reference={digits['test']}", "--json")
     whole = result_of(evaluate(*words))
     assert whole["provenance"]["n"] == 11
-    images = connect.open_samples(out).images(0, 11)
+    images = open_samples(out).images(0, 11)
     for name in ("manifest.json", "shard-000001.tar"):
         (Path(out) / name).unlink()
     message = error_of(evaluate(*words))
@@ -123,11 +122,11 @@ def test_a_half_made_sample_set_is_measured_only_when_that_is_said(
     result = result_of(part)
     assert result["provenance"]["n"] == 8
     there = FeatureStatistics.of(
-        connect.open_features("lenet").features(torch.from_numpy(images[[0, 1, 2, *range(6, 11)]]))
+        open_features("lenet").features(torch.from_numpy(images[[0, 1, 2, *range(6, 11)]]))
     )
-    test = connect.open_shards(digits["test"]).images(0, 30)
+    test = open_shards(digits["test"]).images(0, 30)
     reference = FeatureStatistics.of(
-        connect.open_features("lenet").features(torch.from_numpy(np.array(test)))
+        open_features("lenet").features(torch.from_numpy(np.array(test)))
     )
     assert result["metrics"]["eval/generated/fd_lenet"] == pytest.approx(
         frechet_distance(there, reference), rel=1e-6

@@ -15,16 +15,16 @@ import pytest
 import torch
 
 import colddiff
-from colddiff import connect
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.adapters.s3_store import S3Store
-from colddiff.engine.checkpoints import COMMIT, Checkpoints, Snapshot
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.patience import patiently
-from colddiff.engine.train import Outcome, Trainer
+from colddiff.checkpoints.format import COMMIT, Checkpoints, Snapshot
 from colddiff.errors import ColddiffError, SpecError, StoreError
+from colddiff.jobs.folder import JobFolder
+from colddiff.retry import patiently
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.open import open_store
+from colddiff.stores.s3_store import S3Store
+from colddiff.tracking.memory_tracker import MemoryTracker
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.trainer import Outcome, Trainer
 from tests.conftest import S3Service
 from tests.faulty_s3 import FaultyS3, Proxy, Relay
 from tests.unit.test_run import job as tiny_job
@@ -339,7 +339,7 @@ def test_a_service_that_fails_now_and_then_changes_no_weight(
         for storage in (str(tmp_path / "runs"), f"s3://{s3_service.new_bucket()}/runs"):
             the_job = tiny_job(storage=storage, num_steps=20, evaluation={"num_images": 2})
             result = colddiff.train(the_job, "faulty")
-            folder = JobFolder(connect.open_store(storage), result["id"])
+            folder = JobFolder(open_store(storage), result["id"])
             found.append(tensors(folder, 20))
     assert faulty.counts.total() - faulty.counts["served"] >= 3
     assert_equal(*found)

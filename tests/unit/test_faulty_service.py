@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colddiff import connect
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.s3_store import S3Store
-from colddiff.engine.pack import pack
-from colddiff.engine.selection import PackSettings
+from colddiff.data.open import open_shards
+from colddiff.data.pack import pack
+from colddiff.data.pack_settings import PackSettings
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.stores.open import open_store
+from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.drawn_source import Drawn
 from tests.faulty_s3 import FaultyS3
@@ -32,13 +33,13 @@ def test_it_packs_the_same_bytes_and_reads_the_same_batches(
     happened: Counter[str] = Counter()
     with FaultyS3(s3_service.endpoint, seed=0) as faulty:
         monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
-        there = connect.open_store(f"s3://{bucket}/set")
+        there = open_store(f"s3://{bucket}/set")
         packed = pack(Drawn(60), there, PackSettings(shard_size=2))
         assert packed.fresh
         assert {item.key: there.get(item.key) for item in there.list()} == {
             item.key: alone.get(item.key) for item in alone.list()
         }
-        numbered(90, 3, there_too := connect.open_store(f"s3://{bucket}/numbered"))
+        numbered(90, 3, there_too := open_store(f"s3://{bucket}/numbered"))
         for kind in ("mapped", "streamed"):
             found = steps(opened(kind, there_too, tmp_path / kind), 8, batch=16, world=2)
             calm = steps(opened(kind, numbered(90, 3), tmp_path / f"calm-{kind}"), 8, batch=16)
@@ -55,13 +56,12 @@ def test_a_command_of_its_own_packs_through_it(s3_service: S3Service, tmp_path: 
     bucket = s3_service.new_bucket()
     with FaultyS3(s3_service.endpoint, seed=2, fail=0.2, truncate=0.1) as faulty:
         script = (
-            "import sys; from colddiff import connect\n"
-            "connect.pack_source(*sys.argv[1:], shard_size=1)\n"
+            "import sys; from colddiff import connect\npack_source(*sys.argv[1:], shard_size=1)\n"
         )
         command = [sys.executable, "-c", script, f"folder:{tmp_path}", f"s3://{bucket}/set"]
         environment = {**os.environ, "AWS_ENDPOINT_URL": faulty.endpoint}
         subprocess.run(command, check=True, env=environment)
         assert sum(faulty.counts.values()) > faulty.counts["served"]
     store = S3Store(bucket, "set", endpoint_url=s3_service.endpoint)
-    manifest = connect.open_shards(store, str(tmp_path / "cache")).manifest
+    manifest = open_shards(store, str(tmp_path / "cache")).manifest
     assert (manifest.count, len(list(store.list("shard-")))) == (12, 12)

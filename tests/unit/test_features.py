@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from colddiff import connect
-from colddiff.adapters import inception
-from colddiff.adapters.inception import InceptionFeatures
-from colddiff.adapters.resnet20 import FILE, SHA256, Resnet20Features
 from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError
-from colddiff.jobspec import EvaluationSpec
-from colddiff.jobspec.features import InceptionFeaturesSpec, LenetFeaturesSpec
+from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.features import cleanfid_inception as inception
+from colddiff.features.cleanfid_inception import InceptionFeatures
+from colddiff.features.open import open_features
+from colddiff.features.resnet20 import FILE, SHA256, Resnet20Features
+from colddiff.features.spec import InceptionFeaturesSpec, LenetFeaturesSpec
 from colddiff.spec import parse
+from colddiff.stores.open import open_store
 
 
 class Means(nn.Module):
@@ -106,7 +107,7 @@ def test_inception_is_never_downloaded_and_the_error_says_where_it_is(
 ) -> None:
     monkeypatch.setenv("COLDDIFF_FEATURES", str(tmp_path))
     with pytest.raises(CheckpointError) as caught:
-        connect.open_features("inception")
+        open_features("inception")
     said = str(caught.value)
     assert f"no weights at {tmp_path}/{inception.FILE}" in said
     assert "https://nvlabs-fi-cdn.nvidia.com" in said
@@ -114,22 +115,22 @@ def test_inception_is_never_downloaded_and_the_error_says_where_it_is(
     assert not list(tmp_path.iterdir())
     (tmp_path / inception.FILE).write_bytes(b"half a download")
     with pytest.raises(CheckpointError, match=f"15 bytes.*expected {inception.SHA256}"):
-        connect.open_features("inception")
+        open_features("inception")
 
 
 def test_weights_may_lie_in_any_store(s3_service: Any, tmp_path: Path) -> None:
     sha256 = saved(Means(1), tmp_path / "net.pt")
     place = f"s3://{s3_service.new_bucket()}/nets"
-    connect.open_store(place).put("net.pt", (tmp_path / "net.pt").read_bytes())
+    open_store(place).put("net.pt", (tmp_path / "net.pt").read_bytes())
     spec = {"kind": "torchscript", "path": f"{place}/net.pt", "sha256": sha256, "name": "blocks"}
-    extractor = connect.open_features(parse(EvaluationSpec, {"features": spec}).features)
+    extractor = open_features(parse(EvaluationSpec, {"features": spec}).features)
     assert extractor.metric == "fd_blocks"
     assert extractor.features(eight_bit(2, 3, 8, 8)).shape == (2, 12)
 
 
 def torchscript(path: Path, sha256: str, **fields: Any) -> Any:
     spec = {"kind": "torchscript", "path": str(path), "sha256": sha256, "name": "own", **fields}
-    return connect.open_features(parse(EvaluationSpec, {"features": spec}).features)
+    return open_features(parse(EvaluationSpec, {"features": spec}).features)
 
 
 def test_a_torchscript_network_is_fed_as_its_spec_says(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import torch
 from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
-from colddiff.engine.checkpoints import Checkpoints, Snapshot
-from colddiff.engine.failures import Failures
-from colddiff.engine.folder import JobFolder
+from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.errors import ColddiffError, SpecError, StoreError
-from jobs.fits import fit_until_ended
+from colddiff.jobs.folder import JobFolder
+from colddiff.verbs.train.failures import Failures
+from colddiff.verbs.train.ray_restarts import fit_until_ended
 from tests.unit.test_train import folder_in, job
 
 Round = Callable[[], None]

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.webdataset_source import WebdatasetSource
+from colddiff.data.manifest import make_manifest, write_manifest
+from colddiff.data.pil_images import encode_png
+from colddiff.data.sources.webdataset_source import WebdatasetSource
+from colddiff.data.tars import shard_entry, shard_key
 from colddiff.errors import DataError
 from colddiff.ports import ImageFormat, Store
-from colddiff.shards.images import encode_png
-from colddiff.shards.manifest import make_manifest, write_manifest
-from colddiff.shards.tars import shard_entry, shard_key
+from colddiff.stores.memory_store import MemoryStore
 from tests.numbered_shards import numbered, numbers, opened, pixels_of
 
 

@@ -15,21 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.engine.folder import JobFolder, Status
+from colddiff.cluster import processes as processes_module
+from colddiff.cluster.address import Cluster, parse_address
+from colddiff.cluster.display import Display, progress_line
+from colddiff.cluster.follow import follow, settle
+from colddiff.cluster.home import ClusterRecord, Home
+from colddiff.cluster.logs import added
+from colddiff.cluster.operate import current, delete, stop
+from colddiff.cluster.processes import alive, end_all, marked_processes, process, processes
+from colddiff.cluster.ray_jobs import Driver, entrypoint
+from colddiff.cluster.submit import begin, driver_is_gone, is_covered
 from colddiff.errors import ClusterError, ColddiffError
-from colddiff.jobspec import TrainJob
-from colddiff.launch import processes as processes_module
-from colddiff.launch.address import Cluster, parse_address
-from colddiff.launch.display import Display, progress_line
-from colddiff.launch.follow import follow, settle
-from colddiff.launch.home import ClusterRecord, Home
-from colddiff.launch.logs import added
-from colddiff.launch.operate import current, delete, stop
-from colddiff.launch.processes import alive, end_all, marked_processes, process, processes
-from colddiff.launch.ray_jobs import Driver, entrypoint
-from colddiff.launch.submit import begin, driver_is_gone, is_covered
-from colddiff.resolve import ResolvedJob
+from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.train.job import TrainJob
 
 RUNNING = Status("running", attempt=2, step=30, num_steps=90, heartbeat=1.0, phase="training")
 
@@ -233,7 +233,10 @@ def test_only_what_is_new_of_a_log_is_shown(shown: bytes, text: bytes, new: byte
 
 
 def test_the_entrypoint_is_this_python_only_on_this_machine() -> None:
-    assert entrypoint("train", 3, local=False) == "python -P -m jobs.train job.json --attempt 3"
+    assert (
+        entrypoint("train", 3, local=False)
+        == "python -P -m colddiff.verbs.train.on_ray job.json --attempt 3"
+    )
     assert entrypoint("train", 3, local=True).startswith(f"{sys.executable} -P ")
 
 

@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from colddiff.adapters.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, LenetFeatures, prepared
 from colddiff.degradations import build_degradation
-from colddiff.engine.metrics import FeatureStatistics, frechet_distance
 from colddiff.errors import CheckpointError, DataError
+from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
+from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, LenetFeatures, prepared
 from colddiff.ports import FeatureExtractor
 from colddiff.types import ImageShape
 

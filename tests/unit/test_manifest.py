@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.errors import DataError, SpecError
-from colddiff.ports import ImageFormat, Manifest, ShardEntry
-from colddiff.shards.manifest import (
+from colddiff.data.manifest import (
     KEY,
     make_manifest,
     manifest_bytes,
@@ -19,6 +16,9 @@ from colddiff.shards.manifest import (
     read_manifest,
     write_manifest,
 )
+from colddiff.errors import DataError, SpecError
+from colddiff.ports import ImageFormat, Manifest, ShardEntry
+from colddiff.stores.memory_store import MemoryStore
 
 SHARDS = (
     ShardEntry("shard-000000.tar", 10, 20480, "a" * 64),

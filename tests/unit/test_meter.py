@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.engine.cost import bf16_is_slow, cost_of, mfu_per_image_s
-from colddiff.engine.inputs import Inputs, normalise, training_inputs
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.meter import Meter, SeverityBuckets
-from colddiff.engine.train import Trainer
 from colddiff.objective import restoration_loss
+from colddiff.tracking.memory_tracker import MemoryTracker
+from colddiff.transforms import normalise
+from colddiff.verbs.train.cost import bf16_is_slow, cost_of, mfu_per_image_s
+from colddiff.verbs.train.inputs import Inputs, training_inputs
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.meter import Meter, SeverityBuckets
+from colddiff.verbs.train.trainer import Trainer
 from tests.unit.test_train import assert_equal, folder_in, job, source, tensors, trainer
 
 

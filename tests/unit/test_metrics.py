@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from colddiff.engine.metrics import FeatureStatistics, ImageErrors, frechet_distance, ssim
 from colddiff.errors import DataError
+from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance, ssim
 
 RNG = np.random.default_rng(7)
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.adapters.mixture import REGULARISATION, fit_mixture
+from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import build_degradation
-from colddiff.engine.terminal_features import terminal_features
 from colddiff.errors import DataError, SpecError
 from colddiff.terminal import Gmm
+from colddiff.terminals.features import terminal_features
+from colddiff.terminals.sklearn_mixture import REGULARISATION, fit_mixture
 from colddiff.types import ImageShape
 
 Features = NDArray[np.float64]

@@ -12,19 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.inputs import normalise
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.train import Outcome, Trainer
-from colddiff.jobspec import TrainJob
-from colddiff.recipes import load_recipe
-from colddiff.references import load_checkpoint
+from colddiff.checkpoints.references import load_checkpoint
+from colddiff.data.readers.memory_shards import MemoryShards
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.recipes import load_recipe
 from colddiff.rng import streams
 from colddiff.sampling import sample
 from colddiff.spec.plugins import load_plugin, unload_plugin
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.memory_tracker import MemoryTracker
+from colddiff.transforms import normalise
+from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.trainer import Outcome, Trainer
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-degradation"
 SMALL = ["image_size=8", "restorer.dim=8", "restorer.dim_mults=[1,2]", "global_batch_size=8"]

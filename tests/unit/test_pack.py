@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colddiff import connect, datasets
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.webdataset_source import WebdatasetSource, index_tars
-from colddiff.engine.pack import CLAIM, pack
-from colddiff.engine.selection import PackSettings
+from colddiff.data import packed_sets as datasets
+from colddiff.data.manifest import KEY, read_manifest
+from colddiff.data.open import open_shards, open_source, pack_source
+from colddiff.data.pack import CLAIM, pack
+from colddiff.data.pack_settings import PackSettings
+from colddiff.data.pil_images import decode_image, encode_png, fitted, with_channels
+from colddiff.data.sources.webdataset_source import WebdatasetSource, index_tars
+from colddiff.data.verify import BadShard, verify
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import Store
-from colddiff.shards.images import decode_image, encode_png, fitted, with_channels
-from colddiff.shards.manifest import KEY, read_manifest
-from colddiff.shards.verify import BadShard, verify
 from colddiff.spec import parse
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.stores.open import open_store
 from tests.drawn_source import Drawn
 
 
@@ -97,10 +99,10 @@ def test_a_bad_image_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     bad.write_bytes(bad.read_bytes()[:50])
     store, source = MemoryStore(), f"folder:{tmp_path}"
     with pytest.raises(DataError, match=str(bad)):
-        pack(connect.open_source(source), store, PackSettings(shard_size=1))
+        pack(open_source(source), store, PackSettings(shard_size=1))
     assert everything(store) == {}
     bad.unlink()
-    packed = pack(connect.open_source(source), store, PackSettings(shard_size=1))
+    packed = pack(open_source(source), store, PackSettings(shard_size=1))
     assert packed.manifest.count == 5
 
 
@@ -169,7 +171,7 @@ def test_eight_bits_fill_sixteen() -> None:
 def test_images_of_several_sizes_need_a_size(tmp_path: Path) -> None:
     for name, side in (("a", 8), ("b", 9), ("c", 30)):
         Image.new("RGB", (side, 12)).save(tmp_path / f"{name}.png")
-    source = connect.open_source(f"folder:{tmp_path}")
+    source = open_source(f"folder:{tmp_path}")
     with pytest.raises(DataError, match=r"\.png: is \d+x12, the images before it are \d+x12"):
         pack(source, MemoryStore(), PackSettings())
     manifest = pack(source, MemoryStore(), PackSettings(image_size=6)).manifest
@@ -243,7 +245,7 @@ def test_a_webdataset_of_others_can_be_packed_again() -> None:
 
 
 def test_tars_of_others_are_indexed_where_they_lie(tmp_path: Path) -> None:
-    made = connect.open_store(str(tmp_path))
+    made = open_store(str(tmp_path))
     original = pack(Drawn(), made, PackSettings(shard_size=10)).manifest
     made.delete(KEY)
     indexed = datasets.index_shards(str(tmp_path))
@@ -275,12 +277,12 @@ def test_indexing_wants_images_of_one_size() -> None:
 
 
 def test_real_images_survive(shared: Path, tmp_path: Path) -> None:
-    manifest, _ = connect.pack_source(
+    manifest, _ = pack_source(
         f"mnist:{shared / 'data' / 'mnist'}", str(tmp_path), split="test", limit=50
     )
     assert manifest.count == 50
     assert manifest.settings["split"] == "test"
-    first = connect.open_shards(str(tmp_path), str(tmp_path / "cache")).images(0, 50)
-    source = connect.open_source(f"mnist:{shared / 'data' / 'mnist'}")
+    first = open_shards(str(tmp_path), str(tmp_path / "cache")).images(0, 50)
+    source = open_source(f"mnist:{shared / 'data' / 'mnist'}")
     for n, entry in enumerate(source.entries("test")[:50]):
         np.testing.assert_array_equal(first[n, 0], source.load(entry)[..., 0])

@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colddiff import connect
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.engine.pack import pack
-from colddiff.engine.selection import PackSettings, selected
+from colddiff.data.manifest import KEY, read_manifest
+from colddiff.data.open import open_source, pack_source
+from colddiff.data.pack import pack
+from colddiff.data.pack_settings import PackSettings, selected
+from colddiff.data.pil_images import Pixels, encode_png
+from colddiff.data.sources.source import SourceEntry
+from colddiff.data.verify import verify
 from colddiff.errors import DataError
-from colddiff.shards.images import Pixels, encode_png
-from colddiff.shards.manifest import KEY, read_manifest
-from colddiff.shards.source import SourceEntry
-from colddiff.shards.verify import verify
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.stores.open import open_store
 from tests.drawn_source import Drawn
 from tests.unit.test_pack import everything
 
@@ -47,13 +48,13 @@ def test_several_threads_are_at_work_at_once() -> None:
 def test_of_several_bad_images_the_first_is_named(tmp_path: Path) -> None:
     for n in range(30):
         (tmp_path / f"{n:02d}.png").write_bytes(encode_png(np.full((4, 4, 1), n, np.uint8)))
-    source = connect.open_source(f"folder:{tmp_path}")
+    source = open_source(f"folder:{tmp_path}")
     order = [entry.name for entry in selected(source, PackSettings())]
     for number in (22, 9, 17):
         (tmp_path / order[number]).write_bytes(b"nothing")
     store = MemoryStore()
     for _ in range(3):
-        source = connect.open_source(f"folder:{tmp_path}")
+        source = open_source(f"folder:{tmp_path}")
         with pytest.raises(DataError, match=f"{order[9]}: is not an image"):
             pack(source, store, PackSettings(shard_size=2), workers=4)
         assert everything(store) == {}
@@ -66,10 +67,7 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_goes_on_from(tmp_path: Pa
     for n in range(120):
         pixels = rng.integers(0, 256, (96, 96, 3)).astype(np.uint8)
         (images / f"{n:03d}.png").write_bytes(encode_png(pixels))
-    script = (
-        "import sys; from colddiff import connect\n"
-        "connect.pack_source(*sys.argv[1:], shard_size=4)\n"
-    )
+    script = "import sys; from colddiff import connect\npack_source(*sys.argv[1:], shard_size=4)\n"
     command = [sys.executable, "-c", script, f"folder:{images}", str(out)]
     for shards in (2, 9):
         packing = subprocess.Popen(command)
@@ -80,10 +78,10 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_goes_on_from(tmp_path: Pa
         packing.wait()
         assert not (out / KEY).exists()
     kept = {path.name: path.stat().st_ino for path in out.glob("shard-*.tar")}
-    manifest, _ = connect.pack_source(f"folder:{images}", str(out), shard_size=4)
-    connect.pack_source(f"folder:{images}", str(fresh), shard_size=4)
+    manifest, _ = pack_source(f"folder:{images}", str(out), shard_size=4)
+    pack_source(f"folder:{images}", str(fresh), shard_size=4)
     assert manifest.count == 120
-    assert everything(connect.open_store(str(out))) == everything(connect.open_store(str(fresh)))
+    assert everything(open_store(str(out))) == everything(open_store(str(fresh)))
     assert kept == {name: (out / name).stat().st_ino for name in kept}
 
 

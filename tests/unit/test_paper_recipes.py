@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from colddiff.jobspec import TrainJob
-from colddiff.recipes import list_recipes, load_recipe
+from colddiff.jobs.recipes import list_recipes, load_recipe
 from colddiff.restorers import build_restorer
+from colddiff.verbs.train.job import TrainJob
 
 CONVNEXT, DDPM = "convnext_unet", "ddpm_unet"
 # PAPER 2.2, its table: resized to int(1.12 n) and cropped, and so on.

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from colddiff.adapters.lenet import LenetFeatures
-from colddiff.adapters.memory_shards import MemoryShards
+from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import build_degradation
-from colddiff.engine.evaluate import evaluate
-from colddiff.engine.trajectory import Trajectory
 from colddiff.errors import DataError
-from colddiff.jobspec import EvaluationSpec
+from colddiff.evaluation.evaluator import evaluate
+from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.evaluation.trajectory import Trajectory
+from colddiff.features.lenet import LenetFeatures
 from colddiff.report.curves import loss_curve, running_mean
 from colddiff.report.grids import comparison_grid
 from colddiff.report.pictures import evaluation_pictures

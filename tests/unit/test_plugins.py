@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from colddiff.cluster.stage import staged
 from colddiff.degradations import DEGRADATIONS
 from colddiff.errors import SpecError
-from colddiff.launch.stage import staged
-from colddiff.recipes import load_recipe
-from colddiff.resolve import ResolvedJob, resolve
+from colddiff.jobs.recipes import load_recipe
+from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.restorers import RESTORERS
 from colddiff.spec import plugins
 from colddiff.spec.plugins import load_plugin, load_plugins, plugin_digest, unload_plugin

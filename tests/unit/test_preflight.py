@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from colddiff import connect
-from colddiff.engine.folder import JobFolder, Status
-from colddiff.resolve import resolve
-from colddiff.run import run_local
-from colddiff.run.preflight import prepare
-from colddiff.shards.manifest import read_manifest
-from colddiff.shards.verify import verify_some
+from colddiff.data.manifest import read_manifest
+from colddiff.data.verify import verify_some
+from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.local import run_local
+from colddiff.jobs.resolve import resolve
+from colddiff.stores.open import open_store
+from colddiff.verbs.train.preflight import prepare
 from tests.unit.test_run import job, packed, storage
 
 __all__ = ["packed", "storage"]
@@ -25,7 +25,7 @@ __all__ = ["packed", "storage"]
 def attempt(plant: Callable[[Path], None], storage: Path, **fields: Any) -> Status:
     """How an attempt ends for which ``plant`` has spoilt something after the submission."""
     resolved = resolve("train", job(**fields), "tiny")
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(resolved.to_dict())
     plant(storage)
     assert run_local(resolved, 1) == 1
@@ -46,7 +46,7 @@ def own(packed: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 
 def shard_of(uri: str) -> Path:
-    return Path(uri) / read_manifest(connect.open_store(uri)).shards[0].key
+    return Path(uri) / read_manifest(open_store(uri)).shards[0].key
 
 
 def flip_a_byte(path: Path) -> None:
@@ -121,14 +121,14 @@ def test_a_sound_job_passes_quickly_and_says_how_long_it_took(
     storage: Path, packed: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     resolved = resolve("train", job(**packed), "tiny")
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(resolved.to_dict())
     prepare(resolved, folder).finish("KILLED")
     assert "checked before step 0 in" in capsys.readouterr().err
 
 
 def test_a_set_too_large_to_hash_is_checked_in_part(packed: dict[str, str]) -> None:
-    store = connect.open_store(packed["data"])
+    store = open_store(packed["data"])
     manifest = read_manifest(store)
     (entry,) = manifest.shards[:1]
     many = replace(manifest, shards=(entry,) * 50)

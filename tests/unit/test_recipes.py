@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from colddiff.errors import SpecError
-from colddiff.recipes import list_recipes, load_recipe
+from colddiff.jobs.recipes import list_recipes, load_recipe
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from colddiff.checkpoints.paper_files import import_reference_checkpoint
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.restorers import Restorer, build_restorer
-from colddiff.restorers.reference_checkpoint import import_reference_checkpoint
 from colddiff.types import ImageShape
 
 

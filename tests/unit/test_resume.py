@@ -12,11 +12,11 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.engine.checkpoints import Checkpoints
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.train import Outcome, Trainer
+from colddiff.checkpoints.format import Checkpoints
+from colddiff.jobs.folder import JobFolder
+from colddiff.tracking.memory_tracker import MemoryTracker
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.trainer import Outcome, Trainer
 from tests.unit.test_train import GlooContext, assert_equal, folder_in, job, source, tensors
 
 STEPS = 4

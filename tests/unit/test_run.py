@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import colddiff
-from colddiff import connect
-from colddiff.engine.folder import JobFolder
+from colddiff.checkpoints.references import find_checkpoint, load_checkpoint
+from colddiff.data.open import read_manifest
 from colddiff.errors import (
     CheckpointError,
     ColddiffError,
@@ -26,11 +26,12 @@ from colddiff.errors import (
     Stopped,
     TrackerError,
 )
-from colddiff.jobspec import TrainJob
-from colddiff.references import find_checkpoint, load_checkpoint
-from colddiff.resolve import ResolvedJob, resolve
-from colddiff.run import run_local
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.local import run_local
+from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.spec import parse
+from colddiff.stores.open import open_store
+from colddiff.verbs.train.job import TrainJob
 
 TINY: dict[str, Any] = {
     "data": "digits",
@@ -82,7 +83,7 @@ def test_train_is_done_once_and_goes_on_when_asked_for_more(
     assert first["step"] == 4
     assert {"eval/degraded/fd_lenet", "eval/sampled/rmse"} <= first["metrics"].keys()
     assert all(Path(picture).stat().st_size > 0 for picture in first["pictures"])
-    folder = JobFolder(connect.open_store(str(storage)), first["id"])
+    folder = JobFolder(open_store(str(storage)), first["id"])
     assert colddiff.train(job(**packed), "tiny") == first
     assert folder.attempts() == [1]
     more = colddiff.train(job(**packed, num_steps=6), "tiny")
@@ -95,7 +96,7 @@ def test_train_is_done_once_and_goes_on_when_asked_for_more(
 
 def test_evaluations_on_the_way_and_references(storage: Path, packed: dict[str, str]) -> None:
     result = colddiff.train(job(**packed, evaluate_every=2, num_steps=6, keep=9), "tiny")
-    folder = JobFolder(connect.open_store(str(storage)), result["id"])
+    folder = JobFolder(open_store(str(storage)), result["id"])
     assert folder.evaluated_steps() == [2, 4, 6]
     assert find_checkpoint(result["id"]).step == 6
     assert find_checkpoint(f"{folder.uri}@step=2").step == 2
@@ -113,7 +114,7 @@ def test_another_job_can_start_from_its_weights(storage: Path, packed: dict[str,
     first = colddiff.train(job(**packed), "tiny")
     resolved = resolve("train", job(**packed, start_from=first["id"]), "tiny")
     assert resolved.id != first["id"]
-    assert resolved.train.start_from == first["checkpoint"]
+    assert resolved.job_as(TrainJob).start_from == first["checkpoint"]
     second = colddiff.train(job(**packed, start_from=first["id"], num_steps=1), "tiny")
     begun = load_checkpoint(second["id"], "model").restorer.state_dict()
     before = load_checkpoint(first["id"], "ema").restorer.state_dict()
@@ -129,12 +130,12 @@ def test_weights_to_start_from_are_not_needed_once_a_job_has_its_own(
         resolve("train", job(**packed, start_from=first["id"], num_steps=2, seed=seed), "tiny")
         for seed in (0, 1)
     )
-    store = connect.open_store(str(storage))
+    store = open_store(str(storage))
     for resolved in (began, waits):
         JobFolder(store, resolved.id).write_job(resolved.to_dict())
     assert run_local(began, 1) == 0
     shutil.rmtree(storage / "jobs" / first["id"] / "checkpoints")
-    more = replace(began, job=began.train.model_copy(update={"num_steps": 4}))
+    more = replace(began, job=began.job_as(TrainJob).model_copy(update={"num_steps": 4}))
     assert run_local(more, 2) == 0
     assert load_checkpoint(began.id).step == 4
     # One that has none says which weights it cannot find.
@@ -147,7 +148,7 @@ def test_weights_to_start_from_are_not_needed_once_a_job_has_its_own(
 def test_sigterm_takes_a_checkpoint_first(storage: Path, packed: dict[str, str]) -> None:
     """A machine that is shut down says so; the same job goes on from there."""
     resolved = resolve("train", job(**packed, num_steps=100_000, checkpoint_every=100_000), "tiny")
-    folder = JobFolder(connect.open_store(str(storage)), resolved.id)
+    folder = JobFolder(open_store(str(storage)), resolved.id)
     folder.write_job(resolved.to_dict())
 
     def terminate() -> None:
@@ -169,7 +170,7 @@ def test_sigterm_takes_a_checkpoint_first(storage: Path, packed: dict[str, str])
     assert status
     assert (status.state, status.step) == ("stopped", reached)
     assert 0 < reached < 100_000
-    few = resolved.train.model_copy(update={"num_steps": reached + 1})
+    few = resolved.job_as(TrainJob).model_copy(update={"num_steps": reached + 1})
     assert run_local(replace(resolved, job=few), 2) == 0
     assert load_checkpoint(resolved.id).step == reached + 1
 
@@ -186,7 +187,7 @@ def test_data_that_changed_since_submission_is_refused(
 ) -> None:
     resolved = resolve("train", job(**packed), "tiny")
     altered = {**resolved.to_dict(), "content": {"data": "0" * 64}}
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(altered)
     assert run_local(ResolvedJob.from_dict(altered), 1) == 1
     status = folder.status()
@@ -249,10 +250,10 @@ def test_one_folder_is_split_and_two_are_taken_whole(storage: Path, tmp_path: Pa
             Image.new("L", (16, 16), n).save(tmp_path / name / f"{n}.png")
 
     def counts(**changes: Any) -> tuple[int, int]:
-        found = resolve("train", job(**changes), "folders").train
+        found = resolve("train", job(**changes), "folders").job_as(TrainJob)
         assert found.data
         assert found.test_data
-        return connect.read_manifest(found.data).count, connect.read_manifest(found.test_data).count
+        return read_manifest(found.data).count, read_manifest(found.test_data).count
 
     a, b = f"folder:{tmp_path / 'a'}", f"folder:{tmp_path / 'b'}"
     train, test = counts(data=a)

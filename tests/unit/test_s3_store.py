@@ -12,9 +12,9 @@ from pathlib import Path
 import boto3.session
 import pytest
 
-from colddiff.adapters.s3_store import S3Store
 from colddiff.errors import Exists, Missing, SpecError, StoreError
 from colddiff.ports import Store
+from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.faulty_s3 import FAILURES, TRUNCATIONS, Answer, FaultyS3, Proxy, Relay
 

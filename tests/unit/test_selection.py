@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colddiff import connect
-from colddiff.engine.selection import PackSettings, selected
+from colddiff.data.open import open_source
+from colddiff.data.pack_settings import PackSettings, selected
 from colddiff.errors import DataError, SpecError
 from colddiff.spec import parse
 from tests.drawn_source import Drawn
@@ -95,7 +95,7 @@ def test_settings_that_cannot_be_meant(settings: dict[str, object], said: str) -
 
 
 def test_digits_hold_out_a_fifth_by_themselves() -> None:
-    source = connect.open_source("digits")
+    source = open_source("digits")
     counts = [
         len(selected(source, parse(PackSettings, {"split": split})))
         for split in ("train", "test", None)

@@ -12,13 +12,13 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from colddiff import connect
-from colddiff.adapters.local_cache import LocalCache
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.streamed_shards import StreamedShards
+from colddiff.data.manifest import read_manifest
+from colddiff.data.open import open_shards
+from colddiff.data.readers.local_cache import LocalCache
+from colddiff.data.readers.streamed_shards import StreamedShards
 from colddiff.errors import SpecError, StoreError
-from colddiff.shards.manifest import read_manifest
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.memory_store import MemoryStore
 from tests.numbered_shards import COUNT, numbered, numbers, opened, steps
 
 
@@ -33,7 +33,7 @@ def test_it_is_decoded_once_per_machine(tmp_path: Path) -> None:
 BUILD = """
 import sys, pathlib
 from colddiff import connect
-source = connect.open_shards(sys.argv[1], sys.argv[2])
+source = open_shards(sys.argv[1], sys.argv[2])
 sys.stdin.readline()
 print(int(source.images(0, source.manifest.count).astype(int).sum()), flush=True)
 """
@@ -72,7 +72,7 @@ def some(*arguments):
         os.kill(os.getpid(), 9)
     return decode(*arguments)
 webdataset_shards.tar_pixels = some
-connect.open_shards(sys.argv[1], sys.argv[2]).images(0, 1)
+open_shards(sys.argv[1], sys.argv[2]).images(0, 1)
 """
 
 
@@ -126,9 +126,9 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
 STREAM = """
 import sys
 from colddiff import connect
-from colddiff.adapters.local_cache import LocalCache
-from colddiff.adapters.streamed_shards import StreamedShards
-from colddiff.shards.manifest import read_manifest
+from colddiff.data.readers.local_cache import LocalCache
+from colddiff.data.readers.streamed_shards import StreamedShards
+from colddiff.data.manifest import read_manifest
 from tests.numbered_shards import numbered, steps
 store = numbered(400, 20)
 source = StreamedShards(store, read_manifest(store), LocalCache(sys.argv[1]))
@@ -167,7 +167,7 @@ def _size(path: Path) -> int:
 def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
-        "from colddiff.adapters.local_cache import LocalCache\n"
+        "from colddiff.data.readers.local_cache import LocalCache\n"
         "LocalCache(sys.argv[1], 25).open('shards/a', 20, lambda file: os.kill(os.getpid(), 9))\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
@@ -211,7 +211,7 @@ def test_streaming_stays_within_its_cache(tmp_path: Path) -> None:
 def test_a_local_set_is_streamed_without_a_copy(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "data")
     numbered(store=store)
-    source = connect.open_shards(store, str(tmp_path / "cache"), max_decoded_bytes=0)
+    source = open_shards(store, str(tmp_path / "cache"), max_decoded_bytes=0)
     assert len(steps(source, 10)) == 10
     assert not (tmp_path / "cache").exists()
 

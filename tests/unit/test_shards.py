@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from colddiff import connect
-from colddiff.adapters import webdataset_shards, webdataset_tar
-from colddiff.adapters.lanes import Lanes
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.streamed_shards import BATCHES_AHEAD, StreamedShards
-from colddiff.adapters.webdataset_shards import MappedShards
+from colddiff.data import webdataset_tar
+from colddiff.data.manifest import make_manifest, read_manifest, write_manifest
+from colddiff.data.open import open_shards
+from colddiff.data.order import epoch_order
+from colddiff.data.pil_images import encode_png
+from colddiff.data.readers import mapped_shards as webdataset_shards
+from colddiff.data.readers.lanes import Lanes
+from colddiff.data.readers.mapped_shards import MappedShards
+from colddiff.data.readers.streamed_shards import BATCHES_AHEAD, StreamedShards
+from colddiff.data.tars import shard_entry, shard_key, write_tar
 from colddiff.errors import DataError, StoreError
 from colddiff.ports import ImageFormat, ShardEntry
-from colddiff.shards.images import encode_png
-from colddiff.shards.manifest import make_manifest, read_manifest, write_manifest
-from colddiff.shards.order import epoch_order
-from colddiff.shards.tars import shard_entry, shard_key, write_tar
+from colddiff.stores.memory_store import MemoryStore
 from tests.numbered_shards import COUNT, numbered, numbers, opened, pixels_of, steps
 
 
@@ -233,4 +234,4 @@ def test_a_manifest_that_counts_wrong_is_named(kind: str, tmp_path: Path) -> Non
 
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no manifest\.json"):
-        connect.open_shards(str(tmp_path))
+        open_shards(str(tmp_path))

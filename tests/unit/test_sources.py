@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from colddiff import connect
-from colddiff.adapters.s3_store import S3Store
+from colddiff.data import pil_images as images
+from colddiff.data.open import open_source
+from colddiff.data.pil_images import Pixels, decode_image, encode_png
 from colddiff.errors import ColddiffError, DataError, SpecError
-from colddiff.shards import images
-from colddiff.shards.images import Pixels, decode_image, encode_png
+from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 
 
@@ -37,7 +37,7 @@ def write_mnist(folder: Path, count: int = 5, suffix: str = ".gz") -> NDArray[np
 
 
 def all_of(source: str, split: str | None = None) -> list[tuple[str, int | None, Pixels]]:
-    opened = connect.open_source(source)
+    opened = open_source(source)
     return [(e.name, e.label, opened.load(e)) for e in opened.entries(split)]
 
 
@@ -128,9 +128,9 @@ def test_cifar10_in_its_binary_layout(tmp_path: Path, below: str) -> None:
     np.testing.assert_array_equal(np.stack([p for _, _, p in train]), pixels[:6])
     np.testing.assert_array_equal(np.stack([p for _, _, p in test]), pixels[6:])
     assert [label for _, label, _ in train] == [0, 1, 2, 0, 1, 2]
-    assert connect.open_source(place).classes[:2] == ("airplane", "automobile")
+    assert open_source(place).classes[:2] == ("airplane", "automobile")
     (folder / "batches.meta.txt").write_text("a\nb\n\n")
-    assert connect.open_source(place).classes == ("a", "b")
+    assert open_source(place).classes == ("a", "b")
 
 
 def test_cifar10_that_is_not_is_named(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_folder_is_read_with_its_classes(tmp_path: Path) -> None:
         ("b/lossless.webp", 1),
         ("top.bmp", None),
     ]
-    assert connect.open_source(f"folder:{tmp_path}").classes == ("a", "b")
+    assert open_source(f"folder:{tmp_path}").classes == ("a", "b")
     np.testing.assert_array_equal(found[0][2][..., 0], grey)
     for _, _, pixels in found[1:]:
         np.testing.assert_array_equal(pixels, colour)
@@ -263,9 +263,9 @@ def test_a_photograph_stands_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "digit", "mnist:", "mnist", "imagenet:/x", "folder:", "x:y"])
 def test_an_unknown_source_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"no source .*digits, mnist:DIR"):
-        connect.open_source(text)
+        open_source(text)
 
 
 def test_a_place_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ColddiffError, match="no store for 'pipe://cat x'"):
-        connect.open_source("folder:pipe://cat x")
+        open_source("folder:pipe://cat x")

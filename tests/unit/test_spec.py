@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import pytest
 
 from colddiff.errors import SpecError
-from colddiff.jobspec import TrainJob, slugify
+from colddiff.jobs.job import slugify
 from colddiff.spec import Range, Spec, apply_overrides, digest, parse, search_ranges
+from colddiff.verbs.train.job import TrainJob
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.s3_store import S3Store
 from colddiff.errors import Exists, Missing, SpecError, StoreError
 from colddiff.ports import Store
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.stores.s3_store import S3Store
 from tests.faulty_s3 import FaultyS3
 
 
@@ -239,7 +239,7 @@ def test_a_link_in_a_circle_is_listed_once(tmp_path: Path) -> None:
 def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys\n"
-        "from colddiff.adapters.local_store import LocalStore\n"
+        "from colddiff.stores.local_store import LocalStore\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))\n"
         "store = LocalStore(sys.argv[1])\n"

@@ -11,20 +11,22 @@ import pytest
 import torch
 
 import colddiff
-from colddiff import connect
-from colddiff.adapters.memory_shards import MemoryShards
+from colddiff.checkpoints.references import load_checkpoint
+from colddiff.data.open import open_shards, pack_source, read_manifest
+from colddiff.data.readers.memory_shards import MemoryShards
+from colddiff.data.readers.second_set import OtherImages
 from colddiff.degradations import build_degradation
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.inputs import normalise, training_inputs
-from colddiff.engine.other_images import OtherImages
-from colddiff.engine.stored_terminal import STATE, TENSORS
 from colddiff.errors import ColddiffError, DataError, SpecError
-from colddiff.jobspec import TrainJob
-from colddiff.references import load_checkpoint
-from colddiff.resolve import resolve
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.resolve import resolve
 from colddiff.rng import streams
 from colddiff.spec import parse
+from colddiff.stores.open import open_store
+from colddiff.terminals.stored import STATE, TENSORS
+from colddiff.transforms import normalise
 from colddiff.types import ImageShape
+from colddiff.verbs.train.inputs import training_inputs
+from colddiff.verbs.train.job import TrainJob
 
 BLUR = {
     "kind": "blur",
@@ -56,9 +58,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("packed")
     sides = {"data": "train", "other": "test"}
     for name, split in sides.items():
-        connect.pack_source(
-            "digits", str(root / name), image_size=8, channels=1, limit=30, split=split
-        )
+        pack_source("digits", str(root / name), image_size=8, channels=1, limit=30, split=split)
     return {name: str(root / name) for name in sides}
 
 
@@ -71,7 +71,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pixels(uri: str) -> torch.Tensor:
-    source = connect.open_shards(uri)
+    source = open_shards(uri)
     return normalise(torch.from_numpy(source.images(0, source.manifest.count)))
 
 
@@ -95,7 +95,7 @@ def test_a_later_attempt_keeps_the_terminal_and_another_one_is_fitted_again(
     packed: dict[str, str], storage: Path
 ) -> None:
     first = colddiff.train(job(data=packed["data"], num_steps=1), "tiny")
-    folder = JobFolder(connect.open_store(str(storage)), first["id"])
+    folder = JobFolder(open_store(str(storage)), first["id"])
     written = Path(storage, folder.key(STATE)).stat().st_mtime_ns
     colddiff.train(job(data=packed["data"], num_steps=2), "tiny")
     assert Path(storage, folder.key(STATE)).stat().st_mtime_ns == written
@@ -109,7 +109,7 @@ def test_a_later_attempt_keeps_the_terminal_and_another_one_is_fitted_again(
 
 def test_a_damaged_terminal_is_fitted_again(packed: dict[str, str], storage: Path) -> None:
     first = colddiff.train(job(data=packed["data"], num_steps=1), "tiny")
-    folder = JobFolder(connect.open_store(str(storage)), first["id"])
+    folder = JobFolder(open_store(str(storage)), first["id"])
     good = folder.store.get(folder.key(TENSORS))
     folder.store.put(folder.key(TENSORS), good[:-1])
     colddiff.train(job(data=packed["data"], num_steps=2), "tiny")
@@ -152,7 +152,7 @@ def test_the_identity_holds_what_the_other_set_is_not_where(
     packed: dict[str, str], tmp_path: Path
 ) -> None:
     copy = tmp_path / "moved"
-    connect.pack_source("digits", str(copy), image_size=8, channels=1, limit=30, split="test")
+    pack_source("digits", str(copy), image_size=8, channels=1, limit=30, split="test")
 
     def resolved(other: str) -> Any:
         spec = {**ANIMORPH, "other": other}
@@ -169,9 +169,9 @@ def test_a_source_as_the_other_set_is_packed_once(packed: dict[str, str]) -> Non
     spec = {**ANIMORPH, "other": "digits"}
     wanted = job(data=packed["data"], degradation=spec)
     done = [resolve("train", wanted, "tiny", talk=said.append) for _ in range(2)]
-    uri = done[0].train.degradation.to_dict()["other"]
-    assert uri == done[1].train.degradation.to_dict()["other"]
-    assert connect.read_manifest(uri).count > 0
+    uri = done[0].job_as(TrainJob).degradation.to_dict()["other"]
+    assert uri == done[1].job_as(TrainJob).degradation.to_dict()["other"]
+    assert read_manifest(uri).count > 0
     assert len(said) == 1
 
 
@@ -192,7 +192,7 @@ def test_a_second_set_that_cannot_be_used_is_one_error_at_submission(
     message: str,
 ) -> None:
     if other == "large":
-        connect.pack_source("digits", str(tmp_path / other), image_size=16, channels=1, limit=4)
+        pack_source("digits", str(tmp_path / other), image_size=16, channels=1, limit=4)
     if other == "empty":
         manifest = json.loads(Path(packed["other"], "manifest.json").read_text())
         (tmp_path / other).mkdir()
@@ -206,14 +206,14 @@ def test_a_second_set_that_cannot_be_used_is_one_error_at_submission(
 
 
 def test_an_other_set_that_changed_since_submission_is_refused(packed: dict[str, str]) -> None:
-    from colddiff.resolve import ResolvedJob
-    from colddiff.run import run_local
+    from colddiff.jobs.local import run_local
+    from colddiff.jobs.resolve import ResolvedJob
 
     spec = {**ANIMORPH, "other": packed["other"]}
     resolved = resolve("train", job(data=packed["data"], degradation=spec), "tiny")
     altered = resolved.to_dict()
     altered["content"] = {**altered["content"], "other": "0" * 64}
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(altered)
     assert run_local(ResolvedJob.from_dict(altered), 1) == 1
     status = folder.status()

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 import colddiff
-from colddiff import connect
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.adapters.mlflow_service import client
-from colddiff.adapters.system_metrics import SystemSampler
-from colddiff.engine.folder import JobFolder
+from colddiff.checkpoints.references import find_checkpoint
 from colddiff.errors import ColddiffError, Stopped
-from colddiff.jobspec import TrainJob
-from colddiff.references import find_checkpoint
-from colddiff.resolve import resolve
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.resolve import resolve
+from colddiff.stores.open import open_store
+from colddiff.tracking.memory_tracker import MemoryTracker
+from colddiff.tracking.mlflow_service import client
+from colddiff.tracking.open import waits_for_tracker
+from colddiff.tracking.system_metrics import SystemSampler
+from colddiff.verbs.train.job import TrainJob
 from tests.unit.test_run import job, packed, storage
 
 __all__ = ["packed", "storage"]
@@ -117,8 +118,8 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
     fields = {**packed, "tracking": {"required": False}}
     result = colddiff.train(job(**fields), "tiny")
     assert result["tracking"]["run_id"] == ""
-    store = connect.open_store(str(storage))
-    assert connect.waits_for_tracker(store, result["id"])
+    store = open_store(str(storage))
+    assert waits_for_tracker(store, result["id"])
     assert colddiff.train(job(**fields), "tiny") == result  # still away: said, no failure
     assert "still waits in its storage: tracker http://127.0.0.1:9" in capsys.readouterr().err
     assert JobFolder(store, result["id"]).attempts() == [1]
@@ -126,7 +127,7 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
     for _ in range(2):
         assert colddiff.train(job(**fields), "tiny") == result
     assert capsys.readouterr().err.count("entries that had waited for the tracker") == 1
-    assert not connect.waits_for_tracker(store, result["id"])
+    assert not waits_for_tracker(store, result["id"])
     api, run = tracked(storage, job(**fields))
     assert run.info.status == "FINISHED"
     history = api.get_metric_history(run.info.run_id, "train/loss_l1")

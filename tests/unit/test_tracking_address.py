@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.adapters.tracking_address import (
+from colddiff.errors import SpecError
+from colddiff.tracking.address import (
     TrackingAddress,
     checked_uri,
     masked,
     tracking_address,
     without_userinfo,
 )
-from colddiff.errors import SpecError
 
 
 def test_a_path_storage_holds_database_and_artifacts(tmp_path: Path) -> None:

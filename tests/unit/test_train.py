@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.engine.checkpoints import COMMIT, Checkpoints
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.meter import LossHistory
-from colddiff.engine.train import Outcome, Trainer
+from colddiff.checkpoints.format import COMMIT, Checkpoints
+from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.errors import ColddiffError, DivergedError, SpecError
-from colddiff.jobspec import TrainJob
+from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Tracker
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.memory_tracker import MemoryTracker
+from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.meter import LossHistory
+from colddiff.verbs.train.trainer import Outcome, Trainer
 
 JOB: dict[str, Any] = {
     "image_size": 8,

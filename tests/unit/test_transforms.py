@@ -13,22 +13,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from colddiff import connect
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.adapters.memory_tracker import MemoryTracker
-from colddiff.engine.evaluate import evaluate
-from colddiff.engine.inputs import training_inputs
-from colddiff.engine.local_context import LocalContext
-from colddiff.engine.other_images import OtherImages
-from colddiff.engine.train import Trainer
-from colddiff.engine.views import viewed
+from colddiff.data.open import open_shards, open_viewed, read_manifest
+from colddiff.data.readers.memory_shards import MemoryShards
+from colddiff.data.readers.second_set import OtherImages
+from colddiff.data.readers.transformed import viewed
 from colddiff.errors import DataError
-from colddiff.jobspec import TrainJob
-from colddiff.resolve.training import resolve_training
+from colddiff.evaluation.evaluator import evaluate
+from colddiff.features.open import open_features
 from colddiff.rng import streams
 from colddiff.spec import parse
+from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.transforms import PRESETS, Augment, Transform, resized, unsuited
 from colddiff.types import ImageShape
+from colddiff.verbs.train.inputs import training_inputs
+from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.resolve import resolve_training
+from colddiff.verbs.train.trainer import Trainer
 from tests.unit.test_train import folder_in
 
 NAMES: list[Augment] = list(PRESETS)  # type: ignore[arg-type]
@@ -242,18 +243,18 @@ def test_a_source_is_packed_as_published_and_evaluated_by_the_test_transform(
     resolved, _ = resolve_training(wanted, str(tmp_path), lambda line: None)
     assert resolved.data
     assert resolved.test_data
-    image = connect.read_manifest(resolved.data).image
+    image = read_manifest(resolved.data).image
     assert (image.height, image.width) == (8, 8)
     restorer = resolved.restorer.build(resolved.shape).eval()
-    seen = connect.open_viewed(resolved.test_data, resolved.augment, resolved.shape)
+    seen = open_viewed(resolved.test_data, resolved.augment, resolved.shape)
     D = resolved.degradation.build(resolved.shape)
-    features = connect.open_features("lenet")
+    features = open_features("lenet")
     found = evaluate(restorer, D, seen, resolved.evaluation, features, keep=1)
     assert found.provenance["transform"] == "paper/crop112"
-    first = connect.open_shards(resolved.test_data).images(0, 1)
+    first = open_shards(resolved.test_data).images(0, 1)
     original = Transform("paper/crop112", (1, 8, 8), resolved.shape).test(torch.from_numpy(first))
     assert np.array_equal(found.pictures["original"], original.numpy())
     plain = job(data="digits", augment="flip")
     small, _ = resolve_training(plain, str(tmp_path), lambda line: None)
     assert small.data != resolved.data
-    assert connect.read_manifest(str(small.data)).image.height == 16
+    assert read_manifest(str(small.data)).image.height == 16

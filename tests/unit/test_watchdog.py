@@ -7,13 +7,13 @@ import sys
 import threading
 import time
 
-from colddiff.engine.watchdog import EXIT_CODE, FIRST_STEP, Watchdog
+from colddiff.verbs.train.watchdog import EXIT_CODE, FIRST_STEP, Watchdog
 
 
 def hung_in(code: str, *, timeout_s: float) -> subprocess.CompletedProcess[str]:
     script = (
         "import sys, time\n"
-        "from colddiff.engine.watchdog import Watchdog\n"
+        "from colddiff.verbs.train.watchdog import Watchdog\n"
         f"dog = Watchdog({timeout_s}, lambda text: print(text, flush=True), grace_s=0.1)\n"
         f"{code}"
     )

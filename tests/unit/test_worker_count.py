@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import ray
 
+from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import SpecError
-from colddiff.jobspec import EvaluateJob, GenerateJob, ResourcesSpec, TrainJob
-from colddiff.run.device import refuse_idle_gpu
+from colddiff.jobs.device import refuse_idle_gpu
+from colddiff.jobs.job import ResourcesSpec
 from colddiff.spec import parse
-from jobs.worker_count import most_workers
+from colddiff.verbs.evaluate.job import EvaluateJob
+from colddiff.verbs.generate.job import GenerateJob
+from colddiff.verbs.train.job import TrainJob
 
 
 @pytest.mark.parametrize("kind", [TrainJob, EvaluateJob, GenerateJob])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from colddiff.jobspec import GenerateJob
-from colddiff.resolve import ResolvedJob, resolve
+from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.spec import parse
+from colddiff.verbs.generate.job import GenerateJob
 from tests.unit.generation.trained import BLUR, train_tiny
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from colddiff import connect
-from colddiff.engine.folder import JobFolder
-from colddiff.resolve import ResolvedJob
-from colddiff.resolve.generation import place_of
-from colddiff.run import run_local
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.local import run_local
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.stores.open import open_store
+from colddiff.verbs.generate.job import GenerateJob
+from colddiff.verbs.generate.resolve import place_of
 
 
 def run(resolved: ResolvedJob) -> tuple[int, JobFolder]:
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(resolved.to_dict())
     attempt = max(folder.attempts(), default=0) + 1
     return run_local(resolved, attempt), folder
 
 
 def place(resolved: ResolvedJob) -> Any:
-    return connect.open_store(place_of(resolved.generate, resolved.storage, resolved.id))
+    return open_store(place_of(resolved.job_as(GenerateJob), resolved.storage, resolved.id))

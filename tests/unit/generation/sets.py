@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from colddiff.data.sample_plan import SamplePlan, ShardTask
+from colddiff.data.tars import read_tar
 from colddiff.degradations import build_degradation
-from colddiff.engine.generate.maker import ImageMaker
-from colddiff.engine.generate.plan import SamplePlan, ShardTask
-from colddiff.engine.generate.worker import ShardWorker
 from colddiff.ports import Store
-from colddiff.shards.tars import read_tar
 from colddiff.terminal import StandardNormal, Terminal
 from colddiff.types import ImageShape
+from colddiff.verbs.generate.maker import ImageMaker
+from colddiff.verbs.generate.worker import ShardWorker
 
 SHAPE = ImageShape(1, 8, 8)
 NOISE = {"kind": "noise", "num_timesteps": 3}

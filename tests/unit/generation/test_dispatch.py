@@ -9,21 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.engine.generate import dispatch
-from colddiff.engine.generate.dispatch import (
-    Dispatcher,
-    Failure,
-    Finished,
-    Tally,
-    missing_shards,
-)
-from colddiff.engine.generate.plan import SamplePlan, ShardTask
-from colddiff.engine.generate.results import dead_letters
-from colddiff.engine.generate.worker import ShardReport
-from colddiff.engine.samples import record_key
+from colddiff.data.sample_plan import SamplePlan, ShardTask
+from colddiff.data.sample_set import record_key
 from colddiff.errors import StoreError
 from colddiff.ports import ShardEntry, Store, StoredObject
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.verbs.generate import dispatch
+from colddiff.verbs.generate.dispatch import Dispatcher, Failure, Finished, Tally, missing_shards
+from colddiff.verbs.generate.results import dead_letters
+from colddiff.verbs.generate.worker import ShardReport
 from tests.unit.generation.sets import plan
 
 Outcome = Callable[[ShardTask, int], ShardReport | Failure]

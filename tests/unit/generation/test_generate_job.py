@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colddiff import connect
-from colddiff.engine.folder import JobFolder
-from colddiff.engine.generate.statistics import statistics_of
-from colddiff.engine.metrics import FeatureStatistics, frechet_distance
-from colddiff.engine.stored_terminal import stored_terminal
+from colddiff.checkpoints.references import describe_checkpoint
+from colddiff.cluster.submit import is_done
+from colddiff.data.open import open_samples, open_shards, read_manifest
 from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError
-from colddiff.launch.submit import is_done
-from colddiff.references import describe_checkpoint
-from colddiff.resolve import ResolvedJob
+from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
+from colddiff.features.open import open_features
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.stores.open import open_store
+from colddiff.terminals.stored import stored_terminal
+from colddiff.verbs.generate.job import GenerateJob
+from colddiff.verbs.generate.statistics import statistics_of
 from tests.unit.generation.running import place, run
 from tests.unit.generation.sets import seeds, tars
 
@@ -60,7 +63,7 @@ def test_what_was_lost_is_made_again_with_the_same_bytes(
     run(resolved)
     store = place(resolved)
     before = tars(store)
-    folder = JobFolder(connect.open_store(resolved.storage), resolved.id)
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
     status = folder.status()
     assert status
     assert is_done(resolved, folder, status)
@@ -89,12 +92,12 @@ def test_the_images_of_a_set_are_restored(
     resolved = submitted(
         data=trained["test"], num_samples=None, sampler="direct", severities=[2, 0]
     )
-    count = connect.read_manifest(trained["test"]).count
-    assert resolved.generate.num_samples == count
+    count = read_manifest(trained["test"]).count
+    assert resolved.job_as(GenerateJob).num_samples == count
     assert run(resolved)[0] == 0
     assert seeds(place(resolved)) == list(range(count))
-    made = connect.open_samples(place(resolved)).images(0, count)
-    images = connect.open_shards(trained["test"]).images(0, count)
+    made = open_samples(place(resolved)).images(0, count)
+    images = open_shards(trained["test"]).images(0, count)
     assert made.shape == images.shape
     # From the images themselves, not from drawn starts: what remains of each can be seen.
     centred = made - made.mean(axis=0)
@@ -189,7 +192,7 @@ def test_a_kind_whose_end_shows_the_image_needs_images(
     from dataclasses import replace
 
     from colddiff.degradations import DEGRADATIONS
-    from colddiff.resolve import generation
+    from colddiff.verbs.generate import resolve as generation
 
     def decolor(address: Any) -> Any:
         about = describe(address)
@@ -212,7 +215,7 @@ def test_images_under_a_collapsed_blur_are_restored_from_its_end(
     from dataclasses import replace
 
     from colddiff.degradations import DEGRADATIONS
-    from colddiff.resolve import generation
+    from colddiff.verbs.generate import resolve as generation
 
     def collapsed(address: Any) -> Any:
         about = describe(address)
@@ -260,13 +263,13 @@ def test_statistics_gathered_on_the_way_or_asked_for_later_are_the_same(
     assert result
     kept = result["statistics"]["fd_lenet"]
     streamed = FeatureStatistics.from_bytes(Path(kept["uri"]).read_bytes())
-    made = connect.open_samples(place(on_the_way)).images(0, 25).astype(np.uint8)
-    lenet = connect.open_features("lenet")
+    made = open_samples(place(on_the_way)).images(0, 25).astype(np.uint8)
+    lenet = open_features("lenet")
     whole = statistics_of(lenet, made)
     assert streamed.n == kept["n"] == 25
     np.testing.assert_allclose(streamed.mean, whole.mean, rtol=1e-5)
     np.testing.assert_allclose(streamed.m2, whole.m2, rtol=1e-4, atol=1e-4)
-    images = connect.open_shards(trained["test"])
+    images = open_shards(trained["test"])
     against = statistics_of(lenet, images.images(0, images.manifest.count).astype(np.uint8))
     distance = frechet_distance(whole, against)
     assert result["metrics"]["generate/fd_lenet"] == pytest.approx(distance, rel=1e-4)
@@ -274,7 +277,7 @@ def test_statistics_gathered_on_the_way_or_asked_for_later_are_the_same(
 
     later = submitted(writer="webdataset", out=place(on_the_way).uri + "-later")
     run(later)
-    asked = submitted(out=later.generate.out, statistics=["lenet"])
+    asked = submitted(out=later.job_as(GenerateJob).out, statistics=["lenet"])
     _, folder = run(later)
     assert asked.id == later.id
     assert not asked.job.covered_by(folder.result() or {})
@@ -293,7 +296,7 @@ def test_statistics_gathered_on_the_way_or_asked_for_later_are_the_same(
 def test_no_space_is_found_out_at_submission(
     submitted: Callable[..., ResolvedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "free_bytes", lambda uri: 7_000_000)
+    monkeypatch.setattr("colddiff.verbs.generate.resolve.free_bytes", lambda uri: 7_000_000)
     assert submitted(num_samples=100_000).id
     with pytest.raises(DataError, match=r"0.007 GB free, 1000000 images of 1x8x8 take up to 0.064"):
         submitted(num_samples=1_000_000)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from colddiff import connect
+from colddiff.data.open import open_samples
 from colddiff.degradations import build_degradation
-from colddiff.engine.generate import dispatch
-from colddiff.resolve import ResolvedJob
+from colddiff.jobs.resolve import ResolvedJob
 from colddiff.rng import stream
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.terminal import StandardNormal, Terminal
+from colddiff.verbs.generate import dispatch
 from tests.conftest import S3Service
 from tests.faulty_s3 import FaultyS3
 from tests.unit.generation.running import place, run
@@ -65,7 +65,7 @@ def test_seeds_that_always_fail_are_named_and_all_others_are_there(
     assert "submit the same job again to try those once more" in status.message
     assert {seed // 10 for seed in seeds(place(resolved))} == set(range(6)) - shards
     assert place(resolved).size("manifest.json") is None
-    half = connect.open_samples(place(resolved), partial=True)
+    half = open_samples(place(resolved), partial=True)
     assert half.manifest.count == 60 - 10 * len(shards)
 
 

@@ -10,27 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from colddiff import connect
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_shards import MemoryShards
-from colddiff.adapters.memory_store import MemoryStore
+from colddiff.data.open import open_samples
+from colddiff.data.readers.memory_shards import MemoryShards
+from colddiff.data.sample_plan import differences, read_plan
+from colddiff.data.sample_set import entries_in_order, sample_manifest, stored_shards
+from colddiff.data.tars import read_tar
 from colddiff.degradations import build_degradation
-from colddiff.engine.generate.commit import OtherBytes, commit_tar, packed_tar
-from colddiff.engine.generate.plan import (
-    check_place,
-    differences,
-    read_plan,
-    settle_plan,
-)
-from colddiff.engine.generate.results import first_images, write_manifest
-from colddiff.engine.generate.worker import ShardWorker
-from colddiff.engine.inputs import normalise
-from colddiff.engine.samples import entries_in_order, sample_manifest, stored_shards
 from colddiff.errors import ColddiffError, DataError, SpecError
 from colddiff.rng import stream, streams
 from colddiff.sampling import sample
-from colddiff.shards.tars import read_tar
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.memory_store import MemoryStore
 from colddiff.terminal import StandardNormal, Terminal
+from colddiff.transforms import normalise
+from colddiff.verbs.generate.commit import OtherBytes, commit_tar, packed_tar
+from colddiff.verbs.generate.plan import check_place, settle_plan
+from colddiff.verbs.generate.results import first_images, write_manifest
+from colddiff.verbs.generate.worker import ShardWorker
 from tests.unit.generation.sets import (
     NOISE,
     SHAPE,
@@ -149,14 +145,14 @@ def test_a_finished_set_is_a_packed_data_set_and_a_half_made_one_can_be_read(
 ) -> None:
     cache = str(tmp_path_factory.mktemp("cache"))
     store, the_plan = finished(25), plan()
-    source = connect.open_samples(store, cache_dir=cache)
+    source = open_samples(store, cache_dir=cache)
     assert source.manifest.count == 25
     np.testing.assert_array_equal(source.images(0, 25), first_images(store, the_plan, 25))
     store.delete("manifest.json")
     store.delete("shard-000001.tar")
     with pytest.raises(DataError, match=r"not all there yet.*partial=true"):
-        connect.open_samples(store)
-    half = connect.open_samples(store, partial=True, cache_dir=cache)
+        open_samples(store)
+    half = open_samples(store, partial=True, cache_dir=cache)
     assert half.manifest.count == 15
     np.testing.assert_array_equal(half.images(10, 15), source.images(20, 25))
     with pytest.raises(DataError, match="shard 1 is gone"):

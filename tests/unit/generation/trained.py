@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import colddiff
-from colddiff.jobspec import TrainJob
 from colddiff.spec import parse
+from colddiff.verbs.train.job import TrainJob
 
 TRAIN: dict[str, Any] = {
     "data": "digits",

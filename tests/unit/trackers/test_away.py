@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.adapters.mlflow_outbox import now_ms
-from colddiff.adapters.mlflow_service import client
-from colddiff.adapters.mlflow_tracker import initialise
-from colddiff.adapters.tracking_address import TrackingAddress
-from colddiff.adapters.tracking_spool import undelivered
 from colddiff.errors import TrackerError
+from colddiff.tracking.address import TrackingAddress
+from colddiff.tracking.mlflow_outbox import now_ms
+from colddiff.tracking.mlflow_service import client
+from colddiff.tracking.mlflow_tracker import initialise
+from colddiff.tracking.spool import undelivered
 from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps
 
 

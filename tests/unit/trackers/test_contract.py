@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from colddiff.adapters.memory_tracker import NullTracker
-from colddiff.adapters.mlflow_outbox import now_ms
 from colddiff.ports import Tracker
+from colddiff.tracking.memory_tracker import NullTracker
+from colddiff.tracking.mlflow_outbox import now_ms
 from tests.unit.trackers.twins import Twin
 
 

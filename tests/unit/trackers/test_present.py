@@ -12,16 +12,16 @@ from uuid import uuid4
 
 import pytest
 
-import colddiff.connect
-from colddiff.adapters.local_store import LocalStore
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.mlflow_outbox import now_ms
-from colddiff.adapters.mlflow_run import connect
-from colddiff.adapters.mlflow_service import client
-from colddiff.adapters.mlflow_tracker import MlflowTracker, initialise, open_run
-from colddiff.adapters.tracking_address import TrackingAddress
-from colddiff.adapters.tracking_spool import RunHeader, Spool
 from colddiff.errors import TrackerError
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.tracking.address import TrackingAddress
+from colddiff.tracking.mlflow_outbox import now_ms
+from colddiff.tracking.mlflow_run import connect
+from colddiff.tracking.mlflow_service import client
+from colddiff.tracking.mlflow_tracker import MlflowTracker, initialise, open_run
+from colddiff.tracking.open import open_tracker, replay_tracking, tracking_uri
+from colddiff.tracking.spool import RunHeader, Spool
 from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps, wait_for
 
 
@@ -66,7 +66,7 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(mlflow: MlflowTwi
 def test_artifacts_that_cannot_be_stored_do_not_hold_up_numbers(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colddiff.adapters.mlflow_run.UPLOAD_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setattr("colddiff.tracking.mlflow_run.UPLOAD_PAUSES_S", (0.0, 0.01))
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -186,7 +186,7 @@ def test_artifacts_go_where_the_experiment_was_told(mlflow: MlflowTwin, tmp_path
 
 SET_UP = """
 import sys
-from colddiff.adapters.mlflow_service import initialise, load_mlflow
+from colddiff.tracking.mlflow_service import initialise, load_mlflow
 load_mlflow(sys.argv[1])
 print("loaded", flush=True)
 initialise(sys.argv[1], "tests")
@@ -247,9 +247,9 @@ def test_credentials_come_from_the_environment_and_stay_there(
     storage, job_id = str(tmp_path), f"train-connect-{uuid4().hex[:8]}"
     secret = nobody.replace("http://", "http://ada:s3cr3t@")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
-    submitted_with = colddiff.connect.tracking_uri(storage)
+    submitted_with = tracking_uri(storage)
     assert submitted_with == nobody
-    tracker = colddiff.connect.open_tracker(storage, submitted_with, EXPERIMENT, job_id)
+    tracker = open_tracker(storage, submitted_with, EXPERIMENT, job_id)
     assert isinstance(tracker, MlflowTracker)
     assert tracker.address.uri == secret
     log_ten_steps(tracker)
@@ -258,7 +258,7 @@ def test_credentials_come_from_the_environment_and_stay_there(
     assert stored
     assert not any("s3cr3t" in text for text in stored)
     with pytest.raises(TrackerError, match="does not answer"):
-        colddiff.connect.replay_tracking(storage, submitted_with, job_id)
+        replay_tracking(storage, submitted_with, job_id)
     # Another address than the environment's is taken as it is.
-    assert colddiff.connect.replay_tracking(storage, uri, job_id) == 14
-    assert colddiff.connect.replay_tracking(storage, uri, job_id) == 0
+    assert replay_tracking(storage, uri, job_id) == 14
+    assert replay_tracking(storage, uri, job_id) == 0

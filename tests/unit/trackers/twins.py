@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from colddiff.adapters.memory_store import MemoryStore
-from colddiff.adapters.memory_tracker import MemoryRun, MemoryTracker, MetricRow
-from colddiff.adapters.mlflow_service import client
-from colddiff.adapters.mlflow_tracker import MlflowTracker, open_run, replay
 from colddiff.ports import Store, Tracker
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.tracking.memory_tracker import MemoryRun, MemoryTracker, MetricRow
+from colddiff.tracking.mlflow_service import client
+from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run, replay
 
 EXPERIMENT = "tests"
 

@@ -1,0 +1,174 @@
+"""A checkpoint made a folder of its own: EMA weights, degradation, terminal, plugins and a card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.checkpoints.references import CheckpointAddress, find_checkpoint
+from colddiff.errors import CheckpointError, Missing
+from colddiff.jobs.plugins import keep_plugins, kept_plugins
+from colddiff.report.card import card_readme
+from colddiff.spec.plugins import plugin_source
+from colddiff.stores.open import open_store
+
+PREFIX, CARD, README = "checkpoints", "card.json", "README.md"
+FORMAT = "colddiff-card-1"
+PRIVATE = ("data", "test_data", "start_from", "storage")
+"""Fields of a job that are addresses of its owner's: a digest says what was there."""
+
+
+TRAINING = (
+    "augment",
+    "global_batch_size",
+    "optimizer",
+    "ema",
+    "loss",
+    "precision",
+    "seed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The folder, which is a checkpoint reference, and what went into it."""
+
+    uri: str
+    step: int
+    weights_sha256: str
+    plugins: tuple[str, ...]
+    fresh: bool
+    """False where the same checkpoint had been exported there before."""
+
+
+def export(reference: str, out: str, *, plugins: Sequence[str | Path] = ()) -> Exported:
+    """Writes the checkpoint that ``reference`` means to the folder or URI ``out``.
+
+    Runs no code of the checkpoint's. ``plugins`` are the files it was trained with, where its
+    job's folder has not kept them. The commit record comes last, so that a folder that can be
+    loaded is complete.
+
+    Raises:
+        CheckpointError: nothing to export, a plugin that is missing, or another export at ``out``.
+    """
+    address = find_checkpoint(reference)
+    source = Checkpoints(open_store(address.storage), address.prefix)
+    files = source.files(address.step)
+    stems = [stem for stem in ("ema", "terminal") if stem in files]
+    if "ema" not in stems:
+        raise CheckpointError(f"{address.uri}: holds no EMA weights to export")
+    snapshot = source.load(address.step, stems)
+    sources = _plugins(address, snapshot, plugins)
+    store = open_store(out)
+    target = Checkpoints(store, PREFIX)
+    names = tuple(sorted(f"plugins/{sha256}.py" for sha256 in sources))
+    state = _public(snapshot.state, names)
+    fresh = not _there_already(target, address, state)
+    if fresh:
+        keep_plugins(store, "", sources.values())
+        card = make_card(address, snapshot, names)
+        store.put(CARD, (json.dumps(card, indent=2) + "\n").encode())
+        store.put(README, card_readme(card).encode())
+        target.save(Snapshot(address.step, snapshot.tensors, state))
+    return Exported(store.uri, address.step, address.weights_sha256, names, fresh)
+
+
+def make_card(
+    address: CheckpointAddress, snapshot: Snapshot, plugins: Sequence[str]
+) -> dict[str, Any]:
+    """JSON-ready facts: what was trained on what, how far, and how well it was found to do."""
+    before = _card_beside(address)
+    if before is not None:  # an export of an export: its job's folder is far away
+        return before
+    job, state, folder = snapshot.state["job"], snapshot.state, address.job
+    resolved = _job_json(address)
+    losses = state.get("losses") or []
+    evaluation = folder.evaluation(address.step) if folder else None
+    return {
+        "format": FORMAT,
+        "name": state.get("job_id") or Path(address.storage).name,
+        "step": address.step,
+        "weights": "ema",
+        "weights_sha256": address.weights_sha256,
+        "parameters": sum(tensor.numel() for tensor in snapshot.tensors["ema"].values()),
+        "image": {"channels": job["channels"], "size": job["image_size"]},
+        "degradation": job["degradation"],
+        "restorer": job["restorer"],
+        "terminal": state.get("terminal"),
+        "training": {
+            "data_digest": state.get("data"),
+            **{name: job[name] for name in TRAINING},
+            "last_loss": losses[-1][1] if losses else None,
+            "reference": state.get("reference"),
+        },
+        "evaluation": evaluation,
+        "plugins": list(plugins),
+        "versions": resolved.get("versions", {}),
+        "git": resolved.get("git", {}),
+    }
+
+
+def _plugins(
+    address: CheckpointAddress, snapshot: Snapshot, given: Sequence[str | Path]
+) -> dict[str, bytes]:
+    named = snapshot.state["job"].get("plugins") or ()
+    if not named:
+        return {}
+    kept = kept_plugins(open_store(address.storage), address.home)
+    if kept:
+        return kept
+    if not given:
+        raise CheckpointError(
+            f"{address.uri}: was trained with the plugins {', '.join(named)}, which are not kept "
+            "with it; give them with --plugin FILE"
+        )
+    sources = [plugin_source(path) for path in given]
+    return {hashlib.sha256(source).hexdigest(): source for source in sources}
+
+
+def _public(state: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
+    """The state that travels: no addresses of the owner's, no optimizer's business."""
+    job = {name: value for name, value in state["job"].items() if name not in PRIVATE}
+    kept = ("step", "terminal", "data", "job_id", "losses", "reference")
+    return {
+        "job": {**job, "plugins": list(plugins)},
+        **{name: state[name] for name in kept if name in state},
+    }
+
+
+def _there_already(target: Checkpoints, address: CheckpointAddress, state: dict[str, Any]) -> bool:
+    """Whether this very export is committed; raises CheckpointError where another is."""
+    steps = target.steps()
+    if not steps:
+        return False
+    if steps == [address.step]:
+        weights = target.files(address.step).get("ema")
+        same = weights is not None and weights.sha256 == address.weights_sha256
+        if same and dict(target.load(address.step, ()).state) == json.loads(json.dumps(state)):
+            return True
+    raise CheckpointError(
+        f"{target.store.uri} holds another checkpoint already; export to another place"
+    )
+
+
+def _card_beside(address: CheckpointAddress) -> dict[str, Any] | None:
+    if address.home:
+        return None
+    try:
+        found = json.loads(open_store(address.storage).get(CARD))
+    except (Missing, ValueError):
+        return None
+    matches = isinstance(found, dict) and found.get("weights_sha256") == address.weights_sha256
+    return found if matches else None
+
+
+def _job_json(address: CheckpointAddress) -> dict[str, Any]:
+    try:
+        return address.job.job() if address.job else {}
+    except Missing:
+        return {}

@@ -1,0 +1,85 @@
+"""A checkpoint of the paper's code made one of ours: weights, job and terminal, committed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.checkpoints.paper_files import Weights, import_reference_checkpoint
+from colddiff.data.open import open_viewed
+from colddiff.errors import CheckpointError
+from colddiff.stores.open import open_store
+from colddiff.terminals.fit import make_terminal
+
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
+
+PREFIX = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of an import: the checkpoint's address, its step, the kind of its terminal."""
+
+    uri: str
+    step: int
+    terminal: str | None
+    fresh: bool
+    """False where the same file had been imported there before."""
+
+
+def import_reference(
+    path: str | Path,
+    job: TrainJob,
+    out: str,
+    *,
+    data: str | None = None,
+    weights: Weights = "ema",
+) -> Imported:
+    """Writes the network of a ``.pt`` of the paper's code to ``out`` as a checkpoint.
+
+    Args:
+        path: a local file (``import_reference_checkpoint`` says what it must hold).
+        job: what it was trained as: degradation, restorer and image shape.
+        out: a folder or ``s3://bucket/prefix``, which is then a checkpoint reference.
+        data: packed shards that a mixture of terminals is fitted to.
+        weights: ``ema``, which the paper evaluates, or ``model``.
+
+    Raises:
+        CheckpointError: a file that is none or does not fit, or another checkpoint at ``out``.
+        DataError: ``data`` that is not there or of another shape.
+        SpecError: a degradation that names no second set although it mixes one in.
+    """
+    restorer, D = job.restorer.build(job.shape), job.degradation.build(job.shape)
+    step = import_reference_checkpoint(path, restorer, weights=weights) or 0
+    source = None if data is None else open_viewed(data, job.augment, job.shape)
+    terminal = make_terminal(D, source, job.terminal)
+    state = {
+        "job": job.to_dict(),
+        "step": step,
+        "reference": {"sha256": _sha256(Path(path)), "weights": weights},
+        "data": None if source is None else source.manifest.digest,
+        "terminal": None if terminal is None else terminal.state(),
+    }
+    checkpoints = Checkpoints(open_store(out), PREFIX)
+    uri = f"{checkpoints.store.uri}/{checkpoints.key(step)}".rstrip("/")
+    kind = None if terminal is None else terminal.spec.kind
+    if checkpoints.steps():
+        if checkpoints.steps() != [step] or dict(checkpoints.load(step, ()).state) != state:
+            raise CheckpointError(
+                f"{checkpoints.store.uri} holds another checkpoint already; import to another place"
+            )
+        return Imported(uri, step, kind, fresh=False)
+    tensors = {"ema": restorer.state_dict()}
+    if terminal is not None:
+        tensors["terminal"] = dict(terminal.tensors)
+    checkpoints.save(Snapshot(step, tensors, state))
+    return Imported(uri, step, kind, fresh=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

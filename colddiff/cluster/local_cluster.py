@@ -1,0 +1,292 @@
+"""The cluster on this machine: one Ray head in a session of its own, started once, left running."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from colddiff.cluster.address import Cluster, look
+from colddiff.cluster.home import ClusterRecord, Home
+from colddiff.cluster.processes import Process, end_all, marked_processes, process
+from colddiff.errors import ClusterError
+
+Talk = Callable[[str], None]
+
+MARKER = "COLDDIFF_CLUSTER_SESSION"
+MIN_CPUS = 4
+START_S = 120.0
+STOP_GRACE_S = 5.0
+# A socket's path ends at 107 bytes. Below our folder Ray needs 70 of them, as the longest of its
+# sockets is r/session_<date>_<pid>/sockets/dash_MetricsHead, with a pid of up to 7 digits.
+LONGEST_TEMP_DIR = 36
+# What belongs to another cluster, or to a Ray job that this process may be part of.
+FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_", "RAY_JOB_", "RAY_CLIENT_MODE")
+PORTS = ("port", "dashboard", "agent", "client")
+
+
+def running(home: Home) -> ClusterRecord | None:
+    """The cluster that was started from ``home`` and still runs, if any."""
+    record = home.record()
+    return record if record is not None and _head(record) is not None else None
+
+
+def start(
+    home: Home,
+    *,
+    port: int | None = None,
+    dashboard_port: int | None = None,
+    talk: Talk = lambda line: None,
+) -> ClusterRecord:
+    """The running cluster of ``home``, started if there is none; answers when this returns.
+
+    Args:
+        home: whose cluster; one at most.
+        port: of Ray's own control store, outside 10002-19999; default a free one.
+        dashboard_port: of the dashboard and Jobs API, on loopback; default a free one.
+        talk: told what takes time.
+
+    Raises:
+        ClusterError: an asked for port is in use or another than that of the running cluster, or
+            the head does not come up (its leftovers are ended; the message names its log).
+    """
+    with home.lock(lambda: talk("waiting for another process that starts or stops the cluster")):
+        record = running(home)
+        if record is not None:
+            _same_ports(record, port, dashboard_port)
+            if record.runtime != _runtime():
+                raise ClusterError(
+                    f"the local cluster runs {record.runtime}, this is {_runtime()}; "
+                    "`colddiff cluster stop` it first"
+                )
+            _await_answer(home, record)
+            return record
+        _clean(home)
+        ports = _choose_ports(port, dashboard_port)
+        return _start(home, ports, talk)
+
+
+def stop(home: Home) -> bool:
+    """Ends every process of the cluster of ``home`` and removes its folder; False if none ran."""
+    with home.lock():
+        was_running = running(home) is not None
+        _clean(home)
+        return was_running
+
+
+def local(home: Home, record: ClusterRecord) -> Cluster:
+    """How to talk to a cluster of ``home``."""
+    return Cluster(address=record.address, token=home.token(), local=True)
+
+
+def cluster_environment(home: Home, session: str) -> dict[str, str]:
+    """The environment of the head, and so of every job on it.
+
+    This process's own, so that AWS_*, MLFLOW_TRACKING_* and proxies reach the jobs, and on top of
+    it ``credentials`` of ``home``: a cluster keeps the environment it was started with.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    home.token()
+    return (
+        env
+        | home.credentials()
+        | {
+            MARKER: session,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(home.token_path),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # SIGTERM ends the node at once; by default it would first drain for 30 s.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        }
+    )
+
+
+def _start(home: Home, ports: Mapping[str, int], talk: Talk) -> ClusterRecord:
+    session = secrets.token_hex(4)
+    env = cluster_environment(home, session)
+    talk(f"starting a local Ray cluster on 127.0.0.1:{ports['dashboard']} (takes ~10 s)")
+    temp_dir = _temp_dir(home, session)
+    record = None
+    try:
+        with home.log_path.open("wb") as log:
+            home.log_path.chmod(0o600)
+            head = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+                _command(ports, temp_dir),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=home.path,
+                env=env,
+                start_new_session=True,
+            )
+        # It outlives this process on purpose; without this Python warns when `head` is collected.
+        head.returncode = 0
+        record = ClusterRecord(
+            pid=head.pid,
+            session=session,
+            address=f"http://127.0.0.1:{ports['dashboard']}",
+            dashboard_port=ports["dashboard"],
+            ports=dict(ports),
+            token=str(home.token_path),
+            log=str(home.log_path),
+            temp_dir=str(temp_dir),
+            runtime=_runtime(),
+            started=time.time(),
+        )
+        # Before it answers: whoever comes after a crash of ours finds what is to be ended.
+        home.write_record(record)
+        _await_answer(home, record)
+    except BaseException:
+        if record is not None:
+            _append_ray_errors(home, temp_dir)
+            _clean(home)
+        shutil.rmtree(temp_dir.parent, ignore_errors=True)
+        raise
+    return record
+
+
+def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:
+    options = {
+        "port": ports["port"],
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": ports["dashboard"],
+        "dashboard-agent-listen-port": ports["agent"],
+        "ray-client-server-port": ports["client"],
+        # Free ports instead of 10002-19999, which all clusters of a machine would share.
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "num-cpus": max(MIN_CPUS, os.cpu_count() or 1),
+        "temp-dir": temp_dir,
+    }
+    start = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    return [
+        *start,
+        "--include-dashboard=true",
+        "--disable-usage-stats",
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
+
+
+def _temp_dir(home: Home, session: str) -> Path:
+    """A folder for Ray's sockets and logs that others cannot enter, with a short name."""
+    inside = home.path / f"ray-{session}"
+    if len(str(inside)) > LONGEST_TEMP_DIR:
+        # Not tempfile's choice: TMPDIR may be as long as the home.
+        inside = Path(f"/tmp/colddiff-{session}")  # noqa: S108  # made here, 0700, random name
+    inside.mkdir(mode=0o700)
+    # Ray opens its folder to everyone (0777), so it gets one within ours.
+    return inside / "r"
+
+
+def _choose_ports(port: int | None, dashboard_port: int | None) -> dict[str, int]:
+    asked = {"port": port, "dashboard": dashboard_port}
+    for name, number in asked.items():
+        if number is not None:
+            _refuse_taken(number, "--port" if name == "port" else "--dashboard-port")
+    # Held together until all are chosen, so that no two are the same.
+    with_sockets: list[socket.socket] = []
+    chosen = {name: number for name, number in asked.items() if number is not None}
+    try:
+        while len(chosen) < len(PORTS):
+            held = socket.socket()
+            with_sockets.append(held)
+            held.bind(("", 0))
+            number = held.getsockname()[1]
+            if not 10002 <= number <= 19999 and number not in chosen.values():
+                chosen[next(name for name in PORTS if name not in chosen)] = number
+    finally:
+        for held in with_sockets:
+            held.close()
+    return chosen
+
+
+def _refuse_taken(number: int, option: str) -> None:
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("", number))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ClusterError(
+                f"{option} {number} cannot be used ({reason}); give another or leave it out"
+            ) from None
+
+
+def _runtime() -> str:
+    return f"ray {version('ray')} on python {platform.python_version()}"
+
+
+def _same_ports(record: ClusterRecord, port: int | None, dashboard_port: int | None) -> None:
+    for option, asked, has in (
+        ("--port", port, record.ports.get("port")),
+        ("--dashboard-port", dashboard_port, record.dashboard_port),
+    ):
+        if asked is not None and asked != has:
+            raise ClusterError(
+                f"the local cluster already runs with {option} {has}; "
+                "`colddiff cluster stop` it first"
+            )
+
+
+def _await_answer(home: Home, record: ClusterRecord) -> None:
+    deadline = time.monotonic() + START_S
+    cluster = local(home, record)
+    while True:
+        try:
+            look(cluster, timeout_s=5.0)
+            return
+        except ClusterError as error:
+            reason = str(error)
+        if _head(record) is None:
+            raise ClusterError(f"the local cluster did not start; its log is {record.log}")
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the local cluster did not answer in {START_S:.0f} s ({reason}); its log is "
+                f"{record.log}"
+            )
+        time.sleep(0.2)
+
+
+def _head(record: ClusterRecord) -> Process | None:
+    head = process(record.pid)
+    # A number that is alive may be another program's by now: ours names its folder.
+    return head if head is not None and record.temp_dir in head.command else None
+
+
+def _clean(home: Home) -> None:
+    record = home.record()
+    if record is None:
+        return
+
+    def members() -> set[Process]:
+        leader = process(record.pid)
+        others = leader is not None and _head(record) is None
+        return marked_processes(f"{MARKER}={record.session}", None if others else record.pid)
+
+    survivors = end_all(members, STOP_GRACE_S)
+    if survivors:
+        numbers = ", ".join(str(item.pid) for item in survivors)
+        raise ClusterError(f"processes {numbers} of the local cluster could not be ended")
+    folder = Path(record.temp_dir).parent
+    # A record is a file that could be edited: only a folder of the name we give is removed.
+    if folder.name in (f"ray-{record.session}", f"colddiff-{record.session}"):
+        shutil.rmtree(folder, ignore_errors=True)
+    home.record_path.unlink(missing_ok=True)
+
+
+def _append_ray_errors(home: Home, temp_dir: Path) -> None:
+    # The head's own output rarely says why; Ray's logs do, and they go with the temporary folder.
+    with home.log_path.open("ab") as log:
+        for path in sorted(temp_dir.glob("session_2*/logs/*")):
+            if path.suffix in (".err", ".out", ".log") and path.is_file():
+                lines = path.read_bytes().splitlines()[-20:]
+                if lines:
+                    log.write(b"\n".join([b"", f"== {path.name}".encode(), *lines, b""]))

@@ -1,0 +1,54 @@
+"""What an attempt printed, from the job's folder, or from its cluster before the first upload."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from colddiff.cluster.follow import poll_seconds
+from colddiff.cluster.operate import current, jobs_of
+from colddiff.cluster.ray_jobs import submission_id
+from colddiff.cluster.submit import newest_attempt
+from colddiff.errors import ClusterError, ColddiffError
+from colddiff.jobs.folder import JobFolder
+
+OVERLAP = 4096
+
+
+def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
+    """The log so far; raises ColddiffError where there is no such attempt."""
+    newest = newest_attempt(folder, folder.status())
+    if attempt < 1 or attempt > newest:
+        raise ColddiffError(
+            f"{folder.job_id} has no attempt {attempt} (newest: {newest or 'none'})"
+        )
+    if text := folder.log(attempt):
+        return text
+    try:
+        jobs = jobs_of(folder, address)
+    except ClusterError:
+        return b""
+    return jobs.log(submission_id(folder.job_id, attempt)).encode() if jobs is not None else b""
+
+
+def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator[bytes]:
+    """The log piece by piece until the attempt has ended."""
+    shown = b""
+    while True:
+        status = current(folder, address)
+        # Read after the status: what was printed before the end is then in it.
+        text = read_log(folder, attempt, address)
+        yield added(shown, text)
+        shown = text
+        if status is None or status.finished or status.attempt > attempt:
+            return
+        time.sleep(poll_seconds(folder))
+
+
+def added(shown: bytes, text: bytes) -> bytes:
+    """The part of ``text`` after ``shown``; a long log loses its beginning with each upload."""
+    if text.startswith(shown):
+        return text[len(shown) :]
+    tail = shown[-OVERLAP:]
+    place = text.rfind(tail)
+    return text[place + len(tail) :] if place >= 0 else text

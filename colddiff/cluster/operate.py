@@ -1,0 +1,150 @@
+"""What can be done with a job that was submitted: find it, stop it, delete it."""
+
+from __future__ import annotations
+
+import time
+
+from colddiff.cluster import local_cluster
+from colddiff.cluster.address import Cluster, given_address, parse_address, remote_cluster
+from colddiff.cluster.display import Display
+from colddiff.cluster.follow import HAND_IN_S, poll_seconds, settle
+from colddiff.cluster.home import Home
+from colddiff.cluster.ray_jobs import RayJobs, submission_id
+from colddiff.cluster.submit import await_end, newest_attempt, read_note
+from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
+from colddiff.jobs.folder import JobFolder, Status, list_jobs
+from colddiff.stores.open import open_store, storage_at
+
+COMMITS = "/checkpoint.json"
+
+
+def find_job(job_id: str, storage: str | None = None) -> JobFolder:
+    """The folder of a job that exists; Missing names the nearest id and the store."""
+    store = open_store(storage_at(storage))
+    if not job_id or "/" in job_id:
+        raise SpecError(f"{job_id!r} is not a job id; see `colddiff list`")
+    folder = JobFolder(store, job_id)
+    try:
+        folder.job()
+    except Missing as missing:
+        from colddiff.spec.base import nearest
+
+        raise Missing(f"{missing}{nearest(job_id, list_jobs(store))}") from None
+    return folder
+
+
+def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
+    """The cluster a job's newest attempt was handed to; None where there is none any more.
+
+    An ``--address`` wins over what was noted at submission; COLDDIFF_ADDRESS and RAY_ADDRESS do
+    not, they say where to submit. Raises ClusterError where a remote one does not answer.
+    """
+    note = read_note(folder, newest_attempt(folder, folder.status())) or {}
+    if address is None and not note.get("local"):
+        address = note.get("address")
+        if address is None:
+            return None
+    home = Home.from_environment()
+    record = local_cluster.running(home)
+    if record is not None and (address is None or parse_address(address) == record.address):
+        return RayJobs(local_cluster.local(home, record))
+    return RayJobs(remote_cluster(address)) if address is not None else None
+
+
+def current(folder: JobFolder, address: str | None) -> Status | None:
+    """How a job stands; one that waits for a driver which is gone gets its verdict first."""
+    status = folder.status()
+    if status is None or status.state != "queued" or time.time() - status.heartbeat < HAND_IN_S:
+        return status
+    try:
+        jobs = jobs_of(folder, address)
+        driver = jobs.find(submission_id(folder.job_id, status.attempt)) if jobs else None
+    except ClusterError:
+        return status
+    if driver is not None and not driver.ended:
+        return status
+    return settle(folder, status.attempt, driver, jobs)
+
+
+def stop(folder: JobFolder, address: str | None, grace_s: float, display: Display) -> Status | None:
+    """Asks the job to take a checkpoint and end; by force after ``grace_s`` seconds.
+
+    Returns how it stands then, None where it never began. Raises ClusterError where the job goes
+    on and its cluster cannot be reached to end it.
+    """
+    status = folder.status()
+    if status is None or (status.finished and status.state != "lost"):
+        return status
+    attempt = status.attempt
+    folder.request_stop(attempt, grace_s)
+    if status.state == "running":
+        display.say(f"{folder.job_id}: asked to stop (up to {grace_s:g} s, then by force)")
+        status = _await_stop(folder, attempt, grace_s, display)
+        if status.finished and status.state != "lost":
+            return status
+    jobs = jobs_of(folder, address)
+    if jobs is None and status.state == "running":
+        raise ColddiffError(
+            f"{folder.job_id} did not stop within {grace_s:g} s and no cluster is known that runs "
+            "it; wait for it, or end its process on the machine that attempts/*/claim.json names"
+        )
+    if jobs is None:
+        return settle(folder, attempt, None, None)
+    name = submission_id(folder.job_id, attempt)
+    jobs.stop(name)
+    await_end(jobs, name)
+    return settle(folder, attempt, jobs.find(name), jobs)
+
+
+def _await_stop(folder: JobFolder, attempt: int, grace_s: float, display: Display) -> Status:
+    deadline = time.monotonic() + grace_s
+    while True:
+        status = folder.status()
+        assert status is not None
+        if status.finished or status.attempt != attempt or time.monotonic() > deadline:
+            return status
+        display.show(status)
+        time.sleep(min(poll_seconds(folder), 1.0))
+
+
+def delete(folder: JobFolder) -> int:
+    """Removes a job that has ended, with its checkpoints; returns the number of objects.
+
+    A deletion cut short leaves no checkpoint that looks complete, and the job still listed.
+    """
+    status = folder.status()
+    if status is not None and not status.finished:
+        raise ColddiffError(
+            f"{folder.job_id} is {status.state}; `colddiff stop {folder.job_id}` it first"
+        )
+    keys = [item.key for item in folder.store.list(folder.key() + "/")]
+    last = {folder.key("job.json"): 1}
+    for key in sorted(keys, key=lambda key: (last.get(key, 0), not key.endswith(COMMITS), key)):
+        folder.store.delete(key)
+    return len(keys)
+
+
+def given_cluster(address: str | None, home: Home) -> Cluster | None:
+    """The cluster that ``--address``, COLDDIFF_ADDRESS or RAY_ADDRESS names; contacts nothing.
+
+    None where none of them is set. The address of our own running cluster means that one.
+    """
+    given = given_address(address)
+    if given is None:
+        return None
+    cluster = remote_cluster(*given)
+    record = local_cluster.running(home)
+    if record is not None and cluster.address == record.address:
+        return local_cluster.local(home, record)
+    return cluster
+
+
+def started_cluster(home: Home, display: Display) -> Cluster:
+    """The local cluster, started where none runs, left running, and said so."""
+    before = local_cluster.running(home)
+    record = local_cluster.start(home, talk=display.say)
+    if before is None:
+        display.say(
+            f"local cluster at {record.address}, left running; `colddiff cluster stop` ends it"
+        )
+    return local_cluster.local(home, record)

@@ -1,0 +1,151 @@
+"""The order of a set too large to decode ahead: canonical lanes, each with its own shards.
+
+An epoch is one sequence: the shards in an order of that epoch, their images one after the other.
+It is cut into ``num_lanes`` equal stretches, the lanes; each is shuffled window by window. Place q
+of the epoch belongs to lane q % num_lanes, and the places of one step stand in its global batch
+lane by lane. So a contiguous slice of the batch, a rank's, needs only a few lanes, which read a few
+shards at a time; and everything follows from (manifest, seed, step) by arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colddiff.data.order import shuffled
+from colddiff.ports import Manifest
+
+MAX_LANES = 32
+WINDOW = 2048
+WINDOW_SHARDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive images ``start``..``stop`` - 1 of one lane in one epoch."""
+
+    epoch: int
+    lane: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An image: the number of its shard in the manifest, and its number in the shard."""
+
+    shard: int
+    index: int
+
+
+class Lanes:
+    """The lanes of one data set for one seed and global batch size."""
+
+    def __init__(self, manifest: Manifest, seed: int, global_batch_size: int) -> None:
+        self._seed = seed
+        self._batch = global_batch_size
+        self._count = manifest.count
+        self._purpose = f"data/lanes/{manifest.digest}"
+        self._sizes = np.array([shard.count for shard in manifest.shards], dtype=np.int64)
+        self.num_lanes = lane_count(global_batch_size, len(manifest.shards))
+        # Few shards at a time, however small they are: each one is an open file.
+        self.window = max(1, min(WINDOW, WINDOW_SHARDS * self._count // len(self._sizes)))
+        self._shuffles: OrderedDict[tuple[int, int, int], NDArray[np.int64]] = OrderedDict()
+        self._layouts: OrderedDict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = OrderedDict()
+
+    def runs(self, step: int, mine: slice) -> list[Run]:
+        """The part ``mine`` of the global batch of ``step``, in its order."""
+        found, passed = [], 0
+        for run in self._batch_runs(step):
+            length = run.stop - run.start
+            low, high = max(mine.start - passed, 0), min(mine.stop - passed, length)
+            if low < high:
+                found.append(Run(run.epoch, run.lane, run.start + low, run.start + high))
+            passed += length
+        return found
+
+    def places(self, run: Run) -> list[Place]:
+        """Where the images of ``run`` are."""
+        order, starts = self._layout(run.epoch)
+        length = self._length(run.lane)
+        first = self._first(run.lane)
+        found = []
+        for i in range(run.start, run.stop):
+            window, offset = divmod(i, self.window)
+            begin = window * self.window
+            shuffle = self._shuffle(run.epoch, run.lane, window, min(self.window, length - begin))
+            at = first + begin + int(shuffle[offset])
+            slot = int(np.searchsorted(starts, at, side="right")) - 1
+            found.append(Place(int(order[slot]), at - int(starts[slot])))
+        return found
+
+    def window_shards(self, epoch: int, lane: int, window: int) -> list[int]:
+        """The shards that one window of a lane reads; past the lane's end, its next epoch's."""
+        if window * self.window >= self._length(lane):
+            epoch, window = epoch + 1, 0
+        order, starts = self._layout(epoch)
+        begin = self._first(lane) + window * self.window
+        end = min(begin + self.window, self._first(lane) + self._length(lane))
+        low = int(np.searchsorted(starts, begin, side="right")) - 1
+        high = int(np.searchsorted(starts, end - 1, side="right"))
+        return [int(shard) for shard in order[low:high]]
+
+    def _batch_runs(self, step: int) -> Iterator[Run]:
+        position, end = step * self._batch, (step + 1) * self._batch
+        stretches = []
+        while position < end:
+            epoch, begin = divmod(position, self._count)
+            stop = min(begin + end - position, self._count)
+            stretches.append((epoch, begin, stop))
+            position += stop - begin
+        # Lane by lane also where an epoch ends within the step: each rank stays with its lanes.
+        for lane in range(self.num_lanes):
+            for epoch, begin, stop in stretches:
+                run = Run(epoch, lane, self._within(begin, lane), self._within(stop, lane))
+                if run.start < run.stop:
+                    yield run
+
+    def _within(self, places: int, lane: int) -> int:
+        """How many of the first ``places`` of an epoch belong to ``lane``."""
+        return max(0, (places - lane + self.num_lanes - 1) // self.num_lanes)
+
+    def _length(self, lane: int) -> int:
+        return self._within(self._count, lane)
+
+    def _first(self, lane: int) -> int:
+        base, longer = divmod(self._count, self.num_lanes)
+        return lane * base + min(lane, longer)
+
+    def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shards in the order of ``epoch``, and the place where each begins."""
+        if epoch not in self._layouts:
+            order = shuffled(self._seed, self._purpose, epoch, len(self._sizes))
+            ends = np.cumsum(self._sizes[order])
+            self._layouts[epoch] = (order, np.concatenate([[0], ends[:-1]]))
+            while len(self._layouts) > 3:
+                self._layouts.popitem(last=False)
+        return self._layouts[epoch]
+
+    def _shuffle(self, epoch: int, lane: int, window: int, size: int) -> NDArray[np.int64]:
+        key = (epoch, lane, window)
+        if key not in self._shuffles:
+            purpose = f"{self._purpose}/{epoch}/{lane}"
+            self._shuffles[key] = shuffled(self._seed, purpose, window, size)
+            while len(self._shuffles) > 2 * self.num_lanes:
+                self._shuffles.popitem(last=False)
+        return self._shuffles[key]
+
+
+def lane_count(global_batch_size: int, num_shards: int) -> int:
+    """How many lanes: a divisor of the batch, so that each lane gives as many images every step.
+
+    Depends on nothing that changes between submissions. Batch sizes without a useful divisor get
+    lanes whose share varies by one from step to step.
+    """
+    most = min(MAX_LANES, num_shards)
+    divisor = max(n for n in range(1, most + 1) if global_batch_size % n == 0)
+    return divisor if divisor >= min(8, most) else min(16, most)

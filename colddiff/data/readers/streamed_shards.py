@@ -1,0 +1,199 @@
+"""A packed data set of any size as global batches, streamed through a bounded local cache."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from mmap import ACCESS_READ, mmap
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colddiff.data.order import rank_slice
+from colddiff.data.readers.lanes import Lanes, Place, Run
+from colddiff.data.readers.local_cache import LocalCache
+from colddiff.data.readers.mapped_shards import (
+    check_range,
+    counted_samples,
+    decoded,
+    decoding_threads,
+)
+from colddiff.data.verify import read_shard
+from colddiff.data.webdataset_tar import TarSample
+from colddiff.ports import Batch, Manifest, Store
+from colddiff.stores.local_store import LocalStore
+
+BATCHES_AHEAD = 4
+OPEN_SHARDS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenShard:
+    tar: mmap
+    samples: list[TarSample]
+
+
+class StreamedShards:
+    """Implements ``ShardSource`` by reading shards as their lanes come to them.
+
+    A shard is fetched whole, verified, and read in place; only the images that are asked for are
+    decoded, so starting at a step costs its shards and nothing before them. Batches are made ahead
+    in the background, and the next window's shards fetched meanwhile.
+    """
+
+    def __init__(self, store: Store, manifest: Manifest, cache: LocalCache) -> None:
+        self.manifest = manifest
+        self._store = store
+        self._cache = cache
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._opening: dict[int, threading.Lock] = {}
+        self._lock = threading.Lock()
+        self._ends = list(accumulate(shard.count for shard in manifest.shards))
+
+    def batches(
+        self, *, seed: int, global_batch_size: int, rank: int, world_size: int, start_step: int
+    ) -> Iterator[Batch]:
+        mine = rank_slice(global_batch_size, rank, world_size)
+        lanes = Lanes(self.manifest, seed, global_batch_size)
+
+        def made() -> Iterator[Batch]:
+            step = start_step
+            decoders, fetchers = ThreadPoolExecutor(decoding_threads()), ThreadPoolExecutor(2)
+            ahead = _Ahead(lanes, lambda shard: fetchers.submit(self._shard, shard))
+            try:
+                while True:
+                    runs = lanes.runs(step, mine)
+                    ahead.follow(runs)
+                    places = [place for run in runs for place in lanes.places(run)]
+                    positions = np.arange(mine.start, mine.stop, dtype=np.int64)
+                    yield Batch(
+                        self._stacked(decoders, places), positions + step * global_batch_size
+                    )
+                    step += 1
+            finally:
+                fetchers.shutdown(cancel_futures=True)
+                decoders.shutdown(cancel_futures=True)
+
+        return in_background(made(), BATCHES_AHEAD)
+
+    def images(self, start: int, stop: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        check_range(self.manifest, start, stop)
+        places = []
+        for n in range(start, stop):
+            shard = bisect_right(self._ends, n)
+            before = self._ends[shard - 1] if shard else 0
+            places.append(Place(shard, n - before))
+        with ThreadPoolExecutor(decoding_threads()) as decoders:
+            return self._stacked(decoders, places)
+
+    def _stacked(self, decoders: ThreadPoolExecutor, places: list[Place]) -> NDArray[Any]:
+        needed = sorted({place.shard for place in places})
+        shards = dict(zip(needed, decoders.map(self._shard, needed), strict=True))
+        samples = [
+            (shards[place.shard].tar, shards[place.shard].samples[place.index], place.shard)
+            for place in places
+        ]
+        return decoded(decoders, self.manifest, samples, self._where)
+
+    def _where(self, shard: int) -> str:
+        return f"{self._store.uri}/{self.manifest.shards[shard].key}"
+
+    def _shard(self, number: int) -> _OpenShard:
+        with self._lock:
+            opened = self._open.get(number)
+            if opened is not None:
+                self._open.move_to_end(number)
+                return opened
+            opening = self._opening.setdefault(number, threading.Lock())
+        with opening:
+            with self._lock:
+                if number in self._open:
+                    return self._open[number]
+            with self._file(number) as file:
+                samples = counted_samples(file, self.manifest.shards[number], self._where(number))
+                opened = _OpenShard(mmap(file.fileno(), 0, access=ACCESS_READ), samples)
+            with self._lock:
+                self._open[number] = opened
+                self._opening.pop(number, None)
+                while len(self._open) > OPEN_SHARDS or self._too_many_bytes():
+                    # Whoever still reads it keeps it alive; the map goes with its last reader.
+                    self._open.popitem(last=False)
+            return opened
+
+    def _too_many_bytes(self) -> bool:
+        # A map keeps its file's bytes on the disk, also when the cache has let go of the file.
+        if isinstance(self._store, LocalStore) or len(self._open) < 2:
+            return False
+        return sum(len(shard.tar) for shard in self._open.values()) > self._cache.max_bytes
+
+    def _file(self, number: int) -> BinaryIO:
+        entry = self.manifest.shards[number]
+        if isinstance(self._store, LocalStore):
+            # Already on a disk of this machine: checked, but not copied.
+            read_shard(self._store, entry)
+            return self._store.path(entry.key).open("rb")
+
+        def fetch(file: BinaryIO) -> None:
+            file.write(read_shard(self._store, entry))
+
+        return self._cache.open(f"shards/{entry.sha256}", entry.bytes, fetch)
+
+
+class _Ahead:
+    """Asks for the shards of each lane's next window once, when the lane enters a window."""
+
+    def __init__(self, lanes: Lanes, fetch: Callable[[int], object]) -> None:
+        self._lanes = lanes
+        self._fetch = fetch
+        self._windows: dict[int, tuple[int, int]] = {}
+
+    def follow(self, runs: list[Run]) -> None:
+        for run in runs:
+            now = (run.epoch, (run.stop - 1) // self._lanes.window)
+            if self._windows.get(run.lane) != now:
+                self._windows[run.lane] = now
+                for shard in self._lanes.window_shards(run.epoch, run.lane, now[1] + 1):
+                    self._fetch(shard)
+
+
+def in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
+    """``items``, made by a thread up to ``ahead`` before they are asked for, errors included."""
+    made: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def offer(item: Batch | BaseException) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                made.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                offer(item)
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            offer(error)
+        finally:
+            items.close()  # type: ignore[attr-defined]
+
+    worker = threading.Thread(target=work, name="shards", daemon=True)
+    worker.start()
+    try:
+        while True:
+            item = made.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        worker.join()

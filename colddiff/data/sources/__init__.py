@@ -1,0 +1,1 @@
+"""What can be packed: folders of images, published sets, tars of others."""

@@ -1,0 +1,200 @@
+"""The well-known image sets in the layouts they are published in: digits, MNIST, CIFAR-10."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colddiff.data.pil_images import Pixels
+from colddiff.data.sources.source import SourceEntry
+from colddiff.errors import DataError
+
+TEN_DIGITS = tuple("0123456789")
+IDX_IMAGES, IDX_LABELS = 2051, 2049
+MAX_IDX_BYTES = 2**31
+CIFAR_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+CIFAR_RECORD = 1 + 3 * 32 * 32
+
+
+class DigitsSource:
+    """scikit-learn's 1797 handwritten digits, 8x8; their values 0..16 become 0..255."""
+
+    uri = "digits"
+    classes = TEN_DIGITS
+    splits: tuple[str, ...] = ()
+    sorted_by_name = False
+    default_holdout: float | None = 0.2
+
+    @cached_property
+    def _data(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+        return pixels, labels.astype(np.int64)
+
+    def entries(self, split: str | None) -> Sequence[SourceEntry]:
+        _, labels = self._data
+        return [SourceEntry(f"digits/{n:04d}", int(y), n, 64) for n, y in enumerate(labels)]
+
+    def load(self, entry: SourceEntry) -> Pixels:
+        pixels: Pixels = self._data[0][entry.index]
+        return pixels
+
+
+class MnistSource:
+    """MNIST, or any set in its layout: ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]``."""
+
+    classes = TEN_DIGITS
+    splits = ("train", "test")
+    sorted_by_name = False
+    default_holdout: float | None = None
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser()
+        self._images: dict[str, NDArray[np.uint8]] = {}
+
+    @property
+    def uri(self) -> str:
+        return f"mnist:{self.folder}"
+
+    def entries(self, split: str | None) -> Sequence[SourceEntry]:
+        part = split or self.splits[0]
+        prefix = "t10k" if part == "test" else "train"
+        images_path = self._find(f"{prefix}-images-idx3-ubyte")
+        labels_path = self._find(f"{prefix}-labels-idx1-ubyte")
+        self._images[part] = images = read_idx(images_path, IDX_IMAGES)
+        labels = read_idx(labels_path, IDX_LABELS)
+        if len(labels) != len(images):
+            raise DataError(
+                f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path}"
+            )
+        if not len(images):
+            raise DataError(f"{images_path}: holds no images")
+        size = images.shape[1] * images.shape[2]
+        return [
+            SourceEntry(f"{part}/{n:05d}", int(label), n, size) for n, label in enumerate(labels)
+        ]
+
+    def load(self, entry: SourceEntry) -> Pixels:
+        pixels: Pixels = self._images[entry.name.partition("/")[0]][entry.index][:, :, None]
+        return pixels
+
+    def _find(self, name: str) -> Path:
+        # Beside the plain folder, where torchvision puts them; some copies write a dot.
+        for folder in (self.folder, self.folder / "raw", self.folder / "MNIST" / "raw"):
+            for spelling in (name, name.replace("-idx", ".idx")):
+                for path in (folder / spelling, folder / f"{spelling}.gz"):
+                    if path.is_file():
+                        return path
+        raise DataError(
+            f"mnist:{self.folder}: no {name}[.gz] there; give the folder that holds the four files "
+            "of MNIST"
+        )
+
+
+class Cifar10Source:
+    """CIFAR-10 in its official binary layout: ``data_batch_{1..5}.bin``, ``test_batch.bin``."""
+
+    splits = ("train", "test")
+    sorted_by_name = False
+    default_holdout: float | None = None
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser()
+        self._batches: dict[str, NDArray[np.uint8]] = {}
+
+    @property
+    def uri(self) -> str:
+        return f"cifar10:{self.folder}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        names = self._home() / "batches.meta.txt"
+        if not names.is_file():
+            return CIFAR_CLASSES
+        return tuple(names.read_text(encoding="utf-8", errors="replace").split())
+
+    def entries(self, split: str | None) -> Sequence[SourceEntry]:
+        home = self._home()
+        batches = ["test_batch"] if split == "test" else [f"data_batch_{n}" for n in range(1, 6)]
+        found = [name for name in batches if (home / f"{name}.bin").is_file()]
+        if not found:
+            raise DataError(f"cifar10:{self.folder}: no {batches[0]}.bin there{self._pickled()}")
+        return [
+            SourceEntry(f"{name}/{n:05d}", int(record[0]), n, CIFAR_RECORD)
+            for name in found
+            for n, record in enumerate(self._read(home / f"{name}.bin"))
+        ]
+
+    def load(self, entry: SourceEntry) -> Pixels:
+        batch = self._batches[entry.name.partition("/")[0]]
+        return batch[entry.index, 1:].reshape(3, 32, 32).transpose(1, 2, 0)
+
+    def _home(self) -> Path:
+        inside = self.folder / "cifar-10-batches-bin"
+        return inside if inside.is_dir() else self.folder
+
+    def _pickled(self) -> str:
+        for folder in (self.folder, self.folder / "cifar-10-batches-py"):
+            if (folder / "data_batch_1").is_file():
+                return (
+                    "; this is the Python version, whose pickles are never loaded: take "
+                    "cifar-10-binary.tar.gz"
+                )
+        return "; give the folder of the official binary version"
+
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        data = _content(path)
+        if len(data) % CIFAR_RECORD or not data:
+            raise DataError(
+                f"{path}: {len(data)} bytes are not a whole number of {CIFAR_RECORD}-byte records; "
+                "the file is truncated, or not CIFAR-10's binary version"
+            )
+        records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
+        if records[:, 0].max() >= len(CIFAR_CLASSES):
+            raise DataError(f"{path}: holds a label above 9; this is not CIFAR-10")
+        self._batches[path.stem] = records
+        return records
+
+
+def read_idx(path: Path, magic: int) -> NDArray[np.uint8]:
+    """The unsigned bytes of an idx file, gzipped or not; raises DataError where it is not one."""
+    dimensions = magic - 2048
+    header = 4 + 4 * dimensions
+    data = _content(path)
+    found = struct.unpack(">I", data[:4])[0] if len(data) >= header else None
+    if found != magic:
+        raise DataError(f"{path}: starts with {found}, an idx file of this kind with {magic}")
+    shape = struct.unpack(f">{dimensions}I", data[4:header])
+    expected = header + int(np.prod(shape, dtype=object))
+    if len(data) != expected:
+        raise DataError(
+            f"{path}: {len(data)} bytes, its header promises {expected}; the file is truncated or "
+            "damaged"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        with gzip.open(path) as file:
+            data = file.read(MAX_IDX_BYTES)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: is damaged ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return data

@@ -1,0 +1,56 @@
+"""Shards as bytes: tars that are equal whenever their members are."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable
+
+from colddiff.data.pil_images import Pixels, encode_png
+from colddiff.errors import DataError
+from colddiff.ports import ShardEntry
+from colddiff.spec import canonical_json
+
+
+def shard_key(number: int) -> str:
+    """Key of shard ``number`` (0-based) of a data set, such as ``shard-000012.tar``."""
+    return f"shard-{number:06d}.tar"
+
+
+def image_members(
+    name: str, pixels: Pixels, described: dict[str, object]
+) -> list[tuple[str, bytes]]:
+    """The members of one image: ``name.png``, and ``name.json`` with what ``described`` holds."""
+    text = canonical_json(described).encode()
+    return [(f"{name}.png", encode_png(pixels)), (f"{name}.json", text)]
+
+
+def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """A tar of (name, content) members in their order; no time, owner or mode enters it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.mtime = len(content), 0o644, 0
+            tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def read_tar(data: bytes) -> list[tuple[str, bytes]]:
+    """(name, content) of the plain files of a tar that ``write_tar`` made; DataError for others."""
+    members: list[tuple[str, bytes]] = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.isreg() else None
+                if file is not None:
+                    members.append((member.name, file.read()))
+    except tarfile.TarError as error:
+        raise DataError(f"a shard is no tar, or a damaged one ({error})") from None
+    return members
+
+
+def shard_entry(key: str, count: int, data: bytes) -> ShardEntry:
+    """What a manifest says of the shard ``data`` with ``count`` images."""
+    return ShardEntry(key, count, len(data), hashlib.sha256(data).hexdigest())

@@ -1,1 +1,0 @@
-"""Generation by the million: a plan of shards on a grid of seeds, workers, exactly one of each."""

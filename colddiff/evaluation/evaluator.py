@@ -1,0 +1,291 @@
+"""Evaluation of a restorer on test images: degraded, direct, Algorithm 1, Algorithm 2 (PAPER 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from colddiff.data.readers.transformed import VIEW
+from colddiff.degradations import Degradation
+from colddiff.degradations.base import DrawImages
+from colddiff.errors import DataError, DivergedError, SpecError
+from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
+from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.evaluation.sums import Column, Pictures, Tally
+from colddiff.evaluation.trajectory import Recorder, Trajectory
+from colddiff.ports import FeatureExtractor, ShardSource
+from colddiff.rng import stream, streams
+from colddiff.sampling import Restore, Sampler, falling, sample_steps
+from colddiff.spec import digest
+from colddiff.transforms import eight_bit, normalise
+from colddiff.types import Image, Omega, Severity
+
+COLUMNS: Mapping[Sampler, str] = {"direct": "direct", "naive": "naive", "improved": "sampled"}
+"""The metric path of what each sampler makes: ``eval/<column>/...``."""
+
+IMAGE_PROTOCOL = (
+    "ssim, rmse, psnr against the test images on the scale [0, 1] at full depth, not clamped; rmse "
+    "and psnr of the mean squared error over all images, ssim the mean over images"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Metrics by path (finite numbers only), where they come from, and images to look at.
+
+    ``provenance`` is JSON-ready; its ``omitted`` names each metric that is not there, and why.
+    """
+
+    metrics: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    pictures: Pictures
+    trajectory: Trajectory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """R against D on test images, a batch at a time; workers may share the batches.
+
+    Args:
+        R: (x_t, t) -> x0_hat, on ``device``.
+        D: the degradation, for images of the shape ``source`` holds.
+        source: test images; every omega is a function of (seed, index in the manifest).
+        spec: how many images (evenly spread over the manifest), which samplers and severities.
+        extractor: the network behind the Frechet distances.
+        keep: how many images of the first batch are kept as pictures.
+        images: draws from the second set where D mixes one in.
+    """
+
+    R: Restore
+    D: Degradation[Any]
+    source: ShardSource
+    spec: EvaluationSpec
+    extractor: FeatureExtractor
+    device: torch.device | str = "cpu"
+    keep: int = 8
+    images: DrawImages | None = None
+
+    def __post_init__(self) -> None:
+        image = self.source.manifest.image
+        stored = (image.channels, image.height, image.width)
+        if stored != self.D.shape.chw:
+            raise DataError(
+                f"test data: images are {'x'.join(map(str, stored))}, the checkpoint takes "
+                f"{self.D.shape}; pack them with its --image-size and --channels"
+            )
+        count, wanted = self.source.manifest.count, self.num_images
+        if not 1 <= wanted <= count:
+            raise SpecError(
+                [("evaluation.num_images", f"{wanted} of {count} test images; use at most {count}")]
+            )
+        self.D.check_start(falling(self.spec.severities, self.D.num_timesteps)[0])
+
+    @property
+    def num_images(self) -> int:
+        """How many test images are evaluated."""
+        chosen = self.spec.num_images
+        return self.source.manifest.count if chosen is None else chosen
+
+    def batches(self) -> list[range]:
+        """Positions 0..num_images - 1 in batches of ``spec.batch_size``."""
+        n, size = self.num_images, self.spec.batch_size
+        return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+    def tally(self, positions: range) -> Tally:
+        """Restores the images at ``positions`` with every sampler and sums over them."""
+        indices = [
+            position * self.source.manifest.count // self.num_images for position in positions
+        ]
+        x0 = normalise(torch.from_numpy(images_at(self.source, indices)).to(self.device))
+        rng = streams(self.spec.seed, "evaluation/omega", indices)
+        omega = self.D.draw(len(x0), rng=rng, images=self.images)
+        start = falling(self.spec.severities, self.D.num_timesteps)[0]
+        x_T = self.D.observe(x0, torch.full((len(x0),), start), omega)
+        # The first batch alone holds image 0, however the batches are dealt out.
+        kept = self.keep if 0 in positions else 0
+        recorder = Recorder(self.D.num_timesteps, kept)
+        made = {"degraded": x_T}
+        for sampler in self.spec.samplers:
+            made[COLUMNS[sampler]] = self._sampled(sampler, x_T, omega, recorder)
+        return Tally(
+            {name: self._column(images, x0) for name, images in made.items()},
+            self._halves(x0, positions),
+            {name: eight_bit(images[:kept]) for name, images in {"original": x0, **made}.items()}
+            if kept
+            else {},
+            recorder.trajectory(),
+        )
+
+    def _sampled(self, sampler: Sampler, x_T: Image, omega: Omega, recorder: Recorder) -> Image:
+        x = x_T
+        with evaluating(self.R):
+            for step in sample_steps(
+                self._restore, self.D, x_T, omega, sampler=sampler, severities=self.spec.severities
+            ):
+                if sampler == "improved":
+                    recorder.record(step.t, x, step.x0_hat)
+                x = step.x_s
+        if sampler == "improved":
+            recorder.record(0, x, x)
+        return x
+
+    def _restore(self, x_t: Image, t: Severity) -> Image:
+        x0_hat = self.R(x_t, t)
+        # Here, and not on the result: D would refuse the estimate as if its caller were wrong.
+        if not bool(torch.isfinite(x0_hat).all()):
+            raise DivergedError(
+                f"evaluation: R(x_t, t) holds NaN or inf at severity {int(t[0])}; evaluate an "
+                "earlier checkpoint"
+            )
+        return x0_hat.float()
+
+    def _column(self, images: Image, x0: Image) -> Column:
+        errors = ImageErrors.of((images.double() + 1) / 2, (x0.double() + 1) / 2)
+        return Column(errors, self._features(images))
+
+    def _halves(
+        self, x0: Image, positions: range
+    ) -> tuple[FeatureStatistics | None, FeatureStatistics | None]:
+        # Drawn, not every other image: a data set may list its classes in turn.
+        order = stream(self.spec.seed, "evaluation/halves").permutation(self.num_images)
+        first = torch.from_numpy(order[positions.start : positions.stop] < self.num_images // 2)
+        first = first.to(x0.device)
+        return (
+            self._features(x0[first]) if bool(first.any()) else None,
+            self._features(x0[~first]) if bool((~first).any()) else None,
+        )
+
+    def _features(self, images: Image) -> FeatureStatistics:
+        rounded = torch.from_numpy(eight_bit(images))
+        return FeatureStatistics.of(self.extractor.features(rounded))
+
+    def summary(self, tally: Tally) -> Evaluation:
+        """The table of a tally over all test images."""
+        metrics: dict[str, float] = {}
+        omitted: dict[str, str] = {}
+        fd = self.extractor.metric
+        for name, column in tally.columns.items():
+            path, errors = f"eval/{name}", column.errors
+            metrics[f"{path}/rmse"] = errors.rmse
+            if errors.ssim is None:
+                omitted[f"{path}/ssim"] = f"images of {self.D.shape} are under its 11 px window"
+            else:
+                metrics[f"{path}/ssim"] = errors.ssim
+            if math.isinf(errors.psnr):
+                omitted[f"{path}/psnr"] = "infinite: the images equal the test images"
+            else:
+                metrics[f"{path}/psnr"] = errors.psnr
+            _add_distance(metrics, omitted, f"{path}/{fd}", (column.features, tally.reference))
+        _add_distance(metrics, omitted, f"eval/floor/{fd}", tally.halves)
+        return Evaluation(
+            metrics, self._provenance(tally, omitted), tally.pictures, tally.trajectory
+        )
+
+    def _provenance(self, tally: Tally, omitted: Mapping[str, str]) -> dict[str, Any]:
+        n, features = tally.reference.n, tally.reference.mean.size
+        manifest, spec = self.source.manifest, self.spec
+        view = {VIEW: manifest.settings[VIEW]} if VIEW in manifest.settings else {}
+        notes = [
+            f"floor: two disjoint random halves of the {n} test images against each other; "
+            "restorations of those same images can score less"
+        ]
+        if n <= features:
+            notes.append(
+                f"{n} images for {features} features: Frechet distances are biased upwards, "
+                "compare them at equal n only"
+            )
+        return {
+            "n": n,
+            "test_manifest": manifest.digest,
+            "reference_sha256": digest({"manifest": manifest.digest, "num_images": n, **view}),
+            "transform": view.get(VIEW, "as stored"),
+            "metric": self.extractor.metric,
+            "feature_weights_sha256": self.extractor.weights_sha256,
+            "protocol": f"clamped, rounded to 8 bit, {self.extractor.protocol}",
+            "image_protocol": IMAGE_PROTOCOL,
+            "degradation": self.D.spec.to_dict(),
+            "severities": falling(spec.severities, self.D.num_timesteps),
+            "seed": spec.seed,
+            "omitted": dict(omitted),
+            "notes": notes,
+        }
+
+
+def evaluate(
+    R: Restore,
+    D: Degradation[Any],
+    source: ShardSource,
+    spec: EvaluationSpec,
+    extractor: FeatureExtractor,
+    *,
+    device: torch.device | str = "cpu",
+    keep: int = 8,
+    images: DrawImages | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """``eval/{degraded,direct,naive,sampled}/{fd,ssim,rmse,psnr}`` of R on ``source``.
+
+    ``on_batch(done, total)`` hears how many images are done; the rest is as in ``Evaluator``.
+
+    Raises:
+        DataError: the test images are of another shape than the restorer's.
+        SpecError: more images or other severities than there are.
+        DivergedError: an estimate holds NaN or inf.
+    """
+    return evaluate_all(Evaluator(R, D, source, spec, extractor, device, keep, images), on_batch)
+
+
+def evaluate_all(
+    evaluator: Evaluator, on_batch: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """All batches of ``evaluator``, one after the other."""
+    total: Tally | None = None
+    for positions in evaluator.batches():
+        tally = evaluator.tally(positions)
+        total = tally if total is None else total.merge(tally)
+        if on_batch is not None:
+            on_batch(positions.stop, evaluator.num_images)
+    assert total is not None
+    return evaluator.summary(total)
+
+
+def images_at(source: ShardSource, indices: Sequence[int]) -> NDArray[Any]:
+    """The images of rising ``indices``, [N, C, H, W]; one read where they are neighbours."""
+    if indices[-1] - indices[0] == len(indices) - 1:
+        return np.array(source.images(indices[0], indices[-1] + 1))
+    return np.concatenate([source.images(index, index + 1) for index in indices])
+
+
+@contextmanager
+def evaluating(R: Restore) -> Iterator[None]:
+    """R in evaluation mode where it is a module; the mode it had comes back."""
+    if not isinstance(R, nn.Module):
+        yield
+        return
+    training = R.training
+    R.eval()
+    try:
+        yield
+    finally:
+        R.train(training)
+
+
+def _add_distance(
+    metrics: dict[str, float],
+    omitted: dict[str, str],
+    path: str,
+    sides: tuple[FeatureStatistics | None, FeatureStatistics | None],
+) -> None:
+    a, b = sides
+    if a is None or b is None or min(a.n, b.n) < 2:
+        omitted[path] = "fewer than 2 images on a side"
+    else:
+        metrics[path] = frechet_distance(a, b)

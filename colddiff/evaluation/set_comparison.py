@@ -1,0 +1,163 @@
+"""Samples against a reference set: the Frechet distance of two sets of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from colddiff.errors import DataError, SpecError
+from colddiff.evaluation.evaluator import images_at
+from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
+from colddiff.evaluation.sums import merged
+from colddiff.ports import FeatureExtractor, ShardSource
+from colddiff.rng import stream
+from colddiff.spec import digest
+
+COLUMN = "eval/generated"
+
+
+@dataclass(frozen=True, slots=True)
+class SetTally:
+    """Features of some of the samples, and of some of the reference in two disjoint halves."""
+
+    samples: FeatureStatistics | None
+    halves: tuple[FeatureStatistics | None, FeatureStatistics | None]
+
+    def merge(self, other: SetTally) -> SetTally:
+        """Those of both sets of images, which are disjoint."""
+        return SetTally(
+            merged(self.samples, other.samples),
+            (
+                merged(self.halves[0], other.halves[0]),
+                merged(self.halves[1], other.halves[1]),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetComparison:
+    """Two sets of images, a batch at a time; workers may share the batches.
+
+    Args:
+        samples: what was made.
+        reference: what it should look like; of the same shape.
+        extractor: the network whose features are compared.
+        num_samples: how many samples, evenly spread over the set; None for all.
+        batch_size: images of one batch.
+        seed: of the halves that the floor is taken between.
+    """
+
+    samples: ShardSource
+    reference: ShardSource
+    extractor: FeatureExtractor
+    num_samples: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shapes = [
+            (image.channels, image.height, image.width)
+            for image in (self.samples.manifest.image, self.reference.manifest.image)
+        ]
+        if shapes[0] != shapes[1]:
+            made, wanted = ("x".join(map(str, shape)) for shape in shapes)
+            raise DataError(
+                f"samples: images are {made}, the reference's {wanted}; pack the reference with "
+                f"--image-size {shapes[0][1]} --channels {shapes[0][0]}"
+            )
+        count = self.samples.manifest.count
+        if self.num_samples is not None and self.num_samples > count:
+            raise SpecError(
+                [("num_images", f"{self.num_samples} of {count} samples; use at most {count}")]
+            )
+
+    @property
+    def num_images(self) -> int:
+        """Images whose features are taken: the samples, then the whole reference."""
+        return self._chosen + self.reference.manifest.count
+
+    @property
+    def _chosen(self) -> int:
+        return self.samples.manifest.count if self.num_samples is None else self.num_samples
+
+    def batches(self) -> list[range]:
+        """Positions 0..num_images - 1 in batches that hold samples or reference images alone."""
+        n, size = self._chosen, self.batch_size
+        starts = [*range(0, n, size), *range(n, self.num_images, size)]
+        return [
+            range(start, min(start + size, n if start < n else self.num_images)) for start in starts
+        ]
+
+    def tally(self, positions: range) -> SetTally:
+        """Features of the images at ``positions``."""
+        n = self._chosen
+        if positions.start < n:
+            count = self.samples.manifest.count
+            images = images_at(self.samples, [position * count // n for position in positions])
+            return SetTally(self._features(images), (None, None))
+        indices = range(positions.start - n, positions.stop - n)
+        images = images_at(self.reference, indices)
+        size = self.reference.manifest.count
+        # Drawn, not every other image: a data set may list its classes in turn.
+        order = stream(self.seed, "evaluation/halves").permutation(size)
+        first = order[indices.start : indices.stop] < size // 2
+        halves = [self._features(images[side]) if side.any() else None for side in (first, ~first)]
+        return SetTally(None, (halves[0], halves[1]))
+
+    def _features(self, images: NDArray[Any]) -> FeatureStatistics:
+        if images.dtype == np.uint16:
+            images = np.rint(images / 257)
+        rounded = torch.from_numpy(images.astype(np.uint8))
+        return FeatureStatistics.of(self.extractor.features(rounded))
+
+    def summary(self, tally: SetTally) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics by path, and where they come from (JSON-ready)."""
+        fd = self.extractor.metric
+        reference = merged(*tally.halves)
+        metrics: dict[str, float] = {}
+        omitted: dict[str, str] = {}
+        for path, sides in (
+            (f"{COLUMN}/{fd}", (tally.samples, reference)),
+            (f"eval/floor/{fd}", tally.halves),
+        ):
+            a, b = sides
+            if a is None or b is None or min(a.n, b.n) < 2:
+                omitted[path] = "fewer than 2 images on a side"
+            else:
+                metrics[path] = frechet_distance(a, b)
+        return metrics, self._provenance(tally.samples, reference, omitted)
+
+    def _provenance(
+        self,
+        samples: FeatureStatistics | None,
+        reference: FeatureStatistics | None,
+        omitted: Mapping[str, str],
+    ) -> dict[str, Any]:
+        n, m = (0 if side is None else side.n for side in (samples, reference))
+        features = reference.mean.size if reference is not None else 0
+        notes = [f"floor: two disjoint random halves of the {m} reference images"]
+        if min(n, m) <= features:
+            notes.append(
+                f"{min(n, m)} images for {features} features: Frechet distances are biased "
+                "upwards, compare them at equal n only"
+            )
+        made, wanted = self.samples.manifest, self.reference.manifest
+        return {
+            "n": n,
+            "n_reference": m,
+            "samples_manifest": made.digest,
+            "samples_there": made.count,
+            "test_manifest": wanted.digest,
+            "reference_sha256": digest({"manifest": wanted.digest, "num_images": m}),
+            "metric": self.extractor.metric,
+            "feature_weights_sha256": self.extractor.weights_sha256,
+            "protocol": f"8 bit, {self.extractor.protocol}",
+            "seed": self.seed,
+            "omitted": dict(omitted),
+            "notes": notes,
+        }

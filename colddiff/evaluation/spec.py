@@ -1,0 +1,26 @@
+"""How restorations are evaluated: images, samplers, severities and features, as data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
+from colddiff.spec import Spec
+
+EvaluatedSampler = Literal["direct", "naive", "improved"]
+
+
+class EvaluationSpec(Spec):
+    """How a training job evaluates its checkpoints: degraded, direct, naive, sampled (PAPER 6)."""
+
+    features: Annotated[
+        AnyFeatures,
+        Field(description="inception (fid), lenet, resnet20, or a torchscript network of your own"),
+    ] = LenetFeaturesSpec()
+    num_images: Annotated[int | None, Field(ge=2, description="null for the whole test set")] = None
+    samplers: tuple[EvaluatedSampler, ...] = ("direct", "naive", "improved")
+    severities: int | tuple[int, ...] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    seed: Annotated[int, Field(ge=0)] = 0

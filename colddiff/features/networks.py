@@ -1,0 +1,67 @@
+"""Picks the network of features that a spec names; weights that are missing are one clear line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+
+from colddiff.errors import CheckpointError, Missing
+from colddiff.features import cleanfid_inception as inception
+from colddiff.features import resnet20
+from colddiff.features.cleanfid_inception import InceptionFeatures
+from colddiff.features.lenet import LenetFeatures
+from colddiff.features.resnet20 import Resnet20Features
+from colddiff.features.spec import (
+    FeaturesSpec,
+    InceptionFeaturesSpec,
+    LenetFeaturesSpec,
+    Resnet20FeaturesSpec,
+    TorchscriptFeaturesSpec,
+)
+from colddiff.features.torchscript import TorchscriptFeatures
+from colddiff.ports import FeatureExtractor
+
+PUBLISHED = {"inception": inception, "resnet20": resnet20}
+"""Networks whose weights are published but not shipped, by kind."""
+
+
+def default_place(kind: str) -> str:
+    """Where the published weights of ``kind`` are looked for: COLDDIFF_FEATURES, else our home."""
+    home = os.environ.get("COLDDIFF_HOME") or "~/.colddiff"
+    folder = os.environ.get("COLDDIFF_FEATURES") or f"{home}/features"
+    return f"{folder.rstrip('/')}/{PUBLISHED[kind].FILE}"
+
+
+def open_network(
+    spec: FeaturesSpec, read: Callable[[str], bytes], device: torch.device | str
+) -> FeatureExtractor:
+    """The network of ``spec``, whose address is definite; ``read`` fetches what is at one.
+
+    Raises CheckpointError where the weights are missing or others.
+    """
+    match spec:
+        case InceptionFeaturesSpec(path=str(place)):
+            return InceptionFeatures(_weights(spec.kind, place, read), place, device=device)
+        case Resnet20FeaturesSpec(path=str(place)):
+            return Resnet20Features(_weights(spec.kind, place, read), place, device)
+        case TorchscriptFeaturesSpec():
+            return TorchscriptFeatures(spec, _weights(spec.kind, spec.path, read), device)
+        case LenetFeaturesSpec():
+            return LenetFeatures(device=device)
+    raise AssertionError(f"no network for {spec!r}")
+
+
+def _weights(kind: str, place: str, read: Callable[[str], bytes]) -> bytes:
+    try:
+        return read(place)
+    except Missing:
+        way = "put the file there, or set evaluation.features.path to where every worker reads it"
+        if kind in PUBLISHED:
+            file = PUBLISHED[kind].FILE
+            way = (
+                f"download {PUBLISHED[kind].WHERE} to there, or to where every worker can read it: "
+                f"evaluation.features={{kind: {kind}, path: s3://bucket/{file}}}"
+            )
+        raise CheckpointError(f"evaluation.features: no weights at {place}; {way}") from None

@@ -1,0 +1,43 @@
+"""The networks behind Frechet distances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from colddiff.ports import FeatureExtractor
+from colddiff.stores.open import absolute, open_store
+
+if TYPE_CHECKING:
+    import torch
+
+    from colddiff.features.spec import FeaturesSpec
+
+
+def open_features(
+    features: FeaturesSpec | str, device: torch.device | str = "cpu"
+) -> FeatureExtractor:
+    """The network behind a Frechet distance, on ``device``; its weights are what their hash says.
+
+    Raises SpecError for an unknown kind, CheckpointError (which says where the weights are to be
+    had) where they are missing or others, StoreError where they cannot be reached.
+    """
+    from colddiff.features.networks import open_network
+    from colddiff.features.spec import FEATURES
+
+    spec = FEATURES.parse({"kind": features} if isinstance(features, str) else features)
+
+    def read(place: str) -> bytes:
+        folder, _, name = place.rpartition("/")
+        return open_store(folder or "/").get(name)
+
+    return open_network(located_features(spec), read, device)
+
+
+def located_features(spec: FeaturesSpec) -> FeaturesSpec:
+    """``spec`` with an absolute address of its weights, where they do not ship with the package."""
+    from colddiff.features.networks import default_place
+
+    if "path" not in type(spec).model_fields:
+        return spec
+    path = getattr(spec, "path", None) or default_place(spec.kind)
+    return spec.model_copy(update={"path": absolute(path)})

@@ -1,0 +1,178 @@
+"""From a job as somebody wrote it to one that can run anywhere: the content of ``job.json``."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from colddiff.errors import CheckpointError, DataError, Missing, SpecError
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.git_state import git_state
+from colddiff.jobs.job import Job
+from colddiff.jobs.plugins import keep_plugins
+from colddiff.jobs.verb import VERBS, Talk
+from colddiff.spec import parse
+from colddiff.spec.plugins import load_plugins, plugin_digest, plugin_source
+from colddiff.stores.open import absolute, check_writable, open_store, storage_at
+from colddiff.tracking.open import check_tracker
+from colddiff.tracking.open import tracking_uri as tracking_uri_of
+
+STAGED = Path(__file__).resolve().parents[2]
+RECORDED = ("colddiff", "torch", "ray", "numpy", "mlflow", "webdataset", "pillow")
+
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
+
+J = TypeVar("J", bound=Job)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedJob:
+    """A job with absolute addresses and its id: the content of ``job.json``."""
+
+    id: str
+    slug: str
+    job: Job
+    storage: str
+    tracking_uri: str
+    content: Mapping[str, str]
+    """Digests that stand for addresses in the identity, by field."""
+    created: float
+    versions: Mapping[str, str]
+    git: Mapping[str, Any]
+
+    @property
+    def verb(self) -> str:
+        """What the job does, such as ``train``."""
+        return self.job.verb
+
+    def job_as(self, kind: type[J]) -> J:
+        """The job, which is one of ``kind``."""
+        assert isinstance(self.job, kind)
+        return self.job
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``from_dict`` is its inverse."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "job"}
+        return {**data, "verb": self.verb, "spec": self.job.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ResolvedJob:
+        """Validates the spec again: only JSON crosses a process boundary.
+
+        Runs the job's plugins first, whose kinds the spec names; relative ones lie beside this
+        package, where staging put them (the working folder of a node is another on each).
+        """
+        verb, spec = data["verb"], data["spec"]
+        load_plugins(STAGED / plugin for plugin in spec["plugins"])
+        rest = {name: data[name] for name in cls.__slots__ if name != "job"}
+        return cls(job=parse(VERBS[verb].spec(), spec, "job.json: spec"), **rest)
+
+
+def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Writes ``job.json``, and before it the plugins, which outlive the files they came from."""
+    keep_plugins(folder.store, folder.key().rstrip("/"), map(plugin_source, resolved.job.plugins))
+    folder.write_job(resolved.to_dict())
+
+
+def resolve(
+    verb: str,
+    job: Job,
+    slug: str,
+    *,
+    storage: str | None = None,
+    remote: bool = False,
+    shared_path: bool = False,
+    new: bool = False,
+    talk: Talk = lambda line: None,
+) -> ResolvedJob:
+    """The job that can run anywhere; packs a SOURCE into STORAGE/data once.
+
+    Args:
+        verb: what to do with it, a key of ``VERBS``.
+        job: the job as written.
+        slug: what the id is to say, such as the recipe's name.
+        storage: overrides ``job.storage``, COLDDIFF_STORAGE and ./runs.
+        remote: the cluster is not on this machine; a path or sqlite is then refused...
+        shared_path: ...unless every node sees the same paths.
+        new: makes the id different from that of every equal job.
+
+    Raises:
+        SpecError, DataError, StoreError, TrackerError.
+    """
+    assert verb == job.verb
+    place = storage_at(storage or job.storage)
+    tracking_uri = tracking_uri_of(place)
+    if remote and not shared_path:
+        refuse_paths(job, storage)
+    # Written to here, before anything is packed or submitted: a read-only place is found out now.
+    check_writable(place)
+    if job.tracking.required:
+        check_tracker(place, job.tracking.experiment)
+    job, content, job_id = identified(job, slug, place, talk, new=new)
+    VERBS[verb].check(job, place, job_id, content)
+    return ResolvedJob(
+        id=job_id,
+        slug=slug,
+        job=job.model_copy(update={"storage": None}),
+        storage=place,
+        tracking_uri=tracking_uri,
+        content=content,
+        created=time.time(),
+        versions={name: version(name) for name in RECORDED} | {"python": platform.python_version()},
+        git=git_state(),
+    )
+
+
+def identified(
+    job: Job, slug: str, storage: str, talk: Talk | None = None, *, new: bool = False
+) -> tuple[Job, dict[str, str], str]:
+    """The job with definite addresses, the digests of what is there, and its id.
+
+    Without ``talk`` nothing is packed: raises DataError where that was not done yet.
+    """
+    job, content = VERBS[job.verb].resolve(job, storage, talk)
+    if job.plugins:
+        job = job.model_copy(update={"plugins": tuple(map(absolute, job.plugins))})
+        content = {**content, "plugins": " ".join(sorted(map(plugin_digest, job.plugins)))}
+    if new:
+        content["nonce"] = f"{time.time_ns():x}"
+    return job, content, job.job_id(slug, content)
+
+
+def trained_id(job: TrainJob, slug: str, storage: str) -> str:
+    """Id of the training job that ``submit train`` of the same file made; packs nothing.
+
+    Raises CheckpointError where it was not submitted to ``storage`` yet.
+    """
+    try:
+        _, _, job_id = identified(job, slug, storage)
+        JobFolder(open_store(storage), job_id).job()
+    except (DataError, Missing):
+        raise CheckpointError(
+            f"checkpoint: nothing was trained from this file in {storage} yet (as {slug!r}); "
+            "submit train first, or give checkpoint=REFERENCE"
+        ) from None
+    return job_id
+
+
+def refuse_paths(job: Job, storage: str | None = None) -> None:
+    """Raises SpecError where ``job`` would write to this machine; contacts nothing."""
+    place = storage_at(storage or job.storage)
+    addresses = [
+        ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
+        ("tracking", tracking_uri_of(place), "MLFLOW_TRACKING_URI=http://host:port"),
+    ]
+    if (out := getattr(job, "out", None)) is not None:
+        addresses.append(("out", absolute(out), "out=s3://bucket/prefix"))
+    for what, uri, way in addresses:
+        if "://" not in uri or uri.startswith("sqlite"):
+            raise SpecError(
+                f"{what} {uri} is on this machine, the cluster is not: set {way}, or say "
+                "--shared-path if all nodes see this path"
+            )

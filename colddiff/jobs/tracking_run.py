@@ -1,0 +1,80 @@
+"""A job's one tracking run: opened, told what the job is, and ended as the job ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from colddiff.errors import Stopped
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.ports import Tracker, WorkerContext
+from colddiff.tracking.open import open_tracker as open_run
+from colddiff.tracking.open import system_sampler
+
+
+def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
+    """The job's one tracking run; ``join`` where the driver opened it and will finish it."""
+    return open_run(
+        resolved.storage,
+        resolved.tracking_uri,
+        resolved.job.tracking.experiment,
+        resolved.id,
+        join=join,
+    )
+
+
+def begin_tracking(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
+    """The job's run, with its parameters, versions, git state and ``job.json``."""
+    tracker = open_tracker(resolved)
+    tracker.log_params(_flat(resolved.job.to_dict()))
+    tracker.set_tags(
+        {"storage": resolved.storage}
+        | _git_tags(resolved.git)
+        | {f"version.{name}": number for name, number in resolved.versions.items()}
+    )
+    tracker.log_artifact("job.json", folder.store.get(folder.key("job.json")))
+    return tracker
+
+
+@contextmanager
+def ended_with_work(tracker: Tracker) -> Iterator[None]:
+    """Ends the run as the work within ends: FINISHED, KILLED where it was stopped, else FAILED."""
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        tracker.finish("KILLED")
+        raise
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
+    tracker.finish("FINISHED")
+
+
+def sampled(
+    resolved: ResolvedJob, ctx: WorkerContext, tracker: Tracker
+) -> AbstractContextManager[object]:
+    """Within ``with``, the machine of rank 0 is sampled, unless the job says not."""
+    every_s = resolved.job.tracking.system_every_s
+    if ctx.rank != 0 or every_s is None:
+        return nullcontext()
+    return system_sampler(tracker, resolved.created, every_s, ctx.device)
+
+
+def _git_tags(git: Mapping[str, Any]) -> dict[str, str]:
+    """The commit under our name and under the one MLflow's pages show; empty outside a checkout."""
+    if "commit" not in git:
+        return {}
+    commit, dirty = str(git["commit"]), str(bool(git.get("dirty"))).lower()
+    return {"commit": commit, "commit.dirty": dirty, "mlflow.source.git.commit": commit}
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat

@@ -1,0 +1,109 @@
+"""PSNR and SSIM of restored images against the images they should be."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from colddiff.data.pil_images import Pixels
+from colddiff.errors import DataError
+from colddiff.evaluation.metrics import ImageErrors
+from colddiff.restore.files import found_images
+from colddiff.transforms import normalise
+
+PROTOCOL = (
+    "the written pixels against the reference's, on the scale [0, 1]; psnr of each image's own "
+    "mean squared error; ssim with an 11 px Gaussian window, not given for smaller images"
+)
+FIELDS = ("psnr_db", "ssim", "input_psnr_db", "input_ssim")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """PSNR in dB (None where the images are equal) and SSIM (None under 11 px)."""
+
+    psnr_db: float | None
+    ssim: float | None
+
+    @classmethod
+    def of(cls, pixels: Pixels, reference: Pixels) -> Score:
+        """The score of one image [H, W, C] against another of its shape, 8 or 16 bit each."""
+        images = [(_image(side).double() + 1) / 2 for side in (pixels, reference)]
+        errors = ImageErrors.of(*images)
+        psnr = None if math.isinf(errors.psnr) else errors.psnr
+        return cls(psnr, errors.ssim)
+
+    def lines(self) -> tuple[str, ...]:
+        """PSNR and, where there is one, SSIM, to read."""
+        psnr = "equal" if self.psnr_db is None else f"psnr {self.psnr_db:.2f} dB"
+        return (psnr,) if self.ssim is None else (psnr, f"ssim {self.ssim:.4f}")
+
+    def __str__(self) -> str:
+        return "  ".join(self.lines())
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a restored image and what it was made from compare with the reference."""
+
+    restored: Score
+    given: Score
+
+    def row(self) -> dict[str, float | None]:
+        """By the names of ``FIELDS``."""
+        values = (self.restored.psnr_db, self.restored.ssim, self.given.psnr_db, self.given.ssim)
+        return dict(zip(FIELDS, values, strict=True))
+
+
+class References:
+    """The image of each name below a folder, whatever its suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"--reference: there is no folder {folder}")
+        self._folder = folder
+        self._paths = {image.name: image.path for image in found_images([str(folder)])}
+
+    def path(self, name: str) -> Path:
+        """The file for ``name``; raises DataError where there is none."""
+        if name not in self._paths:
+            raise DataError(f"--reference: {self._folder} has no image {name}")
+        return self._paths[name]
+
+
+def mean_scores(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The mean of each field over the images that have it."""
+    found: dict[str, list[float]] = {field: [] for field in FIELDS}
+    for row in rows:
+        for field, values in found.items():
+            if (value := row[field]) is not None:
+                values.append(value)
+    return {field: sum(values) / len(values) for field, values in found.items() if values}
+
+
+def scores_json(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """``scores.json``: what was done, each image's scores and their means."""
+    data = {**record, "protocol": PROTOCOL, "mean": mean_scores(rows), "images": list(rows)}
+    return (json.dumps(data, indent=2) + "\n").encode()
+
+
+def scores_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """``scores.csv``: a line for each image."""
+    file = io.StringIO()
+    columns = ["image", "output", "severity", *FIELDS]
+    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue().encode()
+
+
+def _image(pixels: Pixels) -> torch.Tensor:
+    return normalise(torch.from_numpy(pixels.transpose(2, 0, 1).copy())).unsqueeze(0)

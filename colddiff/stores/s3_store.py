@@ -1,0 +1,235 @@
+"""A store in an S3 bucket, AWS's or another's: whole objects, conditional puts, retries."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from colddiff.errors import ColddiffError, Exists, Missing, SpecError
+from colddiff.ports import StoredObject
+from colddiff.stores.keys import checked_key, checked_prefix
+from colddiff.stores.s3_errors import FAILURES, DamagedBodyError, code, passes, status, store_error
+
+T = TypeVar("T")
+SHA256, TOKEN = "colddiff-sha256", "colddiff-put"
+"""Metadata of our objects: what a body is checked by, and which put of ours stored it."""
+
+
+class S3Store:
+    """Implements ``Store`` below ``s3://bucket/prefix``; safe to share between threads.
+
+    Credentials and region come from where boto3 looks for them; ``endpoint_url``, else
+    AWS_ENDPOINT_URL, names a service that is not AWS. Objects are put in one piece (at most 5 GB):
+    some services ignore the condition of ``put_new`` when a multipart upload completes. The
+    service must know ``If-None-Match``.
+
+    A call that failed in a way that passes by itself (no answer, a broken off or damaged body, a
+    5xx, throttling) is made again up to ``max_attempts`` times, none of them begun later than
+    ``give_up_s`` after the first.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        max_attempts: int = 6,
+        connect_timeout_s: float = 5.0,
+        read_timeout_s: float = 60.0,
+        give_up_s: float = 180.0,
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = checked_key(prefix.strip("/")) if prefix.strip("/") else ""
+        self._attempts, self._give_up_s = max_attempts, give_up_s
+        self._bucket_seen = False
+        endpoint = endpoint_url or _endpoint_of_environment()
+        config = Config(
+            # Ours know more: bodies that break off, and puts whose answer was lost.
+            retries={"mode": "standard", "total_max_attempts": 1},
+            connect_timeout=connect_timeout_s,
+            read_timeout=read_timeout_s,
+            max_pool_connections=32,
+            **_dialect(endpoint),
+        )
+        try:
+            session = boto3.session.Session()
+            self._client: Any = session.client("s3", endpoint_url=endpoint, config=config)
+        except ValueError:
+            raise SpecError(
+                f"AWS_ENDPOINT_URL {_shown(endpoint)!r} is no address; write http://host:port"
+            ) from None
+        except BotoCoreError as error:
+            raise self._error(error, self.uri) from None
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def get(self, key: str) -> bytes:
+        def read() -> bytes:
+            response = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            with closing(response["Body"]) as body:
+                data = bytes(body.read())
+            # The length was checked by the client; only a hash finds a body that is merely wrong.
+            promised = response.get("Metadata", {}).get(SHA256)
+            if promised is not None and promised != hashlib.sha256(data).hexdigest():
+                raise DamagedBodyError
+            return data
+
+        return self._tried(f"{self.uri}/{key}", read)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._tried(f"{self.uri}/{key}", partial(self._put, key, data, uuid.uuid4().hex))
+
+    def put_new(self, key: str, data: bytes) -> None:
+        token, lost = uuid.uuid4().hex, False
+
+        def put() -> None:
+            nonlocal lost
+            try:
+                self._put(key, data, token, IfNoneMatch="*")
+            except FAILURES as error:
+                if not (isinstance(error, ClientError) and status(error) == 412):
+                    lost = True
+                    raise
+                # A try whose answer was lost may have been stored: then this one lost to us.
+                if lost and self._is_ours(key, data, token):
+                    return
+                raise Exists(f"{self.uri}/{key}: is already there") from None
+
+        self._tried(f"{self.uri}/{key}", put)
+
+    def size(self, key: str) -> int | None:
+        response = self._head(key)
+        return None if response is None else int(response["ContentLength"])
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        full = f"{self.prefix}/" if self.prefix else ""
+        wanted = {"Bucket": self.bucket, "Prefix": full + checked_prefix(prefix)}
+        page: dict[str, Any] = {"IsTruncated": True}
+        while page.get("IsTruncated"):
+            if "NextContinuationToken" in page:
+                wanted["ContinuationToken"] = page["NextContinuationToken"]
+            page = self._tried(self.uri, partial(self._page, wanted))
+            for item in page.get("Contents", ()):
+                # Some tools leave ``folder/`` objects behind: they stand for nothing.
+                if not item["Key"].endswith("/"):
+                    yield StoredObject(item["Key"].removeprefix(full), int(item["Size"]))
+
+    def delete(self, key: str) -> None:
+        call = partial(self._client.delete_object, Bucket=self.bucket, Key=self._key(key))
+        self._tried(f"{self.uri}/{key}", call)
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
+
+    def _put(self, key: str, data: bytes, token: str, **condition: str) -> None:
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        self._client.put_object(
+            Bucket=self.bucket,
+            Key=self._key(key),
+            Body=data,
+            ContentMD5=base64.b64encode(digest).decode(),
+            Metadata={SHA256: hashlib.sha256(data).hexdigest(), TOKEN: token},
+            **condition,
+        )
+
+    def _page(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        page: dict[str, Any] = self._client.list_objects_v2(**wanted)
+        # An answer whose body was lost on the way is parsed as a listing of nothing.
+        if "Name" not in page:
+            raise DamagedBodyError
+        return page
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        def head() -> dict[str, Any] | None:
+            try:
+                found: dict[str, Any] = self._client.head_object(
+                    Bucket=self.bucket, Key=self._key(key)
+                )
+            except ClientError as error:
+                if status(error) != 404:
+                    raise
+                self._check_bucket()
+                return None
+            return found
+
+        return self._tried(f"{self.uri}/{key}", head)
+
+    def _is_ours(self, key: str, data: bytes, token: str) -> bool:
+        response = self._head(key)
+        if response is None:
+            return False
+        stored = response.get("Metadata", {}).get(TOKEN)
+        # A service that keeps no metadata leaves only the bytes to tell by.
+        return bool(stored == token) if stored is not None else self.get(key) == data
+
+    def _check_bucket(self) -> None:
+        # HEAD has no body, so a missing bucket and a missing object look the same.
+        if not self._bucket_seen:
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if status(error) == 404:
+                    error.response["Error"]["Code"] = "NoSuchBucket"
+                raise
+            self._bucket_seen = True
+
+    def _tried(self, what: str, call: Callable[[], T]) -> T:
+        """``call()``, again after a pause where it failed in a way that passes by itself."""
+        began = time.monotonic()
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return call()
+            except FAILURES as error:
+                late = time.monotonic() - began > self._give_up_s
+                if attempt == self._attempts or late or not passes(error):
+                    raise self._error(error, what) from None
+            # Half of it by chance, so that many workers do not come back at once.
+            time.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
+        raise AssertionError("the last attempt returned or raised")
+
+    def _error(self, error: Exception, what: str) -> ColddiffError:
+        if isinstance(error, ClientError) and code(error) in ("NoSuchKey", "404"):
+            return Missing(f"{what}: no such object")
+        client = getattr(self, "_client", None)
+        endpoint = _shown(client.meta.endpoint_url) if client is not None else "S3"
+        return store_error(error, what, self.bucket, endpoint)
+
+
+def _endpoint_of_environment() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def _dialect(endpoint: str | None) -> dict[str, Any]:
+    """Client settings for services that speak S3 but are not AWS."""
+    if endpoint is None or (urlsplit(endpoint).hostname or "").endswith("amazonaws.com"):
+        return {}
+    # The newer checksums are unknown to many of them, and their buckets have no host names.
+    checksums = {
+        name: os.environ.get(f"AWS_{name}".upper(), "when_required")
+        for name in ("request_checksum_calculation", "response_checksum_validation")
+    }
+    return {**checksums, "s3": {"addressing_style": "path"}}
+
+
+def _shown(endpoint: str | None) -> str:
+    """An endpoint without what may be a password in it."""
+    if endpoint is None:
+        return "S3"
+    scheme, at, host = endpoint.rpartition("@")
+    return f"{scheme.split('//')[0]}//{host}" if at else endpoint

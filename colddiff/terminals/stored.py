@@ -1,0 +1,47 @@
+"""The terminal of a job in its folder: fitted once, the same for all its ranks and attempts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+
+from colddiff.errors import Missing
+from colddiff.jobs.folder import JobFolder
+from colddiff.terminal import Terminal
+
+TENSORS, STATE = "terminal.safetensors", "terminal.json"
+
+
+def store_terminal(folder: JobFolder, terminal: Terminal, fitted_on: Mapping[str, Any]) -> None:
+    """Writes the tensors and then, naming their hash, ``terminal.json``.
+
+    ``fitted_on`` is JSON: everything the terminal is a function of.
+    """
+    data = safetensors.torch.save(dict(terminal.tensors))
+    record = {
+        "terminal": terminal.state(),
+        "fitted_on": dict(fitted_on),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    folder.store.put(folder.key(TENSORS), data)
+    folder.store.put(folder.key(STATE), json.dumps(record, indent=2, sort_keys=True).encode())
+
+
+def stored_terminal(
+    folder: JobFolder, fitted_on: Mapping[str, Any] | None = None
+) -> Terminal | None:
+    """The job's terminal; None where there is no whole one, or it was fitted on something else."""
+    try:
+        record = json.loads(folder.store.get(folder.key(STATE)))
+        data = folder.store.get(folder.key(TENSORS))
+    except (Missing, ValueError):
+        return None
+    if fitted_on is not None and record["fitted_on"] != dict(fitted_on):
+        return None
+    if hashlib.sha256(data).hexdigest() != record["sha256"]:
+        return None
+    return Terminal.from_files(safetensors.torch.load(data), record["terminal"])

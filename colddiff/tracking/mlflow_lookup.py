@@ -1,0 +1,37 @@
+"""From an MLflow run back to the job that logged to it."""
+
+from __future__ import annotations
+
+import re
+
+from colddiff.errors import CheckpointError
+from colddiff.tracking.address import database_path, masked
+from colddiff.tracking.mlflow_run import JOB_TAG, STORAGE_TAG
+from colddiff.tracking.mlflow_service import GoneError, client, translated
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def job_folder_of(uri: str, run_id: str) -> str:
+    """Address of ``jobs/<id>`` in the storage of the job that logged to ``run_id``.
+
+    Raises:
+        CheckpointError: no such run at ``uri``, or none of ours.
+        TrackerError: nothing answers at ``uri``.
+    """
+    missing = CheckpointError(
+        f"mlflow:{run_id}: no such run at {masked(uri)}; MLFLOW_TRACKING_URI says where it is"
+    )
+    database = database_path(uri)
+    # MLflow would make an empty database, and answer anything that is no id with a traceback.
+    if RUN_ID.fullmatch(run_id) is None or (database is not None and not database.exists()):
+        raise missing
+    api = client(uri)
+    try:
+        with translated(uri):
+            tags = api.get_run(run_id).data.tags
+    except GoneError:
+        raise missing from None
+    if JOB_TAG not in tags or STORAGE_TAG not in tags:
+        raise CheckpointError(f"mlflow:{run_id}: no job of colddiff logged to this run")
+    return f"{tags[STORAGE_TAG]}/jobs/{tags[JOB_TAG]}"

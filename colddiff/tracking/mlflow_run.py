@@ -1,0 +1,257 @@
+"""A job's one MLflow run, found or created, and the delivery of entries to it exactly once."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colddiff.errors import TrackerError
+from colddiff.tracking.address import TrackingAddress, masked, without_userinfo
+from colddiff.tracking.mlflow_service import GoneError, RefusedError, client, initialise, translated
+from colddiff.tracking.spool import Entry, RunHeader, Spool
+
+JOB_TAG, STORAGE_TAG = "colddiff.job_id", "colddiff.storage"
+CHANGED = "param."
+RESULTS = "eval/"
+# MLflow's own limits on one request and one value.
+METRICS_PER_REQUEST, TEXTS_PER_REQUEST = 1000, 100
+PARAM_LENGTH, TAG_LENGTH = 6000, 8000
+LARGEST = 1.7976931348623157e308
+
+UPLOAD_PAUSES_S = (0.0, 1.0, 3.0)
+
+Refused = list[tuple[Entry, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """One metric as earlier sessions logged it: values by step, complete from ``from_step`` on."""
+
+    from_step: int
+    rows: Mapping[int, Set[str]]
+
+
+class MlflowRun:
+    """One run over all attempts of a job; calls go to the tracker and may raise TrackerError.
+
+    After a TrackerError the object is to be dropped: what it knows of the run may be stale.
+    """
+
+    def __init__(self, api: Any, uri: str, run: Any) -> None:
+        self.run_id = str(run.info.run_id)
+        self._api = api
+        self._uri = uri
+        self._since_ms: int | None = None
+        self._earlier: dict[str, _Earlier] = {}
+        self._know(run)
+
+    def _know(self, run: Any) -> None:
+        self._status = run.info.status
+        self._params: dict[str, str] = dict(run.data.params)
+        self._tags: dict[str, str] = dict(run.data.tags)
+        self._had_metrics = set(run.data.metrics)
+
+    def deliver(self, entries: Sequence[Entry], since_ms: int) -> Refused:
+        """Logs what one session collected; returns what MLflow will never take, with the reason.
+
+        Can be repeated: params, tags and artifacts replace themselves, a metric with equal key,
+        time, step and value is the same row. A step that a session before ``since_ms`` has already
+        logged is left as it is, so a run resumed from a checkpoint logs no step twice; results
+        (``eval/...``) are left only where the value is equal, since they can be measured anew.
+        """
+        if since_ms != self._since_ms:
+            # Another session's entries: others may have logged since this object was made.
+            self._know(self._alive())
+            self._earlier, self._since_ms = {}, since_ms
+        of_kind: dict[str, list[Entry]] = {}
+        for entry in entries:
+            of_kind.setdefault(entry.kind, []).append(entry)
+        refused: Refused = []
+        texts = self._changed_params(of_kind.get("param", []))
+        texts += _last_of_each(of_kind.get("tag", []))
+        for chunk in _chunks(texts, TEXTS_PER_REQUEST):
+            self._send(chunk, refused)
+        for chunk in _chunks(self._unseen(of_kind.get("metric", [])), METRICS_PER_REQUEST):
+            self._send(chunk, refused)
+        for artifact in _last_of_each(of_kind.get("artifact", [])):
+            self._upload(artifact, refused)
+        for status in of_kind.get("status", [])[-1:]:
+            self._set_status(status)
+        return refused
+
+    def _changed_params(self, params: Iterable[Entry]) -> list[Entry]:
+        """Params that are new, and as tags those that differ: MLflow refuses a second value."""
+        texts = {}
+        for entry in params:
+            value = shortened(entry.value, PARAM_LENGTH)
+            tag = f"{CHANGED}{entry.key}"
+            first = self._params.setdefault(entry.key, value)
+            if first == value and tag not in self._tags:
+                texts[entry.key] = Entry("param", entry.key, value, entry.time_ms)
+            else:
+                self._tags[tag] = value
+                texts[tag] = Entry("tag", tag, value, entry.time_ms)
+        return list(texts.values())
+
+    def _unseen(self, metrics: Sequence[Entry]) -> list[Entry]:
+        return [entry for entry in metrics if not self._was_logged(entry)]
+
+    def _was_logged(self, entry: Entry) -> bool:
+        if entry.key not in self._had_metrics:
+            return False
+        earlier = self._earlier.get(entry.key)
+        if earlier is None or entry.step < earlier.from_step:
+            earlier = self._earlier[entry.key] = self._load(entry.key, entry.step)
+        values = earlier.rows.get(entry.step, frozenset())
+        if entry.key.startswith(RESULTS):
+            return _as_stored(entry.number) in values
+        return bool(values)
+
+    def _load(self, key: str, from_step: int) -> _Earlier:
+        with translated(self._uri):
+            history = self._api.get_metric_history(self.run_id, key)
+        rows: dict[int, set[str]] = {}
+        for metric in history:
+            if metric.timestamp < self._since_ms and metric.step >= from_step:
+                rows.setdefault(metric.step, set()).add(_as_stored(metric.value))
+        return _Earlier(from_step, rows)
+
+    def _send(self, entries: Sequence[Entry], refused: Refused) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [
+            Metric(e.key, e.number, e.time_ms, e.step) for e in entries if e.kind == "metric"
+        ]
+        params = [Param(e.key, e.value) for e in entries if e.kind == "param"]
+        tags = [RunTag(e.key, shortened(e.value, TAG_LENGTH)) for e in entries if e.kind == "tag"]
+        try:
+            with translated(self._uri, refusable=True):
+                self._api.log_batch(self.run_id, metrics=metrics, params=params, tags=tags)
+        except RefusedError as error:
+            self._alive()
+            if len(entries) == 1:
+                refused.append((entries[0], str(error)))
+                return
+            # One bad name fails its whole request: halve until it stands alone.
+            middle = len(entries) // 2
+            self._send(entries[:middle], refused)
+            self._send(entries[middle:], refused)
+
+    def _upload(self, entry: Entry, refused: Refused) -> None:
+        for pause_s in UPLOAD_PAUSES_S:
+            time.sleep(pause_s)
+            try:
+                self._upload_once(entry)
+                return
+            except (RefusedError, TrackerError) as error:
+                # Where the tracker answers, a place for artifacts that does not must not hold up
+                # the numbers: numbers wait for the tracker only.
+                self._alive()
+                reason = str(error)
+                if isinstance(error, RefusedError):
+                    break
+        refused.append((entry, reason))
+
+    def _upload_once(self, entry: Entry) -> None:
+        *folders, name = entry.key.split("/")
+        if any(part in ("", ".", "..") for part in (*folders, name)):
+            raise RefusedError("an artifact's name is a relative path without . and ..")
+        with translated(self._uri, refusable=True), tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / name
+            path.write_bytes(entry.data)
+            self._api.log_artifact(self.run_id, str(path), "/".join(folders) or None)
+
+    def _set_status(self, entry: Entry) -> None:
+        with translated(self._uri):
+            if entry.value != "RUNNING":
+                self._api.set_terminated(self.run_id, status=entry.value, end_time=entry.time_ms)
+            elif self._status != "RUNNING":
+                self._api.update_run(self.run_id, status="RUNNING")
+        self._status = entry.value
+
+    def _alive(self) -> Any:
+        run = _alive(self._api, self._uri, self.run_id)
+        if run is None:
+            raise TrackerError(f"tracker {masked(self._uri)}: run {self.run_id} was deleted there")
+        return run
+
+
+def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> MlflowRun:
+    """The job's run: the one on record, else the one that carries its tags, else a new one.
+
+    Whoever wins the record in the job's own storage decides; a second process that created a run
+    at the same time deletes its own. Raises TrackerError, StoreError.
+    """
+    uri, header = address.uri, spool.header
+    experiment_id = initialise(
+        uri, header.experiment, artifact_root=address.artifact_root, timeout_s=timeout_s
+    )
+    api = client(uri)
+    tracker = without_userinfo(uri)
+    number = 1
+    if recorded := spool.known_run(tracker):
+        number, run_id = recorded
+        if (run := _alive(api, uri, run_id)) is not None:
+            return MlflowRun(api, uri, run)
+        number += 1
+    with translated(uri):
+        mine = _tagged(api, experiment_id, header.job_id, spool.storage)
+        if created := mine is None:
+            mine = _create(api, experiment_id, header, spool.storage)
+    winner = spool.claim_run(tracker, number, str(mine.info.run_id))
+    if created and winner != mine.info.run_id:
+        with translated(uri):
+            api.delete_run(mine.info.run_id)
+    run = _alive(api, uri, winner)
+    if run is None:
+        raise TrackerError(f"tracker {masked(uri)}: run {winner} was deleted there")
+    return MlflowRun(api, uri, run)
+
+
+def _tagged(api: Any, experiment_id: str, job_id: str, storage: str) -> Any:
+    """The job's oldest live run: one whose creator was killed before it could record it."""
+    runs = api.search_runs(
+        [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", order_by=["attributes.start_time ASC"]
+    )
+    return next((run for run in runs if run.data.tags.get(STORAGE_TAG) == storage), None)
+
+
+def _create(api: Any, experiment_id: str, header: RunHeader, storage: str) -> Any:
+    own = {JOB_TAG: header.job_id, STORAGE_TAG: storage}
+    tags = {key: shortened(value, TAG_LENGTH) for key, value in header.tags.items()} | own
+    return api.create_run(experiment_id, header.start_ms, tags, header.run_name)
+
+
+def _alive(api: Any, uri: str, run_id: str) -> Any:
+    """The run, or None where it was deleted."""
+    try:
+        with translated(uri):
+            run = api.get_run(run_id)
+    except GoneError:
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def shortened(text: str, length: int) -> str:
+    """``text`` within ``length`` characters, saying so where something was cut off."""
+    if len(text) <= length:
+        return text
+    note = f"... [cut, {len(text)} characters]"
+    return text[: length - len(note)] + note
+
+
+def _as_stored(value: float) -> str:
+    """A value as a database gives it back, infinities as the largest numbers; nan equals nan."""
+    return repr(max(-LARGEST, min(LARGEST, value)))
+
+
+def _last_of_each(entries: Iterable[Entry]) -> list[Entry]:
+    return list({entry.key: entry for entry in entries}.values())
+
+
+def _chunks(entries: Sequence[Entry], size: int) -> Iterable[Sequence[Entry]]:
+    return (entries[i : i + size] for i in range(0, len(entries), size))

@@ -1,0 +1,232 @@
+"""The MLflow service itself: loading its library quietly, its errors as ours, and its first use."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from colddiff.errors import TrackerError
+from colddiff.tracking.address import SQLITE, checked_uri, database_path, masked, without_userinfo
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+WAY_OUT = "start it, unset MLFLOW_TRACKING_URI, or submit with tracking.required=false"
+CREDENTIALS = (
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; a server "
+    "that refuses the host name wants --allowed-hosts"
+)
+OTHER_PLACE = "use another MLFLOW_TRACKING_URI, or make this place writable"
+# Retries are the background thread's: one inside a POST could create a run twice.
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_HOPELESS_FILES = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+_HOPELESS_STATUS = {400, 404, 405, 411, 413, 415}
+
+
+class RefusedError(Exception):
+    """The tracker will never take this, however often it is sent."""
+
+
+def client(uri: str) -> MlflowClient:
+    """A client bound to ``uri``; the process-wide tracking URI of mlflow stays as it is."""
+    load_mlflow(uri)
+    from mlflow import MlflowClient
+
+    with translated(uri):
+        return MlflowClient(tracking_uri=uri)
+
+
+def load_mlflow(uri: str) -> None:
+    """Imports what ``uri`` needs (seconds, once) without its log lines and deprecation warnings.
+
+    What the user has set in the environment stays. To be called before threads start: Python's
+    warning filters belong to the whole process.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+        import mlflow.store.artifact.local_artifact_repo
+
+        if urlsplit(uri).scheme not in ("http", "https"):
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    # It prints a traceback for each error that it also raises, and that we report.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def initialise(
+    uri: str, experiment: str, *, artifact_root: str | None = None, timeout_s: float = 15.0
+) -> str:
+    """Makes sure that the tracker answers and has ``experiment``; returns the experiment's id.
+
+    Can be repeated and run by several processes at once: a fresh sqlite file is set up by one of
+    them, under a lock beside it. ``artifact_root`` is where a new experiment keeps its artifacts
+    (a path or s3:// URI); None leaves that to a server.
+
+    Raises:
+        SpecError: an address that MLflow or we cannot use, such as a folder.
+        TrackerError: nothing answers there within ``timeout_s``, or it refuses us.
+    """
+    uri = checked_uri(uri)
+    database = database_path(uri)
+    if database is None:
+        if urlsplit(uri).scheme in ("http", "https"):
+            _knock(uri, timeout_s)
+        return _experiment_id(client(uri), uri, experiment, artifact_root)
+    load_mlflow(uri)
+    with _locked(database, timeout_s):
+        if not database.exists() or database.stat().st_size == 0:
+            _set_up(database, artifact_root)
+        _openable(database)
+        return _experiment_id(client(uri), uri, experiment, artifact_root)
+
+
+class GoneError(TrackerError):
+    """What was asked for is not on the tracker (any more)."""
+
+
+@contextmanager
+def translated(uri: str, *, refusable: bool = False) -> Iterator[None]:
+    """MLflow's errors as one line of ours: TrackerError, GoneError for what does not exist.
+
+    With ``refusable``, RefusedError for what is hopeless; wrong credentials or a full disk are not,
+    what could not be delivered then stays spooled.
+    """
+    try:
+        yield
+    except TrackerError:
+        raise
+    except Exception as error:
+        reason = masked(next(iter(str(error).splitlines()), "") or type(error).__name__)[:400]
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        code = getattr(error, "error_code", None)
+        if refusable and (
+            code == "INVALID_PARAMETER_VALUE"
+            or status in _HOPELESS_STATUS
+            or (isinstance(error, OSError) and error.errno in _HOPELESS_FILES)
+        ):
+            raise RefusedError(reason) from None
+        if code == "RESOURCE_DOES_NOT_EXIST":
+            raise GoneError(f"tracker {masked(uri)}: {reason}") from None
+        if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or status in (401, 403):
+            reason = f"{reason}; {CREDENTIALS}"
+        raise TrackerError(f"tracker {masked(uri)}: {reason}") from None
+
+
+def _experiment_id(api: Any, uri: str, name: str, artifact_root: str | None) -> str:
+    with translated(uri):
+        found = api.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(api.create_experiment(name, artifact_location=artifact_root))
+            except Exception:
+                # Another process may have made it in between; if not, the first error stands.
+                found = api.get_experiment_by_name(name)
+                if found is None:
+                    raise
+    if found.lifecycle_stage != "active":
+        raise TrackerError(
+            f"tracker {masked(uri)}: experiment {name!r} was deleted there; restore it (`mlflow "
+            f"experiments restore -x {found.experiment_id}`) or set tracking.experiment=NAME"
+        )
+    return str(found.experiment_id)
+
+
+def _openable(database: Path) -> None:
+    """Before mlflow tries: its own retries at a file that cannot be opened take minutes."""
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        raise TrackerError(f"tracker {database}: {error}; {OTHER_PLACE}") from None
+
+
+def _set_up(database: Path, artifact_root: str | None) -> None:
+    """A fresh database under its name only when it is complete.
+
+    A process killed during MLflow's migrations leaves a file that no later one can open
+    (``test_a_kill_during_set_up_leaves_nothing_behind``).
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f"{database.name}.setup")
+    for leftover in database.parent.glob(f"{unfinished.name}*"):
+        leftover.unlink()
+    with translated(f"{SQLITE}{database}"):
+        make: Any = SqlAlchemyStore
+        root = artifact_root or str(database.with_name("mlflow-artifacts"))
+        store = make(f"{SQLITE}{unfinished}", root)
+        store.engine.dispose()
+    unfinished.replace(database)
+
+
+def _knock(uri: str, timeout_s: float) -> None:
+    request = urllib.request.Request(f"{without_userinfo(uri).rstrip('/')}/health")  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310  # http(s) only
+            pass
+    except urllib.error.HTTPError as answer:
+        # Something answers; whether it lets us in, the first real request tells.
+        answer.close()
+        if answer.code >= 500:
+            _absent(uri, f"HTTP {answer.code}")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        _absent(uri, masked(str(getattr(reason, "strerror", None) or reason)))
+
+
+def _absent(uri: str, reason: str) -> None:
+    raise TrackerError(f"tracker {masked(uri)} does not answer ({reason}); {WAY_OUT}") from None
+
+
+@contextmanager
+def _locked(database: Path, timeout_s: float) -> Iterator[None]:
+    """One process at a time at ``database``: setting up a fresh one together, most would die."""
+    lock = database.with_name(f"{database.name}.lock")
+    deadline = time.monotonic() + max(timeout_s, 60.0)
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise TrackerError(f"tracker {database}: {error.strerror}; {OTHER_PLACE}") from None
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TrackerError(
+                        f"tracker {database}: another process has held {lock} for too long; end "
+                        "that process and try again"
+                    ) from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)

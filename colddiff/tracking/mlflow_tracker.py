@@ -1,0 +1,162 @@
+"""A tracker that logs to MLflow from a background thread, and keeps what it cannot deliver."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Iterable, Mapping
+
+from colddiff.ports import Store
+from colddiff.tracking.address import TrackingAddress, checked_uri, masked
+from colddiff.tracking.mlflow_outbox import Outbox, Talk, log, now_ms, replay
+from colddiff.tracking.mlflow_service import initialise, load_mlflow
+from colddiff.tracking.spool import Entry, RunHeader, Spool
+
+__all__ = ["MlflowTracker", "initialise", "open_run", "replay"]
+
+INTERVAL_S = 2.0
+ENDS = ("FINISHED", "FAILED", "KILLED")
+
+
+class MlflowTracker:
+    """Implements ``Tracker``: one process's session with the job's one MLflow run.
+
+    Logging puts an entry into memory and returns. Every two seconds a thread delivers what is
+    there; while the tracker is down it goes to the job's storage instead, and from there, in order,
+    once the tracker is back. ``flush`` returns when everything is delivered or in storage: called
+    before a checkpoint is committed, it makes a kill lose nothing that the resumed run does not
+    log again (and what was logged before the kill is not logged twice: see ``MlflowRun.deliver``).
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._lock = threading.Condition()
+        self._entries: list[Entry] = []
+        self._asked = self._answered = 0
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="mlflow-tracker", daemon=True)
+        self._thread.start()
+        atexit.register(self.close, timeout_s=10.0)
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run's id; empty as long as no tracker has answered."""
+        return self._outbox.run_id
+
+    @property
+    def address(self) -> TrackingAddress:
+        """Where it logs to; safe to print."""
+        return self._outbox.address
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        self._add(Entry("param", key, str(value), now_ms()) for key, value in params.items())
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        now = now_ms()
+        self._add(Entry.metric(key, value, step, now) for key, value in metrics.items())
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        self._add(Entry("tag", key, str(value), now_ms()) for key, value in tags.items())
+
+    def log_artifact(self, name: str, data: bytes) -> None:
+        self._add([Entry.artifact(name, data, now_ms())])
+
+    def set_running(self) -> None:
+        """Shows the run as running, one that had ended too."""
+        self._add([Entry("status", "status", "RUNNING", now_ms())])
+
+    def flush(self, timeout_s: float = 30.0) -> bool:
+        with self._lock:
+            self._asked += 1
+            mine = self._asked
+            self._lock.notify_all()
+            in_time = self._lock.wait_for(lambda: self._answered >= mine, timeout_s)
+        if not in_time:
+            # The thread hangs in a request: whoever waits for safety gets it from the storage.
+            self._outbox.rescue(self._take())
+        return in_time and self._outbox.clean
+
+    def finish(self, status: str) -> None:
+        if status not in ENDS:
+            raise ValueError(f"a run ends as one of {', '.join(ENDS)}, not {status!r}")
+        self._add([Entry("status", "status", status, now_ms())])
+        self.close()
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Ends this session but not the run, which another process goes on with or finishes."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        self.flush(timeout_s)
+        atexit.unregister(self.close)
+
+    def _add(self, entries: Iterable[Entry]) -> None:
+        with self._lock:
+            if self._ended:
+                log.warning("logged after the end of the run: left out")
+                return
+            self._entries.extend(entries)
+
+    def _take(self) -> list[Entry]:
+        with self._lock:
+            entries, self._entries = self._entries, []
+        return entries
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            with self._lock:
+                self._lock.wait_for(lambda: self._asked > self._answered, INTERVAL_S)
+                asked, urgent, ended = self._asked, self._asked > self._answered, self._ended
+            try:
+                self._outbox.work(self._take, urgent=urgent)
+            except Exception as error:
+                # Training goes on whatever happens here, and the entries still wait.
+                self._outbox.talk(f"tracking: {type(error).__name__}: {masked(str(error))}")
+            with self._lock:
+                self._answered = asked
+                self._lock.notify_all()
+
+
+def open_run(
+    uri: str,
+    experiment: str,
+    job_id: str,
+    run_name: str,
+    *,
+    spool: Store,
+    artifact_root: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    join: bool = False,
+    timeout_s: float = 10.0,
+    talk: Talk = log.warning,
+) -> MlflowTracker:
+    """A session with the job's one MLflow run, over all attempts and processes.
+
+    Waits up to ``timeout_s`` for the tracker; where it does not answer, what is logged waits in
+    ``spool`` and the run is created when it does. Call ``initialise`` first to be told instead.
+
+    Args:
+        uri: tracking URI, with credentials where they are in it.
+        experiment: MLflow experiment that a new run belongs to.
+        job_id: tag by which the run is found again, with the URI of ``spool``.
+        run_name: what a new run is called.
+        spool: the job's STORAGE.
+        artifact_root: where a new experiment keeps artifacts; None leaves that to a server.
+        tags: set when the run is created.
+        join: another process has opened the run and finishes it: its status is left alone.
+        timeout_s: longest wait for the first answer, and for each later request.
+        talk: told, once each, that the tracker is down, that it is back, and what it refuses.
+
+    Raises:
+        SpecError: an address that cannot be meant. StoreError: the spool cannot be used.
+    """
+    address = TrackingAddress(checked_uri(uri), artifact_root)
+    load_mlflow(address.uri)
+    header = RunHeader(job_id, experiment, run_name, now_ms(), dict(tags or {}))
+    tracker = MlflowTracker(Outbox(address, Spool(spool, header), timeout_s=timeout_s, talk=talk))
+    if not join:
+        tracker.set_running()
+    tracker.flush(timeout_s)
+    return tracker

@@ -1,0 +1,133 @@
+"""The tracking server or database behind an address, and a job's one run in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from colddiff.errors import Unreachable
+from colddiff.ports import Store, Tracker
+from colddiff.stores.open import open_store
+
+if TYPE_CHECKING:
+    import torch
+
+    from colddiff.tracking.address import TrackingAddress
+
+
+def tracking_uri(storage: str) -> str:
+    """MLFLOW_TRACKING_URI without credentials, else a sqlite file in ``storage``."""
+    from colddiff.tracking.address import tracking_address, without_userinfo
+
+    return without_userinfo(tracking_address(storage).uri)
+
+
+def check_tracker(storage: str, experiment: str) -> None:
+    """Makes sure that a tracking server answers and has ``experiment``; raises TrackerError.
+
+    A database file needs no asking: the first process to log makes it.
+    """
+    from colddiff.tracking.address import database_path, tracking_address
+
+    address = tracking_address(storage)
+    if database_path(address.uri) is not None:
+        return
+    from colddiff.tracking.mlflow_service import initialise
+
+    initialise(address.uri, experiment, artifact_root=address.artifact_root)
+
+
+def open_tracker(
+    storage: str, uri: str, experiment: str, job_id: str, *, join: bool = False
+) -> Tracker:
+    """The job's one tracking run; ``join`` where another process opened it and will finish it.
+
+    ``uri`` is the one the job was submitted with; this process's MLFLOW_TRACKING_URI is taken
+    instead where it is the same with credentials.
+    """
+    from colddiff.tracking.mlflow_tracker import open_run
+
+    address = _tracking(storage, uri)
+    return open_run(
+        address.uri,
+        experiment,
+        job_id,
+        job_id,
+        spool=open_store(storage),
+        artifact_root=address.artifact_root,
+        join=join,
+    )
+
+
+def _tracking(storage: str, uri: str) -> TrackingAddress:
+    from colddiff.tracking.address import tracking_address, without_userinfo
+
+    address = tracking_address(storage)
+    if without_userinfo(address.uri) != uri:
+        address = tracking_address(storage, {"MLFLOW_TRACKING_URI": uri})
+    return address
+
+
+def replay_tracking(storage: str, uri: str, job_id: str) -> int:
+    """Delivers what a job that no longer runs could not log; returns the number of entries.
+
+    Costs one listing of the job's folder where there is nothing. Raises StoreError, TrackerError.
+    """
+    from colddiff.tracking.spool import undelivered
+
+    store = open_store(storage)
+    if not undelivered(store, job_id):
+        return 0
+    from colddiff.tracking.mlflow_tracker import replay
+
+    address = _tracking(storage, uri)
+    return replay(store, job_id, address.uri, artifact_root=address.artifact_root)
+
+
+def job_of_run(run_id: str, storage: str) -> str:
+    """Address of the folder of the job that logged to an MLflow run.
+
+    Raises CheckpointError where there is no such run, or no job of ours logged to it.
+    """
+    from colddiff.tracking.address import tracking_address
+    from colddiff.tracking.mlflow_lookup import job_folder_of
+
+    return job_folder_of(tracking_address(storage).uri, run_id)
+
+
+def waits_for_tracker(store: Store, job_id: str) -> bool:
+    """Whether a job has logged something that no tracker has got yet."""
+    from colddiff.tracking.spool import undelivered
+
+    return bool(undelivered(store, job_id))
+
+
+def deliver_late(storage: str, uri: str, job_id: str, talk: Callable[[str], None]) -> None:
+    """``replay_tracking`` for a person: says what was delivered, or that the tracker is still away.
+
+    A job's numbers are no reason for a command to fail.
+    """
+    try:
+        count = replay_tracking(storage, uri, job_id)
+    except Unreachable as error:
+        talk(f"{job_id}: what it logged still waits in its storage: {error}")
+        return
+    if count:
+        talk(f"{job_id}: {count} entries that had waited for the tracker are delivered")
+
+
+def system_sampler(
+    tracker: Tracker, since: float, every_s: float, device: torch.device
+) -> AbstractContextManager[object]:
+    """Logs CPU, memory, network and GPU within ``with``; steps are seconds since ``since``."""
+    from colddiff.tracking.system_metrics import SystemSampler
+
+    return SystemSampler(tracker, since, every_s, device)
+
+
+def null_tracker() -> Tracker:
+    """A tracker that keeps nothing: that of every rank but the first."""
+    from colddiff.tracking.memory_tracker import NullTracker
+
+    return NullTracker()

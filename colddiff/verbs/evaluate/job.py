@@ -1,0 +1,68 @@
+"""The evaluation job: what is measured against which images (identity), and how it is run."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from colddiff.errors import SpecError
+from colddiff.evaluation.spec import EvaluatedSampler, EvaluationSpec
+from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
+from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
+
+
+class EvaluateJob(Job):
+    """Measure a checkpoint on test images, or samples against a reference set (PAPER 6)."""
+
+    verb: ClassVar[str] = "evaluate"
+
+    checkpoint: Annotated[
+        str | None, Field(description="a checkpoint reference; null for the file's train job")
+    ] = None
+    samples: Annotated[
+        str | None, Field(description="OUT of a generate job, or any packed images, instead")
+    ] = None
+    test_data: Annotated[
+        str | None,
+        Field(description="URI or SOURCE of test images; null takes those of the checkpoint's job"),
+    ] = None
+    reference: Annotated[
+        str | None, Field(description="URI or SOURCE of images that samples are compared with")
+    ] = None
+    num_images: Annotated[
+        int | None, Field(ge=2, description="images measured, evenly spread; null for all")
+    ] = None
+    samplers: tuple[EvaluatedSampler, ...] = ("direct", "naive", "improved")
+    severities: int | tuple[int, ...] | None = None
+    features: Annotated[
+        AnyFeatures,
+        Field(description="inception (fid), lenet, resnet20, or a torchscript network of your own"),
+    ] = LenetFeaturesSpec()
+    batch_size: Annotated[int, Field(ge=1, description="rows of every forward pass")] = 64
+    seed: Annotated[int, Field(ge=0, description="of what is random in D, and of the floor")] = 0
+
+    workers: Annotated[Workers, OPERATION] = 1
+    resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
+    partial: Annotated[
+        bool, Field(description="measures a sample set that is not finished"), OPERATION
+    ] = False
+    limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
+
+    @property
+    def spec(self) -> EvaluationSpec:
+        """How images are measured, as a training job writes it."""
+        names = EvaluationSpec.model_fields
+        return EvaluationSpec.model_validate({name: getattr(self, name) for name in names})
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        if self.checkpoint is not None and self.samples is not None:
+            raise SpecError([("samples", "and checkpoint are two evaluations: give one of them")])
+        if self.samples is None and self.reference is not None:
+            raise SpecError(
+                [("reference", "is for samples; a checkpoint's images are compared with test_data")]
+            )
+        if self.samples is None and self.partial:
+            raise SpecError([("partial", "is for samples, which can be half-made")])
+        return self

@@ -1,0 +1,116 @@
+"""An evaluation's addresses made definite: a checkpoint or samples, and what they are held to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
+from colddiff.data.open import open_samples, open_shards, open_viewed, read_manifest
+from colddiff.data.resolve import SOURCE, Talk, packed
+from colddiff.errors import DataError, Missing, SpecError
+from colddiff.features.open import located_features
+from colddiff.jobs.folder import JobFolder
+from colddiff.ports import ShardSource
+from colddiff.spec import digest
+from colddiff.stores.open import absolute, open_store
+from colddiff.verbs.evaluate.job import EvaluateJob
+
+PLAN = "plan.json"
+"""What tells a sample set from other packed images."""
+
+
+def resolve_evaluation(
+    job: EvaluateJob, storage: str, talk: Talk | None
+) -> tuple[EvaluateJob, dict[str, str]]:
+    """The job with one step and hash or one set of samples, and definite images to hold it to.
+
+    Raises SpecError, DataError, CheckpointError: before anything is started.
+    """
+    features = located_features(job.features)
+    # Networks that do not ship are known by the hash of their weights, wherever those lie.
+    content = {"features": digest({**features.to_dict(), "path": None})}
+    changes: dict[str, Any] = {"features": features}
+    if job.samples is not None:
+        _with_samples(job, changes, content)
+    elif job.checkpoint is not None:
+        _with_checkpoint(job, storage, talk, changes, content)
+    else:
+        raise SpecError(
+            [("checkpoint", "is required, or samples: the OUT of a generate job, or packed images")]
+        )
+    return job.model_copy(update=changes), content
+
+
+def open_set(where: str, *, partial: bool) -> ShardSource:
+    """Images to measure: what a generate job made at ``where``, or a packed data set.
+
+    Raises DataError where there are none, or not all yet and ``partial`` was not said.
+    """
+    store = open_store(where)
+    if store.size(PLAN) is None:
+        return open_shards(store)
+    try:
+        return open_samples(store, partial=partial)
+    except DataError as error:
+        wanted = _asked_for(store.uri)
+        raise DataError(f"{error} ({wanted} were asked for)" if wanted else str(error)) from None
+
+
+def _asked_for(uri: str) -> int | None:
+    """How many images the job was asked for whose default place ``uri`` is; None for another."""
+    root, _, job_id = uri.rpartition("/samples/")
+    if not root or "/" in job_id:
+        return None
+    try:
+        wanted = JobFolder(open_store(root), job_id).job()["spec"]["num_samples"]
+    except (Missing, KeyError):
+        return None
+    return int(wanted)
+
+
+def _with_checkpoint(
+    job: EvaluateJob,
+    storage: str,
+    talk: Talk | None,
+    changes: dict[str, Any],
+    content: dict[str, str],
+) -> None:
+    assert job.checkpoint is not None
+    address = find_checkpoint(job.checkpoint, storage)
+    trained = describe_checkpoint(address).job
+    test = job.test_data or trained.test_data
+    if test is None:
+        raise SpecError(
+            [("test_data", "is required: the checkpoint's job names none; a URI or a SOURCE")]
+        )
+    uri = packed(test, "test", False, trained, storage, talk)
+    open_viewed(uri, trained.augment, trained.shape, "test_data")
+    changes |= {"checkpoint": address.uri, "test_data": uri}
+    content |= {
+        "checkpoint": address.weights_sha256,
+        "test_data": read_manifest(uri).digest,
+    }
+
+
+def _with_samples(job: EvaluateJob, changes: dict[str, Any], content: dict[str, str]) -> None:
+    reference = job.reference or job.test_data
+    if reference is None:
+        raise SpecError([("reference", "is required: the URI of packed images to compare with")])
+    if SOURCE.match(reference):
+        raise SpecError(
+            [
+                (
+                    "reference",
+                    f"{reference!r} is to be packed first: `colddiff data pack {reference} "
+                    "--out URI`, at the size of the samples",
+                )
+            ]
+        )
+    assert job.samples is not None
+    samples, reference = absolute(job.samples), absolute(reference)
+    made = open_set(samples, partial=job.partial).manifest
+    changes |= {"samples": samples, "reference": reference, "test_data": None}
+    content |= {
+        "samples": made.digest,
+        "reference": read_manifest(reference).digest,
+    }

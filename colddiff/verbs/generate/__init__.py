@@ -1,0 +1,1 @@
+"""`submit generate`: images from a checkpoint, each exactly once."""

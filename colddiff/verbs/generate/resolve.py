@@ -1,0 +1,224 @@
+"""A generation job's addresses made definite, and all that can be wrong with it found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from colddiff.checkpoints.references import CheckpointAbout, describe_checkpoint, find_checkpoint
+from colddiff.data.open import open_other, read_manifest
+from colddiff.data.resolve import packed, refuse_other_shape
+from colddiff.degradations import Degradation
+from colddiff.errors import DataError, SpecError
+from colddiff.features.open import located_features
+from colddiff.rng import stream
+from colddiff.sampling import falling
+from colddiff.spec import digest
+from colddiff.stores.open import absolute, check_writable, free_bytes, open_store
+from colddiff.terminal import Gmm, Terminal, TerminalSpec, terminal_spec
+from colddiff.verbs.generate.job import GenerateJob
+from colddiff.verbs.generate.plan import check_place, make_plan
+
+Talk = Callable[[str], None]
+SURELY = 8
+"""PNG files of natural images take more than an eighth of the raw pixels."""
+
+
+def resolve_generation(
+    job: GenerateJob, storage: str, talk: Talk | None
+) -> tuple[GenerateJob, dict[str, str]]:
+    """The job with its checkpoint as one step and hash, its data packed, its severities definite.
+
+    Raises SpecError, DataError, CheckpointError: before anything is started.
+    """
+    if job.checkpoint is None:
+        raise SpecError(
+            [
+                (
+                    "checkpoint",
+                    "is required: a checkpoint folder or URI, a job's id or folder, an export; "
+                    "with @last, @best or @step=N",
+                )
+            ]
+        )
+    address = find_checkpoint(job.checkpoint, storage)
+    about = describe_checkpoint(address)
+    D = about.job.degradation.build(about.job.shape)
+    _check_sampling(job, D)
+    content = {
+        "checkpoint": address.weights_sha256,
+        "image": str(D.shape),
+        "model": _model_digest(about, D),
+    }
+    changes: dict[str, Any] = {"checkpoint": address.uri}
+    if job.severities is None:
+        changes["severities"] = D.num_timesteps
+    if job.out is not None:
+        changes["out"] = absolute(job.out)
+    if job.data is None:
+        changes["terminal"] = _chosen_terminal(job, about, D)
+        content["terminal"] = _terminal_digest(changes["terminal"], about, D)
+        if job.num_samples is None:
+            raise SpecError([("num_samples", "is required: how many images to make")])
+    else:
+        uri = packed(job.data, "test", False, about.job, storage, talk)
+        refuse_other_shape("data", uri, about.job)
+        changes |= {"data": uri, "num_samples": _images_of(job, uri)}
+        content["data"] = read_manifest(uri).digest
+    changes |= _measured(job, about, storage, talk)
+    # Validated again: a whole set may be more than a writer or a grid takes.
+    return GenerateJob.model_validate({**dict(job), **changes}), content
+
+
+def place_of(job: GenerateJob, storage: str, job_id: str) -> str:
+    """Address of the samples: ``out``, else STORAGE/samples/<id>."""
+    return job.out or f"{storage}/samples/{job_id}"
+
+
+def samples_are_there(job: GenerateJob, storage: str, job_id: str) -> bool:
+    """Whether a finished job's samples are still where it put them: somebody may have deleted them.
+
+    Looks at what is written last alone.
+    """
+    store = open_store(place_of(job, storage, job_id))
+    return store.size("plan.json" if job.writer == "folder" else "manifest.json") is not None
+
+
+def check_generation(
+    job: GenerateJob, storage: str, job_id: str, content: Mapping[str, str]
+) -> None:
+    """What can only be looked at once the id is known: the place of the samples, and its room.
+
+    Raises SpecError where it holds other samples or something else, DataError where there is no
+    space, StoreError where it cannot be written.
+    """
+    place = place_of(job, storage, job_id)
+    plan = make_plan(job, content)
+    there = check_place(open_store(place), plan)
+    if job.out is not None:
+        check_writable(place)  # STORAGE was written to already
+    free = free_bytes(place)
+    image = plan.image
+    raw = (job.num_samples or 0) * image.channels * image.height * image.width
+    if free is not None and there is None and free < raw // SURELY:
+        raise DataError(
+            f"out: {place} has {free / 1e9:.3g} GB free, {job.num_samples} images of "
+            f"{content['image']} take up to {raw / 1e9:.3g} GB; free some space, or give another "
+            "out"
+        )
+
+
+def _check_sampling(job: GenerateJob, D: Degradation[Any]) -> None:
+    kind, shape = D.spec.kind, D.shape
+    if shape.channels not in (1, 3):
+        raise SpecError(
+            f"checkpoint: images of {shape} have {shape.channels} channels, PNG files take 1 or 3; "
+            "sample with colddiff.sample in Python"
+        )
+    if job.sampler == "improved_estimated" and not D.estimates_omega:
+        raise SpecError(
+            [
+                (
+                    "sampler",
+                    f"improved_estimated: degradation {kind!r} cannot re-estimate omega from an "
+                    "image; use sampler=improved",
+                )
+            ]
+        )
+    severities = falling(job.severities, D.num_timesteps, job.sampler)
+    if job.data is not None:
+        D.check_start(severities[0])
+    if job.data is None and severities[0] != D.num_timesteps:
+        raise SpecError(
+            [
+                (
+                    "severities",
+                    f"must begin at T = {D.num_timesteps}, where x_T is drawn, got "
+                    f"{severities[0]}; images of a set (data) may begin anywhere",
+                )
+            ]
+        )
+    if job.data is not None and job.terminal is not None:
+        raise SpecError(
+            [("terminal", "x_T comes from the images of `data`; leave one of them out")]
+        )
+
+
+def _images_of(job: GenerateJob, uri: str) -> int:
+    count = read_manifest(uri).count
+    there = count - job.first_seed
+    wanted = job.num_samples or max(there, 0)
+    if not 1 <= wanted <= there:
+        raise SpecError(
+            [
+                (
+                    "num_samples",
+                    f"{wanted} images from number {job.first_seed} on, {uri} holds {count}; use "
+                    f"first_seed below {count} and at most {max(there, 0)} images",
+                )
+            ]
+        )
+    return wanted
+
+
+def _model_digest(about: CheckpointAbout, D: Degradation[Any]) -> str:
+    """Of R's and D's specs; a second set counts by what it is, not where."""
+    degradation = D.spec.to_dict()
+    if open_other(D) is not None:
+        degradation["other"] = read_manifest(D.spec.other).digest
+    # How a stored image becomes one that D sees belongs to it.
+    return digest(
+        {
+            "degradation": degradation,
+            "restorer": about.job.restorer.to_dict(),
+            "augment": about.job.augment,
+        }
+    )
+
+
+def _chosen_terminal(
+    job: GenerateJob, about: CheckpointAbout, D: Degradation[Any]
+) -> TerminalSpec | None:
+    """The terminal spec that x_T is drawn from; None for the checkpoint's own.
+
+    Raises SpecError where there is none.
+    """
+    held = about.terminal
+    if job.terminal is None:
+        if held is None:
+            raise SpecError(
+                f"checkpoint: D(x0, T) of {D.spec.kind} has no terminal distribution to draw from; "
+                "restore the images of a set with data=URI, or give terminal"
+            )
+        return None
+    wanted = terminal_spec(D, job.terminal)
+    assert wanted is not None
+    return None if held is not None and wanted.to_dict() == dict(held) else wanted
+
+
+def _terminal_digest(
+    wanted: TerminalSpec | None, about: CheckpointAbout, D: Degradation[Any]
+) -> str:
+    if wanted is None:
+        return digest([about.terminal, about.terminal_sha256])
+    if not isinstance(wanted, Gmm):
+        # One draw: a distribution that is not for this D is found out here.
+        images = open_other(D, about.job.augment)
+        Terminal(wanted, {}, images).draw(D, [stream(0, "terminal/dry")])
+        return digest([wanted.to_dict(), None])
+    if about.job.data is None:
+        raise SpecError([("terminal", "a mixture is fitted to images, the checkpoint names none")])
+    return digest([wanted.to_dict(), read_manifest(about.job.data).digest])
+
+
+def _measured(
+    job: GenerateJob, about: CheckpointAbout, storage: str, talk: Talk | None
+) -> dict[str, Any]:
+    changes: dict[str, Any] = {
+        "statistics": tuple(located_features(spec) for spec in job.statistics)
+    }
+    if job.reference is not None:
+        uri = packed(job.reference, "test", False, about.job, storage, talk)
+        changes["reference"] = uri
+        read_manifest(uri)
+    return changes

@@ -1,0 +1,178 @@
+"""One worker's shards: the device computes while earlier images are packed and uploaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from threading import Semaphore
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from colddiff.data.sample_plan import SamplePlan, ShardTask
+from colddiff.data.tars import image_members
+from colddiff.evaluation.metrics import FeatureStatistics
+from colddiff.ports import FeatureExtractor, Store
+from colddiff.verbs.generate.commit import (
+    Members,
+    Packed,
+    commit_folder,
+    commit_tar,
+    packed_folder,
+    packed_tar,
+)
+from colddiff.verbs.generate.maker import ImageMaker, Start
+from colddiff.verbs.generate.statistics import (
+    folder_of,
+    measure_shard,
+    statistics_key,
+    statistics_of,
+    together,
+)
+
+PENDING = 4
+"""Batches of raw pixels that wait to be packed, at the most: packing slower than the device stops
+the device, not the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """A shard that is committed: what it holds, and where its time went."""
+
+    number: int
+    count: int
+    bytes: int
+    sha256: str
+    written: bool
+    """False where it was there already."""
+    compute_s: float
+    """The device's time: start of its first batch to end of its last."""
+    pack_s: float
+    """From then on, until it was committed; the next shard is computed meanwhile."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``ShardReport(**data)`` is the inverse."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of one forward pass, packed, and the statistics of each extractor's features."""
+
+    members: Members
+    statistics: tuple[FeatureStatistics, ...]
+
+
+class ShardWorker:
+    """Makes shards of a plan into a store; ``make`` may be called from two threads at once.
+
+    The batches of a shard lie on a grid of their own, and each has exactly ``batch_size`` rows: the
+    last image fills up the last one, so that a short shard's images are the first ones of the full
+    shard, and no shard fails for another's seeds. One thread owns the device and computes one shard
+    at a time; with two calls under way it computes one while the other is packed and uploaded.
+    """
+
+    def __init__(
+        self,
+        plan: SamplePlan,
+        maker: ImageMaker,
+        store: Store,
+        *,
+        record: Mapping[str, Any] | None = None,
+        extractors: Sequence[FeatureExtractor] = (),
+    ) -> None:
+        self.plan, self.maker, self.store = plan, maker, store
+        self._extractors = extractors
+        self._record = dict(record or {})
+        threads = (torch.set_num_threads, (plan.threads,))
+        self._device = ThreadPoolExecutor(1, "device", *threads)
+        self._helpers = ThreadPoolExecutor(max(2, plan.threads), "packer", *threads)
+        self._pending = Semaphore(PENDING)
+        self._described = {
+            name: plan.content[name] for name in ("checkpoint", "sampler", "severities")
+        } | {"symmetry_noise": plan.content["symmetry_noise"], "plan": plan.digest}
+
+    def make(self, task: ShardTask) -> ShardReport:
+        """Computes, packs and commits one shard; whatever goes wrong is raised."""
+        if task.measure:
+            return self._measure(task)
+        packing, compute_s = self._device.submit(self._compute, task).result()
+        began = time.perf_counter()
+        batches = [batch.result() for batch in packing]
+        packed = self._packed(task, [member for batch in batches for member in batch.members])
+        # Before the tar, so that none is there without its statistics.
+        for number, extractor in enumerate(self._extractors):
+            total = together(batch.statistics[number] for batch in batches)
+            key = statistics_key(folder_of(extractor), task.number, packed.entry.sha256)
+            self.store.put(key, total.to_bytes())
+        written = self._commit(packed, {"compute_s": round(compute_s, 3)})
+        return ShardReport(
+            task.number,
+            task.count,
+            packed.entry.bytes,
+            packed.entry.sha256,
+            written,
+            compute_s,
+            time.perf_counter() - began,
+        )
+
+    def _measure(self, task: ShardTask) -> ShardReport:
+        began = time.perf_counter()
+        size = measure_shard(self.store, self.plan, task, self._extractors)
+        passed = time.perf_counter() - began
+        return ShardReport(task.number, task.count, size, task.measure, False, 0.0, passed)
+
+    def close(self) -> None:
+        """Ends the threads once what is under way is done."""
+        self._device.shutdown()
+        self._helpers.shutdown()
+
+    def _compute(self, task: ShardTask) -> tuple[list[Future[Batch]], float]:
+        began = time.perf_counter()
+        size, seeds = self.plan.batch_size, task.seeds
+        batches = [seeds[row : row + size] for row in range(0, len(seeds), size)]
+        packing: list[Future[Batch]] = []
+        following: Future[Start] | None = None
+        for number, batch in enumerate(batches):
+            start = following.result() if following else self._start(batch)
+            more = number + 1 < len(batches)
+            following = self._helpers.submit(self._start, batches[number + 1]) if more else None
+            pixels = self.maker.make(start)
+            self._pending.acquire()
+            packing.append(self._helpers.submit(self._encode, batch, pixels))
+        return packing, time.perf_counter() - began
+
+    def _start(self, batch: range) -> Start:
+        filled = [*batch, *[batch[-1]] * (self.plan.batch_size - len(batch))]
+        return self.maker.start(filled)
+
+    def _encode(self, seeds: range, pixels: NDArray[np.uint8]) -> Batch:
+        try:
+            members: list[tuple[str, bytes]] = []
+            for seed, image in zip(seeds, pixels, strict=False):
+                described = {"seed": seed, **self._described}
+                members += image_members(f"{seed:012d}", image.transpose(1, 2, 0), described)
+            kept = pixels[: len(seeds)]
+            found = tuple(statistics_of(extractor, kept) for extractor in self._extractors)
+            return Batch(members, found)
+        finally:
+            self._pending.release()
+
+    def _packed(self, task: ShardTask, members: Members) -> Packed:
+        pack = packed_folder if self.plan.writer == "folder" else packed_tar
+        return pack(task, members)
+
+    def _commit(self, packed: Packed, measured: Mapping[str, Any]) -> bool:
+        commit = commit_folder if self.plan.writer == "folder" else commit_tar
+        record = {
+            **self._record,
+            **measured,
+            "first_seed": packed.task.first_seed,
+            "plan": self.plan.digest,
+            "time": time.time(),
+        }
+        return commit(self.store, packed, record)

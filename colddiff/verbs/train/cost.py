@@ -1,0 +1,104 @@
+"""What training costs, before it is begun: FLOPs, parameters, bytes of a checkpoint; and MFU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from colddiff.restorers import Restorer
+from colddiff.verbs.train.job import TrainJob
+
+BACKWARD = 2
+"""A backward pass multiplies about twice as much as the forward pass."""
+
+PEAK_BF16_TFLOPS = (
+    ("B200", 2250.0),
+    ("H200", 989.0),
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.0),
+    ("A100", 312.0),
+    ("A10G", 70.0),
+    ("A10", 125.0),
+    ("L40S", 362.0),
+    ("L4", 121.0),
+    ("RTX 4090", 165.0),
+    ("RTX 3090", 71.0),
+)
+"""Dense bf16 peak of a card whose name holds these words (NVIDIA's data sheets); the first counts.
+
+In fp32 these cards convolve in TF32, at half of it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one image and of one checkpoint; a multiply-add is two FLOPs, D's are not counted."""
+
+    forward_flops: float
+    parameters: int
+    checkpoint_bytes: int
+    """Weights, their moving average and Adam's two moments."""
+
+    @property
+    def training_flops(self) -> float:
+        """Forward and backward pass of one image."""
+        return (1 + BACKWARD) * self.forward_flops
+
+
+def cost_of(job: TrainJob) -> Cost:
+    """What training ``job``'s restorer costs; counted without weights where it allows that."""
+    try:
+        return _counted(job, torch.device("meta"))
+    except (NotImplementedError, RuntimeError):
+        # A restorer whose forward pass looks at values: one image on the CPU.
+        return _counted(job, torch.device("cpu"))
+
+
+def mfu_per_image_s(job: TrainJob, device: torch.device) -> float | None:
+    """Model FLOPs utilisation of one image a second on ``device``; None where no peak is known.
+
+    ``resources.peak_tflops`` wins over what the card's name says.
+    """
+    peak = job.resources.peak_tflops or _peak_tflops(device, job.precision)
+    return None if peak is None else cost_of(job).training_flops / (peak * 1e12)
+
+
+def bf16_is_slow(device: torch.device) -> bool:
+    """Whether ``device`` is a CPU without bf16 instructions, which imitates them many times slower.
+
+    False where PyTorch does not tell.
+    """
+    tells = getattr(torch.cpu, "get_capabilities", None)
+    if device.type != "cpu" or tells is None:
+        return False
+    return not any(has for name, has in tells().items() if name.endswith("bf16"))
+
+
+def _peak_tflops(device: torch.device, precision: str) -> float | None:
+    if device.type != "cuda":
+        return None
+    card = torch.cuda.get_device_name(device)
+    peak = next((peak for words, peak in PEAK_BF16_TFLOPS if words in card), None)
+    return peak if peak is None or precision == "bf16" else peak / 2
+
+
+def _counted(job: TrainJob, device: torch.device) -> Cost:
+    with device:
+        restorer = job.restorer.build(job.shape)
+    x = torch.zeros(1, *job.shape.chw, device=device)
+    t = torch.ones(1, dtype=torch.int64, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        restorer.eval()(x, t)
+    return Cost(
+        float(counter.get_total_flops()), restorer.num_parameters, _checkpoint_bytes(restorer)
+    )
+
+
+def _checkpoint_bytes(restorer: Restorer) -> int:
+    weights: int = sum(value.nbytes for value in restorer.state_dict().values())
+    # Beside each trained parameter: its average, Adam's two moments, and Adam's float step.
+    beside: int = sum(3 * parameter.nbytes + 4 for parameter in restorer.parameters())
+    return weights + beside

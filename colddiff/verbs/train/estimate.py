@@ -1,0 +1,109 @@
+"""What a training job will take, before it is begun: FLOPs, bytes, hours at a given rate."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from colddiff.errors import SpecError
+from colddiff.verbs.train.cost import cost_of
+from colddiff.verbs.train.job import TrainJob
+
+RATE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(img/s|tflops|tflop/s)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of a whole job; hours are None without a rate, GPU hours also where the workers are ``all``.
+
+    A multiply-add is two FLOPs; those of D, of the optimizer and of evaluations are not counted.
+    """
+
+    parameters: int
+    forward_flops_per_image: float
+    training_flops_per_image: float
+    flops_per_step: float
+    flops: float
+    images: int
+    checkpoint_bytes: int
+    images_per_s: float | None = None
+    hours: float | None = None
+    gpu_hours: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        per_image = f"{_si(self.training_flops_per_image)}FLOP an image, forward and backward"
+        lines = [
+            f"{self.parameters / 1e6:,.1f} M parameters; {per_image}; "
+            f"{_si(self.flops_per_step)}FLOP a step, {_si(self.flops)}FLOP the job",
+            f"{self.images:,} images; a checkpoint is {self.checkpoint_bytes / 1e6:,.0f} MB",
+        ]
+        if self.hours is None:
+            lines.append("--rate 850 (images/s) or --rate 40TFLOP/s, of all workers, gives hours")
+        else:
+            line = f"at {self.images_per_s:,.4g} images/s: {self.hours:,.3g} hours"
+            if self.gpu_hours is None:
+                line += "; GPU hours follow from how many workers `all` will be"
+            elif self.gpu_hours:
+                line += f", {self.gpu_hours:,.3g} GPU hours"
+            lines.append(line)
+        return lines
+
+
+def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
+    """What ``job`` will take; nothing is contacted or allocated.
+
+    ``rate`` of all workers together: images a second (``850``), or ``40TFLOP/s``. Raises SpecError
+    for anything else.
+    """
+    cost = cost_of(job)
+    per_image, images = cost.training_flops, job.num_steps * job.global_batch_size
+    images_per_s = hours = gpu_hours = None
+    if rate is not None:
+        images_per_s = _images_per_s(rate, per_image)
+        hours = images / images_per_s / 3600
+        gpus = _gpus(job)
+        gpu_hours = None if gpus is None else gpus * hours
+    return Estimate(
+        parameters=cost.parameters,
+        forward_flops_per_image=cost.forward_flops,
+        training_flops_per_image=per_image,
+        flops_per_step=per_image * job.global_batch_size,
+        flops=per_image * images,
+        images=images,
+        checkpoint_bytes=cost.checkpoint_bytes,
+        images_per_s=images_per_s,
+        hours=hours,
+        gpu_hours=gpu_hours,
+    )
+
+
+def _images_per_s(rate: str, flops_per_image: float) -> float:
+    match = RATE.fullmatch(rate.strip())
+    try:
+        value = float(match.group(1)) if match else 0.0
+    except ValueError:
+        value = 0.0
+    if match is None or value <= 0:
+        raise SpecError(f"--rate: write images per second, such as 850, or 40TFLOP/s, got {rate!r}")
+    unit = (match.group(2) or "img/s").lower()
+    return value if unit == "img/s" else value * 1e12 / flops_per_image
+
+
+def _gpus(job: TrainJob) -> float | None:
+    if job.workers == "all":
+        return None if job.resources.gpus else 0.0
+    workers = job.workers if isinstance(job.workers, int) else job.workers[1]
+    return job.resources.gpus * workers
+
+
+def _si(value: float) -> str:
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:,.3g} {prefix}"
+    return f"{value:,.3g} "

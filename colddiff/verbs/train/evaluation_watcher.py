@@ -1,0 +1,68 @@
+"""Evaluation off the critical path: checkpoints are evaluated as they are committed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from colddiff.checkpoints.format import Checkpoints
+from colddiff.checkpoints.writer import due_steps
+from colddiff.errors import ColddiffError
+from colddiff.jobs.folder import JobFolder
+
+POLL_S = 2.0
+
+
+class EvaluationWatch:
+    """Within ``with``, calls ``evaluate(step)`` in a thread for each checkpoint that is due.
+
+    Training never waits for it; checkpoints due are spared from pruning until they are evaluated.
+    On leaving, those still due are evaluated, but for ``last``: the end of the job does that one,
+    whatever ``every`` says.
+    """
+
+    def __init__(
+        self,
+        folder: JobFolder,
+        every: int | None,
+        last: int,
+        evaluate: Callable[[int], object],
+        talk: Callable[[str], None],
+    ) -> None:
+        self._folder, self._every, self._last = folder, every, last
+        self._evaluate, self._talk = evaluate, talk
+        self._checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="evaluator", daemon=True)
+
+    def __enter__(self) -> None:
+        if self._every is not None:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._every is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        refused: set[int] = set()
+        while True:
+            ended = self._ended.is_set()
+            for step in self._due(refused):
+                try:
+                    self._evaluate(step)
+                except Exception as error:
+                    # One evaluation less is no reason to end a training.
+                    self._talk(f"evaluation of step {step} failed: {error}")
+                    refused.add(step)
+            if ended:
+                return
+            self._ended.wait(POLL_S)
+
+    def _due(self, refused: set[int]) -> list[int]:
+        try:
+            steps = self._checkpoints.steps()
+            due = due_steps(steps, self._every, self._folder.evaluated_steps())
+        except ColddiffError:
+            return []  # the store is away; the next look finds them
+        return [step for step in due if step not in refused and step != self._last]

@@ -1,0 +1,146 @@
+"""The training job: data, D, R and the optimizer (identity), and how it is run (operation)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from colddiff.degradations import AnyDegradation
+from colddiff.degradations.blur import BlurSpec
+from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.restorers import AnyRestorer
+from colddiff.restorers.convnext_unet import ConvNextUnetSpec
+from colddiff.spec import Range, Spec, Unit
+from colddiff.terminal import AnyTerminal
+from colddiff.transforms import Augment
+from colddiff.types import ImageShape
+
+
+class OptimizerSpec(Spec):
+    """Adam (PAPER 2: 2e-5, default betas, no decay, no clipping)."""
+
+    lr: Annotated[float, Field(gt=0), Range(1e-5, 3e-3, log=True)] = 2e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[
+        float | None, Field(gt=0, description="largest gradient norm, null for no clipping")
+    ] = None
+    warmup_steps: Annotated[
+        int, Field(ge=0, description="steps of linear rise of lr from 0"), Unit("optimizer steps")
+    ] = 0
+
+
+class EmaSpec(Spec):
+    """Moving average of the weights (PAPER 2: 0.995 every 10 steps, a plain copy before 2000)."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.995
+    every: Annotated[int, Field(ge=1), Unit("optimizer steps")] = 10
+    start: Annotated[int, Field(ge=0), Unit("optimizer steps")] = 2000
+
+
+class TrainJob(Job):
+    """Train a restorer R to invert D: minimise ||R(D(x, t), t) - x|| (Cold Diffusion, eq. 1)."""
+
+    verb: ClassVar[str] = "train"
+
+    data: Annotated[
+        str | None, Field(description="URI of packed shards, or a SOURCE such as mnist:DIR")
+    ] = None
+    image_size: Annotated[int, Field(ge=1, le=1024), Unit("px")] = 32
+    channels: Annotated[int, Field(ge=1, le=4)] = 3
+    augment: Annotated[
+        Augment,
+        Field(
+            description="what happens to each stored image: flip mirrors half of them; the presets "
+            "of the paper resize, crop and mirror, and say what a test image is"
+        ),
+    ] = "none"
+    degradation: AnyDegradation = BlurSpec()
+    restorer: AnyRestorer = ConvNextUnetSpec()
+    global_batch_size: Annotated[
+        int,
+        Field(ge=1, description="images per optimizer step, over all workers and micro-batches"),
+    ] = 64
+    optimizer: OptimizerSpec = OptimizerSpec()
+    ema: EmaSpec = EmaSpec()
+    loss: Annotated[Literal["l1", "l2"], Field(description="norm of equation 1")] = "l1"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    start_from: Annotated[
+        str | None, Field(description="a checkpoint whose weights are the start (--from)")
+    ] = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    num_steps: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 700_000
+    workers: Annotated[Workers, OPERATION] = 1
+    resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
+    max_batch_per_worker: Annotated[
+        int | None,
+        Field(ge=1, description="largest micro-batch; accumulation follows from it"),
+        OPERATION,
+    ] = None
+    compile: Annotated[bool, OPERATION] = False
+    channels_last: Annotated[
+        bool,
+        Field(description="weights and images in NHWC order; pays on some devices, so measure it"),
+        OPERATION,
+    ] = False
+    log_every: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 10
+    checkpoint_every: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 1000
+    evaluate_every: Annotated[
+        int | None,
+        Field(ge=1, description="null evaluates the last checkpoint only"),
+        Unit("optimizer steps"),
+        OPERATION,
+    ] = None
+    evaluation: Annotated[EvaluationSpec, OPERATION] = EvaluationSpec()
+    test_data: Annotated[
+        str | None,
+        Field(description="URI or SOURCE; null takes the test split of a SOURCE in `data`"),
+        OPERATION,
+    ] = None
+    keep: Annotated[
+        int, Field(ge=1, description="checkpoints kept besides the best and the last"), OPERATION
+    ] = 3
+    terminal: Annotated[
+        AnyTerminal | None,
+        Field(
+            description="distribution of x_T kept in checkpoints; null for the degradation's own"
+        ),
+        OPERATION,
+    ] = None
+    on_nonfinite: Annotated[Literal["fail"], OPERATION] = "fail"
+    hang_timeout_s: Annotated[
+        float | None,
+        Field(gt=0, description="without a step for so long the workers are started again"),
+        Unit("s"),
+        OPERATION,
+    ] = 600.0
+    store_patience_s: Annotated[
+        float,
+        Field(ge=0, description="how long a checkpoint waits for a store that does not answer"),
+        Unit("s"),
+        OPERATION,
+    ] = 600.0
+    limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of the images this job trains on."""
+        return ImageShape(self.channels, self.image_size, self.image_size)
+
+    @property
+    def evaluated_every(self) -> int | None:
+        """Checkpoints at multiples of this are evaluated on the way; None where none can be."""
+        return self.evaluate_every if self.test_data is not None else None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        # Built without weights or tables: what does not fit is an error here, not on a GPU.
+        self.degradation.build(self.shape)
+        with torch.device("meta"):
+            self.restorer.build(self.shape)
+        return self

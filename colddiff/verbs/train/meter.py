@@ -1,0 +1,152 @@
+"""What a training loop measures between two log lines, and the collective that spreads it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colddiff.errors import DivergedError
+from colddiff.objective import draw_severities
+from colddiff.ports import WorkerContext
+from colddiff.verbs.train.inputs import Inputs
+from colddiff.verbs.train.job import TrainJob
+
+BUCKETS = 8
+
+
+class SeverityBuckets:
+    """The severities 1..T in eight ranges of equal length (fewer where T < 8)."""
+
+    def __init__(self, num_timesteps: int) -> None:
+        self._T = num_timesteps
+        self.count = min(BUCKETS, num_timesteps)
+        self.names = tuple(self._name(bucket) for bucket in range(self.count))
+
+    def of(self, t: Tensor) -> Tensor:
+        """Bucket of each severity, int64 [B]."""
+        return (t - 1) * self.count // self._T
+
+    def _name(self, bucket: int) -> str:
+        # The smallest t - 1 whose bucket is this one, and the one before the next bucket's.
+        first, following = (-(-b * self._T // self.count) for b in (bucket, bucket + 1))
+        width = len(str(self._T))
+        return f"t_{first + 1:0{width}}_{following:0{width}}"
+
+
+class Meter:
+    """Sums of losses and times between two log lines, and the collective that spreads them.
+
+    What is added lies on the device until it is read: no step waits for a number.
+    """
+
+    def __init__(
+        self, ctx: WorkerContext, job: TrainJob, mfu_per_image_s: float | None = None
+    ) -> None:
+        self._ctx, self._job, self._mfu_per_image_s = ctx, job, mfu_per_image_s
+        self._buckets = SeverityBuckets(job.degradation.num_timesteps)
+        self._by_severity = torch.zeros(2, self._buckets.count, device=ctx.device)
+        self._gradient_norm: Tensor | None = None
+        self._pending: list[Tensor] = []
+        self._loss = 0.0
+        self._steps = 0
+        self._waited_s = 0.0
+        self._since = time.perf_counter()
+        self._told = 0.0
+
+    def add(self, losses: Tensor, batch: Inputs) -> None:
+        """Takes this rank's image losses of one step, float32 [B] on the device."""
+        self._pending.append(losses.sum())
+        bucket = self._buckets.of(batch.t).to(self._ctx.device, non_blocking=True)
+        self._by_severity.index_add_(1, bucket, torch.stack([losses, torch.ones_like(losses)]))
+
+    def waited(self, seconds: float) -> None:
+        """Takes the time that a step was held up for its inputs."""
+        self._waited_s += seconds
+
+    def gradient(self, norm: Tensor) -> None:
+        """Takes the norm of a step's gradient, before clipping; the last one is logged."""
+        self._gradient_norm = norm
+
+    def sync(self, step: int, *flags: bool) -> list[bool]:
+        """Adds up over ranks; returns for each flag whether any rank raised it, equal on all."""
+        raised = torch.tensor([float(flag) for flag in flags], device=self._ctx.device)
+        summed = self._ctx.all_reduce(torch.cat([raised, *(p.view(1) for p in self._pending)]))
+        numbers = summed.tolist()
+        losses = numbers[len(flags) :]
+        first = step - len(losses)
+        for offset, loss in enumerate(losses):
+            if not np.isfinite(loss):
+                self._diverged(first + offset)
+            self._loss += loss / self._job.global_batch_size
+        self._steps += len(losses)
+        self._pending.clear()
+        return [number > 0 for number in numbers[: len(flags)]]
+
+    def _diverged(self, step: int) -> None:
+        size, T = self._job.global_batch_size, self._job.degradation.num_timesteps
+        t = draw_severities(self._job.seed, np.arange(step * size, (step + 1) * size), T)
+        raise DivergedError(
+            f"the loss of optimizer step {step + 1} is not finite (severities {int(t.min())}.."
+            f"{int(t.max())}, global positions {step * size}..{(step + 1) * size - 1})"
+        )
+
+    def read(self) -> dict[str, float]:
+        """The means since the last reading; a collective, so every rank reads at the same step."""
+        now = time.perf_counter()
+        elapsed, steps = max(now - self._since, 1e-9), max(self._steps, 1)
+        loss = f"train/loss_{self._job.loss}"
+        images_per_s = steps * self._job.global_batch_size / elapsed
+        numbers = {loss: self._loss / steps, **self._losses_by_severity(loss)}
+        if self._gradient_norm is not None:
+            numbers["train/grad_norm"] = float(self._gradient_norm)
+        numbers |= {
+            "train/images_per_s": images_per_s,
+            "time/step_s": elapsed / steps,
+            "time/data_s": self._waited_s / steps,
+        }
+        if self._mfu_per_image_s is not None:
+            numbers["train/mfu"] = self._mfu_per_image_s * images_per_s / self._ctx.world_size
+        if self._ctx.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._ctx.device)
+            numbers["system/gpu_peak_allocated_megabytes"] = peak / 1e6
+        self._loss, self._steps, self._waited_s, self._since = 0.0, 0, 0.0, now
+        return numbers
+
+    def _losses_by_severity(self, loss: str) -> dict[str, float]:
+        sums, counts = self._ctx.all_reduce(self._by_severity).tolist()
+        self._by_severity.zero_()
+        return {
+            f"{loss}/{name}": total / count
+            for name, total, count in zip(self._buckets.names, sums, counts, strict=True)
+            if count
+        }
+
+    def quiet_s(self) -> float:
+        return time.monotonic() - self._told
+
+    def told(self) -> None:
+        self._told = time.monotonic()
+
+
+class LossHistory:
+    """(step, loss) of a whole job, at most ``LONGEST`` points; it travels in its checkpoints."""
+
+    LONGEST = 4000
+
+    def __init__(self, points: Sequence[Sequence[float]] = ()) -> None:
+        self._points = [(int(step), float(loss)) for step, loss in points]
+
+    def add(self, step: int, loss: float) -> None:
+        """Takes the loss logged at ``step``; when there are too many points, every other goes."""
+        self._points.append((step, loss))
+        if len(self._points) > self.LONGEST:
+            self._points = self._points[1::2]
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """JSON-ready, steps rising."""
+        return list(self._points)

@@ -1,0 +1,92 @@
+"""Before step 0: what would otherwise fail after hours is found out in the first minute."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from colddiff.checkpoints.submitted import refuse_changed
+from colddiff.data import packed_sets as datasets
+from colddiff.data.open import open_other, open_viewed, read_manifest
+from colddiff.errors import DataError
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.log import say
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.tracking_run import begin_tracking
+from colddiff.ports import Tracker
+from colddiff.rng import stream
+from colddiff.stores.open import check_writable
+from colddiff.terminal import terminal_spec
+from colddiff.terminals.fit import make_terminal
+from colddiff.terminals.stored import store_terminal, stored_terminal
+from colddiff.verbs.train.checkpoint_evaluation import dry_evaluation
+from colddiff.verbs.train.job import TrainJob
+
+VERIFY_S = 10.0
+"""Longest time for the hashes of one data set; the rest is checked when it is read."""
+
+
+def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
+    """Checks all that a training needs; returns the job's tracker.
+
+    The storage can be written, training and test data are what their manifests say, the terminal
+    can be fitted, the feature weights can be read, and an untrained restorer goes through a whole
+    evaluation on eight images. Each failure is one line, before any step.
+    """
+    began = time.monotonic()
+    job = resolved.job_as(TrainJob)
+    check_writable(resolved.storage)
+    other = getattr(job.degradation, "other", None) if "other" in resolved.content else None
+    for field, uri in (("data", job.data), ("test_data", job.test_data), ("other", other)):
+        if uri is not None:
+            _verify_data(resolved, field, uri)
+    _prepare_terminal(resolved, folder)
+    if job.test_data is not None:
+        dry_evaluation(job)
+    say(f"checked before step 0 in {time.monotonic() - began:.1f} s")
+    return begin_tracking(resolved, folder)
+
+
+def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
+    """Raises DataError where the set at ``uri`` is not the one submitted, or not what it says."""
+    manifest = read_manifest(uri)
+    refuse_changed(resolved, field, uri, manifest.digest)
+    hashed, bad = datasets.verify_some(uri, VERIFY_S)
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise DataError(
+            f"{field}: {uri}/{bad[0].key} {bad[0].problem}{more}; `colddiff data verify {uri}` "
+            "names every bad shard; pack them again"
+        )
+    if hashed < len(manifest.shards):
+        say(
+            f"{field}: all {len(manifest.shards)} shards have their size, {hashed} of them were "
+            f"hashed in {VERIFY_S:g} s; the others are checked when they are read"
+        )
+
+
+def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Fits the distribution of x_T, unless an earlier attempt did."""
+    job = resolved.job_as(TrainJob)
+    assert job.data is not None
+    D = job.degradation.build(job.shape)
+    spec = terminal_spec(D, job.terminal)
+    if spec is None:
+        say(f"no terminal: D(x0, T) of {job.degradation.kind} shows x0, images start from images")
+        return
+    fitted_on = {
+        "data": resolved.content["data"],
+        "degradation": job.degradation.to_dict(),
+        "terminal": spec.to_dict(),
+        "augment": job.augment,
+    }
+    if stored_terminal(folder, fitted_on) is None:
+        began = time.monotonic()
+        terminal = make_terminal(D, open_viewed(job.data, job.augment, job.shape), job.terminal)
+        assert terminal is not None
+        # A terminal that is not for this D, or a second set that cannot be read, is found out here.
+        replace(terminal, images=open_other(D, job.augment)).draw(
+            D, [stream(job.seed, "terminal/dry")]
+        )
+        store_terminal(folder, terminal, fitted_on)
+        say(f"terminal {spec.kind} ready after {time.monotonic() - began:.1f} s")

@@ -1,0 +1,118 @@
+"""Ray Train's workers, started again for as long as their job gets on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray.train
+
+from colddiff.checkpoints.format import Checkpoints
+from colddiff.errors import ColddiffError, Unreachable
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.log import say
+from colddiff.verbs.train.failures import Failures
+from colddiff.verbs.train.job import TrainJob
+
+LONGEST_REASON = 300
+
+
+def fit_until_ended(
+    fit: Callable[[int], object],
+    job: TrainJob,
+    folder: JobFolder,
+    attempt: int,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Calls ``fit(number)`` until the workers ended by themselves, whatever they say of it.
+
+    Ray counts all failures of a run; here those in a row count that brought no new checkpoint, and
+    a machine that was taken away counts as none. An error that is ours (a spec, data, a store that
+    stayed away) is not tried again: it would come again. Raises ColddiffError naming the reason.
+    """
+    checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+    failures = Failures(job.max_failures, _newest(checkpoints) or 0)
+    number, told = 0, set[str]()
+    while True:
+        number += 1
+        try:
+            fit(number)
+        except ray.train.TrainingFailedError as error:
+            reason = _reason(error)
+            _tell_stacks(folder, attempt, told)
+            if _preempted(error):
+                say(f"a machine was taken away ({reason}); going on without it, not a failure")
+                continue
+            if any(_is_final(cause) for cause in _causes(error)):
+                raise ColddiffError(reason) from error
+            step = _newest(checkpoints)
+            if not failures.goes_on(failures.step if step is None else step):
+                raise ColddiffError(
+                    f"the workers failed {failures.count} times without a new checkpoint after "
+                    f"that of step {failures.step} (max_failures={job.max_failures}): {reason}"
+                ) from error
+            say(
+                f"workers failed ({reason}); starting them again in {failures.pause_s:.0f} s: "
+                f"failure {failures.count} since the checkpoint of step {failures.step}, "
+                f"{job.max_failures} are allowed"
+            )
+            sleep(failures.pause_s)
+        else:
+            if not (folder.outcome(attempt) or {}).get("left"):
+                return
+            say("a machine is about to be taken away: going on without it, not a failure")
+
+
+def _newest(checkpoints: Checkpoints) -> int | None:
+    try:
+        return (checkpoints.steps() or [0])[-1]
+    except Unreachable:
+        return None  # the store is away: nobody knows of progress
+
+
+def _tell_stacks(folder: JobFolder, attempt: int, told: set[str]) -> None:
+    """What ranks that hung were doing, into the attempt's log, each once."""
+    try:
+        stacks = folder.stacks(attempt)
+    except Unreachable as error:
+        say(f"the stacks of ranks that may have hung cannot be read: {error}")
+        return
+    for name, text in stacks.items():
+        if name not in told:
+            told.add(name)
+            say(f"rank {name.partition('-')[2].removesuffix('.txt')} hung: {text}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What happened to the workers, by rank, and below their wrappers."""
+    failures: dict[int, Any] = getattr(error, "worker_failures", None) or {}
+    for _, failure in sorted(failures.items()):
+        yield getattr(failure, "health_check_failure", failure)
+    controller = getattr(error, "controller_failure", None)
+    if controller is not None:
+        yield controller
+
+
+def _is_final(cause: BaseException) -> bool:
+    return isinstance(cause, ColddiffError) and not isinstance(cause, Unreachable)
+
+
+def _preempted(error: BaseException) -> bool:
+    """Whether Ray knows that a machine was taken away, and the rest follows from it."""
+    return type(error).__name__ == "PreemptionError" or any(
+        getattr(cause, "preempted", False) for cause in _causes(error)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """One line: ours before others', for ranks that lose their partner fail with it."""
+    causes = list(_causes(error)) or [error]
+    ours = [cause for cause in causes if isinstance(cause, ColddiffError)]
+    cause = (ours or causes)[0]
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if ours or isinstance(cause, ray.exceptions.RayActorError):
+        return lines[0][:LONGEST_REASON] if lines else type(cause).__name__
+    last = lines[-1][:LONGEST_REASON] if lines else ""
+    return f"{type(cause).__name__}: {last}".rstrip(": ")

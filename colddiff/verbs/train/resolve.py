@@ -1,0 +1,84 @@
+"""A training job's addresses made definite: packed data, a second set, a start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from colddiff.checkpoints.references import find_checkpoint
+from colddiff.data.open import open_other, read_manifest
+from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
+from colddiff.errors import SpecError
+from colddiff.features.open import located_features
+from colddiff.spec import digest
+from colddiff.verbs.train.job import TrainJob
+
+Talk = Callable[[str], None]
+
+
+def resolve_training(
+    job: TrainJob, storage: str, talk: Talk | None
+) -> tuple[TrainJob, dict[str, str]]:
+    """The job with packed data and a definite start, and the digests that stand for them.
+
+    A SOURCE is packed once into STORAGE/data; without ``talk`` it has to be there already.
+    Raises SpecError, DataError, CheckpointError.
+    """
+    features = located_features(job.evaluation.features)
+    evaluation = job.evaluation.model_copy(update={"features": features})
+    job = job.model_copy(update={"evaluation": evaluation})
+    job, content = _with_other(*_with_data(job, storage, talk), storage, talk)
+    return _with_start(job, content, storage)
+
+
+def _with_data(job: TrainJob, storage: str, talk: Talk | None) -> tuple[TrainJob, dict[str, str]]:
+    if job.data is None:
+        raise SpecError(
+            [
+                (
+                    "data",
+                    "is required: the URI of packed shards, or a SOURCE such as mnist:DIR; pack "
+                    "one with `colddiff data pack SOURCE --out URI "
+                    f"--image-size {job.image_size} --channels {job.channels}`",
+                )
+            ]
+        )
+    test = job.test_data or (job.data if SOURCE.match(job.data) else None)
+    shared = test == job.data
+    data = packed(job.data, "train", shared, job, storage, talk)
+    test_uri = packed(test, "test", shared, job, storage, talk) if test else None
+    for field, uri in (("data", data), ("test_data", test_uri)):
+        if uri is not None:
+            refuse_other_shape(field, uri, job)
+    resolved = job.model_copy(update={"data": data, "test_data": test_uri})
+    return resolved, {"data": read_manifest(data).digest}
+
+
+def _with_other(
+    job: TrainJob, content: dict[str, str], storage: str, talk: Talk | None
+) -> tuple[TrainJob, dict[str, str]]:
+    """The second set, where D mixes one in: packed, and in the identity by its digest."""
+    D = job.degradation.build(job.shape)
+    if open_other(D) is None:
+        return job, content
+    uri = packed(D.spec.other, "train", False, job, storage, talk)
+    refuse_other_shape("degradation.other", uri, job)
+    spec = job.degradation.model_copy(update={"other": uri})
+    other = read_manifest(uri).digest
+    identity = digest({**spec.to_dict(), "other": other})
+    return (
+        job.model_copy(update={"degradation": spec}),
+        {**content, "other": other, "degradation": identity},
+    )
+
+
+def _with_start(
+    job: TrainJob, content: dict[str, str], storage: str
+) -> tuple[TrainJob, dict[str, str]]:
+    """The start made definite: a step and a weights hash, resolved once, at submission."""
+    if job.start_from is None:
+        return job, content
+    address = find_checkpoint(job.start_from, storage)
+    return (
+        job.model_copy(update={"start_from": address.uri}),
+        {**content, "start_from": address.weights_sha256},
+    )

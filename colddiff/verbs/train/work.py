@@ -1,0 +1,180 @@
+"""Training composed from adapters and engine: one rank, one evaluation, a whole job."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from typing import Any
+
+from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.checkpoints.references import load_snapshot
+from colddiff.data.open import open_other, open_shards
+from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Stopped
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.device import device_of
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.log import say
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.sigterm import stop_on_sigterm
+from colddiff.jobs.tracking_run import ended_with_work, open_tracker, sampled
+from colddiff.ports import Tracker, WorkerContext
+from colddiff.retry import patiently
+from colddiff.stores.open import open_store
+from colddiff.terminals.stored import stored_terminal
+from colddiff.tracking.open import null_tracker
+from colddiff.verbs.train.checkpoint_evaluation import evaluate_step
+from colddiff.verbs.train.evaluation_watcher import EvaluationWatch
+from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
+from colddiff.verbs.train.preflight import prepare
+from colddiff.verbs.train.trainer import Trainer
+from colddiff.verbs.train.watchdog import Watchdog
+
+
+def train_rank(
+    resolved: ResolvedJob, ctx: WorkerContext, attempt: int, *, watched: bool = False
+) -> None:
+    """One rank of a training job, from its newest checkpoint to its end.
+
+    How it ended goes into the attempt's outcome. A diverged run is an outcome, not an exception:
+    every rank sees it at the same step, and a launcher that restarts failures must not retry it.
+    ``watched``: a rank that makes no step for ``job.hang_timeout_s`` tells its stacks and ends.
+    """
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
+    job = resolved.job_as(TrainJob)
+    assert job.data is not None
+    tracker = null_tracker()
+    if ctx.rank == 0:
+        tracker = open_tracker(resolved, join=True)
+    began = time.time()
+    trainer = Trainer(
+        job,
+        open_shards(job.data),
+        folder,
+        ctx,
+        tracker,
+        attempt=attempt,
+        start=_start(job, folder),
+        terminal=stored_terminal(folder),
+        images=open_other(job.degradation.build(job.shape), job.augment),
+        watchdog=_watchdog(job, folder, ctx, attempt) if watched else None,
+        talk=say,
+    )
+    try:
+        with sampled(resolved, ctx, tracker):
+            ended = trainer.run()
+        outcome: dict[str, Any] = {
+            "step": ended.step,
+            "stopped": ended.stopped,
+            "left": ended.left,
+            "training_s": time.time() - began,
+        }
+    except DivergedError as error:
+        outcome = {"failed": _way_on(error, resolved, trainer)}
+    tracker.flush()
+    if ctx.rank == 0:
+        patiently(
+            lambda: folder.write_outcome(attempt, outcome),
+            "the outcome of the training",
+            job.store_patience_s,
+            say,
+        )
+
+
+def _start(job: TrainJob, folder: JobFolder) -> Snapshot | None:
+    """The weights that ``start_from`` names; a job with checkpoints of its own goes on without."""
+    if job.start_from is None:
+        return None
+    try:
+        return load_snapshot(job.start_from)
+    except CheckpointError:
+        if not Checkpoints(folder.store, folder.key("checkpoints")).steps():
+            raise
+        return None
+
+
+def _watchdog(
+    job: TrainJob, folder: JobFolder, ctx: WorkerContext, attempt: int
+) -> Watchdog | None:
+    if job.hang_timeout_s is None:
+        return None
+
+    def report(text: str) -> None:
+        # To this process's own log first: the store may be what hangs.
+        say(f"rank {ctx.rank}: {text}")
+        folder.write_stacks(attempt, ctx.rank, text)
+
+    return Watchdog(job.hang_timeout_s, report)
+
+
+def _way_on(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> str:
+    steps = trainer.checkpoints.steps()
+    if not steps:
+        return f"{error}; no checkpoint was taken before; lower optimizer.lr or set clip_norm"
+    last = f"{resolved.storage}/{trainer.checkpoints.key(steps[-1])}".rstrip("/")
+    return (
+        f"{error}; the last finite checkpoint is that of step {steps[-1]}; go on from its weights, "
+        f"as a new job, with `colddiff submit train JOB --from {last} "
+        f"optimizer.lr={resolved.job_as(TrainJob).optimizer.lr / 2:g}`, or with optimizer.clip_norm"
+    )
+
+
+def end_training(
+    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, attempt: int
+) -> dict[str, Any]:
+    """The content of ``result.json``, after evaluating the last checkpoint.
+
+    Raises ColddiffError for a failed outcome, Stopped for a stopped one.
+    """
+    job, outcome = resolved.job_as(TrainJob), folder.outcome(attempt)
+    if outcome is None or "failed" in outcome:
+        raise ColddiffError(str((outcome or {}).get("failed", "the workers left no outcome")))
+    if outcome["stopped"]:
+        raise Stopped(
+            f"stopped after step {outcome['step']} of {job.num_steps}, with a checkpoint; submit "
+            "the same job again to go on"
+        )
+    step = outcome["step"]
+    result: dict[str, Any] = {
+        "id": resolved.id,
+        "step": step,
+        "checkpoint": f"{folder.uri}/checkpoints/step_{step:08d}",
+        "time": {"training_s": outcome["training_s"]},
+        "tracking": {"uri": resolved.tracking_uri, "run_id": tracker.run_id},
+        "metrics": {},
+        "pictures": [],
+    }
+    if job.test_data is not None:
+        result |= evaluate_step(resolved, folder, tracker, step)
+        result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
+    return result
+
+
+def train_here(resolved: ResolvedJob, attempt: int) -> int:
+    """Exit code of one attempt at a training job in this process, without Ray."""
+    folder = JobFolder(open_store(resolved.storage), resolved.id)
+    job = resolved.job_as(TrainJob)
+    run = Attempt(
+        folder, attempt, num_steps=job.num_steps, gpus=job.resources.gpus, limits=job.limits
+    )
+
+    def work() -> dict[str, Any]:
+        run.phase("preparing")
+        tracker = prepare(resolved, folder)
+        run.phase("")
+        with ended_with_work(tracker):
+            with EvaluationWatch(
+                folder,
+                job.evaluated_every,
+                job.num_steps,
+                partial(evaluate_step, resolved, folder, tracker),
+                say,
+            ):
+                # Not watched: a breakpoint is no hang.
+                train_rank(resolved, LocalContext(device_of(job.resources)), attempt)
+            run.phase("evaluating")
+            return end_training(resolved, folder, tracker, attempt)
+
+    with stop_on_sigterm(folder, attempt):
+        return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), "local": True})

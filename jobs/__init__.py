@@ -1,1 +1,0 @@
-"""What runs on the cluster: each module composes ``colddiff`` under Ray for one verb."""
