@@ -1,8 +1,8 @@
-"""Makes ``colddiff/adapters/lenet_digits.safetensors``: a LeNet trained on scikit-learn's digits.
+"""Makes ``colddiff/features/lenet_digits.safetensors``: a LeNet trained on scikit-learn's digits.
 
     python infra/local/train_lenet.py [--out FILE]
 
-Prints held-out accuracy and the file's sha256, which belongs into ``colddiff/adapters/lenet.py``.
+Prints held-out accuracy and the file's sha256, which belongs into ``colddiff/features/lenet.py``.
 A second run on the same machine writes the same bytes; another processor may round differently,
 which is why the file is shipped and its hash is checked.
 """
@@ -98,7 +98,7 @@ def main() -> None:
     print(f"accuracy: {held_out:.4f} on {len(images) - NUM_TRAIN} held-out digits")
     print(f"{out}: {len(data)} bytes, sha256 {sha256}")
     if sha256 != WEIGHTS_SHA256:
-        print("not the recorded hash: put this one into colddiff/adapters/lenet.py")
+        print("not the recorded hash: put this one into colddiff/features/lenet.py")
 
 
 if __name__ == "__main__":

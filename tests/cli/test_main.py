@@ -319,7 +319,7 @@ def test_an_unwritable_storage_is_an_unreachable_store(colddiff: Colddiff, tmp_p
 
 
 def test_a_bug_is_called_one_and_shows_where_when_asked(colddiff: Colddiff) -> None:
-    broken = "from colddiff.launch import local_cluster as c\nc.running = lambda home: 1 / 0\n"
+    broken = "from colddiff.cluster import local_cluster as c\nc.running = lambda home: 1 / 0\n"
     line = one_error(colddiff.process("cluster", "status", before=broken), 1)
     assert "unexpected ZeroDivisionError" in line
     assert "COLDDIFF_TRACEBACK=1" in line
@@ -331,7 +331,7 @@ def test_a_bug_is_called_one_and_shows_where_when_asked(colddiff: Colddiff) -> N
 
 def test_an_interrupt_exits_130(colddiff: Colddiff) -> None:
     interrupted = (
-        "from colddiff.launch import local_cluster\n"
+        "from colddiff.cluster import local_cluster\n"
         "def interrupt(home): raise KeyboardInterrupt\n"
         "local_cluster.running = interrupt\n"
     )

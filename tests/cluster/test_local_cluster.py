@@ -29,7 +29,7 @@ pytestmark = pytest.mark.cluster
 
 START = """
 import sys
-from colddiff.launch import local_cluster
+from colddiff.cluster import local_cluster
 from colddiff.cluster.home import Home
 print(local_cluster.start(Home.from_environment()).pid)
 """

@@ -210,8 +210,8 @@ def test_a_plugin_travels_with_the_staged_job_to_another_process(
     resolved: Callable[..., ResolvedJob], tmp_path: Path
 ) -> None:
     code = (
-        "import json, sys; from colddiff.resolve import ResolvedJob;"
-        "job = ResolvedJob.from_dict(json.load(open(sys.argv[1]))).train;"
+        "import json, sys; from colddiff.jobs.resolve import ResolvedJob;"
+        "job = ResolvedJob.from_dict(json.load(open(sys.argv[1]))).job;"
         "print(json.dumps([job.plugins, job.degradation.to_dict()['strength']]))"
     )
     with staged(resolved("here")) as folder:

@@ -32,7 +32,7 @@ def test_it_is_decoded_once_per_machine(tmp_path: Path) -> None:
 
 BUILD = """
 import sys, pathlib
-from colddiff import connect
+from colddiff.data.open import open_shards
 source = open_shards(sys.argv[1], sys.argv[2])
 sys.stdin.readline()
 print(int(source.images(0, source.manifest.count).astype(int).sum()), flush=True)
@@ -63,15 +63,15 @@ def test_several_processes_decode_it_together(tmp_path: Path) -> None:
 
 KILLED = """
 import os, sys
-from colddiff import connect
-from colddiff.adapters import webdataset_shards
-decode, decoded = webdataset_shards.tar_pixels, []
+from colddiff.data.open import open_shards
+from colddiff.data.readers import mapped_shards
+decode, decoded = mapped_shards.tar_pixels, []
 def some(*arguments):
     decoded.append(1)
     if len(decoded) == 50:
         os.kill(os.getpid(), 9)
     return decode(*arguments)
-webdataset_shards.tar_pixels = some
+mapped_shards.tar_pixels = some
 open_shards(sys.argv[1], sys.argv[2]).images(0, 1)
 """
 
@@ -125,7 +125,6 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
 
 STREAM = """
 import sys
-from colddiff import connect
 from colddiff.data.readers.local_cache import LocalCache
 from colddiff.data.readers.streamed_shards import StreamedShards
 from colddiff.data.manifest import read_manifest

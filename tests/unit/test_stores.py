@@ -192,7 +192,7 @@ def test_keys_that_could_leave_the_store_are_refused(store: Store, key: str) -> 
 def test_what_a_crash_leaves_behind_is_not_listed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     script = (
-        "import os, sys, pathlib; from colddiff.adapters import local_store\n"
+        "import os, sys, pathlib; from colddiff.stores import local_store\n"
         "local_store.os.fsync = lambda handle: os._exit(9)\n"  # killed in the middle of a write
         "local_store.LocalStore(pathlib.Path(sys.argv[1])).put('a/object', b'x' * 1000)\n"
     )
