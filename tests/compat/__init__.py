@@ -1,0 +1,1 @@
+"""What earlier versions wrote and computed, and tests that hold this version to it."""
