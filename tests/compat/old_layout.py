@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.compat.running import RECORDED
 
 STORAGE, HOST = "@STORAGE@", "@HOST@"
+ADDRESS = re.compile(r"\b(?!127\.)\d{1,3}(\.\d{1,3}){3}\b")
 LONG_AGO = 1_700_000_000
 TIME = re.compile(r"\b1[789]\d{8}\.\d+\b")
 TEXT = (".json", ".txt")
@@ -23,7 +24,11 @@ BELONGS_ELSEWHERE = "a-machine-of-the-past"
 def keep(folder: Path, storage: Path, out: Path) -> None:
     """Copies ``folder`` of ``storage`` to ``out`` with placeholders for paths and host."""
     names = {str(storage): STORAGE, f'"{socket.gethostname()}"': f'"{HOST}"'}
-    _copy(folder, out, lambda text: TIME.sub(_long_ago, _replaced(text, names)))
+
+    def nameless(text: str) -> str:
+        return ADDRESS.sub("10.0.0.1", TIME.sub(_long_ago, _replaced(text, names)))
+
+    _copy(folder, out, nameless)
 
 
 def restore(name: str, storage: Path) -> str:
