@@ -28,7 +28,7 @@ def job_id_of(job: Any, slug: str, storage: Path) -> str:
     The only place in tests/compat that names a module which may move: where the resolution moves,
     this import follows.
     """
-    from colddiff.resolve.job import identified
+    from colddiff.jobs.resolve import identified
 
     return identified(job, slug, str(storage), lambda line: None)[2]
 
