@@ -28,10 +28,11 @@ _HOMES = {
     "sample": "colddiff.sampling",
     "sample_steps": "colddiff.sampling",
     "TrainJob": "colddiff.verbs.train.job",
+    "EvaluateJob": "colddiff.verbs.evaluate.job",
+    "GenerateJob": "colddiff.verbs.generate.job",
     "load_recipe": "colddiff.jobs.recipes",
     "import_reference_checkpoint": "colddiff.checkpoints.paper_files",
     "load_checkpoint": "colddiff.checkpoints.references",
-    "train": "colddiff.jobs.local",
 }
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "ColddiffError",
     "Degradation",
     "DegradationSpec",
+    "EvaluateJob",
+    "GenerateJob",
     "Image",
     "ImageShape",
     "Omega",
@@ -51,6 +54,8 @@ __all__ = [
     "__version__",
     "build_degradation",
     "build_restorer",
+    "evaluate",
+    "generate",
     "import_reference_checkpoint",
     "load_checkpoint",
     "load_recipe",
@@ -69,18 +74,28 @@ if TYPE_CHECKING:
         build_degradation,
     )
     from colddiff.errors import ColddiffError, SpecError
-    from colddiff.jobs.local import train
+    from colddiff.jobs.in_process import Run
     from colddiff.jobs.recipes import load_recipe
     from colddiff.restorers import RESTORERS, Restorer, RestorerSpec, build_restorer
     from colddiff.sampling import sample, sample_steps
     from colddiff.types import Image, ImageShape, Omega, Severity
+    from colddiff.verbs.evaluate.job import EvaluateJob
+    from colddiff.verbs.generate.job import GenerateJob
     from colddiff.verbs.train.job import TrainJob
+
+    # Every verb has such a function, found by looking into `verbs/`; these are known to checkers.
+    train: Run[TrainJob]
+    evaluate: Run[EvaluateJob]
+    generate: Run[GenerateJob]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in importlib.import_module("colddiff.jobs.verb").VERBS:
+        value = importlib.import_module("colddiff.jobs.in_process").function_of(name)
+    else:
         raise AttributeError(f"module 'colddiff' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

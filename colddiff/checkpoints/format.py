@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Exists, Missing
 from colddiff.ports import Store
+
+log = logging.getLogger(__name__)
 
 FORMAT = "colddiff-checkpoint-1"
 COMMIT = "checkpoint.json"
@@ -146,13 +149,17 @@ class Checkpoints:
                 ) from None
         return Snapshot(step, tensors, json.loads(self._read(step, files["state"])))
 
-    def newest(self, stems: Collection[str], talk: Callable[[str], None]) -> Snapshot | None:
-        """The newest undamaged checkpoint; each damaged one is named through ``talk``."""
+    def newest(self, stems: Collection[str]) -> Snapshot | None:
+        """The newest undamaged checkpoint; each damaged one is logged."""
         for step in reversed(self.steps()):
             try:
                 return self.load(step, stems)
             except CheckpointError as error:
-                talk(f"checkpoint of step {step} is damaged, going back to the one before: {error}")
+                log.warning(
+                    "checkpoint of step %d is damaged, falling back to the one before: %s",
+                    step,
+                    error,
+                )
         return None
 
     def clear_after(self, step: int, fenced: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from colddiff.retry import patiently
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 
@@ -33,10 +36,9 @@ class CheckpointWriter:
         folder: JobFolder,
         checkpoints: Checkpoints,
         tracker: Tracker,
-        talk: Callable[[str], None],
     ) -> None:
         self._job, self._folder, self._checkpoints = job, folder, checkpoints
-        self._tracker, self._talk = tracker, talk
+        self._tracker = tracker
         self._background = Background("checkpoint-writer")
         self._attempt, self._start = 0, 0
         self._away = False
@@ -64,7 +66,7 @@ class CheckpointWriter:
         began = time.perf_counter()
         while not needed and self._background.busy(POLL_S):
             if self._away:
-                self._talk(f"no checkpoint of step {step}: the one before waits for the store")
+                log.warning("no checkpoint of step %d: the one before waits for the store", step)
                 self.held_s += time.perf_counter() - began
                 return
         self._background.wait()
@@ -90,13 +92,12 @@ class CheckpointWriter:
 
         what = f"checkpoint of step {snapshot.step}"
         try:
-            patiently(write, what, self._job.store_patience_s, self._say_away)
+            patiently(write, what, self._job.store_patience_s, on_retry=self._mark_away)
         finally:
             self._away = False
 
-    def _say_away(self, line: str) -> None:
+    def _mark_away(self) -> None:
         self._away = True
-        self._talk(line)
 
     def _spared(self) -> set[int]:
         """Steps that pruning leaves alone: the best one and those still to be evaluated."""

@@ -35,9 +35,7 @@ def start(
     from colddiff.cluster import local_cluster
     from colddiff.cluster.home import Home
 
-    record = local_cluster.start(
-        Home.from_environment(), port=port, dashboard_port=dashboard_port, talk=talk
-    )
+    record = local_cluster.start(Home.from_environment(), port=port, dashboard_port=dashboard_port)
     if as_json:
         emit_json({"running": True, **asdict(record)})
     else:

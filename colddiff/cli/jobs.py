@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, talk
+from colddiff.jobs.status import Status, duration, progress_line, spent_line, verdict_line
+from colddiff.jobs.verb import unit_of
 from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import waits_for_tracker
 
 if TYPE_CHECKING:
-    from colddiff.jobs.folder import JobFolder, Status
+    from colddiff.jobs.folder import JobFolder
 
 
 def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
     """The jobs of a storage, newest last."""
-    from colddiff.cluster.display import duration
     from colddiff.cluster.operate import current
     from colddiff.jobs.folder import JobFolder, list_jobs
 
@@ -41,20 +43,19 @@ def list_(address: Address = None, storage: Storage = None, as_json: Json = Fals
         (
             folder.job_id,
             status.state if status else "-",
-            f"{status.step}/{status.num_steps}" if status and status.num_steps else "-",
+            _progress(folder.job_id, status) if status and status.num_steps else "-",
             f"{duration(now - status.heartbeat)} ago" if status and status.heartbeat else "-",
             _first_line(status.message) if status else "",
         )
         for folder, status in jobs
     ]
-    emit_table(("ID", "STATE", "STEP", "LAST SEEN", ""), rows)
+    emit_table(("ID", "STATE", "PROGRESS", "LAST SEEN", ""), rows)
 
 
 def status(
     job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
     """How a job stands."""
-    from colddiff.cluster.display import progress_line, spent_line
     from colddiff.cluster.operate import current, find_job
 
     folder = find_job(job_id, storage)
@@ -89,7 +90,7 @@ def logs(
     """What an attempt printed; kept in the storage, it outlives the cluster."""
     from colddiff.cluster.logs import read_log, stream_log
     from colddiff.cluster.operate import find_job
-    from colddiff.cluster.submit import newest_attempt
+    from colddiff.jobs.submit import newest_attempt
 
     folder = find_job(job_id, storage)
     number = newest_attempt(folder, folder.status()) if attempt is None else attempt
@@ -112,15 +113,14 @@ def stop(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """End a job with a checkpoint; submitting it again goes on from there."""
+    """Stop a job, with a checkpoint; submitting it again resumes from there."""
     from colddiff.cluster import operate
-    from colddiff.cluster.display import Display
-    from colddiff.cluster.submit import verdict_line
 
-    display = Display(sys.stderr)
     folder = operate.find_job(job_id, storage)
-    ended = operate.stop(folder, address, grace, display)
-    display.say(verdict_line(job_id, ended) if ended else f"{job_id} never began")
+    with live_line(sys.stderr) as display:
+        ended = operate.stop(folder, address, grace, display.show)
+    unit = unit_of(job_id)
+    talk(verdict_line(job_id, ended, unit) if ended else f"{job_id} never began")
     if as_json:
         emit_json(_as_data(folder, ended))
 
@@ -130,19 +130,19 @@ def wait(
 ) -> None:
     """Wait until a job has ended; the exit code says how (0 done, 1 failed, 4 stopped)."""
     from colddiff.cluster import operate
-    from colddiff.cluster.display import Display
-    from colddiff.cluster.submit import followed, outcome_of
+    from colddiff.jobs.submit import followed, submission_of
 
     folder = operate.find_job(job_id, storage)
     now = operate.current(folder, address)
-    if now is not None and now.finished and now.state != "lost":
-        outcome = outcome_of(folder, now)
+    if now is not None and now.settled:
+        submission = submission_of(folder, now)
     else:
         jobs = operate.jobs_of(folder, address)
-        outcome = followed(folder, now.attempt if now else 1, jobs, Display(sys.stderr))
+        with live_line(sys.stderr) as display:
+            submission = followed(folder, now.attempt if now else 1, jobs, display.show)
     if as_json:
-        emit_json(asdict(outcome))
-    raise typer.Exit(outcome.exit_code)
+        emit_json(asdict(submission))
+    raise typer.Exit(submission.exit_code)
 
 
 def delete(
@@ -168,10 +168,13 @@ def delete(
 
 
 def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
-    from colddiff.cluster.submit import outcome_of
-    from colddiff.jobs.folder import Status as EmptyStatus
+    from colddiff.jobs.submit import submission_of
 
-    return {**asdict(status or EmptyStatus()), **asdict(outcome_of(folder, status))}
+    return {**asdict(status or Status()), **asdict(submission_of(folder, status))}
+
+
+def _progress(job_id: str, status: Status) -> str:
+    return f"{status.step}/{status.num_steps} {unit_of(job_id)}"
 
 
 def _first_line(text: str) -> str:

@@ -1,30 +1,31 @@
-"""`colddiff submit VERB`: one job to a cluster, or into this process, as often as one likes."""
+"""`colddiff submit VERB`: one job, to a cluster or in this process, as often as one likes."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
 from colddiff.cli.output import emit, emit_json, talk
-from colddiff.stores.open import open_store
+from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
-    from colddiff.cluster.display import Display
-    from colddiff.cluster.submit import Outcome
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Runner
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Hand a job in; done before it is done again, attached to where it runs, else begun.",
+    help="Submit a job. If it already finished, report that; if it is running, attach to it; "
+    "otherwise start or resume it.",
 )
 
 START = "start_from"
@@ -57,14 +58,6 @@ class Request:
     local: bool = False
     shared_path: bool = False
     trusted: tuple[str, ...] = ()
-
-
-VERBS = {
-    "train": "Train a restorer.",
-    "evaluate": "Measure a checkpoint on test images, or samples against a reference.",
-    "generate": "Make images from a checkpoint, each exactly once, into tars on S3 or a path.",
-}
-"""What can be submitted, and its first line of help."""
 
 
 def _command(verb: str) -> Callable[..., None]:
@@ -129,15 +122,17 @@ def _command(verb: str) -> Callable[..., None]:
     return command
 
 
-for _verb, _help in VERBS.items():
-    app.command(_verb, help=f"{_help} Exit codes: 0 done, 1 failed, 4 stopped.")(_command(_verb))
+for _verb in VERBS.values():
+    _help = f"{_verb.help} Exit codes: 0 done, 1 failed, 4 stopped."
+    app.command(_verb.name, help=_help)(_command(_verb.name))
 
 
 def submit_verb(verb: str, request: Request) -> None:
     """Carries out ``colddiff submit VERB``; ends with the job's exit code."""
     from colddiff.jobs.job import slugify
+    from colddiff.jobs.submit import bring_to_end
 
-    _refuse_contradictions(verb, request)
+    _refuse_contradictions(request)
     recipe, job = read_job(verb, request)
     slug = slugify(request.name or recipe.name)
     if request.dry_run:
@@ -151,16 +146,19 @@ def submit_verb(verb: str, request: Request) -> None:
         if not request.as_json:
             emit(job_id)
 
-    run = _run_here if request.local else _run_on_cluster
-    try:
-        outcome = run(job, slug, request, announce)
-    except Exception as error:
-        if announced and request.as_json:
-            emit_json({"id": announced[0], "exit_code": getattr(error, "exit_code", 1)})
-        raise
+    with live_line(sys.stderr) as display:
+        try:
+            runner, resolved = _resolved(job, slug, request)
+            submission = bring_to_end(
+                resolved, runner, show=display.show, detach=request.detach, announce=announce
+            )
+        except Exception as error:
+            if announced and request.as_json:
+                emit_json({"id": announced[0], "exit_code": getattr(error, "exit_code", 1)})
+            raise
     if request.as_json:
-        emit_json(asdict(outcome))
-    raise typer.Exit(outcome.exit_code)
+        emit_json(asdict(submission))
+    raise typer.Exit(submission.exit_code)
 
 
 def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
@@ -170,7 +168,6 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     """
     from colddiff.errors import SpecError
     from colddiff.jobs.recipes import Recipe, load_recipe
-    from colddiff.jobs.verb import VERBS
     from colddiff.spec import apply_overrides
 
     named = [word for word in request.words if "=" not in word]
@@ -222,143 +219,56 @@ def _with_trusted(job: Job, request: Request) -> Job:
 
 
 def _needs_training(job: Job, recipe: Recipe) -> bool:
-    fields = type(job).model_fields
-    given = [name for name in ("checkpoint", "samples") if getattr(job, name, None) is not None]
-    return "checkpoint" in fields and not given and "train" in recipe.sections
+    return VERBS[job.verb].needs_checkpoint(job) and "train" in recipe.sections
 
 
-def _refuse_contradictions(verb: str, request: Request) -> None:
+def _refuse_contradictions(request: Request) -> None:
     from colddiff.errors import SpecError
 
     if request.local and (request.address is not None or request.detach):
         other = "--address" if request.address is not None else "--detach"
         raise SpecError(f"--local runs the job in this process: it cannot go with {other}")
-    if request.rate is not None and not (request.dry_run and verb == "train"):
+    if request.rate is not None and not request.dry_run:
         raise SpecError("--rate is for an estimate: it goes with submit train --dry-run")
 
 
 def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     import yaml
 
-    from colddiff.verbs.train.estimate import estimate
-    from colddiff.verbs.train.job import TrainJob
-
     data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
     if _needs_training(job, recipe):
         # Its id follows from the recipe's name and train section; both belong into the file then.
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
-    if job.verb == "generate":
-        talk(_grid(job))
-    if isinstance(job, TrainJob):
-        found = estimate(job, request.rate)
-        for line in found.lines():
-            talk(line)
-        if request.as_json:
-            data["estimate"] = found.to_dict()
+    found = VERBS[job.verb].dry_run(job, request.rate)
+    for line in found.lines:
+        talk(line)
     if request.as_json:
-        emit_json(data)
+        emit_json(data | dict(found.data))
     else:
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
 
 
-def _grid(job: Any) -> str:
-    """The plan of a generation job in a line."""
-    place = job.out or "STORAGE/samples/<id>"
-    if job.num_samples is None:
-        return f"as many images as `data` holds, {job.shard_size} a shard, to {place}"
-    shards, rest = divmod(job.num_samples, job.shard_size)
-    batches = shards * -(-job.shard_size // job.batch_size) + -(-rest // job.batch_size)
-    last = f", the last of {rest}" if rest and shards else ""
-    return (
-        f"{job.num_samples} images, shards of {job.shard_size}: {shards + bool(rest)}{last}, "
-        f"batches of {job.batch_size} rows: {batches}, to {place}"
-    )
+def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJob]:
+    """Where the job is to run, and the job with absolute addresses and its id."""
+    from colddiff.jobs.in_process import InProcess
+    from colddiff.jobs.resolve import refuse_paths, resolve
 
+    if request.local:
+        return InProcess(), resolve(job, slug, new=request.new)
 
-def _run_on_cluster(
-    job: Job, slug: str, request: Request, announce: Callable[[str], None]
-) -> Outcome:
-    from colddiff.cluster.display import Display
     from colddiff.cluster.home import Home
     from colddiff.cluster.operate import given_cluster, started_cluster
     from colddiff.cluster.ray_jobs import RayJobs
-    from colddiff.cluster.submit import submit
-    from colddiff.jobs.resolve import refuse_paths, resolve
 
-    display, home = Display(sys.stderr), Home.from_environment()
+    home = Home.from_environment()
     cluster = given_cluster(request.address, home)
     remote = cluster is not None and not cluster.local
-    jobs = None
+    runner = None
     if cluster is not None:
         if remote and not cluster.loopback and not request.shared_path:
             refuse_paths(job)
         # Before the data are packed for it, which can take long.
-        jobs = RayJobs(cluster)
-    resolved = resolve(
-        job.verb,
-        job,
-        slug,
-        remote=remote,
-        shared_path=request.shared_path,
-        new=request.new,
-        talk=display.say,
-    )
+        runner = RayJobs(cluster)
+    resolved = resolve(job, slug, remote=remote, shared_path=request.shared_path, new=request.new)
     # After all that can be wrong with the job: a cluster takes seconds to start and stays.
-    jobs = jobs or RayJobs(started_cluster(home, display))
-    try:
-        return submit(resolved, jobs, display, detach=request.detach, announce=announce)
-    finally:
-        display.close()
-
-
-def _run_here(job: Job, slug: str, request: Request, announce: Callable[[str], None]) -> Outcome:
-    from colddiff.cluster.display import Display
-    from colddiff.jobs.resolve import resolve
-
-    resolved = resolve(job.verb, job, slug, new=request.new, talk=talk)
-    display = Display(sys.stderr)
-    try:
-        return run_here(resolved, display, announce)
-    finally:
-        display.close()
-
-
-def run_here(resolved: ResolvedJob, display: Display, announce: Callable[[str], None]) -> Outcome:
-    """The next attempt at a job in this process; attached to where it runs already."""
-    from colddiff.cluster.submit import (
-        INTERRUPTED,
-        already_done,
-        begin,
-        driver_is_gone,
-        followed,
-        is_done,
-        newest_attempt,
-        outcome_of,
-    )
-    from colddiff.jobs.folder import JobFolder
-    from colddiff.jobs.local import run_local
-
-    folder = JobFolder(open_store(resolved.storage), resolved.id)
-    status = folder.status()
-    announce(resolved.id)
-    if status is not None and is_done(resolved, folder, status):
-        return already_done(resolved, folder, status, display)
-    if (
-        status is not None
-        and status.state == "running"
-        and not driver_is_gone(folder, status.attempt, None)
-    ):
-        display.say(f"{resolved.id} runs already (attempt {status.attempt})")
-        return followed(folder, status.attempt, None, display)
-    attempt = newest_attempt(folder, status) + 1
-    if not begin(folder, resolved, status, attempt, None):
-        return followed(folder, attempt, None, display)
-    try:
-        code = run_local(resolved, attempt)
-    except KeyboardInterrupt:
-        message = "interrupted; submit the same job again to go on"
-        if now := folder.status():
-            folder.write_status(replace(now, state="stopped", message=message, phase=""))
-        display.say(message)
-        code = INTERRUPTED
-    return replace(outcome_of(folder, folder.status()), exit_code=code)
+    return runner or RayJobs(started_cluster(home)), resolved

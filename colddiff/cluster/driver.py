@@ -1,24 +1,48 @@
-"""What a driver is started with: ``python -m colddiff.verbs.VERB.on_ray job.json --attempt N``."""
+"""`python -m colddiff.cluster.driver job.json --attempt N`: what drives every job on a cluster."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
-from colddiff.jobs.folder import JobFolder
+import ray
+
+from colddiff.cluster.worker_count import AsksForWorkers, most_workers
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.driver import drive
+from colddiff.jobs.job import Job
+from colddiff.jobs.logs import log_to_stderr, printed
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.stores.open import open_store
+from colddiff.jobs.verb import VERBS
 
 
-def handed_in(
-    verb: str, arguments: Sequence[str] | None = None
-) -> tuple[ResolvedJob, JobFolder, int]:
-    """The staged job, its folder, and the number of this attempt at it."""
-    parser = argparse.ArgumentParser(prog=f"colddiff.verbs.{verb}.on_ray")
-    parser.add_argument("job", type=Path)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
+    parser = argparse.ArgumentParser(prog="colddiff.cluster.driver")
+    parser.add_argument("job", type=Path, help="the staged job.json")
     parser.add_argument("--attempt", type=int, required=True)
     options = parser.parse_args(arguments)
     resolved = ResolvedJob.from_dict(json.loads(options.job.read_text()))
-    return resolved, JobFolder(open_store(resolved.storage), resolved.id), options.attempt
+    folder, number = resolved.folder, options.attempt
+    with printed(lambda text: folder.write_log(number, text)):
+        log_to_stderr()
+        ray.init(log_to_driver=True, ignore_reinit_error=True)
+        return drive(Attempt(resolved, number, gpus=_gpus(resolved.job)), on_ray=True)
+
+
+def _gpus(job: Job) -> float:
+    """GPUs of all its workers together; 0 for a job that asks for none."""
+    if not hasattr(job, "workers"):
+        return 0.0
+    asking = cast("AsksForWorkers", job)
+    useful = VERBS[job.verb].most_workers(job)
+    workers = most_workers(asking)
+    return asking.resources.gpus * (workers if useful is None else min(workers, useful))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

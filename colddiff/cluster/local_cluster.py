@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import secrets
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.cluster.processes import Process, end_all, marked_processes, process
 from colddiff.errors import ClusterError
 
-Talk = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 MARKER = "COLDDIFF_CLUSTER_SESSION"
 MIN_CPUS = 4
@@ -44,7 +45,6 @@ def start(
     *,
     port: int | None = None,
     dashboard_port: int | None = None,
-    talk: Talk = lambda line: None,
 ) -> ClusterRecord:
     """The running cluster of ``home``, started if there is none; answers when this returns.
 
@@ -52,13 +52,14 @@ def start(
         home: whose cluster; one at most.
         port: of Ray's own control store, outside 10002-19999; default a free one.
         dashboard_port: of the dashboard and Jobs API, on loopback; default a free one.
-        talk: told what takes time.
 
     Raises:
         ClusterError: an asked for port is in use or another than that of the running cluster, or
             the head does not come up (its leftovers are ended; the message names its log).
     """
-    with home.lock(lambda: talk("waiting for another process that starts or stops the cluster")):
+    with home.lock(
+        lambda: log.info("waiting for another process that is starting or stopping the cluster")
+    ):
         record = running(home)
         if record is not None:
             _same_ports(record, port, dashboard_port)
@@ -71,7 +72,7 @@ def start(
             return record
         _clean(home)
         ports = _choose_ports(port, dashboard_port)
-        return _start(home, ports, talk)
+        return _start(home, ports)
 
 
 def stop(home: Home) -> bool:
@@ -109,19 +110,19 @@ def cluster_environment(home: Home, session: str) -> dict[str, str]:
     )
 
 
-def _start(home: Home, ports: Mapping[str, int], talk: Talk) -> ClusterRecord:
+def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
     session = secrets.token_hex(4)
     env = cluster_environment(home, session)
-    talk(f"starting a local Ray cluster on 127.0.0.1:{ports['dashboard']} (takes ~10 s)")
+    log.info("starting a local Ray cluster on 127.0.0.1:%d (takes ~10 s)", ports["dashboard"])
     temp_dir = _temp_dir(home, session)
     record = None
     try:
-        with home.log_path.open("wb") as log:
+        with home.log_path.open("wb") as head_log:
             home.log_path.chmod(0o600)
             head = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
                 _command(ports, temp_dir),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=head_log,
                 stderr=subprocess.STDOUT,
                 cwd=home.path,
                 env=env,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from colddiff.cluster.follow import poll_seconds
 from colddiff.cluster.operate import current, jobs_of
-from colddiff.cluster.ray_jobs import submission_id
-from colddiff.cluster.submit import newest_attempt
 from colddiff.errors import ClusterError, ColddiffError
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.follow import poll_seconds
+from colddiff.jobs.submit import newest_attempt
 
 OVERLAP = 4096
 
@@ -28,7 +27,7 @@ def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
         jobs = jobs_of(folder, address)
     except ClusterError:
         return b""
-    return jobs.log(submission_id(folder.job_id, attempt)).encode() if jobs is not None else b""
+    return jobs.log(folder.job_id, attempt).encode() if jobs is not None else b""
 
 
 def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator[bytes]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster, given_address, parse_address, remote_cluster
-from colddiff.cluster.display import Display
-from colddiff.cluster.follow import HAND_IN_S, poll_seconds, settle
 from colddiff.cluster.home import Home
-from colddiff.cluster.ray_jobs import RayJobs, submission_id
-from colddiff.cluster.submit import await_end, newest_attempt, read_note
+from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
-from colddiff.jobs.folder import JobFolder, Status, list_jobs
+from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.follow import SUBMIT_S, poll_seconds, settle
+from colddiff.jobs.status import Status
+from colddiff.jobs.submit import newest_attempt
 from colddiff.stores.open import open_store, storage_at
+
+log = logging.getLogger(__name__)
+Show = Callable[[Status], None]
 
 COMMITS = "/checkpoint.json"
 
@@ -34,14 +39,14 @@ def find_job(job_id: str, storage: str | None = None) -> JobFolder:
 
 
 def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
-    """The cluster a job's newest attempt was handed to; None where there is none any more.
+    """The cluster that runs a job's newest attempt; None where there is none any more.
 
-    An ``--address`` wins over what was noted at submission; COLDDIFF_ADDRESS and RAY_ADDRESS do
+    An ``--address`` wins over what the attempt's claim says; COLDDIFF_ADDRESS and RAY_ADDRESS do
     not, they say where to submit. Raises ClusterError where a remote one does not answer.
     """
-    note = read_note(folder, newest_attempt(folder, folder.status())) or {}
-    if address is None and not note.get("local"):
-        address = note.get("address")
+    claim = folder.read_claim(newest_attempt(folder, folder.status()))
+    if address is None and not claim.get("local"):
+        address = claim.get("address")
         if address is None:
             return None
     home = Home.from_environment()
@@ -54,11 +59,11 @@ def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
 def current(folder: JobFolder, address: str | None) -> Status | None:
     """How a job stands; one that waits for a driver which is gone gets its verdict first."""
     status = folder.status()
-    if status is None or status.state != "queued" or time.time() - status.heartbeat < HAND_IN_S:
+    if status is None or status.state != "queued" or time.time() - status.heartbeat < SUBMIT_S:
         return status
     try:
         jobs = jobs_of(folder, address)
-        driver = jobs.find(submission_id(folder.job_id, status.attempt)) if jobs else None
+        driver = jobs.find(folder.job_id, status.attempt) if jobs else None
     except ClusterError:
         return status
     if driver is not None and not driver.ended:
@@ -66,44 +71,42 @@ def current(folder: JobFolder, address: str | None) -> Status | None:
     return settle(folder, status.attempt, driver, jobs)
 
 
-def stop(folder: JobFolder, address: str | None, grace_s: float, display: Display) -> Status | None:
+def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> Status | None:
     """Asks the job to take a checkpoint and end; by force after ``grace_s`` seconds.
 
     Returns how it stands then, None where it never began. Raises ClusterError where the job goes
     on and its cluster cannot be reached to end it.
     """
     status = folder.status()
-    if status is None or (status.finished and status.state != "lost"):
+    if status is None or status.settled:
         return status
     attempt = status.attempt
     folder.request_stop(attempt, grace_s)
     if status.state == "running":
-        display.say(f"{folder.job_id}: asked to stop (up to {grace_s:g} s, then by force)")
-        status = _await_stop(folder, attempt, grace_s, display)
-        if status.finished and status.state != "lost":
+        log.info("%s: asked to stop (up to %g s, then by force)", folder.job_id, grace_s)
+        status = _await_stop(folder, attempt, grace_s, show)
+        if status.settled:
             return status
     jobs = jobs_of(folder, address)
     if jobs is None and status.state == "running":
         raise ColddiffError(
             f"{folder.job_id} did not stop within {grace_s:g} s and no cluster is known that runs "
-            "it; wait for it, or end its process on the machine that attempts/*/claim.json names"
+            "it; wait for it, or end its process on the machine that status.json names"
         )
     if jobs is None:
         return settle(folder, attempt, None, None)
-    name = submission_id(folder.job_id, attempt)
-    jobs.stop(name)
-    await_end(jobs, name)
-    return settle(folder, attempt, jobs.find(name), jobs)
+    jobs.stop(folder.job_id, attempt)
+    return settle(folder, attempt, jobs.find(folder.job_id, attempt), jobs)
 
 
-def _await_stop(folder: JobFolder, attempt: int, grace_s: float, display: Display) -> Status:
+def _await_stop(folder: JobFolder, attempt: int, grace_s: float, show: Show) -> Status:
     deadline = time.monotonic() + grace_s
     while True:
         status = folder.status()
         assert status is not None
         if status.finished or status.attempt != attempt or time.monotonic() > deadline:
             return status
-        display.show(status)
+        show(status)
         time.sleep(min(poll_seconds(folder), 1.0))
 
 
@@ -139,12 +142,12 @@ def given_cluster(address: str | None, home: Home) -> Cluster | None:
     return cluster
 
 
-def started_cluster(home: Home, display: Display) -> Cluster:
+def started_cluster(home: Home) -> Cluster:
     """The local cluster, started where none runs, left running, and said so."""
     before = local_cluster.running(home)
-    record = local_cluster.start(home, talk=display.say)
+    record = local_cluster.start(home)
     if before is None:
-        display.say(
-            f"local cluster at {record.address}, left running; `colddiff cluster stop` ends it"
+        log.info(
+            "local cluster at %s, left running; `colddiff cluster stop` ends it", record.address
         )
     return local_cluster.local(home, record)

@@ -1,4 +1,4 @@
-"""The Ray Jobs API of one cluster: hand an attempt in, ask how it ended, end it."""
+"""The Ray Jobs API of one cluster: submit an attempt, ask how it ended, end it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster, look
+from colddiff.cluster.home import Home
 from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
+from colddiff.jobs.runner import DriverState
 
 if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
@@ -28,36 +30,18 @@ REQUEST_S = 60.0
 # Enough for a driver that is told to end to write its last words; Ray's own default is 3.
 STOP_WAIT_S = 15
 WATCHED_S = 5.0
+END_S = 30.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A submitted attempt as Ray sees it."""
-
-    submission_id: str
-    status: str
-    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-    exit_code: int | None
-    """Of the driver's process, where it ended by itself; negative or 128 + n: by a signal."""
-    message: str
-    ended_at: float = 0.0
-    """Seconds since the epoch, by the cluster's clock; 0 before."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the driver is gone for good."""
-        return self.status in ENDED
-
-
 def submission_id(job_id: str, attempt: int) -> str:
-    """Name of an attempt at the cluster: it takes each only once, whoever hands it in."""
+    """Name of an attempt at the cluster, which accepts each name only once."""
     return f"{job_id}-{attempt}"
 
 
-def entrypoint(verb: str, attempt: int, *, local: bool) -> str:
+def entrypoint(attempt: int, *, local: bool) -> str:
     """The driver's command line, run in the staged folder.
 
     ``-P`` keeps the working folder out of ``sys.path[0]``; Ray puts the staged folder first into
@@ -65,7 +49,24 @@ def entrypoint(verb: str, attempt: int, *, local: bool) -> str:
     """
     # The cluster's own `python` is whatever PATH says there; here it may be another one.
     python = shlex.quote(sys.executable) if local else "python"
-    return f"{python} -P -m colddiff.verbs.{verb}.on_ray job.json --attempt {attempt}"
+    return f"{python} -P -m colddiff.cluster.driver job.json --attempt {attempt}"
+
+
+def driver_state(status: str, exit_code: int | None, message: str) -> DriverState:
+    """What Ray says of a driver; an exit code that is negative or above 128 is a signal."""
+    if status not in ENDED:
+        return DriverState(ended=False)
+    if status == "STOPPED":
+        return DriverState(ended=True, ending="stopped")
+    if status == "FAILED" and exit_code is None:
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        return DriverState(
+            ended=True, ending="killed", detail=lines[0][:200] if lines else "Ray does not say how"
+        )
+    if status == "FAILED" and exit_code is not None and not 0 <= exit_code <= 128:
+        signal = -exit_code if exit_code < 0 else exit_code - 128
+        return DriverState(ended=True, ending="killed", detail=f"signal {signal}")
+    return DriverState(ended=True, ending="exited", detail=f"exit code {exit_code}")
 
 
 class UnknownJob(ClusterError):
@@ -73,7 +74,12 @@ class UnknownJob(ClusterError):
 
 
 class RayJobs:
-    """Jobs of one cluster. Every method raises ClusterError where the cluster does not answer."""
+    """``Runner`` on one cluster, through its Jobs API.
+
+    Every method raises ClusterError where the cluster does not answer.
+    """
+
+    outlives_client = True
 
     def __init__(self, cluster: Cluster, stage: Stage = staged) -> None:
         self.cluster = look(cluster)
@@ -81,21 +87,55 @@ class RayJobs:
         with self._asking("connect"):
             self._client = _client(self.cluster)
 
-    def submit(self, resolved: ResolvedJob, attempt: int) -> Driver:
-        """Hands ``attempt`` in, unless it is there already; returns at once, PENDING as a rule."""
-        command = entrypoint(resolved.verb, attempt, local=self.cluster.local)
-        with self._stage(resolved) as folder:
-            return self.submit_folder(folder, command, submission_id(resolved.id, attempt))
+    @property
+    def where(self) -> str:
+        return self.cluster.address
 
-    def submit_folder(self, folder: Path, command: str, name: str) -> Driver:
-        """Runs ``command`` in a copy of ``folder`` as submission ``name``."""
-        before = self.find(name)
+    def claim(self) -> dict[str, Any]:
+        return {"address": self.cluster.address, "local": self.cluster.local}
+
+    def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
+        command = entrypoint(attempt, local=self.cluster.local)
+        with self._stage(resolved) as folder:
+            self.submit_folder(folder, command, submission_id(resolved.id, attempt))
+        accepted()
+
+    def find(self, job_id: str, attempt: int) -> DriverState | None:
+        return self.find_submission(submission_id(job_id, attempt))
+
+    def stop(self, job_id: str, attempt: int, timeout_s: float = END_S) -> None:
+        """SIGTERM, then SIGKILL; ClusterError where the driver has not ended after that."""
+        name = submission_id(job_id, attempt)
+        with suppress(UnknownJob), self._asking("stop a job"):
+            self._client.stop_job(name)
+        deadline = time.monotonic() + timeout_s
+        while (driver := self.find_submission(name)) is not None and not driver.ended:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"{name} did not end in {timeout_s:.0f} s at {self.cluster.address}"
+                )
+            time.sleep(0.5)
+
+    def log(self, job_id: str, attempt: int) -> str:
+        """All that the driver printed, as long as the cluster lives; empty where it is unknown."""
+        try:
+            with self._asking("read a job's log"):
+                return str(self._client.get_job_logs(submission_id(job_id, attempt)))
+        except UnknownJob:
+            return ""
+
+    def is_down(self) -> bool:
+        return self.cluster.local and local_cluster.running(Home.from_environment()) is None
+
+    def submit_folder(self, folder: Path, command: str, name: str) -> None:
+        """Runs ``command`` in a copy of ``folder`` as submission ``name``, unless it is running."""
+        before, ended_at = self._info(name)
         if before is not None and not before.ended:
-            return before
+            return
         if before is not None:
             # Its job was deleted, or its storage: numbers start again, but not at the cluster. Ray
             # watches an ended driver a little longer, and would take the new one's actor for dead.
-            if abs(time.time() - before.ended_at) < 60:
+            if abs(time.time() - ended_at) < 60:
                 time.sleep(WATCHED_S)
             with self._asking("clear up an ended job"):
                 self._client.delete_job(name)
@@ -109,40 +149,24 @@ class RayJobs:
                 )
         except ClusterError:
             # Another submit of the same attempt was faster: Ray answers a bare HTTP 500.
-            if self.find(name) is None:
+            if self.find_submission(name) is None:
                 raise
-        found = self.find(name)
-        if found is None:
+        if self.find_submission(name) is None:
             raise ClusterError(f"{self.cluster.address} took {name} and does not know it")
-        return found
 
-    def find(self, name: str) -> Driver | None:
+    def find_submission(self, name: str) -> DriverState | None:
         """How submission ``name`` stands, or None if the cluster does not know it."""
+        return self._info(name)[0]
+
+    def _info(self, name: str) -> tuple[DriverState | None, float]:
+        """The state of a submission, and when it ended, in seconds since the epoch."""
         try:
             with self._asking("look up a job"):
                 info = self._client.get_job_info(name)
         except UnknownJob:
-            return None
-        return Driver(
-            name,
-            str(info.status.value),
-            info.driver_exit_code,
-            str(info.message or ""),
-            (info.end_time or 0) / 1000,
-        )
-
-    def stop(self, name: str) -> None:
-        """Ends the driver: SIGTERM, then SIGKILL; nothing happens where it has ended."""
-        with suppress(UnknownJob), self._asking("stop a job"):
-            self._client.stop_job(name)
-
-    def log(self, name: str) -> str:
-        """All the driver printed, as long as the cluster lives; empty where it is unknown."""
-        try:
-            with self._asking("read a job's log"):
-                return str(self._client.get_job_logs(name))
-        except UnknownJob:
-            return ""
+            return None, 0.0
+        status, code = str(info.status.value), info.driver_exit_code
+        return driver_state(status, code, str(info.message or "")), (info.end_time or 0) / 1000
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:

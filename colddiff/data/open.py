@@ -140,15 +140,13 @@ def pack_source(
     source: str,
     uri: str,
     *,
-    talk: Callable[[str], None] = lambda line: None,
     on_progress: Progress | None = None,
     workers: int | None = None,
     **settings: object,
 ) -> tuple[Manifest, bool]:
     """Packs a SOURCE to ``uri``; the manifest, and False where it had been packed before.
 
-    ``settings`` are fields of ``PackSettings``, ``talk`` is told in a line what was done,
-    ``workers`` threads work at once.
+    ``settings`` are fields of ``PackSettings``; ``workers`` threads work at once.
     """
     from colddiff.data.pack import pack
     from colddiff.data.pack_settings import PackSettings
@@ -161,6 +159,4 @@ def pack_source(
         on_progress,
         workers,
     )
-    if packed.fresh:
-        talk(f"packed {packed.manifest.count} images of {source} to {uri}")
     return packed.manifest, packed.fresh

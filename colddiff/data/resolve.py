@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from colddiff.data.open import pack_source, read_manifest
@@ -13,7 +13,7 @@ from colddiff.stores.open import absolute
 from colddiff.transforms import PRESETS, Augment, unsuited
 from colddiff.types import ImageShape
 
-Talk = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 class ImageSettings(Protocol):
@@ -49,11 +49,11 @@ def refuse_other_shape(field: str, uri: str, job: ImageSettings) -> None:
 
 
 def packed(
-    text: str, split: str, shared: bool, job: ImageSettings, storage: str, talk: Talk | None
+    text: str, split: str, shared: bool, job: ImageSettings, storage: str, *, pack: bool
 ) -> str:
     """Address of the images of a URI or SOURCE, packed for ``job`` into STORAGE/data if need be.
 
-    ``shared``: training and test images come of one source. Without ``talk`` nothing is packed.
+    ``shared``: training and test images come from one source. Without ``pack`` nothing is packed.
     """
     if not SOURCE.match(text):
         return absolute(text)
@@ -69,6 +69,8 @@ def packed(
         settings |= {"split": split, "holdout": HOLDOUT[kind]}
     name = f"{kind}-{digest([source, settings])[:8]}"
     uri = f"{storage}/data/{name}/{split}"
-    if talk is not None:
-        pack_source(source, uri, talk=talk, **settings)
+    if pack:
+        manifest, fresh = pack_source(source, uri, **settings)
+        if fresh:
+            log.info("packed %d images of %s to %s", manifest.count, source, uri)
     return uri

@@ -28,6 +28,11 @@ class Part:
     number: int
     batches: tuple[range, ...]
 
+    @property
+    def key(self) -> str:
+        """Its name in messages."""
+        return f"part {self.number}"
+
     def tally(self, measured: Measured, on_batch: Callable[[int], None] | None = None) -> Any:
         """The tally over its batches; ``on_batch`` hears how many images each of them held."""
         tallies = []

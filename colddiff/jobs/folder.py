@@ -5,60 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, fields
+from typing import Any
 
 from colddiff.errors import ColddiffError, Exists, Missing
+from colddiff.jobs.status import Status
 from colddiff.ports import Store
 
-State = Literal["queued", "running", "done", "failed", "stopped", "lost"]
-TERMINAL: frozenset[str] = frozenset({"done", "failed", "stopped", "lost"})
-EXIT_CODES: dict[str, int] = {"done": 0, "failed": 1, "lost": 1, "stopped": 4}
 _SCORE = re.compile(r"eval/sampled/(fid|fd_\w+)")
-HEARTBEAT_S = 2.0
-LOST_AFTER_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a job stands (``status.json``); written by one process, the driver of ``attempt``."""
-
-    state: State = "queued"
-    attempt: int = 0
-    step: int = 0
-    num_steps: int = 0
-    heartbeat: float = 0.0
-    """Seconds since the epoch, of the driver's last sign of life."""
-    started: float | None = None
-    """When the first attempt began, seconds since the epoch."""
-    running_s: float = 0.0
-    """Time spent running, over all attempts."""
-    gpu_hours: float = 0.0
-    loss: float | None = None
-    images_per_s: float | None = None
-    eta_s: float | None = None
-    phase: str = ""
-    """What the job does just now, in words, such as ``training`` or ``evaluating``."""
-    detail: str = ""
-    """More on how far it is, in words, such as ``12/100 shards, 1 tried again``."""
-    message: str = ""
-    """Why it failed or stopped, and the way out."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether no attempt is under way any more."""
-        return self.state in TERMINAL
-
-    def seen_at(self, now: float) -> Status:
-        """This status as a reader at ``now`` should see it: without a heartbeat it is lost."""
-        if self.state == "running" and now - self.heartbeat > LOST_AFTER_S:
-            silent = int(now - self.heartbeat)
-            return replace(
-                self,
-                state="lost",
-                message=f"no sign of life for {silent} s; submit the same job again to go on",
-            )
-        return self
 
 
 class JobFolder:
@@ -118,18 +72,21 @@ class JobFolder:
         numbers = {item.key.removeprefix(prefix).split("/")[0] for item in self.store.list(prefix)}
         return sorted(int(number) for number in numbers if number.isdigit())
 
-    def claim(self, attempt: int, claim: dict[str, Any]) -> None:
-        """Makes ``attempt`` ours; of several claimants exactly one returns, the others raise."""
+    def claim(self, attempt: int, record: dict[str, Any]) -> bool:
+        """Claims ``attempt`` for whoever starts it; of several claimants exactly one gets True.
+
+        ``record`` says where the attempt runs: ``{host, pid}`` for a process that runs it itself,
+        ``{address, local}`` for a cluster.
+        """
+        record = {"time": time.time(), **record}
         try:
-            self.store.put_new(self.key("attempts", str(attempt), "claim.json"), _encode(claim))
+            self.store.put_new(self.key("attempts", str(attempt), "claim.json"), _encode(record))
         except Exists:
-            raise ColddiffError(
-                f"attempt {attempt} of {self.job_id} was claimed by another driver; "
-                f"`colddiff status {self.job_id}` shows it"
-            ) from None
+            return False
+        return True
 
     def read_claim(self, attempt: int) -> dict[str, Any]:
-        """What the driver of ``attempt`` said of itself; empty before it claimed it."""
+        """The record of whoever claimed ``attempt``; empty before."""
         return self._get(f"attempts/{attempt}/claim.json") or {}
 
     def begin_start(self, attempt: int, note: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""From a job as somebody wrote it to one that can run anywhere: the content of ``job.json``."""
+"""Resolve a job: absolute addresses, digests of what they name, an id (``job.json``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.git_state import git_state
 from colddiff.jobs.job import Job
 from colddiff.jobs.plugins import keep_plugins
-from colddiff.jobs.verb import VERBS, Talk
+from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugins, plugin_digest, plugin_source
 from colddiff.stores.open import absolute, check_writable, open_store, storage_at
@@ -51,6 +51,11 @@ class ResolvedJob:
         """What the job does, such as ``train``."""
         return self.job.verb
 
+    @property
+    def folder(self) -> JobFolder:
+        """Its folder in STORAGE."""
+        return JobFolder(open_store(self.storage), self.id)
+
     def job_as(self, kind: type[J]) -> J:
         """The job, which is one of ``kind``."""
         assert isinstance(self.job, kind)
@@ -81,7 +86,6 @@ def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
 
 
 def resolve(
-    verb: str,
     job: Job,
     slug: str,
     *,
@@ -89,14 +93,12 @@ def resolve(
     remote: bool = False,
     shared_path: bool = False,
     new: bool = False,
-    talk: Talk = lambda line: None,
 ) -> ResolvedJob:
     """The job that can run anywhere; packs a SOURCE into STORAGE/data once.
 
     Args:
-        verb: what to do with it, a key of ``VERBS``.
         job: the job as written.
-        slug: what the id is to say, such as the recipe's name.
+        slug: what the id should say, such as the recipe's name.
         storage: overrides ``job.storage``, COLDDIFF_STORAGE and ./runs.
         remote: the cluster is not on this machine; a path or sqlite is then refused...
         shared_path: ...unless every node sees the same paths.
@@ -105,17 +107,16 @@ def resolve(
     Raises:
         SpecError, DataError, StoreError, TrackerError.
     """
-    assert verb == job.verb
     place = storage_at(storage or job.storage)
     tracking_uri = tracking_uri_of(place)
     if remote and not shared_path:
         refuse_paths(job, storage)
-    # Written to here, before anything is packed or submitted: a read-only place is found out now.
+    # Before anything is packed or submitted: a read-only place is an error now, not later.
     check_writable(place)
     if job.tracking.required:
         check_tracker(place, job.tracking.experiment)
-    job, content, job_id = identified(job, slug, place, talk, new=new)
-    VERBS[verb].check(job, place, job_id, content)
+    job, content, job_id = identified(job, slug, place, pack=True, new=new)
+    VERBS[job.verb].check(job, place, job_id, content)
     return ResolvedJob(
         id=job_id,
         slug=slug,
@@ -130,13 +131,13 @@ def resolve(
 
 
 def identified(
-    job: Job, slug: str, storage: str, talk: Talk | None = None, *, new: bool = False
+    job: Job, slug: str, storage: str, *, pack: bool = False, new: bool = False
 ) -> tuple[Job, dict[str, str], str]:
-    """The job with definite addresses, the digests of what is there, and its id.
+    """The job with absolute addresses, the digests of what they name, and its id.
 
-    Without ``talk`` nothing is packed: raises DataError where that was not done yet.
+    Without ``pack`` nothing is packed: raises DataError where that was not done yet.
     """
-    job, content = VERBS[job.verb].resolve(job, storage, talk)
+    job, content = VERBS[job.verb].resolve(job, storage, pack=pack)
     if job.plugins:
         job = job.model_copy(update={"plugins": tuple(map(absolute, job.plugins))})
         content = {**content, "plugins": " ".join(sorted(map(plugin_digest, job.plugins)))}
@@ -168,8 +169,8 @@ def refuse_paths(job: Job, storage: str | None = None) -> None:
         ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
         ("tracking", tracking_uri_of(place), "MLFLOW_TRACKING_URI=http://host:port"),
     ]
-    if (out := getattr(job, "out", None)) is not None:
-        addresses.append(("out", absolute(out), "out=s3://bucket/prefix"))
+    for field, uri in VERBS[job.verb].outputs(job).items():
+        addresses.append((field, absolute(uri), f"{field}=s3://bucket/prefix"))
     for what, uri, way in addresses:
         if "://" not in uri or uri.startswith("sqlite"):
             raise SpecError(

@@ -1,4 +1,4 @@
-"""A job's one tracking run: opened, told what the job is, and ended as the job ended."""
+"""A job's one tracking run: opened, described, given pictures, and ended as the job ended."""
 
 from __future__ import annotations
 
@@ -60,6 +60,17 @@ def sampled(
     if ctx.rank != 0 or every_s is None:
         return nullcontext()
     return system_sampler(tracker, resolved.created, every_s, ctx.device)
+
+
+def keep_picture(
+    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, name: str, data: bytes
+) -> str:
+    """Keeps ``pictures/<name>`` in the job's folder and its run; returns its address."""
+    key = folder.key(f"pictures/{name}")
+    folder.store.put(key, data)
+    if resolved.job.tracking.images:
+        tracker.log_artifact(f"pictures/{name}", data)
+    return f"{folder.store.uri}/{key}"
 
 
 def _git_tags(git: Mapping[str, Any]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
 
     from colddiff.tracking.address import TrackingAddress
+
+
+log = logging.getLogger(__name__)
 
 
 def tracking_uri(storage: str) -> str:
@@ -103,18 +106,18 @@ def waits_for_tracker(store: Store, job_id: str) -> bool:
     return bool(undelivered(store, job_id))
 
 
-def deliver_late(storage: str, uri: str, job_id: str, talk: Callable[[str], None]) -> None:
-    """``replay_tracking`` for a person: says what was delivered, or that the tracker is still away.
+def deliver_late(storage: str, uri: str, job_id: str) -> None:
+    """``replay_tracking`` that logs what it delivered, or that the tracker is still away.
 
     A job's numbers are no reason for a command to fail.
     """
     try:
         count = replay_tracking(storage, uri, job_id)
     except Unreachable as error:
-        talk(f"{job_id}: what it logged still waits in its storage: {error}")
+        log.warning("%s: what it logged still waits in its storage: %s", job_id, error)
         return
     if count:
-        talk(f"{job_id}: {count} entries that had waited for the tracker are delivered")
+        log.info("%s: %d entries that had waited for the tracker are delivered", job_id, count)
 
 
 def system_sampler(

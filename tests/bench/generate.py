@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from colddiff.data.sample_plan import SamplePlan
 from colddiff.degradations import build_degradation
+from colddiff.jobs.work_queue import LocalWorkers, WorkQueue
 from colddiff.restorers import build_restorer
 from colddiff.stores.local_store import LocalStore
 from colddiff.terminal import StandardNormal, Terminal
 from colddiff.types import ImageShape
-from colddiff.verbs.generate.dispatch import Dispatcher, Tally, missing_shards
-from colddiff.verbs.generate.local_crew import LocalCrew
 from colddiff.verbs.generate.maker import ImageMaker
+from colddiff.verbs.generate.missing import ShardCounts, missing_shards
 from colddiff.verbs.generate.worker import ShardWorker
 
 SHAPE = ImageShape(3, 32, 32)
@@ -55,20 +55,20 @@ def measure(place: torch.device, shard_s: float = 20.0, shards: int = 2) -> dict
     plan = _plan(size)
     R.seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        store, tally = LocalStore(folder), Tally()
+        store, counts = LocalStore(folder), ShardCounts()
         worker = ShardWorker(plan, maker, store)
-        crew = LocalCrew(worker.make)
+        workers = LocalWorkers(worker.make)
         began = time.perf_counter()
-        tasks = missing_shards(store, plan, shards * size, tally)
-        Dispatcher(tasks, crew, tally, max_failures=1).run()
+        tasks = missing_shards(store, plan, shards * size, counts)
+        WorkQueue(tasks, workers, max_failures=1, on_report=counts.committed).run()
         wall_s = time.perf_counter() - began
-        crew.close()
+        workers.close()
         worker.close()
     return {
         "generation": f"{shards} shards of {size}, {SHAPE}, T = {T}, batches of {BATCH}",
         "wall_s": wall_s,
         "network_s": R.seconds,
-        "images_per_s": tally.made / wall_s,
+        "images_per_s": counts.made / wall_s,
         "overhead_percent": 100 * (wall_s / R.seconds - 1),
     }
 

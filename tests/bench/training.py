@@ -117,7 +117,6 @@ def _train(
             LocalContext(place),
             tracker,
             attempt=1,
-            talk=print,
         ).run()
     return tracker.run
 

@@ -250,7 +250,7 @@ def test_a_job_keeps_its_plugins_whatever_becomes_of_the_files(
     mine = tmp_path / "mine.py"
     mine.write_bytes(EXAMPLE.read_bytes())
     job = tiny_job(data="digits", degradation=KSPACE, plugins=[str(mine)])
-    resolved = resolve("train", job, "mine")
+    resolved = resolve(job, "mine")
     folder = JobFolder(open_store(str(tmp_path / "runs")), resolved.id)
     record_job(resolved, folder)
     tiny_checkpoint(

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from colddiff import __version__
-from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.status import Status
 from colddiff.stores.local_store import LocalStore
 from tests.in_process import Done, colddiff_here
 

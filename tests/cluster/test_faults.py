@@ -167,7 +167,7 @@ def test_workers_4_3_1_by_a_notice_and_by_a_loss(
             "evaluation": {"num_images": 2, "batch_size": 2},
         },
     )
-    resolved = resolve("train", job, "elastic")
+    resolved = resolve(job, "elastic")
     folder = JobFolder(LocalStore(tmp_path / "runs"), resolved.id)
     folder.write_job(resolved.to_dict())
     (tmp_path / "job.json").write_text(json.dumps(resolved.to_dict()))

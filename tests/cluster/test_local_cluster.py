@@ -74,9 +74,9 @@ def test_two_starts_at_once_are_one_cluster_and_stop_leaves_nothing(home: Home) 
     )
     jobs.submit_folder(stage, f"{sys.executable} driver.py", "busy-1")
     deadline = time.monotonic() + 60
-    while "child" not in jobs.log("busy-1") and time.monotonic() < deadline:
+    while "child" not in jobs.log("busy", 1) and time.monotonic() < deadline:
         time.sleep(0.5)
-    child = int(jobs.log("busy-1").split("child")[1].split()[0])
+    child = int(jobs.log("busy", 1).split("child")[1].split()[0])
 
     before = members(home)
     assert {child, record.pid} <= {item.pid for item in before}

@@ -1,4 +1,4 @@
-"""Attempts handed to a real cluster: exit codes arrive, nothing runs twice, stop ends it."""
+"""Attempts submitted to a real cluster: exit codes arrive, nothing runs twice, stop ends it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from colddiff.cluster.address import Cluster
-from colddiff.cluster.ray_jobs import Driver, RayJobs, entrypoint
+from colddiff.cluster.ray_jobs import RayJobs, entrypoint
 from colddiff.errors import ClusterError
+from colddiff.jobs.runner import DriverState
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster
@@ -35,24 +36,24 @@ def jobs(cluster: RunningCluster) -> RayJobs:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A staged folder whose ``jobs.train`` is a few lines, and whose colddiff is empty."""
+    """A staged folder whose driver is a few lines, and whose colddiff is empty otherwise."""
     folder = tmp_path_factory.mktemp("stage")
-    for package in ("jobs", "colddiff"):
+    for package in ("colddiff", "colddiff/cluster"):
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
-    (folder / "jobs" / "train.py").write_text(DRIVER)
+    (folder / "colddiff" / "cluster" / "driver.py").write_text(DRIVER)
     return folder
 
 
 def command(trace: Path, seconds: float = 0, code: int = 0) -> str:
     """The real entrypoint, with this test's arguments in place of the job's."""
-    return f"{entrypoint('train', 1, local=True).split(' job.json')[0]} {trace} {seconds} {code}"
+    return f"{entrypoint(1, local=True).split(' job.json')[0]} {trace} {seconds} {code}"
 
 
-def ended(jobs: RayJobs, name: str, timeout_s: float = 60) -> Driver:
+def ended(jobs: RayJobs, name: str, timeout_s: float = 60) -> DriverState:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        driver = jobs.find(name)
+        driver = jobs.find_submission(name)
         assert driver is not None
         if driver.ended:
             return driver
@@ -64,8 +65,8 @@ def test_exit_codes_arrive(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
     for code in (0, 1, 4):
         jobs.submit_folder(stage, command(tmp_path / "t", code=code), f"exit-{code}-1")
     ends = {code: ended(jobs, f"exit-{code}-1") for code in (0, 1, 4)}
-    assert {code: end.exit_code for code, end in ends.items()} == {0: 0, 1: 1, 4: 4}
-    assert [ends[code].status for code in (0, 1, 4)] == ["SUCCEEDED", "FAILED", "FAILED"]
+    for code, end in ends.items():
+        assert end == DriverState(ended=True, ending="exited", detail=f"exit code {code}")
 
 
 def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
@@ -74,18 +75,20 @@ def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     jobs.submit_folder(stage, command(tmp_path / "t"), "staged-1")
     ended(jobs, "staged-1")
-    log = jobs.log("staged-1")
+    log = jobs.log("staged", 1)
     assert "/working_dir_files/" in log.split("colddiff is", 1)[1].splitlines()[0]
     assert "colours 0 wait 15" in log
     assert "hush-hush" not in log
     assert "hush-hush" not in str(jobs._client.get_job_info("staged-1"))
 
 
-def test_handed_in_twice_it_runs_once(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
+def test_submitted_twice_it_runs_once(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     jobs.submit_folder(stage, command(trace, seconds=3), "twice-1")
-    again = jobs.submit_folder(stage, command(trace, seconds=3), "twice-1")
-    assert not again.ended
+    jobs.submit_folder(stage, command(trace, seconds=3), "twice-1")
+    running = jobs.find("twice", 1)
+    assert running is not None
+    assert not running.ended
     ended(jobs, "twice-1")
     assert trace.read_text() == "ran\n"
 
@@ -96,7 +99,7 @@ def test_an_ended_submission_of_the_same_name_makes_room(
     trace = tmp_path / "trace"
     for code in (1, 4):
         jobs.submit_folder(stage, command(trace, code=code), "again-1")
-        assert ended(jobs, "again-1").exit_code == code
+        assert ended(jobs, "again-1").detail == f"exit code {code}"
     assert trace.read_text() == "ran\nran\n"
 
 
@@ -106,21 +109,21 @@ def test_stop_ends_the_driver(jobs: RayJobs, stage: Path, tmp_path: Path) -> Non
     deadline = time.monotonic() + 60
     while not trace.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    jobs.stop("stopped-1")
-    assert ended(jobs, "stopped-1", timeout_s=30).status == "STOPPED"
+    jobs.stop("stopped", 1)
+    assert jobs.find("stopped", 1) == DriverState(ended=True, ending="stopped")
 
 
 def test_what_the_cluster_does_not_know(jobs: RayJobs) -> None:
-    assert jobs.find("nobody-1") is None
-    assert jobs.log("nobody-1") == ""
-    jobs.stop("nobody-1")
+    assert jobs.find("nobody", 1) is None
+    assert jobs.log("nobody", 1) == ""
+    jobs.stop("nobody", 1)
 
 
 def test_the_address_given_wins_over_rays_environment(
     cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
-    assert RayJobs(cluster.cluster).find("nobody-1") is None
+    assert RayJobs(cluster.cluster).find("nobody", 1) is None
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:9"
 
 
@@ -140,4 +143,4 @@ def test_a_token_from_the_environment_is_used_when_asked_for(
     cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.home.token_path))
-    assert RayJobs(Cluster(cluster.address)).find("nobody-1") is None
+    assert RayJobs(Cluster(cluster.address)).find("nobody", 1) is None

@@ -1,8 +1,9 @@
-"""The submit that can be repeated, on a real cluster, with a driver of a few lines."""
+"""The idempotent submit, on a real cluster, with a driver of a few lines."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -19,15 +20,15 @@ from pathlib import Path
 import pytest
 
 from colddiff.cluster import local_cluster, operate
-from colddiff.cluster.display import Display
 from colddiff.cluster.home import Home
 from colddiff.cluster.logs import read_log
 from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.cluster.stage import staged
-from colddiff.cluster.submit import Outcome, followed, submit
 from colddiff.errors import ColddiffError
-from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.status import Status
+from colddiff.jobs.submit import Submission, bring_to_end, followed
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.train.job import TrainJob
 from tests.cluster.conftest import RunningCluster
@@ -37,17 +38,15 @@ COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
 
 DRIVER = """
 import json, os, signal, sys, time
-from colddiff.stores.local_store import LocalStore
-from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.folder import JobFolder
 from colddiff.errors import Stopped
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.resolve import ResolvedJob
 from pathlib import Path
 
-attempt = int(sys.argv[3])
-job = json.loads(Path(sys.argv[1]).read_text())
-folder = JobFolder(LocalStore(Path(job["storage"])), job["id"])
-steps = job["spec"]["num_steps"]
-behaviour = (Path(job["storage"]) / "behaviour").read_text()
+resolved = ResolvedJob.from_dict(json.loads(Path(sys.argv[1]).read_text()))
+attempt = Attempt(resolved, int(sys.argv[3]))
+steps = resolved.job.num_steps
+behaviour = (Path(resolved.storage) / "behaviour").read_text()
 print("first words")
 if behaviour == "crash":
     print("the last straw")
@@ -58,14 +57,14 @@ def work():
         os.kill(os.getpid(), signal.SIGKILL)
     while behaviour == "deaf":
         time.sleep(0.1)
-    while behaviour == "wait" and not folder.stop_requested(attempt):
+    while behaviour == "wait" and not attempt.stop_requested():
         time.sleep(0.1)
-    folder.write_progress(attempt, {"step": steps, "num_steps": steps, "loss": 0.5})
+    attempt.progress(step=steps, num_steps=steps, loss=0.5)
     if behaviour == "wait":
         raise Stopped("with a checkpoint")
     return {"step": steps}
 
-sys.exit(Attempt(folder, attempt, num_steps=steps).run(work, {}))
+sys.exit(attempt.drive(work))
 """
 
 
@@ -73,7 +72,7 @@ sys.exit(Attempt(folder, attempt, num_steps=steps).run(work, {}))
 def stage(resolved: ResolvedJob) -> Iterator[Path]:
     """The real staged folder, but for its driver: the one above."""
     with staged(resolved) as folder:
-        (folder / "jobs" / "train.py").write_text(DRIVER)
+        (folder / "colddiff" / "cluster" / "driver.py").write_text(DRIVER)
         yield folder
 
 
@@ -85,6 +84,10 @@ def jobs(cluster: RunningCluster) -> RayJobs:
 @pytest.fixture(autouse=True)
 def _home(cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLDDIFF_HOME", str(cluster.home.path))
+
+
+def no_show(status: Status) -> None:
+    """Nobody looks."""
 
 
 class Case:
@@ -107,13 +110,12 @@ class Case:
         )
         self.folder = JobFolder(LocalStore(place), name)
 
-    def submit(self, behaviour: str, *, detach: bool = False, num_steps: int = 5) -> Outcome:
+    def submit(self, behaviour: str, *, detach: bool = False, num_steps: int = 5) -> Submission:
         (self.place / "behaviour").write_text(behaviour)
         job = TrainJob(data="nowhere", num_steps=num_steps)
-        return submit(
+        return bring_to_end(
             replace(self.resolved, job=job),
             self.jobs,
-            Display(sys.stderr),
             detach=detach,
             announce=self.announced.append,
         )
@@ -133,16 +135,15 @@ def case(tmp_path: Path, jobs: RayJobs) -> Case:
     return Case(tmp_path, jobs)
 
 
-def test_done_is_done_until_more_is_asked_for(
-    case: Case, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_done_is_done_until_more_is_asked_for(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
     first = case.submit("finish")
     assert (first.state, first.exit_code, first.attempt) == ("done", 0, 1)
     assert first.result is not None
     assert json.loads(Path(first.result).read_text()) == {"step": 5}
     again = case.submit("finish")
     assert (again.state, again.exit_code, again.attempt) == ("done", 0, 1)
-    assert "is done (5 of 5 steps)" in capsys.readouterr().err
+    assert "is done (5 of 5 steps)" in caplog.text
     more = case.submit("finish", num_steps=9)
     assert (more.state, more.attempt) == ("done", 2)
     assert case.announced == [case.resolved.id] * 3
@@ -150,27 +151,26 @@ def test_done_is_done_until_more_is_asked_for(
 
 
 def test_a_second_submit_attaches_and_stop_ends_both_with_a_checkpoint(
-    case: Case, capsys: pytest.CaptureFixture[str]
+    case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
     assert case.submit("wait", detach=True).exit_code == 0
     case.until(lambda status: status.state == "running")
-    ends: list[Outcome] = []
+    ends: list[Submission] = []
     follower = threading.Thread(target=lambda: ends.append(case.submit("wait", num_steps=7)))
     follower.start()
     time.sleep(1.5)
-    ended = operate.stop(
-        operate.find_job(case.resolved.id, str(case.place)), None, 30, Display(sys.stderr)
-    )
+    ended = operate.stop(operate.find_job(case.resolved.id, str(case.place)), None, 30, no_show)
     follower.join(timeout=30)
     assert ended is not None
     assert (ended.state, ended.message) == ("stopped", "with a checkpoint")
     assert [(end.state, end.exit_code, end.attempt) for end in ends] == [("stopped", 4, 1)]
-    assert "num_steps differ from what runs" in capsys.readouterr().err
+    assert "num_steps differ from what is running" in caplog.text
     assert case.submit("finish").attempt == 2
 
 
 def test_two_submits_at_once_are_one_attempt(case: Case) -> None:
-    ends: list[Outcome] = []
+    ends: list[Submission] = []
     racers = [threading.Thread(target=lambda: ends.append(case.submit("finish"))) for _ in range(3)]
     for racer in racers:
         racer.start()
@@ -201,7 +201,7 @@ def test_a_driver_that_was_killed_is_lost_at_once(case: Case) -> None:
 def test_stop_ends_a_deaf_driver_by_force(case: Case) -> None:
     case.submit("deaf", detach=True)
     case.until(lambda status: status.state == "running")
-    ended = operate.stop(case.folder, None, 1, Display(sys.stderr))
+    ended = operate.stop(case.folder, None, 1, no_show)
     assert ended is not None
     assert ended.state == "stopped"
     assert case.folder.status(now=time.time() + 3600) == ended
@@ -226,7 +226,7 @@ def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCl
     waiter.send_signal(signal.SIGINT)
     out, err = waiter.communicate(timeout=120)
     assert waiter.returncode == 130
-    assert "the job goes on" in err
+    assert "the job continues" in err
     assert json.loads(out)["state"] == "running"
     stopped = subprocess.run(
         [*COLDDIFF, "stop", case.resolved.id], env=env, capture_output=True, text=True, check=False
@@ -244,7 +244,7 @@ def test_delete_wants_an_ended_job_and_takes_all_of_it(case: Case) -> None:
     case.submit("wait", detach=True)
     with pytest.raises(ColddiffError, match="colddiff stop"):
         operate.delete(case.folder)
-    operate.stop(case.folder, None, 30, Display(sys.stderr))
+    operate.stop(case.folder, None, 30, no_show)
     assert operate.delete(case.folder) > 3
     assert not list(case.folder.store.list("jobs/"))
     with pytest.raises(ColddiffError, match="no job"):
@@ -272,7 +272,7 @@ def test_what_is_staged_is_ours_alone_and_equal_each_time(case: Case) -> None:
             )
         assert not folder.exists()
     assert trees[0] == trees[1]
-    assert {name.split("/")[0] for name in trees[0]} == {"colddiff", "jobs", "plugins", "job.json"}
+    assert {name.split("/")[0] for name in trees[0]} == {"colddiff", "plugins", "job.json"}
     assert not [name for name in trees[0] if "__pycache__" in name]
     (plugin,) = json.loads(trees[0]["job.json"])["spec"]["plugins"]
     assert trees[0][plugin] == b"x = 1\n"
@@ -290,7 +290,7 @@ def test_a_job_whose_cluster_is_stopped_is_lost_at_once(
         case.until(lambda status: status.state == "running")
         local_cluster.stop(home)
         began = time.monotonic()
-        outcome = followed(case.folder, 1, case.jobs, Display(sys.stderr))
+        outcome = followed(case.folder, 1, case.jobs, no_show)
         assert (outcome.state, outcome.exit_code) == ("lost", 1)
         assert "submit the same job again" in outcome.message
         assert time.monotonic() - began < 20

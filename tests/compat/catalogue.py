@@ -30,7 +30,7 @@ def job_id_of(job: Any, slug: str, storage: Path) -> str:
     """
     from colddiff.jobs.resolve import identified
 
-    return identified(job, slug, str(storage), lambda line: None)[2]
+    return identified(job, slug, str(storage), pack=True)[2]
 
 
 def packed_set(root: Path, channels: int, size: int) -> str:

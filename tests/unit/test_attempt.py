@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ from colddiff.checkpoints.format import COMMIT
 from colddiff.checkpoints.writer import due_steps
 from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped, StoreError
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import LimitsSpec
+from colddiff.jobs.logs import logged
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.status import Status
 from colddiff.stores.memory_store import MemoryStore
-from colddiff.verbs.train.evaluation_watcher import EvaluationWatch
+from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
+from colddiff.verbs.train.job import TrainJob
 
 
 @pytest.fixture
@@ -25,7 +31,14 @@ def folder() -> JobFolder:
     return JobFolder(MemoryStore(), "train-x-00000000")
 
 
-def raising(error: Exception) -> Any:
+def attempt(folder: JobFolder, number: int = 1, gpus: float = 0.0, **fields: Any) -> Attempt:
+    """An attempt at a training of nine steps, in ``folder``."""
+    job = TrainJob(**{"num_steps": 9, **fields})
+    resolved = ResolvedJob(folder.job_id, "x", job, "/nowhere", "", {}, 1.0, {}, {})
+    return Attempt(resolved, number, gpus=gpus, folder=folder)
+
+
+def raising(error: BaseException) -> Any:
     def work() -> dict[str, Any]:
         raise error
 
@@ -45,7 +58,7 @@ def raising(error: Exception) -> Any:
 def test_each_ending_has_its_state_message_and_exit_code(
     folder: JobFolder, work: Any, code: int, state: str, message: str
 ) -> None:
-    assert Attempt(folder, 1, num_steps=7).run(work, {}) == code
+    assert attempt(folder).drive(work) == code
     status = folder.status()
     assert status
     assert (status.state, status.message, status.attempt) == (state, message, 1)
@@ -53,9 +66,45 @@ def test_each_ending_has_its_state_message_and_exit_code(
 
 
 def test_an_attempt_is_claimed_once(folder: JobFolder) -> None:
-    Attempt(folder, 1, num_steps=1).run(lambda: {}, {})
-    with pytest.raises(ColddiffError, match=r"attempt 1 of .* was claimed by another driver"):
-        Attempt(folder, 1, num_steps=1).run(lambda: {}, {})
+    attempt(folder).drive(dict)
+    with pytest.raises(ColddiffError, match=r"attempt 1 of .* has or had another driver"):
+        attempt(folder).drive(dict)
+
+
+def test_a_superseded_attempt_is_not_begun(folder: JobFolder) -> None:
+    assert folder.claim(2, {})
+    with pytest.raises(ColddiffError, match=r"attempt 1 of .* has or had another driver"):
+        attempt(folder).drive(dict)
+
+
+def test_of_racing_drivers_of_an_unclaimed_attempt_one_runs(folder: JobFolder) -> None:
+    gate, ran, codes = threading.Barrier(4), list[int](), list[int]()
+
+    def work() -> dict[str, Any]:
+        ran.append(1)
+        return {}
+
+    def race() -> None:
+        gate.wait()
+        with suppress(ColddiffError):
+            codes.append(attempt(folder).drive(work))
+
+    racers = [threading.Thread(target=race) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert (ran, codes) == ([1], [0])
+
+
+def test_an_interrupt_ends_the_attempt_as_stopped_and_is_raised(folder: JobFolder) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        attempt(folder).drive(raising(KeyboardInterrupt()))
+    status = folder.status()
+    assert status
+    assert (status.state, status.message) == (
+        "stopped", "interrupted; submit the same job again to continue",
+    )  # fmt: skip
 
 
 def test_rank_zeros_progress_reaches_the_status(folder: JobFolder) -> None:
@@ -63,7 +112,7 @@ def test_rank_zeros_progress_reaches_the_status(folder: JobFolder) -> None:
         folder.write_progress(1, {"step": 5, "loss": 0.25, "images_per_s": 80.0})
         return {}
 
-    Attempt(folder, 1, num_steps=9).run(work, {})
+    attempt(folder).drive(work)
     status = folder.status()
     assert status
     assert (status.step, status.loss, status.num_steps) == (5, 0.25, 9)
@@ -75,7 +124,7 @@ def test_the_step_of_a_finished_attempt_is_exact(folder: JobFolder) -> None:
         folder.write_outcome(1, {"step": 8, "stopped": True})
         raise Stopped("asked to")
 
-    Attempt(folder, 1, num_steps=9).run(work, {})
+    attempt(folder).drive(work)
     status = folder.status()
     assert status
     assert status.step == 8
@@ -84,7 +133,7 @@ def test_the_step_of_a_finished_attempt_is_exact(folder: JobFolder) -> None:
 def test_time_and_gpu_hours_add_up_over_attempts(folder: JobFolder) -> None:
     found = []
     for number in (1, 2):
-        Attempt(folder, number, num_steps=1, gpus=2).run(lambda: {}, {})
+        attempt(folder, number, gpus=2).drive(dict)
         status = folder.status()
         assert status
         assert status.gpu_hours == pytest.approx(2 * status.running_s / 3600)
@@ -103,20 +152,19 @@ def test_a_reached_limit_asks_for_a_stop_and_names_itself(folder: JobFolder) -> 
             asked.wait(0.05)
         raise Stopped("stopped after step 3")
 
-    attempt = Attempt(folder, 1, num_steps=9, limits=LimitsSpec(hours=1e-9))
-    assert attempt.run(work, {}) == 4
+    assert attempt(folder, limits=LimitsSpec(hours=1e-9)).drive(work) == 4
     status = folder.status()
     assert status
     assert status.message == "limits.hours=1e-09 reached: stopped after step 3"
 
 
-def test_a_driver_taken_for_dead_leaves_its_successors_status_alone(folder: JobFolder) -> None:
+def test_a_driver_presumed_dead_leaves_its_successors_status_alone(folder: JobFolder) -> None:
     def work() -> dict[str, Any]:
         folder.claim(2, {})
         folder.write_status(Status(state="running", attempt=2, step=7))
         return {}
 
-    Attempt(folder, 1, num_steps=9).run(work, {})
+    attempt(folder).drive(work)
     status = folder.status(now=0)
     assert status
     assert (status.attempt, status.state, status.step) == (2, "running", 7)
@@ -138,7 +186,7 @@ def test_a_verdict_waits_for_a_store_that_is_away() -> None:
     store = Away()
     folder = JobFolder(store, "train-x-00000000")
     store.refused = 2
-    assert Attempt(folder, 1, num_steps=1).run(lambda: {"step": 1}, {}) == 0
+    assert attempt(folder).drive(lambda: {"step": 1}) == 0
     status = folder.status()
     assert status
     assert (status.state, folder.result()) == ("done", {"step": 1})
@@ -149,7 +197,9 @@ def commit(folder: JobFolder, step: int) -> None:
     folder.store.put(folder.key(f"checkpoints/step_{step:08d}/{COMMIT}"), b"{}")
 
 
-def test_due_checkpoints_are_evaluated_but_the_last_one(folder: JobFolder) -> None:
+def test_due_checkpoints_are_evaluated_but_the_last_one(
+    folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[int] = []
 
     def evaluate(step: int) -> None:
@@ -158,25 +208,22 @@ def test_due_checkpoints_are_evaluated_but_the_last_one(folder: JobFolder) -> No
 
     for step in (2, 3, 4, 6):
         commit(folder, step)
-    with EvaluationWatch(folder, 2, 6, evaluate, seen_no_talk):
+    with EvaluationWatcher(folder, 2, 6, evaluate):
         pass
     assert seen == [2, 4]
+    assert not caplog.records
 
 
-def seen_no_talk(line: str) -> None:
-    raise AssertionError(line)
-
-
-def test_a_failing_evaluation_is_told_and_not_tried_again(folder: JobFolder) -> None:
-    told: list[str] = []
-
+def test_a_failing_evaluation_is_logged_and_not_retried(
+    folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     def evaluate(step: int) -> None:
         raise RuntimeError("no memory")
 
     commit(folder, 2)
-    with EvaluationWatch(folder, 2, 6, evaluate, told.append):
+    with EvaluationWatcher(folder, 2, 6, evaluate):
         pass
-    assert told == ["evaluation of step 2 failed: no memory"]
+    assert caplog.messages == ["evaluation of step 2 failed: no memory"]
 
 
 def test_due_steps() -> None:
@@ -197,8 +244,8 @@ def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> 
     script = (
         "import subprocess, sys\n"
         "from pathlib import Path\n"
-        "from colddiff.jobs.log_tee import LogTee\n"
-        "with LogTee(Path(sys.argv[1]).write_bytes):\n"
+        "from colddiff.jobs.logs import printed\n"
+        "with printed(Path(sys.argv[1]).write_bytes):\n"
         "    print('from python', flush=True)\n"
         "    subprocess.run(['echo', 'from a child'], check=True)\n"
         "    print('an error', file=sys.stderr)\n"
@@ -210,3 +257,15 @@ def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> 
     )
     assert log.read_text() == "from python\nfrom a child\nan error\n"
     assert done.stdout == "from python\nfrom a child\nan error\nafterwards\n"
+
+
+def test_what_is_logged_in_this_process_is_kept_without_touching_its_streams(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    kept: list[bytes] = []
+    with logged(kept.append):
+        logging.getLogger("colddiff.anywhere").info("step %d", 3)
+        print("a debugger's line")
+    logging.getLogger("colddiff.anywhere").info("afterwards")
+    assert kept[-1] == b"step 3\n"
+    assert capfd.readouterr().out == "a debugger's line\n"

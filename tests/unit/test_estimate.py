@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from colddiff.checkpoints.format import Checkpoints
-from colddiff.cluster.display import spent_line
 from colddiff.errors import SpecError
-from colddiff.jobs.folder import JobFolder, Status
-from colddiff.jobs.local import run_local
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.in_process import run_here
 from colddiff.jobs.resolve import record_job, resolve
+from colddiff.jobs.status import Status, spent_line
 from colddiff.stores.open import open_store
 from colddiff.verbs.train.cost import cost_of
 from colddiff.verbs.train.estimate import estimate
@@ -66,12 +66,12 @@ def test_gpu_hours_are_limited_and_counted_over_attempts(
     storage: Path, packed: dict[str, str]
 ) -> None:
     fields = {**packed, "resources": {"gpus": 2}, "limits": {"gpu_hours": 1e-7}}
-    resolved = resolve("train", test_run.job(**fields, num_steps=100_000), "tiny")
+    resolved = resolve(test_run.job(**fields, num_steps=100_000), "tiny")
     folder = JobFolder(open_store(resolved.storage), resolved.id)
     record_job(resolved, folder)
     spent = []
     for attempt in (1, 2):
-        assert run_local(resolved, attempt) == 4
+        assert run_here(resolved, attempt) == 4
         status = folder.status()
         assert status is not None
         assert status.state == "stopped"

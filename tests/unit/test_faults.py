@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import threading
@@ -24,7 +25,7 @@ from colddiff.stores.open import open_store
 from colddiff.stores.s3_store import S3Store
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.local_context import LocalContext
-from colddiff.verbs.train.trainer import Outcome, Trainer
+from colddiff.verbs.train.trainer import Trainer, TrainingEnd
 from tests.conftest import S3Service
 from tests.faulty_s3 import FaultyS3, Proxy, Relay
 from tests.unit.test_run import job as tiny_job
@@ -105,13 +106,16 @@ def paused_writer(tmp_path: Path, at: str) -> Iterator[tuple[JobFolder, list[str
 
 
 @pytest.mark.parametrize("at", ["model.safetensors", "state.json"])
-def test_a_writer_taken_for_dead_in_mid_upload_spoils_nothing(tmp_path: Path, at: str) -> None:
+def test_a_writer_presumed_dead_in_mid_upload_spoils_nothing(
+    tmp_path: Path, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with paused_writer(tmp_path, at) as (folder, raised, release):
         successor = begun(folder)
         checkpoints_of(folder).save(snapshot(2.0), successor, "1-2")
         release()
         assert "a later attempt of the job took over" in raised[0]
-    found = checkpoints_of(folder).newest(("model",), pytest.fail)
+    found = checkpoints_of(folder).newest(("model",))
+    assert not caplog.records
     assert found
     assert found.state == {"value": 2.0}
     assert found.tensors["model"]["w"].tolist() == [2.0] * 4
@@ -158,7 +162,7 @@ def test_an_upload_cut_short_is_invisible_and_the_next_attempt_clears_it(tmp_pat
     left = [item.key for item in folder.store.list(folder.key("checkpoints/step_00000006/"))]
     assert len(left) == 2
     folder.store.put(folder.key("checkpoints/step_00000099/model.safetensors"), b"half")
-    assert trainer(folder, job(), attempt=2).run() == Outcome(8)
+    assert trainer(folder, job(), attempt=2).run() == TrainingEnd(8)
     assert checkpoints_of(folder).steps() == [3, 6, 8]
     assert not list(folder.store.list(folder.key("checkpoints/step_00000099")))
     whole = folder_in(tmp_path / "whole")
@@ -166,19 +170,21 @@ def test_an_upload_cut_short_is_invisible_and_the_next_attempt_clears_it(tmp_pat
     assert_equal(tensors(whole, 8), tensors(folder, 8))
 
 
-def test_a_damaged_checkpoint_is_told_and_written_again(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_logged_and_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
     folder = folder_in(tmp_path)
     trainer(folder, job(num_steps=6)).run()
     before = tensors(folder, 6)
     key = folder.key("checkpoints/step_00000006/model.safetensors")
     folder.store.put(key, b"x" * 100)
-    said: list[str] = []
-    Trainer(
-        job(), source(), folder, LocalContext(), MemoryTracker(), attempt=2, talk=said.append
-    ).run()
-    assert "checkpoint of step 6 is damaged, going back to the one before" in said[0]
+    caplog.clear()
+    Trainer(job(), source(), folder, LocalContext(), MemoryTracker(), attempt=2).run()
+    said = caplog.messages
+    assert "checkpoint of step 6 is damaged, falling back to the one before" in said[0]
     assert "model.safetensors" in said[0]
-    assert "going on from the checkpoint of step 3" in said[1]
+    assert "resuming from the checkpoint of step 3" in said[1]
     assert_equal(before, tensors(folder, 6))
     assert folder.start(2, 1)["step"] == 3
 
@@ -211,9 +217,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(small_disk: Path) -> None:
+def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = folder_in(small_disk)
-    said: list[str] = []
     full = Trainer(
         job(num_steps=1000, checkpoint_every=1, keep=100, store_patience_s=0.2),
         source(),
@@ -221,7 +228,6 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(small_disk: Pat
         LocalContext(),
         MemoryTracker(),
         attempt=1,
-        talk=said.append,
     )
     with pytest.raises(ColddiffError) as caught:
         full.run()
@@ -232,7 +238,9 @@ def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(small_disk: Pat
     assert not isinstance(caught.value, StoreError)  # tried for long enough: not tried again
     steps = checkpoints_of(folder).steps()
     assert 1 <= len(steps) < 20
-    found = checkpoints_of(folder).newest(("model", "ema", "optimizer"), pytest.fail)
+    caplog.clear()
+    found = checkpoints_of(folder).newest(("model", "ema", "optimizer"))
+    assert not caplog.records
     assert found
     assert found.step == steps[-1]
 
@@ -251,7 +259,9 @@ def test_a_failing_write_ends_the_training_before_the_next_checkpoint(tmp_path: 
         broken.run()
 
 
-def test_a_store_that_is_away_holds_nothing_up(s3_service: S3Service) -> None:
+def test_a_store_that_is_away_holds_nothing_up(
+    s3_service: S3Service, caplog: pytest.LogCaptureFixture
+) -> None:
     """Every connection is reset for four seconds of the run; steps are made meanwhile."""
     bucket = s3_service.new_bucket()
     away = threading.Event()
@@ -265,7 +275,6 @@ def test_a_store_that_is_away_holds_nothing_up(s3_service: S3Service) -> None:
     with Proxy(s3_service.endpoint, behave) as proxy:
         store = S3Store(bucket, endpoint_url=proxy.endpoint, max_attempts=1)
         folder = JobFolder(store, "train-test-00000000")
-        said: list[str] = []
         made_away: list[int] = []
         run = Trainer(
             job(num_steps=120, checkpoint_every=10),
@@ -274,7 +283,6 @@ def test_a_store_that_is_away_holds_nothing_up(s3_service: S3Service) -> None:
             LocalContext(),
             MemoryTracker(),
             attempt=1,
-            talk=said.append,
         )
 
         update = run.ema.update
@@ -289,29 +297,32 @@ def test_a_store_that_is_away_holds_nothing_up(s3_service: S3Service) -> None:
             update(step)
 
         run.ema.update = after  # type: ignore[method-assign]
-        assert run.run() == Outcome(120)
+        assert run.run() == TrainingEnd(120)
         assert len(made_away) > 15
-        assert any("trying again in" in line for line in said)
-        assert any("the one before waits for the store" in line for line in said)
+        assert any("retrying in" in line for line in caplog.messages)
+        assert any("the one before waits for the store" in line for line in caplog.messages)
         assert checkpoints_of(folder).steps()[-1] == 120
 
 
-def test_patience_is_bounded_and_for_services_that_do_not_answer_only() -> None:
+def test_patience_is_bounded_and_for_services_that_do_not_answer_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     calls: list[float] = []
 
     def away() -> None:
         raise StoreError("nobody home")
 
     with pytest.raises(ColddiffError, match=r"the log: gave up after 0\.05 s.*nobody home"):
-        patiently(away, "the log", 0.05, lambda line: None, sleep=lambda s: time.sleep(0.02))
+        patiently(away, "the log", 0.05, sleep=lambda s: time.sleep(0.02))
 
     def wrong() -> None:
         calls.append(1)
         raise SpecError("wrong")
 
     with pytest.raises(SpecError):
-        patiently(wrong, "x", 60, pytest.fail)
+        patiently(wrong, "x", 60)
     assert calls == [1]
+    assert all("the log: nobody home; retrying in" in line for line in caplog.messages)
 
 
 def test_pauses_grow_and_what_is_back_is_used() -> None:
@@ -323,7 +334,7 @@ def test_pauses_grow_and_what_is_back_is_used() -> None:
             raise StoreError("nobody home")
         return "here"
 
-    assert patiently(away, "x", 60, lambda line: None, sleep=pauses.append) == "here"
+    assert patiently(away, "x", 60, sleep=pauses.append) == "here"
     assert pauses == [0.5, 1.0, 2.0]
 
 

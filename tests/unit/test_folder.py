@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from colddiff.errors import ColddiffError, Missing
-from colddiff.jobs.folder import EXIT_CODES, LOST_AFTER_S, JobFolder, Status, list_jobs
+from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.status import EXIT_CODES, LOST_AFTER_S, Status
 from colddiff.stores.local_store import LocalStore
 
 RUNNING = Status(state="running", attempt=2, step=7, num_steps=10, heartbeat=1000.0, phase="x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import stat
@@ -15,19 +16,22 @@ from pathlib import Path
 
 import pytest
 
+from colddiff.cli.live_line import live_line
 from colddiff.cluster import processes as processes_module
 from colddiff.cluster.address import Cluster, parse_address
-from colddiff.cluster.display import Display, progress_line
-from colddiff.cluster.follow import follow, settle
 from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.cluster.logs import added
 from colddiff.cluster.operate import current, delete, stop
 from colddiff.cluster.processes import alive, end_all, marked_processes, process, processes
-from colddiff.cluster.ray_jobs import Driver, entrypoint
-from colddiff.cluster.submit import begin, driver_is_gone, is_covered
+from colddiff.cluster.ray_jobs import driver_state, entrypoint
 from colddiff.errors import ClusterError, ColddiffError
-from colddiff.jobs.folder import JobFolder, Status
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.follow import follow, settle
+from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import DriverState
+from colddiff.jobs.status import Status, progress_line
+from colddiff.jobs.submit import claim_attempt, driver_has_ended, is_covered
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.train.job import TrainJob
 
@@ -59,12 +63,11 @@ def test_progress_says_what_is_known() -> None:
 def test_a_terminal_gets_one_live_line_and_a_pipe_lines_that_differ() -> None:
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
-        display = Display(stream)
-        display.say("hello")
-        for step in (30, 31, 31, 32):
-            display.show(replace(RUNNING, step=step))
-        display.show(replace(RUNNING, step=32, phase="evaluating"))
-        display.close()
+        with live_line(stream) as display:
+            logging.getLogger("colddiff.anywhere").info("hello")
+            for step in (30, 31, 31, 32):
+                display.show(replace(RUNNING, step=step))
+            display.show(replace(RUNNING, step=32, phase="evaluating"))
     assert terminal.getvalue().count("\n") == 2
     assert terminal.getvalue().count("\r\x1b[2K") == 5
     # Further steps within seconds are not worth a line of a log file, another phase is.
@@ -78,17 +81,17 @@ def test_a_terminal_gets_one_live_line_and_a_pipe_lines_that_differ() -> None:
 @pytest.mark.parametrize(
     ("driver", "state", "says"),
     [
-        (Driver("n", "FAILED", 3, ""), "failed", "exit code 3.*last words: zero \\| one \\| two"),
-        (Driver("n", "SUCCEEDED", 0, ""), "failed", "exit code 0 and left no verdict"),
-        (Driver("n", "FAILED", -9, ""), "lost", "signal 9.*submit the same job again"),
-        (Driver("n", "FAILED", 137, ""), "lost", "signal 9"),
-        (Driver("n", "FAILED", None, "node died\nat 5"), "lost", "node died"),
-        (Driver("n", "STOPPED", None, ""), "stopped", "told to end"),
+        (driver_state("FAILED", 3, ""), "failed", "exit code 3.*its log: zero \\| one \\| two"),
+        (driver_state("SUCCEEDED", 0, ""), "failed", "without a verdict .exit code 0."),
+        (driver_state("FAILED", -9, ""), "lost", "signal 9.*submit the same job again"),
+        (driver_state("FAILED", 137, ""), "lost", "signal 9"),
+        (driver_state("FAILED", None, "node died\nat 5"), "lost", "node died"),
+        (driver_state("STOPPED", None, ""), "stopped", "told to end"),
         (None, "lost", "cluster is gone"),
     ],
 )
 def test_a_driver_without_a_verdict_gets_one(
-    folder: JobFolder, driver: Driver | None, state: str, says: str
+    folder: JobFolder, driver: DriverState | None, state: str, says: str
 ) -> None:
     folder.write_status(RUNNING)
     folder.write_log(2, b"zero\none\n\ntwo\n")
@@ -120,14 +123,18 @@ def test_a_queued_job_whose_cluster_is_gone_is_shown_as_lost(
 def test_a_verdict_stands(folder: JobFolder) -> None:
     done = replace(RUNNING, state="done", step=90)
     folder.write_status(done)
-    assert settle(folder, 2, Driver("n", "FAILED", 1, ""), None) == done
+    assert settle(folder, 2, driver_state("FAILED", 1, ""), None) == done
 
 
 def test_following_without_a_cluster_ends_by_the_heartbeat(folder: JobFolder) -> None:
     folder.write_status(replace(RUNNING, heartbeat=time.time() - 3600))
-    assert follow(folder, 2, None, Display(io.StringIO())).state == "lost"
+    assert follow(folder, 2, None, no_show).state == "lost"
     folder.write_status(replace(RUNNING, state="queued", heartbeat=time.time() - 3600))
-    assert follow(folder, 2, None, Display(io.StringIO())).state == "lost"
+    assert follow(folder, 2, None, no_show).state == "lost"
+
+
+def no_show(status: Status) -> None:
+    """Nobody looks."""
 
 
 def resolved_job(place: Path) -> ResolvedJob:
@@ -144,14 +151,14 @@ def resolved_job(place: Path) -> ResolvedJob:
     )
 
 
-def test_of_racing_submits_one_hands_the_attempt_in(folder: JobFolder, tmp_path: Path) -> None:
+def test_of_racing_submits_one_claims_the_attempt(folder: JobFolder, tmp_path: Path) -> None:
     job = resolved_job(tmp_path)
     gate = threading.Barrier(8)
     ours: list[bool] = []
 
     def race() -> None:
         gate.wait()
-        ours.append(begin(folder, job, None, 1, None))
+        ours.append(claim_attempt(folder, job, None, 1, InProcess()))
 
     racers = [threading.Thread(target=race) for _ in range(8)]
     for racer in racers:
@@ -167,10 +174,10 @@ def test_a_new_attempt_keeps_what_was_spent_and_when_it_was_made(
     folder: JobFolder, tmp_path: Path
 ) -> None:
     job = resolved_job(tmp_path)
-    assert begin(folder, job, None, 1, None)
+    assert claim_attempt(folder, job, None, 1, InProcess())
     before = replace(RUNNING, state="failed", attempt=1, running_s=7.0, loss=0.5, message="broke")
     later = replace(job, created=2.0)
-    assert begin(folder, later, before, 2, None)
+    assert claim_attempt(folder, later, before, 2, InProcess())
     queued = folder.status()
     assert queued is not None
     assert (queued.state, queued.attempt, queued.running_s, queued.num_steps) == (
@@ -194,7 +201,7 @@ def test_a_job_that_no_cluster_is_known_to_run_cannot_be_forced(
     monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
     folder.write_status(replace(RUNNING, heartbeat=time.time()))
     with pytest.raises(ColddiffError, match="did not stop within 0 s"):
-        stop(folder, None, 0, Display(io.StringIO()))
+        stop(folder, None, 0, no_show)
     assert folder.stop_requested(2)
 
 
@@ -233,11 +240,9 @@ def test_only_what_is_new_of_a_log_is_shown(shown: bytes, text: bytes, new: byte
 
 
 def test_the_entrypoint_is_this_python_only_on_this_machine() -> None:
-    assert (
-        entrypoint("train", 3, local=False)
-        == "python -P -m colddiff.verbs.train.on_ray job.json --attempt 3"
-    )
-    assert entrypoint("train", 3, local=True).startswith(f"{sys.executable} -P ")
+    command = "python -P -m colddiff.cluster.driver job.json --attempt 3"
+    assert entrypoint(3, local=False) == command
+    assert entrypoint(3, local=True).startswith(f"{sys.executable} -P ")
 
 
 @pytest.mark.parametrize(
@@ -338,17 +343,23 @@ def test_without_proc_processes_are_told_by_ps(
     assert len(processes()) > 2
 
 
-def test_a_driver_without_a_verdict_is_known_to_be_gone(folder: JobFolder) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+@pytest.mark.parametrize("record", ["status", "claim"])
+def test_a_driver_without_a_verdict_is_known_to_have_ended(folder: JobFolder, record: str) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    def ended(attempt: int, host: str, pid: int, driver: DriverState | None = None) -> bool:
+        status = replace(RUNNING, attempt=attempt)
+        if record == "status":
+            status = replace(status, host=host, pid=pid)
+        else:  # a process that runs its own attempt, before its first heartbeat
+            folder.claim(attempt, {"host": host, "pid": pid})
+        return driver_has_ended(folder, status, driver)
+
     here = os.uname().nodename
-    for attempt, (host, pid) in enumerate(
-        ((here, ended.pid), (here, os.getpid()), ("elsewhere", ended.pid)), start=1
-    ):
-        folder.claim(attempt, {"host": host, "pid": pid})
-    assert driver_is_gone(folder, 1, None)
-    assert not driver_is_gone(folder, 2, None)
-    assert not driver_is_gone(folder, 3, None)  # its heartbeat decides
-    assert not driver_is_gone(folder, 4, None)  # not claimed yet
-    assert driver_is_gone(folder, 2, Driver("x-2", "FAILED", -9, ""))
-    assert not driver_is_gone(folder, 1, Driver("x-1", "RUNNING", None, ""))
+    assert ended(1, here, gone.pid)
+    assert not ended(2, here, os.getpid())
+    assert not ended(3, "elsewhere", gone.pid)  # its heartbeat decides
+    assert not ended(4, "", 0)
+    assert ended(5, here, os.getpid(), driver_state("FAILED", -9, ""))
+    assert not ended(6, here, gone.pid, driver_state("RUNNING", None, ""))

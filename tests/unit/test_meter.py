@@ -127,32 +127,29 @@ def test_flops_are_two_for_each_multiplication() -> None:
     assert cost_of(paper).forward_flops == pytest.approx(4.21e9, rel=0.02)
 
 
-def test_bf16_on_a_cpu_that_imitates_it_is_said(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_cpu_without_bf16_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     one = job(num_steps=1, precision="bf16")
-    Trainer(
-        one, source(), folder_in(tmp_path), LocalContext(), MemoryTracker(), attempt=1,
-        talk=said.append,
-    ).run()  # fmt: skip
+    Trainer(one, source(), folder_in(tmp_path), LocalContext(), MemoryTracker(), attempt=1).run()
     slow = bf16_is_slow(torch.device("cpu"))
-    assert any("no bf16 instructions" in line for line in said) == slow
+    assert any("no bf16 instructions" in line for line in caplog.messages) == slow
 
 
 # PyTorch warns about itself.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_a_failing_compiler_is_said_and_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failing_compiler_is_logged_and_training_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def backend(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no compiler here\nlong trace")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    said: list[str] = []
     one = job(num_steps=2, compile=True)
     ended = Trainer(
-        one, source(), folder_in(tmp_path), LocalContext(), MemoryTracker(), attempt=1,
-        talk=said.append,
-    ).run()  # fmt: skip
+        one, source(), folder_in(tmp_path), LocalContext(), MemoryTracker(), attempt=1
+    ).run()
     assert ended.step == 2
-    assert said[0].startswith("WARNING: compile=true failed, going on without it, slower: ")
-    assert "\n" not in said[0]
+    [line] = [line for line in caplog.messages if "compile" in line]
+    assert line.startswith("compile=true failed, continuing without it, slower: ")
+    assert "\n" not in line

@@ -24,7 +24,7 @@ from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.transforms import normalise
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.local_context import LocalContext
-from colddiff.verbs.train.trainer import Outcome, Trainer
+from colddiff.verbs.train.trainer import Trainer, TrainingEnd
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-degradation"
 SMALL = ["image_size=8", "restorer.dim=8", "restorer.dim_mults=[1,2]", "global_batch_size=8"]
@@ -56,7 +56,7 @@ def trained(path: Path, the_job: TrainJob, attempt: int = 1) -> MemoryTracker:
     folder = JobFolder(LocalStore(path), "train-kspace-00000000")
     shards = MemoryShards(squares())
     ended = Trainer(the_job, shards, folder, LocalContext(), tracker, attempt=attempt).run()
-    assert ended == Outcome(the_job.num_steps)
+    assert ended == TrainingEnd(the_job.num_steps)
     return tracker
 
 

@@ -67,7 +67,11 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_goes_on_from(tmp_path: Pa
     for n in range(120):
         pixels = rng.integers(0, 256, (96, 96, 3)).astype(np.uint8)
         (images / f"{n:03d}.png").write_bytes(encode_png(pixels))
-    script = "import sys; from colddiff.data.open import pack_source\npack_source(*sys.argv[1:], shard_size=4)\n"
+    script = (
+        "import sys\n"
+        "from colddiff.data.open import pack_source\n"
+        "pack_source(*sys.argv[1:], shard_size=4)\n"
+    )
     command = [sys.executable, "-c", script, f"folder:{images}", str(out)]
     for shards in (2, 9):
         packing = subprocess.Popen(command)

@@ -191,7 +191,7 @@ def resolved(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     def resolved(folder: str, plugin: str = FADE) -> ResolvedJob:
         write(plugin, f"{folder}/fade.py")
         recipe = load_recipe(write(JOB, f"{folder}/mine.yaml"))
-        return resolve("train", recipe.train, recipe.name, storage=str(tmp_path / "runs"))
+        return resolve(recipe.train, recipe.name, storage=str(tmp_path / "runs"))
 
     return resolved
 

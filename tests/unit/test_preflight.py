@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +13,12 @@ import pytest
 
 from colddiff.data.manifest import read_manifest
 from colddiff.data.verify import verify_some
-from colddiff.jobs.folder import JobFolder, Status
-from colddiff.jobs.local import run_local
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.in_process import run_here
 from colddiff.jobs.resolve import resolve
+from colddiff.jobs.status import Status
 from colddiff.stores.open import open_store
-from colddiff.verbs.train.preflight import prepare
+from colddiff.verbs.train.preflight import check_before_training
 from tests.unit.test_run import job, packed, storage
 
 __all__ = ["packed", "storage"]
@@ -24,11 +26,11 @@ __all__ = ["packed", "storage"]
 
 def attempt(plant: Callable[[Path], None], storage: Path, **fields: Any) -> Status:
     """How an attempt ends for which ``plant`` has spoilt something after the submission."""
-    resolved = resolve("train", job(**fields), "tiny")
+    resolved = resolve(job(**fields), "tiny")
     folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(resolved.to_dict())
     plant(storage)
-    assert run_local(resolved, 1) == 1
+    assert run_here(resolved, 1) == 1
     status = folder.status()
     assert status is not None
     assert (status.state, status.step) == ("failed", 0)
@@ -118,13 +120,14 @@ def test_an_evaluation_that_cannot_be_done_is_found_out_now(
 
 
 def test_a_sound_job_passes_quickly_and_says_how_long_it_took(
-    storage: Path, packed: dict[str, str], capsys: pytest.CaptureFixture[str]
+    storage: Path, packed: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    resolved = resolve("train", job(**packed), "tiny")
+    resolved = resolve(job(**packed), "tiny")
     folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(resolved.to_dict())
-    prepare(resolved, folder).finish("KILLED")
-    assert "checked before step 0 in" in capsys.readouterr().err
+    caplog.set_level(logging.INFO, "colddiff")
+    check_before_training(resolved, folder)
+    assert "checked before step 0 in" in caplog.text
 
 
 def test_a_set_too_large_to_hash_is_checked_in_part(packed: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from colddiff.checkpoints.format import Checkpoints
 from colddiff.jobs.folder import JobFolder
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.local_context import LocalContext
-from colddiff.verbs.train.trainer import Outcome, Trainer
+from colddiff.verbs.train.trainer import Trainer, TrainingEnd
 from tests.unit.test_train import GlooContext, assert_equal, folder_in, job, source, tensors
 
 STEPS = 4
@@ -49,17 +49,17 @@ def resumed_from_every_step(context: LocalContext, root: Path, changes: dict[str
     the_job = job(num_steps=STEPS, checkpoint_every=1, **changes)
     whole = folder_in(root / "whole")
 
-    def run(folder: JobFolder) -> Outcome:
+    def run(folder: JobFolder) -> TrainingEnd:
         return Trainer(the_job, source(), folder, context, MemoryTracker(), attempt=1).run()
 
-    assert run(whole) == Outcome(STEPS)
+    assert run(whole) == TrainingEnd(STEPS)
     for step in range(1, STEPS):
         context.broadcast(None)  # the last checkpoint of rank 0 is there
         place = root / f"from-{step}"
         if context.rank == 0:
             copied(whole, step, place)
         context.broadcast(None)
-        assert run(folder_in(place)) == Outcome(STEPS)
+        assert run(folder_in(place)) == TrainingEnd(STEPS)
         if context.rank == 0:
             assert_equal(tensors(whole, STEPS), tensors(folder_in(place), STEPS))
 

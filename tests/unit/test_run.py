@@ -27,7 +27,7 @@ from colddiff.errors import (
     TrackerError,
 )
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.local import run_local
+from colddiff.jobs.in_process import run_here
 from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.spec import parse
 from colddiff.stores.open import open_store
@@ -61,7 +61,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLDDIFF_STORAGE", str(root))
-        resolved = resolve("train", job(), "pack")
+        resolved = resolve(job(), "pack")
     assert isinstance(resolved.job, TrainJob)
     assert resolved.job.data
     assert resolved.job.test_data
@@ -112,7 +112,7 @@ def test_evaluations_on_the_way_and_references(storage: Path, packed: dict[str, 
 
 def test_another_job_can_start_from_its_weights(storage: Path, packed: dict[str, str]) -> None:
     first = colddiff.train(job(**packed), "tiny")
-    resolved = resolve("train", job(**packed, start_from=first["id"]), "tiny")
+    resolved = resolve(job(**packed, start_from=first["id"]), "tiny")
     assert resolved.id != first["id"]
     assert resolved.job_as(TrainJob).start_from == first["checkpoint"]
     second = colddiff.train(job(**packed, start_from=first["id"], num_steps=1), "tiny")
@@ -127,19 +127,19 @@ def test_weights_to_start_from_are_not_needed_once_a_job_has_its_own(
 ) -> None:
     first = colddiff.train(job(**packed), "tiny")
     began, waits = (
-        resolve("train", job(**packed, start_from=first["id"], num_steps=2, seed=seed), "tiny")
+        resolve(job(**packed, start_from=first["id"], num_steps=2, seed=seed), "tiny")
         for seed in (0, 1)
     )
     store = open_store(str(storage))
     for resolved in (began, waits):
         JobFolder(store, resolved.id).write_job(resolved.to_dict())
-    assert run_local(began, 1) == 0
+    assert run_here(began, 1) == 0
     shutil.rmtree(storage / "jobs" / first["id"] / "checkpoints")
     more = replace(began, job=began.job_as(TrainJob).model_copy(update={"num_steps": 4}))
-    assert run_local(more, 2) == 0
+    assert run_here(more, 2) == 0
     assert load_checkpoint(began.id).step == 4
     # One that has none says which weights it cannot find.
-    assert run_local(waits, 1) == 1
+    assert run_here(waits, 1) == 1
     status = JobFolder(store, waits.id).status()
     assert status
     assert first["checkpoint"] in status.message
@@ -147,7 +147,7 @@ def test_weights_to_start_from_are_not_needed_once_a_job_has_its_own(
 
 def test_sigterm_takes_a_checkpoint_first(storage: Path, packed: dict[str, str]) -> None:
     """A machine that is shut down says so; the same job goes on from there."""
-    resolved = resolve("train", job(**packed, num_steps=100_000, checkpoint_every=100_000), "tiny")
+    resolved = resolve(job(**packed, num_steps=100_000, checkpoint_every=100_000), "tiny")
     folder = JobFolder(open_store(str(storage)), resolved.id)
     folder.write_job(resolved.to_dict())
 
@@ -160,7 +160,7 @@ def test_sigterm_takes_a_checkpoint_first(storage: Path, packed: dict[str, str])
     before = signal.signal(signal.SIGTERM, lambda number, _: missed.append(number))
     try:
         threading.Thread(target=terminate, daemon=True).start()
-        assert run_local(resolved, 1) == 4
+        assert run_here(resolved, 1) == 4
         os.kill(os.getpid(), signal.SIGTERM)  # no longer the job's
         assert missed == [signal.SIGTERM]
     finally:
@@ -171,7 +171,7 @@ def test_sigterm_takes_a_checkpoint_first(storage: Path, packed: dict[str, str])
     assert (status.state, status.step) == ("stopped", reached)
     assert 0 < reached < 100_000
     few = resolved.job_as(TrainJob).model_copy(update={"num_steps": reached + 1})
-    assert run_local(replace(resolved, job=few), 2) == 0
+    assert run_here(replace(resolved, job=few), 2) == 0
     assert load_checkpoint(resolved.id).step == reached + 1
 
 
@@ -185,24 +185,24 @@ def test_a_limit_stops_with_a_checkpoint_and_says_which(
 def test_data_that_changed_since_submission_is_refused(
     storage: Path, packed: dict[str, str]
 ) -> None:
-    resolved = resolve("train", job(**packed), "tiny")
+    resolved = resolve(job(**packed), "tiny")
     altered = {**resolved.to_dict(), "content": {"data": "0" * 64}}
     folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(altered)
-    assert run_local(ResolvedJob.from_dict(altered), 1) == 1
+    assert run_here(ResolvedJob.from_dict(altered), 1) == 1
     status = folder.status()
     assert status
     assert "has changed since the job was submitted" in status.message
 
 
 def test_a_resolved_job_survives_json(storage: Path, packed: dict[str, str]) -> None:
-    resolved = resolve("train", job(**packed), "tiny")
+    resolved = resolve(job(**packed), "tiny")
     assert ResolvedJob.from_dict(json.loads(json.dumps(resolved.to_dict()))) == resolved
 
 
 def test_equal_images_elsewhere_are_the_same_job(storage: Path, packed: dict[str, str]) -> None:
-    assert resolve("train", job(), "tiny").id == resolve("train", job(**packed), "tiny").id
-    assert resolve("train", job(), "tiny", new=True).id != resolve("train", job(), "tiny").id
+    assert resolve(job(), "tiny").id == resolve(job(**packed), "tiny").id
+    assert resolve(job(), "tiny", new=True).id != resolve(job(), "tiny").id
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_bad_data_is_one_clear_error(
     message: str,
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        resolve("train", job(**{**packed, **changes}), "tiny")
+        resolve(job(**{**packed, **changes}), "tiny")
     assert "\n" not in str(caught.value)
 
 
@@ -230,8 +230,8 @@ def test_a_remote_cluster_needs_addresses_all_nodes_can_reach(
     storage: Path, packed: dict[str, str]
 ) -> None:
     with pytest.raises(SpecError, match=r"storage .* is on this machine, the cluster is not"):
-        resolve("train", job(**packed), "tiny", remote=True)
-    assert resolve("train", job(**packed), "tiny", remote=True, shared_path=True).id
+        resolve(job(**packed), "tiny", remote=True)
+    assert resolve(job(**packed), "tiny", remote=True, shared_path=True).id
 
 
 def test_a_tracking_server_that_is_not_there_is_found_out_at_submission(
@@ -239,8 +239,8 @@ def test_a_tracking_server_that_is_not_there_is_found_out_at_submission(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(TrackerError, match=r"127\.0\.0\.1:9.*start it, unset MLFLOW_TRACKING_URI"):
-        resolve("train", job(**packed), "tiny")
-    assert resolve("train", job(**packed, tracking={"required": False}), "tiny").id
+        resolve(job(**packed), "tiny")
+    assert resolve(job(**packed, tracking={"required": False}), "tiny").id
 
 
 def test_one_folder_is_split_and_two_are_taken_whole(storage: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_one_folder_is_split_and_two_are_taken_whole(storage: Path, tmp_path: Pa
             Image.new("L", (16, 16), n).save(tmp_path / name / f"{n}.png")
 
     def counts(**changes: Any) -> tuple[int, int]:
-        found = resolve("train", job(**changes), "folders").job_as(TrainJob)
+        found = resolve(job(**changes), "folders").job_as(TrainJob)
         assert found.data
         assert found.test_data
         return read_manifest(found.data).count, read_manifest(found.test_data).count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_the_identity_holds_what_the_other_set_is_not_where(
 
     def resolved(other: str) -> Any:
         spec = {**ANIMORPH, "other": other}
-        return resolve("train", job(data=packed["data"], degradation=spec), "tiny")
+        return resolve(job(data=packed["data"], degradation=spec), "tiny")
 
     here = resolved(packed["other"])
     assert here.id == resolved(str(copy)).id
@@ -164,15 +165,17 @@ def test_the_identity_holds_what_the_other_set_is_not_where(
     assert json.loads(json.dumps(here.to_dict()))["spec"]["degradation"]["other"] == packed["other"]
 
 
-def test_a_source_as_the_other_set_is_packed_once(packed: dict[str, str]) -> None:
-    said: list[str] = []
+def test_a_source_as_the_other_set_is_packed_once(
+    packed: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
     spec = {**ANIMORPH, "other": "digits"}
     wanted = job(data=packed["data"], degradation=spec)
-    done = [resolve("train", wanted, "tiny", talk=said.append) for _ in range(2)]
+    done = [resolve(wanted, "tiny") for _ in range(2)]
     uri = done[0].job_as(TrainJob).degradation.to_dict()["other"]
     assert uri == done[1].job_as(TrainJob).degradation.to_dict()["other"]
     assert read_manifest(uri).count > 0
-    assert len(said) == 1
+    assert len([line for line in caplog.messages if line.startswith("packed ")]) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,21 +204,21 @@ def test_a_second_set_that_cannot_be_used_is_one_error_at_submission(
         )
     spec = {**ANIMORPH, "other": None if other is None else str(tmp_path / other)}
     with pytest.raises(error, match=message) as caught:
-        resolve("train", job(data=packed["data"], degradation=spec), "tiny")
+        resolve(job(data=packed["data"], degradation=spec), "tiny")
     assert "\n" not in str(caught.value)
 
 
 def test_an_other_set_that_changed_since_submission_is_refused(packed: dict[str, str]) -> None:
-    from colddiff.jobs.local import run_local
+    from colddiff.jobs.in_process import run_here
     from colddiff.jobs.resolve import ResolvedJob
 
     spec = {**ANIMORPH, "other": packed["other"]}
-    resolved = resolve("train", job(data=packed["data"], degradation=spec), "tiny")
+    resolved = resolve(job(data=packed["data"], degradation=spec), "tiny")
     altered = resolved.to_dict()
     altered["content"] = {**altered["content"], "other": "0" * 64}
     folder = JobFolder(open_store(resolved.storage), resolved.id)
     folder.write_job(altered)
-    assert run_local(ResolvedJob.from_dict(altered), 1) == 1
+    assert run_here(ResolvedJob.from_dict(altered), 1) == 1
     status = folder.status()
     assert status
     assert f"other: {packed['other']} has changed since" in status.message

@@ -31,7 +31,7 @@ def tracked(folder: Path, the_job: TrainJob) -> tuple[Any, Any]:
     api = client(f"sqlite:///{folder}/mlflow.db")
     experiment = api.get_experiment_by_name("colddiff")
     assert experiment is not None
-    job_id = resolve("train", the_job, "tiny").id
+    job_id = resolve(the_job, "tiny").id
     runs = api.search_runs([experiment.experiment_id], f"tags.`colddiff.job_id` = '{job_id}'")
     assert len(runs) == 1
     return api, runs[0]
@@ -66,7 +66,7 @@ def test_one_run_has_it_all_over_two_attempts(storage: Path, packed: dict[str, s
     found = artifacts(api, run.info.run_id)
     assert {"job.json", "checkpoints.json"} <= found
     assert any(name.startswith("pictures/step_00000002/") for name in found)
-    git = resolve("train", job(**fields), "tiny").git
+    git = resolve(job(**fields), "tiny").git
     assert run.data.tags.get("mlflow.source.git.commit") == git.get("commit")
 
 

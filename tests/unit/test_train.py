@@ -25,7 +25,7 @@ from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.local_context import LocalContext
 from colddiff.verbs.train.meter import LossHistory
-from colddiff.verbs.train.trainer import Outcome, Trainer
+from colddiff.verbs.train.trainer import Trainer, TrainingEnd
 
 JOB: dict[str, Any] = {
     "image_size": 8,
@@ -90,9 +90,9 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("cut", [1, 3, 5])
 def test_resumed_is_bit_identical_to_uninterrupted(tmp_path: Path, cut: int) -> None:
     whole, parts = folder_in(tmp_path / "whole"), folder_in(tmp_path / "parts")
-    assert trainer(whole, job()).run() == Outcome(8)
-    assert trainer(parts, job(num_steps=cut)).run() == Outcome(cut)
-    assert trainer(parts, job(), attempt=2).run() == Outcome(8)
+    assert trainer(whole, job()).run() == TrainingEnd(8)
+    assert trainer(parts, job(num_steps=cut)).run() == TrainingEnd(cut)
+    assert trainer(parts, job(), attempt=2).run() == TrainingEnd(8)
     assert_equal(tensors(whole, 8), tensors(parts, 8))
 
 
@@ -148,22 +148,22 @@ def test_a_checkpoint_without_its_commit_is_not_there(tmp_path: Path) -> None:
     trainer(folder, job(num_steps=6)).run()
     folder.store.delete(folder.key("checkpoints/step_00000006", COMMIT))
     assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [3]
-    assert trainer(folder, job(), attempt=2).run() == Outcome(8)
+    assert trainer(folder, job(), attempt=2).run() == TrainingEnd(8)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = folder_in(tmp_path)
     trainer(folder, job(num_steps=6)).run()
     key = folder.key("checkpoints/step_00000006/ema.safetensors")
     folder.store.put(key, folder.store.get(key)[:-8])
-    said: list[str] = []
-    found = Checkpoints(folder.store, folder.key("checkpoints")).newest(
-        ("model", "ema"), said.append
-    )
+    found = Checkpoints(folder.store, folder.key("checkpoints")).newest(("model", "ema"))
     assert found is not None
     assert found.step == 3
-    assert "step 6 is damaged" in said[0]
-    assert "ema.safetensors" in said[0]
+    [line] = caplog.messages
+    assert "step 6 is damaged" in line
+    assert "ema.safetensors" in line
 
 
 def test_a_superseded_attempt_commits_nothing(tmp_path: Path) -> None:

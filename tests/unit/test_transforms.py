@@ -240,7 +240,7 @@ def test_a_source_is_packed_as_published_and_evaluated_by_the_test_transform(
     tmp_path: Path,
 ) -> None:
     wanted = job(data="digits", evaluation={"num_images": 4, "severities": 1})
-    resolved, _ = resolve_training(wanted, str(tmp_path), lambda line: None)
+    resolved, _ = resolve_training(wanted, str(tmp_path), pack=True)
     assert resolved.data
     assert resolved.test_data
     image = read_manifest(resolved.data).image
@@ -255,6 +255,6 @@ def test_a_source_is_packed_as_published_and_evaluated_by_the_test_transform(
     original = Transform("paper/crop112", (1, 8, 8), resolved.shape).test(torch.from_numpy(first))
     assert np.array_equal(found.pictures["original"], original.numpy())
     plain = job(data="digits", augment="flip")
-    small, _ = resolve_training(plain, str(tmp_path), lambda line: None)
+    small, _ = resolve_training(plain, str(tmp_path), pack=True)
     assert small.data != resolved.data
     assert read_manifest(str(small.data)).image.height == 16

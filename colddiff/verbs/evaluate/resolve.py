@@ -1,4 +1,4 @@
-"""An evaluation's addresses made definite: a checkpoint or samples, and what they are held to."""
+"""Resolve an evaluation job: pin its checkpoint or samples, and its reference, by digest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_viewed, read_manifest
-from colddiff.data.resolve import SOURCE, Talk, packed
+from colddiff.data.resolve import SOURCE, packed
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.features.open import located_features
 from colddiff.jobs.folder import JobFolder
@@ -20,9 +20,9 @@ PLAN = "plan.json"
 
 
 def resolve_evaluation(
-    job: EvaluateJob, storage: str, talk: Talk | None
+    job: EvaluateJob, storage: str, *, pack: bool
 ) -> tuple[EvaluateJob, dict[str, str]]:
-    """The job with one step and hash or one set of samples, and definite images to hold it to.
+    """The job with its checkpoint pinned to a step and hash, or its samples, and its test images.
 
     Raises SpecError, DataError, CheckpointError: before anything is started.
     """
@@ -33,7 +33,7 @@ def resolve_evaluation(
     if job.samples is not None:
         _with_samples(job, changes, content)
     elif job.checkpoint is not None:
-        _with_checkpoint(job, storage, talk, changes, content)
+        _with_checkpoint(job, storage, pack, changes, content)
     else:
         raise SpecError(
             [("checkpoint", "is required, or samples: the OUT of a generate job, or packed images")]
@@ -71,7 +71,7 @@ def _asked_for(uri: str) -> int | None:
 def _with_checkpoint(
     job: EvaluateJob,
     storage: str,
-    talk: Talk | None,
+    pack: bool,
     changes: dict[str, Any],
     content: dict[str, str],
 ) -> None:
@@ -83,7 +83,7 @@ def _with_checkpoint(
         raise SpecError(
             [("test_data", "is required: the checkpoint's job names none; a URI or a SOURCE")]
         )
-    uri = packed(test, "test", False, trained, storage, talk)
+    uri = packed(test, "test", False, trained, storage, pack=pack)
     open_viewed(uri, trained.augment, trained.shape, "test_data")
     changes |= {"checkpoint": address.uri, "test_data": uri}
     content |= {

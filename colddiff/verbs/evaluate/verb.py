@@ -1,38 +1,55 @@
-"""What `submit evaluate` is, for everybody who asks: the command line, resolution, the drivers."""
+"""What `submit evaluate` is, for everybody who asks: the command line, resolution, the driver."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import Talk, Verb
+from colddiff.jobs.verb import Verb
 
 if TYPE_CHECKING:
-    from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.attempt import Attempt
     from colddiff.verbs.evaluate.job import EvaluateJob
 
 
 class Evaluate(Verb):
-    """Measure a checkpoint on test images, or samples against a reference."""
+    """A checkpoint on test images, or samples against a reference."""
 
     name = "evaluate"
     help = "Measure a checkpoint on test images, or samples against a reference."
+    unit = "images"
 
     def spec(self) -> type[EvaluateJob]:
         from colddiff.verbs.evaluate.job import EvaluateJob
 
         return EvaluateJob
 
-    def resolve(
-        self, job: Any, storage: str, talk: Talk | None
-    ) -> tuple[EvaluateJob, dict[str, str]]:
+    def resolve(self, job: Any, storage: str, *, pack: bool) -> tuple[EvaluateJob, dict[str, str]]:
         from colddiff.verbs.evaluate.resolve import resolve_evaluation
 
-        return resolve_evaluation(job, storage, talk)
+        return resolve_evaluation(job, storage, pack=pack)
 
-    def run_here(self, resolved: ResolvedJob, attempt: int) -> int:
-        from colddiff.verbs.evaluate.work import evaluate_here
+    def prepare(self, attempt: Attempt) -> Any:
+        from colddiff.verbs.evaluate.work import open_subject
 
-        return evaluate_here(resolved, attempt)
+        return open_subject(attempt.resolved)
+
+    def run(self, attempt: Attempt, prepared: Any, *, on_ray: bool) -> dict[str, Any]:
+        from colddiff.verbs.evaluate.work import SumUp, evaluate, sum_up_here
+
+        sum_up: SumUp = sum_up_here
+        if on_ray:
+            from colddiff.verbs.evaluate.on_ray import sum_up_on_ray
+
+            sum_up = sum_up_on_ray
+        return evaluate(attempt, prepared, sum_up)
+
+    def most_workers(self, job: Any) -> int | None:
+        from colddiff.evaluation.partition import NUM_PARTS
+
+        return NUM_PARTS
+
+    def needs_checkpoint(self, job: Any) -> bool:
+        return job.checkpoint is None and job.samples is None
 
 
 VERB = Evaluate()

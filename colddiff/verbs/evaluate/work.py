@@ -1,8 +1,8 @@
-"""Evaluation jobs composed from adapters and engine: what is measured, and the driver's work."""
+"""What an attempt at an evaluation does: what is measured, part by part, and what it comes to."""
 
 from __future__ import annotations
 
-import os
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,19 +18,15 @@ from colddiff.evaluation.set_comparison import SetComparison
 from colddiff.features.open import open_features
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
-from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.log import say
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.sigterm import stop_on_sigterm
-from colddiff.jobs.tracking_run import begin_tracking, ended_with_work
-from colddiff.ports import Tracker
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.restorers import for_inference
-from colddiff.stores.open import open_store
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import open_set
 
-TALK_EVERY_S = 10.0
+log = logging.getLogger(__name__)
+
+LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,103 +90,66 @@ def open_subject(resolved: ResolvedJob) -> Subject:
     return Subject(evaluator, loaded)
 
 
-class Progress:
-    """Tells the job's folder and its log how many images are done."""
+class _Progress:
+    """Writes how many images are done, and logs it now and then."""
 
-    def __init__(self, folder: JobFolder, attempt: int, total: int) -> None:
-        self._folder, self._attempt, self._total = folder, attempt, total
-        self._began = self._said = time.monotonic()
+    def __init__(self, attempt: Attempt, total: int) -> None:
+        self._attempt, self._total = attempt, total
+        self._began = self._logged = time.monotonic()
         self.done = 0
 
     def __call__(self, images: int) -> None:
         """``images`` more are done."""
         self.done += images
         now = time.monotonic()
-        if now - self._said < TALK_EVERY_S and self.done < self._total:
+        if now - self._logged < LOG_EVERY_S and self.done < self._total:
             return
-        self._said = now
+        self._logged = now
         rate = self.done / max(now - self._began, 1e-9)
-        left_s = (self._total - self.done) / rate
-        progress = {"step": self.done, "num_steps": self._total, "images_per_s": rate}
-        self._folder.write_progress(
-            self._attempt, {**progress, "eta_s": left_s, "phase": "evaluating"}
+        self._attempt.progress(
+            step=self.done,
+            num_steps=self._total,
+            images_per_s=rate,
+            eta_s=(self._total - self.done) / rate,
+            phase="evaluating",
         )
-        say(f"{self.done} of {self._total} images, {rate:.3g} img/s")
+        log.info("%d of %d images, %.3g img/s", self.done, self._total, rate)
 
 
-Tallying = Callable[[Subject, Callable[[int], None], Callable[[], None]], Any]
-"""(subject, progress, raise if stopped) -> the tally over all of the subject's images."""
+SumUp = Callable[[Attempt, Subject, Callable[[int], None]], Any]
+"""(attempt, subject, progress) -> the sums over all of the subject's images."""
 
 
-def tally_here(
-    subject: Subject, progress: Callable[[int], None], mind_stop: Callable[[], None]
-) -> Any:
+def sum_up_here(attempt: Attempt, subject: Subject, progress: Callable[[int], None]) -> Any:
     """All batches, one after the other, in this process."""
 
     def batch_done(images: int) -> None:
         progress(images)
-        mind_stop()
+        if attempt.stop_requested():
+            raise_stopped()
 
-    parts = [part.tally(subject.measured, batch_done) for part in parts_of(subject.measured)]
-    return merge_all(parts)
-
-
-def run_evaluation(
-    resolved: ResolvedJob,
-    attempt: int,
-    tallying: Tallying,
-    claim: dict[str, Any],
-    gpus: float = 0.0,
-) -> int:
-    """Exit code of one attempt at an evaluation, whose batches ``tallying`` sees to."""
-    folder = JobFolder(open_store(resolved.storage), resolved.id)
-    run = Attempt(
-        folder, attempt, num_steps=0, gpus=gpus, limits=resolved.job_as(EvaluateJob).limits
-    )
-
-    def mind_stop() -> None:
-        if folder.stop_requested(attempt):
-            raise Stopped("stopped before all images were measured; submit it again to begin anew")
-
-    def work() -> dict[str, Any]:
-        run.phase("preparing")
-        subject = open_subject(resolved)
-        tracker = begin_tracking(resolved, folder)
-        run.phase("")
-        began = time.monotonic()
-        progress = Progress(folder, attempt, subject.measured.num_images)
-        with ended_with_work(tracker):
-            record, drawn = subject.record(tallying(subject, progress, mind_stop))
-            tracker.log_metrics(record["metrics"], subject.step)
-            for path, value in record["metrics"].items():
-                say(f"{path} {value:.5g}")
-            folder.write_outcome(attempt, {"step": progress.done})
-            return {
-                "id": resolved.id,
-                "step": subject.step,
-                **record,
-                "pictures": _keep_pictures(resolved, folder, tracker, drawn),
-                "time": {"evaluation_s": time.monotonic() - began},
-                "tracking": {"uri": resolved.tracking_uri, "run_id": tracker.run_id},
-            }
-
-    with stop_on_sigterm(folder, attempt):
-        return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), **claim})
+    parts = parts_of(subject.measured)
+    return merge_all([part.tally(subject.measured, batch_done) for part in parts])
 
 
-def _keep_pictures(
-    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, drawn: Evaluation | None
-) -> list[str]:
-    found = []
+def raise_stopped() -> None:
+    """An evaluation keeps nothing of what it had measured."""
+    raise Stopped("stopped before all images were measured; submit it again to start over")
+
+
+def evaluate(attempt: Attempt, subject: Subject, sum_up: SumUp) -> dict[str, Any]:
+    """Measures ``subject``; returns the result."""
+    began = time.monotonic()
+    progress = _Progress(attempt, subject.measured.num_images)
+    record, drawn = subject.record(sum_up(attempt, subject, progress))
+    attempt.tracker.log_metrics(record["metrics"], subject.step)
+    for path, value in record["metrics"].items():
+        log.info("%s %.5g", path, value)
+    attempt.reached(progress.done)
     for name, data in (evaluation_pictures(drawn) if drawn else {}).items():
-        key = folder.key(f"pictures/{name}")
-        folder.store.put(key, data)
-        found.append(f"{folder.store.uri}/{key}")
-        if resolved.job.tracking.images:
-            tracker.log_artifact(f"pictures/{name}", data)
-    return found
-
-
-def evaluate_here(resolved: ResolvedJob, attempt: int) -> int:
-    """Exit code of one attempt at an evaluation in this process, without Ray."""
-    return run_evaluation(resolved, attempt, tally_here, {"local": True})
+        attempt.keep_picture(name, data)
+    return {
+        "step": subject.step,
+        **record,
+        "time": {"evaluation_s": time.monotonic() - began},
+    }

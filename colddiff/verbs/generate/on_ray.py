@@ -1,34 +1,41 @@
-"""`python -m colddiff.verbs.generate.on_ray job.json --attempt N`: one attempt under Ray."""
+"""Shards made by Ray actors: a work queue over as many as the cluster has room for."""
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
-import ray
-
-from colddiff.cluster.driver import handed_in
+from colddiff.cluster.ray_workers import RayWorkers, WorkerActor
 from colddiff.cluster.worker_count import most_workers
-from colddiff.jobs.log import say
-from colddiff.jobs.log_tee import LogTee
+from colddiff.data.sample_plan import SamplePlan, ShardTask, read_plan
+from colddiff.errors import DataError
+from colddiff.jobs.resolve import ResolvedJob
 from colddiff.verbs.generate.job import GenerateJob
-from colddiff.verbs.generate.ray_crew import RayCrew
-from colddiff.verbs.generate.work import run_attempt
+from colddiff.verbs.generate.work import IN_FLIGHT, open_worker, samples_at
+from colddiff.verbs.generate.worker import ShardReport, ShardWorker
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
-    resolved, folder, number = handed_in("generate", arguments)
-    with LogTee(lambda text: folder.write_log(number, text)):
-        ray.init(log_to_driver=True, ignore_reinit_error=True)
-        job = resolved.job_as(GenerateJob)
-        return run_attempt(
-            resolved,
-            number,
-            lambda resolved, plan: RayCrew(resolved, plan, say),
-            {"job": resolved.to_dict()},
-            gpus=job.resources.gpus * most_workers(job),
-        )
+class Generator(WorkerActor):
+    """One actor: loads the checkpoint at its first shard, and again after it was killed."""
+
+    def open(self, resolved: ResolvedJob) -> ShardWorker:
+        plan = read_plan(samples_at(resolved))
+        if plan is None:
+            raise DataError("plan.json is gone; submit the same job again")
+        return open_worker(resolved, plan)
+
+    def work(self, opened: ShardWorker, task: dict[str, Any]) -> dict[str, Any]:
+        return opened.make(ShardTask(**task)).to_dict()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def open_ray_workers(resolved: ResolvedJob, plan: SamplePlan) -> RayWorkers[ShardTask, ShardReport]:
+    """As many actors as the job asks for, and none for which there is no shard."""
+    job = resolved.job_as(GenerateJob)
+    assert job.num_samples is not None
+    return RayWorkers(
+        Generator,
+        resolved,
+        min(most_workers(job), plan.num_shards(job.num_samples)),
+        encode=ShardTask.to_dict,
+        decode=lambda report: ShardReport(**report),
+        in_flight=IN_FLIGHT,
+    )

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from colddiff.verbs.generate.dispatch import Finished, Tally
+from colddiff.jobs.work_queue import QueueCounts
+from colddiff.verbs.generate.missing import ShardCounts
+
+log = logging.getLogger(__name__)
 
 WRITE_S = 1.0
 SAY_S = 10.0
 WINDOW_S = 60.0
 
 
-class Progress:
+class GenerationProgress:
     """Called after every shard and now and then; tells each listener no more often than is useful.
 
-    The rate is that of the last minute. ``write`` gets what goes into the status, ``log`` metrics
-    by number of images, ``talk`` a line.
+    The rate is that of the last minute. ``write`` gets what goes into the status, ``track`` metrics
+    by number of images; a line is logged now and then.
     """
 
     def __init__(
         self,
-        tally: Tally,
+        counts: ShardCounts,
+        queue: QueueCounts,
         num_samples: int,
         num_shards: int,
         *,
         write: Callable[[dict[str, Any]], None],
-        log: Callable[[Mapping[str, float], int], None],
-        talk: Callable[[str], None],
+        track: Callable[[Mapping[str, float], int], None],
     ) -> None:
-        self._tally, self._num_samples, self._num_shards = tally, num_samples, num_shards
-        self._write, self._log, self._talk = write, log, talk
+        self._counts, self._queue = counts, queue
+        self._num_samples, self._num_shards = num_samples, num_shards
+        self._write, self._track = write, track
         now = time.monotonic()
         self._window: deque[tuple[float, int]] = deque([(now, 0)])
         self._written = self._said = now
         self._logged = -1
 
-    def __call__(self, finished: Finished | None) -> None:
+    def __call__(self) -> None:
         now = time.monotonic()
-        self._window.append((now, self._tally.made))
+        self._window.append((now, self._counts.made))
         while len(self._window) > 2 and now - self._window[1][0] > WINDOW_S:
             self._window.popleft()
         if now - self._written >= WRITE_S:
@@ -63,36 +68,39 @@ class Progress:
 
     def status(self) -> dict[str, Any]:
         """What the attempt's status takes over."""
-        tally, rate = self._tally, self.images_per_s
-        detail = f"{tally.shards}/{self._num_shards} shards"
-        if tally.retries:
-            detail += f", {tally.retries} tried again"
-        if tally.dead:
-            detail += f", {len(tally.dead)} given up"
-        left = self._num_samples - tally.images
+        counts, queue, rate = self._counts, self._queue, self.images_per_s
+        detail = f"{counts.shards}/{self._num_shards} shards"
+        if queue.retries:
+            detail += f", {queue.retries} retried"
+        if queue.dead:
+            detail += f", {len(queue.dead)} given up"
+        left = self._num_samples - counts.images
         return {
-            "step": tally.images,
+            "step": counts.images,
             "num_steps": self._num_samples,
             "images_per_s": rate,
             "eta_s": left / rate if rate > 0 else None,
-            "phase": "generating" if tally.made or tally.images else "starting workers",
+            "phase": "generating" if counts.made or counts.images else "starting workers",
             "detail": detail,
         }
 
     def _tell(self) -> None:
-        tally, rate = self._tally, self.images_per_s
-        self._talk(
-            f"{tally.images}/{self._num_samples} images, {self.status()['detail']}, "
-            f"{rate:.1f} img/s"
+        counts, rate = self._counts, self.images_per_s
+        log.info(
+            "%d/%d images, %s, %.1f img/s",
+            counts.images,
+            self._num_samples,
+            self.status()["detail"],
+            rate,
         )
-        if tally.images > self._logged:
-            self._logged = tally.images
-            self._log(
+        if counts.images > self._logged:
+            self._logged = counts.images
+            self._track(
                 {
-                    "generate/images": tally.images,
+                    "generate/images": counts.images,
                     "generate/images_per_s": rate,
-                    "generate/shards": tally.shards,
-                    "generate/retries": tally.retries,
+                    "generate/shards": counts.shards,
+                    "generate/retries": self._queue.retries,
                 },
-                tally.images,
+                counts.images,
             )

@@ -1,8 +1,8 @@
-"""A generation job's addresses made definite, and all that can be wrong with it found out."""
+"""Resolve a generation job: pin its checkpoint and data by digest, and check everything else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from colddiff.checkpoints.references import CheckpointAbout, describe_checkpoint, find_checkpoint
@@ -19,15 +19,14 @@ from colddiff.terminal import Gmm, Terminal, TerminalSpec, terminal_spec
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.generate.plan import check_place, make_plan
 
-Talk = Callable[[str], None]
 SURELY = 8
 """PNG files of natural images take more than an eighth of the raw pixels."""
 
 
 def resolve_generation(
-    job: GenerateJob, storage: str, talk: Talk | None
+    job: GenerateJob, storage: str, *, pack: bool
 ) -> tuple[GenerateJob, dict[str, str]]:
-    """The job with its checkpoint as one step and hash, its data packed, its severities definite.
+    """The job with its checkpoint pinned to a step and hash, its data packed, its severities set.
 
     Raises SpecError, DataError, CheckpointError: before anything is started.
     """
@@ -61,11 +60,11 @@ def resolve_generation(
         if job.num_samples is None:
             raise SpecError([("num_samples", "is required: how many images to make")])
     else:
-        uri = packed(job.data, "test", False, about.job, storage, talk)
+        uri = packed(job.data, "test", False, about.job, storage, pack=pack)
         refuse_other_shape("data", uri, about.job)
         changes |= {"data": uri, "num_samples": _images_of(job, uri)}
         content["data"] = read_manifest(uri).digest
-    changes |= _measured(job, about, storage, talk)
+    changes |= _measured(job, about, storage, pack=pack)
     # Validated again: a whole set may be more than a writer or a grid takes.
     return GenerateJob.model_validate({**dict(job), **changes}), content
 
@@ -212,13 +211,13 @@ def _terminal_digest(
 
 
 def _measured(
-    job: GenerateJob, about: CheckpointAbout, storage: str, talk: Talk | None
+    job: GenerateJob, about: CheckpointAbout, storage: str, *, pack: bool
 ) -> dict[str, Any]:
     changes: dict[str, Any] = {
         "statistics": tuple(located_features(spec) for spec in job.statistics)
     }
     if job.reference is not None:
-        uri = packed(job.reference, "test", False, about.job, storage, talk)
+        uri = packed(job.reference, "test", False, about.job, storage, pack=pack)
         changes["reference"] = uri
         read_manifest(uri)
     return changes

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.manifest import KEY, manifest_bytes, read_manifest
-from colddiff.data.sample_plan import SamplePlan
+from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import decoded, entries_in_order, manifest_of, png_members
 from colddiff.errors import DataError
+from colddiff.jobs.work_queue import DeadLetter
 from colddiff.ports import Store
-from colddiff.verbs.generate.dispatch import Tally
 
 NAMED = 5
 
@@ -55,9 +57,9 @@ def first_images(store: Store, plan: SamplePlan, count: int) -> NDArray[np.uint8
     return np.stack(images)
 
 
-def dead_letters(store: Store, plan: SamplePlan, tally: Tally) -> str:
+def describe_dead(store: Store, dead: Sequence[DeadLetter[ShardTask]], num_committed: int) -> str:
     """Which seeds are missing, why, and how to try them again."""
-    dead = sorted(tally.dead, key=lambda letter: letter.task.number)
+    dead = sorted(dead, key=lambda letter: letter.task.number)
     named = [
         f"{letter.task.key} (seeds {letter.task.seeds[0]}..{letter.task.seeds[-1]}: "
         f"{letter.message})"
@@ -66,6 +68,6 @@ def dead_letters(store: Store, plan: SamplePlan, tally: Tally) -> str:
     more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
     images = sum(letter.task.count for letter in dead)
     return (
-        f"{images} images were given up, in {', '.join(named)}{more}; the other {tally.images} are "
-        f"in {store.uri}; submit the same job again to try those once more"
+        f"{images} images were given up, in {', '.join(named)}{more}; the other {num_committed} "
+        f"are in {store.uri}; submit the same job again to try those once more"
     )

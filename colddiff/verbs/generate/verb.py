@@ -1,39 +1,62 @@
-"""What `submit generate` is, for everybody who asks: the command line, resolution, the drivers."""
+"""What `submit generate` is, for everybody who asks: the command line, resolution, the driver."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import Talk, Verb
+from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
+    from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.job import Job
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.verbs.generate.job import GenerateJob
 
 
 class Generate(Verb):
-    """Make images from a checkpoint, each exactly once, into tars on S3 or a path."""
+    """Images from a checkpoint."""
 
     name = "generate"
     help = "Make images from a checkpoint, each exactly once, into tars on S3 or a path."
+    extent = "num_samples"
+    unit = "images"
 
     def spec(self) -> type[GenerateJob]:
         from colddiff.verbs.generate.job import GenerateJob
 
         return GenerateJob
 
-    def resolve(
-        self, job: Any, storage: str, talk: Talk | None
-    ) -> tuple[GenerateJob, dict[str, str]]:
+    def resolve(self, job: Any, storage: str, *, pack: bool) -> tuple[GenerateJob, dict[str, str]]:
         from colddiff.verbs.generate.resolve import resolve_generation
 
-        return resolve_generation(job, storage, talk)
+        return resolve_generation(job, storage, pack=pack)
+
+    def prepare(self, attempt: Attempt) -> Any:
+        from colddiff.verbs.generate.work import prepare
+
+        return prepare(attempt)
+
+    def run(self, attempt: Attempt, prepared: Any, *, on_ray: bool) -> dict[str, Any]:
+        from colddiff.verbs.generate.work import OpenWorkers, generate, open_local_workers
+
+        open_workers: OpenWorkers = open_local_workers
+        if on_ray:
+            from colddiff.verbs.generate.on_ray import open_ray_workers
+
+            open_workers = open_ray_workers
+        return generate(attempt, prepared, open_workers)
 
     def check(self, job: Any, storage: str, job_id: str, content: Mapping[str, str]) -> None:
         from colddiff.verbs.generate.resolve import check_generation
 
         check_generation(job, storage, job_id, content)
+
+    def asked_for(self, job: Job) -> int:
+        return int(getattr(job, self.extent) or 0)
+
+    def most_workers(self, job: Any) -> int | None:
+        return -(-job.num_samples // job.shard_size) if job.num_samples else None
 
     def still_there(self, resolved: ResolvedJob) -> bool:
         from colddiff.verbs.generate.job import GenerateJob
@@ -41,10 +64,29 @@ class Generate(Verb):
 
         return samples_are_there(resolved.job_as(GenerateJob), resolved.storage, resolved.id)
 
-    def run_here(self, resolved: ResolvedJob, attempt: int) -> int:
-        from colddiff.verbs.generate.work import generate_here
+    def needs_checkpoint(self, job: Any) -> bool:
+        return job.checkpoint is None
 
-        return generate_here(resolved, attempt)
+    def outputs(self, job: Any) -> Mapping[str, str]:
+        return {} if job.out is None else {"out": job.out}
+
+    def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        super().dry_run(job, rate)
+        return DryRun([_grid(job)])
+
+
+def _grid(job: GenerateJob) -> str:
+    """The plan of a generation job in a line."""
+    place = job.out or "STORAGE/samples/<id>"
+    if job.num_samples is None:
+        return f"as many images as `data` holds, {job.shard_size} per shard, to {place}"
+    shards, rest = divmod(job.num_samples, job.shard_size)
+    batches = shards * -(-job.shard_size // job.batch_size) + -(-rest // job.batch_size)
+    last = f", the last of {rest}" if rest and shards else ""
+    return (
+        f"{job.num_samples} images, shards of {job.shard_size}: {shards + bool(rest)}{last}, "
+        f"batches of {job.batch_size} rows: {batches}, to {place}"
+    )
 
 
 VERB = Generate()

@@ -1,12 +1,12 @@
-"""Generation composed from adapters and engine: a worker's shards, and the driver's whole job."""
+"""What an attempt at a generation job does: a worker's shards, and the driver's side."""
 
 from __future__ import annotations
 
-import os
+import logging
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.checkpoints.submitted import refuse_changed, submitted_checkpoint
 from colddiff.data.open import open_other, open_shards, open_viewed
-from colddiff.data.sample_plan import SamplePlan
+from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import ColddiffError, DataError, Stopped
 from colddiff.evaluation.metrics import frechet_distance
@@ -23,28 +23,30 @@ from colddiff.features.open import open_features
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.log import say
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.tracking_run import begin_tracking, ended_with_work
-from colddiff.ports import Store, Tracker
+from colddiff.jobs.work_queue import LocalWorkers, QueueCounts, Workers, WorkQueue
+from colddiff.ports import FeatureExtractor, Store
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.restorers import for_inference
 from colddiff.stores.open import open_store
 from colddiff.terminal import Gmm, Terminal
 from colddiff.terminals.fit import make_terminal
 from colddiff.terminals.stored import store_terminal, stored_terminal
-from colddiff.verbs.generate.dispatch import Crew, Dispatcher, Tally, missing_shards
 from colddiff.verbs.generate.job import GenerateJob
-from colddiff.verbs.generate.local_crew import LocalCrew
 from colddiff.verbs.generate.maker import ImageMaker
+from colddiff.verbs.generate.missing import ShardCounts, missing_shards
 from colddiff.verbs.generate.plan import make_plan, settle_plan
-from colddiff.verbs.generate.progress import Progress
+from colddiff.verbs.generate.progress import GenerationProgress
 from colddiff.verbs.generate.resolve import place_of
-from colddiff.verbs.generate.results import dead_letters, first_images, write_manifest
+from colddiff.verbs.generate.results import describe_dead, first_images, write_manifest
 from colddiff.verbs.generate.statistics import folder_of, merged_statistics, reference_statistics
-from colddiff.verbs.generate.worker import ShardWorker
+from colddiff.verbs.generate.worker import ShardReport, ShardWorker
+
+log = logging.getLogger(__name__)
 
 SHOWN = 64
+IN_FLIGHT = 2
+"""Shards a worker holds at once: one on the device, one being packed and uploaded."""
 RECORDED = ("torch", "numpy", "pillow", "colddiff")
 
 
@@ -94,7 +96,7 @@ def _terminal(
         return held
     if not isinstance(wanted, Gmm):
         return Terminal(wanted, {}, images)
-    fitted = stored_terminal(JobFolder(open_store(resolved.storage), resolved.id))
+    fitted = stored_terminal(resolved.folder)
     if fitted is None:
         raise DataError("the fitted terminal is gone; submit the same job again")
     return replace(fitted, images=images)
@@ -114,7 +116,7 @@ def fit_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
         terminal = make_terminal(D, source, job.terminal)
         assert terminal is not None
         store_terminal(folder, terminal, fitted_on)
-        say(f"a mixture of {job.terminal.components} fitted to {trained.data}")
+        log.info("a mixture of %d fitted to %s", job.terminal.components, trained.data)
 
 
 def machine(device: torch.device) -> dict[str, str]:
@@ -126,75 +128,108 @@ def machine(device: torch.device) -> dict[str, str]:
     return found | {package: version(package) for package in RECORDED}
 
 
-class Generation:
-    """The driver's side of a generation job: plan, queue, progress, manifest, result."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a generation needs before its first shard: the settled plan, the networks."""
 
-    def __init__(self, resolved: ResolvedJob, folder: JobFolder, attempt: int) -> None:
-        self.resolved, self.folder, self.attempt = resolved, folder, attempt
-        self.job = resolved.job_as(GenerateJob)
+    plan: SamplePlan
+    extractors: Sequence[FeatureExtractor]
+
+
+OpenWorkers = Callable[[ResolvedJob, SamplePlan], Workers[ShardTask, ShardReport]]
+
+
+def prepare(attempt: Attempt) -> Prepared:
+    """Settles the plan, fits the terminal and checks the weights, before any image is made."""
+    resolved = attempt.resolved
+    job = resolved.job_as(GenerateJob)
+    plan = settle_plan(samples_at(resolved), make_plan(job, resolved.content))
+    fit_terminal(resolved, attempt.folder)
+    return Prepared(plan, [open_features(spec) for spec in job.statistics])
+
+
+def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) -> dict[str, Any]:
+    """The driver's side: queue, progress, manifest; returns the result.
+
+    Raises ColddiffError where shards were given up, Stopped where it was stopped before the end.
+    """
+    began = time.monotonic()
+    workers = open_workers(attempt.resolved, prepared.plan)
+    try:
+        result = _Generation(attempt, prepared).run(workers)
+    finally:
+        workers.close()
+    return {**result, "time": {"generation_s": time.monotonic() - began}}
+
+
+def open_local_workers(
+    resolved: ResolvedJob, plan: SamplePlan
+) -> LocalWorkers[ShardTask, ShardReport]:
+    """One worker in threads of this process."""
+    return LocalWorkers(open_worker(resolved, plan).make, IN_FLIGHT)
+
+
+class _Generation:
+    def __init__(self, attempt: Attempt, prepared: Prepared) -> None:
+        self.attempt, self.plan, self.extractors = attempt, prepared.plan, prepared.extractors
+        self.job = attempt.resolved.job_as(GenerateJob)
         assert self.job.num_samples is not None
         self.num_samples: int = self.job.num_samples
-        self.store = samples_at(resolved)
-        self.plan = settle_plan(self.store, make_plan(self.job, resolved.content))
-        fit_terminal(resolved, folder)
-        # Weights that are missing or others are found out before any image is made.
-        self.extractors = [open_features(spec) for spec in self.job.statistics]
-        self.tracker: Tracker = begin_tracking(resolved, folder)
+        self.store = samples_at(attempt.resolved)
 
-    def run(self, crew: Crew) -> dict[str, Any]:
-        """The content of ``result.json``; raises ColddiffError where shards were given up."""
-        say(f"{self.num_samples} images in {self._shards(self.num_samples)} to {self.store.uri}")
-        tally = Tally()
-        progress = Progress(
-            tally,
+    def run(self, workers: Workers[ShardTask, ShardReport]) -> dict[str, Any]:
+        plan, counts, queue_counts = self.plan, ShardCounts(), QueueCounts()
+        num_shards = plan.num_shards(self.num_samples)
+        log.info(
+            "%d images in %d shard%s of %d to %s",
             self.num_samples,
-            self.plan.num_shards(self.num_samples),
-            write=lambda data: self.folder.write_progress(self.attempt, data),
-            log=self.tracker.log_metrics,
-            talk=say,
+            num_shards,
+            "s" * (num_shards != 1),
+            plan.shard_size,
+            self.store.uri,
         )
-        dispatcher = Dispatcher(
-            missing_shards(
-                self.store,
-                self.plan,
-                self.num_samples,
-                tally,
-                [folder_of(extractor) for extractor in self.extractors],
-            ),
-            crew,
-            tally,
+        progress = GenerationProgress(
+            counts,
+            queue_counts,
+            self.num_samples,
+            num_shards,
+            write=lambda data: self.attempt.progress(**data),
+            track=self.attempt.tracker.log_metrics,
+        )
+        folders = [folder_of(extractor) for extractor in self.extractors]
+        queue = WorkQueue(
+            missing_shards(self.store, plan, self.num_samples, counts, folders),
+            workers,
             max_failures=self.job.max_failures,
-            on_change=progress,
-            stop_requested=lambda: self.folder.stop_requested(self.attempt),
-            talk=say,
+            counts=queue_counts,
+            on_report=counts.committed,
+            on_poll=progress,
+            stop_requested=self.attempt.stop_requested,
         )
-        with ended_with_work(self.tracker):
-            dispatcher.run()
-            progress.close()
-            return self._end(tally, dispatcher.stopped)
+        queue.run()
+        progress.close()
+        return self._end(counts, queue_counts, queue.stopped)
 
-    def _end(self, tally: Tally, stopped: bool) -> dict[str, Any]:
-        outcome = {"step": tally.images, "stopped": stopped}
-        self.folder.write_outcome(self.attempt, outcome)
-        if tally.dead:
-            raise ColddiffError(dead_letters(self.store, self.plan, tally))
-        if stopped and tally.images < self.num_samples:
+    def _end(self, counts: ShardCounts, queue: QueueCounts, stopped: bool) -> dict[str, Any]:
+        self.attempt.reached(counts.images, stopped=stopped)
+        if queue.dead:
+            raise ColddiffError(describe_dead(self.store, queue.dead, counts.images))
+        if stopped and counts.images < self.num_samples:
             raise Stopped(
-                f"stopped with {tally.images} of {self.num_samples} images committed; submit the "
-                "same job again to go on"
+                f"stopped with {counts.images} of {self.num_samples} images committed; submit the "
+                "same job again to continue"
             )
         manifest = write_manifest(self.store, self.plan, self.num_samples)
         result = {
-            "id": self.resolved.id,
             "samples": self.store.uri,
             "num_samples": self.num_samples,
             "plan": self.plan.digest,
-            "made": tally.made,
-            "retries": tally.retries,
+            "made": counts.made,
+            "retries": queue.retries,
             **self._statistics(),
-            "pictures": self._pictures(),
-            "tracking": {"uri": self.resolved.tracking_uri, "run_id": self.tracker.run_id},
         }
+        images = first_images(self.store, self.plan, min(SHOWN, self.num_samples))
+        self.attempt.keep_picture("contact_sheet.png", contact_sheet(images))
         if manifest is not None:
             result["manifest"] = manifest
         return result
@@ -221,61 +256,11 @@ class Generation:
                     "n": against.n,
                 }
         if metrics:
-            self.tracker.log_metrics(metrics, self.num_samples)
-            say(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+            self.attempt.tracker.log_metrics(metrics, self.num_samples)
+            log.info(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         return {
             "metrics": metrics,
             "statistics": kept,
             "measured": [spec.to_dict() for spec in self.job.statistics],
             "reference": self.job.reference,
         }
-
-    def _pictures(self) -> list[str]:
-        images = first_images(self.store, self.plan, min(SHOWN, self.num_samples))
-        data = contact_sheet(images)
-        key = self.folder.key("pictures/contact_sheet.png")
-        self.folder.store.put(key, data)
-        if self.job.tracking.images:
-            self.tracker.log_artifact("pictures/contact_sheet.png", data)
-        return [f"{self.folder.store.uri}/{key}"]
-
-    def _shards(self, num_samples: int) -> str:
-        count = self.plan.num_shards(num_samples)
-        return f"{count} shard{'s' * (count != 1)} of {self.plan.shard_size}"
-
-
-def generate_here(resolved: ResolvedJob, attempt: int) -> int:
-    """Exit code of one attempt at a generation job in this process, without Ray."""
-    return run_attempt(resolved, attempt, _crew_here, {"local": True})
-
-
-def _crew_here(resolved: ResolvedJob, plan: SamplePlan) -> LocalCrew:
-    return LocalCrew(open_worker(resolved, plan).make)
-
-
-def run_attempt(
-    resolved: ResolvedJob,
-    attempt: int,
-    open_crew: Callable[[ResolvedJob, SamplePlan], Crew],
-    claim: dict[str, Any],
-    gpus: float = 0.0,
-) -> int:
-    """Exit code of one attempt at a generation job with the crew that ``open_crew`` makes."""
-    folder = JobFolder(open_store(resolved.storage), resolved.id)
-    job = resolved.job_as(GenerateJob)
-    assert job.num_samples is not None
-    run = Attempt(folder, attempt, num_steps=job.num_samples, gpus=gpus, limits=job.limits)
-
-    def work() -> dict[str, Any]:
-        run.phase("preparing")
-        began = time.monotonic()
-        generation = Generation(resolved, folder, attempt)
-        crew = open_crew(resolved, generation.plan)
-        run.phase("")
-        try:
-            result = generation.run(crew)
-        finally:
-            crew.close()
-        return {**result, "time": {"generation_s": time.monotonic() - began}}
-
-    return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), **claim})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -10,10 +11,12 @@ from colddiff.checkpoints.writer import due_steps
 from colddiff.errors import ColddiffError
 from colddiff.jobs.folder import JobFolder
 
+log = logging.getLogger(__name__)
+
 POLL_S = 2.0
 
 
-class EvaluationWatch:
+class EvaluationWatcher:
     """Within ``with``, calls ``evaluate(step)`` in a thread for each checkpoint that is due.
 
     Training never waits for it; checkpoints due are spared from pruning until they are evaluated.
@@ -27,10 +30,9 @@ class EvaluationWatch:
         every: int | None,
         last: int,
         evaluate: Callable[[int], object],
-        talk: Callable[[str], None],
     ) -> None:
         self._folder, self._every, self._last = folder, every, last
-        self._evaluate, self._talk = evaluate, talk
+        self._evaluate = evaluate
         self._checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="evaluator", daemon=True)
@@ -53,7 +55,7 @@ class EvaluationWatch:
                     self._evaluate(step)
                 except Exception as error:
                     # One evaluation less is no reason to end a training.
-                    self._talk(f"evaluation of step {step} failed: {error}")
+                    log.warning("evaluation of step %d failed: %s", step, error)
                     refused.add(step)
             if ended:
                 return

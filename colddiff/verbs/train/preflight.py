@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 
@@ -10,10 +11,7 @@ from colddiff.data import packed_sets as datasets
 from colddiff.data.open import open_other, open_viewed, read_manifest
 from colddiff.errors import DataError
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.log import say
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.tracking_run import begin_tracking
-from colddiff.ports import Tracker
 from colddiff.rng import stream
 from colddiff.stores.open import check_writable
 from colddiff.terminal import terminal_spec
@@ -22,12 +20,14 @@ from colddiff.terminals.stored import store_terminal, stored_terminal
 from colddiff.verbs.train.checkpoint_evaluation import dry_evaluation
 from colddiff.verbs.train.job import TrainJob
 
+log = logging.getLogger(__name__)
+
 VERIFY_S = 10.0
 """Longest time for the hashes of one data set; the rest is checked when it is read."""
 
 
-def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
-    """Checks all that a training needs; returns the job's tracker.
+def check_before_training(resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Checks all that a training needs, before its first step.
 
     The storage can be written, training and test data are what their manifests say, the terminal
     can be fitted, the feature weights can be read, and an untrained restorer goes through a whole
@@ -43,8 +43,7 @@ def prepare(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
     _prepare_terminal(resolved, folder)
     if job.test_data is not None:
         dry_evaluation(job)
-    say(f"checked before step 0 in {time.monotonic() - began:.1f} s")
-    return begin_tracking(resolved, folder)
+    log.info("checked before step 0 in %.1f s", time.monotonic() - began)
 
 
 def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
@@ -59,9 +58,13 @@ def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
             "names every bad shard; pack them again"
         )
     if hashed < len(manifest.shards):
-        say(
-            f"{field}: all {len(manifest.shards)} shards have their size, {hashed} of them were "
-            f"hashed in {VERIFY_S:g} s; the others are checked when they are read"
+        log.info(
+            "%s: all %d shards have their size, %d of them were hashed in %g s; the others are "
+            "checked when they are read",
+            field,
+            len(manifest.shards),
+            hashed,
+            VERIFY_S,
         )
 
 
@@ -72,7 +75,10 @@ def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
     D = job.degradation.build(job.shape)
     spec = terminal_spec(D, job.terminal)
     if spec is None:
-        say(f"no terminal: D(x0, T) of {job.degradation.kind} shows x0, images start from images")
+        log.info(
+            "no terminal: D(x0, T) of %s still shows x0, so sampling starts from images",
+            job.degradation.kind,
+        )
         return
     fitted_on = {
         "data": resolved.content["data"],
@@ -89,4 +95,4 @@ def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
             D, [stream(job.seed, "terminal/dry")]
         )
         store_terminal(folder, terminal, fitted_on)
-        say(f"terminal {spec.kind} ready after {time.monotonic() - began:.1f} s")
+        log.info("terminal %s ready after %.1f s", spec.kind, time.monotonic() - began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,9 +12,10 @@ import ray.train
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.log import say
 from colddiff.verbs.train.failures import Failures
 from colddiff.verbs.train.job import TrainJob
+
+log = logging.getLogger(__name__)
 
 LONGEST_REASON = 300
 
@@ -34,16 +36,16 @@ def fit_until_ended(
     """
     checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
     failures = Failures(job.max_failures, _newest(checkpoints) or 0)
-    number, told = 0, set[str]()
+    number, logged = 0, set[str]()
     while True:
         number += 1
         try:
             fit(number)
         except ray.train.TrainingFailedError as error:
             reason = _reason(error)
-            _tell_stacks(folder, attempt, told)
+            _log_stacks(folder, attempt, logged)
             if _preempted(error):
-                say(f"a machine was taken away ({reason}); going on without it, not a failure")
+                log.info("preempted (%s): continuing without that machine, not a failure", reason)
                 continue
             if any(_is_final(cause) for cause in _causes(error)):
                 raise ColddiffError(reason) from error
@@ -53,16 +55,20 @@ def fit_until_ended(
                     f"the workers failed {failures.count} times without a new checkpoint after "
                     f"that of step {failures.step} (max_failures={job.max_failures}): {reason}"
                 ) from error
-            say(
-                f"workers failed ({reason}); starting them again in {failures.pause_s:.0f} s: "
-                f"failure {failures.count} since the checkpoint of step {failures.step}, "
-                f"{job.max_failures} are allowed"
+            log.warning(
+                "workers failed (%s); restarting them in %.0f s: failure %d since the checkpoint "
+                "of step %d, %d are allowed",
+                reason,
+                failures.pause_s,
+                failures.count,
+                failures.step,
+                job.max_failures,
             )
             sleep(failures.pause_s)
         else:
             if not (folder.outcome(attempt) or {}).get("left"):
                 return
-            say("a machine is about to be taken away: going on without it, not a failure")
+            log.info("a machine is being preempted: continuing without it, not a failure")
 
 
 def _newest(checkpoints: Checkpoints) -> int | None:
@@ -72,17 +78,18 @@ def _newest(checkpoints: Checkpoints) -> int | None:
         return None  # the store is away: nobody knows of progress
 
 
-def _tell_stacks(folder: JobFolder, attempt: int, told: set[str]) -> None:
+def _log_stacks(folder: JobFolder, attempt: int, logged: set[str]) -> None:
     """What ranks that hung were doing, into the attempt's log, each once."""
     try:
         stacks = folder.stacks(attempt)
     except Unreachable as error:
-        say(f"the stacks of ranks that may have hung cannot be read: {error}")
+        log.warning("the stacks of ranks that may have hung cannot be read: %s", error)
         return
     for name, text in stacks.items():
-        if name not in told:
-            told.add(name)
-            say(f"rank {name.partition('-')[2].removesuffix('.txt')} hung: {text}")
+        if name not in logged:
+            logged.add(name)
+            rank = name.partition("-")[2].removesuffix(".txt")
+            log.error("rank %s hung: %s", rank, text)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

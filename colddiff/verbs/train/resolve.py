@@ -1,8 +1,6 @@
-"""A training job's addresses made definite: packed data, a second set, a start."""
+"""Resolve a training job: its packed data, its second set and its start, by digest."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_other, read_manifest
@@ -12,25 +10,21 @@ from colddiff.features.open import located_features
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
 
-Talk = Callable[[str], None]
 
+def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJob, dict[str, str]]:
+    """The job with packed data and a pinned start, and the digests that stand for them.
 
-def resolve_training(
-    job: TrainJob, storage: str, talk: Talk | None
-) -> tuple[TrainJob, dict[str, str]]:
-    """The job with packed data and a definite start, and the digests that stand for them.
-
-    A SOURCE is packed once into STORAGE/data; without ``talk`` it has to be there already.
+    A SOURCE is packed once into STORAGE/data; without ``pack`` it must be there already.
     Raises SpecError, DataError, CheckpointError.
     """
     features = located_features(job.evaluation.features)
     evaluation = job.evaluation.model_copy(update={"features": features})
     job = job.model_copy(update={"evaluation": evaluation})
-    job, content = _with_other(*_with_data(job, storage, talk), storage, talk)
+    job, content = _with_other(*_with_data(job, storage, pack), storage, pack)
     return _with_start(job, content, storage)
 
 
-def _with_data(job: TrainJob, storage: str, talk: Talk | None) -> tuple[TrainJob, dict[str, str]]:
+def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[str, str]]:
     if job.data is None:
         raise SpecError(
             [
@@ -44,8 +38,8 @@ def _with_data(job: TrainJob, storage: str, talk: Talk | None) -> tuple[TrainJob
         )
     test = job.test_data or (job.data if SOURCE.match(job.data) else None)
     shared = test == job.data
-    data = packed(job.data, "train", shared, job, storage, talk)
-    test_uri = packed(test, "test", shared, job, storage, talk) if test else None
+    data = packed(job.data, "train", shared, job, storage, pack=pack)
+    test_uri = packed(test, "test", shared, job, storage, pack=pack) if test else None
     for field, uri in (("data", data), ("test_data", test_uri)):
         if uri is not None:
             refuse_other_shape(field, uri, job)
@@ -54,13 +48,13 @@ def _with_data(job: TrainJob, storage: str, talk: Talk | None) -> tuple[TrainJob
 
 
 def _with_other(
-    job: TrainJob, content: dict[str, str], storage: str, talk: Talk | None
+    job: TrainJob, content: dict[str, str], storage: str, pack: bool
 ) -> tuple[TrainJob, dict[str, str]]:
     """The second set, where D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
     if open_other(D) is None:
         return job, content
-    uri = packed(D.spec.other, "train", False, job, storage, talk)
+    uri = packed(D.spec.other, "train", False, job, storage, pack=pack)
     refuse_other_shape("degradation.other", uri, job)
     spec = job.degradation.model_copy(update={"other": uri})
     other = read_manifest(uri).digest
@@ -74,7 +68,7 @@ def _with_other(
 def _with_start(
     job: TrainJob, content: dict[str, str], storage: str
 ) -> tuple[TrainJob, dict[str, str]]:
-    """The start made definite: a step and a weights hash, resolved once, at submission."""
+    """The start pinned to a step and a weights hash, once, at submission."""
     if job.start_from is None:
         return job, content
     address = find_checkpoint(job.start_from, storage)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,8 @@ from colddiff.verbs.train.meter import LossHistory, Meter
 from colddiff.verbs.train.reporter import Reporter
 from colddiff.verbs.train.watchdog import Watchdog
 
+log = logging.getLogger(__name__)
+
 RESUMED = ("model", "ema", "optimizer")
 PROGRESS_S = 1.0
 LEAVE_LOOK_S = 5.0
@@ -40,7 +42,7 @@ SAY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingEnd:
     """How a training loop ended: after which step, and whether before its end.
 
     ``stopped``: on request; ``left``: because a machine is about to be taken away.
@@ -75,7 +77,6 @@ class Trainer:
         terminal: Terminal | None = None,
         images: DrawImages | None = None,
         watchdog: Watchdog | None = None,
-        talk: Callable[[str], None] = lambda line: None,
     ) -> None:
         if job.global_batch_size < ctx.world_size:
             raise SpecError(
@@ -88,7 +89,7 @@ class Trainer:
                 ]
             )
         self.job, self.source, self.folder, self.ctx = job, source, folder, ctx
-        self.tracker, self.attempt, self.talk = tracker, attempt, talk
+        self.tracker, self.attempt = tracker, attempt
         self.terminal, self.images = terminal, images
         self.transform = transform_of(source, job.augment, job.shape, "data")
         self.D: Degradation[Any] = job.degradation.build(job.shape).to(ctx.device)
@@ -115,14 +116,14 @@ class Trainer:
         self._history = LossHistory()
         self._looked = self._said = 0.0
         self._watchdog = watchdog
-        self.writer = CheckpointWriter(job, folder, self.checkpoints, tracker, talk)
+        self.writer = CheckpointWriter(job, folder, self.checkpoints, tracker)
         self._reporter = Reporter(folder, attempt, active=ctx.rank == 0)
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingEnd:
         """Trains to ``num_steps``, or to the step at which it has to stop or to leave."""
         if self.ctx.rank == 0 and self.job.precision == "bf16" and bf16_is_slow(self.ctx.device):
-            self.talk(
-                "WARNING: this CPU has no bf16 instructions and imitates them many times slower "
+            log.warning(
+                "this CPU has no bf16 instructions and imitates them many times slower "
                 "than fp32; train with precision=fp32 here, or on a GPU"
             )
         try:
@@ -134,11 +135,11 @@ class Trainer:
         finally:
             self.writer.wait()
 
-    def _run(self) -> Outcome:
+    def _run(self) -> TrainingEnd:
         step = self._resume()
         self.model = self._ready_model()
         if step >= self.job.num_steps:
-            return Outcome(step)
+            return TrainingEnd(step)
         inputs = Prefetcher(
             training_inputs(
                 self.job,
@@ -158,7 +159,7 @@ class Trainer:
         finally:
             inputs.close()
 
-    def _loop(self, step: int, inputs: Prefetcher[Inputs], meter: Meter) -> Outcome:
+    def _loop(self, step: int, inputs: Prefetcher[Inputs], meter: Meter) -> TrainingEnd:
         job = self.job
         # On a CPU the collective that spreads a stop costs less than it saves in reaction time;
         # on a GPU reading it is a device sync, so it waits for the step that logs.
@@ -184,10 +185,10 @@ class Trainer:
                 self._log(step, meter)
             leave = look and self.ctx.leaving()
             if (stop or leave) and not last:
-                return Outcome(step, stopped=stop, left=leave and not stop)
+                return TrainingEnd(step, stopped=stop, left=leave and not stop)
             if due and not last:
                 self._save(step, needed=False)
-        return Outcome(step)
+        return TrainingEnd(step)
 
     def _step(self, step: int, batch: Inputs, meter: Meter) -> Tensor:
         """One optimizer step; returns this rank's image losses, float32 [B] on the device."""
@@ -261,7 +262,7 @@ class Trainer:
                 self._settle(compiled, self._micro_batch())
             except Exception as error:
                 reason = str(error).strip().splitlines()[0]
-                self.talk(f"WARNING: compile=true failed, going on without it, slower: {reason}")
+                log.warning("compile=true failed, continuing without it, slower: %s", reason)
             else:
                 return compiled
         self._settle(model)
@@ -301,7 +302,7 @@ class Trainer:
         self._load_optimizer(snapshot.tensors["optimizer"])
         self._history = LossHistory(snapshot.state.get("losses", ()))
         if self.ctx.rank == 0:
-            self.talk(f"going on from the checkpoint of step {step}")
+            log.info("resuming from the checkpoint of step %d", step)
         return step
 
     def _begin(self) -> Snapshot | None:
@@ -309,7 +310,7 @@ class Trainer:
         note = {"world_size": self.ctx.world_size, "time": time.time()}
         start = self.folder.begin_start(self.attempt, note)
         self.writer.begin(self.attempt, start)
-        found = self.checkpoints.newest(RESUMED, self.talk)
+        found = self.checkpoints.newest(RESUMED)
         step = found.step if found else 0
         self.checkpoints.clear_after(step, self.writer.superseded)
         self.folder.write_start(self.attempt, start, {**note, "step": step})
@@ -381,9 +382,12 @@ class Trainer:
         self._reporter.tell(progress)
         if time.monotonic() - self._said > SAY_S or step == self.job.num_steps:
             self._said = time.monotonic()
-            self.talk(
-                f"step {step}/{self.job.num_steps}  loss {progress['loss']:.5f}  "
-                f"{images_per_s:.1f} img/s"
+            log.info(
+                "step %d/%d  loss %.5f  %.1f img/s",
+                step,
+                self.job.num_steps,
+                progress["loss"],
+                images_per_s,
             )
 
 

@@ -1,36 +1,53 @@
-"""What `submit train` is, for everybody who asks: the command line, resolution, the drivers."""
+"""What `submit train` is, for everybody who asks: the command line, resolution, the driver."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import Talk, Verb
+from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
-    from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.attempt import Attempt
     from colddiff.verbs.train.job import TrainJob
 
 
 class Train(Verb):
-    """Train a restorer."""
+    """A restorer, trained to invert a degradation."""
 
     name = "train"
     help = "Train a restorer."
+    extent = "num_steps"
+    unit = "steps"
 
     def spec(self) -> type[TrainJob]:
         from colddiff.verbs.train.job import TrainJob
 
         return TrainJob
 
-    def resolve(self, job: Any, storage: str, talk: Talk | None) -> tuple[TrainJob, dict[str, str]]:
+    def resolve(self, job: Any, storage: str, *, pack: bool) -> tuple[TrainJob, dict[str, str]]:
         from colddiff.verbs.train.resolve import resolve_training
 
-        return resolve_training(job, storage, talk)
+        return resolve_training(job, storage, pack=pack)
 
-    def run_here(self, resolved: ResolvedJob, attempt: int) -> int:
-        from colddiff.verbs.train.work import train_here
+    def prepare(self, attempt: Attempt) -> None:
+        from colddiff.verbs.train.preflight import check_before_training
 
-        return train_here(resolved, attempt)
+        check_before_training(attempt.resolved, attempt.folder)
+
+    def run(self, attempt: Attempt, prepared: None, *, on_ray: bool) -> dict[str, Any]:
+        from colddiff.verbs.train.work import fit_here, train
+
+        if on_ray:
+            from colddiff.verbs.train.on_ray import fit_on_ray
+
+            return train(attempt, fit_on_ray)
+        return train(attempt, fit_here)
+
+    def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        from colddiff.verbs.train.estimate import estimate
+
+        found = estimate(job, rate)
+        return DryRun(found.lines(), {"estimate": found.to_dict()})
 
 
 VERB = Train()

@@ -1,9 +1,10 @@
-"""Training composed from adapters and engine: one rank, one evaluation, a whole job."""
+"""What an attempt at a training job does: its ranks, and the driver's side."""
 
 from __future__ import annotations
 
-import os
+import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,22 +15,21 @@ from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Stopp
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.log import say
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.sigterm import stop_on_sigterm
-from colddiff.jobs.tracking_run import ended_with_work, open_tracker, sampled
-from colddiff.ports import Tracker, WorkerContext
+from colddiff.jobs.status import AGAIN
+from colddiff.jobs.tracking_run import open_tracker, sampled
+from colddiff.ports import WorkerContext
 from colddiff.retry import patiently
-from colddiff.stores.open import open_store
 from colddiff.terminals.stored import stored_terminal
 from colddiff.tracking.open import null_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step
-from colddiff.verbs.train.evaluation_watcher import EvaluationWatch
+from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.local_context import LocalContext
-from colddiff.verbs.train.preflight import prepare
 from colddiff.verbs.train.trainer import Trainer
 from colddiff.verbs.train.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
 
 
 def train_rank(
@@ -39,9 +39,9 @@ def train_rank(
 
     How it ended goes into the attempt's outcome. A diverged run is an outcome, not an exception:
     every rank sees it at the same step, and a launcher that restarts failures must not retry it.
-    ``watched``: a rank that makes no step for ``job.hang_timeout_s`` tells its stacks and ends.
+    ``watched``: a rank that makes no step for ``job.hang_timeout_s`` logs its stacks and ends.
     """
-    folder = JobFolder(open_store(resolved.storage), resolved.id)
+    folder = resolved.folder
     job = resolved.job_as(TrainJob)
     assert job.data is not None
     tracker = null_tracker()
@@ -59,7 +59,6 @@ def train_rank(
         terminal=stored_terminal(folder),
         images=open_other(job.degradation.build(job.shape), job.augment),
         watchdog=_watchdog(job, folder, ctx, attempt) if watched else None,
-        talk=say,
     )
     try:
         with sampled(resolved, ctx, tracker):
@@ -78,7 +77,6 @@ def train_rank(
             lambda: folder.write_outcome(attempt, outcome),
             "the outcome of the training",
             job.store_patience_s,
-            say,
         )
 
 
@@ -102,7 +100,7 @@ def _watchdog(
 
     def report(text: str) -> None:
         # To this process's own log first: the store may be what hangs.
-        say(f"rank {ctx.rank}: {text}")
+        log.error("rank %d: %s", ctx.rank, text)
         folder.write_stacks(attempt, ctx.rank, text)
 
     return Watchdog(job.hang_timeout_s, report)
@@ -120,61 +118,43 @@ def _way_on(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> st
     )
 
 
-def end_training(
-    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, attempt: int
-) -> dict[str, Any]:
-    """The content of ``result.json``, after evaluating the last checkpoint.
+Fit = Callable[[Attempt], None]
+"""Runs the workers of an attempt to their end; rank 0 writes how it ended as the outcome."""
+
+
+def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
+    """Trains, and evaluates the last checkpoint; returns the result.
 
     Raises ColddiffError for a failed outcome, Stopped for a stopped one.
     """
-    job, outcome = resolved.job_as(TrainJob), folder.outcome(attempt)
+    resolved, folder = attempt.resolved, attempt.folder
+    fit(attempt)
+    job, outcome = resolved.job_as(TrainJob), folder.outcome(attempt.number)
     if outcome is None or "failed" in outcome:
         raise ColddiffError(str((outcome or {}).get("failed", "the workers left no outcome")))
     if outcome["stopped"]:
         raise Stopped(
-            f"stopped after step {outcome['step']} of {job.num_steps}, with a checkpoint; submit "
-            "the same job again to go on"
+            f"stopped after step {outcome['step']} of {job.num_steps}, with a checkpoint; {AGAIN}"
         )
+    attempt.phase("evaluating")
     step = outcome["step"]
     result: dict[str, Any] = {
-        "id": resolved.id,
         "step": step,
         "checkpoint": f"{folder.uri}/checkpoints/step_{step:08d}",
         "time": {"training_s": outcome["training_s"]},
-        "tracking": {"uri": resolved.tracking_uri, "run_id": tracker.run_id},
         "metrics": {},
-        "pictures": [],
     }
     if job.test_data is not None:
-        result |= evaluate_step(resolved, folder, tracker, step)
+        result |= evaluate_step(resolved, folder, attempt.tracker, step)
         result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
     return result
 
 
-def train_here(resolved: ResolvedJob, attempt: int) -> int:
-    """Exit code of one attempt at a training job in this process, without Ray."""
-    folder = JobFolder(open_store(resolved.storage), resolved.id)
+def fit_here(attempt: Attempt) -> None:
+    """One worker in this process; checkpoints are evaluated in a thread meanwhile."""
+    resolved, folder = attempt.resolved, attempt.folder
     job = resolved.job_as(TrainJob)
-    run = Attempt(
-        folder, attempt, num_steps=job.num_steps, gpus=job.resources.gpus, limits=job.limits
-    )
-
-    def work() -> dict[str, Any]:
-        run.phase("preparing")
-        tracker = prepare(resolved, folder)
-        run.phase("")
-        with ended_with_work(tracker):
-            with EvaluationWatch(
-                folder,
-                job.evaluated_every,
-                job.num_steps,
-                partial(evaluate_step, resolved, folder, tracker),
-                say,
-            ):
-                # Not watched: a breakpoint is no hang.
-                train_rank(resolved, LocalContext(device_of(job.resources)), attempt)
-            run.phase("evaluating")
-            return end_training(resolved, folder, tracker, attempt)
-
-    with stop_on_sigterm(folder, attempt):
-        return run.run(work, {"host": os.uname().nodename, "pid": os.getpid(), "local": True})
+    evaluate = partial(evaluate_step, resolved, folder, attempt.tracker)
+    with EvaluationWatcher(folder, job.evaluated_every, job.num_steps, evaluate):
+        # Without a watchdog: a breakpoint is no hang.
+        train_rank(resolved, LocalContext(device_of(job.resources)), attempt.number)

@@ -48,6 +48,6 @@ def submitted(trained: dict[str, str], storage: Path) -> Callable[..., ResolvedJ
             **changes,
         }
         given = {name: value for name, value in fields.items() if value is not None}
-        return resolve("generate", parse(GenerateJob, given), "tiny")
+        return resolve(parse(GenerateJob, given), "tiny")
 
     return submit

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from colddiff.checkpoints.references import describe_checkpoint
-from colddiff.cluster.submit import is_done
 from colddiff.data.open import open_samples, open_shards, read_manifest
 from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError
 from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
 from colddiff.features.open import open_features
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.submit import is_done
 from colddiff.stores.open import open_store
 from colddiff.terminals.stored import stored_terminal
 from colddiff.verbs.generate.job import GenerateJob

@@ -1,4 +1,4 @@
-"""The queue: everything once, failures tried again, given up or waited out, memory that stays."""
+"""The work queue of a generation: everything once, retries, dead letters, memory that stays."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import record_key
 from colddiff.errors import StoreError
+from colddiff.jobs import work_queue
+from colddiff.jobs.work_queue import Failure, Finished, QueueCounts, WorkQueue
 from colddiff.ports import ShardEntry, Store, StoredObject
 from colddiff.stores.memory_store import MemoryStore
-from colddiff.verbs.generate import dispatch
-from colddiff.verbs.generate.dispatch import Dispatcher, Failure, Finished, Tally, missing_shards
-from colddiff.verbs.generate.results import dead_letters
+from colddiff.verbs.generate.missing import ShardCounts, missing_shards
+from colddiff.verbs.generate.results import describe_dead
 from colddiff.verbs.generate.worker import ShardReport
 from tests.unit.generation.sets import plan
 
@@ -27,7 +29,7 @@ def made(task: ShardTask, tries: int = 1) -> ShardReport:
     return ShardReport(task.number, task.count, 512, "0" * 64, True, 0.1, 0.1)
 
 
-class FakeCrew:
+class FakeWorkers:
     """Workers without work: shards end in the order they were handed out, as ``outcome`` says."""
 
     def __init__(self, workers: int, outcome: Outcome = made) -> None:
@@ -40,11 +42,11 @@ class FakeCrew:
     def room(self) -> int:
         return self.size - len(self._held)
 
-    def hand(self, task: ShardTask) -> None:
+    def give(self, task: ShardTask) -> None:
         self._held.append(task)
         self.most = max(self.most, len(self._held))
 
-    def wait(self, timeout_s: float) -> list[Finished]:
+    def wait(self, timeout_s: float) -> list[Finished[ShardTask, ShardReport]]:
         ended = []
         for _ in range(min(len(self._held), 50)):
             task = self._held.popleft()
@@ -57,18 +59,18 @@ class FakeCrew:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
+    monkeypatch.setattr(work_queue, "RETRY_S", 0.0)
 
 
 def run(
-    crew: FakeCrew, store: Store, the_plan: SamplePlan, count: int, **options: object
-) -> tuple[Tally, Dispatcher]:
-    tally = Tally()
-    tasks = missing_shards(store, the_plan, count, tally)
-    settings = {"max_failures": 3} | options
-    dispatcher = Dispatcher(tasks, crew, tally, **settings)  # type: ignore[arg-type]
-    dispatcher.run()
-    return tally, dispatcher
+    workers: FakeWorkers, store: Store, the_plan: SamplePlan, count: int, **options: object
+) -> tuple[ShardCounts, WorkQueue[ShardTask, ShardReport]]:
+    counts = ShardCounts()
+    tasks = missing_shards(store, the_plan, count, counts)
+    settings: dict[str, Any] = {"max_failures": 3} | options
+    queue = WorkQueue(tasks, workers, on_report=counts.committed, **settings)
+    queue.run()
+    return counts, queue
 
 
 def put(store: Store, task: ShardTask, size: int = 512) -> None:
@@ -79,11 +81,12 @@ def put(store: Store, task: ShardTask, size: int = 512) -> None:
 
 
 def test_every_shard_is_handed_out_once() -> None:
-    crew = FakeCrew(3)
-    tally, _ = run(crew, MemoryStore(), plan(), 2345)
-    assert crew.tries == Counter(range(235))
-    assert (tally.images, tally.shards, tally.made, tally.retries) == (2345, 235, 2345, 0)
-    assert crew.most == 6
+    workers = FakeWorkers(3)
+    done, queue = run(workers, MemoryStore(), plan(), 2345)
+    assert workers.tries == Counter(range(235))
+    assert (done.images, done.shards, done.made) == (2345, 235, 2345)
+    assert queue.counts == QueueCounts()
+    assert workers.most == 6
 
 
 def test_only_what_is_missing_is_made() -> None:
@@ -92,33 +95,32 @@ def test_only_what_is_missing_is_made() -> None:
         put(store, the_plan.task(number, 20_000))
     put(store, the_plan.task(500, 5003))  # a short tail of a smaller set
     store.put("shard-000009.tar", b"no record: not of this set")
-    crew = FakeCrew(2)
-    tally, _ = run(crew, store, the_plan, 20_000)
-    assert crew.tries == Counter(set(range(2000)) - {0, 1, 7, 1003})
-    assert (tally.images, tally.made) == (20_000, 19_960)
+    workers = FakeWorkers(2)
+    done, _queue = run(workers, store, the_plan, 20_000)
+    assert workers.tries == Counter(set(range(2000)) - {0, 1, 7, 1003})
+    assert (done.images, done.made) == (20_000, 19_960)
 
 
 def test_a_shard_that_fails_is_tried_again() -> None:
     def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
         unlucky = task.number % 3 == 0 and tries < 3
-        return Failure("shard", "unlucky") if unlucky else made(task)
+        return Failure("task", "unlucky") if unlucky else made(task)
 
-    crew = FakeCrew(2, outcome)
-    tally, _ = run(crew, MemoryStore(), plan(), 100)
-    assert tally.images == 100
-    assert tally.retries == 8
-    assert tally.dead == []
+    workers = FakeWorkers(2, outcome)
+    done, queue = run(workers, MemoryStore(), plan(), 100)
+    assert done.images == 100
+    assert queue.counts == QueueCounts(retries=8)
 
 
 def test_a_poison_shard_is_given_up_and_named_and_the_rest_is_made() -> None:
     def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
-        return Failure("shard", "boom") if task.number in (3, 9) else made(task)
+        return Failure("task", "boom") if task.number in (3, 9) else made(task)
 
-    crew = FakeCrew(2, outcome)
-    tally, _ = run(crew, MemoryStore(), plan(), 95)
-    assert crew.tries[3] == crew.tries[9] == 3
-    assert tally.images == 95 - 15
-    assert dead_letters(MemoryStore(), plan(), tally) == (
+    workers = FakeWorkers(2, outcome)
+    done, queue = run(workers, MemoryStore(), plan(), 95)
+    assert workers.tries[3] == workers.tries[9] == 3
+    assert done.images == 95 - 15
+    assert describe_dead(MemoryStore(), queue.counts.dead, done.images) == (
         "15 images were given up, in shard-000003.tar (seeds 30..39: boom), shard-000009.tar "
         "(seeds 90..94: boom); the other 80 are in memory://store; submit the same job again to "
         "try those once more"
@@ -130,9 +132,9 @@ def test_workers_may_die_more_often_than_shards_may_fail(deaths: int, survives: 
     def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
         return Failure("death", "killed") if task.number == 1 and tries <= deaths else made(task)
 
-    tally, _ = run(FakeCrew(1, outcome), MemoryStore(), plan(), 30)
-    assert (tally.images == 30) is survives
-    assert len(tally.dead) == (not survives)
+    done, queue = run(FakeWorkers(1, outcome), MemoryStore(), plan(), 30)
+    assert (done.images == 30) is survives
+    assert len(queue.counts.dead) == (not survives)
 
 
 def test_a_store_that_is_away_for_a_while_is_nobodys_fault() -> None:
@@ -141,23 +143,24 @@ def test_a_store_that_is_away_for_a_while_is_nobodys_fault() -> None:
     def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
         return Failure("store", "away") if next(away, None) is not None else made(task)
 
-    tally, _ = run(FakeCrew(1, outcome), MemoryStore(), plan(), 50)
-    assert (tally.images, tally.retries, tally.dead) == (50, 15, [])
+    done, queue = run(FakeWorkers(1, outcome), MemoryStore(), plan(), 50)
+    assert done.images == 50
+    assert queue.counts == QueueCounts(retries=15)
 
 
 def test_a_store_that_stays_away_or_is_full_ends_the_job() -> None:
-    crew = FakeCrew(2, lambda task, tries: Failure("store", "/out: the disk is full"))
+    workers = FakeWorkers(2, lambda task, tries: Failure("store", "/out: the disk is full"))
     with pytest.raises(StoreError, match=r"/out: the disk is full \(20 times in a row\)"):
-        run(crew, MemoryStore(), plan(), 10_000)
+        run(workers, MemoryStore(), plan(), 10_000)
 
 
 def test_a_stop_lets_what_is_under_way_end() -> None:
-    crew = FakeCrew(2)
-    tally, dispatcher = run(
-        crew, MemoryStore(), plan(), 10_000, stop_requested=lambda: crew.tries.total() >= 8
+    workers = FakeWorkers(2)
+    done, queue = run(
+        workers, MemoryStore(), plan(), 10_000, stop_requested=lambda: workers.tries.total() >= 8
     )
-    assert dispatcher.stopped
-    assert tally.made == 10 * crew.tries.total() == 80
+    assert queue.stopped
+    assert done.made == 10 * workers.tries.total() == 80
 
 
 class FullStore(MemoryStore):
@@ -187,14 +190,14 @@ def test_a_billion_images_on_a_thousand_workers_take_no_more_memory_than_a_milli
     peaks = {}
     for count in (10**6, 10**9):
         the_plan = replace(plan(), content={**plan().content, "shard_size": 50_000})
-        store, crew = FullStore(the_plan, count), FakeCrew(1000)
-        crew.tries = _Forgetful()
+        store, workers = FullStore(the_plan, count), FakeWorkers(1000)
+        workers.tries = _Forgetful()
         tracemalloc.start()
-        tally, _ = run(crew, store, the_plan, count)
+        done, _queue = run(workers, store, the_plan, count)
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert tally.images == count
-        assert tally.made == sum(
+        assert done.images == count
+        assert done.made == sum(
             the_plan.task(n, count).count for n in range(count // 50_000) if n % 3
         )
         # One page of each kind for a block of 1000 shards.

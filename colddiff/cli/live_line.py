@@ -1,0 +1,77 @@
+"""Standard error of a command that follows a job: log lines that stay, and one live status line."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from colddiff.jobs.status import Status, progress_line
+
+QUIET_S = 5.0
+
+
+class LiveLine(logging.Handler):
+    """A logging handler on ``stream`` that can also ``show`` how a job stands.
+
+    On a terminal the status is one line, redrawn in place; elsewhere a line now and then.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(logging.INFO)
+        self._stream = stream
+        self._live = stream.isatty()
+        self._on_line = False
+        self._last = ("", 0.0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(self.format(record))
+
+    def show(self, status: Status) -> None:
+        """How the job stands now."""
+        line = progress_line(status)
+        if self._live:
+            width = shutil.get_terminal_size().columns
+            self._stream.write(f"\r\x1b[2K{line[: width - 1]}")
+            self._stream.flush()
+            self._on_line = True
+            return
+        now, (shown, at) = time.monotonic(), self._last
+        changed_phase = _words(line) != _words(shown)
+        if line != shown and (changed_phase or now - at > QUIET_S):
+            self._last = (line, now)
+            self._write(line)
+
+    def end_line(self) -> None:
+        """Leaves the cursor on a line of its own."""
+        if self._on_line:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._on_line = False
+
+    def _write(self, line: str) -> None:
+        self.end_line()
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+
+@contextmanager
+def live_line(stream: TextIO) -> Iterator[LiveLine]:
+    """Within ``with``, what colddiff logs goes to ``stream``, beside a live status line."""
+    logger, handler = logging.getLogger("colddiff"), LiveLine(stream)
+    saved = (logger.level, logger.propagate, logger.handlers[:])
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield handler
+    finally:
+        handler.end_line()
+        logger.level, logger.propagate, logger.handlers[:] = saved
+
+
+def _words(line: str) -> str:
+    return line.split("  ")[0].strip()

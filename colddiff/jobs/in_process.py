@@ -1,0 +1,107 @@
+"""Jobs in this process, without Ray: `--local`, ``colddiff.train`` and the other verbs' like."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from colddiff.errors import ColddiffError, SpecError, Stopped
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.driver import drive
+from colddiff.jobs.job import Job
+from colddiff.jobs.logs import logged
+from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.runner import DriverState
+from colddiff.jobs.status import INTERRUPTED
+from colddiff.jobs.submit import bring_to_end
+from colddiff.jobs.verb import VERBS
+from colddiff.spec import parse
+
+J = TypeVar("J", bound=Job, contravariant=True)
+
+
+class Run(Protocol[J]):
+    """``colddiff.train`` and the like."""
+
+    def __call__(self, job: J | Mapping[str, Any], name: str = "job") -> dict[str, Any]: ...
+
+
+class InProcess:
+    """``Runner`` of the calling process: breakpoints work, and an interrupt ends the attempt."""
+
+    outlives_client = False
+    where = "this process"
+
+    def claim(self) -> dict[str, Any]:
+        return {"host": os.uname().nodename, "pid": os.getpid()}
+
+    def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
+        accepted()
+        run_here(resolved, attempt)
+
+    def find(self, job_id: str, attempt: int) -> DriverState | None:
+        return None  # the heartbeat tells, and the process table of its machine
+
+    def stop(self, job_id: str, attempt: int) -> None:
+        return
+
+    def log(self, job_id: str, attempt: int) -> str:
+        return ""
+
+    def is_down(self) -> bool:
+        return False
+
+
+def run_here(resolved: ResolvedJob, attempt: int) -> int:
+    """Exit code of one attempt at a job in this process."""
+    gpus = getattr(getattr(resolved.job, "resources", None), "gpus", 0.0)
+    folder = resolved.folder
+    with logged(lambda text: folder.write_log(attempt, text)):
+        return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=False)
+
+
+def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
+    """Runs a job in this process and returns its result; ``colddiff.train`` and the like.
+
+    The protocol is that of `colddiff submit`: the same call again resumes what was interrupted, a
+    larger extent (``num_steps``, ``num_samples``) extends what is done, and where nothing is left
+    to do the result of then is returned.
+
+    Args:
+        verb: ``train``, ``evaluate``, ``generate``, ...
+        job: a job of that verb, or its fields as a mapping.
+        name: goes into the job's id, as `--name` does.
+
+    Raises:
+        SpecError: a job of another verb, or fields that are invalid.
+        Stopped: the job was stopped, or reached a limit.
+        ColddiffError: it failed; the message says why.
+    """
+    spec = VERBS[verb].spec()
+    if isinstance(job, Mapping):
+        job = parse(spec, job, verb)
+    if not isinstance(job, spec):
+        raise SpecError(f"colddiff.{verb} takes a {spec.__name__}, got {type(job).__name__}")
+    resolved = resolve(job, name)
+    ended = bring_to_end(resolved, InProcess())
+    if ended.exit_code == INTERRUPTED:
+        raise KeyboardInterrupt
+    result = resolved.folder.result()
+    if ended.exit_code == Stopped.exit_code:
+        raise Stopped(ended.message)
+    if ended.exit_code != 0 or result is None:
+        raise ColddiffError(ended.message)
+    return result
+
+
+def function_of(verb: str) -> Run[Job]:
+    """``colddiff.<verb>``: ``run`` for one verb."""
+
+    def function(job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
+        return run(verb, job, name)
+
+    function.__name__ = function.__qualname__ = verb
+    function.__doc__ = f"{VERBS[verb].help}\n\n{inspect.cleandoc(run.__doc__ or '')}"
+    return function

@@ -1,0 +1,110 @@
+"""How a job stands (``status.json``), and the lines that say so to a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+State = Literal["queued", "running", "done", "failed", "stopped", "lost"]
+TERMINAL: frozenset[str] = frozenset({"done", "failed", "stopped", "lost"})
+EXIT_CODES: dict[str, int] = {"done": 0, "failed": 1, "lost": 1, "stopped": 4}
+INTERRUPTED = 130
+HEARTBEAT_S = 2.0
+LOST_AFTER_S = 60.0
+AGAIN = "submit the same job again to continue"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a job stands; written by one process, the driver of ``attempt``."""
+
+    state: State = "queued"
+    attempt: int = 0
+    step: int = 0
+    num_steps: int = 0
+    heartbeat: float = 0.0
+    """When the driver last wrote, in seconds since the epoch."""
+    started: float | None = None
+    """When the first attempt began, in seconds since the epoch."""
+    running_s: float = 0.0
+    """Time spent running, over all attempts."""
+    gpu_hours: float = 0.0
+    loss: float | None = None
+    images_per_s: float | None = None
+    eta_s: float | None = None
+    phase: str = ""
+    """What the job is doing, such as ``training`` or ``evaluating``."""
+    detail: str = ""
+    """More about its progress, such as ``12/100 shards, 1 retried``."""
+    message: str = ""
+    """Why it failed or stopped, and what to do about it."""
+    host: str = ""
+    """Machine of the driver, and its process there (``pid``)."""
+    pid: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether no attempt is queued or running."""
+        return self.state in TERMINAL
+
+    @property
+    def settled(self) -> bool:
+        """Whether the driver itself, or somebody who knew its end, wrote how the attempt ended."""
+        return self.finished and self.state != "lost"
+
+    def seen_at(self, now: float) -> Status:
+        """This status as a reader should see it at ``now``: lost once the heartbeat stopped."""
+        if self.state == "running" and now - self.heartbeat > LOST_AFTER_S:
+            silent = int(now - self.heartbeat)
+            return replace(self, state="lost", message=f"no heartbeat for {silent} s; {AGAIN}")
+        return self
+
+
+def progress_line(status: Status) -> str:
+    """``training  120/500  24%  loss 0.123  812 img/s  ETA 0:01:23``."""
+    words = status.state if status.finished else status.phase or status.state
+    parts = [f"{words:<10}"]
+    if status.num_steps:
+        share = 100 * status.step // status.num_steps
+        parts.append(f"{status.step}/{status.num_steps}  {share}%")
+    if status.finished:
+        return "  ".join(parts).rstrip()
+    if status.detail:
+        parts.append(status.detail)
+    if status.loss is not None:
+        parts.append(f"loss {status.loss:.4g}")
+    if status.images_per_s:
+        parts.append(f"{status.images_per_s:.0f} img/s")
+    if status.eta_s is not None:
+        parts.append(f"ETA {duration(status.eta_s)}")
+    return "  ".join(parts).rstrip()
+
+
+def spent_line(status: Status) -> str:
+    """What all attempts took: ``0:12:33 of running over 2 attempts, 1.27 GPU hours``."""
+    attempts = f" over {status.attempt} attempts" if status.attempt > 1 else ""
+    return f"{duration(status.running_s)} of running{attempts}, {status.gpu_hours:.3g} GPU hours"
+
+
+def verdict_line(job_id: str, status: Status, unit: str) -> str:
+    """How the job ended, why, and what to do about it."""
+    reached = f" ({extent_line(status, unit)})" if status.num_steps else ""
+    verb = "is done" if status.state == "done" else f"ended: {status.state}"
+    line = f"{job_id} {verb}{reached}"
+    if status.message:
+        line += f": {status.message}"
+    if status.state in ("failed", "lost"):
+        line += f" (see `colddiff logs {job_id}`)"
+    return line
+
+
+def extent_line(status: Status, unit: str) -> str:
+    """How far a job is, such as ``250 of 250 steps``."""
+    return f"{status.step} of {status.num_steps} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """``h:mm:ss``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,291 @@
+"""The idempotent submit: report a finished job, attach to a running one, else start or resume it.
+
+The same protocol for a cluster, for `--local` and for ``colddiff.train``: they differ in the
+``Runner`` alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from colddiff.errors import ColddiffError, Missing
+from colddiff.jobs.follow import SUBMIT_S, follow
+from colddiff.jobs.resolve import record_job
+from colddiff.jobs.status import EXIT_CODES, INTERRUPTED, Status, extent_line, verdict_line
+from colddiff.jobs.verb import VERBS, unit_of
+from colddiff.tracking.open import deliver_late
+
+if TYPE_CHECKING:
+    from colddiff.jobs.folder import JobFolder
+    from colddiff.jobs.job import Job
+    from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import DriverState, Runner
+
+log = logging.getLogger(__name__)
+Show = Callable[[Status], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """How a submitted job ended, or where it stood when its client left."""
+
+    id: str
+    state: str
+    exit_code: int
+    attempt: int
+    folder: str
+    result: str | None
+    """Address of ``result.json``, where there is one."""
+    message: str = ""
+
+
+def bring_to_end(
+    resolved: ResolvedJob,
+    runner: Runner,
+    *,
+    show: Show = lambda status: None,
+    detach: bool = False,
+    announce: Callable[[str], None] = lambda job_id: None,
+) -> Submission:
+    """Brings a job to its end: by nothing, by following, or by an attempt of its own.
+
+    Args:
+        resolved: what to do.
+        runner: where an attempt runs, if one is to be started.
+        show: called with the job's status while it is followed.
+        detach: return as soon as an attempt is under way.
+        announce: called once with the job id, as soon as it is certain that the job runs, or ran.
+
+    Raises ClusterError, StoreError. An interrupt ends with exit code 130; where the runner outlives
+    its client the job goes on, else it has ended as stopped.
+    """
+    folder = resolved.folder
+    status = folder.status()
+    if status is not None and is_done(resolved, folder, status):
+        announce(resolved.id)
+        return report_done(resolved, folder, status)
+    # Read once: a later look could see an attempt that another client has claimed meanwhile.
+    newest = newest_attempt(folder, status)
+    attempt = _under_way(folder, status, newest, runner)
+    ours = False
+    try:
+        if attempt is None:
+            attempt = newest + 1
+            ours = claim_attempt(folder, resolved, status, attempt, runner)
+        if ours:
+            if runner.outlives_client:
+                log.info("%s: attempt %d submitted to %s", resolved.id, attempt, runner.where)
+            _start(folder, resolved, attempt, runner, announce)
+        else:
+            log.info("%s is already running (attempt %d)", resolved.id, attempt)
+            _log_differences(folder, resolved)
+            announce(resolved.id)
+        if detach:
+            log.info("detached; `colddiff logs %s -f` follows it", resolved.id)
+            return replace(submission_of(folder, folder.status()), exit_code=0)
+        if ours and not runner.outlives_client:
+            return submission_of(folder, folder.status())
+        status = follow(folder, attempt, runner, show)
+    except KeyboardInterrupt:
+        return _interrupted(folder, outlived=not ours or runner.outlives_client)
+    log.info("%s", verdict_line(resolved.id, status, unit_of(resolved.id)))
+    return submission_of(folder, status)
+
+
+def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show) -> Submission:
+    """Follows an attempt to its end; an interrupt ends the following, not the job."""
+    try:
+        status = follow(folder, attempt, runner, show)
+    except KeyboardInterrupt:
+        return _interrupted(folder, outlived=True)
+    log.info("%s", verdict_line(folder.job_id, status, unit_of(folder.job_id)))
+    return submission_of(folder, status)
+
+
+def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Submission:
+    """Reports a finished job, and delivers what still waits for a tracker that was away."""
+    extent = extent_line(status, unit_of(resolved.id))
+    log.info("%s is done (%s)", resolved.id, extent)
+    deliver_late(resolved.storage, resolved.tracking_uri, resolved.id)
+    return submission_of(folder, status)
+
+
+def submission_of(folder: JobFolder, status: Status | None) -> Submission:
+    """Where a job stands, with the exit code its state means (0 while it goes on)."""
+    status = status or Status()
+    key = folder.key("result.json")
+    has_result = folder.store.size(key) is not None
+    return Submission(
+        id=folder.job_id,
+        state=status.state,
+        exit_code=EXIT_CODES.get(status.state, 0),
+        attempt=status.attempt,
+        folder=folder.uri,
+        result=f"{folder.store.uri}/{key}" if has_result else None,
+        message=status.message,
+    )
+
+
+def is_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:
+    """Whether nothing is left to do: all that is asked for is covered, and still there."""
+    covered = is_covered(status, resolved.job, folder.result())
+    return covered and VERBS[resolved.verb].still_there(resolved)
+
+
+def is_covered(status: Status, job: Job, result: Mapping[str, Any] | None = None) -> bool:
+    """Whether a finished job reached all that is asked for now; a larger extent would extend it."""
+    reached = status.state == "done" and status.step >= VERBS[job.verb].asked_for(job)
+    return reached and job.covered_by(result or {})
+
+
+def newest_attempt(folder: JobFolder, status: Status | None) -> int:
+    """Number of the attempt that was claimed last; 0 before the first."""
+    return max([*folder.attempts(), status.attempt if status else 0])
+
+
+def claim_attempt(
+    folder: JobFolder,
+    resolved: ResolvedJob,
+    status: Status | None,
+    attempt: int,
+    runner: Runner,
+) -> bool:
+    """Claims ``attempt`` by a conditional write; False where another client was faster.
+
+    The winner writes the job and its queued status. Time and GPU hours of earlier attempts
+    (``status``) stay counted.
+    """
+    if not folder.claim(attempt, runner.claim()):
+        return False
+    record_job(replace(resolved, created=_created(folder) or resolved.created), folder)
+    folder.write_status(
+        replace(
+            status or Status(),
+            state="queued",
+            attempt=attempt,
+            num_steps=VERBS[resolved.verb].asked_for(resolved.job),
+            heartbeat=time.time(),
+            loss=None,
+            images_per_s=None,
+            eta_s=None,
+            phase="queued",
+            message="",
+            host="",
+            pid=0,
+        )
+    )
+    return True
+
+
+def driver_has_ended(folder: JobFolder, status: Status, driver: DriverState | None) -> bool:
+    """Whether a driver without a verdict ended, as far as that is known before its heartbeat stops.
+
+    Its cluster knows, or the process table where it ran on this machine.
+    """
+    if driver is not None:
+        return driver.ended
+    host, pid = status.host, status.pid
+    if not host:
+        claim = folder.read_claim(status.attempt)
+        host, pid = claim.get("host", ""), int(claim.get("pid", 0))
+    return host == os.uname().nodename and not _runs(pid)
+
+
+def _start(
+    folder: JobFolder,
+    resolved: ResolvedJob,
+    attempt: int,
+    runner: Runner,
+    announce: Callable[[str], None],
+) -> None:
+    # With the time of the first submission: what is staged is then equal, and not uploaded again.
+    recorded = replace(resolved, created=_created(folder) or resolved.created)
+    try:
+        runner.start(recorded, attempt, lambda: announce(resolved.id))
+    except ColddiffError as error:
+        status = folder.status()
+        if status is not None and status.attempt == attempt and status.state == "queued":
+            message = f"not submitted: {error}"
+            folder.write_status(replace(status, state="failed", message=message))
+        raise
+
+
+def _interrupted(folder: JobFolder, *, outlived: bool) -> Submission:
+    job_id = folder.job_id
+    if outlived:
+        log.info(
+            "interrupted; the job continues: `colddiff logs %s -f` follows it, "
+            "`colddiff stop %s` ends it",
+            job_id,
+            job_id,
+        )
+    return replace(submission_of(folder, folder.status()), exit_code=INTERRUPTED)
+
+
+def _under_way(folder: JobFolder, status: Status | None, newest: int, runner: Runner) -> int | None:
+    """The attempt that is queued or running, or None; a driver without heartbeat is ended first."""
+    if newest > (status.attempt if status else 0):
+        # Another client claimed it and has not yet written its status, or crashed before it could.
+        claim = folder.read_claim(newest)
+        return newest if time.time() - float(claim.get("time", 0)) < SUBMIT_S else None
+    if status is None or status.settled:
+        return None
+    driver = runner.find(folder.job_id, status.attempt)
+    if status.state == "running":
+        if not driver_has_ended(folder, status, driver):
+            return status.attempt
+        now = folder.status()
+        if now is not None and now.settled:
+            return status.attempt  # it wrote its verdict between our two looks
+        log.info("%s: attempt %d lost its driver; resuming", folder.job_id, status.attempt)
+        return None
+    if status.state == "queued":
+        if driver is None:
+            fresh = time.time() - status.heartbeat < SUBMIT_S
+            return status.attempt if fresh and not _claimed_by_the_dead(folder, status) else None
+        return None if driver.ended else status.attempt
+    if driver is not None and not driver.ended:
+        # It would keep the resources that the next attempt waits for.
+        log.info("%s: ending attempt %d, which stopped responding", folder.job_id, status.attempt)
+        runner.stop(folder.job_id, status.attempt)
+    return None
+
+
+def _claimed_by_the_dead(folder: JobFolder, status: Status) -> bool:
+    claim = folder.read_claim(status.attempt)
+    return claim.get("host") == os.uname().nodename and not _runs(int(claim.get("pid", 0)))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _created(folder: JobFolder) -> float | None:
+    try:
+        return float(folder.job()["created"])
+    except (Missing, KeyError, TypeError, ValueError):
+        return None
+
+
+def _log_differences(folder: JobFolder, resolved: ResolvedJob) -> None:
+    try:
+        old, new = folder.job().get("spec", {}), resolved.job.to_dict()
+    except Missing:
+        return  # Another client has won the attempt and is about to write the job.
+    identity = set(resolved.job.identity_fields())
+    changed = [name for name in new if name not in identity and old.get(name) != new[name]]
+    if changed:
+        log.info(
+            "%s differ from what is running; submit again after it ended to apply them",
+            ", ".join(changed),
+        )
