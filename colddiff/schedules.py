@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from colddiff.errors import SpecError
-from colddiff.spec import Range, Registry, Spec
+from colddiff.spec import KindOf, Range, Registry, Spec
 
 FloatTable = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class ScheduleSpec(Spec):
 
 
 SCHEDULES: Registry[ScheduleSpec] = Registry("schedule")
-Schedule = Annotated[ScheduleSpec, SerializeAsAny(), BeforeValidator(SCHEDULES.parse)]
+Schedule = Annotated[ScheduleSpec, SerializeAsAny(), KindOf(SCHEDULES)]
 
 
 @SCHEDULES.register

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, final
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from colddiff.degradations import Degradation
@@ -17,7 +17,7 @@ from colddiff.degradations.base import DrawImages
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.rng import Rng, rows
 from colddiff.sampling import break_symmetry
-from colddiff.spec import Registry, Spec
+from colddiff.spec import KindOf, Registry, Spec
 from colddiff.types import Image
 
 Grid: TypeAlias = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
@@ -42,7 +42,7 @@ class TerminalSpec(Spec):
 
 
 TERMINALS: Registry[TerminalSpec] = Registry("terminal")
-AnyTerminal = Annotated[TerminalSpec, SerializeAsAny(), BeforeValidator(TERMINALS.parse)]
+AnyTerminal = Annotated[TerminalSpec, SerializeAsAny(), KindOf(TERMINALS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colddiff.cli.options import Json
+from colddiff.cli.options import Json, Plugins
 from colddiff.cli.output import emit, emit_json, emit_table
 
 if TYPE_CHECKING:
@@ -45,10 +47,22 @@ def degradations(
     emit_table(("FIELD", "DEFAULT", "UNIT", "BOUNDS", "SEARCH", ""), rows)
 
 
-def recipes(as_json: Json = False) -> None:
+def recipes(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="The JSON schema of a job file, for editors.")
+    ] = False,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
     """The built-in jobs, for `colddiff submit VERB RECIPE`."""
+    from colddiff.errors import SpecError
     from colddiff.jobs.recipes import list_recipes, load_recipe
 
+    if plugin and not schema:
+        raise SpecError("--plugin adds its kinds to the schema: it goes with --schema")
+    if schema:
+        _print_schema(plugin or (), as_json)
+        return
     found = [load_recipe(name) for name in list_recipes()]
     if as_json:
         emit_json(
@@ -70,6 +84,17 @@ def recipes(as_json: Json = False) -> None:
         for recipe in found
     ]
     emit_table(("RECIPE", "VERBS", ""), rows)
+
+
+def _print_schema(plugins: Sequence[str], as_json: bool) -> None:
+    from colddiff.jobs.schema import job_file_schema
+    from colddiff.spec.plugins import load_plugins
+
+    load_plugins(plugins)
+    if as_json:
+        emit_json(job_file_schema())
+    else:
+        emit(json.dumps(job_file_schema(), indent=2))
 
 
 def _summary(spec: type) -> str:

@@ -22,57 +22,64 @@ app = typer.Typer(no_args_is_help=True, help="Image sets as shards with a manife
 Uri = Annotated[str, typer.Argument(metavar="URI", help="A folder, or s3://bucket/prefix.")]
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="digits, mnist:DIR, cifar10:DIR, folder:DIR, folder:s3://..., webdataset:URI.",
+    ),
+]
+Out = Annotated[str, typer.Option("--out", metavar="URI", help="A folder, or s3://bucket/prefix.")]
+Split = Annotated[
+    str | None,
+    typer.Option(metavar="train|test", help="Official where there is one, else by --holdout."),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Side in px: the centre square, bilinearly resized."),
+]
+Channels = Annotated[int | None, typer.Option(metavar="1|3", help="Else those of the first image.")]
+Bits = Annotated[int, typer.Option(metavar="8|16", help="Depth that is stored.")]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        "--range",
+        metavar="LO,HI",
+        help="What 0 and the largest stored value stand for; recorded, not applied.",
+    ),
+]
+Holdout = Annotated[
+    float | None, typer.Option(metavar="F", help="Part of the images that is the test split.")
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX", help="Images in whose names it finds the same stay together."),
+]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="At most N images.")]
+ShardSize = Annotated[int, typer.Option(metavar="N", help="Images per shard.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Threads at work; the result is the same."),
+]
+
+
 @app.command()
 def pack(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="digits, mnist:DIR, cifar10:DIR, folder:DIR, folder:s3://..., webdataset:URI.",
-        ),
-    ],
-    out: Annotated[
-        str, typer.Option("--out", metavar="URI", help="A folder, or s3://bucket/prefix.")
-    ],
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="train|test", help="Official where there is one, else by --holdout."),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Side in px: the centre square, bilinearly resized."),
-    ] = None,
-    channels: Annotated[
-        int | None, typer.Option(metavar="1|3", help="Else those of the first image.")
-    ] = None,
-    bits: Annotated[int, typer.Option(metavar="8|16", help="Depth that is stored.")] = 8,
-    value_range: Annotated[
-        str | None,
-        typer.Option(
-            "--range",
-            metavar="LO,HI",
-            help="What 0 and the largest stored value stand for; recorded, not applied.",
-        ),
-    ] = None,
-    holdout: Annotated[
-        float | None, typer.Option(metavar="F", help="Part of the images that is the test split.")
-    ] = None,
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX", help="Images in whose names it finds the same stay together."
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="At most N images.")] = None,
-    shard_size: Annotated[int, typer.Option(metavar="N", help="Images per shard.")] = 1000,
-    workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Threads at work; the result is the same."),
-    ] = None,
+    source: Source,
+    out: Out,
+    split: Split = None,
+    image_size: ImageSize = None,
+    channels: Channels = None,
+    bits: Bits = 8,
+    value_range: ValueRange = None,
+    holdout: Holdout = None,
+    group_by: GroupBy = None,
+    limit: Limit = None,
+    shard_size: ShardSize = 1000,
+    workers: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Packs images into tars of PNG with a manifest; run again after a kill, it goes on."""
-
     progress = Progress("packed", "images")
     try:
         manifest, fresh = pack_source(

@@ -29,7 +29,7 @@ from colddiff.errors import ColddiffError
 app = typer.Typer(
     name="colddiff",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     # Rich takes longer to import than the rest of the command line.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

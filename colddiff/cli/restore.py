@@ -21,52 +21,62 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="IMG|DIR...", help="Image files, folders of them, or patterns."),
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint", metavar="C", help="A checkpoint, job or export, with @last or @step=N."
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+Severity = Annotated[
+    str | None,
+    typer.Option(metavar="T|all", help="How degraded the images are; else fully."),
+]
+OmegaFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What is random in D: .json, .safetensors or a folder."),
+]
+Degrade = Annotated[
+    bool, typer.Option("--degrade", help="The images are clean: degrade them first.")
+]
+SamplerName = Annotated[str, typer.Option(metavar="S", help="direct, naive, improved, ...")]
+NumSteps = Annotated[
+    int | None, typer.Option(metavar="N", help="Steps down to 0; else every severity.")
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="What the results should be: PSNR and SSIM of each."),
+]
+Seed = Annotated[int, typer.Option(help="Of what --degrade draws.")]
+Fit = Annotated[
+    bool, typer.Option("--fit", help="Take the centre square, resized to the checkpoint's.")
+]
+AnySize = Annotated[bool, typer.Option("--any-size", help="Restore each image at its own size.")]
+BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Rows of each forward pass.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make results anew that are there already.")
+]
+
+
 def restore(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="IMG|DIR...", help="Image files, folders of them, or patterns."),
-    ],
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            "--checkpoint", metavar="C", help="A checkpoint, job or export, with @last or @step=N."
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
-    severity: Annotated[
-        str | None,
-        typer.Option(metavar="T|all", help="How degraded the images are; else fully."),
-    ] = None,
-    omega: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What is random in D: .json, .safetensors or a folder."),
-    ] = None,
-    degrade: Annotated[
-        bool, typer.Option("--degrade", help="The images are clean: degrade them first.")
-    ] = False,
-    sampler: Annotated[
-        str, typer.Option(metavar="S", help="direct, naive, improved, ...")
-    ] = "improved",
-    severities: Annotated[
-        int | None, typer.Option(metavar="N", help="Steps down to 0; else every severity.")
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="What the results should be: PSNR and SSIM of each."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of what --degrade draws.")] = 0,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Take the centre square, resized to the checkpoint's.")
-    ] = False,
-    any_size: Annotated[
-        bool, typer.Option("--any-size", help="Restore each image at its own size.")
-    ] = False,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Rows of each forward pass.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make results anew that are there already.")
-    ] = False,
+    sources: Sources,
+    checkpoint: Checkpoint,
+    out: Out,
+    severity: Severity = None,
+    omega: OmegaFile = None,
+    degrade: Degrade = False,
+    sampler: SamplerName = "improved",
+    severities: NumSteps = None,
+    reference: Reference = None,
+    seed: Seed = 0,
+    fit: Fit = False,
+    any_size: AnySize = False,
+    batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
     plugin: Plugins = None,
     trust_plugin: TrustedPlugins = None,
     as_json: Json = False,

@@ -115,7 +115,7 @@ def open_source(text: str) -> ImageSource:
     """What can be packed: digits, mnist:DIR, cifar10:DIR, folder:URI or webdataset:URI."""
     kind, _, place = text.partition(":")
     if text == "digits":
-        from colddiff.data.sources.published import DigitsSource
+        from colddiff.data.sources.sklearn_digits import DigitsSource
 
         return DigitsSource()
     if place and kind in ("mnist", "cifar10"):

@@ -10,13 +10,13 @@ from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from colddiff.errors import SpecError
 from colddiff.rng import Rng, rows
 from colddiff.schedules import ScheduleSpec
-from colddiff.spec import Range, Registry, Spec
+from colddiff.spec import KindOf, Range, Registry, Spec
 from colddiff.types import Image, ImageShape, Omega, Severity
 
 
@@ -42,7 +42,7 @@ DrawImages: TypeAlias = Callable[[Sequence[np.random.Generator]], Image]
 DEGRADATIONS: Registry[DegradationSpec] = Registry(
     "degradation", "colddiff.degradations", "; see `colddiff degradations`"
 )
-AnyDegradation = Annotated[DegradationSpec, SerializeAsAny(), BeforeValidator(DEGRADATIONS.parse)]
+AnyDegradation = Annotated[DegradationSpec, SerializeAsAny(), KindOf(DEGRADATIONS)]
 
 
 class Degradation(ABC, Generic[SpecT]):

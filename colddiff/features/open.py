@@ -24,7 +24,7 @@ def open_features(
     from colddiff.features.networks import open_network
     from colddiff.features.spec import FEATURES
 
-    spec = FEATURES.parse({"kind": features} if isinstance(features, str) else features)
+    spec = FEATURES.parse(features)
 
     def read(place: str) -> bytes:
         folder, _, name = place.rpartition("/")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
-from colddiff.spec import Registry, Spec, Unit
+from colddiff.spec import KindOf, Registry, Spec, Unit
 
 WEIGHTS_PATH = (
     "file of weights, a path or s3://bucket/key; null takes it from COLDDIFF_FEATURES, a folder or "
@@ -20,7 +20,7 @@ class FeaturesSpec(Spec):
     kind: str
 
 
-FEATURES: Registry[FeaturesSpec] = Registry("features")
+FEATURES: Registry[FeaturesSpec] = Registry("features", by_name=True)
 
 
 @FEATURES.register
@@ -67,9 +67,5 @@ class TorchscriptFeaturesSpec(FeaturesSpec):
     ] = (0.0, 1.0)
 
 
-def _parse(value: Any) -> FeaturesSpec:
-    return FEATURES.parse({"kind": value} if isinstance(value, str) else value)
-
-
-AnyFeatures = Annotated[FeaturesSpec, SerializeAsAny(), BeforeValidator(_parse)]
+AnyFeatures = Annotated[FeaturesSpec, SerializeAsAny(), KindOf(FEATURES)]
 """A spec, its dict form, or a kind's name where the rest has defaults."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.resources
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,14 @@ from colddiff.spec.plugins import load_plugins
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
-CATALOGUE = Path(__file__).resolve().parents[2] / "jobs"
 ABOUT = ("name", "description", "pack", "targets", "variants")
+
+
+def catalogue() -> Path:
+    """The folder of built-in jobs: inside an installed package, at the root of a checkout."""
+    package = Path(str(importlib.resources.files("colddiff")))
+    installed = package / "catalogue"
+    return installed if installed.is_dir() else package.parent / "jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +67,9 @@ class Recipe:
 
 def list_recipes() -> list[str]:
     """Names of the catalogue, such as ``paper/deblur-mnist``."""
+    folder = catalogue()
     return sorted(
-        str(path.relative_to(CATALOGUE).with_suffix("")) for path in CATALOGUE.rglob("*.yaml")
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
     )
 
 
@@ -71,7 +79,7 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     Raises SpecError naming the nearest recipe, the YAML error's line, or an unknown section.
     """
     text = str(name)
-    path = CATALOGUE / f"{text}.yaml"
+    path = catalogue() / f"{text}.yaml"
     if text.endswith((".yaml", ".yml")):
         path = Path(text)
         if not path.is_file():

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, final
 
 import torch
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import SerializeAsAny
 from torch import Tensor, nn
 
-from colddiff.spec import Registry, Spec
+from colddiff.spec import KindOf, Registry, Spec
 from colddiff.types import Image, ImageShape, Severity
 
 
@@ -25,7 +25,7 @@ class RestorerSpec(Spec):
 
 
 RESTORERS: Registry[RestorerSpec] = Registry("restorer", "colddiff.restorers")
-AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), BeforeValidator(RESTORERS.parse)]
+AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), KindOf(RESTORERS)]
 
 
 class Restorer(nn.Module, ABC):

@@ -3,10 +3,11 @@
 from colddiff.spec.base import Spec, canonical_json, digest, nearest, parse
 from colddiff.spec.overrides import apply_overrides
 from colddiff.spec.ranges import Choices, Range, SearchRange, Unit, search_ranges
-from colddiff.spec.registry import Registry
+from colddiff.spec.registry import KindOf, Registry
 
 __all__ = [
     "Choices",
+    "KindOf",
     "Range",
     "Registry",
     "SearchRange",

@@ -7,6 +7,10 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
 from colddiff.errors import SpecError
 from colddiff.spec.base import Spec, nearest, parse
 
@@ -21,8 +25,12 @@ class Registry(Generic[K], Mapping[str, type[K]]):
     name is the default of its ``kind`` field.
     """
 
-    def __init__(self, noun: str, package: str | None = None, hint: str = "") -> None:
+    def __init__(
+        self, noun: str, package: str | None = None, hint: str = "", by_name: bool = False
+    ) -> None:
         self.noun = noun
+        self.by_name = by_name
+        """Whether a kind's name alone stands for it, where its fields have defaults."""
         self._package = package
         self._hint = hint
         self._classes: dict[str, type[K]] = {}
@@ -49,9 +57,11 @@ class Registry(Generic[K], Mapping[str, type[K]]):
         return cls
 
     def parse(self, value: Any) -> K:
-        """A spec from a mapping with a ``kind``; a spec passes through."""
+        """A spec from a mapping with a ``kind`` (or its name); a spec passes through."""
         if isinstance(value, Spec):
             return value  # type: ignore[return-value]  # the field's own type check follows
+        if self.by_name and isinstance(value, str):
+            value = {"kind": value}
         if not isinstance(value, Mapping):
             raise SpecError(f"expected a mapping with a 'kind', got {value!r}")
         kind = value.get("kind")
@@ -96,6 +106,55 @@ class Registry(Generic[K], Mapping[str, type[K]]):
 
     def __contains__(self, kind: object) -> bool:
         return kind in self._discovered()
+
+
+class KindOf:
+    """Annotation of a field that takes any kind of a registry, as ``Registry.parse`` reads it.
+
+    Its JSON schema lists the kinds that are registered when it is asked for.
+    """
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.registry.parse, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        base = handler(schema)
+        definition = handler.resolve_ref_schema(base)
+        definition.clear()
+        definition.update(self._choice(handler))
+        return base
+
+    def _choice(self, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        kinds = dict(self.registry)
+        # One rule for each kind, and not `oneOf`: an editor then names the field that is wrong.
+        rules = [
+            {
+                "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+                "then": handler(cls.__pydantic_core_schema__),
+            }
+            for kind, cls in kinds.items()
+        ]
+        spelt_out: JsonSchemaValue = {
+            "type": "object",
+            "properties": {"kind": {"enum": list(kinds)}},
+            "required": ["kind"],
+            "allOf": rules,
+        }
+        if not self.registry.by_name:
+            return spelt_out
+        complete = [
+            kind
+            for kind, cls in kinds.items()
+            if not any(field.is_required() for field in cls.model_fields.values())
+        ]
+        return {"anyOf": [{"enum": complete}, spelt_out]}
 
 
 def registered_by(module: str) -> list[tuple[str, str]]:

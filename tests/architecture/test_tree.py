@@ -9,10 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
-    path
-    for folder in ("colddiff", "jobs", "tests", "infra")
-    for path in (ROOT / folder).rglob("*.py")
+    path for folder in ("colddiff", "tests", "infra") for path in (ROOT / folder).rglob("*.py")
 )
+PACKAGE = ROOT / "colddiff"
+PRODUCT = [path for path in SOURCES if PACKAGE in path.parents]
+FOLDERS = sorted({path.parent for path in PRODUCT})
+MOST_LINES = {"file": 400, "function": 60}
+MOST_FILES = 20
+GONE = ("adapters", "connect", "engine", "jobspec", "launch", "resolve", "run")
 NAMELESS = {"utils.py", "helpers.py", "common.py", "misc.py", "core.py"}
 
 
@@ -20,7 +24,7 @@ NAMELESS = {"utils.py", "helpers.py", "common.py", "misc.py", "core.py"}
 def test_a_file_is_one_thing_with_a_name_and_an_opening_sentence(path: Path) -> None:
     text = path.read_text()
     assert path.name not in NAMELESS
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) <= MOST_LINES["file"]
     if text.strip():
         opening = ast.get_docstring(ast.parse(text))
         assert opening
@@ -29,7 +33,7 @@ def test_a_file_is_one_thing_with_a_name_and_an_opening_sentence(path: Path) -> 
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SOURCES if p.parts[len(ROOT.parts)] in ("colddiff", "jobs")],
+    PRODUCT,
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_no_pickle_is_ever_loaded(path: Path) -> None:
@@ -41,3 +45,26 @@ def test_no_pickle_is_ever_loaded(path: Path) -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert arguments.get("weights_only") == "True"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_function_fits_on_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length <= MOST_LINES["function"], f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_is_seen_at_a_glance(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= MOST_FILES
+    assert (folder / "__init__.py").is_file()
+
+
+def test_rooms_by_permission_stay_gone() -> None:
+    assert [name for name in GONE if (PACKAGE / name).exists()] == []
+
+
+def test_the_catalogue_is_data_and_not_a_package() -> None:
+    assert list((ROOT / "jobs").rglob("*.py")) == []

@@ -1,4 +1,4 @@
-"""The well-known image sets in the layouts they are published in: digits, MNIST, CIFAR-10."""
+"""Well-known image sets in the layouts they are published in: MNIST, CIFAR-10."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from colddiff.data.pil_images import Pixels
 from colddiff.data.sources.source import SourceEntry
 from colddiff.errors import DataError
 
-TEN_DIGITS = tuple("0123456789")
 IDX_IMAGES, IDX_LABELS = 2051, 2049
 MAX_IDX_BYTES = 2**31
 CIFAR_CLASSES = (
@@ -27,36 +25,10 @@ CIFAR_CLASSES = (
 CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
-class DigitsSource:
-    """scikit-learn's 1797 handwritten digits, 8x8; their values 0..16 become 0..255."""
-
-    uri = "digits"
-    classes = TEN_DIGITS
-    splits: tuple[str, ...] = ()
-    sorted_by_name = False
-    default_holdout: float | None = 0.2
-
-    @cached_property
-    def _data(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-        return pixels, labels.astype(np.int64)
-
-    def entries(self, split: str | None) -> Sequence[SourceEntry]:
-        _, labels = self._data
-        return [SourceEntry(f"digits/{n:04d}", int(y), n, 64) for n, y in enumerate(labels)]
-
-    def load(self, entry: SourceEntry) -> Pixels:
-        pixels: Pixels = self._data[0][entry.index]
-        return pixels
-
-
 class MnistSource:
     """MNIST, or any set in its layout: ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]``."""
 
-    classes = TEN_DIGITS
+    classes = tuple("0123456789")
     splits = ("train", "test")
     sorted_by_name = False
     default_holdout: float | None = None

@@ -1,0 +1,38 @@
+"""The digits that scikit-learn brings along: real images without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colddiff.data.pil_images import Pixels
+from colddiff.data.sources.source import SourceEntry
+
+
+class DigitsSource:
+    """scikit-learn's 1797 handwritten digits, 8x8; their values 0..16 become 0..255."""
+
+    uri = "digits"
+    classes = tuple("0123456789")
+    splits: tuple[str, ...] = ()
+    sorted_by_name = False
+    default_holdout: float | None = 0.2
+
+    @cached_property
+    def _data(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+        return pixels, labels.astype(np.int64)
+
+    def entries(self, split: str | None) -> Sequence[SourceEntry]:
+        _, labels = self._data
+        return [SourceEntry(f"digits/{n:04d}", int(y), n, 64) for n, y in enumerate(labels)]
+
+    def load(self, entry: SourceEntry) -> Pixels:
+        pixels: Pixels = self._data[0][entry.index]
+        return pixels

@@ -1,0 +1,65 @@
+"""The JSON schema of a job file, from which editors complete, explain and check its fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from colddiff.jobs.verb import VERBS
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+ABOUT: dict[str, dict[str, Any]] = {
+    "name": {"type": "string", "description": "word in the job's id; else the file's name"},
+    "description": {
+        "type": "string",
+        "description": "what the job is in a line, and below it how it differs from its source",
+    },
+    "pack": {
+        "type": "string",
+        "description": "commands that pack its data, where it has none of its own; never run",
+    },
+    "targets": {
+        "type": "object",
+        "description": "published numbers that the job aims at, and their source",
+    },
+}
+"""What a job file says about itself; all but its sections and variants."""
+
+
+def job_file_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of a job file: a section for each verb, and what is around them.
+
+    It knows the kinds that are registered now, those of loaded plugins among them.
+    """
+    specs = {verb: VERBS[verb].spec() for verb in VERBS}
+    by_spec, shared = models_json_schema([(spec, "validation") for spec in specs.values()])
+    sections = {
+        verb: {
+            "description": VERBS[verb].help,
+            "anyOf": [by_spec[spec, "validation"], {"type": "null"}],
+        }
+        for verb, spec in specs.items()
+    }
+    # A variant is merged over the file: its sections are fragments, of which names can be checked.
+    fragments = {
+        verb: {"type": "object", "propertyNames": {"enum": list(spec.model_fields)}}
+        for verb, spec in specs.items()
+    }
+    variants = {
+        "type": "object",
+        "description": "by name, what is merged over this file for `--variant NAME`",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {**ABOUT, **fragments},
+            "additionalProperties": False,
+        },
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "colddiff job file",
+        "type": "object",
+        "properties": {**ABOUT, **sections, "variants": variants},
+        "additionalProperties": False,
+        "$defs": shared.get("$defs", {}),
+    }
