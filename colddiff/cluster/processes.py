@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-PROC = Path("/proc")
+import psutil
+
 POLL_S = 0.05
+KILL_S = 10.0
+"""How long a killed process may take to disappear before it counts as a survivor."""
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running process; ``pid`` and ``started`` together are never used twice."""
+    """A running process; equal to itself alone, never to a later one with the same pid."""
 
-    pid: int
-    parent: int
-    session: int
-    started: str
-    command: str
+    handle: psutil.Process
+    """Compares and hashes by pid and time of creation."""
+    parent: int = field(compare=False)
+    command: str = field(compare=False)
+
+    @property
+    def pid(self) -> int:
+        """Its number, which the system uses again once it has ended."""
+        return int(self.handle.pid)
 
 
 def processes() -> dict[int, Process]:
     """All running processes that can be seen, by pid; zombies are not running."""
-    if not (PROC / "self" / "stat").exists():
-        return _from_ps()
-    found = (_from_proc(int(entry.name)) for entry in PROC.iterdir() if entry.name.isdigit())
-    return {process.pid: process for process in found if process is not None}
+    found = (process(pid) for pid in psutil.pids())
+    return {item.pid: item for item in found if item is not None}
 
 
 def process(pid: int) -> Process | None:
     """The process of that number, if it runs."""
-    if (PROC / "self" / "stat").exists():
-        return _from_proc(pid)
-    return _from_ps().get(pid)
+    if pid <= 0:
+        return None
+    try:
+        handle = psutil.Process(pid)
+        known = handle.as_dict(["status", "ppid", "cmdline"])
+    except psutil.Error:
+        return None
+    if known["status"] in ENDED:
+        return None
+    return Process(handle, known["ppid"] or 0, " ".join(known["cmdline"] or ()))
 
 
 def marked_processes(marker: str, session: int | None) -> set[Process]:
@@ -48,11 +59,7 @@ def marked_processes(marker: str, session: int | None) -> set[Process]:
     ``ray::...``), drivers have a session of their own, and an orphan is nobody's child.
     """
     table = processes()
-    found = {
-        pid
-        for pid, item in table.items()
-        if _marked(pid, marker) or (item.session == session and _hides_environment(item))
-    }
+    found = {pid for pid, item in table.items() if _belongs(item, marker, session)}
     children: dict[int, list[int]] = {}
     for item in table.values():
         children.setdefault(item.parent, []).append(item.pid)
@@ -61,7 +68,7 @@ def marked_processes(marker: str, session: int | None) -> set[Process]:
         below = [pid for pid in children.get(grown.pop(), []) if pid not in found]
         found.update(below)
         grown += below
-    return {table[pid] for pid in found - {os.getpid(), 0, 1}}
+    return {table[pid] for pid in found - {os.getpid(), 1}}
 
 
 def end_all(find: Callable[[], Iterable[Process]], grace_s: float) -> set[Process]:
@@ -70,85 +77,48 @@ def end_all(find: Callable[[], Iterable[Process]], grace_s: float) -> set[Proces
     What it starts or leaves behind meanwhile is found again and ended too.
     """
     known: set[Process] = set()
-    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+    for end, patience_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, KILL_S)):
         signalled: set[Process] = set()
         deadline = time.monotonic() + patience_s
         while True:
-            known |= set(find())
-            known = {item for item in known if alive(item)}
+            known = {item for item in known.union(find()) if alive(item)}
             if not known:
                 return known
             for item in known - signalled:
-                _signal(item, number)
+                # psutil first makes sure that the pid is still that process's.
+                with suppress(psutil.Error):
+                    end(item.handle)
             signalled |= known
             if time.monotonic() > deadline:
                 break
-            time.sleep(POLL_S)
+            # Also asks for the exit status of children of ours, which else stay zombies.
+            psutil.wait_procs([item.handle for item in known], timeout=POLL_S)
     return known
 
 
 def alive(item: Process) -> bool:
-    """Whether this very process still runs, not another of the same number."""
-    _reap(item.pid)
-    now = process(item.pid)
-    return now is not None and now.started == item.started
-
-
-def _signal(item: Process, number: int) -> None:
+    """Whether this very process still runs, not another of the same number; zombies do not."""
     try:
-        os.kill(item.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _reap(pid: int) -> None:
-    # A child of ours that ended stays a zombie until somebody asks for its exit status.
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except (ChildProcessError, ProcessLookupError):
-        return
-
-
-def _marked(pid: int, marker: str) -> bool:
-    try:
-        environment = (PROC / str(pid) / "environ").read_bytes()
-    except OSError:
+        return item.handle.is_running() and item.handle.status() not in ENDED
+    except psutil.Error:
         return False
-    return marker.encode() in environment.split(b"\0")
 
 
-def _hides_environment(item: Process) -> bool:
-    return item.command.startswith("ray") or not PROC.exists()
-
-
-def _from_proc(pid: int) -> Process | None:
+def _belongs(item: Process, marker: str, session: int | None) -> bool:
     try:
-        text = (PROC / str(pid) / "stat").read_text()
-        command = (
-            (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        )
+        environment = item.handle.environ()
+    except psutil.Error:
+        environment = None
+    name, _, value = marker.partition("=")
+    if environment and environment.get(name) == value:
+        return True
+    # macOS shows no environment of the system's own programs.
+    hidden = item.command.startswith("ray") or environment == {}
+    return hidden and session is not None and _session(item.pid) == session
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
     except OSError:
         return None
-    # The name in parentheses may itself hold spaces and parentheses.
-    state, parent, _, session, *rest = text.rpartition(")")[2].split()
-    if state in "ZX":
-        return None
-    return Process(pid, int(parent), int(session), rest[15], command)
-
-
-def _from_ps() -> dict[int, Process]:
-    # Where there is no /proc the process group stands in for the session: ps cannot tell it.
-    lines = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,ppid=,pgid=,stat=,lstart=,command="],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.splitlines()
-    found = {}
-    for line in lines:
-        pid, parent, group, state, *rest = line.split(maxsplit=9)
-        if not state.startswith("Z"):
-            found[int(pid)] = Process(
-                int(pid), int(parent), int(group), " ".join(rest[:5]), " ".join(rest[5:])
-            )
-    return found
