@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colddiff.errors import TrackerError
+from colddiff.retry import Backoff
 from colddiff.tracking.address import TrackingAddress, masked, without_userinfo
 from colddiff.tracking.mlflow_service import GoneError, RefusedError, client, initialise, translated
 from colddiff.tracking.spool import Entry, RunHeader, Spool
@@ -22,7 +22,7 @@ METRICS_PER_REQUEST, TEXTS_PER_REQUEST = 1000, 100
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 LARGEST = 1.7976931348623157e308
 
-UPLOAD_PAUSES_S = (0.0, 1.0, 3.0)
+UPLOAD, UPLOADS = Backoff(first_s=1.0, longest_s=3.0, factor=3.0), 3
 
 Refused = list[tuple[Entry, str]]
 
@@ -142,8 +142,7 @@ class MlflowRun:
             self._send(entries[middle:], refused)
 
     def _upload(self, entry: Entry, refused: Refused) -> None:
-        for pause_s in UPLOAD_PAUSES_S:
-            time.sleep(pause_s)
+        for _ in UPLOAD.attempts(UPLOADS):
             try:
                 self._upload_once(entry)
                 return

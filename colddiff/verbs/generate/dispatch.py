@@ -12,6 +12,7 @@ from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import BLOCK, num_blocks, stored_shards
 from colddiff.errors import StoreError
 from colddiff.ports import Store
+from colddiff.retry import Backoff
 from colddiff.verbs.generate.statistics import measured_shards
 from colddiff.verbs.generate.worker import ShardReport
 
@@ -20,8 +21,7 @@ DEATHS_PER_FAILURE = 4
 """A worker that died says less about its shard than one that raised: machines come and go."""
 STORE_FAILURES = 20
 """Failures of the store in a row, without one success, after which it is taken to be away."""
-RETRY_S = 1.0
-MAX_RETRY_S = 30.0
+RETRY = Backoff(first_s=1.0, longest_s=30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Dispatcher:
             self.tally.dead.append(DeadLetter(task, failure.message))
             return
         tries = trouble.failures + trouble.deaths + self._store_failures
-        wait_s = 0.0 if failure.kind == "death" else min(RETRY_S * 2 ** (tries - 1), MAX_RETRY_S)
+        wait_s = 0.0 if failure.kind == "death" else RETRY.pause_s(tries)
         self._talk(f"{task.key} is tried again: {failure.message}")
         self.tally.retries += 1
         heapq.heappush(self._again, (time.monotonic() + wait_s, task.number, task))

@@ -13,6 +13,7 @@ from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import record_key
 from colddiff.errors import StoreError
 from colddiff.ports import ShardEntry, Store, StoredObject
+from colddiff.retry import Backoff
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.verbs.generate import dispatch
 from colddiff.verbs.generate.dispatch import Dispatcher, Failure, Finished, Tally, missing_shards
@@ -57,7 +58,7 @@ class FakeCrew:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
+    monkeypatch.setattr(dispatch, "RETRY", Backoff(0.0, 0.0))
 
 
 def run(

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from colddiff.errors import TrackerError
+from colddiff.retry import Backoff
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.address import TrackingAddress
@@ -66,7 +67,7 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(mlflow: MlflowTwi
 def test_artifacts_that_cannot_be_stored_do_not_hold_up_numbers(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colddiff.tracking.mlflow_run.UPLOAD_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setattr("colddiff.tracking.mlflow_run.UPLOAD", Backoff(0.01, 0.01))
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
