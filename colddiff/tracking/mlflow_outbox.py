@@ -183,8 +183,3 @@ def _first_header(store: Store, job_id: str) -> RunHeader | None:
         except (DataError, Missing):
             continue
     return None
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, MLflow's unit of time."""
-    return time.time_ns() // 1_000_000

@@ -17,12 +17,11 @@ from colddiff.retry import Backoff
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.address import TrackingAddress
-from colddiff.tracking.mlflow_outbox import now_ms
 from colddiff.tracking.mlflow_run import connect
-from colddiff.tracking.mlflow_service import client
-from colddiff.tracking.mlflow_tracker import MlflowTracker, initialise, open_run
+from colddiff.tracking.mlflow_service import client, initialise
+from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
 from colddiff.tracking.open import open_tracker, replay_tracking, tracking_uri
-from colddiff.tracking.spool import RunHeader, Spool
+from colddiff.tracking.spool import RunHeader, Spool, now_ms
 from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps, wait_for
 
 
@@ -252,7 +251,7 @@ def test_credentials_come_from_the_environment_and_stay_there(
     assert submitted_with == nobody
     tracker = open_tracker(storage, submitted_with, EXPERIMENT, job_id)
     assert isinstance(tracker, MlflowTracker)
-    assert tracker.address.uri == secret
+    assert tracker._outbox.address.uri == secret
     log_ten_steps(tracker)
     tracker.finish("FINISHED")
     stored = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
