@@ -1,13 +1,18 @@
-"""Work that must not hold the training loop up: a checkpoint writer and a batch prefetcher."""
+"""Work that must not hold the training loop up: a background writer and a prefetcher."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+CLOSE_S = 10.0
+"""How long closing a prefetcher waits for the item that is being made."""
 
 
 class Background:
@@ -57,44 +62,81 @@ class Background:
 
 
 class Prefetcher(Generic[T]):
-    """Iterates ``source`` in a thread, at most ``depth`` items ahead."""
+    """Iterates ``source`` in a thread; at most ``depth`` items wait while the next one is made.
 
-    def __init__(self, source: Iterator[T], depth: int = 2) -> None:
-        self._queue: queue.Queue[T | BaseException] = queue.Queue(depth)
-        self._closed = threading.Event()
+    Items come in their order, and an error of the source where its item would have come. The thread
+    ends with the source, on ``close``, and when nobody holds the prefetcher any more; a source that
+    is a generator is closed by it.
+    """
+
+    def __init__(self, source: Iterator[T], depth: int = 2, name: str = "prefetch") -> None:
+        self._made: queue.SimpleQueue[_Made[T]] = queue.SimpleQueue()
+        self._room = threading.Semaphore(depth + 1)
+        self._ended = False
+        closed = threading.Event()
+        # The thread holds no reference to this object, or it would never be collected.
         self._thread = threading.Thread(
-            target=self._fill, args=(source,), name="prefetch", daemon=True
+            target=_fill, args=(source, self._made, self._room, closed), name=name, daemon=True
         )
+        self._stop = weakref.finalize(self, _stop, self._room, closed)
         self._thread.start()
-
-    def _fill(self, source: Iterator[T]) -> None:
-        try:
-            for item in source:
-                if not self._offer(item):
-                    return
-            self._offer(StopIteration())
-        except BaseException as error:  # raised in the consumer's thread
-            self._offer(error)
-
-    def _offer(self, item: T | BaseException) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        if self._ended:
+            raise StopIteration
+        made = self._made.get()
+        if isinstance(made, _End):
+            self._ended = True
+            raise made.reason
+        self._room.release()
+        return made.item
 
     def close(self) -> None:
         """Ends the thread; items not taken are dropped."""
-        self._closed.set()
-        self._thread.join(timeout=10)
+        self._ended = True
+        self._stop()
+        self._thread.join(timeout=CLOSE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item(Generic[T]):
+    item: T
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    reason: BaseException
+
+
+_Made: TypeAlias = _Item[T] | _End
+
+
+def _fill(
+    source: Iterator[T],
+    made: queue.SimpleQueue[_Made[T]],
+    room: threading.Semaphore,
+    closed: threading.Event,
+) -> None:
+    reason: BaseException = StopIteration()
+    try:
+        while True:
+            room.acquire()
+            if closed.is_set():
+                break
+            made.put(_Item(next(source)))
+    except BaseException as error:  # raised in the consumer's thread
+        reason = error
+    try:
+        if isinstance(source, Generator):
+            source.close()
+    except BaseException as error:
+        reason = error
+    made.put(_End(reason))
+
+
+def _stop(room: threading.Semaphore, closed: threading.Event) -> None:
+    closed.set()
+    room.release()  # wakes a thread that waits for room

@@ -57,12 +57,10 @@ def export(reference: str, out: str, *, plugins: Sequence[str | Path] = ()) -> E
         CheckpointError: nothing to export, a plugin that is missing, or another export at ``out``.
     """
     address = find_checkpoint(reference)
-    source = Checkpoints(open_store(address.storage), address.prefix)
-    files = source.files(address.step)
-    stems = [stem for stem in ("ema", "terminal") if stem in files]
+    stems = [stem for stem in ("ema", "terminal") if stem in address.files]
     if "ema" not in stems:
         raise CheckpointError(f"{address.uri}: holds no EMA weights to export")
-    snapshot = source.load(address.step, stems)
+    snapshot = address.load(stems)
     sources = _plugins(address, snapshot, plugins)
     store = open_store(out)
     target = Checkpoints(store, PREFIX)
@@ -147,9 +145,10 @@ def _there_already(target: Checkpoints, address: CheckpointAddress, state: dict[
     if not steps:
         return False
     if steps == [address.step]:
-        weights = target.files(address.step).get("ema")
-        same = weights is not None and weights.sha256 == address.weights_sha256
-        if same and dict(target.load(address.step, ()).state) == json.loads(json.dumps(state)):
+        files = target.files(address.step)
+        same = "ema" in files and files["ema"].sha256 == address.weights_sha256
+        there = target.load(address.step, (), files).state if same else None
+        if same and there == json.loads(json.dumps(state)):
             return True
     raise CheckpointError(
         f"{target.store.uri} holds another checkpoint already; export to another place"

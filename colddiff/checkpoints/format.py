@@ -105,8 +105,11 @@ class Checkpoints:
             if fenced():
                 raise ColddiffError(superseded) from None
 
-    def commit_record(self, step: int) -> dict[str, Any]:
-        """The parsed ``checkpoint.json``; raises CheckpointError."""
+    def files(self, step: int) -> dict[str, CommittedFile]:
+        """The files that ``checkpoint.json`` commits, by stem: ``model``, ``ema``, ``state``...
+
+        Raises CheckpointError where it is missing or damaged.
+        """
         where = f"{self.store.uri}/{self.key(step)}"
         try:
             record = json.loads(self.store.get(self.key(step, COMMIT)))
@@ -118,23 +121,29 @@ class Checkpoints:
             raise CheckpointError(f"{where}{COMMIT} is not of format {FORMAT}")
         if not isinstance(record.get("files"), dict):
             raise CheckpointError(f"{where}{COMMIT} names no files")
-        return record
+        try:
+            return {
+                name.split(".")[0]: CommittedFile(name, int(entry["bytes"]), str(entry["sha256"]))
+                for name, entry in record["files"].items()
+            }
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError(
+                f"{where}{COMMIT} is damaged (a file without its size or sha256)"
+            ) from None
 
-    def files(self, step: int) -> dict[str, CommittedFile]:
-        """The committed files by stem: ``model``, ``ema``, ``state``...; raises CheckpointError."""
-        return {
-            name.split(".")[0]: CommittedFile(
-                name, int(entry.get("bytes", 0)), str(entry.get("sha256", ""))
-            )
-            for name, entry in self.commit_record(step)["files"].items()
-        }
+    def load(
+        self,
+        step: int,
+        stems: Collection[str],
+        files: Mapping[str, CommittedFile] | None = None,
+    ) -> Snapshot:
+        """``state`` and the files ``stems`` at ``step``, hashes verified.
 
-    def load(self, step: int, stems: Collection[str]) -> Snapshot:
-        """``state`` and the files ``stems`` at ``step``, sizes and hashes verified.
-
-        Raises CheckpointError naming what is missing or damaged.
+        ``files`` are those of ``step`` where its commit record was read before. Raises
+        CheckpointError naming what is missing or damaged.
         """
-        files = self.files(step)
+        if files is None:
+            files = self.files(step)
         absent = sorted({*stems, "state"} - set(files))
         if absent:
             raise CheckpointError(f"{self.key(step)}: holds no {', '.join(absent)}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from colddiff.checkpoints.format import COMMIT, Checkpoints, Snapshot
+from colddiff.checkpoints.format import COMMIT, Checkpoints, CommittedFile, Snapshot
 from colddiff.data.open import open_other
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, SpecError
@@ -32,12 +32,20 @@ _RUN = "mlflow:"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointAddress:
-    """One committed checkpoint: where its siblings are, its step, the sha256 of its EMA weights."""
+    """One committed checkpoint: where its siblings are, its step, and the files of its commit.
+
+    Whatever is read through it is held to these files' hashes: the commit record is read once.
+    """
 
     storage: str
     prefix: str
     step: int
-    weights_sha256: str
+    files: Mapping[str, CommittedFile] = field(repr=False, hash=False)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of its EMA weights; empty where it has none."""
+        return self.files["ema"].sha256 if "ema" in self.files else ""
 
     @property
     def uri(self) -> str:
@@ -52,8 +60,11 @@ class CheckpointAddress:
     @property
     def job(self) -> JobFolder | None:
         """The job that took it; None for an export and whatever else is no job's folder."""
-        root, _, job_id = f"{self.storage}/{self.home}".rstrip("/").rpartition("/jobs/")
-        return JobFolder(open_store(root), job_id) if root else None
+        return _job_above(self.storage, self.prefix)
+
+    def load(self, stems: Collection[str]) -> Snapshot:
+        """Its state and the files ``stems``; CheckpointError where they are missing or damaged."""
+        return Checkpoints(open_store(self.storage), self.prefix).load(self.step, stems, self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +110,8 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
     root, _, last = base.rpartition("/") if not prefix else (base, "", "")
     checkpoints = Checkpoints(open_store(root or "."), last or prefix)
     step = _chosen(checkpoints, which, reference)
-    ema = checkpoints.files(step).get("ema")
     return CheckpointAddress(
-        checkpoints.store.uri,
-        checkpoints.prefix,
-        step,
-        ema.sha256 if ema else "",
+        checkpoints.store.uri, checkpoints.prefix, step, checkpoints.files(step)
     )
 
 
@@ -125,10 +132,9 @@ def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:
     Raises CheckpointError where it is damaged or needs a plugin that is not loaded, SpecError for a
     job this version does not know.
     """
-    checkpoints = Checkpoints(open_store(address.storage), address.prefix)
-    snapshot = checkpoints.load(address.step, ())
+    snapshot = address.load(())
     job = _job(snapshot, address, ())
-    fitted = checkpoints.files(address.step).get("terminal")
+    fitted = address.files.get("terminal")
     if fitted is None:
         return CheckpointAbout(job, None, None)
     return CheckpointAbout(job, snapshot.state["terminal"], fitted.sha256)
@@ -150,9 +156,8 @@ def load_checkpoint(
         if isinstance(reference, CheckpointAddress)
         else find_checkpoint(reference, storage)
     )
-    checkpoints = Checkpoints(open_store(address.storage), address.prefix)
-    holds_terminal = "terminal" in checkpoints.files(address.step)
-    snapshot = checkpoints.load(address.step, (weights, *["terminal"] * holds_terminal))
+    holds_terminal = "terminal" in address.files
+    snapshot = address.load((weights, *["terminal"] * holds_terminal))
     job = _job(snapshot, address, trusted)
     restorer = job.restorer.build(job.shape)
     try:
@@ -193,8 +198,7 @@ def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str
 
 def load_snapshot(reference: str) -> Snapshot:
     """The EMA weights of a checkpoint as tensors, for another job to start from."""
-    address = find_checkpoint(reference)
-    return Checkpoints(open_store(address.storage), address.prefix).load(address.step, ("ema",))
+    return find_checkpoint(reference).load(("ema",))
 
 
 def _chosen(checkpoints: Checkpoints, which: str, reference: str) -> int:
@@ -207,7 +211,7 @@ def _chosen(checkpoints: Checkpoints, which: str, reference: str) -> int:
     if which == "last":
         return steps[-1]
     if which == "best":
-        return _best(checkpoints, reference)
+        return _best(checkpoints, steps, reference)
     step = int(which.removeprefix("step="))
     if step not in steps:
         raise CheckpointError(
@@ -217,9 +221,15 @@ def _chosen(checkpoints: Checkpoints, which: str, reference: str) -> int:
     return step
 
 
-def _best(checkpoints: Checkpoints, reference: str) -> int:
-    steps = checkpoints.steps()
-    folder = CheckpointAddress(checkpoints.store.uri, checkpoints.prefix, steps[-1], "").job
+def _job_above(storage: str, prefix: str) -> JobFolder | None:
+    """The job whose checkpoints are below ``prefix``, where they are a job's."""
+    above = prefix.rpartition("/")[0]
+    root, _, job_id = f"{storage}/{above}".rstrip("/").rpartition("/jobs/")
+    return JobFolder(open_store(root), job_id) if root else None
+
+
+def _best(checkpoints: Checkpoints, steps: list[int], reference: str) -> int:
+    folder = _job_above(checkpoints.store.uri, checkpoints.prefix)
     if folder is None:
         raise CheckpointError(f"{reference!r}: only a job's folder knows which is best; use @last")
     best = folder.best_step(set(steps))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from colddiff.cluster.address import Cluster, look
 from colddiff.cluster.home import ClusterRecord, Home
-from colddiff.cluster.processes import Process, end_all, marked_processes, process
 from colddiff.errors import ClusterError
+from colddiff.processes import Process, end_all, marked_processes, process
 
 log = logging.getLogger(__name__)
 

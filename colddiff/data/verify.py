@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from colddiff.errors import DataError, Missing
 from colddiff.ports import Manifest, ShardEntry, Store
+from colddiff.retry import Backoff
 
 AT_ONCE = 4
-PAUSES_S = (0.1, 0.4, 0.0)
-"""After each reading of a shard that is not what its manifest says; the last one counts."""
+REREAD, READINGS = Backoff(first_s=0.1, longest_s=0.4, factor=4.0), 3
+"""Of a shard that is not what its manifest says; the last reading counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ def _other_size(entry: ShardEntry, size: int | None) -> str:
 
 
 def _checked(store: Store, entry: ShardEntry) -> tuple[str | None, bytes]:
-    for pause in PAUSES_S:
+    # Damaged on the way, or for good: reading it again tells.
+    for _ in REREAD.attempts(READINGS):
         try:
             data = store.get(entry.key)
         except Missing:
@@ -95,8 +97,6 @@ def _checked(store: Store, entry: ShardEntry) -> tuple[str | None, bytes]:
         found = hashlib.sha256(data).hexdigest()
         if (len(data), found) == (entry.bytes, entry.sha256):
             return None, data
-        # Damaged on the way, or for good: reading it again tells.
-        time.sleep(pause)
     return (
         f"has {len(data)} bytes with sha256 {found}, the manifest says {entry.bytes} bytes with "
         f"sha256 {entry.sha256}"

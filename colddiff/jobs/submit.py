@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import SUBMIT_S, follow
 from colddiff.jobs.resolve import record_job
 from colddiff.jobs.status import EXIT_CODES, INTERRUPTED, Status, extent_line, verdict_line
 from colddiff.jobs.verb import VERBS, unit_of
+from colddiff.processes import process
 from colddiff.tracking.open import deliver_late
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ def driver_has_ended(folder: JobFolder, status: Status, driver: DriverState | No
     if not host:
         claim = folder.read_claim(status.attempt)
         host, pid = claim.get("host", ""), int(claim.get("pid", 0))
-    return host == os.uname().nodename and not _runs(pid)
+    return host == os.uname().nodename and process(pid) is None
 
 
 def _start(
@@ -260,14 +259,7 @@ def _under_way(folder: JobFolder, status: Status | None, newest: int, runner: Ru
 
 def _claimed_by_the_dead(folder: JobFolder, status: Status) -> bool:
     claim = folder.read_claim(status.attempt)
-    return claim.get("host") == os.uname().nodename and not _runs(int(claim.get("pid", 0)))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
+    return claim.get("host") == os.uname().nodename and process(int(claim.get("pid", 0))) is None
 
 
 def _created(folder: JobFolder) -> float | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from colddiff.errors import StoreError, Unreachable
+from colddiff.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,7 @@ DEATHS_PER_FAILURE = 4
 """A worker that died says less about its task than one that raised: machines come and go."""
 STORE_FAILURES = 20
 """Failures of the store in a row, without one success, after which it is presumed unreachable."""
-RETRY_S = 1.0
-MAX_RETRY_S = 30.0
+RETRY = Backoff(first_s=1.0, longest_s=30.0)
 
 
 class Task(Protocol):
@@ -183,7 +183,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
             return
         tries = trouble.failures + trouble.deaths + self._store_failures
         # A death is no reason to wait: another worker may be free.
-        wait_s = 0.0 if failure.kind == "death" else min(RETRY_S * 2 ** (tries - 1), MAX_RETRY_S)
+        wait_s = 0.0 if failure.kind == "death" else RETRY.pause_s(tries)
         log.info("%s is retried: %s", task.key, failure.message)
         self.counts.retries += 1
         heapq.heappush(self._again, (time.monotonic() + wait_s, next(self._number), task))

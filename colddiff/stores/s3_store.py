@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,10 +19,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from colddiff.errors import ColddiffError, Exists, Missing, SpecError
 from colddiff.ports import StoredObject
+from colddiff.retry import Backoff
 from colddiff.stores.keys import checked_key, checked_prefix
 from colddiff.stores.s3_errors import FAILURES, DamagedBodyError, code, passes, status, store_error
 
 T = TypeVar("T")
+
+RETRY = Backoff(first_s=0.2, longest_s=5.0, jitter=0.5)
 SHA256, TOKEN = "colddiff-sha256", "colddiff-put"
 """Metadata of our objects: what a body is checked by, and which put of ours stored it."""
 
@@ -192,15 +194,13 @@ class S3Store:
     def _tried(self, what: str, call: Callable[[], T]) -> T:
         """``call()``, again after a pause where it failed in a way that passes by itself."""
         began = time.monotonic()
-        for attempt in range(1, self._attempts + 1):
+        for attempt in RETRY.attempts(self._attempts):
             try:
                 return call()
             except FAILURES as error:
                 late = time.monotonic() - began > self._give_up_s
                 if attempt == self._attempts or late or not passes(error):
                     raise self._error(error, what) from None
-            # Half of it by chance, so that many workers do not come back at once.
-            time.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
         raise AssertionError("the last attempt returned or raised")
 
     def _error(self, error: Exception, what: str) -> ColddiffError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-RESULTS = "eval/"
+from colddiff.tracking.repeats import is_repeat, second_value_tag
+from colddiff.tracking.spool import now_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +54,18 @@ class MemoryTracker:
         if self._ended:
             return
         for key, value in params.items():
-            tag = f"param.{key}"
+            tag = second_value_tag(key)
             if self.run.params.setdefault(key, value) != value or tag in self.run.tags:
                 self.run.tags[tag] = value
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if self._ended:
             return
-        now = time.time_ns() // 1_000_000
+        now = now_ms()
         for key, number in metrics.items():
             value = float(number)
-            earlier = self._earlier.get((key, step), set())
-            if repr(value) in earlier or (earlier and not key.startswith(RESULTS)):
-                continue
-            self.run.metrics.append(MetricRow(key, value, step, now))
+            if not is_repeat(key, repr(value), self._earlier.get((key, step), ())):
+                self.run.metrics.append(MetricRow(key, value, step, now))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         if not self._ended:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 
 from colddiff.errors import DataError, Missing, StoreError, TrackerError
 from colddiff.ports import Store
+from colddiff.retry import Backoff
 from colddiff.tracking.address import TrackingAddress, checked_uri
 from colddiff.tracking.mlflow_run import MlflowRun, Refused, connect
 from colddiff.tracking.mlflow_service import load_mlflow
 from colddiff.tracking.spool import Entry, RunHeader, Spool, decode, undelivered
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+RETRY = Backoff(first_s=1.0, longest_s=60.0)
 BATCH = 5000
 
 Talk = Callable[[str], None]
@@ -40,7 +41,7 @@ class Outbox:
         self._keeping = threading.Lock()
         self._kept = True  # until a look at the storage has shown that nothing is there
         self._run: MlflowRun | None = None
-        self._pause_s = 0.0
+        self._failures = 0  # of the tracker, in a row
         self._next_try = 0.0
         self._said: set[str] = set()
 
@@ -58,7 +59,7 @@ class Outbox:
         self._kept |= urgent
         if self.clean:
             return
-        is_down = self._pause_s > 0
+        is_down = self._failures > 0
         try:
             if is_down:
                 self._keep()
@@ -135,15 +136,15 @@ class Outbox:
 
     def _down(self, problem: str) -> None:
         self._run = None
-        self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
-        self._next_try = time.monotonic() + self._pause_s
+        self._failures += 1
+        self._next_try = time.monotonic() + RETRY.pause_s(self._failures)
         self._say_once(problem)
 
     def _up(self) -> None:
-        if self._pause_s:
+        if self._failures:
             self.talk(f"tracker {self.address} is back; what waited has been delivered")
             self._said.clear()
-        self._pause_s = 0.0
+        self._failures = 0
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:
@@ -182,8 +183,3 @@ def _first_header(store: Store, job_id: str) -> RunHeader | None:
         except (DataError, Missing):
             continue
     return None
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, MLflow's unit of time."""
-    return time.time_ns() // 1_000_000

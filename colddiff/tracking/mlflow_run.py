@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colddiff.errors import TrackerError
+from colddiff.retry import Backoff
 from colddiff.tracking.address import TrackingAddress, masked, without_userinfo
 from colddiff.tracking.mlflow_service import GoneError, RefusedError, client, initialise, translated
+from colddiff.tracking.repeats import is_repeat, second_value_tag
 from colddiff.tracking.spool import Entry, RunHeader, Spool
 
 JOB_TAG, STORAGE_TAG = "colddiff.job_id", "colddiff.storage"
-CHANGED = "param."
-RESULTS = "eval/"
 # MLflow's own limits on one request and one value.
 METRICS_PER_REQUEST, TEXTS_PER_REQUEST = 1000, 100
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 LARGEST = 1.7976931348623157e308
 
-UPLOAD_PAUSES_S = (0.0, 1.0, 3.0)
+UPLOAD, UPLOADS = Backoff(first_s=1.0, longest_s=3.0, factor=3.0), 3
 
 Refused = list[tuple[Entry, str]]
 
@@ -59,9 +58,8 @@ class MlflowRun:
         """Logs what one session collected; returns what MLflow will never take, with the reason.
 
         Can be repeated: params, tags and artifacts replace themselves, a metric with equal key,
-        time, step and value is the same row. A step that a session before ``since_ms`` has already
-        logged is left as it is, so a run resumed from a checkpoint logs no step twice; results
-        (``eval/...``) are left only where the value is equal, since they can be measured anew.
+        time, step and value is the same row, and ``is_repeat`` says which are left out for what
+        sessions before ``since_ms`` have logged.
         """
         if since_ms != self._since_ms:
             # Another session's entries: others may have logged since this object was made.
@@ -88,7 +86,7 @@ class MlflowRun:
         texts = {}
         for entry in params:
             value = shortened(entry.value, PARAM_LENGTH)
-            tag = f"{CHANGED}{entry.key}"
+            tag = second_value_tag(entry.key)
             first = self._params.setdefault(entry.key, value)
             if first == value and tag not in self._tags:
                 texts[entry.key] = Entry("param", entry.key, value, entry.time_ms)
@@ -107,9 +105,7 @@ class MlflowRun:
         if earlier is None or entry.step < earlier.from_step:
             earlier = self._earlier[entry.key] = self._load(entry.key, entry.step)
         values = earlier.rows.get(entry.step, frozenset())
-        if entry.key.startswith(RESULTS):
-            return _as_stored(entry.number) in values
-        return bool(values)
+        return is_repeat(entry.key, _as_stored(entry.number), values)
 
     def _load(self, key: str, from_step: int) -> _Earlier:
         with translated(self._uri):
@@ -142,8 +138,7 @@ class MlflowRun:
             self._send(entries[middle:], refused)
 
     def _upload(self, entry: Entry, refused: Refused) -> None:
-        for pause_s in UPLOAD_PAUSES_S:
-            time.sleep(pause_s)
+        for _ in UPLOAD.attempts(UPLOADS):
             try:
                 self._upload_once(entry)
                 return
@@ -174,10 +169,7 @@ class MlflowRun:
         self._status = entry.value
 
     def _alive(self) -> Any:
-        run = _alive(self._api, self._uri, self.run_id)
-        if run is None:
-            raise TrackerError(f"tracker {masked(self._uri)}: run {self.run_id} was deleted there")
-        return run
+        return _known_alive(self._api, self._uri, self.run_id)
 
 
 def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> MlflowRun:
@@ -206,10 +198,7 @@ def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> Mlfl
     if created and winner != mine.info.run_id:
         with translated(uri):
             api.delete_run(mine.info.run_id)
-    run = _alive(api, uri, winner)
-    if run is None:
-        raise TrackerError(f"tracker {masked(uri)}: run {winner} was deleted there")
-    return MlflowRun(api, uri, run)
+    return MlflowRun(api, uri, _known_alive(api, uri, winner))
 
 
 def _tagged(api: Any, experiment_id: str, job_id: str, storage: str) -> Any:
@@ -221,8 +210,7 @@ def _tagged(api: Any, experiment_id: str, job_id: str, storage: str) -> Any:
 
 
 def _create(api: Any, experiment_id: str, header: RunHeader, storage: str) -> Any:
-    own = {JOB_TAG: header.job_id, STORAGE_TAG: storage}
-    tags = {key: shortened(value, TAG_LENGTH) for key, value in header.tags.items()} | own
+    tags = {JOB_TAG: header.job_id, STORAGE_TAG: storage}
     return api.create_run(experiment_id, header.start_ms, tags, header.run_name)
 
 
@@ -234,6 +222,13 @@ def _alive(api: Any, uri: str, run_id: str) -> Any:
     except GoneError:
         return None
     return run if run.info.lifecycle_stage == "active" else None
+
+
+def _known_alive(api: Any, uri: str, run_id: str) -> Any:
+    run = _alive(api, uri, run_id)
+    if run is None:
+        raise TrackerError(f"tracker {masked(uri)}: run {run_id} was deleted there")
+    return run
 
 
 def shortened(text: str, length: int) -> str:

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping
 
 from colddiff.ports import Store
 from colddiff.tracking.address import TrackingAddress, checked_uri, masked
-from colddiff.tracking.mlflow_outbox import Outbox, Talk, log, now_ms, replay
-from colddiff.tracking.mlflow_service import initialise, load_mlflow
-from colddiff.tracking.spool import Entry, RunHeader, Spool
-
-__all__ = ["MlflowTracker", "initialise", "open_run", "replay"]
+from colddiff.tracking.mlflow_outbox import Outbox, Talk, log
+from colddiff.tracking.mlflow_service import load_mlflow
+from colddiff.tracking.spool import Entry, RunHeader, Spool, now_ms
 
 INTERVAL_S = 2.0
 ENDS = ("FINISHED", "FAILED", "KILLED")
@@ -42,11 +40,6 @@ class MlflowTracker:
     def run_id(self) -> str:
         """The MLflow run's id; empty as long as no tracker has answered."""
         return self._outbox.run_id
-
-    @property
-    def address(self) -> TrackingAddress:
-        """Where it logs to; safe to print."""
-        return self._outbox.address
 
     def log_params(self, params: Mapping[str, str]) -> None:
         self._add(Entry("param", key, str(value), now_ms()) for key, value in params.items())
@@ -127,7 +120,6 @@ def open_run(
     *,
     spool: Store,
     artifact_root: str | None = None,
-    tags: Mapping[str, str] | None = None,
     join: bool = False,
     timeout_s: float = 10.0,
     talk: Talk = log.warning,
@@ -144,7 +136,6 @@ def open_run(
         run_name: what a new run is called.
         spool: the job's STORAGE.
         artifact_root: where a new experiment keeps artifacts; None leaves that to a server.
-        tags: set when the run is created.
         join: another process has opened the run and finishes it: its status is left alone.
         timeout_s: longest wait for the first answer, and for each later request.
         talk: told, once each, that the tracker is down, that it is back, and what it refuses.
@@ -154,7 +145,7 @@ def open_run(
     """
     address = TrackingAddress(checked_uri(uri), artifact_root)
     load_mlflow(address.uri)
-    header = RunHeader(job_id, experiment, run_name, now_ms(), dict(tags or {}))
+    header = RunHeader(job_id, experiment, run_name, now_ms())
     tracker = MlflowTracker(Outbox(address, Spool(spool, header), timeout_s=timeout_s, talk=talk))
     if not join:
         tracker.set_running()

@@ -82,7 +82,7 @@ def replay_tracking(storage: str, uri: str, job_id: str) -> int:
     store = open_store(storage)
     if not undelivered(store, job_id):
         return 0
-    from colddiff.tracking.mlflow_tracker import replay
+    from colddiff.tracking.mlflow_outbox import replay
 
     address = _tracking(storage, uri)
     return replay(store, job_id, address.uri, artifact_root=address.artifact_root)

@@ -11,8 +11,9 @@ import base64
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from colddiff.errors import DataError, Exists
@@ -65,7 +66,6 @@ class RunHeader:
     experiment: str
     run_name: str
     start_ms: int
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Spool:
@@ -139,6 +139,11 @@ class Spool:
         return run_id
 
 
+def now_ms() -> int:
+    """Milliseconds since 1970, the unit of ``time_ms`` and ``start_ms``."""
+    return time.time_ns() // 1_000_000
+
+
 def undelivered(store: Store, job_id: str) -> list[str]:
     """Keys of what a job has logged and no tracker has got yet, in the order it was logged."""
     return [stored.key for stored in store.list(f"jobs/{job_id}/tracking/spool/")]
@@ -150,6 +155,7 @@ def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
         first, *rest = (json.loads(line) for line in data.decode().splitlines())
         if first.pop("format") != FORMAT:
             raise ValueError("of another format")
+        first.pop("tags", None)  # earlier versions wrote them, always empty
         return RunHeader(**first), [_entry(line) for line in rest]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{key}: not a spooled tracking object ({error})") from None

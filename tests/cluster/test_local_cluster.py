@@ -20,9 +20,9 @@ import pytest
 from colddiff.cluster import local_cluster
 from colddiff.cluster.home import Home
 from colddiff.cluster.local_cluster import MARKER
-from colddiff.cluster.processes import Process, alive, marked_processes, processes
 from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.errors import ClusterError
+from colddiff.processes import Process, alive, marked_processes, processes
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster

@@ -20,8 +20,9 @@ import colddiff
 from colddiff.errors import TrackerError
 from colddiff.spec import parse
 from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.mlflow_outbox import replay
 from colddiff.tracking.mlflow_service import client, initialise
-from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run, replay
+from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
 from colddiff.tracking.spool import undelivered
 from colddiff.verbs.train.job import TrainJob
 from tests.unit.test_run import TINY

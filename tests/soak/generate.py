@@ -24,8 +24,8 @@ from pathlib import Path
 
 from colddiff.cluster import local_cluster
 from colddiff.cluster.home import ClusterRecord, Home
-from colddiff.cluster.processes import Process, marked_processes
 from colddiff.data.tars import read_tar
+from colddiff.processes import Process, marked_processes
 from tests.unit.generation.trained import train_tiny
 
 ACTOR, DRIVER = "Generator", "-m colddiff.verbs.generate.on_ray"

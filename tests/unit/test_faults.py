@@ -17,9 +17,8 @@ import torch
 
 import colddiff
 from colddiff.checkpoints.format import COMMIT, Checkpoints, Snapshot
-from colddiff.errors import ColddiffError, SpecError, StoreError
+from colddiff.errors import ColddiffError, StoreError
 from colddiff.jobs.folder import JobFolder
-from colddiff.retry import patiently
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.open import open_store
 from colddiff.stores.s3_store import S3Store
@@ -302,40 +301,6 @@ def test_a_store_that_is_away_holds_nothing_up(
         assert any("retrying in" in line for line in caplog.messages)
         assert any("the one before waits for the store" in line for line in caplog.messages)
         assert checkpoints_of(folder).steps()[-1] == 120
-
-
-def test_patience_is_bounded_and_for_services_that_do_not_answer_only(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    calls: list[float] = []
-
-    def away() -> None:
-        raise StoreError("nobody home")
-
-    with pytest.raises(ColddiffError, match=r"the log: gave up after 0\.05 s.*nobody home"):
-        patiently(away, "the log", 0.05, sleep=lambda s: time.sleep(0.02))
-
-    def wrong() -> None:
-        calls.append(1)
-        raise SpecError("wrong")
-
-    with pytest.raises(SpecError):
-        patiently(wrong, "x", 60)
-    assert calls == [1]
-    assert all("the log: nobody home; retrying in" in line for line in caplog.messages)
-
-
-def test_pauses_grow_and_what_is_back_is_used() -> None:
-    left, pauses = [4], list[float]()
-
-    def away() -> str:
-        left[0] -= 1
-        if left[0]:
-            raise StoreError("nobody home")
-        return "here"
-
-    assert patiently(away, "x", 60, sleep=pauses.append) == "here"
-    assert pauses == [0.5, 1.0, 2.0]
 
 
 def test_a_service_that_fails_now_and_then_changes_no_weight(

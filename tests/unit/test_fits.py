@@ -112,16 +112,15 @@ def test_a_store_that_does_not_answer_may_come_back(folder: JobFolder) -> None:
     assert run(folder, away, away, ended) == [1, 2, 3]
 
 
-def test_stacks_of_ranks_that_hung_are_told_once(
-    folder: JobFolder, capsys: pytest.CaptureFixture[str]
+def test_stacks_of_ranks_that_hung_are_logged_once(
+    folder: JobFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hanging() -> None:
         folder.write_stacks(1, 3, "no step for 9 s, all threads:\nFile x in wait")
         failing(died())()
 
     assert run(folder, hanging, failing(died()), ended) == [1, 2, 3]
-    told = capsys.readouterr().err
-    assert told.count("rank 3 hung: no step for 9 s, all threads:\nFile x in wait") == 1
+    assert caplog.text.count("rank 3 hung: no step for 9 s, all threads:\nFile x in wait") == 1
 
 
 def test_pauses_grow_with_failures_in_a_row() -> None:

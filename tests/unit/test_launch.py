@@ -1,4 +1,4 @@
-"""The parts of launching that need no cluster: verdicts, attempts, display, home, processes."""
+"""The parts of launching that need no cluster: verdicts, attempts, display, home."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from pathlib import Path
 import pytest
 
 from colddiff.cli.live_line import live_line
-from colddiff.cluster import processes as processes_module
 from colddiff.cluster.address import Cluster, parse_address
 from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.cluster.logs import added
 from colddiff.cluster.operate import current, delete, stop
-from colddiff.cluster.processes import alive, end_all, marked_processes, process, processes
 from colddiff.cluster.ray_jobs import driver_state, entrypoint
 from colddiff.errors import ClusterError, ColddiffError
 from colddiff.jobs.folder import JobFolder
@@ -301,46 +299,6 @@ def test_a_record_survives_and_damage_is_named(tmp_path: Path) -> None:
     home.record_path.write_text("{half")
     with pytest.raises(ClusterError, match=r"cluster\.json is damaged"):
         home.record()
-
-
-FAMILY = """
-import subprocess, sys, time
-subprocess.Popen(["sleep", "600"], start_new_session=True)
-subprocess.Popen([sys.executable, "-c", "import signal, time\\n"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\nprint('ready', flush=True)\\ntime.sleep(600)"])
-time.sleep(600)
-"""
-
-
-def test_a_family_is_ended_with_orphans_and_those_that_will_not_listen() -> None:
-    marker = f"COLDDIFF_TEST_FAMILY={os.getpid()}"
-    name, _, value = marker.partition("=")
-    head = subprocess.Popen(
-        [sys.executable, "-c", FAMILY], env={**os.environ, name: value}, stdout=subprocess.PIPE
-    )
-    assert head.stdout is not None
-    with head.stdout:
-        head.stdout.readline()
-    family = marked_processes(marker, None)
-    assert len(family) == 3
-    head.kill()
-    head.wait()
-    assert len(marked_processes(marker, None)) == 2
-    assert end_all(lambda: marked_processes(marker, None), grace_s=0.5) == set()
-    assert not [item for item in family if alive(item)]
-
-
-def test_without_proc_processes_are_told_by_ps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = process(os.getpid())
-    monkeypatch.setattr(processes_module, "PROC", tmp_path)
-    told = process(os.getpid())
-    assert known is not None
-    assert told is not None
-    assert (told.pid, told.parent) == (known.pid, known.parent)
-    assert "pytest" in told.command
-    assert len(processes()) > 2
 
 
 @pytest.mark.parametrize("record", ["status", "claim"])

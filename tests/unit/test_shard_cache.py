@@ -232,12 +232,15 @@ def test_streaming_reads_the_shards_of_its_own_lanes(tmp_path: Path) -> None:
     assert len(read - {"manifest.json"}) <= 64 // 4 + 8 * 3
 
 
-def test_the_background_thread_ends_with_its_reader(tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "dropped"])
+def test_the_background_thread_ends_with_its_reader(tmp_path: Path, closed: bool) -> None:
     import threading
 
     source = opened("streamed", numbered(), tmp_path)
     batches = source.batches(seed=0, global_batch_size=8, rank=0, world_size=1, start_step=0)
     next(batches)
     assert any(thread.name == "shards" for thread in threading.enumerate())
-    batches.close()  # type: ignore[attr-defined]
+    if closed:
+        batches.close()  # type: ignore[attr-defined]
+    del batches
     assert not any(thread.name == "shards" for thread in threading.enumerate())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from mmap import ACCESS_READ, mmap
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from colddiff.background import Prefetcher
 from colddiff.data.order import rank_slice
 from colddiff.data.readers.lanes import Lanes, Place, Run
 from colddiff.data.readers.local_cache import LocalCache
@@ -67,11 +67,11 @@ class StreamedShards:
         def made() -> Iterator[Batch]:
             step = start_step
             decoders, fetchers = ThreadPoolExecutor(decoding_threads()), ThreadPoolExecutor(2)
-            ahead = _Ahead(lanes, lambda shard: fetchers.submit(self._shard, shard))
+            windows = _Ahead(lanes, lambda shard: fetchers.submit(self._shard, shard))
             try:
                 while True:
                     runs = lanes.runs(step, mine)
-                    ahead.follow(runs)
+                    windows.follow(runs)
                     places = [place for run in runs for place in lanes.places(run)]
                     positions = np.arange(mine.start, mine.stop, dtype=np.int64)
                     yield Batch(
@@ -82,7 +82,12 @@ class StreamedShards:
                 fetchers.shutdown(cancel_futures=True)
                 decoders.shutdown(cancel_futures=True)
 
-        return in_background(made(), BATCHES_AHEAD)
+        def ahead() -> Iterator[Batch]:
+            # Closed with this generator, so also by whoever drops the generator around it.
+            with closing(Prefetcher(made(), BATCHES_AHEAD, "shards")) as prefetched:
+                yield from prefetched
+
+        return ahead()
 
     def images(self, start: int, stop: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
         check_range(self.manifest, start, stop)
@@ -162,38 +167,3 @@ class _Ahead:
                 self._windows[run.lane] = now
                 for shard in self._lanes.window_shards(run.epoch, run.lane, now[1] + 1):
                     self._fetch(shard)
-
-
-def in_background(items: Iterator[Batch], ahead: int) -> Iterator[Batch]:
-    """``items``, made by a thread up to ``ahead`` before they are asked for, errors included."""
-    made: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
-    stopped = threading.Event()
-
-    def offer(item: Batch | BaseException) -> None:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                made.put(item, timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            for item in items:
-                offer(item)
-                if stopped.is_set():
-                    return
-        except BaseException as error:
-            offer(error)
-        finally:
-            items.close()  # type: ignore[attr-defined]
-
-    worker = threading.Thread(target=work, name="shards", daemon=True)
-    worker.start()
-    try:
-        while True:
-            item = made.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        worker.join()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from colddiff.retry import Backoff
+
+RETRY = Backoff(first_s=1.0, longest_s=60.0)
+
 
 class Failures:
     """Counts failures in a row without a new checkpoint; more than ``limit`` end the attempt.
@@ -9,9 +13,6 @@ class Failures:
     Any number of failures is survived by a job that gets on between them; one that fails at the
     same place again and again ends.
     """
-
-    FIRST_PAUSE_S = 1.0
-    LONGEST_PAUSE_S = 60.0
 
     def __init__(self, limit: int, step: int) -> None:
         self.limit, self.step = limit, step
@@ -29,4 +30,4 @@ class Failures:
     @property
     def pause_s(self) -> float:
         """How long to wait before trying again: what is away may come back."""
-        return min(self.FIRST_PAUSE_S * 2.0 ** (self.count - 1), self.LONGEST_PAUSE_S)
+        return RETRY.pause_s(self.count)

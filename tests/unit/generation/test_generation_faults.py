@@ -12,11 +12,12 @@ import pytest
 
 from colddiff.data.open import open_samples
 from colddiff.degradations import build_degradation
+from colddiff.jobs import work_queue
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.retry import Backoff
 from colddiff.rng import stream
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.terminal import StandardNormal, Terminal
-from colddiff.verbs.generate import dispatch
 from tests.conftest import S3Service
 from tests.faulty_s3 import FaultyS3
 from tests.unit.generation.running import place, run
@@ -42,7 +43,7 @@ class Brittle(StandardNormal):
 def test_seeds_that_always_fail_are_named_and_all_others_are_there(
     submitted: Callable[..., ResolvedJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
+    monkeypatch.setattr(work_queue, "RETRY", Backoff(0.0, 0.0))
     plugin = tmp_path / "brittle.py"
     plugin.write_text(BRITTLE)
     rng = [stream(seed, "generation/start") for seed in range(60)]
@@ -96,7 +97,7 @@ def test_a_full_disk_ends_the_job_and_says_so(
     submitted: Callable[..., ResolvedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolved = submitted()
-    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
+    monkeypatch.setattr(work_queue, "RETRY", Backoff(0.0, 0.0))
     link = os.link
 
     def full(source: Any, target: Any, **options: Any) -> None:

@@ -16,6 +16,7 @@ from colddiff.errors import StoreError
 from colddiff.jobs import work_queue
 from colddiff.jobs.work_queue import Failure, Finished, QueueCounts, WorkQueue
 from colddiff.ports import ShardEntry, Store, StoredObject
+from colddiff.retry import Backoff
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.verbs.generate.missing import ShardCounts, missing_shards
 from colddiff.verbs.generate.results import describe_dead
@@ -59,7 +60,7 @@ class FakeWorkers:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_queue, "RETRY_S", 0.0)
+    monkeypatch.setattr(work_queue, "RETRY", Backoff(0.0, 0.0))
 
 
 def run(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from colddiff.tracking.mlflow_tracker import initialise
+from colddiff.tracking.mlflow_service import initialise
 from tests.unit.trackers.twins import EXPERIMENT, MemoryTwin, MlflowTwin, Twin
 
 

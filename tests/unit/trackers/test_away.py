@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -9,10 +10,8 @@ import pytest
 
 from colddiff.errors import TrackerError
 from colddiff.tracking.address import TrackingAddress
-from colddiff.tracking.mlflow_outbox import now_ms
-from colddiff.tracking.mlflow_service import client
-from colddiff.tracking.mlflow_tracker import initialise
-from colddiff.tracking.spool import undelivered
+from colddiff.tracking.mlflow_service import client, initialise
+from colddiff.tracking.spool import Entry, RunHeader, decode, now_ms, undelivered
 from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps
 
 
@@ -97,6 +96,17 @@ def test_logging_does_not_wait_for_a_server_that_hangs(mlflow: MlflowTwin, mute:
     tracker.close()
     mlflow.replay()
     assert len(mlflow.read().history("train/loss_l1")) == 1000
+
+
+def test_what_an_earlier_version_spooled_is_read() -> None:
+    header = {"job_id": "train-a-1", "experiment": "e", "run_name": "a", "start_ms": 7, "tags": {}}
+    entry = {"kind": "metric", "key": "train/loss_l1", "value": "0.5", "time_ms": 8, "step": 3}
+    lines = [json.dumps({"format": 1, **header}), json.dumps(entry)]
+    found = decode("spool/0-a/0.jsonl", "\n".join(lines).encode())
+    assert found == (
+        RunHeader("train-a-1", "e", "a", 7),
+        [Entry.metric("train/loss_l1", 0.5, 3, 8)],
+    )
 
 
 def test_a_damaged_spooled_object_does_not_hold_up_the_rest(

@@ -9,7 +9,7 @@ import pytest
 
 from colddiff.ports import Tracker
 from colddiff.tracking.memory_tracker import NullTracker
-from colddiff.tracking.mlflow_outbox import now_ms
+from colddiff.tracking.spool import now_ms
 from tests.unit.trackers.twins import Twin
 
 

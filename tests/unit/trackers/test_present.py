@@ -13,15 +13,15 @@ from uuid import uuid4
 import pytest
 
 from colddiff.errors import TrackerError
+from colddiff.retry import Backoff
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.address import TrackingAddress
-from colddiff.tracking.mlflow_outbox import now_ms
 from colddiff.tracking.mlflow_run import connect
-from colddiff.tracking.mlflow_service import client
-from colddiff.tracking.mlflow_tracker import MlflowTracker, initialise, open_run
+from colddiff.tracking.mlflow_service import client, initialise
+from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
 from colddiff.tracking.open import open_tracker, replay_tracking, tracking_uri
-from colddiff.tracking.spool import RunHeader, Spool
+from colddiff.tracking.spool import RunHeader, Spool, now_ms
 from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps, wait_for
 
 
@@ -66,7 +66,7 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(mlflow: MlflowTwi
 def test_artifacts_that_cannot_be_stored_do_not_hold_up_numbers(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colddiff.tracking.mlflow_run.UPLOAD_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setattr("colddiff.tracking.mlflow_run.UPLOAD", Backoff(0.01, 0.01))
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -251,7 +251,7 @@ def test_credentials_come_from_the_environment_and_stay_there(
     assert submitted_with == nobody
     tracker = open_tracker(storage, submitted_with, EXPERIMENT, job_id)
     assert isinstance(tracker, MlflowTracker)
-    assert tracker.address.uri == secret
+    assert tracker._outbox.address.uri == secret
     log_ten_steps(tracker)
     tracker.finish("FINISHED")
     stored = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]

@@ -11,8 +11,9 @@ from uuid import uuid4
 from colddiff.ports import Store, Tracker
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.memory_tracker import MemoryRun, MemoryTracker, MetricRow
+from colddiff.tracking.mlflow_outbox import replay
 from colddiff.tracking.mlflow_service import client
-from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run, replay
+from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
 
 EXPERIMENT = "tests"
 

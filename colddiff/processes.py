@@ -1,0 +1,124 @@
+"""The processes of one cluster, found without trusting names, and ended without leaving any."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+POLL_S = 0.05
+KILL_S = 10.0
+"""How long a killed process may take to disappear before it counts as a survivor."""
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running process; equal to itself alone, never to a later one with the same pid."""
+
+    handle: psutil.Process
+    """Compares and hashes by pid and time of creation."""
+    parent: int = field(compare=False)
+    command: str = field(compare=False)
+
+    @property
+    def pid(self) -> int:
+        """Its number, which the system uses again once it has ended."""
+        return int(self.handle.pid)
+
+
+def processes() -> dict[int, Process]:
+    """All running processes that can be seen, by pid; zombies are not running."""
+    found = (process(pid) for pid in psutil.pids())
+    return {item.pid: item for item in found if item is not None}
+
+
+def process(pid: int) -> Process | None:
+    """The process of that number, if it runs."""
+    if pid <= 0:
+        return None
+    try:
+        handle = psutil.Process(pid)
+        known = handle.as_dict(["status", "ppid", "cmdline"])
+    except psutil.Error:
+        return None
+    if known["status"] in ENDED:
+        return None
+    return Process(handle, known["ppid"] or 0, " ".join(known["cmdline"] or ()))
+
+
+def marked_processes(marker: str, session: int | None) -> set[Process]:
+    """Processes with ``marker`` (``NAME=value``) in their environment, those in ``session`` that
+    hide theirs, and all that any of them started; never this process.
+
+    Each way alone misses some: what sets its title overwrites its environment (Ray's do, to
+    ``ray::...``), drivers have a session of their own, and an orphan is nobody's child.
+    """
+    table = processes()
+    found = {pid for pid, item in table.items() if _belongs(item, marker, session)}
+    children: dict[int, list[int]] = {}
+    for item in table.values():
+        children.setdefault(item.parent, []).append(item.pid)
+    grown = list(found)
+    while grown:
+        below = [pid for pid in children.get(grown.pop(), []) if pid not in found]
+        found.update(below)
+        grown += below
+    return {table[pid] for pid in found - {os.getpid(), 1}}
+
+
+def end_all(find: Callable[[], Iterable[Process]], grace_s: float) -> set[Process]:
+    """Ends what ``find`` returns, politely and after ``grace_s`` by force; returns survivors.
+
+    What it starts or leaves behind meanwhile is found again and ended too.
+    """
+    known: set[Process] = set()
+    for end, patience_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, KILL_S)):
+        signalled: set[Process] = set()
+        deadline = time.monotonic() + patience_s
+        while True:
+            known = {item for item in known.union(find()) if alive(item)}
+            if not known:
+                return known
+            for item in known - signalled:
+                # psutil first makes sure that the pid is still that process's.
+                with suppress(psutil.Error):
+                    end(item.handle)
+            signalled |= known
+            if time.monotonic() > deadline:
+                break
+            # Also asks for the exit status of children of ours, which else stay zombies.
+            psutil.wait_procs([item.handle for item in known], timeout=POLL_S)
+    return known
+
+
+def alive(item: Process) -> bool:
+    """Whether this very process still runs, not another of the same number; zombies do not."""
+    try:
+        return item.handle.is_running() and item.handle.status() not in ENDED
+    except psutil.Error:
+        return False
+
+
+def _belongs(item: Process, marker: str, session: int | None) -> bool:
+    try:
+        environment = item.handle.environ()
+    except psutil.Error:
+        environment = None
+    name, _, value = marker.partition("=")
+    if environment and environment.get(name) == value:
+        return True
+    # macOS shows no environment of the system's own programs.
+    hidden = item.command.startswith("ray") or environment == {}
+    return hidden and session is not None and _session(item.pid) == session
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
