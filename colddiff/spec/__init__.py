@@ -1,11 +1,12 @@
-"""Frozen specs, search ranges, overrides and the open registry of kinds."""
+"""Frozen specs, search ranges, overrides and the open catalogues of kinds."""
 
 from colddiff.spec.base import Spec, canonical_json, digest, nearest, parse
 from colddiff.spec.overrides import apply_overrides
 from colddiff.spec.ranges import Choices, Range, SearchRange, Unit, search_ranges
-from colddiff.spec.registry import Registry
+from colddiff.spec.registry import Catalogue, Registry
 
 __all__ = [
+    "Catalogue",
     "Choices",
     "Range",
     "Registry",

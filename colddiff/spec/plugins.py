@@ -104,7 +104,10 @@ def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
         exec(code, module.__dict__)  # noqa: S102
         kinds = registered_by(plugin.module)
         if not kinds:
-            raise SpecError("registers nothing; decorate a spec class with @DEGRADATIONS.register")
+            raise SpecError(
+                "registers nothing; decorate a spec class with @DEGRADATIONS.register or "
+                "@RESTORERS.register, or a sampler with @SAMPLERS.register"
+            )
     except (Exception, SystemExit) as error:
         unload_plugin(plugin)
         where = f"plugin {str(path)!r}{_line(error, module.__file__)}"

@@ -12,6 +12,7 @@ from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
 from colddiff.features.open import located_features
 from colddiff.rng import stream
+from colddiff.samplers import check_samplers
 from colddiff.sampling import falling
 from colddiff.spec import digest
 from colddiff.stores.open import absolute, check_writable, free_bytes, open_store
@@ -109,22 +110,13 @@ def check_generation(
 
 
 def _check_sampling(job: GenerateJob, D: Degradation[Any]) -> None:
-    kind, shape = D.spec.kind, D.shape
+    shape = D.shape
     if shape.channels not in (1, 3):
         raise SpecError(
             f"checkpoint: images of {shape} have {shape.channels} channels, PNG files take 1 or 3; "
             "sample with colddiff.sample in Python"
         )
-    if job.sampler == "improved_estimated" and not D.estimates_omega:
-        raise SpecError(
-            [
-                (
-                    "sampler",
-                    f"improved_estimated: degradation {kind!r} cannot re-estimate omega from an "
-                    "image; use sampler=improved",
-                )
-            ]
-        )
+    check_samplers([job.sampler], D)
     severities = falling(job.severities, D.num_timesteps, job.sampler)
     if job.data is not None:
         D.check_start(severities[0])

@@ -9,6 +9,7 @@ from colddiff.data.open import open_other, read_manifest
 from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
 from colddiff.errors import SpecError
 from colddiff.features.open import located_features
+from colddiff.samplers import check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
 
@@ -58,6 +59,7 @@ def _with_other(
 ) -> tuple[TrainJob, dict[str, str]]:
     """The second set, where D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
+    check_samplers(job.evaluation.samplers, D, "evaluation.samplers")
     if open_other(D) is None:
         return job, content
     uri = packed(D.spec.other, "train", False, job, storage, talk)
