@@ -67,6 +67,12 @@ def is_loaded(sha256: str) -> bool:
     return sha256 in _LOADED
 
 
+def plugin_that_brought(noun: str, name: str) -> LoadedPlugin | None:
+    """The plugin behind a name, such as of a ``sampler``; None where it is built in."""
+    found = (plugin for plugin in _LOADED.values() if (noun, name) in plugin.kinds)
+    return next(found, None)
+
+
 def plugin_source(path: str | Path) -> bytes:
     """A plugin's bytes; SpecError where there is no such file."""
     return _read(Path(path))

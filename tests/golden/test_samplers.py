@@ -107,7 +107,7 @@ def test_blur_generation_from_images(golden: Golden) -> None:
     x_T = of_level(D, x0, 300)
     assert worst(x_T, vectors["cond_xT"]) <= 2e-5
     for sampler, key in (("improved", "cond_final"), ("naive", "cond_alg1_final")):
-        states, estimates = walk(D, x_T, sampler)  # type: ignore[arg-type]
+        states, estimates = walk(D, x_T, sampler)
         assert worst(estimates[300], vectors["cond_direct"]) <= TOLERANCE
         assert worst(states[0], vectors[key]) <= TOLERANCE
 
