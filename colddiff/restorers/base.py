@@ -23,6 +23,14 @@ class RestorerSpec(Spec):
     def build(self, shape: ImageShape) -> Restorer:
         """The network, freshly initialised, for images of ``shape``."""
 
+    @property
+    def random_in_training(self) -> bool:
+        """Whether it draws from torch's global generator in training mode: ``dropout``.
+
+        Training then seeds that generator at each step, so that a resumed run draws the same.
+        """
+        return False
+
 
 RESTORERS: Registry[RestorerSpec] = Registry("restorer", "colddiff.restorers")
 AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), BeforeValidator(RESTORERS.parse)]

@@ -155,13 +155,13 @@ def _images_of(job: GenerateJob, uri: str) -> int:
 
 def _model_digest(about: CheckpointAbout, D: Degradation[Any]) -> str:
     """Of R's and D's specs; a second set counts by what it is, not where."""
-    degradation = D.spec.to_dict()
+    spec = D.spec
     if open_other(D) is not None:
-        degradation["other"] = read_manifest(D.spec.other).digest
+        spec = spec.with_second_set(read_manifest(spec.second_set).digest)
     # How a stored image becomes one that D sees belongs to it.
     return digest(
         {
-            "degradation": degradation,
+            "degradation": spec.to_dict(),
             "restorer": about.job.restorer.to_dict(),
             "augment": about.job.augment,
         }

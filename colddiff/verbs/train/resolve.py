@@ -62,11 +62,11 @@ def _with_other(
     check_samplers(job.evaluation.samplers, D, "evaluation.samplers")
     if open_other(D) is None:
         return job, content
-    uri = packed(D.spec.other, "train", False, job, storage, talk)
+    uri = packed(D.spec.second_set, "train", False, job, storage, talk)
     refuse_other_shape("degradation.other", uri, job)
-    spec = job.degradation.model_copy(update={"other": uri})
+    spec = job.degradation.with_second_set(uri)
     other = read_manifest(uri).digest
-    identity = digest({**spec.to_dict(), "other": other})
+    identity = digest(spec.with_second_set(other).to_dict())
     return (
         job.model_copy(update={"degradation": spec}),
         {**content, "other": other, "degradation": identity},
