@@ -1,4 +1,4 @@
-"""omega, what is random in D: drawn, checked, and put where the images are."""
+"""What is random in D (omega): drawn, checked, and put where the images are."""
 
 from __future__ import annotations
 
