@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import torch
-from pydantic import AfterValidator
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 from torch import Tensor
 
 from colddiff.errors import SpecError
@@ -113,14 +115,27 @@ def check_samplers(names: Iterable[str], D: Degradation[Any], where: str = "samp
             raise SpecError([(where, f"{name}: {problem}")])
 
 
-def _known(name: str) -> str:
-    if name not in SAMPLERS:
-        raise SpecError(SAMPLERS.unknown(name))
-    return name
+class NameOfSampler:
+    """Annotation of a field that names a sampler; its JSON schema lists those registered then."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "enum": list(SAMPLERS)}
+
+    @staticmethod
+    def _known(name: str) -> str:
+        if name not in SAMPLERS:
+            raise SpecError(SAMPLERS.unknown(name))
+        return name
 
 
-SamplerName = Annotated[str, AfterValidator(_known)]
-"""A field of a spec that names a sampler."""
+SamplerName = Annotated[str, NameOfSampler()]
 
 
 def column_labels(columns: Iterable[str]) -> dict[str, str]:

@@ -207,6 +207,7 @@ def test_a_job_takes_a_registered_name_and_names_the_nearest(plugin: Path) -> No
     load_plugin(plugin)
     with pytest.raises(SpecError, match=r"^sampler: no 'halve'; did you mean 'halves'\?"):
         parse(GenerateJob, {"sampler": "halve"})
+    assert GenerateJob.model_json_schema()["properties"]["sampler"]["enum"] == list(SAMPLERS)
     assert parse(GenerateJob, {"sampler": "halves"}).to_dict()["sampler"] == "halves"
     assert find_sampler("halves").label == "half way"
 
