@@ -1,29 +1,27 @@
-"""Sampling: from x_T back to x_0 with a restorer R and a degradation D (Algorithms 1 and 2)."""
+"""Sampling: the loop from x_T back to x_0 with R, D and a sampler (Algorithms 1 and 2)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import index
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
+from colddiff.restorers import evaluating
 from colddiff.rng import Rng, rows
+from colddiff.samplers import DEFAULT, check_samplers, find_sampler, full
 from colddiff.types import Image, Omega
 
-Sampler = Literal["direct", "naive", "improved", "improved_estimated", "interpolated"]
-SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 Severities = int | Sequence[int] | None
 Restore = Callable[[Image, Tensor], Image]
-Update = Callable[[Image, Image, int, int, Degradation[Any], Omega], Image]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,60 +32,6 @@ class Step:
     s: int
     x0_hat: Image
     x_s: Image
-
-
-def naive_step(
-    x_t: Image, x0_hat: Image, t: int, s: int, D: Degradation[Any], omega: Omega
-) -> Image:
-    """Algorithm 1: x_s = D(x0_hat, s)."""
-    return D.degrade(x0_hat, _full(x_t, s), omega)
-
-
-def improved_step(
-    x_t: Image, x0_hat: Image, t: int, s: int, D: Degradation[Any], omega: Omega
-) -> Image:
-    """Algorithm 2: x_s = x_t - D(x0_hat, t) + D(x0_hat, s), for s < t.
-
-    Where D(x, s) = x + s e with e independent of x, the result does not depend on ``x0_hat``: any
-    restorer recovers x0 exactly (``tests/laws/test_sampler_laws.py``).
-    """
-    # Same omega in both terms: with fresh randomness their difference is noise, not a step.
-    return x_t - D.degrade(x0_hat, _full(x_t, t), omega) + D.degrade(x0_hat, _full(x_t, s), omega)
-
-
-def improved_estimated_step(
-    x_t: Image, x0_hat: Image, t: int, s: int, D: Degradation[Any], omega: Omega
-) -> Image:
-    """Algorithm 2 with omega re-estimated from (x_t, x0_hat): for ``noise`` the DDIM step.
-
-    With D(x0_hat, t, omega) = x_t by construction, x_s = D(x0_hat, s, omega) (PAPER 4.1).
-    """
-    estimated = D.estimate_omega(x_t, x0_hat, _full(x_t, t))
-    if estimated is None:
-        raise SpecError(
-            f"sampler improved_estimated: degradation {D.spec.kind!r} cannot re-estimate omega "
-            "from an image; use sampler=improved"
-        )
-    return D.degrade(x0_hat, _full(x_t, s), estimated)
-
-
-def interpolated_step(
-    x_t: Image, x0_hat: Image, t: int, s: int, D: Degradation[Any], omega: Omega
-) -> Image:
-    """InDI's small step: x_s = x0_hat + (s / t)(x_t - x0_hat), which never asks for D.
-
-    Inversion by Direct Iteration (Delbracio and Milanfar 2023, arXiv 2303.11435); exact where D
-    moves x0 along a straight line, D(x, s) = x + s e.
-    """
-    return x0_hat + (s / t) * (x_t - x0_hat)
-
-
-UPDATES: dict[str, Update] = {
-    "naive": naive_step,
-    "improved": improved_step,
-    "improved_estimated": improved_estimated_step,
-    "interpolated": interpolated_step,
-}
 
 
 def break_symmetry(x_T: Image, std: float, rng: Rng) -> Image:
@@ -106,7 +50,7 @@ def break_symmetry(x_T: Image, std: float, rng: Rng) -> Image:
     return x_T + std * torch.from_numpy(drawn).to(x_T.device, x_T.dtype)
 
 
-def falling(severities: Severities, num_timesteps: int, sampler: str = "improved") -> list[int]:
+def falling(severities: Severities, num_timesteps: int, sampler: str = DEFAULT) -> list[int]:
     """T = t_0 > t_1 > ... > 0 from None (all), n (n even steps) or a falling list down to 0."""
     if severities is None:
         severities = num_timesteps
@@ -118,7 +62,7 @@ def falling(severities: Severities, num_timesteps: int, sampler: str = "improved
         ]
     else:
         chosen = _falling_list(severities, num_timesteps)
-    return [chosen[0], 0] if sampler == "direct" else chosen
+    return [chosen[0], 0] if find_sampler(sampler).single_step else chosen
 
 
 def _falling_list(severities: Sequence[int], num_timesteps: int) -> list[int]:
@@ -145,7 +89,7 @@ def sample_steps(
     x_T: Image,
     omega: Omega | None = None,
     *,
-    sampler: Sampler = "improved",
+    sampler: str = DEFAULT,
     severities: Severities = None,
 ) -> Generator[Step, None, None]:
     """Yields every step of a sampler, the last one holding x_0; the caller owns the progress.
@@ -155,24 +99,27 @@ def sample_steps(
         D: the degradation R was trained to invert.
         x_T: the start, floating [B, C, H, W], at the first of ``severities``. Nothing is clipped.
         omega: of the trajectory that led to ``x_T``; {} where D is not random.
-        sampler: ``direct`` is a single R(x_T, T), ``naive`` Algorithm 1, ``improved`` Algorithm 2.
+        sampler: a name in ``colddiff.samplers``: ``direct`` is a single R(x_T, T), ``naive``
+            Algorithm 1, ``improved`` Algorithm 2.
         severities: None for T..0, n for n even steps, or a strictly falling list down to 0.
 
     Raises:
-        SpecError: an unknown sampler, severities that do not fall, a start that D or R is not for.
+        SpecError: a sampler that is unknown or not for D, severities that do not fall, a start that
+            D is not for.
     """
     steps = falling(severities, D.num_timesteps, sampler)
-    update = _direct if sampler == "direct" else _update(sampler)
-    D.check(x_T, _full(x_T, steps[0]))
+    chosen = find_sampler(sampler)
+    D.check(x_T, full(x_T, steps[0]))
     D.check_start(steps[0])
+    check_samplers([sampler], D)
     # Once: an image-sized omega would otherwise cross to the device twice a step.
-    held = D.place_omega(omega or {}, x_T) if sampler in ("naive", "improved") else {}
-    with _evaluating(R):
+    held = D.place_omega(omega or {}, x_T) if chosen.needs_omega else {}
+    with evaluating(R):
         x = x_T
         for t, s in pairwise(steps):
             with torch.inference_mode():
                 x0_hat = R(x, torch.full((len(x),), t, dtype=torch.int64, device=x.device))
-                x = update(x, x0_hat, t, s, D, held)
+                x = chosen.step(x, x0_hat, t, s, D, held)  # Algorithm 1, 2, ...: samplers/*.py
             yield Step(t, s, x0_hat, x)
 
 
@@ -182,7 +129,7 @@ def sample(
     x_T: Image,
     omega: Omega | None = None,
     *,
-    sampler: Sampler = "improved",
+    sampler: str = DEFAULT,
     severities: Severities = None,
 ) -> Image:
     """x_0 of ``sample_steps``: [B, C, H, W], not clipped to [-1, 1]."""
@@ -190,31 +137,3 @@ def sample(
     for step in sample_steps(R, D, x_T, omega, sampler=sampler, severities=severities):
         x = step.x_s
     return x.clone()  # leaves inference mode's tensors inside
-
-
-@contextmanager
-def _evaluating(R: Restore) -> Iterator[None]:
-    # Each module gets its own mode back: some of them may be frozen in evaluation mode.
-    training = [m for m in R.modules() if m.training] if isinstance(R, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _direct(x_t: Image, x0_hat: Image, t: int, s: int, D: Degradation[Any], omega: Omega) -> Image:
-    return x0_hat
-
-
-def _update(sampler: str) -> Update:
-    if sampler not in UPDATES:
-        raise SpecError([("sampler", f"no {sampler!r}; one of direct, {', '.join(UPDATES)}")])
-    return UPDATES[sampler]
-
-
-def _full(x: Image, t: int) -> Tensor:
-    # In host memory: there D can check severities, and it moves them without a sync.
-    return torch.full((len(x),), t, dtype=torch.int64)

@@ -170,7 +170,7 @@ def load_checkpoint(
     terminal = None
     if holds_terminal:
         # A degradation whose second set was given by hand has no address to open it at.
-        images = open_other(D, job.augment) if getattr(D.spec, "other", None) else None
+        images = open_other(D, job.augment) if D.spec.second_set else None
         terminal = Terminal.from_files(
             snapshot.tensors["terminal"], snapshot.state["terminal"], images
         )

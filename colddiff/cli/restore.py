@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,6 @@ from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
     from colddiff.restore import Restored, RestoreSettings
-    from colddiff.sampling import Sampler
 
 FAILED = 1
 
@@ -87,7 +86,7 @@ def restore(
 
     settings = RestoreSettings(
         severity=_severity(severity),
-        sampler=cast("Sampler", sampler),
+        sampler=sampler,
         severities=severities,
         degrade=degrade,
         seed=seed,

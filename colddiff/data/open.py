@@ -80,7 +80,7 @@ def open_viewed(
 
 
 def open_other(D: Degradation[Any], augment: Augment = "none") -> OtherImages | None:
-    """The second set that D mixes in, at its spec's ``other``; None where it needs none.
+    """The second set that D mixes in, at its spec's ``second_set``; None where it needs none.
 
     The set is opened at the first draw; its images are transformed as training images are. Raises
     SpecError where the spec does not name one.
@@ -89,7 +89,7 @@ def open_other(D: Degradation[Any], augment: Augment = "none") -> OtherImages | 
 
     if not D.omega_images:
         return None
-    uri = getattr(D.spec, "other", None)
+    uri = D.spec.second_set
     if uri is None:
         raise SpecError(
             [

@@ -1,9 +1,9 @@
 """Degradations D(x0, t): one file is one kind, found by looking into this folder."""
 
-from colddiff.degradations.base import (
+from colddiff.degradations.base import Degradation
+from colddiff.degradations.spec import (
     DEGRADATIONS,
     AnyDegradation,
-    Degradation,
     DegradationSpec,
     build_degradation,
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from colddiff.degradations.base import DEGRADATIONS
 from colddiff.degradations.mixing import Mixing, MixingSpec
+from colddiff.degradations.spec import DEGRADATIONS
 from colddiff.types import ImageShape
 
 
@@ -28,6 +28,13 @@ class AnimorphSpec(MixingSpec):
 
     def build(self, shape: ImageShape) -> Animorph:
         return Animorph(self, shape)
+
+    @property
+    def second_set(self) -> str | None:
+        return self.other
+
+    def with_second_set(self, uri: str) -> Self:
+        return self.model_copy(update={"other": uri})
 
 
 class Animorph(Mixing[AnimorphSpec]):

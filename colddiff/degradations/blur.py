@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from colddiff.degradations.base import DEGRADATIONS, DegradationSpec
 from colddiff.degradations.separable import Separable, chained
+from colddiff.degradations.spec import DEGRADATIONS, DegradationSpec
 from colddiff.errors import SpecError
 from colddiff.schedules import Constant, FloatTable, Schedule, positive_values
 from colddiff.spec import Range, Unit
@@ -53,6 +53,15 @@ class BlurSpec(DegradationSpec):
 
     def build(self, shape: ImageShape) -> Blur:
         return Blur(self, shape)
+
+    @property
+    def observed_in_8_bit(self) -> bool:
+        return self.quantise
+
+    def for_start(self, t: int) -> Self:
+        # Below T an image has not become one colour: from there it is the plain blur.
+        plain = t < self.num_timesteps and self.collapse_to_mean
+        return self.model_copy(update={"collapse_to_mean": False}) if plain else self
 
 
 class Blur(Separable[BlurSpec]):

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from colddiff.degradations.base import DEGRADATIONS, Degradation, DegradationSpec
+from colddiff.degradations.base import Degradation
+from colddiff.degradations.spec import DEGRADATIONS, DegradationSpec
 from colddiff.spec import Choices, Range
 from colddiff.types import Image, ImageShape, Omega, Severity
 

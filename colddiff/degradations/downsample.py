@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from colddiff.degradations.base import DEGRADATIONS, DegradationSpec
 from colddiff.degradations.separable import Separable, chained
+from colddiff.degradations.spec import DEGRADATIONS, DegradationSpec
 from colddiff.errors import SpecError
 from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range

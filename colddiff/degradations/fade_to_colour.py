@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from colddiff.degradations.base import DEGRADATIONS, Degradation, DegradationSpec
+from colddiff.degradations.base import Degradation
 from colddiff.degradations.masks import cumulative_masks, masks_at, middle
+from colddiff.degradations.spec import DEGRADATIONS, DegradationSpec
 from colddiff.errors import SpecError
 from colddiff.schedules import Linear, Schedule, positive_values
 from colddiff.spec import Range, Unit

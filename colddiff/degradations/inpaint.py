@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from colddiff.degradations.base import DEGRADATIONS, Degradation, DegradationSpec
+from colddiff.degradations.base import Degradation
 from colddiff.degradations.masks import cumulative_masks, masks_at, middle
+from colddiff.degradations.spec import DEGRADATIONS, DegradationSpec
 from colddiff.errors import SpecError
 from colddiff.schedules import Linear, Schedule, positive_values
 from colddiff.spec import Unit
@@ -40,6 +41,10 @@ class InpaintSpec(DegradationSpec):
 
     def build(self, shape: ImageShape) -> Inpaint:
         return Inpaint(self, shape)
+
+    @property
+    def observed_in_8_bit(self) -> bool:
+        return self.quantise
 
 
 class Inpaint(Degradation[InpaintSpec]):

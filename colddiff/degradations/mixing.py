@@ -9,7 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from colddiff.degradations.base import Degradation, DegradationSpec, working_dtype
+from colddiff.degradations.base import Degradation
+from colddiff.degradations.spec import DegradationSpec
+from colddiff.degradations.tables import working_dtype
 from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range
 from colddiff.types import Image, Omega, Severity

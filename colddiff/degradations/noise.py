@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff.degradations.base import DEGRADATIONS
 from colddiff.degradations.mixing import Mixing, MixingSpec
+from colddiff.degradations.spec import DEGRADATIONS
 from colddiff.types import ImageShape
 
 

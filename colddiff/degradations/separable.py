@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colddiff.degradations.base import Degradation, SpecT
+from colddiff.degradations.base import Degradation
+from colddiff.degradations.spec import SpecT
 from colddiff.schedules import FloatTable
 from colddiff.types import Image, Omega, Severity
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from colddiff.degradations.base import DEGRADATIONS, Degradation, DegradationSpec
+from colddiff.degradations.base import Degradation
 from colddiff.degradations.blur import gaussian
+from colddiff.degradations.spec import DEGRADATIONS, DegradationSpec
 from colddiff.errors import SpecError
 from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range

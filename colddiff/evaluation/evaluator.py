@@ -1,17 +1,15 @@
-"""Evaluation of a restorer on test images: degraded, direct, Algorithm 1, Algorithm 2 (PAPER 6)."""
+"""Evaluation of a restorer on test images: degraded, and what each sampler makes (PAPER 6)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from colddiff.data.readers.transformed import VIEW
 from colddiff.degradations import Degradation
@@ -22,14 +20,13 @@ from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.evaluation.sums import Column, Pictures, Tally
 from colddiff.evaluation.trajectory import Recorder, Trajectory
 from colddiff.ports import FeatureExtractor, ShardSource
+from colddiff.restorers import evaluating
 from colddiff.rng import stream, streams
-from colddiff.sampling import Restore, Sampler, falling, sample_steps
+from colddiff.samplers import DEFAULT, SAMPLERS, Sampler, check_samplers
+from colddiff.sampling import Restore, falling, sample_steps
 from colddiff.spec import digest
 from colddiff.transforms import eight_bit, normalise
 from colddiff.types import Image, Omega, Severity
-
-COLUMNS: Mapping[Sampler, str] = {"direct": "direct", "naive": "naive", "improved": "sampled"}
-"""The metric path of what each sampler makes: ``eval/<column>/...``."""
 
 IMAGE_PROTOCOL = (
     "ssim, rmse, psnr against the test images on the scale [0, 1] at full depth, not clamped; rmse "
@@ -86,6 +83,7 @@ class Evaluator:
             raise SpecError(
                 [("evaluation.num_images", f"{wanted} of {count} test images; use at most {count}")]
             )
+        check_samplers(self.spec.samplers, self.D, "evaluation.samplers")
         self.D.check_start(falling(self.spec.severities, self.D.num_timesteps)[0])
 
     @property
@@ -111,29 +109,41 @@ class Evaluator:
         x_T = self.D.observe(x0, torch.full((len(x0),), start), omega)
         # The first batch alone holds image 0, however the batches are dealt out.
         kept = self.keep if 0 in positions else 0
-        recorder = Recorder(self.D.num_timesteps, kept)
+        recorder = None
         made = {"degraded": x_T}
-        for sampler in self.spec.samplers:
-            made[COLUMNS[sampler]] = self._sampled(sampler, x_T, omega, recorder)
+        for name in self.spec.samplers:
+            sampler, own = SAMPLERS[name], None
+            if name == self._shown:
+                own = recorder = Recorder(self.D.num_timesteps, kept, sampler.label)
+            made[sampler.column] = self._sampled(sampler, x_T, omega, own)
         return Tally(
             {name: self._column(images, x0) for name, images in made.items()},
             self._halves(x0, positions),
             {name: eight_bit(images[:kept]) for name, images in {"original": x0, **made}.items()}
             if kept
             else {},
-            recorder.trajectory(),
+            recorder.trajectory() if recorder else None,
         )
 
-    def _sampled(self, sampler: Sampler, x_T: Image, omega: Omega, recorder: Recorder) -> Image:
-        x = x_T
+    @property
+    def _shown(self) -> str | None:
+        """The sampler whose trajectory is kept: the default, else the first that takes steps."""
+        walks = [name for name in self.spec.samplers if not SAMPLERS[name].single_step]
+        return DEFAULT if DEFAULT in walks else next(iter(walks), None)
+
+    def _sampled(
+        self, sampler: Sampler, x_T: Image, omega: Omega, recorder: Recorder | None
+    ) -> Image:
+        x, severities = x_T, self.spec.severities
+        # Here too: what `sample_steps` gets to see of R is a function.
         with evaluating(self.R):
             for step in sample_steps(
-                self._restore, self.D, x_T, omega, sampler=sampler, severities=self.spec.severities
+                self._restore, self.D, x_T, omega, sampler=sampler.name, severities=severities
             ):
-                if sampler == "improved":
+                if recorder is not None:
                     recorder.record(step.t, x, step.x0_hat)
                 x = step.x_s
-        if sampler == "improved":
+        if recorder is not None:
             recorder.record(0, x, x)
         return x
 
@@ -231,13 +241,15 @@ def evaluate(
     images: DrawImages | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """``eval/{degraded,direct,naive,sampled}/{fd,ssim,rmse,psnr}`` of R on ``source``.
+    """``eval/{degraded,direct,naive,sampled,...}/{fd,ssim,rmse,psnr}`` of R on ``source``.
+
+    A column for each sampler of ``spec``, named by ``Sampler.column``.
 
     ``on_batch(done, total)`` hears how many images are done; the rest is as in ``Evaluator``.
 
     Raises:
         DataError: the test images are of another shape than the restorer's.
-        SpecError: more images or other severities than there are.
+        SpecError: more images or other severities than there are, a sampler that is not for D.
         DivergedError: an estimate holds NaN or inf.
     """
     return evaluate_all(Evaluator(R, D, source, spec, extractor, device, keep, images), on_batch)
@@ -262,20 +274,6 @@ def images_at(source: ShardSource, indices: Sequence[int]) -> NDArray[Any]:
     if indices[-1] - indices[0] == len(indices) - 1:
         return np.array(source.images(indices[0], indices[-1] + 1))
     return np.concatenate([source.images(index, index + 1) for index in indices])
-
-
-@contextmanager
-def evaluating(R: Restore) -> Iterator[None]:
-    """R in evaluation mode where it is a module; the mode it had comes back."""
-    if not isinstance(R, nn.Module):
-        yield
-        return
-    training = R.training
-    R.eval()
-    try:
-        yield
-    finally:
-        R.train(training)
 
 
 def _add_distance(

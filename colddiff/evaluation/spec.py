@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
+from colddiff.samplers import SamplerName
 from colddiff.spec import Spec
 
-EvaluatedSampler = Literal["direct", "naive", "improved"]
+EVALUATED = ("direct", "naive", "improved")
+"""The paper's columns: one estimate, Algorithm 1, Algorithm 2."""
 
 
 class EvaluationSpec(Spec):
@@ -20,7 +22,7 @@ class EvaluationSpec(Spec):
         Field(description="inception (fid), lenet, resnet20, or a torchscript network of your own"),
     ] = LenetFeaturesSpec()
     num_images: Annotated[int | None, Field(ge=2, description="null for the whole test set")] = None
-    samplers: tuple[EvaluatedSampler, ...] = ("direct", "naive", "improved")
+    samplers: tuple[SamplerName, ...] = EVALUATED
     severities: int | tuple[int, ...] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 64
     seed: Annotated[int, Field(ge=0)] = 0

@@ -31,7 +31,7 @@ class Tally:
     """What was summed over some of the test images; tallies of disjoint images merge.
 
     ``halves``: features of the test images themselves, in two disjoint halves. ``pictures``: the
-    first few images, uint8 [k, C, H, W] by column; ``trajectory``: how Algorithm 2 made them.
+    first few images, uint8 [k, C, H, W] by column; ``trajectory``: how one sampler made them.
     """
 
     columns: Mapping[str, Column]

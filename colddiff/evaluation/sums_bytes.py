@@ -34,7 +34,7 @@ def tally_to_bytes(tally: Tally | SetTally) -> bytes:
             _put(arrays, f"column.{name}", column.features)
         arrays |= {f"picture.{name}": images for name, images in tally.pictures.items()}
         if (path := tally.trajectory) is not None:
-            facts["severities"] = path.severities
+            facts |= {"severities": path.severities, "label": path.label}
             arrays |= {"states": path.states, "estimates": path.estimates}
     arrays[FACTS] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
     return safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
@@ -54,7 +54,9 @@ def tally_from_bytes(data: bytes) -> Tally | SetTally:
         columns[name] = Column(ImageErrors(**errors), features)
     path = None
     if "severities" in facts:
-        path = Trajectory(tuple(facts["severities"]), arrays["states"], arrays["estimates"])
+        path = Trajectory(
+            tuple(facts["severities"]), arrays["states"], arrays["estimates"], facts["label"]
+        )
     pictures = {
         name.removeprefix("picture."): images
         for name, images in arrays.items()

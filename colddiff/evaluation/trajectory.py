@@ -17,6 +17,7 @@ MAX_FRAMES = 60
 class Trajectory:
     """States x_t and estimates R(x_t, t) of k images at falling severities, the last one 0.
 
+    ``label``: of the sampler.
     ``severities`` [S]; ``states`` and ``estimates`` uint8 [S, k, C, H, W]. At severity 0 both are
     x_0, the result.
     """
@@ -24,14 +25,15 @@ class Trajectory:
     severities: tuple[int, ...]
     states: NDArray[np.uint8]
     estimates: NDArray[np.uint8]
+    label: str
 
 
 class Recorder:
     """Keeps at most about 60 evenly spread severities of the first ``keep`` images of a batch."""
 
-    def __init__(self, num_timesteps: int, keep: int) -> None:
+    def __init__(self, num_timesteps: int, keep: int, label: str) -> None:
         self._spacing = max(1.0, num_timesteps / MAX_FRAMES)
-        self._keep = keep
+        self._keep, self._label = keep, label
         self._severities: list[int] = []
         self._states: list[NDArray[np.uint8]] = []
         self._estimates: list[NDArray[np.uint8]] = []
@@ -50,5 +52,8 @@ class Recorder:
         if not self._severities:
             return None
         return Trajectory(
-            tuple(self._severities), np.stack(self._states), np.stack(self._estimates)
+            tuple(self._severities),
+            np.stack(self._states),
+            np.stack(self._estimates),
+            self._label,
         )

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-COLUMNS = ("degraded", "direct", "naive", "sampled")
-MEANING = {
-    "degraded": "the degraded image itself",
-    "direct": "one estimate R(x_T, T)",
-    "naive": "Algorithm 1",
-    "sampled": "Algorithm 2",
-}
+from colddiff.samplers import SAMPLERS, column_labels
 
 
 def card_readme(card: Mapping[str, Any]) -> str:
@@ -83,12 +77,15 @@ def _results(evaluation: Mapping[str, Any] | None) -> str:
         return "This checkpoint was not evaluated."
     metrics, provenance = evaluation["metrics"], evaluation["provenance"]
     names = sorted({path.rpartition("/")[2] for path in metrics})
+    meaning = {"degraded": "the degraded image itself"}
+    meaning |= {sampler.column: sampler.description for sampler in SAMPLERS.values()}
     rows = []
-    for column in COLUMNS:
+    for column in column_labels(path.split("/")[1] for path in metrics if path.count("/") == 2):
         cells = [metrics.get(f"eval/{column}/{name}") for name in names]
         if any(cell is not None for cell in cells):
             shown = " | ".join("" if cell is None else f"{cell:.4g}" for cell in cells)
-            rows.append(f"| {column} ({MEANING[column]}) | {shown} |")
+            said = f"{column} ({meaning[column]})" if column in meaning else column
+            rows.append(f"| {said} | {shown} |")
     head = f"| | {' | '.join(names)} |\n|---|{'---|' * len(names)}\n"
     return (
         head

@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 from colddiff.errors import DataError
 from colddiff.report.sheets import Column, draw_sheet, png
-
-LABELS = {
-    "original": "original",
-    "degraded": "degraded",
-    "direct": "direct",
-    "naive": "Algorithm 1",
-    "sampled": "Algorithm 2",
-}
-"""Columns of an evaluation, in order, by their metric path."""
+from colddiff.samplers import column_labels
 
 SHOWN = {"ssim": ".3f", "rmse": ".3f"}
 
@@ -33,19 +25,17 @@ def comparison_grid(
     """A PNG of ``pictures`` (uint8 [k, C, H, W] by column, ``Evaluation.pictures``).
 
     With ``metrics`` (``Evaluation.metrics``) the distance, SSIM and RMSE of the whole test set
-    stand below each column, and the floor below the originals. Columns in ``LABELS`` come
-    first and in its order.
+    stand below each column, and the floor below the originals. Columns are in the order of
+    ``column_labels``.
 
     Raises:
         DataError: no pictures, or columns that differ in shape.
     """
     if not pictures:
         raise DataError("comparison grid: no pictures were kept; evaluate with keep=1 or more")
-    names = [name for name in LABELS if name in pictures]
-    names += [name for name in pictures if name not in LABELS]
     columns = [
-        Column(LABELS.get(name, name), pictures[name][:max_rows], _captions(name, metrics or {}))
-        for name in names
+        Column(label, pictures[name][:max_rows], _captions(name, metrics or {}))
+        for name, label in column_labels(pictures).items()
     ]
     return png(draw_sheet(columns, title=title, subtitle=subtitle))
 

@@ -13,7 +13,7 @@ from colddiff.report.strips import trajectory_animation, trajectory_strip
 def evaluation_pictures(
     evaluation: Evaluation, losses: Sequence[tuple[int, float]] = ()
 ) -> dict[str, bytes]:
-    """``grid.png``; ``strip.png`` and ``strip.gif`` where Algorithm 2 was among the samplers;
+    """``grid.png``; ``strip.png`` and ``strip.gif`` where a sampler took steps;
     ``loss.png`` where ``losses``, (step, training loss) pairs, are given.
     """
     if not evaluation.pictures:
@@ -30,7 +30,7 @@ def evaluation_pictures(
     }
     path = evaluation.trajectory
     if path is not None:
-        title = f"Algorithm 2 on {kind}"
+        title = f"{path.label} on {kind}"
         found["strip.png"] = trajectory_strip(path, title=title)
         found["strip.gif"] = trajectory_animation(path, title=title)
     if losses:

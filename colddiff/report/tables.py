@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from colddiff.report.grids import LABELS, distance_names, number
+from colddiff.report.grids import distance_names, number
+from colddiff.samplers import RESERVED, column_labels
 
-COLUMNS = {name: label for name, label in LABELS.items() if name != "original"} | {"floor": "floor"}
-RESTORED = ("direct", "naive", "sampled")
 HIGHER = ("ssim", "psnr")
 DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
 NO_VALUE = "-"
+FLOOR = "floor"
 
 
 def evaluation_table(metrics: Mapping[str, float]) -> str:
@@ -21,22 +21,23 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
     """
     found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
     rows = [name for name in (*distance_names(metrics), *DIGITS) if name in found]
-    columns = [
-        name for name in COLUMNS if any(path.startswith(f"eval/{name}/") for path in metrics)
-    ]
+    there = {path.split("/")[1]: None for path in metrics if path.startswith("eval/")}
+    columns = column_labels(name for name in there if name != FLOOR)
+    restored = [name for name in columns if name not in RESERVED]
+    columns |= {FLOOR: FLOOR} if FLOOR in there else {}
     if not rows or not columns:
         return "no evaluation yet"
-    table = [["", *(COLUMNS[name] for name in columns), ""]]
+    table = [["", *columns.values(), ""]]
     for row in rows:
-        best = _best(metrics, row)
+        best = _best(metrics, row, restored)
         cells = [_cell(metrics.get(f"eval/{name}/{row}"), row, name == best) for name in columns]
         better = "higher is better" if row in HIGHER else "lower is better"
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
     return _aligned(table)
 
 
-def _best(metrics: Mapping[str, float], row: str) -> str | None:
-    scores = {name: metrics[path] for name in RESTORED if (path := f"eval/{name}/{row}") in metrics}
+def _best(metrics: Mapping[str, float], row: str, restored: Iterable[str]) -> str | None:
+    scores = {name: metrics[path] for name in restored if (path := f"eval/{name}/{row}") in metrics}
     if len(scores) < 2:
         return None
     return (max if row in HIGHER else min)(scores, key=lambda name: scores[name])

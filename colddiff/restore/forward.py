@@ -58,7 +58,8 @@ class Forward:
         omega = {
             name: torch.stack([omegas[i][name] for i in filled]).to(self._device) for name in names
         }
-        D = _from_severity(self.D, start)
+        spec = self.D.spec.for_start(start)
+        D = self.D if spec is self.D.spec else spec.build(self.D.shape)
         if self._settings.degrade:
             x = D.observe(x, torch.full((self.rows,), start), omega)
         finite = torch.ones(self.rows, dtype=torch.bool, device=self._device)
@@ -80,14 +81,6 @@ class Forward:
             severities=self._settings.steps(start),
         )
         return Outcome(x[:count].cpu(), x_0[:count].cpu(), finite[:count].cpu())
-
-
-def _from_severity(D: Degradation[Any], start: int) -> Degradation[Any]:
-    """D for images at ``start``: below T they have not become one colour, whatever they do at T."""
-    if start == D.num_timesteps or not getattr(D.spec, "collapse_to_mean", False):
-        return D
-    plain: Degradation[Any] = D.spec.model_copy(update={"collapse_to_mean": False}).build(D.shape)
-    return plain
 
 
 def _for_shape(

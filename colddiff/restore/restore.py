@@ -21,6 +21,7 @@ from colddiff.restore.results import Results, draw_strip, to_pixels
 from colddiff.restore.scores import Comparison, References, Score
 from colddiff.restore.settings import RestoreSettings
 from colddiff.rng import stream
+from colddiff.spec.plugins import plugin_that_brought
 from colddiff.stores.local_store import LocalStore
 from colddiff.transforms import normalise
 from colddiff.types import Image, ImageShape
@@ -118,6 +119,8 @@ class Restoration:
             "batch_size": settings.batch_size,
             "fit": settings.fit,
         }
+        if (plugin := plugin_that_brought("sampler", settings.sampler)) is not None:
+            record["sampler_sha256"] = plugin.sha256
         if settings.degrade and self.checkpoint.degradation.omega_names:
             record["seed"] = settings.seed
         return record

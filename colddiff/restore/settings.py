@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
-from colddiff.sampling import SAMPLERS, Sampler, falling
-from colddiff.spec import nearest
+from colddiff.samplers import DEFAULT, SAMPLERS
+from colddiff.sampling import falling
 
 SHOWN = 8
 """Severities tried where ``all`` are asked for."""
-USES_OMEGA = ("naive", "improved")
 MOST_ROWS, PIXELS = 8, 2**12
 
 
@@ -27,7 +26,7 @@ class RestoreSettings:
     """
 
     severity: int | Literal["all"] | None = None
-    sampler: Sampler = "improved"
+    sampler: str = DEFAULT
     severities: int | None = None
     degrade: bool = False
     seed: int = 0
@@ -40,8 +39,7 @@ class RestoreSettings:
         """Raises SpecError naming the option that cannot be meant, and the way out."""
         T = D.num_timesteps
         if self.sampler not in SAMPLERS:
-            hint = nearest(self.sampler, SAMPLERS)
-            raise SpecError(f"--sampler: no {self.sampler!r}{hint} (one of {', '.join(SAMPLERS)})")
+            raise SpecError(f"--sampler: {SAMPLERS.unknown(self.sampler)}")
         if isinstance(self.severity, int) and not 1 <= self.severity <= T:
             raise SpecError(
                 f"--severity: must be 1..{T} (T of the checkpoint) or all, got {self.severity}"
@@ -50,11 +48,8 @@ class RestoreSettings:
             raise SpecError(f"--severities: must be at least 1 step, got {self.severities}")
         if self.batch_size is not None and self.batch_size < 1:
             raise SpecError(f"--batch-size: must be at least 1, got {self.batch_size}")
-        if self.sampler == "improved_estimated" and not D.estimates_omega:
-            raise SpecError(
-                f"--sampler improved_estimated: {D.spec.kind} cannot re-estimate omega from an "
-                "image; use --sampler improved"
-            )
+        if (problem := SAMPLERS[self.sampler].unfit(D)) is not None:
+            raise SpecError(f"--sampler {self.sampler}: {problem}")
 
     def starts(self, num_timesteps: int) -> list[int]:
         """The severities that images are restored from: one, or those of a strip, rising."""
@@ -79,16 +74,21 @@ class RestoreSettings:
 
     def needs_omega(self, D: Degradation[Any]) -> bool:
         """Whether somebody must say what is random in D."""
-        return bool(D.omega_names) and (self.degrade or self.sampler in USES_OMEGA)
+        return bool(D.omega_names) and (self.degrade or SAMPLERS[self.sampler].needs_omega)
 
     def refuse_unknown_omega(self, D: Degradation[Any]) -> None:
         """Raises SpecError for images given as they are whose omega nobody can know."""
         if self.degrade or not self.needs_omega(D):
             return
         names, kind = ", ".join(D.omega_names), D.spec.kind
-        others = " or improved_estimated" if D.estimates_omega else ""
+        free = [
+            sampler.name
+            for sampler in SAMPLERS.values()
+            if not sampler.needs_omega and sampler.unfit(D) is None
+        ]
         raise SpecError(
             f"what is random in {kind} (omega: {names}) cannot be known from an image, and "
             f"--sampler {self.sampler} needs it: give it with --omega FILE, or take --sampler "
-            f"direct{others}, which needs none (or let clean images be degraded with --degrade)"
+            f"{' or '.join(free)}, which needs none (or let clean images be degraded with "
+            "--degrade)"
         )

@@ -7,7 +7,7 @@ from colddiff.restorers.base import (
     RestorerSpec,
     build_restorer,
 )
-from colddiff.restorers.inference import for_inference
+from colddiff.restorers.inference import evaluating, for_inference
 
 __all__ = [
     "RESTORERS",
@@ -15,5 +15,6 @@ __all__ = [
     "Restorer",
     "RestorerSpec",
     "build_restorer",
+    "evaluating",
     "for_inference",
 ]

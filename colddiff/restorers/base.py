@@ -10,7 +10,7 @@ import torch
 from pydantic import SerializeAsAny
 from torch import Tensor, nn
 
-from colddiff.spec import KindOf, Registry, Spec
+from colddiff.spec import KindOf, Registry, Spec, refuse_fields_without_hook
 from colddiff.types import Image, ImageShape, Severity
 
 
@@ -19,9 +19,21 @@ class RestorerSpec(Spec):
 
     kind: str
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        refuse_fields_without_hook(cls, RestorerSpec, {"dropout": "random_in_training"})
+
     @abstractmethod
     def build(self, shape: ImageShape) -> Restorer:
         """The network, freshly initialised, for images of ``shape``."""
+
+    @property
+    def random_in_training(self) -> bool:
+        """Whether it draws from torch's global generator in training mode: ``dropout``.
+
+        Training then seeds that generator at each step, so that a resumed run draws the same.
+        """
+        return False
 
 
 RESTORERS: Registry[RestorerSpec] = Registry("restorer", "colddiff.restorers")

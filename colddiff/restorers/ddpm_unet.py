@@ -69,6 +69,10 @@ class DdpmUnetSpec(RestorerSpec):
                 )
         return DdpmUnet(self, shape.channels, [side in self.attn_resolutions for side in sides])
 
+    @property
+    def random_in_training(self) -> bool:
+        return self.dropout > 0
+
 
 class DdpmUnet(Restorer):
     """R(x_t, t); ``attended`` says for each resolution whether its blocks have attention."""

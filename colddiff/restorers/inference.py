@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,20 @@ def for_inference(R: Restorer) -> Restorer:
             elif isinstance(module, Block):
                 setattr(parent, name, _InSlices(module))
     return quick.eval()
+
+
+@contextmanager
+def evaluating(R: object) -> Iterator[None]:
+    """R in evaluation mode meanwhile, where it is a module; each part gets its own mode back."""
+    # Its own: some of them may be frozen in evaluation mode.
+    training = [m for m in R.modules() if m.training] if isinstance(R, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _InSlices(nn.Module):

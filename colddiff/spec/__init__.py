@@ -1,11 +1,19 @@
-"""Frozen specs, search ranges, overrides and the open registry of kinds."""
+"""Frozen specs, search ranges, overrides and the open catalogues of kinds."""
 
-from colddiff.spec.base import Spec, canonical_json, digest, nearest, parse
+from colddiff.spec.base import (
+    Spec,
+    canonical_json,
+    digest,
+    nearest,
+    parse,
+    refuse_fields_without_hook,
+)
 from colddiff.spec.overrides import apply_overrides
 from colddiff.spec.ranges import Choices, Range, SearchRange, Unit, search_ranges
-from colddiff.spec.registry import KindOf, Registry
+from colddiff.spec.registry import Catalogue, KindOf, Registry
 
 __all__ = [
+    "Catalogue",
     "Choices",
     "KindOf",
     "Range",
@@ -18,5 +26,6 @@ __all__ = [
     "digest",
     "nearest",
     "parse",
+    "refuse_fields_without_hook",
     "search_ranges",
 ]

@@ -90,3 +90,17 @@ def canonical_json(data: Any) -> str:
 def digest(data: Any) -> str:
     """sha256 (hex) of the canonical JSON of ``data``."""
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
+
+
+def refuse_fields_without_hook(cls: type[Spec], base: type[Spec], hooks: Mapping[str, str]) -> None:
+    """SpecError where ``cls`` has a field of a known meaning and leaves it without that meaning.
+
+    ``hooks`` gives, by name of field, the attribute of ``base`` that ``cls`` has to override. A
+    plugin's field that nobody asks for would be a setting without effect.
+    """
+    for field, hook in hooks.items():
+        if field in cls.model_fields and getattr(cls, hook) is getattr(base, hook):
+            raise SpecError(
+                f"{cls.__name__}: its field {field!r} has no effect until the class overrides "
+                f"{base.__name__}.{hook} to say what it means"
+            )

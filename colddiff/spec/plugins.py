@@ -67,6 +67,12 @@ def is_loaded(sha256: str) -> bool:
     return sha256 in _LOADED
 
 
+def plugin_that_brought(noun: str, name: str) -> LoadedPlugin | None:
+    """The plugin behind a name, such as of a ``sampler``; None where it is built in."""
+    found = (plugin for plugin in _LOADED.values() if (noun, name) in plugin.kinds)
+    return next(found, None)
+
+
 def plugin_source(path: str | Path) -> bytes:
     """A plugin's bytes; SpecError where there is no such file."""
     return _read(Path(path))
@@ -104,7 +110,10 @@ def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
         exec(code, module.__dict__)  # noqa: S102
         kinds = registered_by(plugin.module)
         if not kinds:
-            raise SpecError("registers nothing; decorate a spec class with @DEGRADATIONS.register")
+            raise SpecError(
+                "registers nothing; decorate a spec class with @DEGRADATIONS.register or "
+                "@RESTORERS.register, or a sampler with @SAMPLERS.register"
+            )
     except (Exception, SystemExit) as error:
         unload_plugin(plugin)
         where = f"plugin {str(path)!r}{_line(error, module.__file__)}"

@@ -1,4 +1,4 @@
-"""An open table from kind to spec class, filled by discovering the modules of a package."""
+"""Open catalogues by name, filled by discovering the modules of a package."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pydantic_core import CoreSchema, core_schema
 from colddiff.errors import SpecError
 from colddiff.spec.base import Spec, nearest, parse
 
+V = TypeVar("V")
 K = TypeVar("K", bound=Spec)
-_REGISTRIES: list[Registry[Any]] = []
+_CATALOGUES: list[Catalogue[Any]] = []
 
 
-class Registry(Generic[K], Mapping[str, type[K]]):
-    """Kinds of one noun: the modules of ``package`` are imported on first look-up.
+class Catalogue(Generic[V], Mapping[str, V]):
+    """What there is of one noun, by name: the modules of ``package`` are imported on first look-up.
 
-    A spec class enters through ``register``, from a module of the package or from a plugin; its
-    name is the default of its ``kind`` field.
+    A leaf has a class decorator ``register``, for the modules of the package and for plugins.
     """
 
     def __init__(
@@ -33,8 +33,62 @@ class Registry(Generic[K], Mapping[str, type[K]]):
         """Whether a kind's name alone stands for it, where its fields have defaults."""
         self._package = package
         self._hint = hint
-        self._classes: dict[str, type[K]] = {}
-        _REGISTRIES.append(self)
+        self._entries: dict[str, tuple[type, V]] = {}
+        """By name: the class it comes from, and what it is."""
+        _CATALOGUES.append(self)
+
+    def _add(self, name: str, value: V, cls: type, what: str) -> None:
+        """Enters ``value`` of ``cls``; another for a name is refused unless it is the same code."""
+        known = self._beside(cls).get(name)
+        if known is not None and _code(known[0]) != _code(cls):
+            raise SpecError(
+                f"{what} {name!r} of {cls.__module__} is already taken by {known[0].__module__}; "
+                "give it another name"
+            )
+        self._entries[name] = (cls, value)
+
+    def _beside(self, cls: type) -> Mapping[str, tuple[type, V]]:
+        """What is there when ``cls`` comes: a plugin must not take a built-in name first."""
+        if self._package is not None and not cls.__module__.startswith(f"{self._package}."):
+            self._discovered()
+        return self._entries
+
+    def unknown(self, name: object) -> str:
+        """The problem with a name that is not here: the nearest ones, and all there are."""
+        names = list(self)
+        return f"no {name!r}{nearest(str(name), names)} (one of {', '.join(names)}{self._hint})"
+
+    def registered_by(self, module: str) -> list[str]:
+        """Names whose class was defined in ``module``."""
+        return sorted(name for name, (cls, _) in self._entries.items() if cls.__module__ == module)
+
+    def forget(self, module: str) -> None:
+        """Takes what ``module`` registered out again."""
+        for name in self.registered_by(module):
+            del self._entries[name]
+
+    def _discovered(self) -> dict[str, tuple[type, V]]:
+        if self._package is not None:
+            package, self._package = importlib.import_module(self._package), None
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{package.__name__}.{module.name}")
+        return self._entries
+
+    def __getitem__(self, name: str) -> V:
+        return self._discovered()[name][1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._discovered()))
+
+    def __len__(self) -> int:
+        return len(self._discovered())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._discovered()
+
+
+class Registry(Catalogue[type[K]], Generic[K]):
+    """Kinds of one noun, each a spec class; its name is the default of its ``kind`` field."""
 
     def register(self, cls: type[K]) -> type[K]:
         """Class decorator; a second class for a kind is refused unless it is the same code."""
@@ -42,18 +96,7 @@ class Registry(Generic[K], Mapping[str, type[K]]):
         if not isinstance(kind, str):
             name = cls.__name__
             raise SpecError(f'{name}: name its kind, such as kind: Literal["mine"] = "mine"')
-        if self._package is not None and not cls.__module__.startswith(f"{self._package}."):
-            self._discovered()  # a plugin must not take the name of a built-in kind first
-        known = self._classes.get(kind)
-        if known is not None and (known.__module__, known.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
-            raise SpecError(
-                f"{self.noun} kind {kind!r} of {cls.__module__} is already taken by "
-                f"{known.__module__}; give it another name"
-            )
-        self._classes[kind] = cls
+        self._add(kind, cls, cls, f"{self.noun} kind")
         return cls
 
     def parse(self, value: Any) -> K:
@@ -68,44 +111,8 @@ class Registry(Generic[K], Mapping[str, type[K]]):
         if kind is None:
             raise SpecError([("kind", f"is required; one of {', '.join(self)}{self._hint}")])
         if kind not in self:
-            raise SpecError(
-                [
-                    (
-                        "kind",
-                        f"no {kind!r}{nearest(str(kind), self)} (one of {', '.join(self)}"
-                        f"{self._hint})",
-                    )
-                ]
-            )
+            raise SpecError([("kind", self.unknown(kind))])
         return parse(self[kind], value)
-
-    def registered_by(self, module: str) -> list[str]:
-        """Kinds whose spec class was defined in ``module``."""
-        return sorted(kind for kind, cls in self._classes.items() if cls.__module__ == module)
-
-    def forget(self, module: str) -> None:
-        """Takes the kinds of ``module`` out again."""
-        for kind in self.registered_by(module):
-            del self._classes[kind]
-
-    def _discovered(self) -> dict[str, type[K]]:
-        if self._package is not None:
-            package, self._package = importlib.import_module(self._package), None
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{package.__name__}.{module.name}")
-        return self._classes
-
-    def __getitem__(self, kind: str) -> type[K]:
-        return self._discovered()[kind]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._discovered()))
-
-    def __len__(self) -> int:
-        return len(self._discovered())
-
-    def __contains__(self, kind: object) -> bool:
-        return kind in self._discovered()
 
 
 class KindOf:
@@ -158,13 +165,19 @@ class KindOf:
 
 
 def registered_by(module: str) -> list[tuple[str, str]]:
-    """(noun, kind) of everything that ``module`` registered, in any registry."""
+    """(noun, name) of everything that ``module`` registered, in any catalogue."""
     return [
-        (registry.noun, kind) for registry in _REGISTRIES for kind in registry.registered_by(module)
+        (catalogue.noun, name)
+        for catalogue in _CATALOGUES
+        for name in catalogue.registered_by(module)
     ]
 
 
 def forget(module: str) -> None:
     """Takes everything that ``module`` registered out again."""
-    for registry in _REGISTRIES:
-        registry.forget(module)
+    for catalogue in _CATALOGUES:
+        catalogue.forget(module)
+
+
+def _code(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__

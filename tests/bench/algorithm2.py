@@ -20,7 +20,7 @@ import torch
 from colddiff.degradations import DEGRADATIONS, build_degradation
 from colddiff.restorers import build_restorer
 from colddiff.rng import streams
-from colddiff.sampling import improved_step
+from colddiff.samplers import SAMPLERS
 from colddiff.types import ImageShape
 from tests.bench.nets import BLUR_300
 from tests.bench.timing import copy_gb_s, seconds
@@ -47,7 +47,8 @@ def measure(place: torch.device, batch: int, repeats: int = 3) -> dict[str, Any]
             D = build_degradation(spec, SHAPE).to(place)
             drawn = D.draw(batch, rng=streams(0, "bench", range(batch)), images=lambda _: x0_hat)
             omega, T = D.place_omega(drawn, x_t), D.num_timesteps
-            d_s = seconds(lambda: improved_step(x_t, x0_hat, T // 2 + 1, T // 2, D, omega), 20)  # noqa: B023
+            step = SAMPLERS["improved"].step
+            d_s = seconds(lambda: step(x_t, x0_hat, T // 2 + 1, T // 2, D, omega), 20)  # noqa: B023
             row[f"{kind}_share_percent"] = 100 * d_s / (r_s + d_s)
             row[f"{kind}_d_over_floor"] = d_s * speed / (GB * batch)
     return row

@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from colddiff.degradations import build_degradation
 from colddiff.degradations.blur import gaussian
 from colddiff.restorers import Restorer, build_restorer, for_inference
-from colddiff.sampling import falling, improved_step
+from colddiff.samplers import SAMPLERS
+from colddiff.sampling import falling
 from colddiff.types import ImageShape
 from tests.bench.nets import BLUR_300
 from tests.bench.timing import describe, precisions, seconds
@@ -121,7 +122,7 @@ def _ours(R: Restorer, place: torch.device, precision: str) -> Step:
         t = torch.full((len(x),), s, device=x.device)
         with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
             x0_hat = quick(x, t)
-        return improved_step(x, x0_hat.float(), s, s - 1, D, {})
+        return SAMPLERS["improved"].step(x, x0_hat.float(), s, s - 1, D, {})
 
     return step
 

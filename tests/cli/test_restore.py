@@ -234,7 +234,7 @@ def test_what_is_in_the_folder_of_results_is_not_restored_again(
         (("in/a.png", "--severity", "most"), "must be a whole number or all, got 'most'"),
         (("in/a.png", "--severities", "0"), "--severities: must be at least 1 step, got 0"),
         (("in/a.png", "--sampler", "improve"), "did you mean 'improved'?"),
-        (("in/a.png", "--sampler", "improved_estimated"), "blur cannot re-estimate omega"),
+        (("in/a.png", "--sampler", "improved_estimated"), "'blur' cannot re-estimate omega"),
         (("in/a.png", "--omega", "none.json"), "--omega: none.json is not there"),
         (("in/a.png", "--reference", "none"), "--reference: there is no folder none"),
         (("in/a.png", "--fit", "--any-size"), "give one"),

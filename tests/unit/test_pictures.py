@@ -131,7 +131,7 @@ def trajectory(frames: int = 21, images: int = 4) -> Trajectory:
     shape = (frames, images, 1, 16, 16)
     states = RNG.integers(0, 256, shape, dtype=np.uint8)
     estimates = RNG.integers(0, 256, shape, dtype=np.uint8)
-    return Trajectory(tuple(range(frames - 1, -1, -1)), states, estimates)
+    return Trajectory(tuple(range(frames - 1, -1, -1)), states, estimates, "Algorithm 2")
 
 
 def test_the_strip_runs_from_the_start_to_the_end() -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.spec import EvaluatedSampler, EvaluationSpec
+from colddiff.evaluation.spec import EVALUATED, EvaluationSpec
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
 from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.samplers import SamplerName
 
 
 class EvaluateJob(Job):
@@ -33,7 +34,7 @@ class EvaluateJob(Job):
     num_images: Annotated[
         int | None, Field(ge=2, description="images measured, evenly spread; null for all")
     ] = None
-    samplers: tuple[EvaluatedSampler, ...] = ("direct", "naive", "improved")
+    samplers: tuple[SamplerName, ...] = EVALUATED
     severities: int | tuple[int, ...] | None = None
     features: Annotated[
         AnyFeatures,

@@ -11,6 +11,7 @@ from colddiff.errors import DataError, Missing, SpecError
 from colddiff.features.open import located_features
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import ShardSource
+from colddiff.samplers import check_samplers
 from colddiff.spec import digest
 from colddiff.stores.open import absolute, open_store
 from colddiff.verbs.evaluate.job import EvaluateJob
@@ -78,6 +79,7 @@ def _with_checkpoint(
     assert job.checkpoint is not None
     address = find_checkpoint(job.checkpoint, storage)
     trained = describe_checkpoint(address).job
+    check_samplers(job.samplers, trained.degradation.build(trained.shape), "samplers")
     test = job.test_data or trained.test_data
     if test is None:
         raise SpecError(

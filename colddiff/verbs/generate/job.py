@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from colddiff.errors import SpecError
 from colddiff.features.spec import AnyFeatures
 from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
-from colddiff.sampling import Sampler
+from colddiff.samplers import DEFAULT, SamplerName
 from colddiff.spec import Unit
 from colddiff.terminal import AnyTerminal
 
@@ -32,7 +32,7 @@ class GenerateJob(Job):
     checkpoint: Annotated[
         str | None, Field(description="a checkpoint reference; null for the file's train job")
     ] = None
-    sampler: Sampler = "improved"
+    sampler: SamplerName = DEFAULT
     severities: Annotated[
         int | tuple[int, ...] | None,
         Field(description="null for T..0, n even steps, or a falling list down to 0"),

@@ -17,7 +17,7 @@ from colddiff.degradations.base import DrawImages
 from colddiff.errors import ColddiffError, SpecError
 from colddiff.ports import ShardSource
 from colddiff.rng import stream, streams
-from colddiff.sampling import Restore, Sampler, Severities, break_symmetry, falling, sample
+from colddiff.sampling import Restore, Severities, break_symmetry, falling, sample
 from colddiff.terminal import Terminal
 from colddiff.transforms import eight_bit, normalise
 from colddiff.types import Image, Severity
@@ -49,7 +49,7 @@ class ImageMaker:
 
     R: Restore
     D: Degradation[Any]
-    sampler: Sampler
+    sampler: str
     severities: Severities = None
     symmetry_noise: float = 0.0
     terminal: Terminal | None = None

@@ -12,6 +12,7 @@ from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
 from colddiff.features.open import located_features
 from colddiff.rng import stream
+from colddiff.samplers import check_samplers
 from colddiff.sampling import falling
 from colddiff.spec import digest
 from colddiff.stores.open import absolute, check_writable, free_bytes, open_store
@@ -108,22 +109,13 @@ def check_generation(
 
 
 def _check_sampling(job: GenerateJob, D: Degradation[Any]) -> None:
-    kind, shape = D.spec.kind, D.shape
+    shape = D.shape
     if shape.channels not in (1, 3):
         raise SpecError(
             f"checkpoint: images of {shape} have {shape.channels} channels, PNG files take 1 or 3; "
             "sample with colddiff.sample in Python"
         )
-    if job.sampler == "improved_estimated" and not D.estimates_omega:
-        raise SpecError(
-            [
-                (
-                    "sampler",
-                    f"improved_estimated: degradation {kind!r} cannot re-estimate omega from an "
-                    "image; use sampler=improved",
-                )
-            ]
-        )
+    check_samplers([job.sampler], D)
     severities = falling(job.severities, D.num_timesteps, job.sampler)
     if job.data is not None:
         D.check_start(severities[0])
@@ -162,13 +154,13 @@ def _images_of(job: GenerateJob, uri: str) -> int:
 
 def _model_digest(about: CheckpointAbout, D: Degradation[Any]) -> str:
     """Of R's and D's specs; a second set counts by what it is, not where."""
-    degradation = D.spec.to_dict()
+    spec = D.spec
     if open_other(D) is not None:
-        degradation["other"] = read_manifest(D.spec.other).digest
+        spec = spec.with_second_set(read_manifest(spec.second_set).digest)
     # How a stored image becomes one that D sees belongs to it.
     return digest(
         {
-            "degradation": degradation,
+            "degradation": spec.to_dict(),
             "restorer": about.job.restorer.to_dict(),
             "augment": about.job.augment,
         }

@@ -36,7 +36,7 @@ def check_before_training(resolved: ResolvedJob, folder: JobFolder) -> None:
     began = time.monotonic()
     job = resolved.job_as(TrainJob)
     check_writable(resolved.storage)
-    other = getattr(job.degradation, "other", None) if "other" in resolved.content else None
+    other = job.degradation.second_set if "other" in resolved.content else None
     for field, uri in (("data", job.data), ("test_data", job.test_data), ("other", other)):
         if uri is not None:
             _verify_data(resolved, field, uri)

@@ -7,6 +7,7 @@ from colddiff.data.open import open_other, read_manifest
 from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
 from colddiff.errors import SpecError
 from colddiff.features.open import located_features
+from colddiff.samplers import check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
 
@@ -52,13 +53,14 @@ def _with_other(
 ) -> tuple[TrainJob, dict[str, str]]:
     """The second set, where D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
+    check_samplers(job.evaluation.samplers, D, "evaluation.samplers")
     if open_other(D) is None:
         return job, content
-    uri = packed(D.spec.other, "train", False, job, storage, pack=pack)
+    uri = packed(D.spec.second_set, "train", False, job, storage, pack=pack)
     refuse_other_shape("degradation.other", uri, job)
-    spec = job.degradation.model_copy(update={"other": uri})
+    spec = job.degradation.with_second_set(uri)
     other = read_manifest(uri).digest
-    identity = digest({**spec.to_dict(), "other": other})
+    identity = digest(spec.with_second_set(other).to_dict())
     return (
         job.model_copy(update={"degradation": spec}),
         {**content, "other": other, "degradation": identity},

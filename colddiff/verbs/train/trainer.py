@@ -248,7 +248,7 @@ class Trainer:
         return no_sync() if no_sync is not None and not final else nullcontext()
 
     def _seed_dropout(self, step: int) -> None:
-        if getattr(self.job.restorer, "dropout", 0):
+        if self.job.restorer.random_in_training:
             name = f"train/dropout/{step}"
             torch.manual_seed(int(stream(self.job.seed, name, self.ctx.rank).integers(2**31)))
 

@@ -1,0 +1,97 @@
+"""The spec of a degradation: what a kind states about itself as data, and the kinds there are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, SerializeAsAny
+
+from colddiff.errors import SpecError
+from colddiff.schedules import ScheduleSpec
+from colddiff.spec import KindOf, Range, Registry, Spec, refuse_fields_without_hook
+from colddiff.types import ImageShape
+
+if TYPE_CHECKING:
+    from colddiff.degradations.base import Degradation
+
+
+FIELDS_WITH_HOOK = {
+    "quantise": "observed_in_8_bit",
+    "collapse_to_mean": "for_start",
+    "other": "second_set",
+}
+"""Names of fields that have a meaning to the code around D, and the hook that says it."""
+
+
+class DegradationSpec(Spec):
+    """What every kind of degradation has: its kind and the number of severities T.
+
+    A kind adds fields of its own. What a field means to the code around D, it says by overriding
+    one of the hooks below: nobody looks for a field by its name.
+    """
+
+    kind: str
+    num_timesteps: Annotated[
+        int,
+        Field(ge=1, le=4000, description="number of severities T"),
+        Range(5, 400, log=True, integer=True),
+    ] = 50
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        refuse_fields_without_hook(cls, DegradationSpec, FIELDS_WITH_HOOK)
+
+    @abstractmethod
+    def build(self, shape: ImageShape) -> Degradation[Any]:
+        """The operator for images of ``shape``; SpecError where the two do not fit."""
+
+    @property
+    def observed_in_8_bit(self) -> bool:
+        """Whether an observation (``Degradation.observe``) is rounded to 8 bit: ``quantise``."""
+        return False
+
+    def for_start(self, t: int) -> Self:
+        """The spec of D on trajectories that start at severity ``t`` in 1..T.
+
+        Another one where D does something at T alone, which images at ``t`` have not gone through:
+        ``collapse_to_mean``.
+        """
+        return self
+
+    @property
+    def second_set(self) -> str | None:
+        """URI of the packed images that ``omega_images`` are drawn from: ``other``."""
+        return None
+
+    def with_second_set(self, uri: str) -> Self:
+        """This spec with its second set at ``uri``; for kinds that mix one in."""
+        raise SpecError(f"{self.kind}: mixes in no second set of images")
+
+
+SpecT = TypeVar("SpecT", bound=DegradationSpec)
+
+DEGRADATIONS: Registry[DegradationSpec] = Registry(
+    "degradation", "colddiff.degradations", "; see `colddiff degradations`"
+)
+AnyDegradation = Annotated[DegradationSpec, SerializeAsAny(), KindOf(DEGRADATIONS)]
+
+
+def schedules_of(spec: Spec, num_timesteps: int) -> dict[str, NDArray[np.float64]]:
+    """Entries of the fields of ``spec`` that are schedules, float64 [T] each."""
+    values = {name: getattr(spec, name) for name in type(spec).model_fields}
+    return {
+        name: value.entries(num_timesteps)
+        for name, value in values.items()
+        if isinstance(value, ScheduleSpec)
+    }
+
+
+def build_degradation(
+    spec: DegradationSpec | Mapping[str, Any], shape: ImageShape
+) -> Degradation[Any]:
+    """D from a spec or its dict form, for images of ``shape``."""
+    return DEGRADATIONS.parse(spec).build(shape)

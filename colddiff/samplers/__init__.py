@@ -1,0 +1,25 @@
+"""Samplers, from x_T back to x_0: one file is one sampler, found by looking into this folder."""
+
+from colddiff.samplers.base import (
+    DEFAULT,
+    RESERVED,
+    SAMPLERS,
+    Sampler,
+    SamplerName,
+    check_samplers,
+    column_labels,
+    find_sampler,
+    full,
+)
+
+__all__ = [
+    "DEFAULT",
+    "RESERVED",
+    "SAMPLERS",
+    "Sampler",
+    "SamplerName",
+    "check_samplers",
+    "column_labels",
+    "find_sampler",
+    "full",
+]
