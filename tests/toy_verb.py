@@ -1,0 +1,153 @@
+"""A verb of a few lines as one folder, in a copy of the package that is otherwise untouched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import colddiff
+
+FILES = {
+    "__init__.py": '"""`submit count`: counts, to show what a verb is."""\n',
+    "job.py": '''\
+"""The job of counting."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
+
+
+class CountJob(Job):
+    """Count to ``goal`` in steps of ``by``."""
+
+    verb: ClassVar[str] = "count"
+
+    by: Annotated[int, Field(ge=1)] = 1
+    goal: Annotated[int, Field(ge=0), OPERATION] = 3
+    fail: Annotated[bool, OPERATION] = False
+    workers: Annotated[Workers, OPERATION] = 1
+    resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
+    limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
+''',
+    "verb.py": '''\
+"""What `submit count` is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colddiff.jobs.verb import DryRun, Verb
+
+
+class Count(Verb):
+    """Counting."""
+
+    name = "count"
+    help = "Count sheep."
+    extent = "goal"
+    unit = "sheep"
+
+    def spec(self) -> Any:
+        from colddiff.verbs.count.job import CountJob
+
+        return CountJob
+
+    def resolve(self, job: Any, storage: str, *, pack: bool) -> Any:
+        return job, {}
+
+    def prepare(self, attempt: Any) -> int:
+        return attempt.folder.status().step
+
+    def run(self, attempt: Any, prepared: int, *, on_ray: bool) -> dict[str, Any]:
+        from colddiff.verbs.count.work import count
+
+        return count(attempt, prepared, on_ray)
+
+    def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        return DryRun([f"counts {job.goal} sheep"])
+
+
+VERB = Count()
+''',
+    "work.py": '''\
+"""Counting itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from colddiff.errors import ColddiffError, Stopped
+
+
+def count(attempt: Any, start: int, on_ray: bool) -> dict[str, Any]:
+    job = attempt.job
+    if job.fail:
+        raise ColddiffError("a sheep refused to jump; send another sheep")
+    for n in range(start, job.goal, job.by):
+        if attempt.stop_requested():
+            raise Stopped("the shepherd was called away")
+        attempt.progress(step=n + job.by, num_steps=job.goal, phase="counting")
+    attempt.reached(job.goal)
+    attempt.tracker.log_metrics({"count/sheep": float(job.goal)}, job.goal)
+    attempt.keep_picture("sheep.txt", b"baa")
+    where = _counted_by_ray() if on_ray else "here"
+    return {"started_at": start, "counted": job.goal, "where": where, "driver": os.getpid()}
+
+
+def _counted_by_ray() -> str:
+    from colddiff.verbs.count.on_ray import ask
+
+    return ask()
+''',
+    "on_ray.py": '''\
+"""Counting on the cluster."""
+
+from __future__ import annotations
+
+import ray
+
+
+def ask() -> str:
+    """Says where a Ray task runs."""
+    return str(ray.get(ray.remote(num_cpus=0)(lambda: "on ray").remote()))
+''',
+}
+
+
+class CopiedPackage:
+    """The package with ``verbs/count/`` added, and its command line."""
+
+    def __init__(self, root: Path, env: dict[str, str]) -> None:
+        self.root = root
+        source = Path(colddiff.__file__).parent
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, root / "colddiff", ignore=ignore)
+        shutil.copytree(source.parent / "jobs", root / "jobs", ignore=ignore)
+        folder = root / "colddiff" / "verbs" / "count"
+        folder.mkdir()
+        for name, text in FILES.items():
+            (folder / name).write_text(text)
+        self.env = {**os.environ, **env, "PYTHONPATH": str(root)}
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`colddiff WORDS` from a folder of its own."""
+        return self.python("-m", "colddiff.cli.main", *words)
+
+    def python(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Python with the copied package in front."""
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=self.root,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )

@@ -1,0 +1,69 @@
+"""A new verb is one folder: everything that lists, resolves, runs or follows jobs finds it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.toy_verb import CopiedPackage
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> CopiedPackage:
+    root = tmp_path_factory.mktemp("toy")
+    storage = str(root / "runs")
+    return CopiedPackage(root, {"COLDDIFF_STORAGE": storage, "COLDDIFF_HOME": str(root / "home")})
+
+
+def test_a_new_verb_is_submitted_in_this_process(package: CopiedPackage) -> None:
+    helped = package.run("submit", "--help")
+    assert "Count sheep." in helped.stdout
+    dry = package.run("submit", "count", "goal=7", "--dry-run")
+    assert "counts 7 sheep" in dry.stderr
+    assert "goal: 7" in dry.stdout
+    wrong = package.run("submit", "count", "gaol=7", "--local")
+    assert (wrong.returncode, "goal" in wrong.stderr) == (2, True)
+
+    failed = package.run("submit", "count", "goal=3", "fail=true", "--local")
+    assert failed.returncode == 1
+    assert "ended: failed (0 of 3 sheep): a sheep refused to jump; send another" in failed.stderr
+    done = package.run("submit", "count", "goal=3", "--local", "--json")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)
+    assert (job["state"], job["attempt"]) == ("done", 2)
+    assert job["id"].startswith("count-job-")
+    result = json.loads(Path(job["result"]).read_text())
+    assert (result["counted"], result["where"], result["id"]) == (3, "here", job["id"])
+    assert Path(result["pictures"][0]).read_text() == "baa"
+    assert result["tracking"]["run_id"]
+
+    again = package.run("submit", "count", "goal=2", "--local")
+    assert (again.returncode, again.stdout) == (0, f"{job['id']}\n")
+    assert f"{job['id']} is done (3 of 3 sheep)" in again.stderr
+    more = package.run("submit", "count", "goal=5", "--local")
+    assert f"{job['id']} is done (5 of 5 sheep)" in more.stderr
+    assert json.loads(Path(job["result"]).read_text())["started_at"] == 3
+    assert "5/5 sheep" in package.run("list").stdout
+    assert "is done (5 of 5 sheep)" in package.run("logs", job["id"]).stdout
+
+
+def test_a_new_verb_is_a_function_of_the_package(package: CopiedPackage) -> None:
+    script = (
+        "import colddiff\n"
+        "print(colddiff.count({'by': 2, 'goal': 4}, name='api')['counted'])\n"
+        "print(colddiff.count.__doc__.splitlines()[0])\n"
+    )
+    called = package.python("-c", script)
+    assert called.returncode == 0, called.stderr
+    assert called.stdout == "4\nCount sheep.\n"
+    assert called.stderr == ""
+
+
+def test_a_new_verb_has_its_section_in_job_files(package: CopiedPackage) -> None:
+    (package.root / "sheep.yaml").write_text("count: {goal: 6}\n")
+    dry = package.run("submit", "count", "sheep.yaml", "--dry-run")
+    assert "counts 6 sheep" in dry.stderr
+    schema = json.loads(package.run("recipes", "--schema").stdout)
+    assert "count" in schema["properties"]
