@@ -102,7 +102,7 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
     assert (again["id"], again["state"], again["attempt"]) == (job_id, "done", 1)
     more = json.loads(colddiff(*words, "num_steps=6"))
     assert (more["id"], more["state"], more["attempt"]) == (job_id, "done", 2)
-    assert "going on from the checkpoint of step 4" in folder.log(2).decode()
+    assert "resuming from the checkpoint of step 4" in folder.log(2).decode()
     result = folder.result()
     assert result is not None
     assert result["step"] == 6
