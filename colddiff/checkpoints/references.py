@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from colddiff.checkpoints.format import COMMIT, Checkpoints, Snapshot
-from colddiff.data.open import open_other
+from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.jobs.folder import JobFolder
@@ -165,7 +165,7 @@ def load_checkpoint(
     terminal = None
     if holds_terminal:
         # A degradation whose second set was given by hand has no address to open it at.
-        images = open_other(D, job.augment) if getattr(D.spec, "other", None) else None
+        images = open_second_set(D, job.augment) if getattr(D.spec, "other", None) else None
         terminal = Terminal.from_files(
             snapshot.tensors["terminal"], snapshot.state["terminal"], images
         )
