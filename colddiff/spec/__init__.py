@@ -1,4 +1,4 @@
-"""Frozen specs, search ranges, overrides and the open registry of kinds."""
+"""Frozen specs, search ranges, overrides, plugins and the open registry of kinds."""
 
 from colddiff.spec.base import Spec, canonical_json, digest, nearest, parse
 from colddiff.spec.overrides import apply_overrides

@@ -1,4 +1,4 @@
-"""An open table from kind to spec class, filled by discovering the modules of a package."""
+"""An open registry of spec classes by kind, filled by discovering the modules of a package."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _REGISTRIES: list[Registry[Any]] = []
 
 
 class Registry(Generic[K], Mapping[str, type[K]]):
-    """Kinds of one noun: the modules of ``package`` are imported on first look-up.
+    """The kinds of one noun; the modules of ``package`` are imported on first lookup.
 
-    A spec class enters through ``register``, from a module of the package or from a plugin; its
+    A spec class is added with ``register``, from a module of the package or from a plugin; its
     name is the default of its ``kind`` field.
     """
 
@@ -33,23 +33,23 @@ class Registry(Generic[K], Mapping[str, type[K]]):
         kind = cls.model_fields["kind"].default
         if not isinstance(kind, str):
             name = cls.__name__
-            raise SpecError(f'{name}: name its kind, such as kind: Literal["mine"] = "mine"')
+            raise SpecError(f'{name}: define its kind, such as kind: Literal["mine"] = "mine"')
         if self._package is not None and not cls.__module__.startswith(f"{self._package}."):
-            self._discovered()  # a plugin must not take the name of a built-in kind first
+            self._discovered()  # built-in kinds come first: a plugin must not take their names
         known = self._classes.get(kind)
         if known is not None and (known.__module__, known.__qualname__) != (
             cls.__module__,
             cls.__qualname__,
         ):
             raise SpecError(
-                f"{self.noun} kind {kind!r} of {cls.__module__} is already taken by "
-                f"{known.__module__}; give it another name"
+                f"{self.noun} kind {kind!r} of {cls.__module__} is already defined by "
+                f"{known.__module__}; use another name"
             )
         self._classes[kind] = cls
         return cls
 
     def parse(self, value: Any) -> K:
-        """A spec from a mapping with a ``kind``; a spec passes through."""
+        """Build a spec from a mapping with a ``kind``; a spec is returned as is."""
         if isinstance(value, Spec):
             return value  # type: ignore[return-value]  # the field's own type check follows
         if not isinstance(value, Mapping):
@@ -74,7 +74,7 @@ class Registry(Generic[K], Mapping[str, type[K]]):
         return sorted(kind for kind, cls in self._classes.items() if cls.__module__ == module)
 
     def forget(self, module: str) -> None:
-        """Takes the kinds of ``module`` out again."""
+        """Remove the kinds defined in ``module``."""
         for kind in self.registered_by(module):
             del self._classes[kind]
 
@@ -99,13 +99,13 @@ class Registry(Generic[K], Mapping[str, type[K]]):
 
 
 def registered_by(module: str) -> list[tuple[str, str]]:
-    """(noun, kind) of everything that ``module`` registered, in any registry."""
+    """(noun, kind) of everything defined in ``module``, over all registries."""
     return [
         (registry.noun, kind) for registry in _REGISTRIES for kind in registry.registered_by(module)
     ]
 
 
 def forget(module: str) -> None:
-    """Takes everything that ``module`` registered out again."""
+    """Remove everything defined in ``module`` from all registries."""
     for registry in _REGISTRIES:
         registry.forget(module)
