@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
-from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, prepared
+from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, preprocess
 
 SEED = 20220819
 NUM_TRAIN = 1497
@@ -33,7 +33,7 @@ def digits() -> tuple[Tensor, Tensor]:
     """All 1797 images as the network sees them, float32 [N, 1, 16, 16], and their labels."""
     data = load_digits()
     eight_bit = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    return prepared(torch.from_numpy(eight_bit)[:, None]), torch.from_numpy(data.target)
+    return preprocess(torch.from_numpy(eight_bit)[:, None]), torch.from_numpy(data.target)
 
 
 def varied(images: Tensor, rng: np.random.Generator) -> Tensor:
