@@ -84,6 +84,10 @@ def check_laws(
 
     If D raises during a test, the law is broken and the exception is its problem. Raises SpecError
     if D cannot be built at all.
+
+    >>> noise = DEGRADATIONS.parse({"kind": "noise", "num_timesteps": 4})
+    >>> broken(check_laws(noise, ImageShape(channels=1, height=8, width=8)))
+    []
     """
     D = spec.build(shape)
     images = synthetic_images(shape, BATCH, seed) if x0 is None else x0[:BATCH]

@@ -144,6 +144,12 @@ def load_checkpoint(
 
     A plugin that is kept with it runs only where it is loaded already, or where its sha256 is among
     ``trusted``.
+
+    >>> checkpoint = load_checkpoint(folder)  # or a job id, an export, mlflow:RUN_ID, ...@best
+    >>> checkpoint.step, checkpoint.degradation.spec.kind, checkpoint.spec.image_size
+    (3, 'blur', 16)
+    >>> checkpoint.restorer(torch.zeros(2, 1, 16, 16), torch.tensor([1, 4])).shape
+    torch.Size([2, 1, 16, 16])
     """
     address = (
         reference

@@ -92,7 +92,10 @@ def test_grey_and_colour(run: Restore, tmp_path: Path) -> None:
     assert run(tmp_path / "colour.png", tmp_path / "grey.png").returncode == 0
     assert pixels_of(run.out / "grey.png").shape == colour.shape
     picture(tmp_path / "deep.png", 1, dtype=np.uint16)
-    assert "a 16-bit grey image, but the checkpoint produces colour" in run(tmp_path / "deep.png").stderr
+    assert (
+        "a 16-bit grey image, but the checkpoint produces colour"
+        in run(tmp_path / "deep.png").stderr
+    )
 
 
 def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path) -> None:

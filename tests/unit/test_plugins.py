@@ -107,7 +107,10 @@ def test_what_runs_is_what_was_hashed_however_fast_the_file_changes(write: Write
     ("text", "message"),
     [
         ("x = 1\n", "registers nothing; decorate a spec class"),
-        (FADE.replace('"fade"', '"noise"'), "line 10: .*'noise' .* already defined by colddiff.degr"),
+        (
+            FADE.replace('"fade"', '"noise"'),
+            "line 10: .*'noise' .* already defined by colddiff.degr",
+        ),
         (
             FADE.replace(' = "fade"', ""),
             'line 10: FadeSpec: define its kind, such as kind: Literal["',
