@@ -119,7 +119,7 @@ def test_a_damaged_terminal_is_fitted_again(packed: dict[str, str], storage: Pat
 def test_a_terminal_that_is_not_for_the_degradation_ends_the_job_before_step_0(
     packed: dict[str, str], storage: Path
 ) -> None:
-    with pytest.raises(ColddiffError, match="degradation 'blur' has no omega 'z'"):
+    with pytest.raises(ColddiffError, match="degradation 'blur' has no omega entry 'z'"):
         colddiff.train(job(data=packed["data"], terminal={"kind": "standard_normal"}), "tiny")
     assert not list(storage.glob("jobs/*/checkpoints"))
 
