@@ -25,7 +25,7 @@ WINDOW_SHARDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LaneRange:
     """Consecutive images ``start``..``stop`` - 1 of one lane in one epoch."""
 
     epoch: int
@@ -57,18 +57,18 @@ class Lanes:
         self._shuffles: OrderedDict[tuple[int, int, int], NDArray[np.int64]] = OrderedDict()
         self._layouts: OrderedDict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = OrderedDict()
 
-    def runs(self, step: int, mine: slice) -> list[Run]:
+    def runs(self, step: int, mine: slice) -> list[LaneRange]:
         """The slice ``mine`` of the global batch of ``step``, in batch order."""
         found, passed = [], 0
         for run in self._batch_runs(step):
             length = run.stop - run.start
             low, high = max(mine.start - passed, 0), min(mine.stop - passed, length)
             if low < high:
-                found.append(Run(run.epoch, run.lane, run.start + low, run.start + high))
+                found.append(LaneRange(run.epoch, run.lane, run.start + low, run.start + high))
             passed += length
         return found
 
-    def places(self, run: Run) -> list[Place]:
+    def places(self, run: LaneRange) -> list[Place]:
         """Where the images of ``run`` are stored."""
         order, starts = self._layout(run.epoch)
         length = self._length(run.lane)
@@ -94,7 +94,7 @@ class Lanes:
         high = int(np.searchsorted(starts, end - 1, side="right"))
         return [int(shard) for shard in order[low:high]]
 
-    def _batch_runs(self, step: int) -> Iterator[Run]:
+    def _batch_runs(self, step: int) -> Iterator[LaneRange]:
         position, end = step * self._batch, (step + 1) * self._batch
         stretches = []
         while position < end:
@@ -105,7 +105,7 @@ class Lanes:
         # Lane by lane even if an epoch ends within the step, so that each rank keeps its lanes.
         for lane in range(self.num_lanes):
             for epoch, begin, stop in stretches:
-                run = Run(epoch, lane, self._within(begin, lane), self._within(stop, lane))
+                run = LaneRange(epoch, lane, self._within(begin, lane), self._within(stop, lane))
                 if run.start < run.stop:
                     yield run
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.order import rank_slice
-from colddiff.data.readers.lanes import Lanes, Place, Run
+from colddiff.data.readers.lanes import Lanes, Place, LaneRange
 from colddiff.data.readers.local_cache import LocalCache
 from colddiff.data.readers.mapped_shards import (
     check_range,
@@ -155,7 +155,7 @@ class _ShardPrefetcher:
         self._fetch = fetch
         self._windows: dict[int, tuple[int, int]] = {}
 
-    def follow(self, runs: list[Run]) -> None:
+    def follow(self, runs: list[LaneRange]) -> None:
         for run in runs:
             now = (run.epoch, (run.stop - 1) // self._lanes.window)
             if self._windows.get(run.lane) != now:
