@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.order import rank_slice
-from colddiff.data.readers.lanes import Lanes, Place, LaneRange
+from colddiff.data.readers.lanes import LaneRange, Lanes, Place
 from colddiff.data.readers.local_cache import LocalCache
 from colddiff.data.readers.mapped_shards import (
     check_range,
