@@ -1,4 +1,4 @@
-"""The moving average of a network's weights that is sampled from (PAPER 2)."""
+"""Exponential moving average of a network's weights, used for sampling (PAPER 2)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Parameters only, no buffers: a plain copy before ``start``, then ema = d ema + (1 - d) w.
+    """Averages parameters, not buffers: a copy before ``start``, then ema = d ema + (1 - d) w.
 
-    Updated after optimizer step k where k is a multiple of ``every``.
+    Updated after optimizer step k if k is a multiple of ``every``.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, every: int, start: int) -> None:
@@ -22,7 +22,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """To be called after optimizer step ``step`` = 1, 2, ..."""
+        """Update after optimizer step ``step`` = 1, 2, ..."""
         if step % self.every:
             return
         if step < self.start:
@@ -36,6 +36,6 @@ class Ema:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over averaged parameters by name."""
+        """Load averaged parameters by name."""
         for name, average in zip(self._names, self._average, strict=True):
             average.copy_(state[name])

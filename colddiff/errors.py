@@ -1,17 +1,17 @@
-"""Every error the project raises on purpose, and the exit code each one ends a command with.
+"""Exception hierarchy of the project, with the exit code of each.
 
-ColddiffError        1   the job, or the command, failed
-├── SpecError        2   a spec, override or command line that cannot be meant
+ColddiffError        1   the job or the command failed
+├── SpecError        2   an invalid spec, override or command line
 ├── DataError        2   input images, shards or manifests that are missing or do not match
-├── CheckpointError  2   a checkpoint that is missing, not committed, damaged, or of another kind
-├── DivergedError    1   a run whose loss or weights stopped being finite
-├── Unreachable      3   a service that does not answer
+├── CheckpointError  2   a checkpoint that is missing, uncommitted, damaged, or of another kind
+├── DivergedError    1   a training whose loss or weights are no longer finite
+├── Unreachable      3   a service that does not respond
 │   ├── StoreError
 │   ├── ClusterError
 │   └── TrackerError
 ├── Stopped          4   stopped on request, or a limit was reached
-├── Missing          2   an object that is not in its store
-└── Exists           1   a conditional write found the object already there
+├── Missing          2   an object that does not exist in its store
+└── Exists           1   a conditional write of an object that already exists
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from collections.abc import Sequence
 
 
 class ColddiffError(Exception):
-    """Base of all deliberate errors: one line that names what, where and the way out."""
+    """Base class: one line that names what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
 
 class SpecError(ColddiffError, ValueError):
-    """A spec that is invalid; ``problems`` lists (dotted path, what is wrong) pairs."""
+    """An invalid spec; ``problems`` is a list of (dotted path, what is wrong)."""
 
     exit_code = 2
 
@@ -40,23 +40,23 @@ class SpecError(ColddiffError, ValueError):
 
 
 class DataError(ColddiffError):
-    """Input data that is missing, empty, undecodable or not what its manifest says."""
+    """Input data that is missing, empty, cannot be decoded, or does not match its manifest."""
 
     exit_code = 2
 
 
 class CheckpointError(ColddiffError):
-    """A checkpoint that is missing, not committed, damaged, or made by something else."""
+    """A checkpoint that is missing, uncommitted, damaged, or made by something else."""
 
     exit_code = 2
 
 
 class DivergedError(ColddiffError):
-    """The loss or the weights stopped being finite; never retried."""
+    """The loss or the weights are no longer finite; never retried."""
 
 
 class Unreachable(ColddiffError):
-    """A service that does not answer, or refuses us."""
+    """A service that does not respond, or denies access."""
 
     exit_code = 3
 
@@ -74,16 +74,16 @@ class TrackerError(Unreachable):
 
 
 class Stopped(ColddiffError):
-    """The job was stopped on request or ran into one of its limits."""
+    """The job was stopped on request or reached one of its limits."""
 
     exit_code = 4
 
 
 class Missing(ColddiffError):
-    """An object that is not in its store."""
+    """An object that does not exist in its store."""
 
     exit_code = 2
 
 
 class Exists(ColddiffError):
-    """A conditional write lost: the object is already there."""
+    """A conditional write failed because the object already exists."""

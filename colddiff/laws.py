@@ -1,4 +1,4 @@
-"""The laws every degradation keeps, as functions that measure by how much one breaks them."""
+"""The laws every degradation must satisfy, as functions that measure the violation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What the laws are tried on: a D, images it is built for and one omega for each."""
+    """What the laws are tested on: a D, a batch of images, and an omega for each."""
 
     spec: DegradationSpec
     D: Degradation[Any]
@@ -35,7 +35,7 @@ class Case:
 
     @property
     def severities(self) -> list[int]:
-        """The ends, their neighbours and the middle of 0..T."""
+        """Severities to test: both ends of 0..T, their neighbours, and the middle."""
         T = self.spec.num_timesteps
         return sorted({0, 1, min(2, T), T // 2, T - 1, T})
 
@@ -47,18 +47,18 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one law found: the error it measured against the one it allows."""
+    """Result of testing one law: the measured error and the allowed one."""
 
     law: str
     statement: str
     measured: float
     allowed: float
     problem: str = ""
-    """What went wrong where no error could be measured, such as an exception of D's."""
+    """Why no error could be measured, such as an exception raised by D; else empty."""
 
     @property
     def holds(self) -> bool:
-        """Whether the law holds; an error that is NaN breaks it."""
+        """Whether the law holds; a NaN error violates it."""
         return not self.problem and self.measured <= self.allowed
 
 
@@ -67,7 +67,7 @@ LAWS: dict[str, tuple[str, float, Law]] = {}
 
 
 def law(allowed: float) -> Callable[[Law], Law]:
-    """Adds a function to the laws: it measures an error, its first line states the law."""
+    """Decorator that registers a law: the function returns an error, its docstring is the law."""
 
     def add(measure: Law) -> Law:
         statement = (measure.__doc__ or "").splitlines()[0].rstrip(".")
@@ -80,10 +80,14 @@ def law(allowed: float) -> Callable[[Law], Law]:
 def check_laws(
     spec: DegradationSpec, shape: ImageShape, x0: Image | None = None, seed: int = 0
 ) -> list[Finding]:
-    """Every law tried on D of ``spec``, on images of ``shape`` (synthetic ones by default).
+    """Test every law on D of ``spec``, on images of ``shape`` (synthetic ones by default).
 
-    A law whose measurement raises is broken, with the exception as its problem. Raises SpecError
-    where D cannot be built at all.
+    If D raises during a test, the law is broken and the exception is its problem. Raises SpecError
+    if D cannot be built at all.
+
+    >>> noise = DEGRADATIONS.parse({"kind": "noise", "num_timesteps": 4})
+    >>> broken(check_laws(noise, ImageShape(channels=1, height=8, width=8)))
+    []
     """
     D = spec.build(shape)
     images = synthetic_images(shape, BATCH, seed) if x0 is None else x0[:BATCH]
@@ -106,7 +110,7 @@ def _find(name: str, case: Case) -> Finding:
 @law(allowed=0)
 def identity_at_zero(case: Case) -> float:
     """D(x0, 0) = x0, bit for bit."""
-    x0 = case.x0 / 3  # values that arithmetic would round
+    x0 = case.x0 / 3  # values that any arithmetic would round
     t = torch.tensor([0, case.spec.num_timesteps, 0])
     mixed = case.D.degrade(x0, t, case.omega)
     return max(_largest(case.degrade(0, x0) - x0), _largest(mixed[[0, 2]] - x0[[0, 2]]))
@@ -114,7 +118,7 @@ def identity_at_zero(case: Case) -> float:
 
 @law(allowed=0)
 def image_in_image_out(case: Case) -> float:
-    """Shape, dtype and device are those of x0."""
+    """The result has the shape, dtype and device of x0."""
     wrong = 0
     for dtype in DTYPES:
         x0 = case.x0.to(dtype)
@@ -126,13 +130,13 @@ def image_in_image_out(case: Case) -> float:
 
 @law(allowed=1e-4)
 def precise(case: Case) -> float:
-    """Float32 agrees with float64."""
+    """Float32 results agree with float64."""
     return max(_apart(case.degrade(t), case.degrade(t, case.x0.double())) for t in case.severities)
 
 
 @law(allowed=0)
 def finite(case: Case) -> float:
-    """Every severity is finite."""
+    """The result is finite at every severity."""
     own = {name: value[:1] for name, value in case.omega.items()}
     wrong = 0
     for t in range(case.spec.num_timesteps + 1):
@@ -143,7 +147,7 @@ def finite(case: Case) -> float:
 
 @law(allowed=1e-5)
 def batch_independence(case: Case) -> float:
-    """An image does not depend on the rest of its batch."""
+    """A result does not depend on the rest of its batch."""
     worst = 0.0
     for t in case.severities:
         together = case.degrade(t)
@@ -160,14 +164,14 @@ def own_severity(case: Case) -> float:
     T, worst = case.spec.num_timesteps, 0.0
     for t in ([1, T // 2, T], [T, 0, 1]):
         mixed = case.D.degrade(case.x0, torch.tensor(t), case.omega)
-        alike = torch.stack([case.degrade(severity)[i] for i, severity in enumerate(t)])
-        worst = max(worst, _apart(mixed, alike))
+        uniform = torch.stack([case.degrade(severity)[i] for i, severity in enumerate(t)])
+        worst = max(worst, _apart(mixed, uniform))
     return worst
 
 
 @law(allowed=0)
 def same_omega_same_image(case: Case) -> float:
-    """Equal x0, t and omega give the equal image, in a D built again too."""
+    """Equal x0, t and omega give an equal result, also from a newly built D."""
     rebuilt = DEGRADATIONS.parse(case.spec.to_dict()).build(case.D.shape)
     worst = 0.0
     for t in case.severities:
@@ -181,14 +185,14 @@ def same_omega_same_image(case: Case) -> float:
 
 @law(allowed=0)
 def arguments_unchanged(case: Case) -> float:
-    """The arguments x0, t and omega are left as they were."""
+    """The arguments x0, t and omega are not modified."""
     T = case.spec.num_timesteps
-    given = {"x0": case.x0.clone(), "t": torch.tensor([T, 1, T // 2])}
-    given |= {name: value.clone() for name, value in case.omega.items()}
-    kept = {name: value.clone() for name, value in given.items()}
-    omega = {name: given[name] for name in case.omega}
-    case.D.degrade(given["x0"], given["t"], omega)
-    return float(sum(not torch.equal(given[name], kept[name]) for name in kept))
+    arguments = {"x0": case.x0.clone(), "t": torch.tensor([T, 1, T // 2])}
+    arguments |= {name: value.clone() for name, value in case.omega.items()}
+    before = {name: value.clone() for name, value in arguments.items()}
+    omega = {name: arguments[name] for name in case.omega}
+    case.D.degrade(arguments["x0"], arguments["t"], omega)
+    return float(sum(not torch.equal(arguments[name], before[name]) for name in before))
 
 
 @law(allowed=0)
@@ -218,7 +222,7 @@ def improved_restores(case: Case) -> float:
 
 
 def _restored(case: Case, sampler: str) -> float:
-    # In float64, where T small steps add no roundings worth a tolerance.
+    # In float64, so that the rounding of T steps stays below the tolerance.
     T, x0, omega = (
         case.spec.num_timesteps,
         case.x0.double(),
@@ -232,7 +236,7 @@ def _restored(case: Case, sampler: str) -> float:
 
 @contextmanager
 def _other_global_seeds() -> Iterator[None]:
-    """Global generators in another state meanwhile: a D must not look at them."""
+    """Temporarily reseed the global generators, which D must not use."""
     state = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
@@ -248,13 +252,13 @@ def _doubled(value: Tensor) -> Tensor:
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    """Largest difference in units of the largest value, or of 1 where that is more."""
+    """Largest absolute difference, relative to the largest value of ``b`` or to 1 if larger."""
     return _largest(a - b) / max(_largest(b), 1.0)
 
 
 def _largest(values: Tensor) -> float:
     largest = float(values.abs().max()) if values.numel() else 0.0
-    return math.inf if math.isnan(largest) else largest  # `max` of Python passes over NaN
+    return math.inf if math.isnan(largest) else largest  # Python's `max` ignores NaN
 
 
 def broken(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Equation 1 of the paper: min over R of E ||R(D(x0, t), t) - x0||."""
+"""The training objective, equation 1 of the paper: min over R of E ||R(D(x0, t), t) - x0||."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Norm = Literal["l1", "l2"]
 
 
 def draw_severities(seed: int, positions: NDArray[np.int64], num_timesteps: int) -> Severity:
-    """t uniform in 1..T, int64 [B], a function of (seed, position) alone; 0 is never trained.
+    """Draw t uniformly from 1..T, int64 [B], as a function of (seed, position) alone.
 
-    ``positions`` are consecutive: the running numbers of a slice's images in the whole run.
+    ``positions`` must be consecutive: the indices of these images in the whole run.
     """
     drawn = words(seed, "train/severity", int(positions[0]), len(positions))
     return torch.from_numpy((drawn % np.uint64(num_timesteps)).astype(np.int64) + 1)
@@ -33,9 +33,9 @@ def draw_omega(
     D: Degradation[Any],
     images: DrawImages | None = None,
 ) -> dict[str, Tensor]:
-    """omega of each image, a function of (seed, position) alone.
+    """Draw omega of each image, as a function of (seed, position) alone.
 
-    ``images`` draws from the second set where D mixes one in.
+    ``images`` draws from the second image set, if D mixes one in.
     """
     if not D.omega_names:
         return {}
@@ -53,7 +53,7 @@ def restoration_loss(
 ) -> Tensor:
     """Loss of each image, float32 [B]: mean over pixels of |R(D(x0, t), t) - x0|, or its square.
 
-    The input is what would be recorded, ``D.observe``: 8-bit where the spec says so.
+    R's input is ``D.observe``: D(x0, t), quantised to 8 bits if the spec says so.
     """
     with torch.no_grad():
         x_t = D.observe(x0, t, omega)

@@ -1,4 +1,4 @@
-"""What the loops need from the outside world, as protocols that adapters implement."""
+"""Interfaces between the loops and the outside world, as protocols that adapters implement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class WorkerContext(Protocol):
-    """One worker of a data-parallel job: who it is, and how it talks to the others."""
+    """One worker of a data-parallel job: its rank and device, and its collectives."""
 
     @property
     def rank(self) -> int: ...
@@ -24,7 +24,7 @@ class WorkerContext(Protocol):
     def device(self) -> torch.device: ...
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """``model``, averaging its gradients over all workers at each backward pass."""
+        """``model``, with gradients averaged over all workers in each backward pass."""
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of ``values`` over all workers, the same on each of them."""
@@ -32,8 +32,8 @@ class WorkerContext(Protocol):
     def broadcast(self, value: Any) -> Any:
         """Rank 0's ``value`` (JSON-ready) on every worker."""
 
-    def leaving(self) -> bool:
-        """Whether a worker's machine is about to be taken away; all ask at the same step."""
+    def preempted(self) -> bool:
+        """Whether a worker's machine is about to be preempted; all workers ask at the same step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class StoredObject:
 class Store(Protocol):
     """A flat key-value store of whole objects below one URI; keys are relative, with ``/``.
 
-    Every write is atomic: a reader sees the whole object or none. Failures to reach the store are
-    StoreError; nothing else is raised but what each method names.
+    Every write is atomic: a reader sees the whole object or none. Failure to reach the store is a
+    StoreError; methods raise nothing else except what they name.
     """
 
     @property
@@ -56,22 +56,22 @@ class Store(Protocol):
         """Absolute address, a path or ``s3://bucket/prefix``, without a trailing slash."""
 
     def get(self, key: str) -> bytes:
-        """The object; raises Missing."""
+        """Read the object; raises Missing."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes the object, replacing one that is there."""
+        """Write the object, replacing an existing one."""
 
     def put_new(self, key: str, data: bytes) -> None:
-        """Writes the object only if none is there; raises Exists (one of several racers wins)."""
+        """Write the object only if it does not exist, else raise Exists; exactly one racer wins."""
 
     def size(self, key: str) -> int | None:
-        """Size in bytes, or None where there is no such object."""
+        """Size in bytes, or None if there is no such object."""
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Objects whose key starts with ``prefix``, in key order, paged."""
 
     def delete(self, key: str) -> None:
-        """Removes the object; nothing happens where there is none."""
+        """Delete the object, if it exists."""
 
 
 class Tracker(Protocol):
@@ -81,31 +81,31 @@ class Tracker(Protocol):
     def run_id(self) -> str: ...
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Parameters by dotted path; logged once, equal values again are fine."""
+        """Parameters by dotted path; logged once, repeating equal values is allowed."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics by path, such as ``train/loss_l1``, at one step, stamped with the time now."""
+        """Metrics by path, such as ``train/loss_l1``, at one step, with the current time."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Tags, replacing equal names."""
+        """Tags, replacing those of the same name."""
 
     def log_artifact(self, name: str, data: bytes) -> None:
         """A small file under a relative name, such as ``grids/step_00001000.png``."""
 
     def flush(self, timeout_s: float = 30.0) -> bool:
-        """Delivers what was logged so far; False where it stays spooled."""
+        """Deliver what was logged so far; False if some of it stays spooled."""
 
     def finish(self, status: str) -> None:
-        """Ends the run as FINISHED, FAILED or KILLED and flushes; no logging after it."""
+        """Flush, and end the run as FINISHED, FAILED or KILLED; no logging afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images of one slice of a global batch, and where in the run they stand.
+    """One rank's slice of a global batch, and the positions of its images in the run.
 
-    ``images``: uint8 or uint16 [B, C, H, W], straight from the shards; ``positions``: int64 [B],
-    the running number of each image in the whole run (step * global batch + place in it), from
-    which all randomness of that image follows.
+    ``images``: uint8 or uint16 [B, C, H, W], as stored in the shards; ``positions``: int64 [B],
+    the index of each image in the whole run (step * global batch size + index in the batch), which
+    determines all randomness of that image.
     """
 
     images: NDArray[np.uint8] | NDArray[np.uint16]
@@ -113,7 +113,7 @@ class Batch:
 
 
 class ShardSource(Protocol):
-    """A packed data set, in an order that is a function of (manifest, seed, epoch) alone."""
+    """A packed data set, read in an order that is a function of (manifest, seed, epoch) alone."""
 
     @property
     def manifest(self) -> Manifest: ...
@@ -121,19 +121,19 @@ class ShardSource(Protocol):
     def batches(
         self, *, seed: int, global_batch_size: int, rank: int, world_size: int, start_step: int
     ) -> Iterator[Batch]:
-        """Endless slices of rank ``rank``, one a step, from 0-based step ``start_step`` on.
+        """Endless slices of ``rank``, one per step, starting at 0-based step ``start_step``.
 
-        All ranks' slices of a step, in rank order, are the same global batch for any world size;
-        each epoch has every sample once.
+        The slices of a step, concatenated in rank order, are the same global batch for any world
+        size; each epoch contains every image once.
         """
 
     def images(self, start: int, stop: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """Samples ``start``..``stop`` - 1 in manifest order, [N, C, H, W]."""
+        """Images ``start``..``stop`` - 1 in manifest order, [N, C, H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """Stored images: shape, bit depth, and what the ends of the integer scale mean."""
+    """Format of stored images: shape, bit depth, physical values of the integer range's ends."""
 
     channels: int
     height: int
@@ -144,7 +144,7 @@ class ImageFormat:
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """One tar: its key below the manifest, number of samples, size in bytes, sha256 (hex)."""
+    """One tar: its key relative to the manifest, number of images, size in bytes, sha256 (hex)."""
 
     key: str
     count: int
@@ -154,7 +154,7 @@ class ShardEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a packed data set is (``manifest.json``); equal digests mean equal bytes."""
+    """Description of a packed data set (``manifest.json``); equal digests mean equal bytes."""
 
     count: int
     image: ImageFormat
@@ -163,22 +163,22 @@ class Manifest:
     source: str
     settings: Mapping[str, Any]
     digest: str
-    """sha256 over image format and shard hashes in order: what a train job's identity holds."""
+    """sha256 over image format and shard hashes in order; part of a train job's identity."""
 
 
 class FeatureExtractor(Protocol):
-    """A fixed network whose features a Frechet distance compares."""
+    """A fixed network whose features are compared by a Frechet distance."""
 
     @property
     def metric(self) -> str:
-        """Name of the distance in its features: ``fid``, ``fd_lenet``, ``fd_<name>``."""
+        """Name of the metric: ``fid``, ``fd_lenet``, ``fd_<name>``."""
 
     @property
     def weights_sha256(self) -> str: ...
 
     @property
     def protocol(self) -> str:
-        """One line: resize, normalisation and layer, so that unlike numbers are never compared."""
+        """Resize, normalisation and layer in one line: only equal protocols are comparable."""
 
     def features(self, images: Tensor) -> NDArray[np.float64]:
         """float64 [B, F] of uint8 images [B, C, H, W], C = 1 or 3."""

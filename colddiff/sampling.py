@@ -132,7 +132,17 @@ def sample(
     sampler: str = DEFAULT,
     severities: Severities = None,
 ) -> Image:
-    """x_0 of ``sample_steps``: [B, C, H, W], not clipped to [-1, 1]."""
+    """x_0 of ``sample_steps``: [B, C, H, W], not clipped to [-1, 1].
+
+    >>> from colddiff import ImageShape, build_degradation
+    >>> blur = {"kind": "blur", "num_timesteps": 8, "sigma": {"kind": "constant", "value": 1.0}}
+    >>> D = build_degradation({**blur, "kernel_size": 5}, ImageShape(1, 16, 16))
+    >>> x0 = torch.linspace(-1, 1, 256).view(1, 1, 16, 16)
+    >>> x_T = D.degrade(x0, torch.tensor([8]))
+    >>> x = sample(lambda x_t, t: x0, D, x_T, sampler="improved", severities=4)
+    >>> torch.allclose(x, x0, atol=1e-5)  # exact, since this R is
+    True
+    """
     x = x_T
     for step in sample_steps(R, D, x_T, omega, sampler=sampler, severities=severities):
         x = step.x_s

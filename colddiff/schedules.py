@@ -1,4 +1,10 @@
-"""Schedules: severity -> physical parameter. Entry i = 0..T-1 belongs to severity i + 1."""
+"""Schedules: severity -> physical parameter. Entry i = 0..T-1 belongs to severity i + 1.
+
+>>> SCHEDULES.parse({"kind": "linear", "start": 1.0, "step": 0.5}).entries(4)
+array([1. , 1.5, 2. , 2.5])
+>>> sorted(SCHEDULES)
+['constant', 'exponential', 'linear', 'table']
+"""
 
 from __future__ import annotations
 
@@ -16,13 +22,13 @@ FloatTable = NDArray[np.float64]
 
 
 class ScheduleSpec(Spec):
-    """One physical parameter as a function of severity."""
+    """A physical parameter as a function of severity."""
 
     kind: str
 
     @abstractmethod
     def entries(self, num_timesteps: int) -> FloatTable:
-        """float64 [T]; entry i is the parameter of the step from severity i to i + 1."""
+        """Values of the parameter, float64 [T]; entry i is for the step from severity i to i+1."""
 
 
 SCHEDULES: Registry[ScheduleSpec] = Registry("schedule")
@@ -31,7 +37,11 @@ Schedule = Annotated[ScheduleSpec, SerializeAsAny(), KindOf(SCHEDULES)]
 
 @SCHEDULES.register
 class Constant(ScheduleSpec):
-    """The same value at every severity."""
+    """The same value at every severity.
+
+    >>> Constant(value=2.0).entries(3)
+    array([2., 2., 2.])
+    """
 
     kind: Literal["constant"] = "constant"
     value: Annotated[float, Range(0.3, 10.0, log=True)]
@@ -44,15 +54,19 @@ class _Ramp(ScheduleSpec):
     start: float
 
     @staticmethod
-    def _exactly_one(given: dict[str, Any]) -> None:
-        if sum(value is not None for value in given.values()) != 1:
-            names = " or ".join(given)
-            raise SpecError(f"give exactly one of {names}, got {given!r}")
+    def _exactly_one(slopes: dict[str, Any]) -> None:
+        if sum(value is not None for value in slopes.values()) != 1:
+            names = " or ".join(slopes)
+            raise SpecError(f"set exactly one of {names}, got {slopes!r}")
 
 
 @SCHEDULES.register
 class Linear(_Ramp):
-    """start + step i; ``end`` (the value at T) may stand in place of ``step``."""
+    """start + step i; ``end`` (the value at T) can be set instead of ``step``.
+
+    >>> Linear(start=1.0, end=3.0).entries(5)
+    array([1. , 1.5, 2. , 2.5, 3. ])
+    """
 
     kind: Literal["linear"] = "linear"
     start: Annotated[float, Range(0.1, 3.0, log=True)]
@@ -73,7 +87,11 @@ class Linear(_Ramp):
 
 @SCHEDULES.register
 class Exponential(_Ramp):
-    """start exp(rate i); ``end`` (the value at T) may stand in place of ``rate``."""
+    """start exp(rate i); ``end`` (the value at T) can be set instead of ``rate``.
+
+    >>> Exponential(start=1.0, end=8.0).entries(4)
+    array([1., 2., 4., 8.])
+    """
 
     kind: Literal["exponential"] = "exponential"
     start: Annotated[float, Field(gt=0), Range(0.3, 3.0, log=True)] = 1.0
@@ -87,7 +105,7 @@ class Exponential(_Ramp):
 
     def entries(self, num_timesteps: int) -> FloatTable:
         if self.rate is not None:
-            # An overflowing rate ends as inf, which every user of a schedule refuses by name.
+            # Overflow gives inf, which ``positive_values`` refuses by name.
             with np.errstate(over="ignore"):
                 return self.start * np.exp(self.rate * np.arange(num_timesteps, dtype=np.float64))
         assert self.end is not None
@@ -96,7 +114,11 @@ class Exponential(_Ramp):
 
 @SCHEDULES.register
 class Table(ScheduleSpec):
-    """Given values, one for each severity 1..T."""
+    """A table of values, one for each severity 1..T.
+
+    >>> Table(values=(0.5, 1.0, 4.0)).entries(3)
+    array([0.5, 1. , 4. ])
+    """
 
     kind: Literal["table"] = "table"
     values: Annotated[tuple[float, ...], Field(min_length=1)]
@@ -110,7 +132,7 @@ class Table(ScheduleSpec):
 
 
 def positive_values(schedule: ScheduleSpec, num_timesteps: int, name: str) -> FloatTable:
-    """The schedule's values, refused by name where one is not positive and finite."""
+    """The schedule's values, float64 [T]; SpecError naming ``name`` unless positive and finite."""
     try:
         values = schedule.entries(num_timesteps)
     except SpecError as error:

@@ -1,4 +1,4 @@
-"""How much a degradation removes at each severity, measured on images."""
+"""Severity profile: how far D(x0, t) is from x0 at each severity, measured on images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DEAD = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
-    """Distances of D(x0, t) over all severities, root mean squares on the scale [0, 1]."""
+class SeverityProfile:
+    """Root-mean-square distances of D(x0, t) over all severities, on the scale [0, 1]."""
 
     rmse: NDArray[np.float64]
-    """[T + 1]: between D(x0, t) and x0, over all pixels of all images (the paper's RMSE)."""
+    """[T + 1]: distance of D(x0, t) from x0, over all pixels of all images (the paper's RMSE)."""
     steps: NDArray[np.float64]
-    """[T]: entry i between D(x0, i + 1) and D(x0, i)."""
+    """[T]: entry i is the distance of D(x0, i + 1) from D(x0, i)."""
     num_images: int
 
     @property
@@ -34,17 +34,17 @@ class Removal:
 
     @property
     def dead(self) -> list[int]:
-        """Severities t whose step from t - 1 changes nothing measurable (below 1e-5)."""
+        """Severities t that differ from t - 1 by less than 1e-5."""
         return [int(i) + 1 for i in np.flatnonzero(~(self.steps >= DEAD))]
 
     @property
     def largest_step(self) -> int:
-        """The severity t that the largest step leads to."""
+        """The severity t at the end of the largest step."""
         return int(np.argmax(self.steps)) + 1
 
     @property
     def roughness(self) -> float:
-        """Largest step over mean step: 1 for a D of constant pace, inf where nothing changes."""
+        """Largest step over mean step: 1 if all steps are equal, inf if nothing changes."""
         mean = float(self.steps.mean())
         return float(self.steps.max()) / mean if mean > 0 else math.inf
 
@@ -53,8 +53,8 @@ class Removal:
         return -20 * math.log10(self.rmse[t]) if self.rmse[t] > 0 else math.inf
 
 
-def measure_removal(D: Degradation[Any], x0: Image, omega: Omega) -> Removal:
-    """Removal of ``D`` on ``x0`` [N, C, H, W], each image along its own trajectory ``omega``.
+def measure_severity_profile(D: Degradation[Any], x0: Image, omega: Omega) -> SeverityProfile:
+    """Measure ``D`` on images ``x0`` [N, C, H, W], each with its own row of ``omega``.
 
     Costs N (T + 1) applications of D, ``CHUNK`` severities of one image at a time.
     """
@@ -71,7 +71,7 @@ def measure_removal(D: Degradation[Any], x0: Image, omega: Omega) -> Removal:
             step[max(start, 1) - 1 : start + len(t) - 1] += moved[start == 0 :]
             last = x[-1]
     scale = 0.5 / math.sqrt(max(len(x0), 1))  # from [-1, 1] to [0, 1], from sums to means
-    return Removal(np.sqrt(away) * scale, np.sqrt(step) * scale, len(x0))
+    return SeverityProfile(np.sqrt(away) * scale, np.sqrt(step) * scale, len(x0))
 
 
 def _path(D: Degradation[Any], image: Image, t: torch.Tensor, own: Omega) -> Image:

@@ -1,4 +1,4 @@
-"""Images made from a seed, with the falling spectrum and the edges of photographs."""
+"""Synthetic images from a seed, with the 1/f spectrum and sharp edges of photographs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DISCS = 4
 
 
 def synthetic_images(shape: ImageShape, count: int, seed: int = 0) -> Image:
-    """float32 [count, C, H, W] in [-1, 1]: clouds of spectrum 1/f under a few sharp discs.
+    """float32 [count, C, H, W] in [-1, 1]: 1/f noise behind a few sharp discs.
 
     Image ``i`` is a function of (shape, seed, i) alone.
     """
@@ -26,7 +26,7 @@ def synthetic_images(shape: ImageShape, count: int, seed: int = 0) -> Image:
 
 
 def synthetic_omega(D: Degradation[Any], batch: int, seed: int = 0) -> dict[str, Tensor]:
-    """omega of a batch; where it holds images of a second set, synthetic ones stand for it."""
+    """omega of a batch; synthetic images take the place of a second image set."""
     if D.omega_images:
         return {name: synthetic_images(D.shape, batch, seed + 1) for name in D.omega_images}
     return D.draw(batch, rng=[stream(seed, "synthetic/omega", i) for i in range(batch)])
@@ -46,7 +46,7 @@ def _one(shape: ImageShape, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _clouds(shape: ImageShape, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Unit-variance noise of amplitude 1/f, its channels alike as those of photographs are."""
+    """Unit-variance noise of amplitude 1/f, with correlated channels as in photographs."""
     vertical = np.fft.fftfreq(shape.height)[:, None]
     horizontal = np.fft.rfftfreq(shape.width)[None, :]
     falling = 1 / np.maximum(np.hypot(vertical, horizontal), 1 / max(shape.chw[1:]))

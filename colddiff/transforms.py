@@ -1,8 +1,8 @@
-"""What happens to stored images before D sees them: resized, cropped, mirrored (PAPER 2.2).
+"""Transforms of stored images into training and test images: resize, crop, flip (PAPER 2.2).
 
-It happens to whole batches, on the device, and not when a set is packed: one packed set then serves
-every system of the paper, and a random crop is of the image that was stored. Integers go in and
-come out. Where a training image is cut out and whether it is mirrored follow from (seed, position).
+They run on whole batches, on the device, rather than when a set is packed, so that one packed set
+serves every experiment of the paper and random crops are taken from the stored image. Input and
+output are integers. A training image's crop and flip are functions of (seed, position).
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ Augment: TypeAlias = Literal[
 ]
 
 BITS = 22
-"""Binary places of a resizing weight: those of Pillow, whose rounding is matched bit for bit."""
+"""Fractional bits of a resizing weight; the same as Pillow's, whose results are matched exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One row of PAPER 2.2. Test images get the same resizing and the crop in the centre."""
+    """One row of PAPER 2.2. Test images get the same resize and a centre crop."""
 
     zoom: float | None = None
-    """Side of the square an image is resized to, in sides of the result; None: not resized."""
+    """Resize to a square of ``zoom`` times the final side; None: no resize."""
     pad: int = 0
-    """Black px around a training image before it is cropped."""
+    """Black border added to a training image before cropping, px."""
     random_crop: bool = False
     flip: bool = False
     exact: bool = False
-    """Stored images must have the size of the result."""
+    """Stored images must already have the final size."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -63,13 +63,13 @@ PRESETS: Mapping[str, Preset] = {
 
 
 class Transform:
-    """The preset ``augment`` from ``stored`` images [C, H, W] to those of ``shape``.
+    """The preset ``augment`` for ``stored`` images [C, H, W], giving images of ``shape``.
 
-    Raises DataError where images of that shape cannot become those.
+    Raises DataError if stored images of that shape cannot be transformed to ``shape``.
     """
 
     def __init__(self, augment: Augment, stored: tuple[int, int, int], shape: ImageShape) -> None:
-        problem = unsuited(augment, stored, shape)
+        problem = transform_problem(augment, stored, shape)
         if problem is not None:
             raise DataError(problem)
         self.augment = augment
@@ -82,47 +82,47 @@ class Transform:
 
     @property
     def changes_test_images(self) -> bool:
-        """False where a stored image is a test image as it is."""
+        """False if test images are the stored images, unchanged."""
         return self._side is not None or self._resized != (self._size, self._size)
 
-    def views(self, seed: int, positions: NDArray[np.int64]) -> Tensor:
-        """int64 [B, 3]: first row and column of each training crop, and whether it is mirrored.
+    def draw_crops(self, seed: int, positions: NDArray[np.int64]) -> Tensor:
+        """Draw training crops, int64 [B, 3]: first row, first column, and whether to flip.
 
-        Functions of (seed, position) alone; ``positions`` are consecutive running numbers.
+        A function of (seed, position) alone; ``positions`` must be consecutive.
         """
-        count = len(positions)
-        crops = words(seed, "train/crop", int(positions[0]), count) if self._crops else np.zeros(0)
-        flips = words(seed, "train/flip", int(positions[0]), count) if self._flips else np.zeros(0)
-        return self._views(count, crops.astype(np.uint64), flips.astype(np.uint64))
+        count, first = len(positions), int(positions[0])
+        places = words(seed, "train/crop", first, count) if self._crops else np.zeros(0)
+        flips = words(seed, "train/flip", first, count) if self._flips else np.zeros(0)
+        return self._crops_of(count, places.astype(np.uint64), flips.astype(np.uint64))
 
-    def views_of(self, rng: Sequence[np.random.Generator]) -> Tensor:
-        """The same, each row by its own generator."""
+    def draw_crops_from(self, rng: Sequence[np.random.Generator]) -> Tensor:
+        """Like ``draw_crops``, but row i is drawn from generator i."""
         drawn = [
             [g.integers(2**64, dtype=np.uint64) for g in rng] if wanted else []
             for wanted in (self._crops, self._flips)
         ]
-        return self._views(len(rng), *(np.array(part, np.uint64) for part in drawn))
+        return self._crops_of(len(rng), *(np.array(part, np.uint64) for part in drawn))
 
-    def train(self, images: Tensor, views: Tensor) -> Tensor:
-        """Training images [B, C, n, n] of stored ones, of their type, on their device."""
+    def train(self, images: Tensor, crops: Tensor) -> Tensor:
+        """Training images [B, C, n, n] from stored ones and ``crops``; keeps dtype and device."""
         if not (self._crops or self._flips):
             return self.test(images)
         x = self._enlarged(images)
         pad = self._preset.pad
         if pad:
             x = functional.pad(x, (pad, pad, pad, pad))
-        views = views.to(x.device, non_blocking=True)
+        crops = crops.to(x.device, non_blocking=True)
         along = torch.arange(self._size, device=x.device)
-        top, left, mirrored = (views[:, n, None] for n in range(3))
+        top, left, flipped = (crops[:, n, None] for n in range(3))
         rows = top + along
-        columns = left + torch.where(mirrored > 0, self._size - 1 - along, along)
+        columns = left + torch.where(flipped > 0, self._size - 1 - along, along)
         batch, channels, _, width = x.shape
         x = x.gather(2, rows[:, None, :, None].expand(batch, channels, self._size, width))
         x = x.gather(3, columns[:, None, None, :].expand(batch, channels, self._size, self._size))
         return _typed(x, images.dtype)
 
     def test(self, images: Tensor) -> Tensor:
-        """Test images [B, C, n, n] of stored ones: the crop in the centre, nothing by chance."""
+        """Test images [B, C, n, n] from stored ones: resize and centre crop, nothing random."""
         if not self.changes_test_images:
             return images
         top, left = (centre(side, self._size) for side in self._resized)
@@ -137,51 +137,56 @@ class Transform:
     def _flips(self) -> bool:
         return self._preset.flip
 
-    def _views(self, count: int, crops: NDArray[np.uint64], flips: NDArray[np.uint64]) -> Tensor:
-        views = np.zeros((count, 3), np.int64)
+    def _crops_of(
+        self, count: int, places: NDArray[np.uint64], flips: NDArray[np.uint64]
+    ) -> Tensor:
+        """Crops from one random word for each place and flip."""
+        crops = np.zeros((count, 3), np.int64)
         if self._crops:
             spare = [side + 2 * self._preset.pad - self._size + 1 for side in self._resized]
-            views[:, 0] = (crops >> np.uint64(32)) % np.uint64(spare[0])
-            views[:, 1] = (crops & np.uint64(2**32 - 1)) % np.uint64(spare[1])
+            crops[:, 0] = (places >> np.uint64(32)) % np.uint64(spare[0])
+            crops[:, 1] = (places & np.uint64(2**32 - 1)) % np.uint64(spare[1])
         if self._flips:
-            views[:, 2] = flips >> np.uint64(63)
-        return torch.from_numpy(views)
+            crops[:, 2] = flips >> np.uint64(63)
+        return torch.from_numpy(crops)
 
     def _enlarged(self, images: Tensor) -> Tensor:
-        """Resized where the preset resizes; uint16 as int32, which torch can index."""
+        """Resized if the preset resizes; uint16 becomes int32, which torch can index."""
         x = images if images.dtype == torch.uint8 else images.to(torch.int32)
         return x if self._side is None else resized(x, self._side)
 
 
-def unsuited(augment: Augment, stored: tuple[int, int, int], shape: ImageShape) -> str | None:
-    """Why ``stored`` images [C, H, W] cannot become those of ``shape``; None where they can."""
+def transform_problem(
+    augment: Augment, stored: tuple[int, int, int], shape: ImageShape
+) -> str | None:
+    """Why ``stored`` images [C, H, W] cannot be transformed to ``shape``; None if they can."""
     preset = PRESETS[augment]
     found = "x".join(map(str, stored))
-    fits = stored == shape.chw or (stored[0] == shape.channels and shape.height == shape.width)
+    possible = stored == shape.chw or (stored[0] == shape.channels and shape.height == shape.width)
     if preset.exact:
-        fits = stored == shape.chw
+        possible = stored == shape.chw
     elif preset.zoom is None:
-        fits = fits and min(stored[1:]) >= shape.height
-    if fits:
+        possible = possible and min(stored[1:]) >= shape.height
+    if possible:
         return None
     channels, height, width = stored
     size = f"image_size={height} channels={channels}" if height == width else "another image_size"
-    means = "" if preset.exact else f" by augment={augment}"
-    return f"holds images {found}, the job wants {shape}{means}; pack it again, or set {size}"
+    means = "" if preset.exact else f" with augment={augment}"
+    return f"has images {found}, the job needs {shape}{means}; pack it again, or set {size}"
 
 
 def centre(side: int, size: int) -> int:
-    """First px of the ``size`` in the middle of ``side``; halves go to the even one."""
+    """First px of a centre crop of ``size`` out of ``side``; halves round to even."""
     return round((side - size) / 2)
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """Integer images [B, C, H, W] bilinearly at ``side`` x ``side``, antialiased when they shrink.
+    """Resize integer images [B, C, H, W] bilinearly to ``side`` x ``side``, with antialiasing.
 
-    Equal bit for bit to what Pillow makes of 8-bit images no taller than wide: along rows first,
-    rounded to integers, then along columns (``tests/unit/test_transforms.py``).
+    Bit-identical to Pillow for 8-bit images no taller than wide: rows first, rounded to integers,
+    then columns (``tests/unit/test_transforms.py``).
     """
-    # The largest sum is the largest value times 2^22: 30 bits for 8, 38 for 16.
+    # The largest sum is the largest value times 2^22: 30 bits for 8-bit images, 38 for 16-bit.
     exact = torch.int32 if images.dtype == torch.uint8 else torch.int64
     x = _along(images.to(exact), 3, side)
     return _along(x, 2, side).to(images.dtype)
@@ -202,7 +207,7 @@ def _along(x: Tensor, axis: int, side: int) -> Tensor:
 
 @cache
 def _taps(size: int, side: int) -> tuple[Tensor, Tensor]:
-    """Which pixels each of ``side`` results weighs, and how much, in 2^-22: int64 [side, K]."""
+    """Source pixels of each of ``side`` results, and their weights in units of 2^-22: [side, K]."""
     step = size / side
     reach = max(step, 1.0)
     index = np.zeros((side, 2 * math.ceil(reach) + 1), np.int64)
@@ -224,12 +229,12 @@ def _typed(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """float32 in [-1, 1] from uint8 or uint16 images, on the device they are on."""
+    """Convert uint8 or uint16 images to float32 in [-1, 1], on their device."""
     full = 255.0 if images.dtype == torch.uint8 else 65535.0
     return images.to(torch.float32) * (2.0 / full) - 1.0
 
 
 def eight_bit(images: Image) -> NDArray[np.uint8]:
-    """uint8 in host memory: clamped to [-1, 1], rounded to nearest."""
+    """Convert images in [-1, 1] to uint8 in host memory: clamp, then round to nearest."""
     scaled = torch.round((images.clamp(-1, 1) + 1) * 127.5)
     return np.asarray(scaled.to(torch.uint8).cpu().numpy())

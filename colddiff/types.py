@@ -1,8 +1,8 @@
-"""The nouns every layer shares: images, severities, omega, and the shape of an image."""
+"""Types that every layer shares: images, severities, omega, the shape of an image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,10 +20,24 @@ Severity: TypeAlias = "Tensor"
 Omega: TypeAlias = "Mapping[str, Tensor]"
 """What is random in D on one trajectory, leading dimension B; empty where D is not random."""
 
+ProgressCallback: TypeAlias = Callable[[int, int], None]
+"""Called with (done, total) as work advances."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageShape:
-    """Channels, height and width of one image, in pixels."""
+    """Channels, height and width of one image, in pixels.
+
+    >>> shape = ImageShape(channels=3, height=32, width=48)
+    >>> str(shape), shape.chw
+    ('3x32x48', (3, 32, 48))
+
+    Raises SpecError unless all three are positive integers:
+
+    >>> ImageShape(channels=3, height=0, width=32)
+    Traceback (most recent call last):
+    colddiff.errors.SpecError: image shape: height must be a positive integer, got 0
+    """
 
     channels: int
     height: int

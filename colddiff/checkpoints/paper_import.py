@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.paper_files import Weights, import_reference_checkpoint
-from colddiff.data.open import open_viewed
+from colddiff.data.open import open_transformed
 from colddiff.errors import CheckpointError
 from colddiff.stores.open import open_store
 from colddiff.terminals.fit import make_terminal
@@ -55,7 +55,7 @@ def import_reference(
     """
     restorer, D = job.restorer.build(job.shape), job.degradation.build(job.shape)
     step = import_reference_checkpoint(path, restorer, weights=weights) or 0
-    source = None if data is None else open_viewed(data, job.augment, job.shape)
+    source = None if data is None else open_transformed(data, job.augment, job.shape)
     terminal = make_terminal(D, source, job.terminal)
     state = {
         "job": job.to_dict(),

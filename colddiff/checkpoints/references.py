@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from colddiff.checkpoints.format import COMMIT, Checkpoints, CommittedFile, Snapshot
-from colddiff.data.open import open_other
+from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.jobs.folder import JobFolder
@@ -150,6 +150,12 @@ def load_checkpoint(
 
     A plugin that is kept with it runs only where it is loaded already, or where its sha256 is among
     ``trusted``.
+
+    >>> checkpoint = load_checkpoint(folder)  # or a job id, an export, mlflow:RUN_ID, ...@best
+    >>> checkpoint.step, checkpoint.degradation.spec.kind, checkpoint.spec.image_size
+    (3, 'blur', 16)
+    >>> checkpoint.restorer(torch.zeros(2, 1, 16, 16), torch.tensor([1, 4])).shape
+    torch.Size([2, 1, 16, 16])
     """
     address = (
         reference
@@ -170,7 +176,7 @@ def load_checkpoint(
     terminal = None
     if holds_terminal:
         # A degradation whose second set was given by hand has no address to open it at.
-        images = open_other(D, job.augment) if D.spec.second_set else None
+        images = open_second_set(D, job.augment) if D.spec.second_set else None
         terminal = Terminal.from_files(
             snapshot.tensors["terminal"], snapshot.state["terminal"], images
         )

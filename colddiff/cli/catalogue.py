@@ -1,4 +1,4 @@
-"""`colddiff degradations | recipes`: what there is to train and with which settings."""
+"""`colddiff degradations | recipes`: lists the available degradations and recipes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def degradations(
     kind: Annotated[str | None, typer.Argument(help="Show the fields of this kind.")] = None,
     as_json: Json = False,
 ) -> None:
-    """The kinds of degradation; with a KIND its fields, units, bounds and search ranges."""
+    """List the kinds of degradation; with KIND, its fields, units, bounds and search ranges."""
     from colddiff.degradations import DEGRADATIONS
     from colddiff.errors import SpecError
     from colddiff.spec import nearest
@@ -49,12 +49,12 @@ def degradations(
 
 def recipes(
     schema: Annotated[
-        bool, typer.Option("--schema", help="The JSON schema of a job file, for editors.")
+        bool, typer.Option("--schema", help="Print the JSON schema of a job file, for editors.")
     ] = False,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """The built-in jobs, for `colddiff submit VERB RECIPE`."""
+    """List the built-in recipes, for `colddiff submit VERB RECIPE`."""
     from colddiff.errors import SpecError
     from colddiff.jobs.recipes import list_recipes, load_recipe
 
@@ -79,7 +79,7 @@ def recipes(
         )
         return
     rows = [
-        # The first line says what it is, the rest how it differs from what it reproduces.
+        # The first line is a summary; the rest are notes on differences from the paper.
         (recipe.name, " ".join(sorted(recipe.sections)), recipe.description.partition("\n")[0])
         for recipe in found
     ]
@@ -122,7 +122,7 @@ def _field(field: FieldInfo) -> dict[str, str]:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """Comparisons of the field's metadata, or the literals it takes."""
+    """The field's numeric bounds, or the literals it accepts."""
     from typing import Literal, get_args, get_origin
 
     if get_origin(field.annotation) is Literal:

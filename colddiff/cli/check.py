@@ -1,4 +1,4 @@
-"""`colddiff check`: the laws on one degradation, and how much it removes."""
+"""`colddiff check`: tests the laws on a degradation, and measures its severity profile."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, emit_table
 from colddiff.cli.target import Target, Variant, Words, read_target
-from colddiff.data.open import open_viewed
+from colddiff.data.open import open_transformed
 
 if TYPE_CHECKING:
     from colddiff.laws import Finding
-    from colddiff.severity_profile import Removal
+    from colddiff.severity_profile import SeverityProfile
     from colddiff.types import Image
 
 NUM_IMAGES = (4, 64)
@@ -25,17 +25,15 @@ def check(
     words: Words,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="URI", help="Packed images to measure on; else images made from a seed."
-        ),
+        typer.Option(metavar="URI", help="Packed images to measure on; default: synthetic images."),
     ] = None,
     variant: Variant = None,
     as_json: Json = False,
 ) -> None:
-    """The laws every degradation keeps, and what it leaves; exit code 1 on a broken law."""
+    """Test the laws on a degradation and measure its effect. Exit 1: a law is broken."""
     from colddiff.errors import ColddiffError
     from colddiff.laws import broken, check_laws
-    from colddiff.severity_profile import measure_removal
+    from colddiff.severity_profile import measure_severity_profile
     from colddiff.synthetic import synthetic_images, synthetic_omega
 
     target = read_target(words, variant)
@@ -44,13 +42,15 @@ def check(
     images = _packed(data, target, count) if data else synthetic_images(target.shape, count)
     findings = check_laws(target.spec, target.shape, images)
     wrong = broken(findings)
-    # An operator that raises or makes NaN has nothing to measure.
+    # An operator that raises or returns NaN cannot be measured.
     measurable = not any(f.problem or f.law == "finite" for f in wrong)
-    removal = measure_removal(D, images, synthetic_omega(D, len(images))) if measurable else None
+    profile = (
+        measure_severity_profile(D, images, synthetic_omega(D, len(images))) if measurable else None
+    )
     if as_json:
-        emit_json(_as_data(target, findings, removal, data))
+        emit_json(_as_data(target, findings, profile, data))
     else:
-        _print(target, findings, removal, data)
+        _print(target, findings, profile, data)
     if wrong:
         laws = "; ".join(f"{f.law}: {_line(f)}" for f in wrong)
         raise ColddiffError(
@@ -59,7 +59,7 @@ def check(
 
 
 def _affordable(target: Target) -> int:
-    """So many images that all severities of them are a matter of seconds."""
+    """Number of images for which measuring all severities takes seconds."""
     pixels = math.prod(target.shape.chw) * (target.spec.num_timesteps + 1)
     return min(max(int(PIXELS / pixels), NUM_IMAGES[0]), NUM_IMAGES[1])
 
@@ -71,11 +71,9 @@ def _packed(uri: str, target: Target, count: int) -> Image:
     from colddiff.laws import BATCH
     from colddiff.transforms import normalise
 
-    source = open_viewed(uri, target.augment, target.shape, f"--data: {uri}")
+    source = open_transformed(uri, target.augment, target.shape, f"--data: {uri}")
     if source.manifest.count < BATCH:
-        raise DataError(
-            f"--data: {uri} holds {source.manifest.count} images, the laws need {BATCH}"
-        )
+        raise DataError(f"--data: {uri} has {source.manifest.count} images, the laws need {BATCH}")
     pixels = source.images(0, min(count, source.manifest.count))
     return normalise(torch.from_numpy(pixels))
 
@@ -90,7 +88,7 @@ def _number(value: float) -> str:
 
 
 def _print(
-    target: Target, findings: list[Finding], removal: Removal | None, data: str | None
+    target: Target, findings: list[Finding], profile: SeverityProfile | None, data: str | None
 ) -> None:
     emit(str(target))
     emit("")
@@ -106,33 +104,33 @@ def _print(
             for finding in findings
         ],
     )
-    if removal is None:
+    if profile is None:
         return
     emit("")
-    origin = data or "images made from a seed"
-    emit(f"What D leaves of {removal.num_images} images ({origin}), on the scale 0..1")
+    origin = data or "synthetic"
+    emit(f"Distance of D(x0, t) from x0 over {profile.num_images} images ({origin}), scale 0..1")
     emit_table(
         ("SEVERITY", "", "RMSE", "PSNR"),
         [
-            (str(t), name, f"{removal.rmse[t]:.4f}", f"{removal.psnr(t):.1f} dB")
-            for name, t in _marks(removal).items()
+            (str(t), name, f"{profile.rmse[t]:.4f}", f"{profile.psnr(t):.1f} dB")
+            for name, t in _marks(profile).items()
         ],
     )
     emit("")
-    emit(f"dead steps: {_runs(removal.dead) or 'none'} (nothing changes by more than 1e-5)")
-    if len(removal.dead) == removal.num_timesteps:
+    emit(f"dead steps: {_runs(profile.dead) or 'none'} (steps that change less than 1e-5)")
+    if len(profile.dead) == profile.num_timesteps:
         return
-    t = removal.largest_step
-    emit(f"largest step: {removal.roughness:.3g} times the mean step, from {t - 1} to {t}")
+    t = profile.largest_step
+    emit(f"largest step: {profile.roughness:.3g} times the mean step, from {t - 1} to {t}")
 
 
-def _marks(removal: Removal) -> dict[str, int]:
-    T = removal.num_timesteps
+def _marks(profile: SeverityProfile) -> dict[str, int]:
+    T = profile.num_timesteps
     return {name: t for name, t in (("T/4", T // 4), ("T/2", T // 2), ("T", T)) if t}
 
 
 def _runs(severities: list[int]) -> str:
-    """``1, 4-7``: consecutive severities together."""
+    """Severities as text, such as ``1, 4-7``."""
     runs: list[list[int]] = []
     for t in severities:
         if runs and runs[-1][1] == t - 1:
@@ -143,7 +141,7 @@ def _runs(severities: list[int]) -> str:
 
 
 def _as_data(
-    target: Target, findings: list[Finding], removal: Removal | None, data: str | None
+    target: Target, findings: list[Finding], profile: SeverityProfile | None, data: str | None
 ) -> dict[str, Any]:
     laws = [
         {
@@ -162,24 +160,24 @@ def _as_data(
         "image": list(target.shape.chw),
         "data": data,
         "laws": laws,
-        "removal": None if removal is None else _removal_data(removal),
+        "removal": None if profile is None else _profile_data(profile),
     }
 
 
-def _removal_data(removal: Removal) -> dict[str, Any]:
+def _profile_data(profile: SeverityProfile) -> dict[str, Any]:
     def left(t: int) -> dict[str, Any]:
-        psnr = removal.psnr(t)
+        psnr = profile.psnr(t)
         return {
             "severity": t,
-            "rmse": float(removal.rmse[t]),
+            "rmse": float(profile.rmse[t]),
             "psnr": psnr if math.isfinite(psnr) else None,
         }
 
-    roughness = removal.roughness
+    roughness = profile.roughness
     return {
-        "num_images": removal.num_images,
-        "left": {name: left(t) for name, t in _marks(removal).items()},
-        "dead_steps": removal.dead,
-        "largest_step": removal.largest_step,
+        "num_images": profile.num_images,
+        "left": {name: left(t) for name, t in _marks(profile).items()},
+        "dead_steps": profile.dead,
+        "largest_step": profile.largest_step,
         "roughness": roughness if math.isfinite(roughness) else None,
     }

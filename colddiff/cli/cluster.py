@@ -1,4 +1,4 @@
-"""`colddiff cluster`: the Ray cluster on this machine."""
+"""`colddiff cluster`: manages the local Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from colddiff.cli.output import emit, emit_json, talk
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The local cluster, used when no address is given.",
+    help="Manage the local cluster, which is used if no address is set.",
 )
 
 
 @app.command()
 def start(
     port: Annotated[
-        int | None, typer.Option("--port", help="Of Ray's control store, outside 10002-19999.")
+        int | None, typer.Option("--port", help="Port of Ray's GCS, outside 10002-19999.")
     ] = None,
     dashboard_port: Annotated[
-        int | None, typer.Option("--dashboard-port", help="Of dashboard and Jobs API, on loopback.")
+        int | None,
+        typer.Option("--dashboard-port", help="Port of the dashboard and Jobs API, on loopback."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start it, or say where it runs already; it keeps the environment it is started with.
+    """Start the local cluster, or print its address if it is running.
+
+    It keeps the environment that it was started with.
 
     Credentials for its jobs (AWS_*, MLFLOW_TRACKING_*) come from this environment and from the
     file `credentials` in COLDDIFF_HOME (NAME=value lines, mode 0600).
@@ -40,12 +43,12 @@ def start(
         emit_json({"running": True, **asdict(record)})
     else:
         emit(record.address)
-        talk("`colddiff cluster stop` ends it")
+        talk("`colddiff cluster stop` stops it")
 
 
 @app.command()
 def stop(as_json: Json = False) -> None:
-    """End it with all its processes; jobs on it go on when they are submitted again."""
+    """Stop the local cluster and all its processes; its jobs resume when submitted again."""
     from colddiff.cluster import local_cluster
     from colddiff.cluster.home import Home
 
@@ -53,12 +56,12 @@ def stop(as_json: Json = False) -> None:
     if as_json:
         emit_json({"running": False, "stopped": was_running})
     else:
-        talk("the local cluster has ended" if was_running else "no local cluster runs")
+        talk("the local cluster has stopped" if was_running else "no local cluster is running")
 
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """Say whether it runs, and where."""
+    """Show whether the local cluster is running, and its address."""
     from colddiff.cluster import local_cluster
     from colddiff.cluster.home import Home
 
@@ -66,7 +69,7 @@ def status(as_json: Json = False) -> None:
     if as_json:
         emit_json({"running": record is not None, **(asdict(record) if record else {})})
     elif record is None:
-        emit("no local cluster runs; `colddiff cluster start` or any submit starts it")
+        emit("no local cluster is running; `colddiff cluster start` or any submit starts one")
     else:
         minutes = (time.time() - record.started) / 60
         emit(f"running at {record.address} for {minutes:.0f} min (pid {record.pid})")

@@ -1,4 +1,4 @@
-"""`colddiff data`: packs images into shards, indexes tars, checks what was packed."""
+"""`colddiff data`: packs images into shards, indexes tars, verifies packed sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, talk
-from colddiff.cli.progress import Progress
+from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import SpecError
 from colddiff.stores.open import absolute
@@ -17,7 +17,7 @@ from colddiff.stores.open import absolute
 if TYPE_CHECKING:
     from colddiff.ports import Manifest
 
-app = typer.Typer(no_args_is_help=True, help="Image sets as shards with a manifest.")
+app = typer.Typer(no_args_is_help=True, help="Pack, index and verify image sets.")
 
 Uri = Annotated[str, typer.Argument(metavar="URI", help="A folder, or s3://bucket/prefix.")]
 
@@ -32,34 +32,36 @@ Source = Annotated[
 Out = Annotated[str, typer.Option("--out", metavar="URI", help="A folder, or s3://bucket/prefix.")]
 Split = Annotated[
     str | None,
-    typer.Option(metavar="train|test", help="Official where there is one, else by --holdout."),
+    typer.Option(metavar="train|test", help="The official split, if any, else by --holdout."),
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Side in px: the centre square, bilinearly resized."),
+    typer.Option(metavar="N", help="Side in px: centre crop, then bilinear resize."),
 ]
-Channels = Annotated[int | None, typer.Option(metavar="1|3", help="Else those of the first image.")]
-Bits = Annotated[int, typer.Option(metavar="8|16", help="Depth that is stored.")]
+Channels = Annotated[
+    int | None, typer.Option(metavar="1|3", help="Default: as in the first image.")
+]
+Bits = Annotated[int, typer.Option(metavar="8|16", help="Bit depth to store.")]
 ValueRange = Annotated[
     str | None,
     typer.Option(
         "--range",
         metavar="LO,HI",
-        help="What 0 and the largest stored value stand for; recorded, not applied.",
+        help="Physical values of 0 and of the largest stored value; only recorded.",
     ),
 ]
 Holdout = Annotated[
-    float | None, typer.Option(metavar="F", help="Part of the images that is the test split.")
+    float | None, typer.Option(metavar="F", help="Fraction of images in the test split.")
 ]
 GroupBy = Annotated[
     str | None,
-    typer.Option(metavar="REGEX", help="Images in whose names it finds the same stay together."),
+    typer.Option(metavar="REGEX", help="Images whose names have the same match stay in one split."),
 ]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="At most N images.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Maximum number of images.")]
 ShardSize = Annotated[int, typer.Option(metavar="N", help="Images per shard.")]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Threads at work; the result is the same."),
+    typer.Option(metavar="N", min=1, help="Number of threads; does not affect the result."),
 ]
 
 
@@ -79,8 +81,8 @@ def pack(
     workers: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Packs images into tars of PNG with a manifest; run again after a kill, it goes on."""
-    progress = Progress("packed", "images")
+    """Pack images into PNG tars with a manifest. Run again to resume after an interruption."""
+    progress = ProgressBar("packed", "images")
     try:
         manifest, fresh = pack_source(
             source,
@@ -100,29 +102,29 @@ def pack(
     finally:
         progress.close()
     if not fresh:
-        talk(f"{out} had been packed before, with the same settings")
-    _say("packed", manifest, absolute(out), as_json)
+        talk(f"{out} is already packed with these settings")
+    _report("packed", manifest, absolute(out), as_json)
 
 
 @app.command()
 def index(uri: Uri, as_json: Json = False) -> None:
-    """Writes a manifest beside existing webdataset tars of PNG or JPEG images of one size."""
+    """Write a manifest beside existing webdataset tars of PNG or JPEG images of one size."""
     from colddiff.data import packed_sets as datasets
 
-    progress = Progress("indexed", "shards")
+    progress = ProgressBar("indexed", "shards")
     try:
         manifest = datasets.index_shards(uri, progress)
     finally:
         progress.close()
-    _say("indexed", manifest, absolute(uri), as_json)
+    _report("indexed", manifest, absolute(uri), as_json)
 
 
 @app.command()
 def verify(uri: Uri, as_json: Json = False) -> None:
-    """Checks every shard against the manifest; exit code 1 names each one that does not match."""
+    """Verify every shard against the manifest. Exit 1: some do not match; they are listed."""
     from colddiff.data import packed_sets as datasets
 
-    progress = Progress("verified", "bytes")
+    progress = ProgressBar("verified", "bytes")
     try:
         manifest = read_manifest(uri)
         bad = datasets.verify_shards(uri, progress)
@@ -141,7 +143,7 @@ def verify(uri: Uri, as_json: Json = False) -> None:
         for shard in bad:
             emit(f"{shard.key}: {shard.problem}")
         if not bad:
-            emit(f"{_counted(manifest)} as the manifest {manifest.digest[:12]} says")
+            emit(f"verified {_counted(manifest)} against the manifest {manifest.digest[:12]}")
     if bad:
         talk(f"{len(bad)} of {_counted(manifest)} bad; pack the data again")
         raise typer.Exit(1)
@@ -152,20 +154,20 @@ def duplicates(
     uri: Uri,
     other: Annotated[
         str | None,
-        typer.Argument(metavar="[URI2]", help="Another set, such as the test part; else the same."),
+        typer.Argument(metavar="[URI2]", help="Second set, such as the test split; default: URI."),
     ] = None,
     bits: Annotated[
-        int, typer.Option(min=0, max=16, help="Bits in which the hashes may differ, of 64.")
+        int, typer.Option(min=0, max=16, help="Maximum number of differing bits in 64-bit hashes.")
     ] = 4,
     rmse: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest difference at 16x16 px, of 1.")
+        float, typer.Option(min=0, max=1, help="Maximum RMSE at 16x16 px, on the scale 0..1.")
     ] = 0.04,
     as_json: Json = False,
 ) -> None:
-    """Reports images that nearly equal others of the same set, or of a second one."""
+    """Find near-duplicate images within a set, or between two sets."""
     from colddiff.data import packed_sets as datasets
 
-    progress = Progress("compared", "images")
+    progress = ProgressBar("compared", "images")
     try:
         pairs = datasets.near_duplicates(uri, other, bits, rmse, progress)
     finally:
@@ -173,10 +175,10 @@ def duplicates(
     sides = {"first": uri, "second": other or uri}
     images = {side: len({pair[side]["index"] for pair in pairs}) for side in sides}
     if as_json:
-        told = {
+        sets = {
             side: {"uri": absolute(place), "images": images[side]} for side, place in sides.items()
         }
-        emit_json({**told, "pairs": pairs})
+        emit_json({**sets, "pairs": pairs})
         return
     for pair in pairs:
         first, second = (
@@ -185,8 +187,8 @@ def duplicates(
         )
         emit(f"{first} ~ {second}: {pair['bits']} bits, rmse {pair['rmse']:.4f}")
     talk(
-        f"{len(pairs)} near pairs: {images['first']} images of {uri} and "
-        f"{images['second']} of {other or 'it'}"
+        f"{len(pairs)} near-duplicate pairs: {images['first']} images of {uri} and "
+        f"{images['second']} of {other or 'the same set'}"
     )
 
 
@@ -196,11 +198,11 @@ def _range(text: str | None) -> tuple[float, float] | None:
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
-        raise SpecError(f"--range {text!r}: write two numbers, such as -1000,3000") from None
+        raise SpecError(f"--range {text!r}: must be two numbers, such as -1000,3000") from None
     return low, high
 
 
-def _say(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
+def _report(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
     size = sum(shard.bytes for shard in manifest.shards)
     if as_json:
         emit_json(

@@ -1,4 +1,4 @@
-"""`colddiff export`: a checkpoint as a folder for a colleague without a cluster."""
+"""`colddiff export`: writes a checkpoint as a self-contained folder, for use without a cluster."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def export(
     ],
     plugin: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="A plugin it was trained with, where none was kept."),
+        typer.Option(metavar="FILE", help="Plugin it was trained with, if not stored with it."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Writes weights, degradation, terminal and a card: all that restore and generate need."""
+    """Export weights, degradation, terminal and card: all that restore and generate need."""
     from dataclasses import asdict
 
     from colddiff.checkpoints.export import export as make
 
     done = make(checkpoint, out, plugins=tuple(plugin or ()))
-    state = "exported" if done.fresh else "had been exported before"
+    state = "exported" if done.fresh else "already exported"
     weights = f"EMA weights {done.weights_sha256[:12]}..."
     code = f", with {', '.join(done.plugins)}" if done.plugins else ""
     talk(f"{checkpoint}: step {done.step}, {weights}, {state}{code}")

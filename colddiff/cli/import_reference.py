@@ -1,4 +1,4 @@
-"""`colddiff import-reference`: a checkpoint of the paper's code becomes one of ours."""
+"""`colddiff import-reference`: converts a checkpoint of the paper's code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def import_reference(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A model.pt of the paper's code.")
+        Path, typer.Argument(metavar="CKPT", help="A model.pt file of the paper's code.")
     ],
     recipe: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="What it was trained as: a recipe, see `colddiff recipes`."
+            metavar="NAME", help="Recipe that matches its training, see `colddiff recipes`."
         ),
     ],
     out: Annotated[
@@ -36,16 +36,16 @@ def import_reference(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="URI", help="Packed training images, to fit where generation starts from."
+            metavar="URI", help="Packed training images, to fit the terminal for generation."
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(metavar="ema|model", help="The averaged weights, or the last ones.")
+        str, typer.Option(metavar="ema|model", help="Averaged (ema) or last (model) weights.")
     ] = "ema",
     variant: Variant = None,
     as_json: Json = False,
 ) -> None:
-    """Reads a checkpoint of the paper's code, running nothing in it; prints the new address."""
+    """Convert a checkpoint of the paper's code, without executing anything in it."""
     from dataclasses import asdict
 
     from colddiff.checkpoints.paper_import import import_reference as make
@@ -56,7 +56,7 @@ def import_reference(
     if not isinstance(job, TrainJob):
         raise SpecError(f"--recipe {recipe}: has no train section")
     done = make(checkpoint, job, out, data=data, weights=cast("Weights", weights))
-    state = "imported" if done.fresh else "had been imported before"
+    state = "imported" if done.fresh else "already imported"
     talk(f"{checkpoint}: step {done.step}, {weights} weights, {state}; {_terminal(done.terminal)}")
     if as_json:
         emit_json(asdict(done))
@@ -66,5 +66,5 @@ def import_reference(
 
 def _terminal(kind: str | None) -> str:
     if kind is None:
-        return "no terminal: it restores; to generate, give --data where its degradation has one"
+        return "no terminal: restoring only; to generate, pass --data if the degradation has one"
     return f"terminal {kind}"

@@ -1,4 +1,4 @@
-"""Options that many commands share, spelt the same everywhere."""
+"""Options shared by many commands."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ Address = Annotated[
     typer.Option(
         "--address",
         metavar="URL",
-        help="Dashboard of the cluster; else COLDDIFF_ADDRESS, RAY_ADDRESS, the local cluster.",
+        help="Dashboard URL; default: COLDDIFF_ADDRESS, RAY_ADDRESS, else the local cluster.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Data as one line of JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 Storage = Annotated[
     str | None,
     typer.Option(
         "--storage",
         metavar="URI",
-        help="Where jobs are kept; else COLDDIFF_STORAGE, ./runs.",
+        help="Where jobs are stored; default: COLDDIFF_STORAGE, else ./runs.",
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of a job, see `colddiff list`.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Job id, see `colddiff list`.")]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", metavar="FILE", help="Python file that registers kinds of your own."),
+    typer.Option("--plugin", metavar="FILE", help="Python file that registers your own kinds."),
 ]
 TrustedPlugins = Annotated[
     list[str] | None,
     typer.Option(
         "--trust-plugin",
         metavar="SHA256",
-        help="Run this plugin, which came with the checkpoint: read it first.",
+        help="Allow this plugin, which came with the checkpoint, to run: read it first.",
     ),
 ]

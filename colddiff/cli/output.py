@@ -1,4 +1,4 @@
-"""The two streams of a command: data on stdout, talk on stderr."""
+"""Output of commands: data on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 
 def emit(line: str) -> None:
-    """A line of data on stdout, at once: whoever reads the pipe may act on it before the end."""
+    """Print a line of data on stdout, flushed, so that a pipe's reader can act on it at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def emit_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Data on stdout as one line of JSON."""
+    """Print data on stdout as one line of JSON."""
     emit(json.dumps(data, sort_keys=True, default=str))
 
 
 def talk(line: str) -> None:
-    """A line for the person at the terminal, on stderr."""
+    """Print a message for the user on stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def emit_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows on stdout in aligned columns; the last column is as wide as it is."""
+    """Print rows on stdout in aligned columns."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:

@@ -1,4 +1,4 @@
-"""`colddiff preview`: what a degradation does to images of one's own, as a picture."""
+"""`colddiff preview`: a picture of what a degradation does to the user's images."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ SIZE = 128
 def preview(
     words: Words,
     image: Annotated[
-        list[Path], typer.Option("--image", metavar="IMG...", help="One file, or several.")
+        list[Path], typer.Option("--image", metavar="IMG...", help="One or more image files.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PNG", help="The picture to write.")],
-    seed: Annotated[int, typer.Option(help="Of what is random in D.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of what is random in D.")] = 0,
     columns: Annotated[
-        int | None, typer.Option(min=2, max=40, help="Severities shown; about nine by default.")
+        int | None,
+        typer.Option(min=2, max=40, help="Number of severities shown; default: about nine."),
     ] = None,
     variant: Variant = None,
 ) -> None:
-    """D(x0, t) over t for each image, with the schedule and the RMSE over t plotted below."""
+    """Draw D(x0, t) over t for each image, with plots of the schedule and the RMSE below."""
     from colddiff.errors import SpecError
 
-    # `--image *.png` comes as one image and, for the shell's other matches, words.
+    # The shell expands `--image *.png` to one option value and further positional words.
     more = [word for word in words if _is_image(word)]
     words = [word for word in words if word not in more]
     image = [*image, *map(Path, more)]
     target = read_target(words, variant, image_size=SIZE)
     if not out.parent.is_dir():
-        raise SpecError(f"--out: there is no folder {str(out.parent)!r}; make it first")
+        raise SpecError(f"--out: no such folder: {str(out.parent)!r}; create it first")
     picture = _picture(target, _images(image, target.shape), seed, columns)
     try:
         out.write_bytes(picture)
@@ -57,23 +58,23 @@ def _is_image(word: str) -> bool:
 
 
 def _images(paths: list[Path], shape: ImageShape) -> Image:
-    """The images at the target's size, float32 [N, C, H, W] in [-1, 1]."""
+    """The images, resized to the target's size, float32 [N, C, H, W] in [-1, 1]."""
     import numpy as np
     import torch
 
-    from colddiff.data.pil_images import FILE_FORMATS, decode_image, fitted, with_channels
+    from colddiff.data.pil_images import FILE_FORMATS, crop_and_resize, decode_image, with_channels
     from colddiff.errors import DataError, SpecError
     from colddiff.transforms import normalise
 
     if shape.channels not in (1, 3):
-        raise SpecError(f"preview shows images of 1 or 3 channels, not of {shape.channels}")
+        raise SpecError(f"preview supports images with 1 or 3 channels, not {shape.channels}")
     images = []
     for path in paths:
         try:
             data = path.read_bytes()
         except OSError as error:
             raise DataError(f"--image: {path} cannot be read ({error.strerror})") from None
-        pixels = fitted(decode_image(data, str(path), FILE_FORMATS), shape.height)
+        pixels = crop_and_resize(decode_image(data, str(path), FILE_FORMATS), shape.height)
         pixels = with_channels(pixels, shape.channels)
         images.append(normalise(torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))))
     return torch.stack(images)
@@ -83,19 +84,19 @@ def _picture(target: Target, x0: Image, seed: int, columns: int | None) -> bytes
     import torch
 
     from colddiff.report.preview import Curve, draw_preview, parameter_label, shown_severities
-    from colddiff.severity_profile import measure_removal
+    from colddiff.severity_profile import measure_severity_profile
 
     D, T = target.spec.build(target.shape), target.spec.num_timesteps
     omega = _omega(D, x0, seed)
     severities = shown_severities(T, columns)
     states = [D.degrade(x0, torch.full((len(x0),), t), omega) for t in severities]
     strips = torch.stack(states, dim=1).clamp(-1, 1)
-    removal = measure_removal(D, x0, omega)
+    profile = measure_severity_profile(D, x0, omega)
     units = {**_units(target), **D.parameter_units}
     curves = [
         Curve(parameter_label(name, units), values) for name, values in D.parameters().items()
     ]
-    curves.append(Curve("RMSE of D(x0, t) against x0, on the scale 0..1", removal.rmse))
+    curves.append(Curve("RMSE of D(x0, t) against x0, on the scale 0..1", profile.rmse))
     return draw_preview(
         ((strips + 1) * 127.5).round().to(torch.uint8).numpy(),
         severities,
@@ -114,8 +115,8 @@ def _omega(D: Degradation[Any], x0: Image, seed: int) -> dict[str, Tensor]:
         return D.draw(len(x0), rng=streams(seed, "preview", range(len(x0))))
     if len(x0) < 2:
         raise SpecError(
-            f"{D.spec.kind} mixes in images of a second set: give at least two --image, each is "
-            "shown on its way to the next"
+            f"{D.spec.kind} mixes in images of a second set: pass at least two --image; each is "
+            "mixed with the next"
         )
     return {name: x0.roll(-1, dims=0) for name in D.omega_images}
 
@@ -132,7 +133,7 @@ def _units(target: Target) -> dict[str, str]:
 
 
 def _settings(target: Target, D: Degradation[Any], seed: int) -> str:
-    """The fields of the spec on one line, and the seed where there is something to draw."""
+    """The fields of the spec on one line, and the seed if D is random."""
     fields = [
         f"{name} {_text(value)}"
         for name, value in target.spec.to_dict().items()

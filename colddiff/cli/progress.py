@@ -1,4 +1,4 @@
-"""How far a long command is, on stderr: one changing line on a terminal, a few in a log."""
+"""Progress of a long command, on stderr: a line redrawn in place, or occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ LOG_EVERY_S = 10.0
 DRAW_EVERY_S = 0.2
 
 
-class Progress:
-    """Callable with (done, total); says both, the rate and what is left to wait.
+class ProgressBar:
+    """Progress callback (done, total) that prints both, the percentage and the remaining time.
 
-    On a terminal the line is redrawn in place, elsewhere a new one is written now and then; work
-    that takes under a second says nothing.
+    On a terminal the line is redrawn in place, else a new line is printed every LOG_EVERY_S. Work
+    that finishes before the first line is due prints nothing.
     """
 
     def __init__(self, verb: str, unit: str) -> None:
         self._verb = verb
         self._unit = unit
-        self._began = time.monotonic()
-        self._said = self._began
+        self._started = time.monotonic()
+        self._printed = self._started
         self._first: int | None = None
         self._drawn = 0
 
@@ -29,10 +29,10 @@ class Progress:
         if self._first is None:
             self._first = done
         on_terminal = sys.stderr.isatty()
-        if now - self._said < (DRAW_EVERY_S if on_terminal else LOG_EVERY_S):
+        if now - self._printed < (DRAW_EVERY_S if on_terminal else LOG_EVERY_S):
             return
-        self._said = now
-        line = self._line(done, total, now - self._began)
+        self._printed = now
+        line = self._line(done, total, now - self._started)
         if on_terminal:
             sys.stderr.write(f"\r{line.ljust(self._drawn)}")
             self._drawn = len(line)
@@ -41,21 +41,21 @@ class Progress:
         sys.stderr.flush()
 
     def close(self) -> None:
-        """Clears the line on a terminal."""
+        """Clear the line on a terminal."""
         if self._drawn:
             sys.stderr.write(f"\r{' ' * self._drawn}\r")
             sys.stderr.flush()
             self._drawn = 0
 
-    def _line(self, done: int, total: int, passed_s: float) -> str:
-        rate = (done - (self._first or 0)) / max(passed_s, 1e-9)
+    def _line(self, done: int, total: int, elapsed_s: float) -> str:
+        rate = (done - (self._first or 0)) / max(elapsed_s, 1e-9)
         left = f", {clock((total - done) / rate)} left" if rate > 0 else ""
         percent = 100 * done / max(total, 1)
         return f"{self._verb} {done:,} of {total:,} {self._unit} ({percent:.0f} %){left}"
 
 
 def clock(seconds: float) -> str:
-    """Seconds as people read them: ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """A duration as text: ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

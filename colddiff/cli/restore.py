@@ -1,4 +1,4 @@
-"""`colddiff restore`: one's own images restored with a checkpoint, without a cluster."""
+"""`colddiff restore`: restores the user's images with a checkpoint, without a cluster."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 from colddiff.cli.options import Json, Plugins, TrustedPlugins
 from colddiff.cli.output import emit, emit_json, talk
-from colddiff.cli.progress import Progress
-from colddiff.data.open import open_other
+from colddiff.cli.progress import ProgressBar
+from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ FAILED = 1
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="IMG|DIR...", help="Image files, folders of them, or patterns."),
+    typer.Argument(metavar="IMG|DIR...", help="Image files, folders or glob patterns."),
 ]
 Checkpoint = Annotated[
     str,
     typer.Option(
-        "--checkpoint", metavar="C", help="A checkpoint, job or export, with @last or @step=N."
+        "--checkpoint", metavar="C", help="Checkpoint, job or export, with @last or @step=N."
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
 Severity = Annotated[
     str | None,
-    typer.Option(metavar="T|all", help="How degraded the images are; else fully."),
+    typer.Option(metavar="T|all", help="Severity of the images; default: the checkpoint's T."),
 ]
 OmegaFile = Annotated[
     Path | None,
@@ -44,21 +44,19 @@ Degrade = Annotated[
 ]
 SamplerName = Annotated[str, typer.Option(metavar="S", help="direct, naive, improved, ...")]
 NumSteps = Annotated[
-    int | None, typer.Option(metavar="N", help="Steps down to 0; else every severity.")
+    int | None, typer.Option(metavar="N", help="Number of steps down to 0; default: all.")
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="What the results should be: PSNR and SSIM of each."),
+    typer.Option(metavar="DIR", help="Ground-truth images: report PSNR and SSIM of each."),
 ]
-Seed = Annotated[int, typer.Option(help="Of what --degrade draws.")]
+Seed = Annotated[int, typer.Option(help="Seed of what --degrade draws.")]
 Fit = Annotated[
-    bool, typer.Option("--fit", help="Take the centre square, resized to the checkpoint's.")
+    bool, typer.Option("--fit", help="Crop the centre square and resize to the checkpoint.")
 ]
-AnySize = Annotated[bool, typer.Option("--any-size", help="Restore each image at its own size.")]
+AnySize = Annotated[bool, typer.Option("--any-size", help="Restore images at their original size.")]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Rows of each forward pass.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Make results anew that are there already.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 
 def restore(
@@ -80,7 +78,7 @@ def restore(
     trust_plugin: TrustedPlugins = None,
     as_json: Json = False,
 ) -> None:
-    """Restores images into a folder, as PNG; prints each result's path. 1: some could not be."""
+    """Restore images into a folder of PNG files; prints their paths. Exit 1: some failed."""
     from colddiff.restore import RestoreSettings
     from colddiff.spec.plugins import load_plugins
 
@@ -96,7 +94,7 @@ def restore(
         overwrite=overwrite,
     )
     if fit and any_size:
-        raise SpecError("--fit resizes to the checkpoint's size, --any-size does not: give one")
+        raise SpecError("--fit and --any-size are mutually exclusive: use one")
     load_plugins(plugin or ())
     trusted = tuple(trust_plugin or ())
     done, record = _run(sources, checkpoint, out, settings, omega, reference, trusted)
@@ -126,7 +124,7 @@ def _severity(text: str | None) -> Any:
 
 def _run(
     sources: Sequence[str],
-    reference_of: str,
+    checkpoint: str,
     out: Path,
     settings: RestoreSettings,
     omega: Path | None,
@@ -136,24 +134,24 @@ def _run(
     import torch
 
     from colddiff.checkpoints.references import load_checkpoint
-    from colddiff.restore import GivenOmega, Restoration, found_images
-    from colddiff.restore.scores import References
+    from colddiff.restore import OmegaFiles, Restoration, found_images
+    from colddiff.restore.scores import GroundTruth
 
-    # Cheap mistakes first: a checkpoint of hundreds of MB may be far away.
+    # Check the cheap inputs first: loading a remote checkpoint can take long.
     files = found_images(sources, out)
-    references = None if reference is None else References(reference)
-    given = None if omega is None else GivenOmega(omega)
-    loaded = load_checkpoint(reference_of, trusted=trusted)
+    ground_truth = None if reference is None else GroundTruth(reference)
+    omega_files = None if omega is None else OmegaFiles(omega)
+    loaded = load_checkpoint(checkpoint, trusted=trusted)
     D = loaded.degradation
     second = settings.degrade and D.omega_images
-    progress = Progress("restoring", f"steps of {len(files)} images")
+    progress = ProgressBar("restoring", f"steps of {len(files)} images")
     restoration = Restoration(
         loaded,
         settings,
         out,
-        omega=given,
-        references=references,
-        images=open_other(D, loaded.spec.augment) if second else None,
+        omega=omega_files,
+        ground_truth=ground_truth,
+        images=open_second_set(D, loaded.spec.augment) if second else None,
         device="cuda" if torch.cuda.is_available() else "cpu",
         on_progress=progress,
     )
@@ -170,7 +168,7 @@ def _run(
 
 
 def _rows(done: Sequence[Restored]) -> list[dict[str, Any]]:
-    """One row for each image, or for each severity tried where results are compared."""
+    """One row per image, or one per severity if results are compared with a ground truth."""
     rows: list[dict[str, Any]] = []
     for item in done:
         row = {"image": str(item.image), "output": str(item.output), "state": item.state}
@@ -195,7 +193,7 @@ def _line(item: Restored) -> str:
     if len(item.comparisons) != 1:
         return str(item.output)
     (comparison,) = item.comparisons.values()
-    return f"{item.output}  {comparison.restored}  (before: {comparison.given})"
+    return f"{item.output}  {comparison.restored}  (before: {comparison.degraded})"
 
 
 def _counts(done: Sequence[Restored]) -> dict[str, int]:

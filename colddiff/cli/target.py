@@ -1,4 +1,4 @@
-"""What `check` and `preview` look at: the degradation of a job, of a kind, or of a user's file."""
+"""Target of `check` and `preview`: the degradation of a job, a kind, or a user's file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Words = Annotated[
     list[str],
     typer.Argument(
         metavar="JOB|KIND|FILE.py [key=value ...]",
-        help="A recipe or YAML file, a kind of degradation, or a file that registers one; fields "
-        "to set (of the job; else of the degradation, image_size and channels).",
+        help="A recipe or YAML file, a kind of degradation, or a Python file that registers one; "
+        "then fields to set (of the job; else of the degradation, image_size and channels).",
         show_default=False,
     ),
 ]
-Variant = Annotated[str | None, typer.Option(help="A variant of the recipe.")]
+Variant = Annotated[str | None, typer.Option(help="Variant of the recipe.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Target:
 def read_target(
     words: Sequence[str], variant: str | None = None, *, image_size: int = 32
 ) -> Target:
-    """The degradation that the words of a command mean.
+    """Parse the positional arguments of a command into a target.
 
     Args:
         words: one JOB, KIND or FILE.py, and ``key=value`` overrides.
-        variant: of a JOB.
-        image_size: where a kind or a file is named, which say nothing of images.
+        variant: variant of a JOB.
+        image_size: default side for a KIND or FILE.py, which do not define one.
 
     Raises SpecError naming what is wrong, and the nearest name.
     """
@@ -67,18 +67,18 @@ def read_target(
     named = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]
     if len(named) != 1:
-        raise SpecError(f"name one JOB, KIND or FILE.py, got {' '.join(named) or 'none'}")
+        raise SpecError(f"expected one JOB, KIND or FILE.py, got {' '.join(named) or 'none'}")
     name = named[0]
     if name.endswith(".py") or name in DEGRADATIONS:
         if variant is not None:
-            raise SpecError("--variant needs a JOB that has variants")
+            raise SpecError("--variant requires a JOB that has variants")
         kinds = _kinds_of(name) if name.endswith(".py") else [name]
         return _of_kind(kinds, overrides, image_size)
     if not name.endswith((".yaml", ".yml")) and name not in list_recipes():
         known = [*DEGRADATIONS, *list_recipes()]
         raise SpecError(
-            f"{name!r} is no kind of degradation and no recipe{nearest(name, known)} (see "
-            "`colddiff degradations` and `colddiff recipes`, or give a .yaml or .py file)"
+            f"{name!r} is neither a kind of degradation nor a recipe{nearest(name, known)} (see "
+            "`colddiff degradations` and `colddiff recipes`, or use a .yaml or .py file)"
         )
     job = load_recipe(name, variant).job("train", overrides)
     assert isinstance(job, TrainJob)
@@ -106,7 +106,7 @@ def _of_kind(kinds: Sequence[str], overrides: Sequence[str], image_size: int) ->
     kind = fields.pop("kind", kinds[0] if len(kinds) == 1 else None)
     if kind not in kinds:
         offered = " or ".join(f"kind={name}" for name in kinds)
-        raise SpecError(f"say which degradation of the file is meant: {offered}")
+        raise SpecError(f"choose one degradation of the file: {offered}")
     size |= {name: fields.pop(name) for name in JOB_FIELDS if name in fields}
     for name, value in size.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1024:

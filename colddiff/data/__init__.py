@@ -1,1 +1,1 @@
-"""Data sets: packed from sources into shards with a manifest, verified, and read (``open.py``)."""
+"""Data sets: packed into shards with a manifest (``pack.py``), verified, and read (``open.py``)."""

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a packed data set is, and the sizes and hashes it can be checked by."""
+"""``manifest.json``: describes a packed data set, with the size and sha256 of every shard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = "colddiff-shards/1"
 
 
 _TAR_KEY = re.compile(r"^(?!/)(?!.*(^|/)\.\.?(/|$))[^\\]+\.tar$")
-"""A compiled pattern is matched by Python, whose look-ahead the validator's own engine lacks."""
+"""Compiled, so that Python matches it: pydantic's own regex engine has no look-ahead."""
 
 
 class _Image(Spec):
@@ -31,7 +31,7 @@ class _Image(Spec):
 
 
 class _Shard(Spec):
-    # The parts of a key are checked again by the store; here it only must be a tar below us.
+    # The store validates keys in full; this only requires a tar below the manifest.
     key: Annotated[str, Field(pattern=_TAR_KEY)]
     count: Annotated[int, Field(ge=1)]
     bytes: Annotated[int, Field(ge=1)]
@@ -67,7 +67,7 @@ def make_manifest(
     source: str = "",
     settings: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """The manifest of ``shards``, in their order; raises SpecError where it could not be read."""
+    """Build the manifest of ``shards``, in their order; raises SpecError if it is invalid."""
     data = {
         "format": FORMAT,
         "count": sum(shard.count for shard in shards),
@@ -77,21 +77,21 @@ def make_manifest(
         "source": source,
         "settings": dict(settings or {}),
     }
-    return _built(parse(_Manifest, data))
+    return _from_spec(parse(_Manifest, data))
 
 
 def manifest_digest(image: ImageFormat, shards: Sequence[ShardEntry]) -> str:
-    """sha256 over image format and (count, sha256) of the shards in order.
+    """sha256 over the image format and the (count, sha256) of each shard in order.
 
-    Names, classes, source and settings are left out: equal bytes are the same data set wherever
-    they lie and however they came about.
+    Shard names, classes, source and settings are excluded: equal bytes are the same data set,
+    wherever it is stored and however it was made.
     """
     fields = {**asdict(image), "range": list(image.range) if image.range else None}
     return digest({"image": fields, "shards": [[shard.count, shard.sha256] for shard in shards]})
 
 
 def write_manifest(store: Store, manifest: Manifest) -> None:
-    """Puts ``manifest.json``: from then on the data set is complete."""
+    """Write ``manifest.json``, which makes the data set complete."""
     store.put(KEY, manifest_bytes(manifest))
 
 
@@ -103,39 +103,39 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def read_manifest(store: Store) -> Manifest:
-    """The manifest of the data set in ``store``; raises DataError where there is no valid one."""
+    """Read the manifest of the data set in ``store``; raises DataError if missing or invalid."""
     try:
         data = store.get(KEY)
     except Missing:
         raise DataError(
-            f"{store.uri}: no {KEY}, so this is no packed data set, or packing it did not finish; "
-            f"make one with `colddiff data pack SOURCE --out {store.uri}`, or index the tars that "
-            f"are there with `colddiff data index {store.uri}`"
+            f"{store.uri}: no {KEY}, so this is not a packed data set, or packing did not finish; "
+            f"make one with `colddiff data pack SOURCE --out {store.uri}`, or index existing tars "
+            f"with `colddiff data index {store.uri}`"
         ) from None
     return parse_manifest(data, f"{store.uri}/{KEY}")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """The manifest in ``data``, checked; raises DataError naming ``where`` and every wrong path."""
+    """Parse and validate a manifest; raises DataError naming ``where`` and every invalid field."""
     way_out = "pack the data again, or index its tars with `colddiff data index`"
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
-        raise DataError(f"{where}: is not JSON; {way_out}") from None
+        raise DataError(f"{where}: not valid JSON; {way_out}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{where}: is not a JSON object; {way_out}")
+        raise DataError(f"{where}: not a JSON object; {way_out}")
     if content.get("format") != FORMAT:
         raise DataError(
             f"{where}: format is {content.get('format')!r}, this version reads {FORMAT!r}; "
             f"{way_out}"
         )
     try:
-        return _built(parse(_Manifest, content))
+        return _from_spec(parse(_Manifest, content))
     except SpecError as error:
         raise DataError(f"{where}: {error}; {way_out}") from None
 
 
-def _built(spec: _Manifest) -> Manifest:
+def _from_spec(spec: _Manifest) -> Manifest:
     image = ImageFormat(**spec.image.model_dump())
     shards = tuple(ShardEntry(**shard.model_dump()) for shard in spec.shards)
     return Manifest(

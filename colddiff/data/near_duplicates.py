@@ -1,12 +1,12 @@
-"""Images of packed sets that nearly equal others: of the same set, or of the test set.
+"""Near-duplicate images within one packed set, or between two.
 
-Two images are near where their difference hashes (64 comparisons of neighbours in a 9 x 9 picture)
-differ in a few bits, and then their 16 x 16 pictures in grey differ little.
+Two images are near duplicates if their difference hashes (64 comparisons of neighbouring pixels in
+a 9 x 9 thumbnail) differ in few bits and their 16 x 16 grey thumbnails have a small RMSE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,51 +17,50 @@ from numpy.typing import NDArray
 
 from colddiff.ports import Manifest, ShardSource
 from colddiff.transforms import resized
+from colddiff.types import ProgressCallback
 
 MAX_BITS = 4
 MAX_RMSE = 0.04
 BATCH = 512
 PAIRS_AT_ONCE = 2**20
-POPULATION = np.array([bin(n).count("1") for n in range(256)], np.uint8)
+SET_BITS = np.array([bin(n).count("1") for n in range(256)], np.uint8)
 LUMA = torch.tensor([299, 587, 114], dtype=torch.int64)[:, None, None]
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """What images are compared by: ``hashes`` uint64 [N], ``pictures`` uint8 [N, 256]."""
+    """What images are compared by: ``hashes`` uint64 [N], grey ``thumbnails`` uint8 [N, 256]."""
 
     hashes: NDArray[np.uint64]
-    pictures: NDArray[np.uint8]
+    thumbnails: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class NearPair:
-    """Images number ``first`` and ``second``, each in the order of its manifest."""
+    """Two near-duplicate images, by their indices in their manifests' order."""
 
     first: int
     second: int
     bits: int
-    """In how many of 64 bits their hashes differ."""
+    """Number of the 64 bits in which their hashes differ."""
     rmse: float
-    """Between their 16 x 16 pictures in grey, on the scale [0, 1]."""
+    """Between their 16 x 16 grey thumbnails, on the scale [0, 1]."""
 
 
-def fingerprints(
-    source: ShardSource, on_progress: Callable[[int, int], None] | None = None
-) -> Fingerprints:
-    """Those of all images, in manifest order; ``on_progress`` gets images done and in all."""
+def fingerprints(source: ShardSource, on_progress: ProgressCallback | None = None) -> Fingerprints:
+    """Fingerprints of all images, in manifest order; ``on_progress`` counts images."""
     count = source.manifest.count
-    hashes, pictures = np.empty(count, np.uint64), np.empty((count, 256), np.uint8)
+    hashes, thumbnails = np.empty(count, np.uint64), np.empty((count, 256), np.uint8)
     for start in range(0, count, BATCH):
         stop = min(start + BATCH, count)
         grey = _grey(torch.from_numpy(np.ascontiguousarray(source.images(start, stop))))
         small = resized(grey, 9)[:, 0, :8].numpy()
         rises = (small[:, :, 1:] > small[:, :, :-1]).reshape(len(small), 64)
         hashes[start:stop] = np.packbits(rises, axis=1).view(np.uint64)[:, 0]
-        pictures[start:stop] = resized(grey, 16).reshape(len(grey), 256).numpy()
+        thumbnails[start:stop] = resized(grey, 16).reshape(len(grey), 256).numpy()
         if on_progress is not None:
             on_progress(stop, count)
-    return Fingerprints(hashes, pictures)
+    return Fingerprints(hashes, thumbnails)
 
 
 def near_pairs(
@@ -71,15 +70,15 @@ def near_pairs(
     max_bits: int = MAX_BITS,
     max_rmse: float = MAX_RMSE,
 ) -> list[NearPair]:
-    """Near pairs of an image of ``a`` and one of ``b``, or of two of ``a``; in order, each once."""
+    """Near-duplicate pairs between ``a`` and ``b``, or within ``a``; sorted, each pair once."""
     other = a if b is None else b
     found: dict[tuple[int, int], NearPair] = {}
     for i, j in _candidates(a.hashes, other.hashes, max_bits + 1):
         if b is None:
             i, j = i[i < j], j[i < j]
-        bits = _population(a.hashes[i] ^ other.hashes[j])
+        bits = _count_bits(a.hashes[i] ^ other.hashes[j])
         i, j, bits = (part[bits <= max_bits] for part in (i, j, bits))
-        difference = a.pictures[i].astype(np.float32) - other.pictures[j]
+        difference = a.thumbnails[i].astype(np.float32) - other.thumbnails[j]
         rmse = np.sqrt(np.square(difference).mean(axis=1)) / 255
         for n in np.flatnonzero(rmse <= max_rmse):
             pair = (int(i[n]), int(j[n]))
@@ -91,15 +90,15 @@ def near_images(
     sources: Sequence[ShardSource],
     max_bits: int,
     max_rmse: float,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[dict[str, Any]]:
-    """Near pairs within one set or between two, JSON-ready: where both lie, and how near."""
+    """Near-duplicate pairs within one set or between two, JSON-ready: locations and distances."""
     prints = [fingerprints(source, on_progress) for source in sources]
     first, second = sources[0].manifest, sources[-1].manifest
     return [
         {
-            "first": _place(first, pair.first),
-            "second": _place(second, pair.second),
+            "first": _location(first, pair.first),
+            "second": _location(second, pair.second),
             "bits": pair.bits,
             "rmse": pair.rmse,
         }
@@ -107,7 +106,7 @@ def near_images(
     ]
 
 
-def _place(manifest: Manifest, index: int) -> dict[str, Any]:
+def _location(manifest: Manifest, index: int) -> dict[str, Any]:
     number = index
     for shard in manifest.shards:
         if number < shard.count:
@@ -129,14 +128,14 @@ def _grey(images: torch.Tensor) -> torch.Tensor:
 def _candidates(
     a: NDArray[np.uint64], b: NDArray[np.uint64], bands: int
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pairs that are equal in at least one of ``bands`` parts of their hashes.
+    """Index pairs whose hashes are equal in at least one of ``bands`` bands of bits.
 
-    Hashes that differ in fewer bits than there are parts are equal in one of them: nothing is
-    missed, and hardly any of all pairs is looked at.
+    By the pigeonhole principle, hashes that differ in fewer bits than there are bands agree in at
+    least one band: no near duplicate is missed, and few of all pairs are compared.
     """
     edges = np.linspace(0, 64, bands + 1).astype(int)
     for low, high in pairwise(edges):
-        # A shift by all 64 bits would be undefined, but no band is empty.
+        # A shift by 64 bits would be undefined; no band is empty, so none occurs.
         a_keys, b_keys = ((h << np.uint64(64 - high)) >> np.uint64(64 - high + low) for h in (a, b))
         order = np.argsort(b_keys, kind="stable")
         sorted_keys = b_keys[order]
@@ -149,7 +148,7 @@ def _candidates(
             yield i, order[starts[i] + numbers - (ends[i] - counts[i])]
 
 
-def _population(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """How many bits are set in each word."""
-    bits: NDArray[np.int64] = POPULATION[words.view(np.uint8)].reshape(-1, 8).sum(axis=1)
+def _count_bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Number of set bits in each word."""
+    bits: NDArray[np.int64] = SET_BITS[words.view(np.uint8)].reshape(-1, 8).sum(axis=1)
     return bits

@@ -1,8 +1,7 @@
-"""Packed sets, samples, second sets and sources of images, by address."""
+"""Opens packed sets, sample sets, second sets and sources of images by address."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import SpecError
@@ -10,15 +9,14 @@ from colddiff.ports import Manifest, ShardSource, Store
 from colddiff.stores.open import open_store
 
 if TYPE_CHECKING:
-    from colddiff.data.readers.second_set import OtherImages
+    from colddiff.data.readers.second_set import SecondSet
     from colddiff.data.sources.source import ImageSource
     from colddiff.degradations import Degradation
     from colddiff.transforms import Augment
-    from colddiff.types import ImageShape
+    from colddiff.types import ImageShape, ProgressCallback
 
-Progress = Callable[[int, int], None]
 MAX_DECODED_BYTES = 2 * 2**30
-"""Sets that decode to no more than this are kept decoded on the local disk."""
+"""Sets whose decoded pixels take no more than this are cached decoded on the local disk."""
 
 
 def open_shards(
@@ -27,34 +25,34 @@ def open_shards(
     *,
     max_decoded_bytes: int = MAX_DECODED_BYTES,
 ) -> ShardSource:
-    """The packed data set at an address or in a store; raises DataError where there is none.
+    """Open the packed data set at an address or in a store; raises DataError if there is none.
 
-    ``cache_dir`` (else COLDDIFF_CACHE, else ``~/.cache/colddiff``) holds what is decoded or
-    fetched, for all processes of this machine. A set that decodes to more than
-    ``max_decoded_bytes`` is streamed, in an order of its own.
+    ``cache_dir`` (default: COLDDIFF_CACHE, else ``~/.cache/colddiff``) caches decoded pixels and
+    fetched shards for all processes on this machine. A set that decodes to more than
+    ``max_decoded_bytes`` is streamed instead; its images then come in a different order.
     """
     from colddiff.data.manifest import read_manifest as read
 
     store = open_store(where) if isinstance(where, str) else where
-    return _opened_shards(store, read(store), cache_dir, max_decoded_bytes)
+    return _open_reader(store, read(store), cache_dir, max_decoded_bytes)
 
 
 def open_samples(
     where: str | Store, *, partial: bool = False, cache_dir: str | None = None
 ) -> ShardSource:
-    """The images a generate job made at an address, in the order of their seeds.
+    """Open the output of a generate job as a data set, in seed order.
 
-    ``partial``: those that are committed by now, of a set that is not finished. Raises DataError
-    where there are none, or not all and ``partial`` was not said.
+    ``partial``: accept an unfinished set and use the shards committed so far. Raises DataError if
+    there are no samples, or if the set is unfinished and ``partial`` is False.
     """
     from colddiff.data.sample_set import sample_manifest
 
     store = open_store(where) if isinstance(where, str) else where
     manifest = sample_manifest(store, partial=partial)
-    return _opened_shards(store, manifest, cache_dir, MAX_DECODED_BYTES)
+    return _open_reader(store, manifest, cache_dir, MAX_DECODED_BYTES)
 
 
-def _opened_shards(
+def _open_reader(
     store: Store, manifest: Manifest, cache_dir: str | None, max_decoded_bytes: int
 ) -> ShardSource:
     from colddiff.data.readers.local_cache import LocalCache, default_folder
@@ -67,25 +65,25 @@ def _opened_shards(
     return StreamedShards(store, manifest, cache)
 
 
-def open_viewed(
+def open_transformed(
     where: str | Store, augment: Augment, shape: ImageShape, name: str = "data"
 ) -> ShardSource:
-    """A packed set as test images of a job with that ``augment`` and image shape.
+    """Open a packed set as the test images of a job with this ``augment`` and image shape.
 
-    Raises DataError, starting with ``name``, where its images cannot become those.
+    Raises DataError, prefixed with ``name``, if its images cannot be transformed to that shape.
     """
-    from colddiff.data.readers.transformed import viewed
+    from colddiff.data.readers.transformed import transformed
 
-    return viewed(open_shards(where), augment, shape, name)
+    return transformed(open_shards(where), augment, shape, name)
 
 
-def open_other(D: Degradation[Any], augment: Augment = "none") -> OtherImages | None:
-    """The second set that D mixes in, at its spec's ``second_set``; None where it needs none.
+def open_second_set(D: Degradation[Any], augment: Augment = "none") -> SecondSet | None:
+    """The second image set that D mixes in, at its spec's ``second_set``; None if D needs none.
 
-    The set is opened at the first draw; its images are transformed as training images are. Raises
+    It is opened on the first draw; its images are transformed like training images. Raises
     SpecError where the spec does not name one.
     """
-    from colddiff.data.readers.second_set import OtherImages
+    from colddiff.data.readers.second_set import SecondSet
 
     if not D.omega_images:
         return None
@@ -101,18 +99,21 @@ def open_other(D: Degradation[Any], augment: Augment = "none") -> OtherImages | 
                 )
             ]
         )
-    return OtherImages(lambda: open_shards(uri), D.shape, augment)
+    return SecondSet(lambda: open_shards(uri), D.shape, augment)
 
 
 def read_manifest(uri: str) -> Manifest:
-    """What the packed data set at ``uri`` is; raises DataError where there is none."""
+    """The manifest of the packed data set at ``uri``; raises DataError if there is none."""
     from colddiff.data.manifest import read_manifest as read
 
     return read(open_store(uri))
 
 
 def open_source(text: str) -> ImageSource:
-    """What can be packed: digits, mnist:DIR, cifar10:DIR, folder:URI or webdataset:URI."""
+    """Open a SOURCE to pack: digits, mnist:DIR, cifar10:DIR, folder:URI or webdataset:URI.
+
+    Raises SpecError for any other text.
+    """
     kind, _, place = text.partition(":")
     if text == "digits":
         from colddiff.data.sources.sklearn_digits import DigitsSource
@@ -131,7 +132,7 @@ def open_source(text: str) -> ImageSource:
 
         return WebdatasetSource(open_store(place))
     raise SpecError(
-        f"no source {text!r}: give digits, mnist:DIR, cifar10:DIR, folder:DIR, "
+        f"no source {text!r}: use digits, mnist:DIR, cifar10:DIR, folder:DIR, "
         "folder:s3://bucket/prefix or webdataset:URI"
     )
 
@@ -140,7 +141,7 @@ def pack_source(
     source: str,
     uri: str,
     *,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
     workers: int | None = None,
     **settings: object,
 ) -> tuple[Manifest, bool]:

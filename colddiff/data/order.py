@@ -1,4 +1,4 @@
-"""The order a data set is seen in: a function of (manifest, seed, epoch), never of workers."""
+"""Shuffled order of a data set: a function of (manifest, seed, epoch), never of the workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from colddiff.rng import stream
 
 
 def epoch_order(digest: str, seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """A permutation of 0..count - 1 for one epoch of the data set with that manifest digest."""
+    """Permutation of 0..count - 1 for one epoch of the data set with this manifest digest."""
     return shuffled(seed, f"data/order/{digest}", epoch, count)
 
 
@@ -25,10 +25,10 @@ def rows_of_steps(
     world_size: int,
     start_step: int,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Which images a rank sees, step by step: (rows of the data set, positions), int64 [B] each.
+    """Endless (rows of the data set, positions) of one rank, step by step; int64 [B] each.
 
-    Position p of a run is place p % count of epoch p // count, and each epoch has an order of its
-    own over the whole set: any step is reached by arithmetic alone.
+    Position p of a run is place p % count of epoch p // count. Each epoch is a new permutation of
+    the whole set, so any step can be reached by arithmetic alone.
     """
     mine = rank_slice(global_batch_size, rank, world_size)
     epoch, order, step = -1, np.empty(0, np.int64), start_step
@@ -45,17 +45,17 @@ def rows_of_steps(
 
 
 def shuffled(seed: int, purpose: str, index: int, count: int) -> NDArray[np.int64]:
-    """A permutation of 0..count - 1, int64 [count].
+    """Permutation of 0..count - 1, int64 [count].
 
-    Sorts the raw words of a Philox stream: numpy keeps those for ever, while its own shuffles may
-    change from one version to the next, and a resumed job must not see another order.
+    Sorts raw words of a Philox stream: numpy guarantees those across versions, but not the results
+    of its shuffles, and a resumed job must see the same order.
     """
     words = stream(seed, purpose, index).bit_generator.random_raw(count)
     return np.argsort(words, kind="stable").astype(np.int64)
 
 
 def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
-    """Rank's part of a global batch: contiguous, sizes differing by at most one image."""
+    """The part of a global batch that ``rank`` gets: contiguous, sizes differ by at most one."""
     return slice(
         global_batch_size * rank // world_size, global_batch_size * (rank + 1) // world_size
     )

@@ -1,4 +1,4 @@
-"""Packing a source of images into shards and a manifest: repeatable, complete or invisible."""
+"""Packs a source of images into shards and a manifest: idempotent, resumable, committed last."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ import numpy as np
 
 from colddiff.data.manifest import KEY, make_manifest, manifest_bytes, read_manifest
 from colddiff.data.pack_settings import PackSettings, selected
-from colddiff.data.pil_images import Pixels, fitted, with_channels
+from colddiff.data.pil_images import Pixels, crop_and_resize, with_channels
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
 from colddiff.errors import DataError, Exists, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, ShardEntry, Store
 from colddiff.spec import digest
+from colddiff.types import ProgressCallback
 
 CLAIM = "pack.json"
-"""Stands beside the shards while they are made, with the settings they are made by."""
+"""Claim file: present beside the shards while packing, with the settings in use."""
 
 MAX_WORKERS = 16
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """A complete data set; ``fresh`` is False where it had been packed before."""
+class PackResult:
+    """A complete data set; ``fresh`` is False if it was already packed."""
 
     manifest: Manifest
     fresh: bool
@@ -42,39 +41,40 @@ class _Plan:
     entries: Sequence[SourceEntry]
     image: ImageFormat
     settings: dict[str, Any]
-    """JSON-ready: equal settings make equal bytes."""
+    """JSON-ready; equal settings produce equal bytes."""
 
 
 def pack(
     source: ImageSource,
     store: Store,
     settings: PackSettings,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
     workers: int | None = None,
-) -> Packed:
-    """Packs ``source`` into ``store``: tars of PNG and JSON members, and last the manifest.
+) -> PackResult:
+    """Pack ``source`` into ``store``: tars of PNG and JSON members, then the manifest.
 
-    A second run finds it done; one after a kill keeps the shards that were made. ``on_progress``
-    gets images done and in all. ``workers`` threads work at once (else one per CPU, at most
-    MAX_WORKERS); the bytes do not depend on how many.
+    Idempotent: repeating it does nothing, and after an interruption it keeps the finished shards.
+    ``on_progress`` counts images. ``workers`` is the number of threads (default: one per CPU, at
+    most MAX_WORKERS); the resulting bytes do not depend on it.
 
     Raises:
-        SpecError: settings that do not suit the source, or other ones at the same place.
-        DataError: images that are missing, do not decode, or differ in size.
+        SpecError: settings that do not apply to the source, or that differ from those of data
+            already packed there.
+        DataError: images that are missing, cannot be decoded, or differ in size.
     """
-    plan = _planned(source, settings)
+    plan = _make_plan(source, settings)
     done = _finished(store, plan)
     if done is None:
         _claim(store, plan)
-        # Another run may have finished, and given up its claim, since we looked.
+        # A concurrent run may have finished, and released its claim, since the first check.
         done = _finished(store, plan, claimed=True)
     if done is not None:
-        return Packed(done, fresh=False)
+        return PackResult(done, fresh=False)
     try:
-        packing = _Packing(source, store, plan, settings.shard_size, on_progress)
-        shards = packing.run(workers or min(os.cpu_count() or 1, MAX_WORKERS))
+        packer = _Packer(source, store, plan, settings.shard_size, on_progress)
+        shards = packer.run(workers or min(os.cpu_count() or 1, MAX_WORKERS))
     except DataError:
-        # Whoever repairs or removes the bad image packs other images: nothing may be in the way.
+        # Fixing or removing the bad image changes the set, so these shards would block a retry.
         _discard(store)
         raise
     manifest = make_manifest(
@@ -85,15 +85,15 @@ def pack(
     except Exists:
         _finished(store, plan)
     store.delete(CLAIM)
-    return Packed(manifest, fresh=True)
+    return PackResult(manifest, fresh=True)
 
 
-def _planned(source: ImageSource, settings: PackSettings) -> _Plan:
+def _make_plan(source: ImageSource, settings: PackSettings) -> _Plan:
     entries = selected(source, settings)
     first = source.load(entries[0])
     channels = settings.channels or first.shape[2]
     if settings.bits == 16 and channels != 1:
-        raise SpecError(f"{source.uri} holds colour images: with bits=16 say channels=1")
+        raise SpecError(f"{source.uri} holds colour images: bits=16 needs channels=1")
     size = settings.image_size
     height, width = (size, size) if size else first.shape[:2]
     image = ImageFormat(channels, height, width, settings.bits, settings.range)
@@ -124,14 +124,14 @@ def _claim(store: Store, plan: _Plan) -> None:
     try:
         store.put_new(CLAIM, json.dumps(plan.settings, indent=1).encode())
     except Exists:
-        _refuse_other(store, _claimed(store, plan), plan)
+        _refuse_other(store, _read_claim(store, plan), plan)
         return
     found = next((item.key for item in store.list() if item.key.endswith(".tar")), None)
     if found is not None and store.size(KEY) is None:
         store.delete(CLAIM)
         raise SpecError(
-            f"{store.uri} already holds {found}, which is none of ours: pack to another place, or "
-            f"index it with `colddiff data index {store.uri}`"
+            f"{store.uri} already holds {found}, which was not packed by colddiff; pack to another "
+            f"place, or index it with `colddiff data index {store.uri}`"
         )
 
 
@@ -141,34 +141,34 @@ def _discard(store: Store) -> None:
     store.delete(CLAIM)
 
 
-def _claimed(store: Store, plan: _Plan) -> Any:
+def _read_claim(store: Store, plan: _Plan) -> Any:
     try:
         return json.loads(store.get(CLAIM))
-    except Missing:  # the other run has finished meanwhile
+    except Missing:  # the other run finished in the meantime
         return plan.settings
     except ValueError:
-        raise DataError(f"{store.uri}/{CLAIM}: is not JSON; delete it and the shards") from None
+        raise DataError(f"{store.uri}/{CLAIM}: not valid JSON; delete it and the shards") from None
 
 
-def _refuse_other(store: Store, there: Any, plan: _Plan) -> None:
-    if there == plan.settings:
+def _refuse_other(store: Store, existing: Any, plan: _Plan) -> None:
+    if existing == plan.settings:
         return
-    there = there if isinstance(there, dict) else {}
+    existing = existing if isinstance(existing, dict) else {}
     differs = [
-        f"{name} {there.get(name)!r} and not {wanted!r}"
+        f"{name} {existing.get(name)!r} and not {wanted!r}"
         for name, wanted in plan.settings.items()
-        if there.get(name) != wanted and name not in ("image", "images_sha256")
+        if existing.get(name) != wanted and name not in ("image", "images_sha256")
     ]
     raise SpecError(
         f"{store.uri} holds data packed {'with ' if differs else 'from other images'}"
-        f"{', '.join(differs)}; pack to another place, or delete that one first"
+        f"{', '.join(differs)}; pack to another place, or delete that data first"
     )
 
 
-class _Packing:
-    """Shards made by several threads at once: which ones there are, and their bytes, stay the same.
+class _Packer:
+    """Makes shards on several threads; their number and bytes do not depend on how many.
 
-    Reading, decoding and compressing all let other threads run meanwhile.
+    Threads suffice: reading, decoding and compressing all release the GIL.
     """
 
     def __init__(
@@ -177,74 +177,77 @@ class _Packing:
         store: Store,
         plan: _Plan,
         shard_size: int,
-        on_progress: Progress | None,
+        on_progress: ProgressCallback | None,
     ) -> None:
         self._source, self._store, self._plan = source, store, plan
-        self._parts = [
+        self._ranges = [
             range(start, min(start + shard_size, len(plan.entries)))
             for start in range(0, len(plan.entries), shard_size)
         ]
         self._on_progress = on_progress
         self._done = 0
         self._lock = threading.Lock()
-        self._bad = len(self._parts)
-        """Number of the first shard that failed; those after it are not wanted any more."""
+        self._first_failed = len(self._ranges)
+        """Number of the first shard that failed; work on later ones is abandoned."""
 
     def run(self, workers: int) -> list[ShardEntry]:
-        """All shards in their order; of several bad images the first is named."""
-        there = {item.key for item in self._store.list("shard-")}
-        kept = [number for number in self._numbers if shard_key(number) in there]
-        made = [number for number in self._numbers if shard_key(number) not in there]
-        shards = dict(self._all(self._kept, kept, workers))
-        # Told before the work begins: what was there already says nothing of how long it takes.
+        """All shards in order; if several images are bad, the error names the first."""
+        existing = {item.key for item in self._store.list("shard-")}
+        kept = [number for number in self._numbers if shard_key(number) in existing]
+        missing = [number for number in self._numbers if shard_key(number) not in existing]
+        shards = dict(self._all(self._existing_entry, kept, workers))
+        # Reported before the work starts, so that existing shards do not distort the rate.
         self._progress(sum(shard.count for shard in shards.values()))
-        shards |= self._all(self._made, made, workers)
+        shards |= self._all(self._make_shard, missing, workers)
         return [shards[number] for number in self._numbers]
 
     @property
     def _numbers(self) -> range:
-        return range(len(self._parts))
+        return range(len(self._ranges))
 
     def _all(
         self, work: Callable[[int], ShardEntry], numbers: list[int], workers: int
     ) -> dict[int, ShardEntry]:
         with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
             try:
-                return dict(zip(numbers, pool.map(self._minded(work), numbers), strict=True))
+                entries = pool.map(self._recording_failures(work), numbers)
+                return dict(zip(numbers, entries, strict=True))
             except BaseException:
-                self._bad = -1
+                self._first_failed = -1
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _minded(self, work: Callable[[int], ShardEntry]) -> Callable[[int], ShardEntry]:
-        """``work``, whose failure ends the shards after it; those before it may fail as well."""
+    def _recording_failures(self, work: Callable[[int], ShardEntry]) -> Callable[[int], ShardEntry]:
+        """``work``, whose failure cancels later shards; earlier ones go on and may also fail."""
 
-        def minded(number: int) -> ShardEntry:
+        def recorded(number: int) -> ShardEntry:
             try:
                 return work(number)
             except BaseException:
                 with self._lock:
-                    self._bad = min(self._bad, number)
+                    self._first_failed = min(self._first_failed, number)
                 raise
 
-        return minded
+        return recorded
 
-    def _kept(self, number: int) -> ShardEntry:
-        # Under the claim of these settings: writes are atomic, so it is whole and ours.
+    def _existing_entry(self, number: int) -> ShardEntry:
+        # The claim fixes the settings and writes are atomic, so the shard is complete and valid.
         key = shard_key(number)
-        return shard_entry(key, len(self._parts[number]), self._store.get(key))
+        return shard_entry(key, len(self._ranges[number]), self._store.get(key))
 
-    def _made(self, number: int) -> ShardEntry:
-        key, part = shard_key(number), self._parts[number]
-        data = write_tar(member for n in part for member in self._members(number, n))
+    def _make_shard(self, number: int) -> ShardEntry:
+        key, images = shard_key(number), self._ranges[number]
+        data = write_tar(member for n in images for member in self._members(number, n))
         self._store.put(key, data)
-        return shard_entry(key, len(part), data)
+        return shard_entry(key, len(images), data)
 
     def _members(self, shard: int, number: int) -> list[tuple[str, bytes]]:
-        if shard > self._bad:
+        if shard > self._first_failed:
             raise CancelledError
         plan, entry = self._plan, self._plan.entries[number]
-        pixels = prepared(self._source.load(entry), entry, plan.settings["image_size"], plan.image)
+        pixels = conform_pixels(
+            self._source.load(entry), entry, plan.settings["image_size"], plan.image
+        )
         described: dict[str, object] = {"source": entry.name}
         if entry.label is not None:
             described["label"] = entry.label
@@ -259,21 +262,21 @@ class _Packing:
                 self._on_progress(self._done, len(self._plan.entries))
 
 
-def prepared(
+def conform_pixels(
     pixels: Pixels, entry: SourceEntry, image_size: int | None, image: ImageFormat
 ) -> Pixels:
-    """``pixels`` as ``image`` says; raises DataError naming the entry where they cannot be."""
+    """Convert ``pixels`` to the format ``image``; raises DataError naming the entry otherwise."""
     if pixels.dtype == np.uint16 and image.bits == 8:
-        raise DataError(f"{entry.name}: is a 16-bit image; keep its depth with bits=16")
+        raise DataError(f"{entry.name}: is a 16-bit image; use bits=16 to keep its depth")
     pixels = with_channels(pixels, image.channels)
     if image.bits == 16 and pixels.dtype == np.uint8:
         pixels = pixels.astype(np.uint16) * 257
     if image_size is not None:
-        return fitted(pixels, image_size)
+        return crop_and_resize(pixels, image_size)
     height, width = pixels.shape[:2]
     if (height, width) != (image.height, image.width):
         raise DataError(
-            f"{entry.name}: is {width}x{height}, the images before it are "
-            f"{image.width}x{image.height}; give an image_size to make them equal"
+            f"{entry.name}: is {width}x{height}, the first image is {image.width}x{image.height}; "
+            "set image_size to resize all of them"
         )
     return pixels

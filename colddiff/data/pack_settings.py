@@ -1,4 +1,4 @@
-"""Which images of a source are packed: its parts, what is held out, the order, how many."""
+"""Pack settings: split, holdout, order and number of the images of a source that are packed."""
 
 from __future__ import annotations
 
@@ -14,61 +14,64 @@ from colddiff.spec import Spec
 
 
 class PackSettings(Spec):
-    """Which images of a source are packed, and how they are stored."""
+    """Selects the images of a source to pack, and how to store them."""
 
     split: Annotated[
-        Literal["train", "test"] | None, Field(description="which part; null for everything")
+        Literal["train", "test"] | None, Field(description="split to pack; null for all images")
     ] = None
     image_size: Annotated[
         int | None,
-        Field(ge=1, le=8192, description="side, px: centre square, then bilinear resizing"),
+        Field(ge=1, le=8192, description="side, px: centre crop, then bilinear resize"),
     ] = None
-    channels: Annotated[
-        Literal[1, 3] | None, Field(description="null keeps those of the first image")
-    ] = None
+    channels: Annotated[Literal[1, 3] | None, Field(description="null: as in the first image")] = (
+        None
+    )
     bits: Literal[8, 16] = 8
     range: Annotated[
         tuple[float, float] | None,
-        Field(description="what 0 and the largest stored value stand for; recorded, not applied"),
+        Field(description="physical values of 0 and of the largest stored value; only recorded"),
     ] = None
     holdout: Annotated[
-        float | None, Field(gt=0, lt=1, description="part of the images that is the test split")
+        float | None, Field(gt=0, lt=1, description="fraction of images in the test split")
     ] = None
     group_by: Annotated[
         str | None,
-        Field(description="regex on names: images it finds the same text in are not separated"),
+        Field(description="regex on image names: images with the same match stay in one split"),
     ] = None
-    limit: Annotated[int | None, Field(ge=1, description="at most so many images")] = None
+    limit: Annotated[int | None, Field(ge=1, description="maximum number of images")] = None
     shard_size: Annotated[int, Field(ge=1, description="images per shard")] = 1000
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_combination(self) -> Self:
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise SpecError([("range", f"must rise, got {self.range[0]:g},{self.range[1]:g}")])
+            low, high = self.range
+            raise SpecError([("range", f"must be increasing, got {low:g},{high:g}")])
         if self.bits == 16 and self.channels == 3:
             raise SpecError([("bits", "16-bit images have one channel: use channels=1 or bits=8")])
         if self.group_by is not None:
             try:
                 re.compile(self.group_by)
             except re.error as error:
-                raise SpecError([("group_by", f"is not a regular expression: {error}")]) from None
+                raise SpecError(
+                    [("group_by", f"not a valid regular expression: {error}")]
+                ) from None
         return self
 
 
 def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
-    """The images of ``source`` that are packed, in the order they are packed in.
+    """The images of ``source`` to pack, in packing order.
 
-    An official split is taken as it is. Elsewhere each image, or group of images, is held out by a
-    hash of its name: train and test are disjoint, together everything, and stay so when images are
-    added. A folder, whose neighbours are alike, is mixed by another hash.
+    An official split is used as is. Otherwise each image, or group of images, is assigned to train
+    or test by a hash of its name, so the split is a partition that stays stable when images are
+    added. A folder is shuffled by a second hash, since files with neighbouring names are similar.
     """
     official, holdout = bool(source.splits), settings.holdout or source.default_holdout
     if official and settings.holdout is not None:
-        raise SpecError(f"{source.uri} has its own train and test parts; leave holdout out")
+        raise SpecError(f"{source.uri} has official train and test splits; do not set holdout")
     if not official and settings.split is None and settings.holdout is not None:
-        raise SpecError("holdout: say which part to pack, split train or test")
+        raise SpecError("holdout: also choose the split to pack, train or test")
     if not official and settings.split is not None and holdout is None:
-        raise SpecError(f"{source.uri} has no parts of its own; give holdout, such as 0.1")
+        raise SpecError(f"{source.uri} has no official splits; set holdout, such as 0.1")
     entries = list(source.entries(settings.split))
     if not official and settings.split is not None and holdout is not None:
         wanted = settings.split == "test"
@@ -77,7 +80,7 @@ def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
         entries.sort(key=lambda entry: _hash("order", entry.name))
     if not entries:
         raise DataError(
-            f"{source.uri}: no images in its {settings.split} part with holdout {holdout}; there "
+            f"{source.uri}: no images in the {settings.split} split with holdout {holdout}; there "
             "are too few images or groups, choose another holdout"
         )
     return entries[: settings.limit]
@@ -88,7 +91,7 @@ def _held_out(entry: SourceEntry, holdout: float, group_by: str | None) -> bool:
     if group_by is not None:
         match = re.search(group_by, entry.name)
         if match is None:
-            raise DataError(f"{entry.name}: group_by {group_by!r} finds nothing in this name")
+            raise DataError(f"{entry.name}: group_by {group_by!r} does not match this name")
         group = match.group(1) if match.re.groups else match.group(0)
     return int.from_bytes(_hash("holdout", group)[:8], "big") < holdout * 2**64
 

@@ -1,8 +1,7 @@
-"""What is done with packed sets as a whole: indexed where they lie, checked, compared."""
+"""Operations on whole packed sets: index in place, verify, find near duplicates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from colddiff.data.open import open_shards, read_manifest
@@ -11,12 +10,11 @@ from colddiff.stores.open import open_store
 if TYPE_CHECKING:
     from colddiff.data.verify import BadShard
     from colddiff.ports import Manifest
+    from colddiff.types import ProgressCallback
 
-Progress = Callable[[int, int], None]
 
-
-def index_shards(uri: str, on_progress: Progress | None = None) -> Manifest:
-    """Writes the manifest of tars packed elsewhere beside them."""
+def index_shards(uri: str, on_progress: ProgressCallback | None = None) -> Manifest:
+    """Write a manifest beside existing tars packed by other tools."""
     from colddiff.data.manifest import write_manifest
     from colddiff.data.sources.webdataset_source import index_tars
 
@@ -26,15 +24,15 @@ def index_shards(uri: str, on_progress: Progress | None = None) -> Manifest:
     return manifest
 
 
-def verify_shards(uri: str, on_progress: Progress | None = None) -> list[BadShard]:
-    """The shards at ``uri`` that are not what their manifest says."""
+def verify_shards(uri: str, on_progress: ProgressCallback | None = None) -> list[BadShard]:
+    """The shards at ``uri`` that do not match their manifest."""
     from colddiff.data.verify import verify
 
     return verify(open_store(uri), read_manifest(uri), on_progress)
 
 
 def verify_some(uri: str, budget_s: float) -> tuple[int, list[BadShard]]:
-    """How many shards at ``uri`` were hashed within ``budget_s``, and those that are bad."""
+    """Number of shards at ``uri`` hashed within ``budget_s`` seconds, and the bad ones."""
     from colddiff.data.verify import verify_some as verify
 
     return verify(open_store(uri), read_manifest(uri), budget_s)
@@ -45,9 +43,9 @@ def near_duplicates(
     other: str | None,
     max_bits: int,
     max_rmse: float,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[dict[str, Any]]:
-    """Near pairs of images of a packed set, or of two, JSON-ready: where each lies, how near."""
+    """Near-duplicate pairs within a packed set or between two, JSON-ready."""
     from colddiff.data.near_duplicates import near_images
 
     sources = [open_shards(place) for place in (uri, other) if place is not None]

@@ -1,4 +1,4 @@
-"""Pixels to PNG and back: an allow-list of formats, with a bound on what is decoded."""
+"""Encodes and decodes images with Pillow: an allow-list of formats and a cap on pixels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from colddiff.errors import DataError
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
-"""One image, [H, W, C], C = 1 or 3; 16 bit only where C = 1."""
+"""One image, [H, W, C], C = 1 or 3; 16 bit only if C = 1."""
 
 MAX_PIXELS = 64 * 2**20
-"""Largest image that is decoded: a small file can unpack to more than memory holds."""
+"""Largest image that is decoded: a small file can decompress to more than fits in memory."""
 MEMBER_FORMATS = ("PNG", "JPEG")
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
-# Deflate of level 6 without a search for better filters: the same bytes on every run.
+# Deflate level 6 without filter optimisation: the same bytes on every run.
 PNG_SETTINGS: dict[str, Any] = {"format": "PNG", "compress_level": 6, "optimize": False}
 PNG_HEADER = 33
 """Bytes of a PNG's signature and IHDR chunk."""
@@ -30,7 +30,7 @@ GREY = ("1", "L", "LA", "La")
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Lossless PNG of [H, W, C] pixels; the same bytes for the same pixels (and Pillow build)."""
+    """Lossless PNG of [H, W, C] pixels; byte-identical for equal pixels (and Pillow build)."""
     if pixels.dtype == np.uint16 and pixels.shape[2] != 1:
         raise DataError("16-bit images have one channel; use bits=8 for colour")
     plane = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
@@ -40,7 +40,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def with_png_text(png: bytes, keyword: str, text: str) -> bytes:
-    """The PNG with an uncompressed text chunk (ASCII) right after its header."""
+    """``png`` with an uncompressed text chunk (ASCII) inserted right after its header."""
     body = keyword.encode("ascii") + b"\0" + text.encode("ascii")
     kind = b"tEXt"
     checksum = struct.pack(">I", zlib.crc32(kind + body))
@@ -49,10 +49,7 @@ def with_png_text(png: bytes, keyword: str, text: str) -> bytes:
 
 
 def png_text(data: bytes, keyword: str) -> str | None:
-    """What ``with_png_text`` wrote under ``keyword``; None for any other file.
-
-    Decodes no pixels.
-    """
+    """The text that ``with_png_text`` wrote under ``keyword``, or None; decodes no pixels."""
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -62,18 +59,18 @@ def png_text(data: bytes, keyword: str) -> str | None:
 
 
 def decode_image(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS) -> Pixels:
-    """[H, W, C] pixels of an encoded image: C = 1 for grey, 3 for everything else.
+    """Decode an image to pixels [H, W, C]: C = 1 for grey, 3 for everything else.
 
-    Alpha is dropped, a palette looked up, and a camera's orientation applied. Raises DataError
-    naming ``where`` for what is not one of ``formats``, is damaged, has more than MAX_PIXELS, or
-    has a depth that would be lost.
+    Drops alpha, expands palettes and applies the EXIF orientation. Raises DataError naming
+    ``where`` if the data is not one of ``formats``, is damaged, has more than MAX_PIXELS pixels,
+    or has a bit depth that would be lost.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=list(formats))
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise DataError(
-                f"{where}: {width}x{height} pixels are more than the {MAX_PIXELS} that are decoded"
+                f"{where}: {width}x{height} is more than the limit of {MAX_PIXELS} pixels"
             )
         _refuse_lost_depth(image, data, where)
         ImageOps.exif_transpose(image, in_place=True)
@@ -81,24 +78,22 @@ def decode_image(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMAT
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(
-            f"{where}: has more pixels than the {MAX_PIXELS} that are decoded"
-        ) from None
+        raise DataError(f"{where}: has more than the limit of {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{where}: is not an image that is read here ({', '.join(formats)}), or is damaged"
+            f"{where}: not a supported image ({', '.join(formats)}), or damaged"
         ) from None
     except (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError) as error:
-        raise DataError(f"{where}: does not decode ({error}); the file is damaged") from None
+        raise DataError(f"{where}: cannot be decoded ({error}); the file is damaged") from None
 
 
 def _refuse_lost_depth(image: Image.Image, data: bytes, where: str) -> None:
-    # Pillow reads 16-bit colour PNG as 8 bit without a word: byte 24 of a PNG is its depth.
+    # Pillow silently reads 16-bit colour PNG as 8 bit. Byte 24 of a PNG is its bit depth.
     sixteen_bit_colour = image.format == "PNG" and data[24] == 16 and image.mode not in SIXTEEN_BIT
     if sixteen_bit_colour or image.mode in ("I", "F", "I;16N"):
         raise DataError(
-            f"{where}: only grey images keep more than 8 bits here; convert this one to 8 bit per "
-            "channel, or to 16-bit grey PNG"
+            f"{where}: more than 8 bits per channel are supported for grey images only; convert it "
+            "to 8 bit per channel, or to 16-bit grey PNG"
         )
 
 
@@ -110,10 +105,10 @@ def _array(image: Image.Image) -> Pixels:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def fitted(pixels: Pixels, size: int) -> Pixels:
-    """``pixels`` at ``size`` x ``size``: the centre square, then bilinear (antialiased) resizing.
+def crop_and_resize(pixels: Pixels, size: int) -> Pixels:
+    """The centre square of ``pixels``, resized bilinearly (antialiased) to ``size`` x ``size``.
 
-    16-bit images are resized in float32, which holds them exactly, and rounded.
+    16-bit images are resized in float32, which represents them exactly, then rounded.
     """
     height, width = pixels.shape[:2]
     side = min(height, width)
@@ -131,7 +126,7 @@ def fitted(pixels: Pixels, size: int) -> Pixels:
 
 
 def with_channels(pixels: Pixels, channels: int) -> Pixels:
-    """``pixels`` with 1 or 3 channels: grey repeated, or ITU-R 601 luma of colour."""
+    """Convert ``pixels`` to 1 or 3 channels: repeat grey, or take the ITU-R 601 luma of colour."""
     if pixels.shape[2] == channels:
         return pixels
     if channels == 3:

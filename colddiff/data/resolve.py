@@ -10,7 +10,7 @@ from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import DataError
 from colddiff.spec import digest
 from colddiff.stores.open import absolute
-from colddiff.transforms import PRESETS, Augment, unsuited
+from colddiff.transforms import PRESETS, Augment, transform_problem
 from colddiff.types import ImageShape
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ ONE_SIZE = ("digits", "mnist", "cifar10")
 def refuse_other_shape(field: str, uri: str, job: ImageSettings) -> None:
     """Raises DataError where the packed images at ``uri`` are not those ``job`` takes."""
     image = read_manifest(uri).image
-    problem = unsuited(job.augment, (image.channels, image.height, image.width), job.shape)
+    problem = transform_problem(job.augment, (image.channels, image.height, image.width), job.shape)
     if problem is not None:
         raise DataError(f"{field}: {uri} {problem}")
 

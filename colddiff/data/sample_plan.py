@@ -1,4 +1,4 @@
-"""``plan.json``: what the images at one place are a function of, and the grid of their shards."""
+"""``plan.json``: everything that the images of a sample set depend on, and their shard grid."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FORMAT = "colddiff-samples/1"
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """One shard to be made: its number on the grid, its first seed, how many images it holds."""
+    """One shard to generate: its number on the grid, first seed, and number of images."""
 
     number: int
     first_seed: int
     count: int
     measure: str = ""
-    """sha256 of the stored shard where it is there already and lacks statistics alone."""
+    """sha256 of the stored shard if only its feature statistics are missing, else empty."""
 
     @property
     def key(self) -> str:
-        """Its key below the place of the samples."""
+        """Its key, relative to the sample set."""
         return shard_key(self.number)
 
     @property
@@ -43,12 +43,11 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True)
 class SamplePlan:
-    """What decides every byte of a sample set, and on how many threads it is computed.
+    """What determines every byte of a sample set, and the number of threads to compute it on.
 
-    ``content`` is JSON: the weights' hash, the model's and the terminal's digests, sampler,
-    severities, noise, seeds, sizes. How many images there are is not in it: more of them are more
-    shards of the same grid, so that a set can be extended. ``threads`` is the number of the first
-    run, which all later ones keep.
+    ``content`` is JSON: weights hash, digests of model and terminal, sampler, severities, noise,
+    seeds, sizes. The number of images is not part of it: a set is extended by adding shards on the
+    same grid. ``threads`` is fixed by the first run; later runs keep it.
     """
 
     content: Mapping[str, Any]
@@ -56,17 +55,17 @@ class SamplePlan:
 
     @property
     def digest(self) -> str:
-        """sha256 of the content: equal digests mean equal images, on equal machines."""
+        """sha256 of the content: equal digests mean equal images on equal machines."""
         return digest(dict(self.content))
 
     @property
     def image(self) -> ImageFormat:
-        """Shape and depth of the images as they are stored."""
+        """Shape and bit depth of the stored images."""
         return ImageFormat(**self.content["image"])
 
     @property
     def shard_size(self) -> int:
-        """Images in every shard but a short last one."""
+        """Images per shard; the last shard may be shorter."""
         return int(self.content["shard_size"])
 
     @property
@@ -85,11 +84,11 @@ class SamplePlan:
         return str(self.content["writer"])
 
     def num_shards(self, num_samples: int) -> int:
-        """Shards of ``num_samples`` images, the last one short where they do not divide."""
+        """Number of shards for ``num_samples`` images, rounded up."""
         return -(-num_samples // self.shard_size)
 
     def task(self, number: int, num_samples: int) -> ShardTask:
-        """Shard ``number`` of ``num_samples`` images, by arithmetic alone."""
+        """The task of shard ``number`` in a set of ``num_samples`` images."""
         start = number * self.shard_size
         count = min(self.shard_size, num_samples - start)
         return ShardTask(number, self.first_seed + start, count)
@@ -106,32 +105,32 @@ class SamplePlan:
 
 
 def read_plan(store: Store) -> SamplePlan | None:
-    """The plan of the samples in ``store``; None where there is none, DataError for a wrong one."""
+    """Read the plan in ``store``; None if there is none, DataError if it is invalid."""
     where = f"{store.uri}/{KEY}"
     try:
         data = json.loads(store.get(KEY))
         if data["format"] != FORMAT:
-            raise DataError(f"{where}: is {data['format']!r}, this version reads {FORMAT!r}")
+            raise DataError(f"{where}: format is {data['format']!r}, this version reads {FORMAT!r}")
         plan = SamplePlan(data["content"], int(data["threads"]))
         image_is_readable = plan.image.channels >= 1 and plan.shard_size >= 1
     except Missing:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{where}: is no plan of samples ({type(error).__name__}); use another out"
+            f"{where}: not a valid sample plan ({type(error).__name__}); use another out"
         ) from None
     if not image_is_readable or plan.digest != data.get("digest"):
-        raise DataError(f"{where}: is damaged, its digest does not fit; use another out")
+        raise DataError(f"{where}: damaged, its digest does not match; use another out")
     return plan
 
 
-def differences(there: SamplePlan, ours: SamplePlan) -> list[str]:
-    """What differs, such as ``batch_size is 8 there, 16 here``; hashes are cut short."""
-    names = sorted({*there.content, *ours.content})
+def differences(stored: SamplePlan, ours: SamplePlan) -> list[str]:
+    """Differing fields, such as ``batch_size is 8 there, 16 here``; hashes are abbreviated."""
+    names = sorted({*stored.content, *ours.content})
     return [
-        f"{name} is {_short(there.content.get(name))} there, {_short(ours.content.get(name))} here"
+        f"{name} is {_short(stored.content.get(name))} there, {_short(ours.content.get(name))} here"
         for name in names
-        if there.content.get(name) != ours.content.get(name)
+        if stored.content.get(name) != ours.content.get(name)
     ]
 
 

@@ -1,13 +1,13 @@
-"""Sample sets: what is committed at a place, whole by its manifest or half-made by listing it.
+"""Sample sets: complete ones are read by their manifest, unfinished ones by listing the store.
 
-    plan.json                                          what the images are a function of
+    plan.json                                          everything the images depend on
     shard-000000.tar  shard-000001.tar ...             PNG and JSON members, named by seed
     records/shard-000000.<count>.<bytes>.<sha256>.json where, when and with what it was made
     statistics/fd_lenet-<weights>/shard-000000.<sha256>.safetensors
-    manifest.json                                      a packed data set like any other, last
+    manifest.json                                      written last; as in any packed data set
 
-A record is written before its tar, so that a tar is never without one; the tar is the commit. In a
-plain folder of PNG there are no tars, and the record, written last, is the commit.
+A record is written before its tar, so that every tar has one; the tar is the commit. A plain folder
+of PNG files has no tars; there the record, written last, is the commit.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from colddiff.ports import Manifest, ShardEntry, Store
 RECORDS = "records/"
 NAMED = 5
 BLOCK = 1000
-"""Shards that are listed at once: one page of an S3 listing."""
+"""Shards listed per request: one page of an S3 listing."""
 _TAR = re.compile(r"shard-(\d{6,})\.tar")
 _RECORD = re.compile(r"records/shard-(\d{6,})\.(\d+)\.(\d+)\.([0-9a-f]{64})\.json")
 
 
 def record_key(number: int, entry: ShardEntry) -> str:
-    """Key of the record of shard ``number``: everything a manifest says of it is in its name."""
+    """Key of the record of shard ``number``; it encodes the shard's whole manifest entry."""
     stem = shard_key(number).removesuffix(".tar")
     return f"{RECORDS}{stem}.{entry.count}.{entry.bytes}.{entry.sha256}.json"
 
@@ -43,9 +43,10 @@ def record_key(number: int, entry: ShardEntry) -> str:
 def stored_shards(store: Store, writer: str, block: int | None = None) -> dict[int, ShardEntry]:
     """The committed shards of one block of ``BLOCK`` numbers (None: all), found by listing alone.
 
-    Only where two actors on unlike machines made different bytes is a tar read, to see whose it is.
+    A tar is read only if two actors on different hardware produced different bytes of equal size,
+    to find out which record it belongs to.
     """
-    # Six digits, three of which the block fixes: one prefix, one page.
+    # Of the six digits the block fixes three: one prefix, one page.
     start = "shard-" if block is None else f"shard-{block:03d}"
     records: dict[int, list[ShardEntry]] = {}
     for item in store.list(f"{RECORDS}{start}"):
@@ -61,24 +62,24 @@ def stored_shards(store: Store, writer: str, block: int | None = None) -> dict[i
         if match is None:
             continue
         number = int(match.group(1))
-        fitting = [entry for entry in records.get(number, ()) if entry.bytes == item.size]
-        if len(fitting) > 1:
+        matching = [entry for entry in records.get(number, ()) if entry.bytes == item.size]
+        if len(matching) > 1:
             sha256 = hashlib.sha256(store.get(item.key)).hexdigest()
-            fitting = [entry for entry in fitting if entry.sha256 == sha256]
-        if fitting:
-            found[number] = fitting[0]
+            matching = [entry for entry in matching if entry.sha256 == sha256]
+        if matching:
+            found[number] = matching[0]
     return found
 
 
 def num_blocks(num_shards: int) -> int:
-    """How many blocks the first ``num_shards`` numbers lie in."""
+    """Number of blocks that the first ``num_shards`` shards span."""
     return -(-num_shards // BLOCK)
 
 
 def entries_in_order(
     store: Store, plan: SamplePlan, num_samples: int
 ) -> Iterator[tuple[int, ShardEntry]]:
-    """(number, entry) of every committed shard of the first ``num_samples`` images, by blocks."""
+    """(number, entry) of each committed shard of the first ``num_samples`` images, in order."""
     num_shards = plan.num_shards(num_samples)
     for block in range(num_blocks(num_shards)):
         found = stored_shards(store, plan.writer, block)
@@ -88,7 +89,7 @@ def entries_in_order(
 
 
 def manifest_of(plan: SamplePlan, entries: list[ShardEntry]) -> Manifest:
-    """Samples as a packed data set."""
+    """The manifest of a sample set with these shards."""
     return make_manifest(
         plan.image,
         entries,
@@ -98,20 +99,20 @@ def manifest_of(plan: SamplePlan, entries: list[ShardEntry]) -> Manifest:
 
 
 def sample_manifest(store: Store, *, partial: bool = False) -> Manifest:
-    """What a sample set holds: its manifest, or with ``partial`` whatever is committed by now.
+    """The manifest of a sample set; with ``partial``, of the shards committed so far.
 
     Raises:
-        DataError: no samples, a plain folder of PNG, a set that is not finished (without
-            ``partial``), or one where no shard is committed yet.
+        DataError: no samples, a plain folder of PNG files, an unfinished set (unless ``partial``),
+            or no committed shard yet.
     """
     plan = read_plan(store)
     if plan is None:
         raise DataError(
-            f"{store.uri}: no {KEY}, so no samples are there; give the OUT of a generate job"
+            f"{store.uri}: no {KEY}, so this is not a sample set; use the OUT of a generate job"
         )
     if plan.writer == "folder":
         raise DataError(
-            f"{store.uri}: is a plain folder of PNG; pack it with `colddiff data pack "
+            f"{store.uri}: a plain folder of PNG files; pack it with `colddiff data pack "
             f"folder:{store.uri} --out URI`"
         )
     if not partial and store.size("manifest.json") is not None:
@@ -120,11 +121,11 @@ def sample_manifest(store: Store, *, partial: bool = False) -> Manifest:
     if not partial:
         count = sum(entry.count for entry in found.values())
         holes = sorted(set(range(max(found, default=0))) - set(found))
-        before = f", not among them {_numbers(holes)}" if holes else ""
+        missing = f", missing {_numbers(holes)}" if holes else ""
         raise DataError(
-            f"{store.uri}: its samples are not all there yet, {count} images in {len(found)} "
-            f"shards of {plan.shard_size}{before}; wait for the job, submit it again, or use what "
-            "is there with partial=true"
+            f"{store.uri}: the sample set is unfinished, {count} images in {len(found)} shards of "
+            f"{plan.shard_size}{missing}; wait for the job, submit it again, or use the committed "
+            "shards with partial=true"
         )
     if not found:
         raise DataError(f"{store.uri}: no shard is committed yet; wait for the first one")
@@ -139,7 +140,7 @@ def _numbers(shards: list[int]) -> str:
 def png_members(
     store: Store, plan: SamplePlan, number: int, seeds: range
 ) -> list[tuple[str, bytes]]:
-    """(name, content) of the PNG files of committed images; DataError where one is not there."""
+    """(name, content) of the PNG files of committed images; DataError if one is missing."""
     names = [f"{seed:012d}.png" for seed in seeds]
     try:
         if plan.writer == "folder":
@@ -147,9 +148,9 @@ def png_members(
         held = dict(read_tar(store.get(plan.task(number, number * plan.shard_size + 1).key)))
         return [(name, held[name]) for name in names]
     except (Missing, KeyError) as error:
-        raise DataError(f"{store.uri}: an image that was committed is gone ({error})") from None
+        raise DataError(f"{store.uri}: a committed image is missing ({error})") from None
 
 
-def decoded(data: bytes, where: str) -> NDArray[np.uint8]:
-    """One PNG of a sample set as uint8 [C, H, W]."""
+def decode_png(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode one PNG of a sample set to uint8 [C, H, W]."""
     return np.asarray(decode_image(data, where), np.uint8).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Shards as bytes: tars that are equal whenever their members are."""
+"""Deterministic tar shards: equal members give equal bytes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def shard_key(number: int) -> str:
 def image_members(
     name: str, pixels: Pixels, described: dict[str, object]
 ) -> list[tuple[str, bytes]]:
-    """The members of one image: ``name.png``, and ``name.json`` with what ``described`` holds."""
+    """The members of one image: ``name.png``, and ``name.json`` with the content ``described``."""
     text = canonical_json(described).encode()
     return [(f"{name}.png", encode_png(pixels)), (f"{name}.json", text)]
 
 
 def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """A tar of (name, content) members in their order; no time, owner or mode enters it."""
+    """A tar of (name, content) members in order, with fixed time, owner and mode."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in members:
@@ -38,7 +38,7 @@ def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def read_tar(data: bytes) -> list[tuple[str, bytes]]:
-    """(name, content) of the plain files of a tar that ``write_tar`` made; DataError for others."""
+    """(name, content) of the regular files in a tar; DataError if it is damaged or not a tar."""
     members: list[tuple[str, bytes]] = []
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
@@ -47,10 +47,10 @@ def read_tar(data: bytes) -> list[tuple[str, bytes]]:
                 if file is not None:
                     members.append((member.name, file.read()))
     except tarfile.TarError as error:
-        raise DataError(f"a shard is no tar, or a damaged one ({error})") from None
+        raise DataError(f"a shard is not a tar, or is damaged ({error})") from None
     return members
 
 
 def shard_entry(key: str, count: int, data: bytes) -> ShardEntry:
-    """What a manifest says of the shard ``data`` with ``count`` images."""
+    """The manifest entry of the shard ``data`` with ``count`` images."""
     return ShardEntry(key, count, len(data), hashlib.sha256(data).hexdigest())

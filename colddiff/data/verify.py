@@ -1,33 +1,33 @@
-"""Shards against their manifest: every byte that is used was promised by a hash."""
+"""Verifies shards against the sizes and sha256 in their manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from colddiff.errors import DataError, Missing
 from colddiff.ports import Manifest, ShardEntry, Store
 from colddiff.retry import Backoff
+from colddiff.types import ProgressCallback
 
 AT_ONCE = 4
 REREAD, READINGS = Backoff(first_s=0.1, longest_s=0.4, factor=4.0), 3
-"""Of a shard that is not what its manifest says; the last reading counts."""
+"""Reads of a shard that does not match its manifest; the last result counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadShard:
-    """A shard that is not what its manifest says, and why."""
+    """A shard that does not match its manifest, and why."""
 
     key: str
     problem: str
 
 
 def read_shard(store: Store, entry: ShardEntry) -> bytes:
-    """The verified bytes of one shard; raises DataError naming it, both hashes and the way out."""
+    """Read and verify one shard; raises DataError naming it, both hashes and what to do."""
     problem, data = _checked(store, entry)
     if problem is not None:
         raise DataError(
@@ -38,12 +38,12 @@ def read_shard(store: Store, entry: ShardEntry) -> bytes:
 
 
 def verify(
-    store: Store, manifest: Manifest, on_progress: Callable[[int, int], None] | None = None
+    store: Store, manifest: Manifest, on_progress: ProgressCallback | None = None
 ) -> list[BadShard]:
-    """Every shard that does not match ``manifest``; ``on_progress`` gets bytes read and in all."""
+    """All shards that do not match ``manifest``; ``on_progress`` counts bytes."""
     total, done, bad = sum(entry.bytes for entry in manifest.shards), 0, []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        # The bytes are dropped at once: only so many shards are in memory as are being read.
+        # The bytes are dropped at once, so only the shards being read are in memory.
         problems = pool.map(lambda entry: _checked(store, entry)[0], manifest.shards)
         for entry, problem in zip(manifest.shards, problems, strict=True):
             if problem is not None:
@@ -55,13 +55,13 @@ def verify(
 
 
 def verify_some(store: Store, manifest: Manifest, budget_s: float) -> tuple[int, list[BadShard]]:
-    """Sizes of all shards, and hashes of as many as are read within ``budget_s`` seconds.
+    """Check the sizes of all shards, and the hashes of as many as fit in ``budget_s`` seconds.
 
-    Returns how many were hashed (one at least) and the bad ones. The order is drawn by the
-    shards' own hashes, so that those of a large set are spread over it.
+    Returns the number hashed (at least one) and the bad shards. Shards are hashed in a
+    pseudo-random order derived from their own hashes, so that the sample is spread over the set.
     """
     started = time.monotonic()
-    # Of keys, which are no paths: the longest start that all of them share.
+    # The longest common prefix of the keys, which are not paths.
     prefix = os.path.commonprefix([entry.key for entry in manifest.shards])  # noqa: RUF071
     sizes = {stored.key: stored.size for stored in store.list(prefix)}
     bad = [
@@ -83,7 +83,7 @@ def verify_some(store: Store, manifest: Manifest, budget_s: float) -> tuple[int,
 
 def _other_size(entry: ShardEntry, size: int | None) -> str:
     if size is None:
-        return "is in the manifest but not there"
+        return "is in the manifest but missing"
     return f"has {size} bytes, the manifest says {entry.bytes}"
 
 
@@ -93,7 +93,7 @@ def _checked(store: Store, entry: ShardEntry) -> tuple[str | None, bytes]:
         try:
             data = store.get(entry.key)
         except Missing:
-            return "is in the manifest but not there", b""
+            return "is in the manifest but missing", b""
         found = hashlib.sha256(data).hexdigest()
         if (len(data), found) == (entry.bytes, entry.sha256):
             return None, data

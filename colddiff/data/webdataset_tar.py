@@ -1,7 +1,7 @@
-"""Reading a webdataset tar without running anything in it: an allow-list of members, with caps.
+"""Reads webdataset tars safely: an allow-list of member types with size limits.
 
-webdataset's own decoders unpickle and import what a tar tells them to; none of them is used, only
-its rule of which members belong to one sample.
+webdataset's own decoders can unpickle and import what a tar names, so none of them is used; only
+its rule for grouping members into samples is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BYTES = {"png": 256 * 2**20, "jpg": 256 * 2**20, "jpeg": 256 * 2**20, "json"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a member's content lies in its tar, in bytes."""
+    """Byte range of a member's content in its tar."""
 
     offset: int
     size: int
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class TarSample:
-    """One image of a tar, and what describes it."""
+    """One image of a tar and its metadata members."""
 
     name: str
     image: Span
@@ -48,25 +48,25 @@ class TarSample:
 
 
 def tar_samples(file: BinaryIO, where: str) -> list[TarSample]:
-    """The images of an uncompressed tar in their order, found without decoding any.
+    """List the images of an uncompressed tar in order, without decoding any.
 
-    Members that are no plain files, lie outside (``..``, absolute), or are not of a known kind are
-    passed over. Raises DataError naming ``where`` for a tar that is damaged or truncated, a member
-    that is too large, or two images under one name.
+    Members that are not regular files, have absolute paths or ``..``, or are of an unknown type
+    are skipped. Raises DataError naming ``where`` for a damaged or truncated tar, a member that is
+    too large, or two images under one name.
     """
     from webdataset.tariterators import group_by_keys
 
     try:
         grouped = list(group_by_keys(_members(file, where)))
     except tarfile.TarError as error:
-        raise DataError(f"{where}: is no tar, or a damaged one ({error})") from None
+        raise DataError(f"{where}: not a tar, or damaged ({error})") from None
     except ValueError as error:
         raise DataError(f"{where}: {error.args[0]}") from None
     return [sample for group in grouped if (sample := _sample(group, where)) is not None]
 
 
 def tar_pixels(tar: Buffer, sample: TarSample, image: ImageFormat, where: str) -> Pixels:
-    """The pixels [H, W, C] of ``sample``, as ``image`` says or DataError."""
+    """Decode ``sample`` to pixels [H, W, C]; raises DataError if its format is not ``image``."""
     place = f"{where}: {sample.name}"
     pixels = decode_image(sample.image.of(tar), place)
     if pixels.shape[2] < image.channels:
@@ -82,7 +82,7 @@ def tar_pixels(tar: Buffer, sample: TarSample, image: ImageFormat, where: str) -
 
 
 def tar_description(tar: Buffer, sample: TarSample, where: str) -> dict[str, Any]:
-    """What the members beside an image say of it: its ``label`` and ``source``, if any."""
+    """Metadata of an image from its json and cls members: ``label`` and ``source``, if any."""
     described: dict[str, Any] = {}
     try:
         if sample.described is not None:
@@ -91,40 +91,40 @@ def tar_description(tar: Buffer, sample: TarSample, where: str) -> dict[str, Any
         if sample.label is not None:
             described["label"] = int(sample.label.of(tar))
     except (ValueError, RecursionError):
-        raise DataError(f"{where}: {sample.name}: its json or cls member does not parse") from None
+        raise DataError(f"{where}: {sample.name}: cannot parse its json or cls member") from None
     return described
 
 
 def _members(file: BinaryIO, where: str) -> Iterator[dict[str, Any]]:
-    # "r:" and not "r": a compressed tar could unpack to any size.
+    # "r:" rather than "r": a compressed tar could unpack to any size.
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             suffix = member.name.rpartition(".")[2].lower()
-            # A sparse member may say it is far larger than the tar it lies in.
+            # A sparse member can claim to be far larger than the tar that contains it.
             if not member.isreg() or member.issparse() or suffix not in MAX_BYTES:
                 continue
             if member.name.startswith("/") or ".." in member.name.split("/"):
                 continue
             if member.size > MAX_BYTES[suffix]:
                 raise DataError(
-                    f"{where}: {member.name} has {member.size} bytes, more than the "
-                    f"{MAX_BYTES[suffix]} that are read"
+                    f"{where}: {member.name} has {member.size} bytes, more than the limit of "
+                    f"{MAX_BYTES[suffix]}"
                 )
             span = Span(member.offset_data, member.size)
             yield {"fname": member.name, "data": span, "__url__": where}
         end = tar.offset
-    _refuse_rest(file, end, where)
+    _refuse_trailing_data(file, end, where)
 
 
-def _refuse_rest(file: BinaryIO, end: int, where: str) -> None:
-    # tarfile takes a damaged header in the middle for the end of the archive.
+def _refuse_trailing_data(file: BinaryIO, end: int, where: str) -> None:
+    # tarfile treats a damaged header in the middle as the end of the archive.
     size = file.seek(0, 2)
     if end > size:
-        raise DataError(f"{where}: is truncated at {size} bytes, its members go on to {end}")
+        raise DataError(f"{where}: truncated at {size} bytes, its members extend to {end}")
     file.seek(end)
     while block := file.read(2**20):
         if block.strip(b"\0"):
-            raise DataError(f"{where}: is damaged after {end} bytes, where no member begins")
+            raise DataError(f"{where}: damaged at byte {end}, where no member header was found")
 
 
 def _sample(group: dict[str, Any], where: str) -> TarSample | None:

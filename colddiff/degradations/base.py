@@ -32,6 +32,19 @@ class Degradation(ABC, Generic[SpecT]):
     ``_draw_row`` and ``omega_shape``. Constants it needs are made once in float64
     (``_make_tables``) and held on the device of the images. Half precision and autocast stop at
     ``degrade``: inside, images are float32 or float64.
+
+    >>> from colddiff import ImageShape, build_degradation
+    >>> from colddiff.rng import streams
+    >>> spec = {"kind": "inpaint", "num_timesteps": 8, "centre": "random"}
+    >>> spec["sigma"] = {"kind": "linear", "start": 1.0, "step": 0.5}
+    >>> D = build_degradation(spec, ImageShape(channels=3, height=16, width=16))
+    >>> omega = D.draw(2, rng=streams(0, "example", range(2)))  # once per trajectory
+    >>> omega["centre"].shape
+    torch.Size([2, 2])
+    >>> x0 = torch.ones(2, 3, 16, 16)
+    >>> x_t = D.degrade(x0, torch.tensor([0, 8]), omega)  # one severity per image
+    >>> torch.equal(x_t[0], x0[0]), torch.equal(x_t[1], x0[1])
+    (True, False)
     """
 
     omega_names: tuple[str, ...] = ()

@@ -93,5 +93,12 @@ def schedules_of(spec: Spec, num_timesteps: int) -> dict[str, NDArray[np.float64
 def build_degradation(
     spec: DegradationSpec | Mapping[str, Any], shape: ImageShape
 ) -> Degradation[Any]:
-    """D from a spec or its dict form, for images of ``shape``."""
+    """D from a spec or its dict form, for images of ``shape``.
+
+    >>> D = build_degradation({"kind": "noise", "num_timesteps": 100}, ImageShape(1, 32, 32))
+    >>> D.num_timesteps, D.omega_names
+    (100, ('z',))
+
+    Raises SpecError for an unknown kind, an invalid field, or a shape that D is not for.
+    """
     return DEGRADATIONS.parse(spec).build(shape)

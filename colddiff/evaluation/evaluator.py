@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from colddiff.data.readers.transformed import VIEW
+from colddiff.data.readers.transformed import TRANSFORM_SETTING
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, DivergedError, SpecError
@@ -202,7 +202,11 @@ class Evaluator:
     def _provenance(self, tally: Tally, omitted: Mapping[str, str]) -> dict[str, Any]:
         n, features = tally.reference.n, tally.reference.mean.size
         manifest, spec = self.source.manifest, self.spec
-        view = {VIEW: manifest.settings[VIEW]} if VIEW in manifest.settings else {}
+        view = (
+            {TRANSFORM_SETTING: manifest.settings[TRANSFORM_SETTING]}
+            if TRANSFORM_SETTING in manifest.settings
+            else {}
+        )
         notes = [
             f"floor: two disjoint random halves of the {n} test images against each other; "
             "restorations of those same images can score less"
@@ -216,7 +220,7 @@ class Evaluator:
             "n": n,
             "test_manifest": manifest.digest,
             "reference_sha256": digest({"manifest": manifest.digest, "num_images": n, **view}),
-            "transform": view.get(VIEW, "as stored"),
+            "transform": view.get(TRANSFORM_SETTING, "as stored"),
             "metric": self.extractor.metric,
             "feature_weights_sha256": self.extractor.weights_sha256,
             "protocol": f"clamped, rounded to 8 bit, {self.extractor.protocol}",

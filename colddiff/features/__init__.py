@@ -1,1 +1,1 @@
-"""Networks whose features a Frechet distance compares: one file is one network (``open.py``)."""
+"""Feature networks for Frechet distances, one per file; ``open.py`` loads one by its spec."""

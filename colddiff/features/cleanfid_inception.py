@@ -1,4 +1,4 @@
-"""Features of ``fid``: Inception-v3 by clean-fid's protocol (Parmar et al. 2022)."""
+"""Features for ``fid``: Inception-v3 with clean-fid's protocol (Parmar et al. 2022)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from colddiff.features.weights import checked_images, checked_weights, feature_r
 
 FILE = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-WHERE = (
+DOWNLOAD = (
     f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{FILE} "
     "(95,607,719 bytes)"
 )
@@ -26,8 +26,8 @@ class InceptionFeatures:
     """The ``FeatureExtractor`` of ``fid``: 2048 pooled features.
 
     Args:
-        data: the weights' file, as read at ``place``; never downloaded here.
-        sha256: what it must hash to.
+        data: content of the weights file, read from ``place``; it is never downloaded here.
+        sha256: the hash it must have.
         device: where the network runs.
 
     Raises CheckpointError for any other file.
@@ -46,13 +46,13 @@ class InceptionFeatures:
         self._resize = build_resizer("clean")
         checked_weights(self.metric, place, data, sha256)
         with loading(self.metric, place), tempfile.TemporaryDirectory() as folder:
-            # clean-fid loads a file of this name from a folder: it gets the bytes just checked.
+            # clean-fid loads a file of this name from a folder; give it the verified bytes.
             (Path(folder) / FILE).write_bytes(data)
             self._network = InceptionV3W(folder, download=False).to(self.device).eval()
 
     @property
     def protocol(self) -> str:
-        """What was done to an image before and in the network."""
+        """Preprocessing, network and layer, in one line."""
         return (
             f"grey repeated to 3 channels, clean-fid resizing to {SIDE} px (PIL bicubic on floats, "
             "per channel), (x - 128) / 128, Inception-v3 of 2015-12-05, 2048 pooled features"

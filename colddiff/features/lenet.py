@@ -1,4 +1,4 @@
-"""Features of ``fd_lenet``: a small classifier of digits whose weights ship with the package."""
+"""Features for ``fd_lenet``: a small digit classifier whose weights ship with the package."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from colddiff.features.weights import checked_weights
 
 WEIGHTS = Path(__file__).with_name("lenet_digits.safetensors")
 WEIGHTS_SHA256 = "11bfa211d26bd54612af42cb940ed130614f7177196e198ddbb8e0e702951b9f"
-"""Of the shipped file, as ``infra/local/train_lenet.py`` printed it."""
+"""Hash of the shipped file, as printed by ``infra/local/train_lenet.py``."""
 
 IMAGE_SIZE = 16
 NUM_FEATURES = 64
 
 
 class LeNet(nn.Module):
-    """Two convolutions and two linear layers (LeCun et al. 1998) on grey images of 16 px."""
+    """Two convolutions and two linear layers (LeCun et al. 1998) on grey 16 px images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,12 +48,12 @@ class LenetFeatures:
     """The ``FeatureExtractor`` of ``fd_lenet``.
 
     Args:
-        weights: a safetensors file of ``LeNet``; the shipped one by default.
-        sha256: what the file must hash to, so that equal names mean equal numbers.
+        weights: a safetensors file of ``LeNet`` weights; default: the shipped one.
+        sha256: the hash the file must have, so that equal metric names mean comparable numbers.
         device: where the network runs.
 
     Raises:
-        CheckpointError: the file is missing, or is not the one with that hash.
+        CheckpointError: the file is missing or has another hash.
     """
 
     metric = "fd_lenet"
@@ -71,7 +71,7 @@ class LenetFeatures:
 
     @property
     def protocol(self) -> str:
-        """What was done to an image before and in the network."""
+        """Preprocessing, network and layer, in one line."""
         return (
             f"uint8 / 127.5 - 1, mean of channels, antialiased bilinear to {IMAGE_SIZE} px, "
             f"LeNet on digits, {NUM_FEATURES} penultimate ReLU features"
@@ -80,12 +80,12 @@ class LenetFeatures:
     def features(self, images: Tensor) -> NDArray[np.float64]:
         """float64 [B, 64] of uint8 ``images`` [B, C, H, W], C = 1 or 3, of any size."""
         with torch.inference_mode():
-            found = self._network.features(prepared(images.to(self.device)))
+            found = self._network.features(preprocess(images.to(self.device)))
         return found.cpu().numpy().astype(np.float64)
 
 
-def prepared(images: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 [B, 1, 16, 16] in [-1, 1], the network's input."""
+def preprocess(images: Tensor) -> Tensor:
+    """Network input from images: uint8 [B, C, H, W] -> float32 [B, 1, 16, 16] in [-1, 1]."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise DataError(
             "fd_lenet: expected uint8 images [B, C, H, W] with 1 or 3 channels, got "
@@ -101,6 +101,6 @@ def prepared(images: Tensor) -> Tensor:
 
 def _checked(weights: Path, sha256: str) -> bytes:
     if not weights.is_file():
-        raise CheckpointError(f"fd_lenet: no weights at {weights}; install the package again")
+        raise CheckpointError(f"fd_lenet: no weights at {weights}; reinstall the package")
     data = weights.read_bytes()
-    return checked_weights("fd_lenet", str(weights), data, sha256, "install the package again")
+    return checked_weights("fd_lenet", str(weights), data, sha256, "reinstall the package")

@@ -1,4 +1,4 @@
-"""Picks the network of features that a spec names; weights that are missing are one clear line."""
+"""Builds the feature network that a spec names."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from colddiff.features.torchscript import TorchscriptFeatures
 from colddiff.ports import FeatureExtractor
 
 PUBLISHED = {"inception": inception, "resnet20": resnet20}
-"""Networks whose weights are published but not shipped, by kind."""
+"""Networks whose weights are published elsewhere and not shipped, by kind."""
 
 
 def default_place(kind: str) -> str:
-    """Where the published weights of ``kind`` are looked for: COLDDIFF_FEATURES, else our home."""
+    """Default path of the published weights of ``kind``: in COLDDIFF_FEATURES or COLDDIFF_HOME."""
     home = os.environ.get("COLDDIFF_HOME") or "~/.colddiff"
     folder = os.environ.get("COLDDIFF_FEATURES") or f"{home}/features"
     return f"{folder.rstrip('/')}/{PUBLISHED[kind].FILE}"
@@ -37,9 +37,9 @@ def default_place(kind: str) -> str:
 def open_network(
     spec: FeaturesSpec, read: Callable[[str], bytes], device: torch.device | str
 ) -> FeatureExtractor:
-    """The network of ``spec``, whose address is definite; ``read`` fetches what is at one.
+    """Build the network of ``spec``, whose path is resolved; ``read`` fetches the file at a path.
 
-    Raises CheckpointError where the weights are missing or others.
+    Raises CheckpointError if the weights are missing or have another hash.
     """
     match spec:
         case InceptionFeaturesSpec(path=str(place)):
@@ -57,11 +57,11 @@ def _weights(kind: str, place: str, read: Callable[[str], bytes]) -> bytes:
     try:
         return read(place)
     except Missing:
-        way = "put the file there, or set evaluation.features.path to where every worker reads it"
+        way = "put the file there, or set evaluation.features.path to one all workers can read"
         if kind in PUBLISHED:
             file = PUBLISHED[kind].FILE
             way = (
-                f"download {PUBLISHED[kind].WHERE} to there, or to where every worker can read it: "
-                f"evaluation.features={{kind: {kind}, path: s3://bucket/{file}}}"
+                f"download {PUBLISHED[kind].DOWNLOAD} to that path, or to one that all workers can "
+                f"read: evaluation.features={{kind: {kind}, path: s3://bucket/{file}}}"
             )
         raise CheckpointError(f"evaluation.features: no weights at {place}; {way}") from None

@@ -1,4 +1,4 @@
-"""The networks behind Frechet distances."""
+"""Opens feature networks for Frechet distances."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def open_features(
     features: FeaturesSpec | str, device: torch.device | str = "cpu"
 ) -> FeatureExtractor:
-    """The network behind a Frechet distance, on ``device``; its weights are what their hash says.
+    """Load a feature network on ``device``, verifying its weights by hash.
 
-    Raises SpecError for an unknown kind, CheckpointError (which says where the weights are to be
-    had) where they are missing or others, StoreError where they cannot be reached.
+    Raises SpecError for an unknown kind, CheckpointError (which says where to download the
+    weights) if they are missing or have another hash, StoreError if they cannot be reached.
     """
     from colddiff.features.networks import open_network
     from colddiff.features.spec import FEATURES
@@ -34,7 +34,7 @@ def open_features(
 
 
 def located_features(spec: FeaturesSpec) -> FeaturesSpec:
-    """``spec`` with an absolute address of its weights, where they do not ship with the package."""
+    """``spec`` with the absolute path of its weights, unless they ship with the package."""
     from colddiff.features.networks import default_place
 
     if "path" not in type(spec).model_fields:

@@ -1,4 +1,4 @@
-"""Features of ``fd_resnet20``: a classifier of CIFAR-10 (He et al. 2016, weights of akamaster)."""
+"""Features for ``fd_resnet20``: a CIFAR-10 classifier (He et al. 2016, akamaster's weights)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from colddiff.features.weights import checked_images, checked_weights, feature_r
 
 FILE = "resnet20-12fca82f.th"
 SHA256 = "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8"
-WHERE = (
+DOWNLOAD = (
     "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
     f"{FILE} (1,099,231 bytes)"
 )
@@ -23,7 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions; where the width grows, the shortcut is thinned and padded with 0."""
+    """Two 3x3 convolutions; if the width grows, the shortcut is strided and zero-padded."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Resnet20(nn.Module):
 
 
 class Resnet20Features:
-    """The ``FeatureExtractor`` of ``fd_resnet20``; ``data`` is the weights' file.
+    """The ``FeatureExtractor`` of ``fd_resnet20``; ``data`` is the content of the weights file.
 
     Raises CheckpointError for any other file.
     """
@@ -88,7 +88,7 @@ class Resnet20Features:
 
     @property
     def protocol(self) -> str:
-        """What was done to an image before and in the network."""
+        """Preprocessing, network and layer, in one line."""
         return (
             f"uint8 / 255, grey repeated to 3 channels, antialiased bilinear to {SIDE} px, "
             "normalised, ResNet-20 on CIFAR-10, 64 pooled features"
@@ -96,12 +96,12 @@ class Resnet20Features:
 
     def features(self, images: Tensor) -> NDArray[np.float64]:
         """float64 [B, 64] of uint8 ``images`` [B, C, H, W], C = 1 or 3, of any size."""
-        x = self.prepared(checked_images(self.metric, images).to(self.device))
+        x = self.preprocess(checked_images(self.metric, images).to(self.device))
         return feature_rows(self.metric, self.network.features, x).numpy()
 
     @staticmethod
-    def prepared(images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] -> float32 [B, 3, 32, 32], the network's input."""
+    def preprocess(images: Tensor) -> Tensor:
+        """Network input from images: uint8 [B, C, H, W] -> float32 [B, 3, 32, 32]."""
         x = images.to(torch.float32).expand(-1, 3, -1, -1) / 255
         if x.shape[-2:] != (SIDE, SIDE):
             x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)

@@ -1,4 +1,4 @@
-"""Networks whose features a Frechet distance compares: which one, and where its weights are."""
+"""Specs of feature networks: which network, and where its weights are stored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import Field, SerializeAsAny
 from colddiff.spec import KindOf, Registry, Spec, Unit
 
 WEIGHTS_PATH = (
-    "file of weights, a path or s3://bucket/key; null takes it from COLDDIFF_FEATURES, a folder or "
-    "URI (default: features in COLDDIFF_HOME)"
+    "weights file, a path or s3://bucket/key; null: in COLDDIFF_FEATURES, a folder or URI "
+    "(default: COLDDIFF_HOME/features)"
 )
 
 
 class FeaturesSpec(Spec):
-    """What every network of features has: its kind."""
+    """A kind of feature network."""
 
     kind: str
 
@@ -25,14 +25,14 @@ FEATURES: Registry[FeaturesSpec] = Registry("features", by_name=True)
 
 @FEATURES.register
 class LenetFeaturesSpec(FeaturesSpec):
-    """``fd_lenet``: a classifier of digits whose weights ship with the package."""
+    """``fd_lenet``: a digit classifier whose weights ship with the package."""
 
     kind: Literal["lenet"] = "lenet"
 
 
 @FEATURES.register
 class InceptionFeaturesSpec(FeaturesSpec):
-    """``fid``: Inception-v3 by clean-fid's protocol; the weights are not shipped."""
+    """``fid``: Inception-v3 with clean-fid's protocol; the weights are not shipped."""
 
     kind: Literal["inception"] = "inception"
     path: Annotated[str | None, Field(description=WEIGHTS_PATH)] = None
@@ -40,7 +40,7 @@ class InceptionFeaturesSpec(FeaturesSpec):
 
 @FEATURES.register
 class Resnet20FeaturesSpec(FeaturesSpec):
-    """``fd_resnet20``: a classifier of CIFAR-10 (akamaster); the weights are not shipped."""
+    """``fd_resnet20``: a CIFAR-10 classifier (akamaster); the weights are not shipped."""
 
     kind: Literal["resnet20"] = "resnet20"
     path: Annotated[str | None, Field(description=WEIGHTS_PATH)] = None
@@ -51,21 +51,23 @@ class TorchscriptFeaturesSpec(FeaturesSpec):
     """``fd_<name>``: any TorchScript network from float32 images [B, C, H, W] to [B, F]."""
 
     kind: Literal["torchscript"] = "torchscript"
-    path: Annotated[str, Field(description="the network's file, a path or s3://bucket/key")]
+    path: Annotated[str, Field(description="TorchScript file, a path or s3://bucket/key")]
     sha256: Annotated[
-        str, Field(pattern="^[0-9a-f]{64}$", description="of that file; nothing else is loaded")
+        str, Field(pattern="^[0-9a-f]{64}$", description="required hash of that file")
     ]
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_]*$", description="fd_<name>")]
+    name: Annotated[
+        str, Field(pattern="^[a-z0-9][a-z0-9_]*$", description="metric name: fd_<name>")
+    ]
     image_size: Annotated[
         int | None,
-        Field(ge=1, le=1024, description="side it takes, null for any"),
+        Field(ge=1, le=1024, description="side of the network's input, null for any"),
         Unit("px"),
     ] = None
     channels: Literal[1, 3] = 3
     range: Annotated[
-        tuple[float, float], Field(description="what it takes for the 8-bit values 0 and 255")
+        tuple[float, float], Field(description="network input for the 8-bit values 0 and 255")
     ] = (0.0, 1.0)
 
 
 AnyFeatures = Annotated[FeaturesSpec, SerializeAsAny(), KindOf(FEATURES)]
-"""A spec, its dict form, or a kind's name where the rest has defaults."""
+"""A spec, its dict form, or the name of a kind whose other fields have defaults."""

@@ -1,4 +1,4 @@
-"""Features of ``fd_<name>``: a TorchScript network of the user's own, named by its hash."""
+"""Features for ``fd_<name>``: a user's TorchScript network, pinned by its hash."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from colddiff.features.weights import checked_images, checked_weights, feature_r
 
 
 class TorchscriptFeatures:
-    """The ``FeatureExtractor`` of ``spec``; ``data`` is its file.
+    """The ``FeatureExtractor`` of ``spec``; ``data`` is the content of its file.
 
-    Raises CheckpointError for a file with another hash or of another kind.
+    Raises CheckpointError if the file has another hash or is not TorchScript.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TorchscriptFeatures:
 
     @property
     def protocol(self) -> str:
-        """What was done to an image before the network."""
+        """Preprocessing and network, in one line."""
         size = self._spec.image_size
         resized = f"antialiased bicubic to {size} px" if size else "at its own size"
         colour = "mean of channels" if self._spec.channels == 1 else "grey repeated to 3 channels"

@@ -1,4 +1,4 @@
-"""Weights of feature networks: found, checked against their hash, and only then loaded."""
+"""Shared checks of feature networks: weights by hash before loading, input and output shapes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from colddiff.errors import CheckpointError, DataError
 
 
 def checked_weights(
-    metric: str, place: str, data: bytes, sha256: str, way_out: str = "fetch the file again"
+    metric: str, place: str, data: bytes, sha256: str, way_out: str = "download the file again"
 ) -> bytes:
-    """``data``, which was read at ``place``; CheckpointError where its hash is another."""
+    """``data``, read from ``place``; raises CheckpointError if its hash is not ``sha256``."""
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise CheckpointError(
             f"{metric}: {place} has {len(data)} bytes with sha256 {found}, expected {sha256}; "
-            f"numbers of other weights do not compare, so {way_out}"
+            f"distances from other weights are not comparable: {way_out}"
         )
     return data
 
 
 @contextmanager
 def loading(metric: str, place: str) -> Iterator[None]:
-    """Turns what a loader raises into one line, and drops torch's notes on its older formats."""
+    """Convert a loader's exceptions to one-line CheckpointErrors; ignore its format warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -41,7 +41,7 @@ def loading(metric: str, place: str) -> Iterator[None]:
 
 
 def checked_images(metric: str, images: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] with 1 or 3 channels, or DataError."""
+    """``images``; raises DataError unless uint8 [B, C, H, W] with 1 or 3 channels."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise DataError(
             f"{metric}: expected uint8 images [B, C, H, W] with 1 or 3 channels, got "
@@ -51,12 +51,12 @@ def checked_images(metric: str, images: Tensor) -> Tensor:
 
 
 def feature_rows(metric: str, network: Callable[[Tensor], object], batch: Tensor) -> Tensor:
-    """float64 [B, F] on the host of what ``network`` makes of ``batch``; DataError if it is not."""
+    """Features of ``batch``, float64 [B, F] in host memory; DataError if the shape is wrong."""
     with torch.inference_mode():
         found = network(batch)
     if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(batch):
         shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise DataError(
-            f"{metric}: expected features [{len(batch)}, F] of its network, got {shape}"
+            f"{metric}: expected features [{len(batch)}, F] from its network, got {shape}"
         )
     return found.flatten(1).double().cpu()

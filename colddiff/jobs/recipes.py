@@ -76,6 +76,12 @@ def list_recipes() -> list[str]:
 def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     """The recipe of that name in the catalogue, or the YAML file at that path.
 
+    >>> recipe = load_recipe("paper/deblur-mnist")
+    >>> recipe.train.degradation.kind, recipe.train.degradation.num_timesteps
+    ('blur', 20)
+    >>> recipe.job("train", ["optimizer.lr=1e-4"]).optimizer.lr
+    0.0001
+
     Raises SpecError naming the nearest recipe, the YAML error's line, or an unknown section.
     """
     text = str(name)

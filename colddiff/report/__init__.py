@@ -1,1 +1,1 @@
-"""What people look at: grids, strips, curves and tables."""
+"""Pictures and tables of results: grids, strips, curves, tables, cards."""

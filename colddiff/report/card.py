@@ -1,4 +1,4 @@
-"""The README of an exported checkpoint: its card in words, numbers with where they come from."""
+"""The README of an exported checkpoint: its model card as Markdown, metrics with provenance."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from colddiff.samplers import SAMPLERS, column_labels
 
 
 def card_readme(card: Mapping[str, Any]) -> str:
-    """Markdown: what it undoes, how to use it, what it was trained on, how well it does."""
+    """Markdown text of a card: degradation, usage, training, results."""
     kind, T = card["degradation"]["kind"], card["degradation"]["num_timesteps"]
     image = card["image"]
     colours = {1: "grey", 3: "colour"}.get(image["channels"], f"{image['channels']}-channel")
     parts = [
         f"# {card['name']}, step {card['step']}",
-        f"A restorer of **{kind}** (T = {T}) for {colours} images of {image['size']} x "
+        f"A restorer for **{kind}** (T = {T}) on {colours} images of {image['size']} x "
         f"{image['size']} px: {card['restorer']['kind']}, {card['parameters']:,} parameters, EMA "
-        f"weights (sha256 `{card['weights_sha256']}`). Made by colddiff; `card.json` has more.",
-        "## Use\n\n" + _use(card),
+        f"weights (sha256 `{card['weights_sha256']}`). Made with colddiff; see `card.json` for "
+        "details.",
+        "## Usage\n\n" + _usage(card),
         *([_plugins(card)] if card["plugins"] else []),
         "## Training\n\n" + _training(card),
         "## Results\n\n" + _results(card.get("evaluation")),
@@ -26,7 +27,7 @@ def card_readme(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _use(card: Mapping[str, Any]) -> str:
+def _usage(card: Mapping[str, Any]) -> str:
     trust = "".join(f" --trust-plugin {_sha256(name)}" for name in card["plugins"])
     lines = [
         f"    colddiff restore --checkpoint DIR photo.png --out restored{trust}",
@@ -36,15 +37,15 @@ def _use(card: Mapping[str, Any]) -> str:
         lines.append("    colddiff submit generate checkpoint=DIR num_samples=1000")
     lines += ["", 'or in Python: `colddiff.load_checkpoint("DIR")`.']
     if not card.get("terminal"):
-        lines += ["", "It restores. To generate images from nothing it has no distribution of x_T."]
+        lines += ["", "It can restore only: without a distribution of x_T it cannot generate."]
     return "\n".join(lines)
 
 
 def _plugins(card: Mapping[str, Any]) -> str:
     names = "\n".join(f"- `{name}`" for name in card["plugins"])
     return (
-        "## Its plugin is code\n\nThe degradation or the network is defined by\n\n" + names + "\n\n"
-        "which runs only where you say so. Read it first."
+        "## Plugins\n\nThe degradation or the network is defined by\n\n" + names + "\n\n"
+        "This is code, which runs only with `--trust-plugin`. Read it first."
     )
 
 
@@ -52,7 +53,7 @@ def _training(card: Mapping[str, Any]) -> str:
     facts = card["training"]
     rows = {
         "data (manifest digest)": facts.get("data_digest"),
-        "images per optimizer step": facts["global_batch_size"],
+        "global batch size": facts["global_batch_size"],
         "optimizer steps": card["step"],
         "learning rate": facts["optimizer"]["lr"],
         "EMA decay": facts["ema"]["decay"],

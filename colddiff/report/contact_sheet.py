@@ -1,4 +1,4 @@
-"""A contact sheet: the first images of a set, side by side without labels."""
+"""Contact sheet: images of a set in a grid, without labels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from colddiff.report.sheets import PAPER, png, tile
 
 GAP = 2
 TILE = 64
-"""Images under this side, in px, are enlarged to about it by a whole factor."""
+"""Smaller images are enlarged by an integer factor to about this side, px."""
 
 
 def contact_sheet(images: NDArray[np.uint8]) -> bytes:
-    """A PNG of ``images``, uint8 [N, C, H, W], in a grid as square as it can be, row by row."""
+    """A PNG of ``images``, uint8 [N, C, H, W], row by row in a nearly square grid.
+
+    Raises DataError for no images or a wrong shape.
+    """
     if images.ndim != 4 or not len(images):
         raise DataError(f"contact sheet: expected images [N, C, H, W], got {list(images.shape)}")
     count, _, height, width = images.shape

@@ -1,4 +1,4 @@
-"""Loss against optimizer step, as a picture."""
+"""Plot of the training loss over optimizer steps."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def loss_curve(
     title: str = "Training loss",
     label: str = "L1 per pixel, images in [-1, 1]",
 ) -> bytes:
-    """A PNG of the loss: each logged value faint, their running mean on top, the last one named.
+    """A PNG of the loss: logged values faint, their running mean on top, its last value labelled.
 
     Raises:
-        DataError: nothing to draw, lists of unequal length, or a loss that is not finite.
+        DataError: no values, lists of unequal length, or a loss that is not finite.
     """
     x, y = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if not len(x) or x.shape != y.shape or not np.isfinite(y).all():
@@ -70,7 +70,7 @@ def loss_curve(
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Mean of the last ``window`` values at each place, of fewer where there are fewer."""
+    """Mean of the last ``window`` values at each index, or of all values so far if fewer."""
     total = np.cumsum(np.concatenate([[0.0], values]))
     stop = np.arange(1, len(values) + 1)
     start = np.maximum(0, stop - window)

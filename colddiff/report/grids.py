@@ -1,4 +1,4 @@
-"""The comparison grid: images in rows; original, degraded and each restoration in columns."""
+"""Comparison grid: one row per image; columns original, degraded and each restoration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.errors import DataError
-from colddiff.report.sheets import Column, draw_sheet, png
+from colddiff.report.sheets import SheetColumn, draw_sheet, png
 from colddiff.samplers import column_labels
 
 SHOWN = {"ssim": ".3f", "rmse": ".3f"}
@@ -24,17 +24,17 @@ def comparison_grid(
 ) -> bytes:
     """A PNG of ``pictures`` (uint8 [k, C, H, W] by column, ``Evaluation.pictures``).
 
-    With ``metrics`` (``Evaluation.metrics``) the distance, SSIM and RMSE of the whole test set
-    stand below each column, and the floor below the originals. Columns are in the order of
+    With ``metrics`` (``Evaluation.metrics``) each column is captioned with the distance, SSIM and
+    RMSE over the whole test set, and the originals with the floor. Columns are in the order of
     ``column_labels``.
 
     Raises:
-        DataError: no pictures, or columns that differ in shape.
+        DataError: no pictures, or columns of different shapes.
     """
     if not pictures:
-        raise DataError("comparison grid: no pictures were kept; evaluate with keep=1 or more")
+        raise DataError("comparison grid: no pictures to draw; evaluate with keep=1 or more")
     columns = [
-        Column(label, pictures[name][:max_rows], _captions(name, metrics or {}))
+        SheetColumn(label, pictures[name][:max_rows], _captions(name, metrics or {}))
         for name, label in column_labels(pictures).items()
     ]
     return png(draw_sheet(columns, title=title, subtitle=subtitle))
@@ -42,7 +42,7 @@ def comparison_grid(
 
 def _captions(name: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
     if name == "original":
-        # The distance between two halves of them: the scale that all others are read on.
+        # The distance between two halves of the test images: a baseline for the other distances.
         return tuple(
             f"floor {number(metrics[path])}"
             for metric in distance_names(metrics)
@@ -62,11 +62,11 @@ def _captions(name: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def distance_names(metrics: Mapping[str, float]) -> Sequence[str]:
-    """The Frechet distances among metric paths: ``fid`` and ``fd_<name>``, in order of name."""
+    """Names of the Frechet distances in ``metrics``: ``fid`` and ``fd_<name>``, sorted."""
     last = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
     return sorted(name for name in last if name == "fid" or name.startswith("fd_"))
 
 
 def number(value: float) -> str:
-    """A distance to three figures, never in powers of ten."""
+    """A distance with three significant digits, never in scientific notation."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

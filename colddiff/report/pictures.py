@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, as files by name."""
+"""Pictures of an evaluation, as file contents by name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from colddiff.report.strips import trajectory_animation, trajectory_strip
 def evaluation_pictures(
     evaluation: Evaluation, losses: Sequence[tuple[int, float]] = ()
 ) -> dict[str, bytes]:
-    """``grid.png``; ``strip.png`` and ``strip.gif`` where a sampler took steps;
-    ``loss.png`` where ``losses``, (step, training loss) pairs, are given.
+    """Draw ``grid.png``, ``strip.png`` and ``strip.gif`` (if a sampler took steps), and
+    ``loss.png`` (if there are ``losses``, pairs of step and training loss).
     """
     if not evaluation.pictures:
         return {}
@@ -25,7 +25,7 @@ def evaluation_pictures(
             evaluation.pictures,
             evaluation.metrics,
             title=f"{kind.capitalize()} of severity {severity}, restored",
-            subtitle=f"numbers: all {evaluation.provenance['n']} test images",
+            subtitle=f"metrics over all {evaluation.provenance['n']} test images",
         )
     }
     path = evaluation.trajectory

@@ -1,4 +1,4 @@
-"""The preview of a degradation: D(x0, t) over t as a strip, over plots of what t changes."""
+"""Preview of a degradation: D(x0, t) over t as a strip, above plots of its parameters over t."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ COLUMNS = (9, 11, 10, 8, 7)
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One number for each severity 1..T (a parameter) or 0..T (a measurement)."""
+    """One value for each severity 1..T (a parameter) or 0..T (a measurement)."""
 
     label: str
     values: NDArray[np.float64]
 
 
 def shown_severities(num_timesteps: int, columns: int | None = None) -> list[int]:
-    """Severities of the strip, 0 and T among them, evenly spaced.
+    """Evenly spaced severities for a strip, including 0 and T.
 
-    Without ``columns`` a number near nine is taken for which even spacing needs no rounding, so
-    that the tiles stand exactly over their place in the plots.
+    Without ``columns``, a number near nine that divides T evenly is preferred, so that the tiles
+    are exactly aligned with the plots.
     """
     T = num_timesteps
     wanted = columns or next((n for n in COLUMNS if T % (n - 1) == 0), COLUMNS[0])
@@ -57,18 +57,18 @@ def draw_preview(
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """A PNG: each image's strip in a row, then a panel for each curve, on one axis of severity.
+    """A PNG: one strip per image, then one panel per curve, sharing the severity axis.
 
     Args:
-        strips: uint8 [N, K, C, H, W], image n at ``severities[k]``; C other than 1 or 3 is shown
-            as the mean over channels.
-        severities: K of them, from 0 to ``num_timesteps``.
-        curves: of T or T + 1 values each.
+        strips: uint8 [N, K, C, H, W], image n at ``severities[k]``; if C is not 1 or 3, the mean
+            over channels is shown.
+        severities: K severities, from 0 to ``num_timesteps``.
+        curves: T or T + 1 values each.
         num_timesteps: T, the end of the axis.
-        title: a line above everything; ``subtitle`` a softer one below it.
+        title: heading; ``subtitle`` is a second line in grey.
 
     Raises:
-        DataError: strips that do not fit their severities.
+        DataError: the number of strips is not that of the severities.
     """
     if strips.ndim != 5 or 0 in strips.shape or strips.shape[1] != len(severities):
         raise DataError(
@@ -77,7 +77,7 @@ def draw_preview(
     rows, columns = strips.shape[:2]
     factor = max(1, -(-TILE // max(strips.shape[-2:])))
     height, width = (side * factor for side in strips.shape[-2:])
-    # Four tiles are the least that titles and axis labels have room over.
+    # Titles and axis labels need the width of at least four tiles.
     across = max(columns * (width + GUTTER) - GUTTER, 4 * TILE)
     panels = len(curves)
     size = (
@@ -86,21 +86,21 @@ def draw_preview(
     )
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    place = _Place(figure, size)
-    place.text(MARGIN, MARGIN + 18, title, color=INK, fontsize=10.5)
-    place.text(MARGIN, MARGIN + 44, subtitle, color=SOFT, fontsize=7.5)
+    canvas_px = _PixelCanvas(figure, size)
+    canvas_px.text(MARGIN, MARGIN + 18, title, color=INK, fontsize=10.5)
+    canvas_px.text(MARGIN, MARGIN + 44, subtitle, color=SOFT, fontsize=7.5)
     pitch = (across - width) / (columns - 1) if columns > 1 else 0.0
     lefts = [round(LEFT + k * pitch) for k in range(columns)]
     for k, t in enumerate(severities):
         label = f"t = {t}"
-        place.text(lefts[k] + width / 2, HEAD + 22, label, color=INK, fontsize=8, ha="center")
+        canvas_px.text(lefts[k] + width / 2, HEAD + 22, label, color=INK, fontsize=8, ha="center")
         for n in range(rows):
-            place.picture(lefts[k], HEAD + LABELS + n * (height + GUTTER), strips[n, k], factor)
+            canvas_px.picture(lefts[k], HEAD + LABELS + n * (height + GUTTER), strips[n, k], factor)
     below = HEAD + LABELS + rows * (height + GUTTER)
     centres = (lefts[0] + width / 2, lefts[-1] + width / 2)
     for number, curve in enumerate(curves):
         top = below + PANEL_GAP - 16 + number * (PANEL + PANEL_GAP)
-        axes = place.axes(centres, top, num_timesteps)
+        axes = canvas_px.axes(centres, top, num_timesteps)
         _draw_curve(axes, curve, severities, num_timesteps, last=number == panels - 1)
     buffer = io.BytesIO()
     canvas.print_figure(buffer, format="png", dpi=DPI)
@@ -108,8 +108,8 @@ def draw_preview(
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A figure measured in px from its top left corner, as pictures are."""
+class _PixelCanvas:
+    """Draws on a figure in px from its top left corner."""
 
     figure: Figure
     size: tuple[int, int]
@@ -128,7 +128,7 @@ class _Place:
         self.figure.figimage(np.asarray(shown), left, bottom, origin="upper")
 
     def axes(self, centres: tuple[float, float], top: float, num_timesteps: int) -> Axes:
-        """Axes whose severities 0 and T stand below the ``centres`` of the outer tiles."""
+        """Axes whose severities 0 and T are aligned with the ``centres`` of the outer tiles."""
         width, height = self.size
         across = (centres[1] - centres[0]) / width
         box = (centres[0] / width, 1 - (top + PANEL) / height, across, PANEL / height)
@@ -162,7 +162,7 @@ def _draw_curve(
     axes.set_title(curve.label, loc="left", color=INK, fontsize=8, pad=6)
     low, high = float(curve.values.min()), float(curve.values.max())
     if 0 <= low < 0.5 * high or high - low < 1e-6 * abs(high):
-        low = min(low, 0.0)  # a constant too is drawn over 0, not over the noise of its digits
+        low = min(low, 0.0)  # start at 0, so that a constant's rounding noise is not magnified
     room = max(high - low, 1e-9)
     axes.set_ylim(low - 0.04 * room, high + 0.1 * room)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
@@ -179,11 +179,11 @@ def _draw_curve(
 
 
 def _ticks(severities: Sequence[int]) -> list[int]:
-    """The shown severities, every other one and so on where they would run into each other."""
+    """Tick positions: the shown severities, thinned out so that labels do not overlap."""
     every = -(-len(severities) // 12)
     return list(severities[::every])
 
 
 def parameter_label(name: str, units: Mapping[str, str]) -> str:
-    """``sigma (px)``, or the name alone where it has no unit."""
+    """``sigma (px)``, or only the name if it has no unit."""
     return f"{name} ({units[name]})" if units.get(name) else name

@@ -1,4 +1,4 @@
-"""Sheets of images in labelled columns and rows, the ground of grids and strips."""
+"""Sheets of images in labelled columns and rows; grids and strips are built on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from colddiff.errors import DataError
 
 TILE = 128
-"""Images under this side, in px, are enlarged to about it by a whole factor."""
+"""Smaller images are enlarged by an integer factor to about this side, px."""
 MARGIN, GUTTER, GROUP_GAP = 32, 8, 24
 PAPER, INK, SOFT = "#ffffff", "#1c1c1e", "#6e6e73"
 TITLE, LABEL, SMALL = 24, 19, 16
@@ -23,8 +23,8 @@ Tiles = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A label, the images below it, uint8 [N, C, H, W], and lines of small print under them."""
+class SheetColumn:
+    """A column: label, images below it, uint8 [N, C, H, W], and caption lines under them."""
 
     label: str
     images: Tiles
@@ -33,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where tiles and texts of a sheet stand, in px."""
+    """Positions of a sheet's tiles and texts, px."""
 
     tile: tuple[int, int]
     left: int
@@ -44,20 +44,23 @@ class Layout:
 
 
 def draw_sheet(
-    columns: Sequence[Column],
+    columns: Sequence[SheetColumn],
     row_labels: Sequence[str] = (),
     *,
     title: str = "",
     subtitle: str = "",
     rows_per_group: int = 0,
 ) -> Image.Image:
-    """An RGB image of the columns side by side, pixels enlarged without smoothing.
+    """An RGB image of the columns side by side, with pixels enlarged without smoothing.
 
     Args:
-        columns: equally many images of one shape each.
-        row_labels: one for each row, or none.
-        title: a line above everything; ``subtitle`` a softer one below it.
-        rows_per_group: rows that belong together stand closer than their groups.
+        columns: all with the same number of images, of the same shape.
+        row_labels: one per row, or none.
+        title: heading; ``subtitle`` is a second line in grey.
+        rows_per_group: groups of this many rows are separated by a wider gap.
+
+    Raises:
+        DataError: columns of different shapes, or without images.
     """
     rows = _check(columns)
     layout = _layout(columns, row_labels, bool(title), bool(subtitle), rows_per_group or rows)
@@ -84,16 +87,16 @@ def draw_sheet(
 
 
 def tile(image: Tiles) -> Image.Image:
-    """uint8 [C, H, W] with 1 or 3 channels as an RGB picture."""
+    """An RGB picture of an image, uint8 [C, H, W]."""
     if image.shape[0] not in (1, 3):
-        # More or fewer than a screen has: the mean over channels is shown.
+        # Neither grey nor colour: show the mean over channels.
         image = image.mean(axis=0, keepdims=True).round().astype(np.uint8)
     rgb = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(rgb), "RGB")
 
 
 def png(sheet: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+    """Encode a picture as PNG."""
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -101,11 +104,11 @@ def png(sheet: Image.Image) -> bytes:
 
 @lru_cache(maxsize=8)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The sans serif that comes with Pillow, so that pictures are alike everywhere."""
+    """The sans serif bundled with Pillow, so that pictures look the same everywhere."""
     return ImageFont.load_default(size)
 
 
-def _check(columns: Sequence[Column]) -> int:
+def _check(columns: Sequence[SheetColumn]) -> int:
     shapes = {column.images.shape for column in columns}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4 or 0 in next(iter(shapes)):
         raise DataError(
@@ -116,13 +119,17 @@ def _check(columns: Sequence[Column]) -> int:
 
 
 def _layout(
-    columns: Sequence[Column], row_labels: Sequence[str], title: bool, subtitle: bool, group: int
+    columns: Sequence[SheetColumn],
+    row_labels: Sequence[str],
+    title: bool,
+    subtitle: bool,
+    group: int,
 ) -> Layout:
     rows, _, height, width = columns[0].images.shape
     factor = max(1, round(TILE / max(height, width)))
     tile_size = (width * factor, height * factor)
     texts = [text for c in columns for text in (c.label, *c.captions)]
-    # A column is as wide as its texts: labels of small tiles would run into each other.
+    # A column is at least as wide as its texts, so that labels of small tiles do not overlap.
     pitch = max(tile_size[0], *(_width(text, LABEL) for text in texts)) + GUTTER
     names = max((_width(text, SMALL) + 14 for text in row_labels), default=0)
     left = MARGIN + names

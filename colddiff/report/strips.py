@@ -1,4 +1,4 @@
-"""How Algorithm 2 gets from x_T to x_0: a still strip and an animation of states and estimates."""
+"""A sampling trajectory from x_T to x_0, as a strip and an animation of states and estimates."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from colddiff.evaluation.trajectory import Trajectory
-from colddiff.report.sheets import INK, MARGIN, Column, draw_sheet, png
+from colddiff.report.sheets import INK, MARGIN, SheetColumn, draw_sheet, png
 
 STATE, ESTIMATE = "x_t", "R(x_t, t)"
 STEPS_MS, HOLD_MS, END_MS = 4000, 600, 2000
-"""How long the steps of an animation take together, its first frame, and its last."""
+"""Durations in an animation: of all steps together, of the first frame, of the last frame."""
 
 
 def trajectory_strip(
     path: Trajectory, *, title: str = "", columns: int = 8, images: int = 3
 ) -> bytes:
-    """A PNG with severity falling from left to right: x_t of each image, R(x_t, t) below it."""
+    """A PNG with severity decreasing from left to right: x_t of each image above R(x_t, t)."""
     chosen = _evenly(len(path.severities), columns)
     shown = min(images, path.states.shape[1])
     sheet = draw_sheet(
         [
-            Column(
+            SheetColumn(
                 f"t = {path.severities[i]}",
                 np.stack([path.states[i, :shown], path.estimates[i, :shown]], axis=1).reshape(
                     2 * shown, *path.states.shape[2:]
@@ -40,9 +40,9 @@ def trajectory_strip(
 
 
 def trajectory_animation(path: Trajectory, *, title: str = "", images: int = 6) -> bytes:
-    """A GIF that runs from T to 0 and repeats: x_t above, R(x_t, t) below, and the severity."""
+    """A looping GIF from T to 0: x_t above R(x_t, t), with the severity."""
     frames = [_frame(path, i, title, images) for i in range(len(path.severities))]
-    # One palette for all frames: with a palette each, flat areas flicker.
+    # One palette for all frames: with separate palettes, flat areas flicker.
     palette = _palette(frames)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     step = min(400, max(40, STEPS_MS // len(frames)))
@@ -66,11 +66,11 @@ def _frame(path: Trajectory, i: int, title: str, images: int) -> Image.Image:
     pairs = np.stack([path.states[i, :shown], path.estimates[i, :shown]])
     T, t = path.severities[0], path.severities[i]
     sheet = draw_sheet(
-        [Column("", pairs[:, k]) for k in range(shown)],
+        [SheetColumn("", pairs[:, k]) for k in range(shown)],
         row_labels=[STATE, ESTIMATE],
         title=f"{title + ', ' if title else ''}t = {t}",
     )
-    # The bar fills as severity falls, so that a glance tells how far the sampler is.
+    # Progress bar: fills up as severity decreases.
     draw = ImageDraw.Draw(sheet)
     left, right, top = MARGIN, sheet.width - MARGIN, MARGIN + 38
     draw.rectangle((left, top, right, top + 4), fill="#e3e3e8")
@@ -91,5 +91,5 @@ def _palette(frames: list[Image.Image]) -> Image.Image:
 
 
 def _evenly(count: int, wanted: int) -> NDArray[np.int64]:
-    """At most ``wanted`` of 0..count - 1, the first and the last among them."""
+    """At most ``wanted`` evenly spaced indices of 0..count - 1, including first and last."""
     return np.unique(np.linspace(0, count - 1, min(count, max(wanted, 2))).round().astype(np.int64))

@@ -1,4 +1,4 @@
-"""The paper's table as plain text: one row per metric, one column per way of restoring."""
+"""Evaluation results as a plain-text table: one row per metric, one column per sampler."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FLOOR = "floor"
 
 
 def evaluation_table(metrics: Mapping[str, float]) -> str:
-    """Metrics ``eval/<column>/<metric>`` as aligned text, the best restoration marked with a star.
+    """Metrics ``eval/<column>/<metric>`` as aligned text; a star marks the best restoration.
 
-    ``floor`` is the distance between two halves of the test images. Restorations of those very
-    images may score less; images made without having seen them would not.
+    ``floor`` is the distance between two halves of the test images. Restorations of these same
+    images can score below it; images generated independently would not.
     """
     found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
     rows = [name for name in (*distance_names(metrics), *DIGITS) if name in found]
@@ -47,7 +47,7 @@ def _cell(value: float | None, row: str, best: bool) -> str:
     if value is None:
         return f"{NO_VALUE} "
     text = f"{value:{DIGITS[row]}}" if row in DIGITS else number(value)
-    # The place of the star is kept free elsewhere, so that figures stand below each other.
+    # A space takes the star's place elsewhere, so that figures stay aligned.
     return f"{text}{'*' if best else ' '}"
 
 
@@ -56,7 +56,7 @@ def _aligned(table: list[list[str]]) -> str:
     lines = []
     for number_of_row, row in enumerate(table):
         name, *cells, better = row
-        # Column heads end over the figures, not over the star's place.
+        # Column headings are aligned with the figures, not with the star.
         heads = [f"{cell} " if number_of_row == 0 else cell for cell in cells]
         padded = [head.rjust(width + 3) for head, width in zip(heads, widths[1:-1], strict=True)]
         lines.append(f"{name.ljust(widths[0])}{''.join(padded)}   {better}".rstrip())

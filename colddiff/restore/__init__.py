@@ -1,10 +1,10 @@
-"""A person's own images restored with a checkpoint, without a cluster: what `restore` does."""
+"""Restores a user's image files with a checkpoint, without a cluster (`colddiff restore`)."""
 
 from __future__ import annotations
 
 from colddiff.restore.files import ImageFile, found_images
-from colddiff.restore.omega_files import GivenOmega
+from colddiff.restore.omega_files import OmegaFiles
 from colddiff.restore.restore import Restoration, Restored
 from colddiff.restore.settings import RestoreSettings
 
-__all__ = ["GivenOmega", "ImageFile", "Restoration", "RestoreSettings", "Restored", "found_images"]
+__all__ = ["ImageFile", "OmegaFiles", "Restoration", "RestoreSettings", "Restored", "found_images"]

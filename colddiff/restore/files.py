@@ -1,4 +1,4 @@
-"""The image files of a command: found, named by where their result goes, read, conformed."""
+"""Input files of a restoration: finds them, names their results, reads and converts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_image, fitted, with_channels
+from colddiff.data.pil_images import (
+    FILE_FORMATS,
+    Pixels,
+    crop_and_resize,
+    decode_image,
+    with_channels,
+)
 from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES
 from colddiff.errors import DataError, SpecError
 from colddiff.types import ImageShape
@@ -18,7 +24,7 @@ from colddiff.types import ImageShape
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file and the name of its result: its place below the folder given, without suffix."""
+    """A file, and the name of its result: its path below the source folder, without suffix."""
 
     path: Path
     name: str
@@ -26,20 +32,20 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded file: pixels [H, W, C], uint8 or uint16, and the sha256 of its bytes."""
+    """A decoded file: pixels [H, W, C], uint8 or uint16, and the sha256 of the file."""
 
     pixels: Pixels
     sha256: str
 
 
 def found_images(sources: Sequence[str], out: Path | None = None) -> list[ImageFile]:
-    """The image files that ``sources`` mean: files, folders with all below them, glob patterns.
+    """Find the image files in ``sources``: files, folders (recursively) and glob patterns.
 
-    What lies below ``out`` is passed over, and so are hidden files.
+    Hidden files and files below ``out`` are skipped.
 
     Raises:
-        DataError: a source with no image in it.
-        SpecError: two files whose results would have one name.
+        DataError: a source without images.
+        SpecError: two files whose results would have the same name.
     """
     files: dict[str, Path] = {}
     for source in sources:
@@ -48,7 +54,7 @@ def found_images(sources: Sequence[str], out: Path | None = None) -> list[ImageF
             if first != path:
                 raise SpecError(
                     f"{first} and {path} would both become {name}.png; restore them into two "
-                    "folders, or give the folder above them"
+                    "folders, or use their common parent folder as the source"
                 )
     return [ImageFile(path, name) for name, path in sorted(files.items())]
 
@@ -63,13 +69,13 @@ def _of(source: str, out: Path | None) -> list[tuple[Path, str]]:
         matches = sorted(Path(match) for match in _matches(str(path)))
         found = [(item, _name(Path(item.name))) for item in matches if _is_image(item)]
     if not found:
-        what = "no such file or folder" if not path.is_dir() else "no images there"
+        what = "no such file or folder" if not path.is_dir() else "no images found"
         raise DataError(f"{source}: {what} (files ending in {', '.join(sorted(SUFFIXES))})")
     return found
 
 
 def _matches(pattern: str) -> list[str]:
-    # Path.glob takes no absolute pattern, and a shell hands over a pattern that was quoted.
+    # A quoted pattern arrives unexpanded, and Path.glob does not accept absolute patterns.
     return glob.glob(pattern, recursive=True)  # noqa: PTH207
 
 
@@ -90,10 +96,10 @@ def _name(relative: Path) -> str:
 
 
 def read_picture(path: Path) -> Picture:
-    """Decodes the file; raises DataError naming it."""
+    """Read and decode the file; raises DataError naming it."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"{path}: more than the {MAX_FILE_BYTES} bytes that are read")
+            raise DataError(f"{path}: more than the limit of {MAX_FILE_BYTES} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
@@ -104,21 +110,22 @@ def read_picture(path: Path) -> Picture:
 def conformed(
     pixels: Pixels, shape: ImageShape, where: str, *, fit: bool = False, any_size: bool = False
 ) -> Pixels:
-    """``pixels`` as a checkpoint for images of ``shape`` takes them.
+    """Convert ``pixels`` for a checkpoint trained on images of ``shape``.
 
-    Grey is repeated for a checkpoint of colour images. Raises DataError for colour where grey is
-    wanted, and for another size unless ``fit`` (the centre square, resized) or ``any_size``.
+    Grey is repeated for a checkpoint of colour images. Raises DataError for a colour image if the
+    checkpoint takes grey ones, and for another size unless ``fit`` (centre crop, then resize) or
+    ``any_size`` is set.
     """
     pixels = _channels(pixels, shape, where)
     height, width = pixels.shape[:2]
     if (height, width) == (shape.height, shape.width) or any_size:
         return pixels
     if fit:
-        return fitted(pixels, shape.height)
+        return crop_and_resize(pixels, shape.height)
     raise DataError(
         f"{where}: is {height}x{width} px, the checkpoint takes {shape.height}x{shape.width}; "
-        "--fit takes the centre square, resized, --any-size restores it at its own size, for which "
-        "the network was not trained"
+        "--fit crops the centre square and resizes it, --any-size restores at the original size, "
+        "for which the network was not trained"
     )
 
 
@@ -129,13 +136,13 @@ def _channels(pixels: Pixels, shape: ImageShape, where: str) -> Pixels:
     if found == 1:
         if pixels.dtype == np.uint16:
             raise DataError(
-                f"{where}: 16-bit grey, and the checkpoint makes colour images, which are written "
-                "with 8 bits; convert it to 8 bit first"
+                f"{where}: a 16-bit grey image, but the checkpoint produces colour images, which "
+                "have 8 bits; convert it to 8 bit first"
             )
         return with_channels(pixels, shape.channels)
-    # Many programs write grey images with three equal channels; that loses nothing.
+    # Many programs write grey images with three equal channels; dropping two loses nothing.
     if bool((pixels == pixels[:, :, :1]).all()):
         return with_channels(pixels, 1)
     raise DataError(
-        f"{where}: is in colour, the checkpoint takes grey images; convert it to grey first"
+        f"{where}: a colour image, but the checkpoint takes grey images; convert it to grey first"
     )

@@ -1,4 +1,4 @@
-"""R and D of a checkpoint for images of one shape, run on a fixed number of rows."""
+"""Runs a checkpoint's R and D on batches of a fixed number of rows, for images of one shape."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from colddiff.types import Image, ImageShape, Severity
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Of images from one severity: what R was given, x_0, and whose estimates were finite."""
+class RestoredBatch:
+    """A batch restored from one severity: input x_t, result x_0, and which rows stayed finite."""
 
-    given: Image
+    x_t: Image
     x_0: Image
     finite: Tensor
 
 
 class Forward:
-    """Restores batches of one shape; a row's result depends on that row and ``rows`` alone.
+    """Restores batches of one shape; a row's result depends only on that row and on ``rows``.
 
-    ``on_steps`` hears after each call of R how many images went one step on.
+    ``on_steps`` is called after each call of R with the number of images that advanced one step.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Forward:
 
     def restored(
         self, images: Sequence[Image], omegas: Sequence[Mapping[str, Tensor]], start: int
-    ) -> Outcome:
-        """x_0 of at most ``rows`` images [C, H, W], taken as they are or degraded to ``start``."""
+    ) -> RestoredBatch:
+        """Restore at most ``rows`` images [C, H, W], degraded to ``start`` first if so set."""
         count = len(images)
-        # The last row fills up: a batch of fewer rows would sum in another order.
-        filled = [*range(count), *[count - 1] * (self.rows - count)]
-        x = torch.stack([images[i] for i in filled]).to(self._device)
+        # Padded with the last row: the order of summation depends on the number of rows.
+        padded = [*range(count), *[count - 1] * (self.rows - count)]
+        x = torch.stack([images[i] for i in padded]).to(self._device)
         names = omegas[0] if omegas else {}
         omega = {
-            name: torch.stack([omegas[i][name] for i in filled]).to(self._device) for name in names
+            name: torch.stack([omegas[i][name] for i in padded]).to(self._device) for name in names
         }
         spec = self.D.spec.for_start(start)
         D = self.D if spec is self.D.spec else spec.build(self.D.shape)
@@ -66,11 +66,11 @@ class Forward:
 
         def restore(x_t: Image, t: Severity) -> Image:
             x0_hat = self.R(x_t, t)
-            fine = torch.isfinite(x0_hat).flatten(1).all(dim=1)
-            finite.logical_and_(fine)
+            valid = torch.isfinite(x0_hat).flatten(1).all(dim=1)
+            finite.logical_and_(valid)
             self._on_steps(count)
-            # D refuses a batch with NaN in it; only this row is lost, not its neighbours.
-            return torch.where(fine.view(-1, 1, 1, 1), x0_hat, 0.0)
+            # D refuses a batch with NaN in it; zeroing the row saves the other rows.
+            return torch.where(valid.view(-1, 1, 1, 1), x0_hat, 0.0)
 
         x_0 = sample(
             restore,
@@ -80,13 +80,13 @@ class Forward:
             sampler=self._settings.sampler,
             severities=self._settings.steps(start),
         )
-        return Outcome(x[:count].cpu(), x_0[:count].cpu(), finite[:count].cpu())
+        return RestoredBatch(x[:count].cpu(), x_0[:count].cpu(), finite[:count].cpu())
 
 
 def _for_shape(
     checkpoint: LoadedCheckpoint, shape: ImageShape
 ) -> tuple[Restorer, Degradation[Any]]:
-    """Raises DataError where the network or D cannot be had for images of ``shape``."""
+    """R and D for images of ``shape``; raises DataError if they cannot be built for it."""
     job = checkpoint.spec
     if shape == job.shape:
         return checkpoint.restorer, checkpoint.degradation
@@ -96,7 +96,7 @@ def _for_shape(
     except (SpecError, CheckpointError) as error:
         problem = str(error)
     except RuntimeError:
-        problem = f"the weights of {job.restorer.kind} fit images of {job.shape} only"
+        problem = f"the weights of {job.restorer.kind} are for images of {job.shape} only"
     else:
         return R, D
-    raise DataError(f"images of {shape} px cannot be restored at their own size: {problem}")
+    raise DataError(f"images of {shape} px cannot be restored at their original size: {problem}")

@@ -1,4 +1,4 @@
-"""What is random in D for each image, from files, where somebody knows it."""
+"""Reads known omega (what is random in D) for each image from files, and writes drawn omega."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ SUFFIXES = (SUFFIX, ".omega.json", ".safetensors", ".json")
 Row = dict[str, Tensor]
 
 
-class GivenOmega:
-    """omega of each image, from one file for all, or from a folder with a file for each.
+class OmegaFiles:
+    """omega of each image, from one file for all, or from a folder with one file per image.
 
-    A file is safetensors or JSON. It holds the entries of one omega, without a batch dimension,
-    which then go for every image: ``{"centre": [12, 7]}``; or those of several images, each under
-    the image's name: in JSON ``{"a.png": {"centre": [12, 7]}, ...}``, in safetensors tensors named
-    ``a.png/centre``. In a folder, ``a.omega.safetensors`` (or ``a.omega.json``) goes with ``a``:
-    the files that ``restore --degrade`` writes.
+    A file is safetensors or JSON. It contains the entries of one omega, without a batch dimension,
+    used for every image: ``{"centre": [12, 7]}``; or entries by image name: in JSON
+    ``{"a.png": {"centre": [12, 7]}, ...}``, in safetensors tensors named ``a.png/centre``. In a
+    folder, image ``a`` uses ``a.omega.safetensors`` or ``a.omega.json``, the files that
+    ``restore --degrade`` writes.
+
+    Raises DataError if the file or folder does not exist or cannot be parsed.
     """
 
     def __init__(self, place: str | Path) -> None:
         self.place = Path(place).expanduser()
         if not self.place.exists():
-            raise DataError(f"--omega: {self.place} is not there")
+            raise DataError(f"--omega: {self.place} does not exist")
         self._file = None if self.place.is_dir() else _read(self.place)
 
     def row(self, D: Degradation[Any], name: str, path: Path) -> Row:
-        """omega of one image, with D's dtypes; raises DataError, SpecError naming what is wrong."""
+        """omega of one image, in D's dtypes; raises DataError or SpecError if it is invalid."""
         where, found = self._found(D, name, path)
         missing = [entry for entry in D.omega_names if entry not in found]
         if missing:
@@ -68,12 +70,12 @@ class GivenOmega:
 
 
 def save_row(row: Mapping[str, Tensor]) -> bytes:
-    """omega of one image as ``GivenOmega`` reads it."""
+    """Serialise omega of one image, in the format that ``OmegaFiles`` reads."""
     return safetensors.torch.save({name: value.contiguous() for name, value in row.items()})
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Entries by name, or entries by image."""
+    """Entries by name, or entries by image name."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -88,9 +90,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (SafetensorError, ValueError) as error:
         if isinstance(error, SpecError):
             raise
-        raise DataError(f"--omega: {path} does not parse ({error})") from None
+        raise DataError(f"--omega: {path} cannot be parsed ({error})") from None
     if not isinstance(found, dict):
-        raise DataError(f"--omega: {path} holds no entries by name")
+        raise DataError(f"--omega: {path} must contain entries by name")
     return found
 
 
@@ -106,7 +108,7 @@ def _nested(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _templates(D: Degradation[Any]) -> dict[str, Tensor]:
-    """A row of omega with the dtypes that D draws."""
+    """A sample row of omega, for the dtypes and shapes of D's entries."""
     images = torch.zeros(1, *D.shape.chw)
     drawn = D.draw(1, rng=[stream(0, "restore/template")], images=lambda rng: images)
     return {name: value[0] for name, value in drawn.items()}
@@ -117,7 +119,7 @@ def _tensor(value: Any, like: Tensor, where: Path, entry: str) -> Tensor:
         tensor = value if isinstance(value, Tensor) else torch.tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: {entry} is not an array of numbers ({error})") from None
-    # Saved with the batch dimension of one image, as `D.draw(1)` has it.
+    # Also accept a batch dimension of 1, as in the result of `D.draw(1)`.
     if tensor.ndim == like.ndim + 1 and tensor.shape[0] == 1:
         tensor = tensor[0]
     return tensor.to(like.dtype)

@@ -1,9 +1,9 @@
-"""Restoring a person's own images: a PNG for each file, a function of that file alone."""
+"""Restores image files with a checkpoint: one PNG per file, each a function of its file alone."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,19 +15,18 @@ from colddiff.data.pil_images import Pixels, decode_image, encode_png
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, SpecError
 from colddiff.restore.files import ImageFile, conformed, read_picture
-from colddiff.restore.forward import Forward, Outcome
-from colddiff.restore.omega_files import SUFFIX, GivenOmega, Row, save_row
+from colddiff.restore.forward import Forward, RestoredBatch
+from colddiff.restore.omega_files import SUFFIX, OmegaFiles, Row, save_row
 from colddiff.restore.results import Results, draw_strip, to_pixels
-from colddiff.restore.scores import Comparison, References, Score
+from colddiff.restore.scores import Comparison, GroundTruth, Score
 from colddiff.restore.settings import RestoreSettings
 from colddiff.rng import stream
 from colddiff.spec.plugins import plugin_that_brought
 from colddiff.stores.local_store import LocalStore
 from colddiff.transforms import normalise
-from colddiff.types import Image, ImageShape
+from colddiff.types import Image, ImageShape, ProgressCallback
 
 State = Literal["restored", "skipped", "failed"]
-Progress = Callable[[int, int], None]
 MAX_SHAPES = 4
 NO_MEMORY = ("out of memory", "can't allocate", "not enough memory")
 DEGRADED = ".degraded.png"
@@ -35,7 +34,7 @@ DEGRADED = ".degraded.png"
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What became of one image; ``comparisons`` by severity, where there is a reference."""
+    """Result for one image; ``comparisons`` by severity, if there is a ground truth."""
 
     image: Path
     output: Path
@@ -46,13 +45,13 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """An image that waits for its batch."""
+    """An image waiting to be batched."""
 
     file: ImageFile
     pixels: Pixels
     omega: Row
     record: Mapping[str, Any]
-    reference: Pixels | None
+    ground_truth: Pixels | None
 
     @property
     def shape(self) -> ImageShape:
@@ -69,17 +68,17 @@ class Restoration:
 
     Args:
         checkpoint: R, D and the shape they were trained for.
-        settings: what is done to each image.
-        out: the folder; results that are there already and were made from the same are kept.
-        omega: what is random in D, where it is given; with ``settings.degrade`` it is drawn for
-            each file from a stream of its own otherwise, and saved beside the result.
-        references: the images that results are compared with; with ``settings.degrade`` the
-            clean images are, otherwise.
-        images: draws from the second set where D mixes one in.
+        settings: how to restore each image.
+        out: the output folder; existing results made from the same inputs are kept.
+        omega: what is random in D, if known; else, with ``settings.degrade``, it is drawn for each
+            file from its own stream, and saved beside the result.
+        ground_truth: images to compare the results with; default with ``settings.degrade``: the
+            clean images.
+        images: draws from the second image set, if D mixes one in.
         device: where R runs.
-        on_progress: hears (steps done, steps in all), a step being one estimate of one image.
+        on_progress: called with (steps done, total); a step is one estimate of one image.
 
-    Raises SpecError for settings that D cannot mean, or an omega that nobody can know.
+    Raises SpecError for settings that D does not support, or if omega is needed but unknown.
     """
 
     def __init__(
@@ -88,11 +87,11 @@ class Restoration:
         settings: RestoreSettings,
         out: Path,
         *,
-        omega: GivenOmega | None = None,
-        references: References | None = None,
+        omega: OmegaFiles | None = None,
+        ground_truth: GroundTruth | None = None,
         images: DrawImages | None = None,
         device: torch.device | str = "cpu",
-        on_progress: Progress = lambda done, total: None,
+        on_progress: ProgressCallback = lambda done, total: None,
     ) -> None:
         D = checkpoint.degradation
         settings.check(D)
@@ -101,13 +100,13 @@ class Restoration:
         self.checkpoint, self.settings = checkpoint, settings
         self.starts = settings.starts(D.num_timesteps)
         self.results = Results(LocalStore(out), self.record(), settings.severity == "all")
-        self._omega, self._references, self._images = omega, references, images
+        self._omega, self._ground_truth, self._images = omega, ground_truth, images
         self._device, self._on_progress = torch.device(device), on_progress
         self._forwards: dict[ImageShape, Forward] = {}
         self._done = self._total = 0
 
     def record(self) -> dict[str, Any]:
-        """What decides a result besides its image and omega, JSON-ready."""
+        """The settings that determine a result, besides its image and omega; JSON-ready."""
         settings = self.settings
         severity = settings.severity if settings.severity == "all" else self.starts[0]
         record: dict[str, Any] = {
@@ -126,9 +125,9 @@ class Restoration:
         return record
 
     def run(self, files: Sequence[ImageFile]) -> list[Restored]:
-        """What became of each file, in their order; a bad one does not keep the others back.
+        """Restore the files, in order; a bad file does not affect the others.
 
-        Raises SpecError where a result is in the way that was made with other settings.
+        Raises SpecError if an existing result was made with other settings.
         """
         existing = self.results.existing(files, self.settings.overwrite)
         self._total = self._steps() * sum(file.name not in existing for file in files)
@@ -180,7 +179,7 @@ class Restoration:
         record = {"input_sha256": picture.sha256}
         if omega:
             record["omega_sha256"] = hashlib.sha256(save_row(omega)).hexdigest()
-        return _Item(file, pixels, omega, record, self._reference(file, pixels))
+        return _Item(file, pixels, omega, record, self._truth_of(file, pixels))
 
     def _conformed(self, pixels: Pixels, path: Path) -> Pixels:
         settings = self.settings
@@ -199,36 +198,36 @@ class Restoration:
         D = self._forward(shape).D
         if self._omega is not None:
             return self._omega.row(D, file.name, file.path)
-        # Named, not numbered: the draw of a file is the same whatever files are beside it.
+        # Keyed by name, not index: a file's draw does not depend on the other files.
         rng = stream(self.settings.seed, f"restore/omega/{file.name}")
         drawn = D.draw(1, rng=[rng], images=self._images)
         return {name: value[0] for name, value in drawn.items()}
 
-    def _reference(self, file: ImageFile, pixels: Pixels) -> Pixels | None:
-        if self._references is None:
+    def _truth_of(self, file: ImageFile, pixels: Pixels) -> Pixels | None:
+        if self._ground_truth is None:
             return pixels if self.settings.degrade else None
-        path = self._references.path(file.name)
-        reference = self._conformed(read_picture(path).pixels, path)
-        if reference.shape != pixels.shape:
+        path = self._ground_truth.path(file.name)
+        truth = self._conformed(read_picture(path).pixels, path)
+        if truth.shape != pixels.shape:
             raise DataError(
-                f"{path}: is {list(reference.shape)}, its image {file.path} {list(pixels.shape)}"
+                f"{path}: is {list(truth.shape)}, its image {file.path} {list(pixels.shape)}"
             )
-        return reference
+        return truth
 
     def _skipped(self, item: _Item, record: Mapping[str, Any]) -> Restored:
         name = item.file.name
         self.results.refuse_another(name, record, item.record)
         comparisons = {}
-        if item.reference is not None and not self.results.strip:
+        if item.ground_truth is not None and not self.results.strip:
             store, shown = self.results.store, {"": item.pixels}
             for suffix in (".png", *[DEGRADED] * self.settings.degrade):
                 shown[suffix] = decode_image(store.get(f"{name}{suffix}"), f"{name}{suffix}")
-            given = shown.get(DEGRADED, item.pixels)
-            comparisons[self.starts[0]] = _compared(shown[".png"], given, item.reference)
+            degraded = shown.get(DEGRADED, item.pixels)
+            comparisons[self.starts[0]] = _compared(shown[".png"], degraded, item.ground_truth)
         return Restored(item.file.path, self.results.path(name), "skipped", "", comparisons)
 
     def _restored(self, items: Sequence[_Item]) -> dict[str, Restored]:
-        """One batch, through R and into files."""
+        """Restore one batch and write its results."""
         forward, done = self._forward(items[0].shape), self._done
         images, omegas = [item.image for item in items], [item.omega for item in items]
         try:
@@ -237,57 +236,58 @@ class Restoration:
             if not isinstance(error, MemoryError) and not any(n in str(error) for n in NO_MEMORY):
                 raise
             self._done = done
-            why = f"needs more memory than there is, {forward.rows} of {items[0].shape} at a time"
-            way = "--batch-size 1, --fit or smaller images"
+            why = f"out of memory with {forward.rows} images of {items[0].shape} at a time"
+            way = "use --batch-size 1, --fit or smaller images"
             return {
                 i.file.name: self._failed(i.file, f"{i.file.path}: {why}; {way}") for i in items
             }
         return {item.file.name: self._written(item, n, outcomes) for n, item in enumerate(items)}
 
-    def _written(self, item: _Item, n: int, outcomes: Mapping[int, Outcome]) -> Restored:
+    def _written(self, item: _Item, n: int, outcomes: Mapping[int, RestoredBatch]) -> Restored:
         lost = [start for start, outcome in outcomes.items() if not outcome.finite[n]]
         file, name = item.file, item.file.name
         if lost:
-            error = f"{file.path}: R(x_t, t) holds NaN or inf from severity {lost[0]} on"
+            error = f"{file.path}: R(x_t, t) contains NaN or inf when started at severity {lost[0]}"
             return Restored(file.path, self.results.path(name), "failed", error)
         depth = item.pixels.dtype
-        made = {start: to_pixels(outcome.x_0[n], depth) for start, outcome in outcomes.items()}
-        given = {start: to_pixels(outcome.given[n], depth) for start, outcome in outcomes.items()}
+        restored = {start: to_pixels(outcome.x_0[n], depth) for start, outcome in outcomes.items()}
+        degraded = {start: to_pixels(outcome.x_t[n], depth) for start, outcome in outcomes.items()}
         comparisons = {}
-        if item.reference is not None:
-            comparisons = {t: _compared(made[t], given[t], item.reference) for t in made}
+        if item.ground_truth is not None:
+            truth = item.ground_truth
+            comparisons = {t: _compared(restored[t], degraded[t], truth) for t in restored}
         store = self.results.store
         if self.settings.degrade and item.omega:
             store.put(f"{name}{SUFFIX}", save_row(item.omega))
         if self.results.strip:
-            picture = self._strip(item, made, given, comparisons)
+            picture = self._strip(item, restored, degraded, comparisons)
         else:
-            (start,) = made
-            picture = encode_png(made[start])
+            (start,) = restored
+            picture = encode_png(restored[start])
             if self.settings.degrade:
-                store.put(f"{name}{DEGRADED}", encode_png(given[start]))
+                store.put(f"{name}{DEGRADED}", encode_png(degraded[start]))
         self.results.write(name, picture, item.record)
         return Restored(file.path, self.results.path(name), "restored", "", comparisons)
 
     def _strip(
         self,
         item: _Item,
-        made: Mapping[int, Pixels],
-        given: Mapping[int, Pixels],
+        restored: Mapping[int, Pixels],
+        degraded: Mapping[int, Pixels],
         comparisons: Mapping[int, Comparison],
     ) -> bytes:
         D = self.checkpoint.degradation
-        labels = {start: f"t = {start}" for start in made}
-        rows = {"restored": {labels[t]: made[t] for t in made}}
-        first = "original" if self.settings.degrade else "given"
+        labels = {start: f"t = {start}" for start in restored}
+        rows = {"restored": {labels[t]: restored[t] for t in restored}}
+        first = "original" if self.settings.degrade else "input"
         if self.settings.degrade:
-            rows = {"degraded": {labels[t]: given[t] for t in given}} | rows
+            rows = {"degraded": {labels[t]: degraded[t] for t in degraded}} | rows
         return draw_strip(
             {label: {first: item.pixels} | row for label, row in rows.items()},
             {labels[t]: comparison for t, comparison in comparisons.items()},
-            f"{item.file.path.name}, {D.spec.kind} undone from severity t of {D.num_timesteps}",
+            f"{item.file.path.name}, {D.spec.kind} restored from severity t of {D.num_timesteps}",
         )
 
 
-def _compared(made: Pixels, given: Pixels, reference: Pixels) -> Comparison:
-    return Comparison(Score.of(made, reference), Score.of(given, reference))
+def _compared(restored: Pixels, degraded: Pixels, truth: Pixels) -> Comparison:
+    return Comparison(Score.of(restored, truth), Score.of(degraded, truth))

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of restored images against the images they should be."""
+"""PSNR and SSIM of restored images against the ground truth."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from colddiff.restore.files import found_images
 from colddiff.transforms import normalise
 
 PROTOCOL = (
-    "the written pixels against the reference's, on the scale [0, 1]; psnr of each image's own "
-    "mean squared error; ssim with an 11 px Gaussian window, not given for smaller images"
+    "the written pixels against the ground truth, on the scale [0, 1]; psnr from each image's own "
+    "mean squared error; ssim with an 11 px Gaussian window, omitted for smaller images"
 )
 FIELDS = ("psnr_db", "ssim", "input_psnr_db", "input_ssim")
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """PSNR in dB (None where the images are equal) and SSIM (None under 11 px)."""
+    """PSNR in dB (None if the images are equal) and SSIM (None below 11 px)."""
 
     psnr_db: float | None
     ssim: float | None
 
     @classmethod
-    def of(cls, pixels: Pixels, reference: Pixels) -> Score:
-        """The score of one image [H, W, C] against another of its shape, 8 or 16 bit each."""
-        images = [(_image(side).double() + 1) / 2 for side in (pixels, reference)]
+    def of(cls, pixels: Pixels, ground_truth: Pixels) -> Score:
+        """The score of one image [H, W, C] against another of the same shape, 8 or 16 bit."""
+        images = [(_image(side).double() + 1) / 2 for side in (pixels, ground_truth)]
         errors = ImageErrors.of(*images)
         psnr = None if math.isinf(errors.psnr) else errors.psnr
         return cls(psnr, errors.ssim)
 
     def lines(self) -> tuple[str, ...]:
-        """PSNR and, where there is one, SSIM, to read."""
+        """PSNR and, if available, SSIM, as text."""
         psnr = "equal" if self.psnr_db is None else f"psnr {self.psnr_db:.2f} dB"
         return (psnr,) if self.ssim is None else (psnr, f"ssim {self.ssim:.4f}")
 
@@ -52,30 +52,31 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a restored image and what it was made from compare with the reference."""
+    """Scores of a restored image and of its input against the ground truth."""
 
     restored: Score
-    given: Score
+    degraded: Score
 
     def row(self) -> dict[str, float | None]:
-        """By the names of ``FIELDS``."""
-        values = (self.restored.psnr_db, self.restored.ssim, self.given.psnr_db, self.given.ssim)
+        """The four scores by the names in ``FIELDS``."""
+        scores = (self.restored, self.degraded)
+        values = [value for score in scores for value in (score.psnr_db, score.ssim)]
         return dict(zip(FIELDS, values, strict=True))
 
 
-class References:
-    """The image of each name below a folder, whatever its suffix."""
+class GroundTruth:
+    """Ground-truth images in a folder, by name without suffix (``--reference``)."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise DataError(f"--reference: there is no folder {folder}")
+            raise DataError(f"--reference: no such folder: {folder}")
         self._folder = folder
         self._paths = {image.name: image.path for image in found_images([str(folder)])}
 
     def path(self, name: str) -> Path:
-        """The file for ``name``; raises DataError where there is none."""
+        """The file for ``name``; raises DataError if there is none."""
         if name not in self._paths:
-            raise DataError(f"--reference: {self._folder} has no image {name}")
+            raise DataError(f"--reference: {self._folder} has no image named {name}")
         return self._paths[name]
 
 
@@ -90,13 +91,13 @@ def mean_scores(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
 
 
 def scores_json(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """``scores.json``: what was done, each image's scores and their means."""
+    """``scores.json``: the settings, each image's scores and their means."""
     data = {**record, "protocol": PROTOCOL, "mean": mean_scores(rows), "images": list(rows)}
     return (json.dumps(data, indent=2) + "\n").encode()
 
 
 def scores_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """``scores.csv``: a line for each image."""
+    """``scores.csv``: one line per image and severity."""
     file = io.StringIO()
     columns = ["image", "output", "severity", *FIELDS]
     writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""How images are restored: from which severity, by which sampler, as given or degraded first."""
+"""Settings of a restoration: severity, sampler, whether to degrade first, batch size."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from colddiff.samplers import DEFAULT, SAMPLERS
 from colddiff.sampling import falling
 
 SHOWN = 8
-"""Severities tried where ``all`` are asked for."""
+"""Number of severities for ``--severity all``."""
 MOST_ROWS, PIXELS = 8, 2**12
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreSettings:
-    """What is done to each image; SpecError from ``check`` where D cannot mean it.
+    """How to restore each image; ``check`` raises SpecError if D does not support it.
 
-    ``severity``: of the images as they are (or, with ``degrade``, as they are to become): 1..T,
-    None for T, ``all`` for a strip over eight of them. ``severities``: number of even steps down
-    to 0; None takes every severity. ``batch_size``: rows of every forward pass; None for a number
-    that depends on the images' size alone.
+    ``severity``: of the input images (with ``degrade``, the severity to degrade to): 1..T, None
+    for T, ``all`` for a strip over eight severities. ``severities``: number of even steps down to
+    0; None: every severity. ``batch_size``: rows of every forward pass; None: chosen by the size
+    of the images alone.
     """
 
     severity: int | Literal["all"] | None = None
@@ -36,7 +36,7 @@ class RestoreSettings:
     overwrite: bool = False
 
     def check(self, D: Degradation[Any]) -> None:
-        """Raises SpecError naming the option that cannot be meant, and the way out."""
+        """Raises SpecError naming the invalid option and how to fix it."""
         T = D.num_timesteps
         if self.sampler not in SAMPLERS:
             raise SpecError(f"--sampler: {SAMPLERS.unknown(self.sampler)}")
@@ -52,32 +52,32 @@ class RestoreSettings:
             raise SpecError(f"--sampler {self.sampler}: {problem}")
 
     def starts(self, num_timesteps: int) -> list[int]:
-        """The severities that images are restored from: one, or those of a strip, rising."""
+        """The severities to restore from: one, or those of a strip in increasing order."""
         if self.severity != "all":
             return [num_timesteps if self.severity is None else self.severity]
         count = min(SHOWN, num_timesteps)
         return [round(num_timesteps * (i + 1) / count) for i in range(count)]
 
     def steps(self, start: int) -> list[int]:
-        """The falling severities from ``start`` to 0."""
+        """The decreasing severities from ``start`` to 0."""
         wanted = None if self.severities is None else min(self.severities, start)
         return falling(wanted, start, self.sampler)
 
     def rows(self, height: int, width: int) -> int:
         """Rows of every forward pass for images of this size.
 
-        Never the number of images at hand: the last bits of an estimate depend on it.
+        Independent of the number of images: the last bits of an estimate depend on the rows.
         """
         if self.batch_size is not None:
             return self.batch_size
         return max(1, min(MOST_ROWS, PIXELS // (height * width)))
 
     def needs_omega(self, D: Degradation[Any]) -> bool:
-        """Whether somebody must say what is random in D."""
+        """Whether omega, what is random in D, is needed."""
         return bool(D.omega_names) and (self.degrade or SAMPLERS[self.sampler].needs_omega)
 
     def refuse_unknown_omega(self, D: Degradation[Any]) -> None:
-        """Raises SpecError for images given as they are whose omega nobody can know."""
+        """Raises SpecError if omega is needed for already degraded images, where it is unknown."""
         if self.degrade or not self.needs_omega(D):
             return
         names, kind = ", ".join(D.omega_names), D.spec.kind
@@ -87,8 +87,8 @@ class RestoreSettings:
             if not sampler.needs_omega and sampler.unfit(D) is None
         ]
         raise SpecError(
-            f"what is random in {kind} (omega: {names}) cannot be known from an image, and "
-            f"--sampler {self.sampler} needs it: give it with --omega FILE, or take --sampler "
-            f"{' or '.join(free)}, which needs none (or let clean images be degraded with "
-            "--degrade)"
+            f"what is random in {kind} (omega: {names}) cannot be inferred from an image, and "
+            f"--sampler {self.sampler} needs it: provide it with --omega FILE, or use --sampler "
+            f"{' or '.join(free)}, which does not need it (or degrade clean images "
+            "with --degrade)"
         )

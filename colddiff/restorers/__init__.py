@@ -1,4 +1,4 @@
-"""Restorers R(x_t, t): one file is one kind, found by looking into this folder."""
+"""Restorers R(x_t, t): one kind per file, discovered in this package."""
 
 from colddiff.restorers.base import (
     RESTORERS,

@@ -15,7 +15,7 @@ from colddiff.types import Image, ImageShape, Severity
 
 
 class RestorerSpec(Spec):
-    """What every kind of restorer has: its kind."""
+    """A kind of restorer."""
 
     kind: str
 
@@ -25,7 +25,7 @@ class RestorerSpec(Spec):
 
     @abstractmethod
     def build(self, shape: ImageShape) -> Restorer:
-        """The network, freshly initialised, for images of ``shape``."""
+        """Build the network, freshly initialised, for images of ``shape``."""
 
     @property
     def random_in_training(self) -> bool:
@@ -43,12 +43,12 @@ AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), KindOf(RESTORERS)]
 class Restorer(nn.Module, ABC):
     """A network R(x_t, t) that estimates x0; t is int64 [B] in 1..T, images [B, C, H, W].
 
-    Parameter names and shapes are those of the paper's code, so that its state dicts load.
+    Parameter names and shapes match the paper's code, so that its state dicts load.
     """
 
     @abstractmethod
     def forward(self, x_t: Image, t: Severity) -> Image:
-        """x0_hat, of the shape of ``x_t``; not clipped to [-1, 1]."""
+        """The estimate x0_hat, of the shape of ``x_t``; not clipped to [-1, 1]."""
 
     @property
     @final
@@ -58,13 +58,13 @@ class Restorer(nn.Module, ABC):
 
 
 class Block(nn.Module):
-    """Part of a restorer; row i of its output depends on row i of each input alone."""
+    """Part of a restorer; row i of its output depends only on row i of each input."""
 
 
 def sinusoid(t: Severity, width: int) -> Tensor:
     """Sinusoidal embedding float32 [B, width] of severities 1..T: sines, then cosines.
 
-    The paper's code hands its networks the index i = t - 1. That shift lives here and nowhere else.
+    The paper's code passes the index i = t - 1 to its networks; this is the only place that shifts.
     """
     half = width // 2
     scale = -torch.log(torch.tensor(10000.0)) / (half - 1)
@@ -74,5 +74,14 @@ def sinusoid(t: Severity, width: int) -> Tensor:
 
 
 def build_restorer(spec: RestorerSpec | Mapping[str, Any], shape: ImageShape) -> Restorer:
-    """R from a spec or its dict form, for images of ``shape``."""
+    """Build a restorer R from a spec or its dict form, for images of ``shape``.
+
+    >>> shape = ImageShape(channels=1, height=16, width=16)
+    >>> R = build_restorer({"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]}, shape)
+    >>> x_t, t = torch.zeros(2, 1, 16, 16), torch.tensor([3, 7])
+    >>> R(x_t, t).shape
+    torch.Size([2, 1, 16, 16])
+
+    Raises SpecError for an unknown kind, an invalid field, or a shape that the network cannot take.
+    """
     return RESTORERS.parse(spec).build(shape)

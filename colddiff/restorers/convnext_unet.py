@@ -26,10 +26,12 @@ class ConvNextUnetSpec(RestorerSpec):
     ] = 64
     dim_mults: Annotated[
         tuple[Annotated[int, Field(ge=1, le=64)], ...],
-        Field(min_length=1, max_length=8, description="channels of each resolution, in `dim`"),
+        Field(min_length=1, max_length=8, description="channels at each resolution, times `dim`"),
     ] = (1, 2, 4, 8)
-    residual: Annotated[bool, Field(description="R adds its input to its output")] = False
-    time_embedding: Annotated[bool, Field(description="false hides the severity from R")] = True
+    residual: Annotated[bool, Field(description="add the input to the output")] = False
+    time_embedding: Annotated[
+        bool, Field(description="whether the network receives the severity")
+    ] = True
 
     def build(self, shape: ImageShape) -> ConvNextUnet:
         check_halvings(shape, len(self.dim_mults) - 1, "restorer.dim_mults")
@@ -37,7 +39,7 @@ class ConvNextUnetSpec(RestorerSpec):
 
 
 class ConvNextUnet(Restorer):
-    """R(x_t, t): two blocks and a linear attention at each resolution, down and up, with skips."""
+    """U-Net with two blocks and a linear attention at each resolution, and skip connections."""
 
     def __init__(self, spec: ConvNextUnetSpec, channels: int) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class ConvNextUnet(Restorer):
         time_width = spec.dim if spec.time_embedding else None
         self.time_mlp = (
             nn.Sequential(
-                nn.Identity(),  # the sinusoid's place in the paper's parameter names
+                nn.Identity(),  # keeps the numbering of the paper's parameter names
                 nn.Linear(spec.dim, 4 * spec.dim),
                 nn.GELU(),
                 nn.Linear(4 * spec.dim, spec.dim),
@@ -107,13 +109,13 @@ class ConvNextUnet(Restorer):
 
 
 class ConvNextBlock(Block):
-    """Depthwise 7x7 plus the severity, channel norm, 3x3 to twice the width, GELU, 3x3; a skip."""
+    """Depthwise 7x7 plus time embedding, norm, 3x3 to twice the width, GELU, 3x3; residual."""
 
     def __init__(
         self, inner: int, outer: int, time_width: int | None, *, norm: bool = True
     ) -> None:
         super().__init__()
-        # The severity enters at the *input* width, before the block widens.
+        # The time embedding has the *input* width; it is added before the block widens.
         self.mlp = (
             nn.Sequential(nn.GELU(), nn.Linear(time_width, inner))
             if time_width is not None
@@ -129,8 +131,8 @@ class ConvNextBlock(Block):
         self.res_conv = Convolution(inner, outer, 1) if inner != outer else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        # Channels last in memory: the norm is then one fused kernel, and a depthwise convolution's
-        # gradient several times faster on a CPU.
+        # In channels-last layout the norm is one fused kernel, and the gradient of a depthwise
+        # convolution is several times faster on a CPU.
         x = x.contiguous(memory_format=torch.channels_last)
         h = self.ds_conv(x)
         if self.mlp is not None:
@@ -140,7 +142,7 @@ class ConvNextBlock(Block):
 
 
 class ChannelLayerNorm(nn.Module):
-    """Each pixel's channels to mean 0 and variance 1 (eps 1e-5), then scaled by g, shifted by b."""
+    """Layer norm over the channels of each pixel (eps 1e-5), with scale g and shift b."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -158,9 +160,9 @@ class ChannelLayerNorm(nn.Module):
 class LinearAttention(nn.Module):
     """(q softmax_space(k)^T) v in O(pixels), with 4 heads of 32 channels.
 
-    All of it but the softmax is linear, so the matrix products may be taken in any order. With few
-    channels and many pixels (the upper levels, which cost most) only the keys are projected at each
-    pixel, and what is left of queries, values and output is one C x C matrix for each image.
+    Except for the softmax all of it is linear, so the matrix products can be reassociated. With few
+    channels and many pixels (the upper levels, which cost most), only the keys are projected per
+    pixel; queries, values and output reduce to one C x C matrix per image.
     """
 
     heads, head_width = 4, 32
@@ -181,7 +183,7 @@ class LinearAttention(nn.Module):
         return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def _folds(self, channels: int, pixels: int) -> bool:
-        """Whether the products by image take fewer multiplications than those by pixel."""
+        """Whether products per image need fewer multiplications than products per pixel."""
         by_pixel = pixels * self.width * (4 * channels + 2 * self.head_width)
         matrices = self.width * channels * (2 * self.head_width + channels)
         by_image = pixels * channels * (2 * self.width + channels) + matrices
@@ -235,5 +237,5 @@ class Residual(Block):
 
 
 def attention(channels: int) -> Residual:
-    """x + attention(norm(x)), nested as the paper's parameter names want it."""
+    """x + attention(norm(x)), nested to match the paper's parameter names."""
     return Residual(PreNorm(channels, LinearAttention(channels)))

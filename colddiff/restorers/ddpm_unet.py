@@ -29,24 +29,26 @@ class DdpmUnetSpec(RestorerSpec):
     ] = 128
     ch_mult: Annotated[
         tuple[Annotated[int, Field(ge=1, le=64)], ...],
-        Field(min_length=1, max_length=8, description="channels of each resolution, in `ch`"),
+        Field(min_length=1, max_length=8, description="channels at each resolution, times `ch`"),
     ] = (1, 2, 2, 2)
-    num_res_blocks: Annotated[int, Field(ge=1, le=8, description="at each resolution, down")] = 2
+    num_res_blocks: Annotated[
+        int, Field(ge=1, le=8, description="blocks per resolution on the way down; one more up")
+    ] = 2
     attn_resolutions: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...],
-        Field(description="shorter sides, in px, at which blocks are followed by attention"),
+        Field(description="resolutions (shorter side, px) with attention after each block"),
     ] = (16,)
-    dropout: Annotated[float, Field(ge=0, lt=1, description="in training only")] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout rate, in training only")] = 0.1
 
     @model_validator(mode="after")
-    def _groups_fit(self) -> Self:
+    def _check_groups(self) -> Self:
         if self.ch % NORM_GROUPS:
             below = self.ch - self.ch % NORM_GROUPS
             raise SpecError(
                 [
                     (
                         "ch",
-                        f"must be divisible by the {NORM_GROUPS} groups of its norms, got "
+                        f"must be divisible by the {NORM_GROUPS} groups of the norms, got "
                         f"{self.ch}; use {below} or {below + NORM_GROUPS}",
                     )
                 ]
@@ -62,8 +64,8 @@ class DdpmUnetSpec(RestorerSpec):
                     [
                         (
                             "restorer.attn_resolutions",
-                            f"{side} px is never reached; an image of {shape.height}x{shape.width} "
-                            f"px passes {', '.join(map(str, sides))}",
+                            f"no resolution is {side} px; with images of {shape.height}x"
+                            f"{shape.width} px they are {', '.join(map(str, sides))}",
                         )
                     ]
                 )
@@ -75,7 +77,7 @@ class DdpmUnetSpec(RestorerSpec):
 
 
 class DdpmUnet(Restorer):
-    """R(x_t, t); ``attended`` says for each resolution whether its blocks have attention."""
+    """The U-Net; ``attended`` has a flag per resolution: whether its blocks have attention."""
 
     def __init__(self, spec: DdpmUnetSpec, channels: int, attended: list[bool]) -> None:
         super().__init__()
@@ -89,7 +91,7 @@ class DdpmUnet(Restorer):
 
         self.temb = TimeEmbedding(spec.ch)
         self.conv_in = Convolution(channels, spec.ch, 3, padding=1)
-        # What the way up meets again, in the order it was made: conv_in, blocks, halvings.
+        # Channels of the skip connections, in order: conv_in, blocks, downsamplings.
         skips = [spec.ch]
         self.down = nn.ModuleList()
         for i, (inner, outer) in enumerate(pairwise([spec.ch, *widths])):
@@ -106,13 +108,13 @@ class DdpmUnet(Restorer):
                 blocks.append(block(inner + skips.pop(), widths[i]))
                 inner = widths[i]
             ups.append(Level(blocks, attended[i], upsample=Double(inner) if i else None))
-        # up.0 is the full resolution, so the last one to run.
+        # up.0 is the full resolution, which runs last.
         self.up = nn.ModuleList(reversed(ups))
         self.norm_out = group_norm(spec.ch * spec.ch_mult[0])
         self.conv_out = nn.Conv2d(spec.ch * spec.ch_mult[0], channels, 3, padding=1)
 
     def forward(self, x_t: Image, t: Severity) -> Image:
-        # Every block starts from the same activation of the time vector.
+        # All blocks share this activation of the time embedding.
         time = F.silu(self.temb(sinusoid(t, self.ch).to(x_t.dtype)))
         x = self.conv_in(x_t)
         skips = [x]
@@ -136,7 +138,7 @@ class DdpmUnet(Restorer):
 
 
 class TimeEmbedding(nn.Module):
-    """The severity's sinusoid of ``width`` through two layers, [B, 4 width]."""
+    """Two linear layers on the severity's sinusoidal embedding: [B, width] -> [B, 4 width]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -149,7 +151,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each followed by attention or not, and the way to the next."""
+    """The blocks of one resolution, optionally with attention, and the resampling to the next."""
 
     def __init__(
         self,
@@ -188,7 +190,7 @@ class Middle(nn.Module):
 
 
 class ResidualBlock(Block):
-    """Norm, swish, 3x3, the severity, norm, swish, dropout, 3x3; a skip."""
+    """Norm, swish, 3x3, plus time embedding, norm, swish, dropout, 3x3; residual."""
 
     def __init__(self, inner: int, outer: int, time_width: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Restorers where no gradient is wanted."""
+"""Prepares a restorer for inference."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from colddiff.restorers.base import Block, Restorer
 from colddiff.restorers.winograd import WinogradConvolution
 
 SLICE_VALUES = 64 * 128 * 128
-"""Of a batch, given to a block on a CPU at once. Its widest activations, twice as many, are then
-blocks of 8 MB that are used over again, where larger ones come fresh from the system each time;
-and at low resolution, where weights are many, all images share in reading them."""
+"""Input values per slice of a batch, in a block on a CPU. The widest activations, twice as many,
+then take 8 MB, which the allocator reuses; larger ones are requested from the system each time. At
+low resolution, where weights dominate, one slice still covers many images per read of them."""
 
 
 def for_inference(R: Restorer) -> Restorer:
-    """The same function in evaluation mode, as fast as its device can without gradients.
+    """``R`` in evaluation mode, optimised for running without gradients.
 
-    On a CPU that is a copy: wide 3x3 convolutions become ``WinogradConvolution``, and blocks take
-    large batches in slices. It shares the parameters of ``R``, which must stay as they are; those
-    of the replaced convolutions it holds transformed too, in four times the memory. Elsewhere it is
-    ``R`` itself.
+    On a CPU this is a copy: wide 3x3 convolutions become ``WinogradConvolution``, and blocks
+    process large batches in slices. The copy shares the parameters of ``R``, which must not change
+    afterwards; for replaced convolutions it also holds transformed weights, of four times their
+    size. On other devices it is ``R`` itself.
     """
     if {parameter.device.type for parameter in R.parameters()} != {"cpu"}:
         return R.eval()
-    kept = {id(tensor): tensor for tensor in (*R.parameters(), *R.buffers())}
-    quick = copy.deepcopy(R, kept)
-    for parent in list(quick.modules()):
+    shared = {id(tensor): tensor for tensor in (*R.parameters(), *R.buffers())}
+    optimised = copy.deepcopy(R, shared)
+    for parent in list(optimised.modules()):
         for name, module in list(parent.named_children()):
-            if isinstance(module, nn.Conv2d) and WinogradConvolution.serves(module):
+            if isinstance(module, nn.Conv2d) and WinogradConvolution.supports(module):
                 setattr(parent, name, WinogradConvolution(module))
             elif isinstance(module, Block):
                 setattr(parent, name, _InSlices(module))
-    return quick.eval()
+    return optimised.eval()
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def evaluating(R: object) -> Iterator[None]:
 
 
 class _InSlices(nn.Module):
-    """A block that sees a few images of a batch at a time."""
+    """A block that processes a batch in slices of a few images."""
 
     def __init__(self, inner: Block) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _InSlices(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         size = max(1, SLICE_VALUES // x[0].numel())
-        given = [part for part in (x, time) if part is not None]
+        inputs = [part for part in (x, time) if part is not None]
         slices = (slice(n, n + size) for n in range(0, len(x), size))
-        found = [self.inner(*(part[rows] for part in given)) for rows in slices]
+        found = [self.inner(*(part[rows] for part in inputs)) for rows in slices]
         return found[0] if len(found) == 1 else torch.cat(found)

@@ -1,4 +1,4 @@
-"""Convolutions 3x3 of fixed weights on a CPU, with a quarter of the multiplications.
+"""Winograd 3x3 convolution with fixed weights on a CPU: a quarter of the multiplications.
 
 Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 4x4 outputs takes 36 products
 for each pair of channels instead of 144. The usual points 0, 1, 2 cost accuracy; with 2/3 and 3/2
@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 TILE, TAPS = 4, 3
 SPAN = TILE + TAPS - 1
-"""Pixels of a tile's input along one axis, and products along it."""
+"""Side of a tile's input in px, and number of products along one axis."""
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
-"""Where the polynomials are multiplied, beside infinity."""
+"""Interpolation points, besides infinity."""
 CHUNK = 128
-"""Tiles worked on at once, so that what is made of them stays in the cache."""
+"""Tiles processed at once, so that their intermediate results stay in the cache."""
 LEAST_CHANNELS, LEAST_TILES = 128, 16
-"""Below either, measured, the direct convolution is as fast: too little is multiplied for each
-value that is transformed, or for each weight that is read."""
+"""Below either, the direct convolution measures as fast: too few multiplications per transformed
+value, or per weight read."""
 
 
 class WinogradConvolution(nn.Module):
-    """What a convolution makes of float32 images [B, C, H, W], its weights transformed beforehand.
+    """A convolution of float32 images [B, C, H, W], with its weights transformed in advance.
 
-    Without gradients. Few tiles are convolved directly, and all are where autocast wants bf16.
+    Without gradients. Falls back to the direct convolution for few tiles and under autocast.
     """
 
     to_tiles: Tensor
@@ -44,7 +44,7 @@ class WinogradConvolution(nn.Module):
         self.direct = convolution
         tile, kernel, pixels = _transforms()
         weight = convolution.weight.detach().double().flatten(2)
-        # [Co, C, 9] -> [36, C, Co]: a matrix for each product.
+        # [Co, C, 9] -> [36, C, Co]: one matrix per product.
         products = torch.einsum("pk,ock->pco", torch.from_numpy(kernel), weight)
         for name, value in (
             ("to_tiles", torch.from_numpy(tile)),
@@ -54,8 +54,8 @@ class WinogradConvolution(nn.Module):
             self.register_buffer(name, value.float().contiguous(), persistent=False)
 
     @staticmethod
-    def serves(convolution: nn.Conv2d) -> bool:
-        """Whether it is 3x3 on a CPU, keeps the size of an image, and has channels enough."""
+    def supports(convolution: nn.Conv2d) -> bool:
+        """Whether it is a size-preserving float32 3x3 on a CPU with at least LEAST_CHANNELS."""
         weight = convolution.weight
         return (
             (weight.device.type, weight.dtype) == ("cpu", torch.float32)
@@ -74,7 +74,7 @@ class WinogradConvolution(nn.Module):
             return cast("Tensor", self.direct(x))
         tiles = _tiles(x, down, across)
         out = x.new_empty(batch, down, TILE, across, TILE, self.direct.out_channels)
-        # Whole images, or whole rows of tiles of one.
+        # Chunks are several whole images, or several rows of tiles of one image.
         images = max(1, CHUNK // (down * across))
         rows = down if images > 1 else max(1, CHUNK // across)
         for n, r in product(range(0, batch, images), range(0, down, rows)):
@@ -97,7 +97,7 @@ class WinogradConvolution(nn.Module):
 
 
 def _tiles(x: Tensor, down: int, across: int) -> Tensor:
-    """Overlapping tiles of ``x`` [B, C, H, W] in zeros, a view [6, 6, B, down, across, C]."""
+    """Overlapping tiles of ``x`` [B, C, H, W], zero-padded: a view [6, 6, B, down, across, C]."""
     batch, channels, height, width = x.shape
     padded = x.new_empty(batch, TILE * down + 2, TILE * across + 2, channels)
     padded[:, 0] = padded[:, height + 1 :] = 0.0
@@ -114,13 +114,13 @@ def _tiles(x: Tensor, down: int, across: int) -> Tensor:
 def _transforms() -> tuple[
     NDArray[np.floating[Any]], NDArray[np.floating[Any]], NDArray[np.floating[Any]]
 ]:
-    """Of tiles [36, 36], of kernels [36, 9] and of products to pixels [16, 36].
+    """Matrices that transform tiles [36, 36], kernels [36, 9], and products to pixels [16, 36].
 
-    Toom and Cook's product of polynomials, transposed. V_n [6, n] evaluates a polynomial of n
+    Transposed Toom-Cook multiplication of polynomials. V_n [6, n] evaluates a polynomial of n
     coefficients at the points and at infinity; outputs = V_4^T (V_3 kernel * V_6^-T tile).
     """
     tile, kernel, pixels = np.linalg.inv(_evaluation(SPAN)).T, _evaluation(TAPS), _evaluation(TILE)
-    # Of the divisions by differences between points, all are done to the kernels.
+    # All divisions by differences of points are moved to the kernels.
     scale = [np.prod([p - q for q in POINTS if q != p]) for p in POINTS] + [1.0]
     tile, kernel = np.diag(scale) @ tile, np.diag(1 / np.array(scale)) @ kernel
     return np.kron(tile, tile), np.kron(kernel, kernel), np.kron(pixels.T, pixels.T)

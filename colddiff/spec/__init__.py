@@ -1,4 +1,4 @@
-"""Frozen specs, search ranges, overrides and the open catalogues of kinds."""
+"""Frozen specs, search ranges, overrides, plugins and the open catalogues of kinds."""
 
 from colddiff.spec.base import (
     Spec,

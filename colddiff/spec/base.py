@@ -1,4 +1,4 @@
-"""Frozen, JSON-shaped descriptions of things, whose validation errors are one clear line."""
+"""Base class of specs: frozen, JSON-serialisable, with one-line validation errors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from colddiff.errors import SpecError
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` where one of ``names`` is close to ``name``, else an empty string."""
+    """``; did you mean 'x'?`` if one of ``names`` is close to ``name``, else an empty string."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class Spec(BaseModel):
-    """A frozen description: unknown keys are refused with the nearest name, NaN and inf too."""
+    """A frozen description: refuses NaN, inf and unknown keys, suggesting the nearest name."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
@@ -42,7 +42,7 @@ class Spec(BaseModel):
         return data
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON-ready data; ``parse(type(spec), spec.to_dict()) == spec``."""
+        """JSON-ready data; ``parse(type(spec), spec.to_dict()) == spec``."""
         return self.model_dump(mode="json")
 
 
@@ -50,7 +50,7 @@ S = TypeVar("S", bound=Spec)
 
 
 def parse(cls: type[S], data: Any, where: str = "") -> S:
-    """``data`` validated as ``cls``; raises SpecError naming every wrong path below ``where``."""
+    """Validate ``data`` as ``cls``; raises SpecError naming every invalid path below ``where``."""
     if isinstance(data, cls):
         return data
     if not isinstance(data, Mapping):
@@ -83,7 +83,7 @@ def _join(*parts: str) -> str:
 
 
 def canonical_json(data: Any) -> str:
-    """``data`` as the one JSON text that equal data has: sorted keys, no spaces, no NaN."""
+    """Canonical JSON of ``data``: sorted keys, no spaces, no NaN; equal data gives equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""``key=value`` on the command line: a dotted path and a YAML value."""
+"""Command-line overrides ``key=value``: a dotted path and a YAML value."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ from colddiff.errors import SpecError
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """``a.b=1e-4`` -> (["a", "b"], 0.0001); the value is YAML, and a bare float may be ``1e-4``."""
+    """``a.b=1e-4`` -> (["a", "b"], 0.0001); the value is YAML, plus floats such as ``1e-4``.
+
+    >>> parse_override("optimizer.lr=1e-4")
+    (['optimizer', 'lr'], 0.0001)
+    """
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise SpecError(f"{text!r} is not an override; write key=value, such as seed=3")
+        raise SpecError(f"{text!r} is not an override; use key=value, such as seed=3")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "not YAML"
-        raise SpecError([(key, f"{value!r} is not a YAML value ({problem})")]) from None
+        raise SpecError([(key, f"{value!r} is not valid YAML ({problem})")]) from None
     return path, _number(parsed)
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of ``data`` with each override set at its path; later ones win."""
+    """A copy of ``data`` with the overrides applied in order.
+
+    >>> apply_overrides({"seed": 0, "optimizer": {"lr": 0.1}}, ["seed=3", "optimizer.lr=1e-3"])
+    {'seed': 3, 'optimizer': {'lr': 0.001}}
+    """
     result = copy.deepcopy(dict(data))
     for text in overrides:
         path, value = parse_override(text)
@@ -37,7 +45,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
                 below = inner[part] = {}
             if not isinstance(below, dict):
                 raise SpecError(
-                    [(".".join(path[:depth]), f"is {below!r}, it has no field {path[depth]!r}")]
+                    [(".".join(path[:depth]), f"is {below!r}, which has no field {path[depth]!r}")]
                 )
             inner = below
         inner[path[-1]] = value
@@ -45,7 +53,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 
 
 def _number(value: Any) -> Any:
-    # YAML 1.1 reads 1e-4 as a string: it wants 1.0e-4, which nobody types.
+    # YAML 1.1 reads 1e-4 as a string, because it requires 1.0e-4.
     if isinstance(value, str):
         try:
             return float(value) if any(c.isdigit() for c in value) else value

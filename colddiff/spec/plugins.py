@@ -1,4 +1,4 @@
-"""Plugins: Python files of the user's own that register kinds when they are loaded."""
+"""Plugins: a user's Python files that register kinds when they are loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from colddiff.spec.registry import forget, registered_by
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """A plugin that runs in this process: its file's stem, its content's hash, what it added."""
+    """A plugin loaded in this process: its file's stem, its content's hash, its kinds."""
 
     name: str
     sha256: str
@@ -24,7 +24,7 @@ class LoadedPlugin:
 
     @property
     def module(self) -> str:
-        """The name it is imported under, made from its content."""
+        """The module name it is imported under, derived from its content."""
         return f"colddiff_plugin_{self.sha256[:16]}"
 
     def kinds_of(self, noun: str) -> list[str]:
@@ -36,16 +36,16 @@ _LOADED: dict[str, LoadedPlugin] = {}
 
 
 def plugin_digest(path: str | Path) -> str:
-    """sha256 (hex) of a plugin's bytes; SpecError where there is no such file."""
+    """sha256 (hex) of a plugin's bytes; SpecError if there is no such file."""
     return hashlib.sha256(_read(Path(path))).hexdigest()
 
 
 def load_plugin(path: str | Path) -> LoadedPlugin:
-    """Runs the file once in this process; equal content under any path is the same plugin.
+    """Run the file once in this process; equal content under any path is the same plugin.
 
     Raises:
-        SpecError: no file, an error in it (with its line), a kind that is taken, or nothing
-            registered. Whatever the file had registered by then is forgotten.
+        SpecError: no such file, an error in it (with its line), a kind that already exists, or
+            nothing registered. Kinds that the file registered before failing are removed again.
     """
     path = Path(path)
     content = _read(path)
@@ -55,7 +55,7 @@ def load_plugin(path: str | Path) -> LoadedPlugin:
 
 
 def load_plugin_source(content: bytes, where: str) -> LoadedPlugin:
-    """Runs a plugin's bytes, which ``where`` names in errors, once in this process."""
+    """Run a plugin's bytes once in this process; errors name it by ``where``."""
     digest = hashlib.sha256(content).hexdigest()
     if digest not in _LOADED:
         _LOADED[digest] = _run(Path(where), content, digest)
@@ -63,7 +63,7 @@ def load_plugin_source(content: bytes, where: str) -> LoadedPlugin:
 
 
 def is_loaded(sha256: str) -> bool:
-    """Whether the plugin of that content runs in this process."""
+    """Whether the plugin with this content is loaded in this process."""
     return sha256 in _LOADED
 
 
@@ -74,17 +74,17 @@ def plugin_that_brought(noun: str, name: str) -> LoadedPlugin | None:
 
 
 def plugin_source(path: str | Path) -> bytes:
-    """A plugin's bytes; SpecError where there is no such file."""
+    """A plugin's bytes; SpecError if there is no such file."""
     return _read(Path(path))
 
 
 def load_plugins(paths: Iterable[str | Path]) -> list[LoadedPlugin]:
-    """Each file's plugin, as ``load_plugin`` loads it."""
+    """Load each file with ``load_plugin``."""
     return [load_plugin(path) for path in paths]
 
 
 def unload_plugin(plugin: LoadedPlugin) -> None:
-    """Forgets a plugin's kinds, so that its edited file can be loaded in its place."""
+    """Unregister a plugin's kinds, so that an edited version of its file can be loaded."""
     forget(plugin.module)
     sys.modules.pop(plugin.module, None)
     _LOADED.pop(plugin.sha256, None)
@@ -101,11 +101,11 @@ def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
     plugin = LoadedPlugin(path.stem, digest, ())
     module = ModuleType(plugin.module)
     module.__file__ = str(path.absolute())
-    # Annotations of specs and dataclasses are looked up in sys.modules while the file runs.
+    # Annotations of specs and dataclasses are resolved through sys.modules while the file runs.
     sys.modules[plugin.module] = module
     try:
-        # The very bytes that were hashed: the import system would read the file a second time, or
-        # a stale .pyc, and leave a __pycache__ beside the user's file.
+        # Run exactly the bytes that were hashed: the import system would read the file again, or a
+        # stale .pyc, and leave a __pycache__ beside the user's file.
         code = compile(content, module.__file__, "exec", dont_inherit=True)
         exec(code, module.__dict__)  # noqa: S102
         kinds = registered_by(plugin.module)
@@ -123,7 +123,7 @@ def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
 
 def _what(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"{error}; a plugin is one file, what it imports must be installed on every machine"
+        return f"{error}; a plugin is one file, its imports must be installed on every machine"
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg}"
     if isinstance(error, ColddiffError):

@@ -1,4 +1,4 @@
-"""Search ranges, declared on the field they belong to, next to its bounds and unit."""
+"""Search ranges, declared on a spec's field next to its bounds and unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from colddiff.spec.base import Spec
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Values low..high worth searching, on a log scale if ``log``; whole numbers if ``integer``."""
+    """Search values low..high, on a log scale if ``log``; whole numbers if ``integer``."""
 
     low: float
     high: float
@@ -23,7 +23,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """A finite set of values worth searching."""
+    """A finite set of values to search."""
 
     values: tuple[Any, ...]
 
@@ -36,13 +36,13 @@ SearchRange = Range | Choices
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The unit a field is measured in."""
+    """The unit of a field."""
 
     name: str
 
 
 def search_ranges(spec: Spec, prefix: str = "") -> dict[str, SearchRange]:
-    """The declared ranges of ``spec`` and the specs within it, by dotted path."""
+    """The search ranges declared in ``spec`` and its nested specs, by dotted path."""
     found: dict[str, SearchRange] = {}
     for name, field in type(spec).model_fields.items():
         value, path = getattr(spec, name), f"{prefix}{name}"

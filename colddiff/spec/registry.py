@@ -20,7 +20,7 @@ _CATALOGUES: list[Catalogue[Any]] = []
 
 
 class Catalogue(Generic[V], Mapping[str, V]):
-    """What there is of one noun, by name: the modules of ``package`` are imported on first look-up.
+    """The entries of one noun, by name; the modules of ``package`` are imported on first lookup.
 
     A leaf has a class decorator ``register``, for the modules of the package and for plugins.
     """
@@ -38,23 +38,23 @@ class Catalogue(Generic[V], Mapping[str, V]):
         _CATALOGUES.append(self)
 
     def _add(self, name: str, value: V, cls: type, what: str) -> None:
-        """Enters ``value`` of ``cls``; another for a name is refused unless it is the same code."""
+        """Add ``value`` of ``cls``; SpecError if the name is taken by other code."""
         known = self._beside(cls).get(name)
         if known is not None and _code(known[0]) != _code(cls):
             raise SpecError(
-                f"{what} {name!r} of {cls.__module__} is already taken by {known[0].__module__}; "
-                "give it another name"
+                f"{what} {name!r} of {cls.__module__} is already defined by {known[0].__module__}; "
+                "use another name"
             )
         self._entries[name] = (cls, value)
 
     def _beside(self, cls: type) -> Mapping[str, tuple[type, V]]:
-        """What is there when ``cls`` comes: a plugin must not take a built-in name first."""
+        """The entries so far; built-in ones first, so that no plugin can take their names."""
         if self._package is not None and not cls.__module__.startswith(f"{self._package}."):
             self._discovered()
         return self._entries
 
     def unknown(self, name: object) -> str:
-        """The problem with a name that is not here: the nearest ones, and all there are."""
+        """Error text for an unknown name: the nearest names, and all of them."""
         names = list(self)
         return f"no {name!r}{nearest(str(name), names)} (one of {', '.join(names)}{self._hint})"
 
@@ -63,7 +63,7 @@ class Catalogue(Generic[V], Mapping[str, V]):
         return sorted(name for name, (cls, _) in self._entries.items() if cls.__module__ == module)
 
     def forget(self, module: str) -> None:
-        """Takes what ``module`` registered out again."""
+        """Remove the entries defined in ``module``."""
         for name in self.registered_by(module):
             del self._entries[name]
 
@@ -95,7 +95,7 @@ class Registry(Catalogue[type[K]], Generic[K]):
         kind = cls.model_fields["kind"].default
         if not isinstance(kind, str):
             name = cls.__name__
-            raise SpecError(f'{name}: name its kind, such as kind: Literal["mine"] = "mine"')
+            raise SpecError(f'{name}: define its kind, such as kind: Literal["mine"] = "mine"')
         self._add(kind, cls, cls, f"{self.noun} kind")
         return cls
 
@@ -165,7 +165,7 @@ class KindOf:
 
 
 def registered_by(module: str) -> list[tuple[str, str]]:
-    """(noun, name) of everything that ``module`` registered, in any catalogue."""
+    """(noun, name) of everything defined in ``module``, over all catalogues."""
     return [
         (catalogue.noun, name)
         for catalogue in _CATALOGUES
@@ -174,7 +174,7 @@ def registered_by(module: str) -> list[tuple[str, str]]:
 
 
 def forget(module: str) -> None:
-    """Takes everything that ``module`` registered out again."""
+    """Remove everything defined in ``module`` from all catalogues."""
     for catalogue in _CATALOGUES:
         catalogue.forget(module)
 

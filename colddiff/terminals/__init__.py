@@ -1,1 +1,1 @@
-"""The distribution of x_T, fitted to a data set and kept in a job's folder."""
+"""Terminals, the distributions of x_T: fitted to a data set and stored in a job's folder."""

@@ -1,4 +1,4 @@
-"""What a mixture of terminals is fitted to, streamed over a packed data set."""
+"""Features that a Gaussian-mixture terminal is fitted to, streamed over a packed data set."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from colddiff.transforms import normalise
 
 BATCH = 100
 MAX_IMAGES = 100_000
-"""Beyond so many a mixture hardly changes, and a job should start within minutes."""
+"""With more images a mixture hardly changes, and a job should start within minutes."""
 
 
 def terminal_features(
     D: Degradation[Any], spec: Gmm, source: ShardSource, max_images: int = MAX_IMAGES
 ) -> Iterator[NDArray[np.float64]]:
-    """float64 [n, F] of D(x0, T), for all images or batches spread evenly over the set.
+    """Features of D(x0, T), batches float64 [n, F], for all images or an evenly spaced subset.
 
-    Raises DataError where the images are not of D's shape.
+    Raises DataError if the images do not have D's shape.
     """
     image, count = source.manifest.image, source.manifest.count
     found = (image.channels, image.height, image.width)
     if found != D.shape.chw:
         raise DataError(
-            f"terminal: the data holds images {'x'.join(map(str, found))}, D is for {D.shape}; "
-            "pack it with that image size and those channels"
+            f"terminal: the data has images {'x'.join(map(str, found))}, D is for {D.shape}; "
+            "pack it with that image size and number of channels"
         )
     starts = range(0, count, BATCH)
     chosen = min(len(starts), -(-max_images // BATCH))

@@ -1,4 +1,4 @@
-"""The terminal of a degradation, fitted to a data set where it is a mixture."""
+"""Makes the terminal of a degradation, fitting it to a data set if it is a mixture."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from colddiff.terminals.features import terminal_features
 def make_terminal(
     D: Degradation[Any], data: ShardSource | None, wanted: TerminalSpec | None = None
 ) -> Terminal | None:
-    """D's terminal, or the one ``wanted``; a mixture is fitted to ``data``.
+    """D's own terminal, or ``wanted``; a mixture is fitted to ``data``.
 
-    None where D has none, or a mixture has no ``data`` to be fitted to.
+    None if D has no terminal, or if it is a mixture and there is no ``data`` to fit it to.
     """
     spec = terminal_spec(D, wanted)
     if not isinstance(spec, Gmm):

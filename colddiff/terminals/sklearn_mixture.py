@@ -1,4 +1,4 @@
-"""Gaussian mixtures fitted to streamed features: one component in closed form, else EM."""
+"""Fits Gaussian mixtures to streamed features: one component in closed form, several by EM."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from colddiff.errors import DataError
 
 TOLERANCE = 1e-3
-"""Gain in mean log-likelihood below which the fit ends (PAPER 4.2)."""
+"""Gain in mean log-likelihood below which EM stops (PAPER 4.2)."""
 REGULARISATION = 1e-6
-"""Added to every variance, so that features that hardly vary can be drawn too."""
+"""Added to every variance, so that nearly constant features can be sampled too."""
 MAX_ITERATIONS = 1000
 Features = NDArray[np.float64]
 
 
 def fit_mixture(features: Iterable[Features], components: int = 1) -> dict[str, Tensor]:
-    """A mixture of ``components`` Gaussians with full covariances, a function of the features.
+    """Fit ``components`` Gaussians with full covariances; a deterministic function of the features.
 
     Args:
-        features: batches [n, F]; with one component no more than one is held in memory.
+        features: batches [n, F]; with one component, only one batch is in memory at a time.
         components: number K of Gaussians.
 
     Returns:
@@ -32,8 +32,8 @@ def fit_mixture(features: Iterable[Features], components: int = 1) -> dict[str, 
         factors of the covariances.
 
     Raises:
-        DataError: fewer than two vectors, or than there are components; one that is not finite;
-            more components than the data has places for.
+        DataError: fewer than two vectors, or fewer than components; a vector that is not finite;
+            EM does not converge with so many components.
     """
     batches = _checked(features, max(2, components))
     weights, means, covariances = (
@@ -50,7 +50,7 @@ def _checked(features: Iterable[Features], least: int) -> Iterable[Features]:
     count = 0
     for batch in features:
         if not np.isfinite(batch).all():
-            raise DataError("terminal: a feature is NaN or inf, no mixture can be fitted")
+            raise DataError("terminal: a feature is NaN or inf, cannot fit a mixture")
         count += len(batch)
         if len(batch):
             yield np.asarray(batch, dtype=np.float64)
@@ -65,10 +65,10 @@ def _one(batches: Iterable[Features]) -> tuple[Features, Features, Features]:
         if not count:
             mean, scatter = np.zeros(batch.shape[1]), np.zeros((batch.shape[1],) * 2)
         centre = batch.mean(axis=0)
-        apart, total = centre - mean, count + len(batch)
-        around = batch - centre
-        scatter += around.T @ around + np.outer(apart, apart) * (count * len(batch) / total)
-        mean = mean + apart * (len(batch) / total)
+        shift, total = centre - mean, count + len(batch)
+        residual = batch - centre
+        scatter += residual.T @ residual + np.outer(shift, shift) * (count * len(batch) / total)
+        mean = mean + shift * (len(batch) / total)
         count = total
     covariance = scatter / count + REGULARISATION * np.eye(len(mean))
     return np.ones(1), mean[None], covariance[None]
@@ -87,7 +87,7 @@ def _many(features: Features, components: int) -> tuple[Features, Features, Feat
         max_iter=MAX_ITERATIONS,
         random_state=0,
     )
-    # Several threads add up in an order of their own each time.
+    # With several threads the summation order would vary from run to run.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:

@@ -1,4 +1,4 @@
-"""The terminal of a job in its folder: fitted once, the same for all its ranks and attempts."""
+"""Stores a job's terminal in its folder: fitted once, the same for all ranks and attempts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TENSORS, STATE = "terminal.safetensors", "terminal.json"
 
 
 def store_terminal(folder: JobFolder, terminal: Terminal, fitted_on: Mapping[str, Any]) -> None:
-    """Writes the tensors and then, naming their hash, ``terminal.json``.
+    """Write the tensors, then ``terminal.json`` with their hash, which commits them.
 
-    ``fitted_on`` is JSON: everything the terminal is a function of.
+    ``fitted_on`` is JSON: everything that the fit depends on.
     """
     data = safetensors.torch.save(dict(terminal.tensors))
     record = {
@@ -34,7 +34,7 @@ def store_terminal(folder: JobFolder, terminal: Terminal, fitted_on: Mapping[str
 def stored_terminal(
     folder: JobFolder, fitted_on: Mapping[str, Any] | None = None
 ) -> Terminal | None:
-    """The job's terminal; None where there is no whole one, or it was fitted on something else."""
+    """The job's terminal; None if it is missing, incomplete, or was fitted on something else."""
     try:
         record = json.loads(folder.store.get(folder.key(STATE)))
         data = folder.store.get(folder.key(TENSORS))

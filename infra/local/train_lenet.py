@@ -1,10 +1,10 @@
-"""Makes ``colddiff/features/lenet_digits.safetensors``: a LeNet trained on scikit-learn's digits.
+"""Trains the LeNet in ``colddiff/features/lenet_digits.safetensors`` on scikit-learn's digits.
 
     python infra/local/train_lenet.py [--out FILE]
 
-Prints held-out accuracy and the file's sha256, which belongs into ``colddiff/features/lenet.py``.
-A second run on the same machine writes the same bytes; another processor may round differently,
-which is why the file is shipped and its hash is checked.
+Prints held-out accuracy and the file's sha256, to be copied into ``colddiff/features/lenet.py``.
+Runs on the same machine write the same bytes; another CPU may round differently, which is why the
+file is shipped and its hash is checked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
-from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, prepared
+from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, preprocess
 
 SEED = 20220819
 NUM_TRAIN = 1497
@@ -30,17 +30,17 @@ BATCH = 50
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """All 1797 images as the network sees them, float32 [N, 1, 16, 16], and their labels."""
+    """Network inputs of all 1797 images, float32 [N, 1, 16, 16], and their labels."""
     data = load_digits()
     eight_bit = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    return prepared(torch.from_numpy(eight_bit)[:, None]), torch.from_numpy(data.target)
+    return preprocess(torch.from_numpy(eight_bit)[:, None]), torch.from_numpy(data.target)
 
 
 def varied(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each image turned by up to 15 degrees, sheared, scaled, shifted by up to 1.5 px and inked.
+    """Augmented images: rotated by up to 15 degrees, sheared, scaled, shifted, darkened.
 
-    Scales of 0.6..1.1, up to 1.28 times narrower or wider, and ink up to 3 times darker: digits
-    with a margin and with saturated strokes, such as MNIST's, are then digits too.
+    Scales 0.6..1.1, aspect ratios up to 1.28, shifts up to 1.5 px and up to 3 times darker ink, so
+    that digits with a margin and saturated strokes, such as MNIST's, are covered too.
     """
     batch = len(images)
     angle = rng.uniform(-math.pi / 12, math.pi / 12, batch)
@@ -54,14 +54,14 @@ def varied(images: Tensor, rng: np.random.Generator) -> Tensor:
     grid = F.affine_grid(
         torch.from_numpy(theta).to(images.dtype), list(images.shape), align_corners=False
     )
-    # Outside lies ink-free paper, which is -1 and not grid_sample's 0.
+    # Outside the image is background, -1, whereas grid_sample pads with 0.
     moved = F.grid_sample(images + 1, grid, align_corners=False)
     ink = torch.from_numpy(rng.uniform(1, 3, (batch, 1, 1, 1))).to(images.dtype)
     return (1 + (moved - 1) * ink).clamp(0, 2) - 1
 
 
 def trained(images: Tensor, labels: Tensor) -> LeNet:
-    """The network after ``EPOCHS`` passes of Adam with a cosine learning rate."""
+    """Train the network: ``EPOCHS`` epochs of Adam with a cosine learning rate."""
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     network = LeNet().train()
@@ -80,7 +80,7 @@ def trained(images: Tensor, labels: Tensor) -> LeNet:
 
 
 def main() -> None:
-    """Trains, reports, writes."""
+    """Train the network, print its accuracy and write its weights."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     out: Path = parser.parse_args().out

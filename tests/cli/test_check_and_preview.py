@@ -143,7 +143,7 @@ def test_dead_steps_are_listed_as_runs(run: Run) -> None:
 def test_a_degradation_that_changes_nothing_is_said_to(run: Run) -> None:
     code, out, _ = run("check", "decolor", "channels=1", "image_size=8", "num_timesteps=5")
     assert code == 0
-    assert out.splitlines()[-1] == "dead steps: 1-5 (nothing changes by more than 1e-5)"
+    assert out.splitlines()[-1] == "dead steps: 1-5 (steps that change less than 1e-5)"
 
 
 def test_check_measures_on_packed_images(run: Run, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_check_measures_on_packed_images(run: Run, tmp_path: Path) -> None:
     code, _, err = run("check", "blur", "--data", uri)
     assert code == 2
     assert (
-        "holds images 1x8x8, the job wants 3x32x32; pack it again, or set image_size=8 channels=1"
+        "has images 1x8x8, the job needs 3x32x32; pack it again, or set image_size=8 channels=1"
         in err
     )
 
@@ -165,9 +165,9 @@ def test_check_measures_on_packed_images(run: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "Missing argument"),
-        (["blur", "noise"], "name one JOB, KIND or FILE.py, got blur noise"),
-        (["seed=3"], "name one JOB, KIND or FILE.py, got none"),
-        (["blurr"], "no kind of degradation and no recipe; did you mean 'blur'?"),
+        (["blur", "noise"], "expected one JOB, KIND or FILE.py, got blur noise"),
+        (["seed=3"], "expected one JOB, KIND or FILE.py, got none"),
+        (["blurr"], "neither a kind of degradation nor a recipe; did you mean 'blur'?"),
         (["paper/deblur-mnits"], "did you mean 'paper/deblur-mnist'?"),
         (["missing.py"], "plugin 'missing.py' cannot be read"),
         (["missing.yaml"], "no job file 'missing.yaml'"),
@@ -176,7 +176,7 @@ def test_check_measures_on_packed_images(run: Run, tmp_path: Path) -> None:
         (["blur", "channels=0"], "channels: must be a whole number"),
         (["downsample", "image_size=20"], "divisible by 8"),
         (["quickstart", "degradation.sigma.value=-1"], "sigma: must be positive"),
-        (["blur", "--variant", "paper"], "--variant needs a JOB"),
+        (["blur", "--variant", "paper"], "--variant requires a JOB"),
         (["blur", "--data", "nowhere"], "nowhere"),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_file_with_two_kinds_asks_which(run: Run, tmp_path: Path) -> None:
     try:
         code, _, err = run("check", path)
         assert code == 2
-        assert "say which degradation of the file is meant: kind=g2 or kind=grain" in err
+        assert "choose one degradation of the file: kind=g2 or kind=grain" in err
         assert run("check", path, "kind=g2", "amount=0")[0] == 0
     finally:
         unload_plugin(load_plugin(path))
@@ -264,7 +264,7 @@ def test_preview_of_a_second_set_shows_each_image_on_its_way_to_the_next(
     arguments = ("preview", "animorph", "num_timesteps=4", "image_size=16", "--out", "a.png")
     code, _, err = run(*arguments, *images(photographs[:1]))
     assert code == 2
-    assert "give at least two --image" in err
+    assert "pass at least two --image" in err
     assert run(*arguments, *images(photographs))[0] == 0
 
 
@@ -272,11 +272,11 @@ def test_preview_of_a_second_set_shows_each_image_on_its_way_to_the_next(
     ("arguments", "message"),
     [
         (["--image", "nowhere.png"], "--image: nowhere.png cannot be read (No such file"),
-        (["--image", "text.png"], "text.png: is not an image"),
-        (["--image", "wide.png", "--out", "no/folder/a.png"], "no folder 'no/folder'"),
+        (["--image", "text.png"], "text.png: not a supported image"),
+        (["--image", "wide.png", "--out", "no/folder/a.png"], "no such folder: 'no/folder'"),
         (["--image", "wide.png", "--out", "."], "--out: . cannot be written"),
         (["--image", "wide.png", "--columns", "1"], "--columns"),
-        (["--image", "wide.png", "channels=2"], "images of 1 or 3 channels, not of 2"),
+        (["--image", "wide.png", "channels=2"], "images with 1 or 3 channels, not 2"),
         ([], "Missing option '--image'"),
     ],
 )

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from colddiff.cli.data import app
-from colddiff.cli.progress import Progress, clock
+from colddiff.cli.progress import ProgressBar, clock
 from colddiff.errors import ColddiffError, DataError, SpecError, StoreError
 
 
@@ -30,7 +30,7 @@ def test_pack_says_what_it_made_in_one_line(tmp_path: Path) -> None:
     assert line.endswith(f": {out}")
     again = run("pack", "digits", "--out", out, "--split", "test", "--image-size", "12", "--json")
     assert again.exit_code == 0
-    assert "had been packed before" in again.stderr
+    assert "is already packed" in again.stderr
     said = json.loads(again.stdout)
     assert said["digest"][:12] in line
     assert (said["uri"], said["count"], said["shards"]) == (out, 350, 1)
@@ -63,9 +63,9 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     [
         (["imagenet"], SpecError, "no source 'imagenet'"),
         (["digits", "--channels", "2"], SpecError, "channels: "),
-        (["digits", "--range", "wide"], SpecError, "write two numbers"),
+        (["digits", "--range", "wide"], SpecError, "must be two numbers"),
         (["digits", "--split", "validation"], SpecError, "split: "),
-        (["folder:/nowhere"], DataError, "no images there"),
+        (["folder:/nowhere"], DataError, "no images found"),
         (["mnist:/nowhere"], DataError, "no train-images-idx3-ubyte"),
     ],
 )
@@ -92,7 +92,7 @@ def test_verify_names_each_bad_shard_and_exits_with_1(tmp_path: Path) -> None:
     assert run("pack", "digits", "--out", out, "--limit", "30", "--shard-size", "10").exit_code == 0
     good = run("verify", out)
     assert good.exit_code == 0
-    assert good.stdout.startswith("3 shards as the manifest ")
+    assert good.stdout.startswith("verified 3 shards against the manifest ")
     (tmp_path / "shard-000000.tar").write_bytes(b"x")
     (tmp_path / "shard-000002.tar").unlink()
     bad = run("verify", out)
@@ -127,7 +127,7 @@ def test_progress_is_told_on_stderr_when_it_takes_long(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("colddiff.cli.progress.time.monotonic", lambda: now[0])
-    progress = Progress("packed", "images")
+    progress = ProgressBar("packed", "images")
     for done in (0, 10, 1000, 1500):
         progress(done, 5000)
         now[0] += 6

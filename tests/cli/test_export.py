@@ -166,7 +166,7 @@ def test_an_export_that_was_cut_short_is_no_checkpoint_and_can_be_finished(
     assert (commit.parent / "ema.again.safetensors").exists()
     assert run("export", out, "--out", tmp_path / "second-hand").returncode == 0
     again = run("export", source, "--out", out)
-    assert "had been exported before" in again.stderr
+    assert "already exported" in again.stderr
     other = tiny_checkpoint(tmp_path / "other", step=4)
     assert "holds another checkpoint already" in error_of(run("export", other, "--out", out))
     assert "no committed checkpoint" in error_of(

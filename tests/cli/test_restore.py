@@ -61,8 +61,8 @@ def test_the_depth_is_kept_and_a_bad_file_holds_nobody_back(run: Restore, tmp_pa
     assert pixels_of(run.out / "plain.png").dtype == np.uint8
     counts, *failed = done.stderr.splitlines()[-3:]
     assert counts == "2 restored, 2 failed"
-    assert f"failed: {tmp_path}/in/bad.png: is not an image" in failed[0]
-    assert "wide.png: is 16x24 px, the checkpoint takes 16x16; --fit takes" in failed[1]
+    assert f"failed: {tmp_path}/in/bad.png: not a supported image" in failed[0]
+    assert "wide.png: is 16x24 px, the checkpoint takes 16x16; --fit crops" in failed[1]
     assert sorted(path.name for path in run.out.iterdir()) == ["deep.png", "plain.png"]
 
 
@@ -73,7 +73,7 @@ def test_another_size_can_be_fitted_or_kept(run: Restore, tmp_path: Path) -> Non
     assert pixels_of(run.out / "wide.png").shape == (16, 24)
     done = run(tmp_path / "odd.png", "--any-size")
     assert done.returncode == 1
-    assert "cannot be restored at their own size: restorer.dim_mults" in done.stderr
+    assert "cannot be restored at their original size: restorer.dim_mults" in done.stderr
     run.out = tmp_path / "fitted"
     assert run(tmp_path / "wide.png", tmp_path / "odd.png", "--fit").returncode == 0
     assert pixels_of(run.out / "wide.png").shape == pixels_of(run.out / "odd.png").shape == (16, 16)
@@ -85,14 +85,17 @@ def test_grey_and_colour(run: Restore, tmp_path: Path) -> None:
     Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "three.png")
     done = run(tmp_path / "colour.png", tmp_path / "grey.png", tmp_path / "three.png")
     assert done.returncode == 1
-    assert "colour.png: is in colour, the checkpoint takes grey images" in done.stderr
+    assert "colour.png: a colour image, but the checkpoint takes grey images" in done.stderr
     assert np.array_equal(pixels_of(run.out / "three.png"), pixels_of(run.out / "grey.png"))
     run.use(channels=3)
     run.out = tmp_path / "colours"
     assert run(tmp_path / "colour.png", tmp_path / "grey.png").returncode == 0
     assert pixels_of(run.out / "grey.png").shape == colour.shape
     picture(tmp_path / "deep.png", 1, dtype=np.uint16)
-    assert "16-bit grey, and the checkpoint makes colour" in run(tmp_path / "deep.png").stderr
+    assert (
+        "a 16-bit grey image, but the checkpoint produces colour"
+        in run(tmp_path / "deep.png").stderr
+    )
 
 
 def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path) -> None:
@@ -104,11 +107,11 @@ def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path)
     assert "1 skipped" in again.stderr
     assert (run.out / "a.png").stat().st_mtime_ns == first.st_mtime_ns
     message = error_of(run(tmp_path / "a.png", "--severity", "2"))
-    assert "a.png is there already and was made with another severity 4, now 2" in message
+    assert "a.png already exists and was made with a different severity 4, now 2" in message
     picture(tmp_path / "a.png", 2)
     changed = run(tmp_path / "a.png")
     assert changed.returncode == 1
-    assert "was made from another input; --overwrite replaces it" in changed.stderr
+    assert "was made from a different input; use --overwrite to replace it" in changed.stderr
     assert run(tmp_path / "a.png", "--severity", "2", "--overwrite").returncode == 0
     assert "1 skipped" in run(tmp_path / "a.png", "--severity", "2").stderr
 
@@ -116,9 +119,9 @@ def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path)
 def test_a_file_that_is_no_result_is_never_replaced(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     mine = picture(run.out / "a.png", 2)
-    assert "is there already and was made with another" in error_of(run(tmp_path / "a.png"))
+    assert "already exists and was made with a different" in error_of(run(tmp_path / "a.png"))
     run.out = tmp_path
-    assert "is there already" in error_of(run(tmp_path / "a.png"))
+    assert "already exists" in error_of(run(tmp_path / "a.png"))
     assert np.array_equal(pixels_of(tmp_path / "out" / "a.png"), mine)
 
 
@@ -183,7 +186,7 @@ def test_scores_against_a_reference(run: Restore, tmp_path: Path) -> None:
     (tmp_path / "clean" / "1.jpg").unlink()
     missing = run(tmp_path / "in", "--reference", tmp_path / "clean")
     assert missing.returncode == 1
-    assert f"--reference: {tmp_path}/clean has no image 1" in missing.stderr
+    assert f"--reference: {tmp_path}/clean has no image named 1" in missing.stderr
 
 
 def test_a_network_that_makes_nan_spoils_its_own_image_only(
@@ -203,7 +206,7 @@ def test_a_network_that_makes_nan_spoils_its_own_image_only(
     done = run(tmp_path / "in")
     assert done.returncode == 1
     assert done.stdout == f"{run.out}/a.png\n"
-    assert "white.png: R(x_t, t) holds NaN or inf from severity 4 on" in done.stderr
+    assert "white.png: R(x_t, t) contains NaN or inf when started at severity 4" in done.stderr
     assert not (run.out / "white.png").exists()
     monkeypatch.undo()
     run.out = tmp_path / "alone"
@@ -228,16 +231,16 @@ def test_what_is_in_the_folder_of_results_is_not_restored_again(
     [
         (("nowhere.png",), "nowhere.png: no such file or folder"),
         (("in/*.tif",), "in/*.tif: no such file or folder"),
-        (("empty",), "empty: no images there"),
+        (("empty",), "empty: no images found"),
         (("in/a.png", "in/a.jpg"), "would both become a.png"),
         (("in/a.png", "--severity", "5"), "--severity: must be 1..4"),
         (("in/a.png", "--severity", "most"), "must be a whole number or all, got 'most'"),
         (("in/a.png", "--severities", "0"), "--severities: must be at least 1 step, got 0"),
         (("in/a.png", "--sampler", "improve"), "did you mean 'improved'?"),
         (("in/a.png", "--sampler", "improved_estimated"), "'blur' cannot re-estimate omega"),
-        (("in/a.png", "--omega", "none.json"), "--omega: none.json is not there"),
-        (("in/a.png", "--reference", "none"), "--reference: there is no folder none"),
-        (("in/a.png", "--fit", "--any-size"), "give one"),
+        (("in/a.png", "--omega", "none.json"), "--omega: none.json does not exist"),
+        (("in/a.png", "--reference", "none"), "--reference: no such folder: none"),
+        (("in/a.png", "--fit", "--any-size"), "mutually exclusive"),
     ],
 )
 def test_words_that_cannot_be_meant(

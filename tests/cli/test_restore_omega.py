@@ -48,7 +48,7 @@ def test_omega_that_nobody_can_know_is_asked_for(run: Restore, tmp_path: Path) -
     picture(tmp_path / "a.png", 1)
     run.use(degradation=RANDOM_INPAINT)
     message = error_of(run(tmp_path / "a.png"))
-    assert "what is random in inpaint (omega: centre) cannot be known from an image" in message
+    assert "what is random in inpaint (omega: centre) cannot be inferred from an image" in message
     assert "--omega FILE" in message
     assert "improved_estimated" not in message
     assert "--degrade" in message
@@ -56,7 +56,7 @@ def test_omega_that_nobody_can_know_is_asked_for(run: Restore, tmp_path: Path) -
     assert run(tmp_path / "a.png", "--sampler", "direct").returncode == 0
     run.use(degradation={"kind": "noise", "num_timesteps": 4}, step=4)
     run.out = tmp_path / "noise"
-    ways = "--sampler direct or improved_estimated or interpolated, which needs none"
+    ways = "--sampler direct or improved_estimated or interpolated, which does not need it"
     assert ways in error_of(run(tmp_path / "a.png"))
     assert run(tmp_path / "a.png", "--sampler", "improved_estimated").returncode == 0
 
@@ -94,8 +94,8 @@ def test_omega_in_its_forms(run: Restore, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("{", "does not parse"),
-        ("[1, 2]", "holds no entries by name"),
+        ("{", "cannot be parsed"),
+        ("[1, 2]", "must contain entries by name"),
         ('{"middle": [1, 2]}', "has no centre for a.png (inpaint needs centre)"),
         ('{"centre": [1, 2, 3]}', "omega['centre'] must be [1, 2] for 1 images, got [1, 3]"),
         ('{"centre": [1, 99]}', "must be whole pixels"),

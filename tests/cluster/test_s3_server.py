@@ -148,7 +148,7 @@ def test_a_service_lives_until_it_is_stopped(folder: Path) -> None:
     assert also_first == first
     other = s3_command("start", folder, "--port", "19")
     assert (other.returncode, other.stdout) == (1, "")
-    assert f"serves port {first.endpoint.rpartition(':')[2]} now; stop it first" in other.stderr
+    assert f"uses port {first.endpoint.rpartition(':')[2]}; stop it first" in other.stderr
 
     for pid in first.pids:
         os.kill(pid, signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_a_start_that_fails_says_why_and_leaves_no_process(folder: Path) -> None
         failed = s3_command("start", folder, "--port", port)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == (
-        f"s3-server: port {port} is taken; choose another by --port; log: {folder / 'log'}\n"
+        f"s3-server: port {port} is in use; choose another with --port; log: {folder / 'log'}\n"
     )
     s3_command("stop", folder)
     assert list(folder.iterdir()) == []  # it was there before
@@ -191,7 +191,7 @@ def test_a_daemon_that_ends_by_itself_is_named(folder: Path, tmp_path: Path) -> 
     path = f"{programs}:{os.environ['PATH']}"
     failed = s3_command("start", folder, PATH=path)
     assert failed.returncode == 1
-    assert failed.stderr == f"s3-server: radosgw ended by itself; log: {folder / 'log'}\n"
+    assert failed.stderr == f"s3-server: radosgw exited unexpectedly; log: {folder / 'log'}\n"
     assert (folder / "log" / "radosgw.err").read_text() == "no such luck\n"
     assert marked(folder) == []
 
@@ -235,7 +235,7 @@ def test_a_folder_of_somebody_else_is_left_alone(folder: Path) -> None:
     (folder / "thesis.txt").write_text("mine")
     failed = s3_command("start", folder)
     assert failed.returncode == 1
-    assert "holds something else; name another folder by --dir" in failed.stderr
+    assert "has other content; choose another folder with --dir" in failed.stderr
     assert s3_command("stop", folder).returncode == 0
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("thesis.txt", "mine")]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import colddiff
 from colddiff.data.readers.memory_shards import MemoryShards
-from colddiff.data.readers.second_set import OtherImages
+from colddiff.data.readers.second_set import SecondSet
 from colddiff.degradations import Degradation, DegradationSpec
 from colddiff.errors import ColddiffError
 from colddiff.evaluation.evaluator import Evaluator
@@ -47,7 +47,7 @@ def degrade(t: int = 1, change: Callable[[Tensor], Tensor] = lambda x: x) -> Non
 def empty_other() -> None:
     nothing = MemoryShards(np.zeros((0, 3, 16, 16), dtype=np.uint8))
     D = colddiff.build_degradation({"kind": "animorph"}, SHAPE)
-    D.draw(2, rng=streams(0, "test", range(2)), images=OtherImages(lambda: nothing, SHAPE))
+    D.draw(2, rng=streams(0, "test", range(2)), images=SecondSet(lambda: nothing, SHAPE))
 
 
 def starts_elsewhere() -> None:

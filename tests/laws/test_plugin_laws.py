@@ -15,7 +15,7 @@ from colddiff.degradations import DEGRADATIONS, Degradation, DegradationSpec
 from colddiff.degradations.blur import BlurSpec
 from colddiff.errors import SpecError
 from colddiff.laws import LAWS, broken, check_laws
-from colddiff.severity_profile import measure_removal
+from colddiff.severity_profile import measure_severity_profile
 from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.synthetic import synthetic_images, synthetic_omega
@@ -255,7 +255,7 @@ def test_removal_is_measured_between_states_and_from_the_original() -> None:
     spec = parse(BlurSpec, {"num_timesteps": T, "sigma": {"kind": "constant", "value": 0.5}})
     D = spec.build(SHAPE)
     x0 = synthetic_images(SHAPE, 3)
-    found = measure_removal(D, x0, {})
+    found = measure_severity_profile(D, x0, {})
     x = [D.degrade(x0, torch.full((3,), t)).double() for t in range(T + 1)]
     away = [float(((y - x0.double()) / 2).square().mean().sqrt()) for y in x]
     steps = [float(((y - z) / 2).square().mean().sqrt()) for z, y in itertools.pairwise(x)]
@@ -274,10 +274,10 @@ def test_severities_that_change_nothing_are_named() -> None:
     spec = parse(BlurSpec, {"num_timesteps": 30, "sigma": {"kind": "constant", "value": 9.0}})
     D = spec.build(SHAPE)
     x0 = synthetic_images(SHAPE, 2)
-    found = measure_removal(D, x0, {})
+    found = measure_severity_profile(D, x0, {})
     assert found.dead, "a constant image stays as it is"
     assert found.dead == list(range(found.dead[0], 31))
-    steady = measure_removal(
+    steady = measure_severity_profile(
         FadeSpec().build(SHAPE), x0, synthetic_omega(FadeSpec().build(SHAPE), 2)
     )
     assert steady.dead == []

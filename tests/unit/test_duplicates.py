@@ -105,6 +105,6 @@ def test_the_command_says_where_they_lie(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels, images(30)[3])
     alone = CliRunner().invoke(app, ["duplicates", sets[0]])
     assert (alone.exit_code, alone.stdout) == (0, "")
-    assert "0 near pairs" in alone.stderr
+    assert "0 near-duplicate pairs" in alone.stderr
     both = CliRunner().invoke(app, ["duplicates", *sets])
     assert "0 bits, rmse 0.0000" in both.stdout

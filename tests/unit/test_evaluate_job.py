@@ -116,7 +116,7 @@ def test_a_half_made_sample_set_is_measured_only_when_that_is_said(
     for name in ("manifest.json", "shard-000001.tar"):
         (Path(out) / name).unlink()
     message = error_of(evaluate(*words))
-    assert "not all there yet, 8 images in 3 shards of 3, not among them shard 1" in message
+    assert "the sample set is unfinished, 8 images in 3 shards of 3, missing shard 1" in message
     assert "partial=true (11 were asked for)" in message
     part = evaluate(*words, "partial=true")
     result = result_of(part)

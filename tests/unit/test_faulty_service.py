@@ -56,8 +56,7 @@ def test_a_command_of_its_own_packs_through_it(s3_service: S3Service, tmp_path: 
     bucket = s3_service.new_bucket()
     with FaultyS3(s3_service.endpoint, seed=2, fail=0.2, truncate=0.1) as faulty:
         script = (
-            "import sys\n"
-            "from colddiff.data.open import pack_source\n"
+            "import sys\nfrom colddiff.data.open import pack_source\n"
             "pack_source(*sys.argv[1:], shard_size=1)\n"
         )
         command = [sys.executable, "-c", script, f"folder:{tmp_path}", f"s3://{bucket}/set"]

@@ -183,7 +183,7 @@ def test_resnet20_is_right_about_cifar10(shared: Path) -> None:
     images = torch.from_numpy(np.stack(rows).transpose(0, 3, 1, 2).copy())
     labels = np.load(shared / "data/cifar10/labels.npz")["test"][: len(images)]
     with torch.inference_mode():
-        scores = extractor.network(extractor.prepared(images))
+        scores = extractor.network(extractor.preprocess(images))
     assert float((scores.argmax(dim=1).numpy() == labels).mean()) > 0.85
     assert extractor.features(images[:4]).shape == (4, 64)
     assert extractor.features(eight_bit(2, 1, 20, 28)).shape == (2, 64)

@@ -18,7 +18,7 @@ from torch import Tensor
 from colddiff.degradations import build_degradation
 from colddiff.errors import CheckpointError, DataError
 from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
-from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, LenetFeatures, prepared
+from colddiff.features.lenet import WEIGHTS, WEIGHTS_SHA256, LeNet, LenetFeatures, preprocess
 from colddiff.ports import FeatureExtractor
 from colddiff.types import ImageShape
 
@@ -101,10 +101,10 @@ def test_images_of_any_size_and_colour(shape: tuple[int, ...]) -> None:
 
 def test_grey_is_the_mean_of_the_channels() -> None:
     grey = torch.randint(0, 256, (2, 1, 20, 20), dtype=torch.uint8)
-    torch.testing.assert_close(prepared(grey), prepared(grey.repeat(1, 3, 1, 1)))
+    torch.testing.assert_close(preprocess(grey), preprocess(grey.repeat(1, 3, 1, 1)))
     red = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     red[:, 0] = 255
-    torch.testing.assert_close(prepared(red), torch.full((1, 1, 16, 16), -1 / 3))
+    torch.testing.assert_close(preprocess(red), torch.full((1, 1, 16, 16), -1 / 3))
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,10 @@ def test_without_one_the_way_out_is_said() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "is not JSON"),
-        (b"\x80\x04pickle", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
-        (b"[1, 2]", "is not a JSON object"),
+        (b"", "not valid JSON"),
+        (b"\x80\x04pickle", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[1, 2]", "not a JSON object"),
         (broken(format="colddiff-shards/99"), "format is 'colddiff-shards/99'"),
         (broken(format=None), "format is None"),
         (broken(count=18), "count: is 18, but the shards hold 17 images"),

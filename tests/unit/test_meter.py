@@ -73,7 +73,7 @@ def test_the_gradient_norm_is_that_of_the_step_that_logs(tmp_path: Path) -> None
     the_job = job(num_steps=3)
     fresh = trainer(folder_in(tmp_path / "b"), the_job)
     batch = next(training_inputs(the_job, source(), fresh.D, rank=0, world_size=1, start_step=0))
-    x0 = normalise(fresh.transform.train(batch.x0, batch.views))
+    x0 = normalise(fresh.transform.train(batch.x0, batch.crops))
     losses = restoration_loss(fresh.restorer, fresh.D, x0, batch.t, {})
     gradients = torch.autograd.grad(losses.mean(), list(fresh.restorer.parameters()))
     norm = float(torch.cat([g.flatten() for g in gradients]).norm())

@@ -139,7 +139,7 @@ def test_of_a_large_set_batches_spread_evenly_are_taken() -> None:
 
 def test_images_of_another_shape_and_a_random_degradation_are_refused() -> None:
     D = build_degradation(BLUR, ImageShape(1, 8, 8))
-    with pytest.raises(DataError, match=r"the data holds images 3x8x8, D is for 1x8x8"):
+    with pytest.raises(DataError, match=r"the data has images 3x8x8, D is for 1x8x8"):
         list(terminal_features(D, Gmm(), shards(3)))
     snow = build_degradation({"kind": "snow", "num_timesteps": 2}, SHAPE)
     with pytest.raises(SpecError, match="snow is random"):

@@ -55,7 +55,7 @@ def test_of_several_bad_images_the_first_is_named(tmp_path: Path) -> None:
     store = MemoryStore()
     for _ in range(3):
         source = open_source(f"folder:{tmp_path}")
-        with pytest.raises(DataError, match=f"{order[9]}: is not an image"):
+        with pytest.raises(DataError, match=f"{order[9]}: not a supported image"):
             pack(source, store, PackSettings(shard_size=2), workers=4)
         assert everything(store) == {}
 
@@ -68,8 +68,7 @@ def test_a_kill_at_any_moment_leaves_what_the_next_run_goes_on_from(tmp_path: Pa
         pixels = rng.integers(0, 256, (96, 96, 3)).astype(np.uint8)
         (images / f"{n:03d}.png").write_bytes(encode_png(pixels))
     script = (
-        "import sys\n"
-        "from colddiff.data.open import pack_source\n"
+        "import sys\nfrom colddiff.data.open import pack_source\n"
         "pack_source(*sys.argv[1:], shard_size=4)\n"
     )
     command = [sys.executable, "-c", script, f"folder:{images}", str(out)]

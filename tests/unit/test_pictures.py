@@ -21,7 +21,7 @@ from colddiff.features.lenet import LenetFeatures
 from colddiff.report.curves import loss_curve, running_mean
 from colddiff.report.grids import comparison_grid
 from colddiff.report.pictures import evaluation_pictures
-from colddiff.report.sheets import Column, draw_sheet
+from colddiff.report.sheets import SheetColumn, draw_sheet
 from colddiff.report.strips import trajectory_animation, trajectory_strip
 from colddiff.report.tables import evaluation_table
 from colddiff.types import ImageShape
@@ -122,7 +122,9 @@ def test_pictures_that_do_not_fit_are_refused() -> None:
 
 
 def test_long_labels_make_room() -> None:
-    columns = [Column("a label much wider than one tile of this size", noise(1)) for _ in range(2)]
+    columns = [
+        SheetColumn("a label much wider than one tile of this size", noise(1)) for _ in range(2)
+    ]
     # 900 px: two labels of 400 px or more side by side, where tiles alone would need 330.
     assert draw_sheet(columns).width > 800
 

@@ -107,14 +107,17 @@ def test_what_runs_is_what_was_hashed_however_fast_the_file_changes(write: Write
     ("text", "message"),
     [
         ("x = 1\n", "registers nothing; decorate a spec class"),
-        (FADE.replace('"fade"', '"noise"'), "line 10: .*'noise' .* already taken by colddiff.degr"),
+        (
+            FADE.replace('"fade"', '"noise"'),
+            "line 10: .*'noise' .* already defined by colddiff.degr",
+        ),
         (
             FADE.replace(' = "fade"', ""),
-            'line 10: FadeSpec: name its kind, such as kind: Literal["',
+            'line 10: FadeSpec: define its kind, such as kind: Literal["',
         ),
         (FADE + "\n\nraise ValueError('no luck')\n", "line 27: ValueError: no luck"),
         (FADE + "\n\nimport sys\nsys.exit()\n", "line 28: SystemExit$"),
-        (FADE + "\n\nfrom my_folder import x\n", "a plugin is one file, what it imports must be"),
+        (FADE + "\n\nfrom my_folder import x\n", "a plugin is one file, its imports must be"),
         ("def f(:\n", "line 1: SyntaxError: invalid syntax"),
         ("x = 1\n\x00", "SyntaxError"),
     ],
@@ -145,7 +148,7 @@ def test_a_missing_file_and_another_kind_of_file_are_refused(write: Write) -> No
 def test_an_edited_plugin_is_refused_until_the_old_one_is_unloaded(write: Write) -> None:
     loaded = load_plugin(write())
     edited = write(FADE + "# edited\n")
-    with pytest.raises(SpecError, match=r"'fade' of .* already taken by colddiff_plugin"):
+    with pytest.raises(SpecError, match=r"'fade' of .* already defined by colddiff_plugin"):
         load_plugin(edited)
     unload_plugin(loaded)
     assert load_plugin(edited).kinds == loaded.kinds

@@ -61,7 +61,7 @@ def flip_a_byte(path: Path) -> None:
     ("field", "spoil", "problem"),
     [
         ("data", lambda path: path.write_bytes(path.read_bytes()[:-512]), "the manifest says"),
-        ("test_data", lambda path: path.unlink(), "is in the manifest but not there"),
+        ("test_data", lambda path: path.unlink(), "is in the manifest but missing"),
         ("test_data", flip_a_byte, "with sha256"),
     ],
     ids=["training shard cut", "test shard gone", "test shard altered"],

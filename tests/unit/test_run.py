@@ -211,7 +211,7 @@ def test_equal_images_elsewhere_are_the_same_job(storage: Path, packed: dict[str
         ({"data": None}, SpecError, "data: is required: .*colddiff data pack SOURCE"),
         ({"data": "/nowhere"}, DataError, "/nowhere"),
         ({"data": "mnist:/nowhere"}, DataError, "/nowhere"),
-        ({"image_size": 32, "degradation": {"kind": "blur"}}, DataError, "the job wants 1x32x32"),
+        ({"image_size": 32, "degradation": {"kind": "blur"}}, DataError, "the job needs 1x32x32"),
     ],
 )
 def test_bad_data_is_one_clear_error(

@@ -46,7 +46,7 @@ def test_groups_are_not_separated() -> None:
     assert parts[0]
     assert parts[1]
     assert not parts[0] & parts[1]
-    with pytest.raises(DataError, match="image-000: group_by 'person' finds nothing"):
+    with pytest.raises(DataError, match="image-000: group_by 'person' does not match"):
         selected(Drawn(), PackSettings(split="test", holdout=0.4, group_by="person"))
 
 
@@ -62,16 +62,16 @@ def test_a_folder_is_mixed_so_that_any_part_of_it_is_fair() -> None:
 
 def test_splits_that_cannot_be_meant() -> None:
     for settings, said in (
-        (PackSettings(split="test"), "no parts of its own; give holdout"),
-        (PackSettings(holdout=0.1), "say which part"),
+        (PackSettings(split="test"), "no official splits; set holdout"),
+        (PackSettings(holdout=0.1), "also choose the split"),
     ):
         with pytest.raises(SpecError, match=said):
             selected(Drawn(), settings)
     official = Drawn()
     official.splits = ("train", "test")
-    with pytest.raises(SpecError, match="has its own train and test parts"):
+    with pytest.raises(SpecError, match="has official train and test splits"):
         selected(official, PackSettings(split="test", holdout=0.1))
-    with pytest.raises(DataError, match=r"no images in its test part with holdout 0\.01"):
+    with pytest.raises(DataError, match=r"no images in the test split with holdout 0\.01"):
         selected(Drawn(2), PackSettings(split="test", holdout=0.01))
 
 
@@ -81,9 +81,9 @@ def test_splits_that_cannot_be_meant() -> None:
         ({"channels": 2}, "channels: "),
         ({"bits": 12}, "bits: "),
         ({"bits": 16, "channels": 3}, "16-bit images have one channel"),
-        ({"range": (5, 1)}, "range: must rise, got 5,1"),
+        ({"range": (5, 1)}, "range: must be increasing, got 5,1"),
         ({"holdout": 1.0}, "holdout: "),
-        ({"group_by": "("}, "group_by: is not a regular expression"),
+        ({"group_by": "("}, "group_by: not a valid regular expression"),
         ({"limit": 0}, "limit: "),
         ({"split": "val"}, "split: "),
         ({"size": 3}, "size: no such field"),

@@ -192,7 +192,7 @@ def test_a_bound_that_is_no_number_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLDDIFF_CACHE_BYTES", "32 GB")
-    with pytest.raises(SpecError, match="COLDDIFF_CACHE_BYTES '32 GB': write a whole number"):
+    with pytest.raises(SpecError, match="COLDDIFF_CACHE_BYTES '32 GB': must be a whole number"):
         LocalCache(tmp_path)
 
 

@@ -152,7 +152,7 @@ def test_images_come_in_manifest_order(kind: str, tmp_path: Path) -> None:
     assert source.images(5, 5).shape == (0, 1, 2, 2)
     assert source.images(0, 1).flags.writeable
     for start, stop in ((0, COUNT + 1), (-1, 3), (5, 4)):
-        with pytest.raises(DataError, match=f"images {start}..{stop} asked for"):
+        with pytest.raises(DataError, match=f"images {start}..{stop} requested"):
             source.images(start, stop)
 
 
@@ -175,7 +175,7 @@ def test_sixteen_bit_colour_and_shape(kind: str, tmp_path: Path) -> None:
         (lambda data: data[:-5000], "the manifest says 20480 bytes"),
         (lambda data: data[:600] + bytes([data[600] ^ 1]) + data[601:], "with sha256 "),
         (lambda data: b"", "has 0 bytes"),
-        (None, "is in the manifest but not there"),
+        (None, "is in the manifest but missing"),
     ],
 )
 def test_a_damaged_shard_is_named_with_both_hashes(

@@ -70,7 +70,7 @@ def test_mnist_in_the_places_it_is_found_in(tmp_path: Path, suffix: str, below: 
 
 
 def test_mnist_that_is_damaged_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no train-images-idx3-ubyte\[\.gz\] there"):
+    with pytest.raises(DataError, match=r"no train-images-idx3-ubyte\[\.gz\] found"):
         all_of(f"mnist:{tmp_path}")
     write_mnist(tmp_path, suffix="")
     images_path, labels_path = (
@@ -79,11 +79,11 @@ def test_mnist_that_is_damaged_is_named(tmp_path: Path) -> None:
     )
     whole, labels = images_path.read_bytes(), labels_path.read_bytes()
     for path, data, said in (
-        (images_path, whole[:-1], "its header promises"),
-        (images_path, whole[:9], "starts with None"),
-        (images_path, b"", "starts with None"),
-        (images_path, labels, "an idx file of this kind with 2051"),
-        (images_path, struct.pack(">4I", 2051, 2**31, 2**31, 2**31), "its header promises"),
+        (images_path, whole[:-1], "its header says"),
+        (images_path, whole[:9], "magic number is None"),
+        (images_path, b"", "magic number is None"),
+        (images_path, labels, "expected 2051; not an idx file of this kind"),
+        (images_path, struct.pack(">4I", 2051, 2**31, 2**31, 2**31), "its header says"),
         (images_path, idx(np.zeros((0, 28, 28), np.uint8)), "5 labels for the 0 images"),
         (labels_path, idx(np.zeros(4, np.uint8)), "4 labels for the 5 images"),
     ):
@@ -134,7 +134,7 @@ def test_cifar10_in_its_binary_layout(tmp_path: Path, below: str) -> None:
 
 
 def test_cifar10_that_is_not_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no data_batch_1\.bin there; give the folder"):
+    with pytest.raises(DataError, match=r"no data_batch_1\.bin found; use the folder"):
         all_of(f"cifar10:{tmp_path}")
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"\x80\x04")
@@ -186,7 +186,7 @@ def test_a_folder_in_s3(s3_service: S3Service) -> None:
 
 def test_an_empty_or_missing_folder_is_named(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(DataError, match=rf"folder:{place}: no images there"):
+        with pytest.raises(DataError, match=rf"folder:{place}: no images found"):
             all_of(f"folder:{place}")
 
 
@@ -217,11 +217,15 @@ def sixteen_bit_colour_png() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("empty.png", b"", "is not an image"),
-        ("text.jpg", b"hello", "is not an image"),
-        ("deep.png", sixteen_bit_colour_png(), "only grey images keep more than 8 bits"),
-        ("cut.png", encode_png(np.zeros((64, 64, 3), np.uint8))[:-30], "does not decode"),
-        ("pickle.png", b"\x80\x04\x95", "is not an image"),
+        ("empty.png", b"", "not a supported image"),
+        ("text.jpg", b"hello", "not a supported image"),
+        (
+            "deep.png",
+            sixteen_bit_colour_png(),
+            "more than 8 bits per channel are supported for grey images only",
+        ),
+        ("cut.png", encode_png(np.zeros((64, 64, 3), np.uint8))[:-30], "cannot be decoded"),
+        ("pickle.png", b"\x80\x04\x95", "not a supported image"),
     ],
 )
 def test_an_image_that_does_not_decode_is_named(
@@ -234,7 +238,7 @@ def test_an_image_that_does_not_decode_is_named(
 
 def test_a_format_that_is_not_on_the_list_is_not_opened(tmp_path: Path) -> None:
     save(tmp_path / "image.png", np.zeros((4, 4), np.uint8), format="GIF")
-    with pytest.raises(DataError, match="is not an image that is read here"):
+    with pytest.raises(DataError, match="not a supported image"):
         all_of(f"folder:{tmp_path}")
 
 
@@ -247,7 +251,7 @@ def test_an_image_that_would_fill_the_memory_is_refused(
         all_of(f"folder:{tmp_path}")
     monkeypatch.setattr(images, "MAX_PIXELS", 15)
     save(tmp_path / "bomb.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(DataError, match="4x4 pixels are more than the 15"):
+    with pytest.raises(DataError, match="4x4 is more than the limit of 15 pixels"):
         all_of(f"folder:{tmp_path}")
 
 

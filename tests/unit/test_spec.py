@@ -33,7 +33,7 @@ from colddiff.verbs.train.job import TrainJob
         ({"workers": [3, 1]}, r"workers.*write n, \[min, max\] or all, got \[3, 1\]"),
         (
             {"degradation": {"kind": "blur", "sigma": {"kind": "linear", "start": 1}}},
-            "degradation.sigma: give exactly one of step or end",
+            "degradation.sigma: set exactly one of step or end",
         ),
         (
             {
@@ -100,7 +100,7 @@ def test_a_malformed_override_is_refused(text: str) -> None:
 
 
 def test_an_override_below_a_value_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"seed: is 3, it has no field 'x'"):
+    with pytest.raises(SpecError, match=r"seed: is 3, which has no field 'x'"):
         apply_overrides({"seed": 3}, ["seed.x=1"])
 
 

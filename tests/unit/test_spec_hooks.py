@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from colddiff.checkpoints.references import load_checkpoint
-from colddiff.data.open import open_other, pack_source, read_manifest
+from colddiff.data.open import open_second_set, pack_source, read_manifest
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import DEGRADATIONS, Degradation, build_degradation
 from colddiff.errors import SpecError
@@ -169,17 +169,17 @@ def test_it_is_restored_from_below_its_end_as_it_is_there(tmp_path: Path) -> Non
     x0, omega = drawn(1)[0], {"ghost": drawn(2)[1]}
     for start, black in ((4, True), (2, False)):
         found = forward.restored([x0], [omega], start)
-        assert bool((found.given == -1).all()) == black
+        assert bool((found.x_t == -1).all()) == black
 
 
 def test_its_second_set_is_opened_and_pinned_by_digest(digits: str, tmp_path: Path) -> None:
     D = ghost(ghosts=digits)
-    images = open_other(D)
+    images = open_second_set(D)
     assert images is not None
     found = D.draw(3, rng=streams(0, "test", range(3)), images=images)["ghost"]
     assert torch.equal(found[1], images([stream(0, "test", 1)])[0])
     with pytest.raises(SpecError, match=r"degradation.other: is required for ghost"):
-        open_other(ghost())
+        open_second_set(ghost())
     job = tiny_job(data=digits, degradation={"kind": "ghost", "ghosts": digits})
     resolved = resolve(job, "ghosts")
     assert resolved.content["other"] == read_manifest(digits).digest

@@ -189,9 +189,9 @@ def test_a_wish_is_completed_by_the_kinds_own() -> None:
 def test_what_does_not_belong_together_is_one_clear_error() -> None:
     rng = streams(0, "start", range(2))
     cases: list[tuple[dict[str, Any], Terminal, str]] = [
-        (BLUR, Terminal(StandardNormal()), "degradation 'blur' has no omega 'z'"),
+        (BLUR, Terminal(StandardNormal()), "degradation 'blur' has no omega entry 'z'"),
         (BLUR, Terminal(Gmm(grid=(3, 3)), mixture(3)), "terminal.grid: 3x3 blocks do not divide"),
-        (BLUR, Terminal(Gmm(grid=(1, 1)), mixture(12)), "a mixture of 12 features, .* have 3"),
+        (BLUR, Terminal(Gmm(grid=(1, 1)), mixture(12)), "the mixture has 12 features, .* have 3"),
         ({"kind": "animorph"}, Terminal(Images()), "omega z is images of a second set"),
     ]
     for spec, terminal, message in cases:

@@ -15,7 +15,7 @@ import colddiff
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_shards, pack_source, read_manifest
 from colddiff.data.readers.memory_shards import MemoryShards
-from colddiff.data.readers.second_set import OtherImages
+from colddiff.data.readers.second_set import SecondSet
 from colddiff.degradations import build_degradation
 from colddiff.errors import ColddiffError, DataError, SpecError
 from colddiff.jobs.folder import JobFolder
@@ -120,7 +120,7 @@ def test_a_damaged_terminal_is_fitted_again(packed: dict[str, str], storage: Pat
 def test_a_terminal_that_is_not_for_the_degradation_ends_the_job_before_step_0(
     packed: dict[str, str], storage: Path
 ) -> None:
-    with pytest.raises(ColddiffError, match="degradation 'blur' has no omega 'z'"):
+    with pytest.raises(ColddiffError, match="degradation 'blur' has no omega entry 'z'"):
         colddiff.train(job(data=packed["data"], terminal={"kind": "standard_normal"}), "tiny")
     assert not list(storage.glob("jobs/*/checkpoints"))
 
@@ -184,7 +184,7 @@ def test_a_source_as_the_other_set_is_packed_once(
         (None, SpecError, "degradation.other: is required for animorph: .*data pack"),
         ("nowhere", DataError, "no manifest.json"),
         ("empty", DataError, "count"),
-        ("large", DataError, "degradation.other: .* holds images 1x16x16, the job wants 1x8x8"),
+        ("large", DataError, "degradation.other: .* has images 1x16x16, the job needs 1x8x8"),
     ],
 )
 def test_a_second_set_that_cannot_be_used_is_one_error_at_submission(
@@ -236,7 +236,7 @@ def test_which_other_image_depends_on_the_position_alone() -> None:
     the_job = job(degradation=D.spec)
 
     def z(world_size: int, start_step: int) -> torch.Tensor:
-        images = OtherImages(ten_images, shape)
+        images = SecondSet(ten_images, shape)
         parts = [
             next(
                 training_inputs(
@@ -261,6 +261,6 @@ def test_which_other_image_depends_on_the_position_alone() -> None:
 def test_an_empty_set_in_memory_and_images_of_another_size_are_refused() -> None:
     rng = streams(0, "other", range(2))
     with pytest.raises(DataError, match=r"degradation.other: the second set is empty"):
-        OtherImages(lambda: ten_images(0), ImageShape(1, 8, 8))(rng)
-    with pytest.raises(DataError, match=r"holds images 1x8x8, the job wants 3x8x8"):
-        OtherImages(ten_images, ImageShape(3, 8, 8))(rng)
+        SecondSet(lambda: ten_images(0), ImageShape(1, 8, 8))(rng)
+    with pytest.raises(DataError, match=r"has images 1x8x8, the job needs 3x8x8"):
+        SecondSet(ten_images, ImageShape(3, 8, 8))(rng)

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from colddiff.data.open import open_shards, open_viewed, read_manifest
+from colddiff.data.open import open_shards, open_transformed, read_manifest
 from colddiff.data.readers.memory_shards import MemoryShards
-from colddiff.data.readers.second_set import OtherImages
-from colddiff.data.readers.transformed import viewed
+from colddiff.data.readers.second_set import SecondSet
+from colddiff.data.readers.transformed import transformed
 from colddiff.errors import DataError
 from colddiff.evaluation.evaluator import evaluate
 from colddiff.features.open import open_features
 from colddiff.rng import streams
 from colddiff.spec import parse
 from colddiff.tracking.memory_tracker import MemoryTracker
-from colddiff.transforms import PRESETS, Augment, Transform, resized, unsuited
+from colddiff.transforms import PRESETS, Augment, Transform, resized, transform_problem
 from colddiff.types import ImageShape
 from colddiff.verbs.train.inputs import training_inputs
 from colddiff.verbs.train.job import TrainJob
@@ -73,28 +73,28 @@ def test_sixteen_bits_are_resized_at_their_depth() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_integers_go_in_and_come_out_in_the_shape_of_the_job(name: Augment, dtype: Any) -> None:
     x, made = stored(5, 16, dtype), transform(name)
-    for found in (made.test(x), made.train(x, made.views(0, np.arange(5)))):
+    for found in (made.test(x), made.train(x, made.draw_crops(0, np.arange(5)))):
         assert (found.dtype, tuple(found.shape)) == (x.dtype, (5, *SHAPE.chw))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_image_is_a_function_of_seed_and_position(name: Augment) -> None:
     x, made = stored(12, 16), transform(name)
-    whole = made.train(x, made.views(3, np.arange(100, 112)))
+    whole = made.train(x, made.draw_crops(3, np.arange(100, 112)))
     for start, stop in ((0, 5), (5, 6), (6, 12)):
-        part = made.train(x[start:stop], made.views(3, np.arange(100 + start, 100 + stop)))
+        part = made.train(x[start:stop], made.draw_crops(3, np.arange(100 + start, 100 + stop)))
         assert torch.equal(part, whole[start:stop])
     chance = PRESETS[name].random_crop or PRESETS[name].flip
-    assert torch.equal(made.train(x, made.views(4, np.arange(100, 112))), whole) is not chance
+    assert torch.equal(made.train(x, made.draw_crops(4, np.arange(100, 112))), whole) is not chance
 
 
 def test_crops_are_everywhere_and_half_are_mirrored() -> None:
-    views = transform("paper/crop112", 128).views(0, np.arange(4000))
+    crops = transform("paper/crop112", 128).draw_crops(0, np.arange(4000))
     # int(1.12 * 16) = 17: two places along each axis.
-    assert [sorted(set(views[:, n].tolist())) for n in range(3)] == [[0, 1]] * 3
-    assert all(0.45 < float(views[:, n].double().mean()) < 0.55 for n in range(3))
-    assert abs(float(torch.corrcoef(views.T.double())[0, 1])) < 0.05
-    padded = transform("paper/pad4").views(0, np.arange(4000))
+    assert [sorted(set(crops[:, n].tolist())) for n in range(3)] == [[0, 1]] * 3
+    assert all(0.45 < float(crops[:, n].double().mean()) < 0.55 for n in range(3))
+    assert abs(float(torch.corrcoef(crops.T.double())[0, 1])) < 0.05
+    padded = transform("paper/pad4").draw_crops(0, np.arange(4000))
     assert set(padded[:, 0].tolist()) == set(padded[:, 1].tolist()) == set(range(9))
 
 
@@ -102,12 +102,12 @@ def test_a_crop_is_what_slicing_gives() -> None:
     x = stored(6, 20)
     for name, pad in (("paper/crop112", 0), ("paper/pad4", 4)):
         made = transform(name, 20)  # type: ignore[arg-type]
-        views = made.views(1, np.arange(6))
+        crops = made.draw_crops(1, np.arange(6))
         big = np.pad(
             resized(x, 17 if pad == 0 else 16).numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad))
         )
         for image, (top, left, mirrored), found in zip(
-            big, views.tolist(), made.train(x, views).numpy(), strict=True
+            big, crops.tolist(), made.train(x, crops).numpy(), strict=True
         ):
             expected = image[:, top : top + 16, left : left + 16]
             np.testing.assert_array_equal(found, expected[..., ::-1] if mirrored else expected)
@@ -132,16 +132,16 @@ def test_what_a_test_image_is(name: Augment, size: int, expected: Any) -> None:
     chance = PRESETS[name].random_crop or PRESETS[name].flip
     if not chance:
         made = transform(name, size)
-        assert torch.equal(made.train(x, made.views(0, np.arange(4))), expected(x))
+        assert torch.equal(made.train(x, made.draw_crops(0, np.arange(4))), expected(x))
 
 
 @pytest.mark.parametrize(
     ("name", "images", "said"),
     [
-        ("none", (3, 28, 28), r"holds images 3x28x28, the job wants 3x16x16; .*image_size=28"),
+        ("none", (3, 28, 28), r"has images 3x28x28, the job needs 3x16x16; .*image_size=28"),
         ("flip", (3, 16, 20), "another image_size"),
-        ("paper/centre", (3, 15, 30), "the job wants 3x16x16 by augment=paper/centre"),
-        ("paper/crop112", (1, 28, 28), "holds images 1x28x28, .* channels=1"),
+        ("paper/centre", (3, 15, 30), "the job needs 3x16x16 with augment=paper/centre"),
+        ("paper/crop112", (1, 28, 28), "has images 1x28x28, .* channels=1"),
     ],
 )
 def test_images_that_cannot_become_the_jobs_are_refused(
@@ -149,13 +149,13 @@ def test_images_that_cannot_become_the_jobs_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=said):
         Transform(name, images, SHAPE)
-    assert unsuited("paper/crop112", (3, 28, 40), SHAPE) is None
+    assert transform_problem("paper/crop112", (3, 28, 40), SHAPE) is None
 
 
 def test_a_view_is_a_set_of_the_jobs_shape() -> None:
     images = stored(10, 28).numpy()
     source = MemoryShards(images)
-    seen = viewed(source, "paper/crop112", SHAPE, "test data")
+    seen = transformed(source, "paper/crop112", SHAPE, "test data")
     expected = transform("paper/crop112", 28).test(torch.from_numpy(images)).numpy()
     assert (seen.manifest.image.height, seen.manifest.image.width) == (16, 16)
     assert seen.manifest.digest == source.manifest.digest
@@ -165,14 +165,14 @@ def test_a_view_is_a_set_of_the_jobs_shape() -> None:
     raw, made = (next(s.batches(**arguments)) for s in (source, seen))
     order = [int((images == image).all(axis=(1, 2, 3)).argmax()) for image in raw.images]
     np.testing.assert_array_equal(made.images, expected[order])
-    assert viewed(MemoryShards(expected), "flip", SHAPE, "data").manifest.settings == {}
-    with pytest.raises(DataError, match="test data: holds images 3x28x28"):
-        viewed(source, "none", SHAPE, "test data")
+    assert transformed(MemoryShards(expected), "flip", SHAPE, "data").manifest.settings == {}
+    with pytest.raises(DataError, match="test data: has images 3x28x28"):
+        transformed(source, "none", SHAPE, "test data")
 
 
 def test_the_second_set_is_transformed_too() -> None:
     images = stored(7, 28).numpy()
-    other = OtherImages(lambda: MemoryShards(images), SHAPE, "paper/crop112")
+    other = SecondSet(lambda: MemoryShards(images), SHAPE, "paper/crop112")
     drawn = other(streams(0, "x", range(40)))
     assert tuple(drawn.shape) == (40, *SHAPE.chw)
     assert torch.equal(other(streams(0, "x", [7])), drawn[7:8])
@@ -207,7 +207,7 @@ def test_ranks_see_parts_of_one_batch() -> None:
         next(training_inputs(job(), source, D, rank=rank, world_size=4, start_step=5))
         for rank in range(4)
     ]
-    assert torch.equal(torch.cat([part.views for part in parts]), alone.views)
+    assert torch.equal(torch.cat([part.crops for part in parts]), alone.crops)
     assert torch.equal(torch.cat([part.x0 for part in parts]), alone.x0)
 
 
@@ -225,7 +225,7 @@ def test_a_job_trains_on_images_of_another_size_than_its_own(
         attempt=1,
     )
     assert trained.run().step == 2
-    with pytest.raises(DataError, match="data: holds images 1x14x14, the job wants 1x16x16"):
+    with pytest.raises(DataError, match="data: has images 1x14x14, the job needs 1x16x16"):
         Trainer(
             job(augment="none"),
             source,
@@ -246,7 +246,7 @@ def test_a_source_is_packed_as_published_and_evaluated_by_the_test_transform(
     image = read_manifest(resolved.data).image
     assert (image.height, image.width) == (8, 8)
     restorer = resolved.restorer.build(resolved.shape).eval()
-    seen = open_viewed(resolved.test_data, resolved.augment, resolved.shape)
+    seen = open_transformed(resolved.test_data, resolved.augment, resolved.shape)
     D = resolved.degradation.build(resolved.shape)
     features = open_features("lenet")
     found = evaluate(restorer, D, seen, resolved.evaluation, features, keep=1)

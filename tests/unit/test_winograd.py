@@ -84,4 +84,4 @@ def test_few_tiles_and_autocast_are_convolved_directly() -> None:
     ],
 )
 def test_other_convolutions_stay(other: nn.Conv2d) -> None:
-    assert not WinogradConvolution.serves(other)
+    assert not WinogradConvolution.supports(other)

@@ -1,1 +1,1 @@
-"""Readers of packed sets: decoded ahead or streamed, through a bounded cache on this machine."""
+"""Readers of packed sets: memory-mapped or streamed, through a bounded local cache."""

@@ -1,10 +1,10 @@
-"""The order of a set too large to decode ahead: canonical lanes, each with its own shards.
+"""Order of a set too large to cache decoded: canonical lanes, each with its own shards.
 
-An epoch is one sequence: the shards in an order of that epoch, their images one after the other.
-It is cut into ``num_lanes`` equal stretches, the lanes; each is shuffled window by window. Place q
-of the epoch belongs to lane q % num_lanes, and the places of one step stand in its global batch
-lane by lane. So a contiguous slice of the batch, a rank's, needs only a few lanes, which read a few
-shards at a time; and everything follows from (manifest, seed, step) by arithmetic.
+An epoch is one sequence: the shards in that epoch's order, each shard's images in sequence. It is
+cut into ``num_lanes`` equal parts, the lanes; each lane is shuffled window by window. Position q of
+the epoch belongs to lane q % num_lanes, and a step's global batch is ordered lane by lane. A
+contiguous slice of the batch, such as a rank's, therefore needs only a few lanes, which read a few
+shards at a time, and everything follows from (manifest, seed, step) by arithmetic.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WINDOW_SHARDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LaneRange:
     """Consecutive images ``start``..``stop`` - 1 of one lane in one epoch."""
 
     epoch: int
@@ -36,7 +36,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An image: the number of its shard in the manifest, and its number in the shard."""
+    """Where an image is stored: its shard's index in the manifest, its index in the shard."""
 
     shard: int
     index: int
@@ -52,24 +52,24 @@ class Lanes:
         self._purpose = f"data/lanes/{manifest.digest}"
         self._sizes = np.array([shard.count for shard in manifest.shards], dtype=np.int64)
         self.num_lanes = lane_count(global_batch_size, len(manifest.shards))
-        # Few shards at a time, however small they are: each one is an open file.
+        # Few shards at a time, however small: each is an open file.
         self.window = max(1, min(WINDOW, WINDOW_SHARDS * self._count // len(self._sizes)))
         self._shuffles: OrderedDict[tuple[int, int, int], NDArray[np.int64]] = OrderedDict()
         self._layouts: OrderedDict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = OrderedDict()
 
-    def runs(self, step: int, mine: slice) -> list[Run]:
-        """The part ``mine`` of the global batch of ``step``, in its order."""
+    def runs(self, step: int, mine: slice) -> list[LaneRange]:
+        """The slice ``mine`` of the global batch of ``step``, in batch order."""
         found, passed = [], 0
         for run in self._batch_runs(step):
             length = run.stop - run.start
             low, high = max(mine.start - passed, 0), min(mine.stop - passed, length)
             if low < high:
-                found.append(Run(run.epoch, run.lane, run.start + low, run.start + high))
+                found.append(LaneRange(run.epoch, run.lane, run.start + low, run.start + high))
             passed += length
         return found
 
-    def places(self, run: Run) -> list[Place]:
-        """Where the images of ``run`` are."""
+    def places(self, run: LaneRange) -> list[Place]:
+        """Where the images of ``run`` are stored."""
         order, starts = self._layout(run.epoch)
         length = self._length(run.lane)
         first = self._first(run.lane)
@@ -84,7 +84,7 @@ class Lanes:
         return found
 
     def window_shards(self, epoch: int, lane: int, window: int) -> list[int]:
-        """The shards that one window of a lane reads; past the lane's end, its next epoch's."""
+        """Shards that one window of a lane reads; past the lane's end, those of its next epoch."""
         if window * self.window >= self._length(lane):
             epoch, window = epoch + 1, 0
         order, starts = self._layout(epoch)
@@ -94,7 +94,7 @@ class Lanes:
         high = int(np.searchsorted(starts, end - 1, side="right"))
         return [int(shard) for shard in order[low:high]]
 
-    def _batch_runs(self, step: int) -> Iterator[Run]:
+    def _batch_runs(self, step: int) -> Iterator[LaneRange]:
         position, end = step * self._batch, (step + 1) * self._batch
         stretches = []
         while position < end:
@@ -102,15 +102,15 @@ class Lanes:
             stop = min(begin + end - position, self._count)
             stretches.append((epoch, begin, stop))
             position += stop - begin
-        # Lane by lane also where an epoch ends within the step: each rank stays with its lanes.
+        # Lane by lane even if an epoch ends within the step, so that each rank keeps its lanes.
         for lane in range(self.num_lanes):
             for epoch, begin, stop in stretches:
-                run = Run(epoch, lane, self._within(begin, lane), self._within(stop, lane))
+                run = LaneRange(epoch, lane, self._within(begin, lane), self._within(stop, lane))
                 if run.start < run.stop:
                     yield run
 
     def _within(self, places: int, lane: int) -> int:
-        """How many of the first ``places`` of an epoch belong to ``lane``."""
+        """How many of the first ``places`` positions of an epoch belong to ``lane``."""
         return max(0, (places - lane + self.num_lanes - 1) // self.num_lanes)
 
     def _length(self, lane: int) -> int:
@@ -121,7 +121,7 @@ class Lanes:
         return lane * base + min(lane, longer)
 
     def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shards in the order of ``epoch``, and the place where each begins."""
+        """The shards in the order of ``epoch``, and the position where each begins."""
         if epoch not in self._layouts:
             order = shuffled(self._seed, self._purpose, epoch, len(self._sizes))
             ends = np.cumsum(self._sizes[order])
@@ -141,10 +141,10 @@ class Lanes:
 
 
 def lane_count(global_batch_size: int, num_shards: int) -> int:
-    """How many lanes: a divisor of the batch, so that each lane gives as many images every step.
+    """Number of lanes: a divisor of the batch size, so that each lane's share is constant.
 
-    Depends on nothing that changes between submissions. Batch sizes without a useful divisor get
-    lanes whose share varies by one from step to step.
+    Depends on nothing that can change between submissions of a job. For batch sizes without a
+    useful divisor, a lane's share varies by one image from step to step.
     """
     most = min(MAX_LANES, num_shards)
     divisor = max(n for n in range(1, most + 1) if global_batch_size % n == 0)

@@ -1,4 +1,4 @@
-"""Files made once per machine, shared by its processes, and bounded in bytes."""
+"""File cache of one machine: shared by its processes, bounded in bytes, evicting by last use."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ Make = Callable[[BinaryIO], None]
 
 def default_folder() -> Path:
     """COLDDIFF_CACHE, else ``colddiff`` in the user's cache folder."""
-    given = os.environ.get("COLDDIFF_CACHE")
-    if given:
-        return Path(given).expanduser().absolute()
+    folder = os.environ.get("COLDDIFF_CACHE")
+    if folder:
+        return Path(folder).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "colddiff"
 
 
 def default_max_bytes() -> int:
     """COLDDIFF_CACHE_BYTES, else 32 GiB."""
-    given = os.environ.get("COLDDIFF_CACHE_BYTES", "")
-    if not given:
+    text = os.environ.get("COLDDIFF_CACHE_BYTES", "")
+    if not text:
         return DEFAULT_MAX_BYTES
-    if not given.isdecimal():
-        raise SpecError(f"COLDDIFF_CACHE_BYTES {given!r}: write a whole number of bytes")
-    return int(given)
+    if not text.isdecimal():
+        raise SpecError(f"COLDDIFF_CACHE_BYTES {text!r}: must be a whole number of bytes")
+    return int(text)
 
 
 class LocalCache:
-    """Complete files by name below ``folder``; the least recently used ones make room.
+    """Complete files by name below ``folder``, with least-recently-used eviction.
 
-    All processes together keep to ``max_bytes``, files under way included; a file larger than that
-    is kept alone. What a process still has open when it makes room for others goes when it is let
-    go of.
+    All processes together stay within ``max_bytes``, including files being written; a file larger
+    than that is kept alone. An evicted file that a process still has open is freed when closed.
 
-    A file appears under its name by one rename. Of several processes that want it, one makes it
-    while the others wait; a lock dies with its process, so a kill leaves nothing to clean by hand.
+    A file appears under its name by an atomic rename. If several processes want it, one makes it
+    while the others wait. Locks are released when their process dies, so a kill leaves nothing to
+    clean up by hand.
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
@@ -57,10 +57,10 @@ class LocalCache:
         self.max_bytes = default_max_bytes() if max_bytes is None else max_bytes
 
     def open(self, name: str, size: int, make: Make) -> BinaryIO:
-        """The file ``name`` of ``size`` bytes, made by ``make`` where it is not there.
+        """Open the file ``name`` of ``size`` bytes, calling ``make`` to write it if missing.
 
-        The open file stays readable when it is pruned later. Raises StoreError naming the path
-        where it cannot be written, and whatever ``make`` raises.
+        The open file stays readable if it is evicted later. Raises StoreError naming the path if
+        it cannot be written, and whatever ``make`` raises.
         """
         path = self.folder / name
         try:
@@ -77,7 +77,7 @@ class LocalCache:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise StoreError(
-                f"{path}: cannot be cached there ({why}); set COLDDIFF_CACHE to a folder with "
+                f"{path}: cannot write to the cache ({why}); set COLDDIFF_CACHE to a folder with "
                 f"{size} free bytes"
             ) from None
 
@@ -92,35 +92,36 @@ class LocalCache:
                 file.flush()
                 os.fsync(file.fileno())
                 if file.tell() != size:
-                    raise OSError(errno.EIO, f"{file.tell()} bytes were made, {size} promised")
+                    raise OSError(errno.EIO, f"{file.tell()} bytes written, {size} expected")
                 temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
     def _reserved(self, temporary: Path, size: int) -> BinaryIO:
-        """A new file ``temporary``, once there is room for it.
+        """Create the file ``temporary`` once there is room for it.
 
-        It is as large as it will be, so that others see the room it takes, and locked as long as it
-        is open, so that they see whether anybody still writes to it.
+        It has its final size from the start, so that other processes count it, and is locked while
+        open, so that they can tell whether it is still being written.
         """
         while True:
             with self._locked("room") as alone:
-                if self._makes_room(size) or not alone:
+                if self._evict(size) or not alone:
                     file = temporary.open("xb")
                     file.truncate(size)
                     _lock(file)
                     return file
-            time.sleep(0.01)  # until files that others are making can go
+            time.sleep(0.01)  # until files that other processes are writing can be evicted
 
-    def _makes_room(self, size: int) -> bool:
+    def _evict(self, size: int) -> bool:
+        """Remove files until ``size`` more bytes fit; False if they do not fit yet."""
         kept, total = [], size
         for path in self.folder.rglob("*"):
             with suppress(FileNotFoundError):
                 if path.name.startswith(".lock") or not path.is_file():
                     continue
-                if path.name.startswith(TEMPORARY) and not _under_way(path):
-                    path.unlink()  # its process was killed
+                if path.name.startswith(TEMPORARY) and not _being_written(path):
+                    path.unlink()  # left by a killed process
                     continue
                 stat = path.stat()
                 total += stat.st_size
@@ -131,18 +132,18 @@ class LocalCache:
                 break
             path.unlink(missing_ok=True)
             total -= length
-        # A file larger than the bound is made when nothing else is there.
+        # A file larger than the limit is allowed when the cache is otherwise empty.
         return total <= max(self.max_bytes, size)
 
     @contextmanager
     def _locked(self, what: str) -> Iterator[bool]:
         with (self.folder / f".lock-{what}").open("wb") as lock:
-            # On a file system without locks each process makes files of its own.
+            # Without file-system locks, each process makes its own files.
             yield _lock(lock)
 
 
 def _lock(file: BinaryIO, wait: bool = True) -> bool:
-    """Locks ``file`` until it is closed; False where another has it, or there are no locks."""
+    """Lock ``file`` until closed; False if another process holds it or locks are unsupported."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
@@ -150,7 +151,7 @@ def _lock(file: BinaryIO, wait: bool = True) -> bool:
     return True
 
 
-def _under_way(path: Path) -> bool:
+def _being_written(path: Path) -> bool:
     with path.open("rb") as file:
         return not _lock(file, wait=False)
 
@@ -167,7 +168,7 @@ def _complete(path: Path, size: int) -> BinaryIO | None:
     if os.fstat(file.fileno()).st_size != size:
         file.close()
         return None
-    # Its age is that of its last use.
+    # The modification time records the last use.
     with suppress(OSError):
         os.utime(path)
     return file

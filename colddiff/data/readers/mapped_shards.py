@@ -1,4 +1,4 @@
-"""A packed data set as global batches: decoded once into a memory map that all processes share."""
+"""Reads a packed data set from a memory map of decoded pixels, shared by all processes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from colddiff.ports import Batch, Manifest, ShardEntry, Store
 
 T = TypeVar("T")
 CHUNK = 32
-"""Images that a thread decodes before it takes others."""
+"""Images that a thread decodes per task."""
 
 
 class MappedShards:
-    """Implements ``ShardSource`` for a set whose decoded pixels fit the local disk."""
+    """``ShardSource`` of a set whose decoded pixels are cached on the local disk."""
 
     def __init__(self, store: Store, manifest: Manifest, cache: LocalCache) -> None:
         self.manifest = manifest
@@ -54,7 +54,7 @@ class MappedShards:
 
     @cached_property
     def _pixels(self) -> NDArray[Any]:
-        """Every image, [N, C, H, W], in manifest order."""
+        """All images, [N, C, H, W], in manifest order."""
         shape = (self.manifest.count, *image_shape(self.manifest))
         name = f"pixels/{self.manifest.digest}"
         with self._cache.open(name, decoded_bytes(self.manifest), self._decode_all) as file:
@@ -71,17 +71,22 @@ class MappedShards:
                     ahead = fetcher.submit(read_shard, self._store, following)
                 where = f"{self._store.uri}/{entry.key}"
                 samples = counted_samples(io.BytesIO(data), entry, where)
-                pixels = decoded(pool, self.manifest, [(data, s, where) for s in samples], str)
+                pixels = decode_samples(
+                    pool, self.manifest, [(data, s, where) for s in samples], str
+                )
                 file.write(pixels.data)
 
 
-def decoded(
+def decode_samples(
     pool: ThreadPoolExecutor,
     manifest: Manifest,
     samples: Sequence[tuple[Buffer, TarSample, T]],
     where: Callable[[T], str],
 ) -> NDArray[Any]:
-    """Pixels [N, C, H, W] of (tar, sample, tar's id), a chunk per thread; ``where`` names a tar."""
+    """Decode (tar, sample, tar's id) to pixels [N, C, H, W], a chunk per task.
+
+    ``where`` names a tar, by its id, in errors.
+    """
     image = manifest.image
     pixels = np.empty((len(samples), *image_shape(manifest)), dtype=pixel_type(manifest))
 
@@ -92,18 +97,18 @@ def decoded(
 
     chunk = max(1, min(CHUNK, -(-len(samples) // decoding_threads())))
     starts = range(0, len(samples), chunk)
-    # A list: an error of any chunk is raised, the first one of several.
+    # Consumed as a list, so that the first error of any chunk is raised.
     list(pool.map(decode, [range(n, min(n + chunk, len(samples))) for n in starts]))
     return pixels
 
 
 def decoding_threads() -> int:
-    """So many decode at once: Pillow lets others run while it decodes."""
+    """Number of decoding threads: Pillow releases the GIL while it decodes."""
     return min(8, os.cpu_count() or 1)
 
 
 def counted_samples(file: BinaryIO, entry: ShardEntry, where: str) -> list[TarSample]:
-    """The images of a shard, as many as its manifest entry says, else DataError."""
+    """The images of a shard; raises DataError unless there are as many as the manifest says."""
     samples = tar_samples(file, where)
     if len(samples) != entry.count:
         raise DataError(
@@ -114,9 +119,9 @@ def counted_samples(file: BinaryIO, entry: ShardEntry, where: str) -> list[TarSa
 
 
 def check_range(manifest: Manifest, start: int, stop: int) -> None:
-    """Raises DataError where ``start``..``stop`` is not within the set."""
+    """Raises DataError if ``start``..``stop`` is not within the set."""
     if not 0 <= start <= stop <= manifest.count:
-        raise DataError(f"images {start}..{stop} asked for, the data set has {manifest.count}")
+        raise DataError(f"images {start}..{stop} requested, the data set has {manifest.count}")
 
 
 def image_shape(manifest: Manifest) -> tuple[int, int, int]:
@@ -125,11 +130,11 @@ def image_shape(manifest: Manifest) -> tuple[int, int, int]:
 
 
 def pixel_type(manifest: Manifest) -> type[np.uint8 | np.uint16]:
-    """numpy's type of one stored value."""
+    """numpy dtype of the stored pixels."""
     return np.uint16 if manifest.image.bits == 16 else np.uint8
 
 
 def decoded_bytes(manifest: Manifest) -> int:
-    """Size of all decoded pixels."""
+    """Size of all decoded pixels, in bytes."""
     image = manifest.image
     return manifest.count * image.channels * image.height * image.width * image.bits // 8

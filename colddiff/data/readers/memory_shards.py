@@ -1,4 +1,4 @@
-"""A data set in memory: the twin of packed shards for tests and for `colddiff.train` on arrays."""
+"""An in-memory data set: the counterpart of packed shards, for tests and for training on arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from colddiff.ports import Batch, ImageFormat, Manifest
 
 
 class MemoryShards:
-    """Implements ``ShardSource`` over images uint8 or uint16 [N, C, H, W]."""
+    """``ShardSource`` over an array of images, uint8 or uint16 [N, C, H, W]."""
 
     def __init__(self, images: NDArray[Any], source: str = "memory") -> None:
         self._images = images

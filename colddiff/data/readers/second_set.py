@@ -1,4 +1,4 @@
-"""Images of a second packed set, each chosen by its own generator: the omega of animorphosis."""
+"""Draws images from a second packed set: the omega of animorphosis."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from colddiff.transforms import Augment, Transform, normalise
 from colddiff.types import Image, ImageShape
 
 
-class OtherImages:
-    """Draws from the set that ``open_source`` opens, at the first draw; implements ``DrawImages``.
+class SecondSet:
+    """Draws from the set that ``open_source`` opens on the first draw; implements ``DrawImages``.
 
-    Which image a row gets, and which crop of it, is a function of its generator alone.
+    The image of a row, and its crop, are functions of that row's generator alone.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class OtherImages:
         self._augment: Augment = augment
 
     def __call__(self, rng: Sequence[np.random.Generator]) -> Image:
-        """float32 [B, C, H, W] in [-1, 1], one for each generator."""
+        """One image per generator, float32 [B, C, H, W] in [-1, 1]."""
         source, transform = self._opened
         chosen = [int(generator.integers(source.manifest.count)) for generator in rng]
         pixels = np.concatenate([source.images(n, n + 1) for n in chosen])
-        return normalise(transform.train(torch.from_numpy(pixels), transform.views_of(rng)))
+        return normalise(transform.train(torch.from_numpy(pixels), transform.draw_crops_from(rng)))
 
     @cached_property
     def _opened(self) -> tuple[ShardSource, Transform]:

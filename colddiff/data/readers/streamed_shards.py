@@ -1,4 +1,4 @@
-"""A packed data set of any size as global batches, streamed through a bounded local cache."""
+"""Streams a packed data set of any size through a bounded local cache."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from colddiff.background import Prefetcher
 from colddiff.data.order import rank_slice
-from colddiff.data.readers.lanes import Lanes, Place, Run
+from colddiff.data.readers.lanes import LaneRange, Lanes, Place
 from colddiff.data.readers.local_cache import LocalCache
 from colddiff.data.readers.mapped_shards import (
     check_range,
     counted_samples,
-    decoded,
+    decode_samples,
     decoding_threads,
 )
 from colddiff.data.verify import read_shard
@@ -42,11 +42,11 @@ class _OpenShard:
 
 
 class StreamedShards:
-    """Implements ``ShardSource`` by reading shards as their lanes come to them.
+    """``ShardSource`` that reads each shard when its lane reaches it.
 
-    A shard is fetched whole, verified, and read in place; only the images that are asked for are
-    decoded, so starting at a step costs its shards and nothing before them. Batches are made ahead
-    in the background, and the next window's shards fetched meanwhile.
+    A shard is fetched whole, verified, and read in place; only requested images are decoded, so
+    resuming at a step costs only that step's shards. Batches are prefetched by a background
+    thread, and so are the shards of each lane's next window.
     """
 
     def __init__(self, store: Store, manifest: Manifest, cache: LocalCache) -> None:
@@ -64,10 +64,10 @@ class StreamedShards:
         mine = rank_slice(global_batch_size, rank, world_size)
         lanes = Lanes(self.manifest, seed, global_batch_size)
 
-        def made() -> Iterator[Batch]:
+        def generate() -> Iterator[Batch]:
             step = start_step
             decoders, fetchers = ThreadPoolExecutor(decoding_threads()), ThreadPoolExecutor(2)
-            windows = _Ahead(lanes, lambda shard: fetchers.submit(self._shard, shard))
+            windows = _ShardPrefetcher(lanes, lambda shard: fetchers.submit(self._shard, shard))
             try:
                 while True:
                     runs = lanes.runs(step, mine)
@@ -84,7 +84,7 @@ class StreamedShards:
 
         def ahead() -> Iterator[Batch]:
             # Closed with this generator, so also by whoever drops the generator around it.
-            with closing(Prefetcher(made(), BATCHES_AHEAD, "shards")) as prefetched:
+            with closing(Prefetcher(generate(), BATCHES_AHEAD, "shards")) as prefetched:
                 yield from prefetched
 
         return ahead()
@@ -106,7 +106,7 @@ class StreamedShards:
             (shards[place.shard].tar, shards[place.shard].samples[place.index], place.shard)
             for place in places
         ]
-        return decoded(decoders, self.manifest, samples, self._where)
+        return decode_samples(decoders, self.manifest, samples, self._where)
 
     def _where(self, shard: int) -> str:
         return f"{self._store.uri}/{self.manifest.shards[shard].key}"
@@ -129,12 +129,12 @@ class StreamedShards:
                 self._open[number] = opened
                 self._opening.pop(number, None)
                 while len(self._open) > OPEN_SHARDS or self._too_many_bytes():
-                    # Whoever still reads it keeps it alive; the map goes with its last reader.
+                    # A reader that still uses the map keeps it alive until it is done.
                     self._open.popitem(last=False)
             return opened
 
     def _too_many_bytes(self) -> bool:
-        # A map keeps its file's bytes on the disk, also when the cache has let go of the file.
+        # A map keeps its file's bytes on disk even after the cache has evicted the file.
         if isinstance(self._store, LocalStore) or len(self._open) < 2:
             return False
         return sum(len(shard.tar) for shard in self._open.values()) > self._cache.max_bytes
@@ -142,7 +142,7 @@ class StreamedShards:
     def _file(self, number: int) -> BinaryIO:
         entry = self.manifest.shards[number]
         if isinstance(self._store, LocalStore):
-            # Already on a disk of this machine: checked, but not copied.
+            # Already on a local disk: verified, but not copied.
             read_shard(self._store, entry)
             return self._store.path(entry.key).open("rb")
 
@@ -152,15 +152,15 @@ class StreamedShards:
         return self._cache.open(f"shards/{entry.sha256}", entry.bytes, fetch)
 
 
-class _Ahead:
-    """Asks for the shards of each lane's next window once, when the lane enters a window."""
+class _ShardPrefetcher:
+    """Fetches the shards of a lane's next window, once, when the lane enters a window."""
 
     def __init__(self, lanes: Lanes, fetch: Callable[[int], object]) -> None:
         self._lanes = lanes
         self._fetch = fetch
         self._windows: dict[int, tuple[int, int]] = {}
 
-    def follow(self, runs: list[Run]) -> None:
+    def follow(self, runs: list[LaneRange]) -> None:
         for run in runs:
             now = (run.epoch, (run.stop - 1) // self._lanes.window)
             if self._windows.get(run.lane) != now:

@@ -1,4 +1,4 @@
-"""A packed set as a restorer is to see it: test images of the job's shape."""
+"""A packed set transformed to the test images of a job: resized and centre-cropped."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from colddiff.ports import Batch, Manifest, ShardSource
 from colddiff.transforms import Augment, Transform
 from colddiff.types import ImageShape
 
-VIEW = "view"
-"""Setting of a manifest that names the preset its images are test images of."""
+TRANSFORM_SETTING = "view"
+"""Manifest setting that names the preset applied; recorded in provenance, so it must not change."""
 
 
-class ViewedShards:
-    """``ShardSource`` of the test images that ``transform`` makes of another's stored ones.
+class TransformedShards:
+    """``ShardSource`` that applies ``transform`` to the images of another, as test images.
 
-    The manifest's digest stays that of the stored set; its image format is that of the view, which
-    its settings name.
+    The manifest keeps the digest of the stored set; its image format is that of the transformed
+    images, and its settings name the preset.
     """
 
     def __init__(self, source: ShardSource, transform: Transform, shape: ImageShape) -> None:
@@ -32,7 +32,7 @@ class ViewedShards:
         self.manifest: Manifest = replace(
             stored,
             image=replace(stored.image, height=shape.height, width=shape.width),
-            settings={**stored.settings, VIEW: transform.augment},
+            settings={**stored.settings, TRANSFORM_SETTING: transform.augment},
         )
 
     def batches(
@@ -46,18 +46,18 @@ class ViewedShards:
             start_step=start_step,
         )
         for batch in made:
-            yield Batch(self._viewed(batch.images), batch.positions)
+            yield Batch(self._apply(batch.images), batch.positions)
 
     def images(self, start: int, stop: int) -> NDArray[Any]:
-        return self._viewed(self._source.images(start, stop))
+        return self._apply(self._source.images(start, stop))
 
-    def _viewed(self, images: NDArray[Any]) -> NDArray[Any]:
+    def _apply(self, images: NDArray[Any]) -> NDArray[Any]:
         made: NDArray[Any] = self._transform.test(torch.from_numpy(images)).numpy()
         return made
 
 
 def transform_of(source: ShardSource, augment: Augment, shape: ImageShape, name: str) -> Transform:
-    """The preset for the images of ``source``; DataError starts with ``name``."""
+    """The preset for the images of ``source``; a DataError is prefixed with ``name``."""
     image = source.manifest.image
     try:
         return Transform(augment, (image.channels, image.height, image.width), shape)
@@ -65,10 +65,10 @@ def transform_of(source: ShardSource, augment: Augment, shape: ImageShape, name:
         raise DataError(f"{name}: {error}") from None
 
 
-def viewed(source: ShardSource, augment: Augment, shape: ImageShape, name: str) -> ShardSource:
-    """``source`` with the test images of ``augment``: itself where they are the stored ones.
+def transformed(source: ShardSource, augment: Augment, shape: ImageShape, name: str) -> ShardSource:
+    """``source`` transformed to the test images of ``augment``; unchanged if they are the same.
 
-    Raises DataError, starting with ``name``, where its images cannot become those of ``shape``.
+    Raises DataError, prefixed with ``name``, if its images cannot be transformed to ``shape``.
     """
     transform = transform_of(source, augment, shape, name)
-    return ViewedShards(source, transform, shape) if transform.changes_test_images else source
+    return TransformedShards(source, transform, shape) if transform.changes_test_images else source

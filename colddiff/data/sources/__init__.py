@@ -1,1 +1,1 @@
-"""What can be packed: folders of images, published sets, tars of others."""
+"""Sources of images to pack: folders, published data sets, tars made by other tools."""

@@ -1,4 +1,4 @@
-"""A folder of image files as a source, on a disk or in S3; the first subfolder names the class."""
+"""Source: a folder of image files, on disk or in S3; the first subfolder names the class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FILE_BYTES = 256 * 2**20
 
 
 class FolderSource:
-    """Image files below a store, by key; other files, and hidden ones, are passed over."""
+    """Image files below a store, by key; other and hidden files are skipped."""
 
     splits: tuple[str, ...] = ()
     sorted_by_name = True
@@ -44,9 +44,7 @@ class FolderSource:
     def load(self, entry: SourceEntry) -> Pixels:
         where = f"{self._store.uri}/{entry.name}"
         if entry.size > MAX_FILE_BYTES:
-            raise DataError(
-                f"{where}: {entry.size} bytes, more than the {MAX_FILE_BYTES} that are read"
-            )
+            raise DataError(f"{where}: {entry.size} bytes, more than the limit of {MAX_FILE_BYTES}")
         return decode_image(self._store.get(entry.name), where, FILE_FORMATS)
 
     @cached_property
@@ -54,8 +52,8 @@ class FolderSource:
         files = [item for item in self._store.list() if _is_image(item.key)]
         if not files:
             raise DataError(
-                f"{self.uri}: no images there; a folder is read with its subfolders, files ending "
-                f"in {', '.join(sorted(SUFFIXES))}"
+                f"{self.uri}: no images found; a folder is searched with its subfolders for files "
+                f"ending in {', '.join(sorted(SUFFIXES))}"
             )
         return files
 

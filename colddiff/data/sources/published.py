@@ -1,4 +1,4 @@
-"""Well-known image sets in the layouts they are published in: MNIST, CIFAR-10."""
+"""Sources: well-known image sets in their published layouts: MNIST, CIFAR-10."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
 class MnistSource:
-    """MNIST, or any set in its layout: ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]``."""
+    """MNIST or a set in its layout: ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]``."""
 
     classes = tuple("0123456789")
     splits = ("train", "test")
@@ -53,7 +53,7 @@ class MnistSource:
                 f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path}"
             )
         if not len(images):
-            raise DataError(f"{images_path}: holds no images")
+            raise DataError(f"{images_path}: contains no images")
         size = images.shape[1] * images.shape[2]
         return [
             SourceEntry(f"{part}/{n:05d}", int(label), n, size) for n, label in enumerate(labels)
@@ -64,15 +64,14 @@ class MnistSource:
         return pixels
 
     def _find(self, name: str) -> Path:
-        # Beside the plain folder, where torchvision puts them; some copies write a dot.
+        # Also where torchvision puts them; some copies spell the names with a dot.
         for folder in (self.folder, self.folder / "raw", self.folder / "MNIST" / "raw"):
             for spelling in (name, name.replace("-idx", ".idx")):
                 for path in (folder / spelling, folder / f"{spelling}.gz"):
                     if path.is_file():
                         return path
         raise DataError(
-            f"mnist:{self.folder}: no {name}[.gz] there; give the folder that holds the four files "
-            "of MNIST"
+            f"mnist:{self.folder}: no {name}[.gz] found; use the folder of the four MNIST files"
         )
 
 
@@ -103,7 +102,7 @@ class Cifar10Source:
         batches = ["test_batch"] if split == "test" else [f"data_batch_{n}" for n in range(1, 6)]
         found = [name for name in batches if (home / f"{name}.bin").is_file()]
         if not found:
-            raise DataError(f"cifar10:{self.folder}: no {batches[0]}.bin there{self._pickled()}")
+            raise DataError(f"cifar10:{self.folder}: no {batches[0]}.bin found{self._pickled()}")
         return [
             SourceEntry(f"{name}/{n:05d}", int(record[0]), n, CIFAR_RECORD)
             for name in found
@@ -122,10 +121,10 @@ class Cifar10Source:
         for folder in (self.folder, self.folder / "cifar-10-batches-py"):
             if (folder / "data_batch_1").is_file():
                 return (
-                    "; this is the Python version, whose pickles are never loaded: take "
+                    "; this is the Python version, whose pickles are never loaded: use "
                     "cifar-10-binary.tar.gz"
                 )
-        return "; give the folder of the official binary version"
+        return "; use the folder of the official binary version"
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
         data = _content(path)
@@ -136,24 +135,26 @@ class Cifar10Source:
             )
         records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
         if records[:, 0].max() >= len(CIFAR_CLASSES):
-            raise DataError(f"{path}: holds a label above 9; this is not CIFAR-10")
+            raise DataError(f"{path}: contains a label above 9; this is not CIFAR-10")
         self._batches[path.stem] = records
         return records
 
 
 def read_idx(path: Path, magic: int) -> NDArray[np.uint8]:
-    """The unsigned bytes of an idx file, gzipped or not; raises DataError where it is not one."""
+    """The unsigned bytes of an idx file, gzipped or not; raises DataError if it is not one."""
     dimensions = magic - 2048
     header = 4 + 4 * dimensions
     data = _content(path)
     found = struct.unpack(">I", data[:4])[0] if len(data) >= header else None
     if found != magic:
-        raise DataError(f"{path}: starts with {found}, an idx file of this kind with {magic}")
+        raise DataError(
+            f"{path}: magic number is {found}, expected {magic}; not an idx file of this kind"
+        )
     shape = struct.unpack(f">{dimensions}I", data[4:header])
     expected = header + int(np.prod(shape, dtype=object))
     if len(data) != expected:
         raise DataError(
-            f"{path}: {len(data)} bytes, its header promises {expected}; the file is truncated or "
+            f"{path}: {len(data)} bytes, its header says {expected}; the file is truncated or "
             "damaged"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
@@ -166,7 +167,7 @@ def _content(path: Path) -> bytes:
         with gzip.open(path) as file:
             data = file.read(MAX_IDX_BYTES)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: is damaged ({error})") from None
+        raise DataError(f"{path}: damaged ({error})") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     return data

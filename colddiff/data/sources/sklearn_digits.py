@@ -1,4 +1,4 @@
-"""The digits that scikit-learn brings along: real images without a download."""
+"""Source: the digits bundled with scikit-learn, real images that need no download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from colddiff.data.sources.source import SourceEntry
 
 
 class DigitsSource:
-    """scikit-learn's 1797 handwritten digits, 8x8; their values 0..16 become 0..255."""
+    """scikit-learn's 1797 handwritten digits, 8x8; values 0..16 are scaled to 0..255."""
 
     uri = "digits"
     classes = tuple("0123456789")

@@ -1,4 +1,4 @@
-"""What can be packed: a source of named images, listed first and loaded one by one."""
+"""The interface of a source of images to pack: entries are listed first, then loaded one by one."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from colddiff.data.pil_images import Pixels
 
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """One image of a source: its name there, its class, and where the source finds it again."""
+    """One image of a source: its name, its class label, and the source's own index for it."""
 
     name: str
     label: int | None = None
     index: int = 0
     size: int = 0
-    """Bytes it takes in the source: a change of the source shows here without loading it."""
+    """Its size in the source, bytes: detects changes of the source without loading images."""
 
 
 class ImageSource(Protocol):
-    """Images that can be packed; listing is cheap, loading decodes one image."""
+    """A source of images to pack; listing is cheap, loading decodes one image."""
 
     @property
     def uri(self) -> str:
-        """The source as it is written on the command line, such as ``mnist:/data/mnist``."""
+        """The source as written on the command line, such as ``mnist:/data/mnist``."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the labels; empty where there are none."""
+        """Names of the labels; empty if there are none."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of its official parts, the default one first; empty where it has none."""
+        """Names of the official splits, the default first; empty if there are none."""
 
     @property
     def sorted_by_name(self) -> bool:
-        """Whether neighbours are alike (a folder), so that packing must mix them."""
+        """Whether neighbouring entries are similar (a folder), so that packing must shuffle."""
 
     @property
     def default_holdout(self) -> float | None:
-        """The part held out when a split is asked for without saying how much of it."""
+        """Holdout fraction used if a split is requested without ``holdout``; None: required."""
 
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
-        """Its images, or those of one official part; raises DataError where there are none."""
+        """All images, or those of one official split; raises DataError if there are none."""
 
     def load(self, entry: SourceEntry) -> Pixels:
-        """The image, [H, W, C]; raises DataError naming what does not decode."""
+        """Decode the image, [H, W, C]; raises DataError naming it if that fails."""

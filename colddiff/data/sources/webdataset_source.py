@@ -1,11 +1,11 @@
-"""Tars that others packed: as a source for packing, and indexed where they lie."""
+"""Existing webdataset tars: a source to pack from, or to index in place."""
 
 from __future__ import annotations
 
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,17 +16,17 @@ from colddiff.data.tars import shard_entry
 from colddiff.data.webdataset_tar import TarSample, tar_description, tar_pixels, tar_samples
 from colddiff.errors import DataError
 from colddiff.ports import ImageFormat, Manifest, ShardEntry, Store
+from colddiff.types import ProgressCallback
 
-Progress = Callable[[int, int], None]
 HELD = 4
 
 
 class WebdatasetSource:
-    """The images of all tars below a store, tar by tar in key order; a few are held at a time."""
+    """The images of all tars below a store, in key order; a few tars are kept in memory."""
 
     classes: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
-    # Such tars are mixed when they are made, and taking them in order reads each of them once.
+    # Such tars are shuffled when made, and reading in order loads each tar once.
     sorted_by_name = False
     default_holdout: float | None = None
 
@@ -72,22 +72,22 @@ class WebdatasetSource:
 
 
 def tar_keys(store: Store) -> list[str]:
-    """Keys of the tars in ``store``, in order; raises DataError where there are none."""
+    """Keys of the tars in ``store``, in order; raises DataError if there are none."""
     keys = [item.key for item in store.list() if item.key.endswith(".tar")]
     if not keys:
-        raise DataError(f"{store.uri}: holds no .tar (compressed ones are not read)")
+        raise DataError(f"{store.uri}: no .tar files found (compressed tars are not supported)")
     return keys
 
 
-def index_tars(store: Store, on_progress: Progress | None = None) -> Manifest:
-    """The manifest of tars packed elsewhere; decodes every image once, writes nothing.
+def index_tars(store: Store, on_progress: ProgressCallback | None = None) -> Manifest:
+    """Build a manifest of tars packed by other tools; decodes each image once, writes nothing.
 
-    Raises DataError where an image does not decode or differs in size or depth from the first, for
-    a tar without images, and where packing by this library did not finish.
+    Raises DataError if an image cannot be decoded or differs in size or depth from the first, if a
+    tar has no images, or if ``colddiff data pack`` did not finish there.
     """
     if store.size("pack.json") is not None:
         raise DataError(
-            f"{store.uri}: packing did not finish here; run the same `colddiff data pack` again"
+            f"{store.uri}: packing did not finish; run the same `colddiff data pack` again"
         )
     keys = tar_keys(store)
     shards: list[ShardEntry] = []
@@ -97,8 +97,8 @@ def index_tars(store: Store, on_progress: Progress | None = None) -> Manifest:
         samples = tar_samples(io.BytesIO(data), where)
         if not samples:
             raise DataError(
-                f"{where}: holds no PNG or JPEG images; a name ends at its first dot, so that "
-                "`cat.1.jpg` is no .jpg: name it cat_1.jpg"
+                f"{where}: contains no PNG or JPEG images; a suffix starts at the name's first "
+                "dot, so `cat.1.jpg` is not recognised: rename it to cat_1.jpg"
             )
         if image is None:
             image = _format(decode_image(samples[0].image.of(data), f"{where}: {samples[0].name}"))
@@ -121,5 +121,5 @@ def _refuse_other_format(data: bytes, sample: TarSample, image: ImageFormat, whe
     try:
         tar_pixels(data, sample, image, where)
     except DataError as error:
-        way_out = "`colddiff data pack webdataset:URI --image-size N --channels C` makes them equal"
+        way_out = "use `colddiff data pack webdataset:URI --image-size N --channels C` instead"
         raise DataError(f"{error}; {way_out}") from None

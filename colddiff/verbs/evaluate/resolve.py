@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
-from colddiff.data.open import open_samples, open_shards, open_viewed, read_manifest
+from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
 from colddiff.data.resolve import SOURCE, packed
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.features.open import located_features
@@ -86,7 +86,7 @@ def _with_checkpoint(
             [("test_data", "is required: the checkpoint's job names none; a URI or a SOURCE")]
         )
     uri = packed(test, "test", False, trained, storage, pack=pack)
-    open_viewed(uri, trained.augment, trained.shape, "test_data")
+    open_transformed(uri, trained.augment, trained.shape, "test_data")
     changes |= {"checkpoint": address.uri, "test_data": uri}
     content |= {
         "checkpoint": address.weights_sha256,

@@ -10,7 +10,7 @@ from typing import Any
 
 from colddiff.checkpoints.references import LoadedCheckpoint
 from colddiff.checkpoints.submitted import refuse_changed, submitted_checkpoint
-from colddiff.data.open import open_other, open_shards, open_viewed
+from colddiff.data.open import open_second_set, open_shards, open_transformed
 from colddiff.errors import Stopped
 from colddiff.evaluation.evaluator import Evaluation, Evaluator
 from colddiff.evaluation.partition import Measured, merge_all, parts_of
@@ -75,7 +75,7 @@ def open_subject(resolved: ResolvedJob) -> Subject:
     assert job.test_data is not None
     loaded = submitted_checkpoint(resolved, job.checkpoint)
     trained = loaded.spec
-    source = open_viewed(job.test_data, trained.augment, trained.shape, "test_data")
+    source = open_transformed(job.test_data, trained.augment, trained.shape, "test_data")
     refuse_changed(resolved, "test_data", job.test_data, source.manifest.digest)
     D = loaded.degradation.to(device)
     evaluator = Evaluator(
@@ -85,7 +85,7 @@ def open_subject(resolved: ResolvedJob) -> Subject:
         job.spec,
         extractor,
         device=device,
-        images=open_other(D, trained.augment),
+        images=open_second_set(D, trained.augment),
     )
     return Subject(evaluator, loaded)
 

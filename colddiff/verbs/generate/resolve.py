@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colddiff.checkpoints.references import CheckpointAbout, describe_checkpoint, find_checkpoint
-from colddiff.data.open import open_other, read_manifest
+from colddiff.data.open import open_second_set, read_manifest
 from colddiff.data.resolve import packed, refuse_other_shape
 from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
@@ -155,7 +155,7 @@ def _images_of(job: GenerateJob, uri: str) -> int:
 def _model_digest(about: CheckpointAbout, D: Degradation[Any]) -> str:
     """Of R's and D's specs; a second set counts by what it is, not where."""
     spec = D.spec
-    if open_other(D) is not None:
+    if open_second_set(D) is not None:
         spec = spec.with_second_set(read_manifest(spec.second_set).digest)
     # How a stored image becomes one that D sees belongs to it.
     return digest(
@@ -194,7 +194,7 @@ def _terminal_digest(
         return digest([about.terminal, about.terminal_sha256])
     if not isinstance(wanted, Gmm):
         # One draw: a distribution that is not for this D is found out here.
-        images = open_other(D, about.job.augment)
+        images = open_second_set(D, about.job.augment)
         Terminal(wanted, {}, images).draw(D, [stream(0, "terminal/dry")])
         return digest([wanted.to_dict(), None])
     if about.job.data is None:

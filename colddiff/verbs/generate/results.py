@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from colddiff.data.manifest import KEY, manifest_bytes, read_manifest
 from colddiff.data.sample_plan import SamplePlan, ShardTask
-from colddiff.data.sample_set import decoded, entries_in_order, manifest_of, png_members
+from colddiff.data.sample_set import decode_png, entries_in_order, manifest_of, png_members
 from colddiff.errors import DataError
 from colddiff.jobs.work_queue import DeadLetter
 from colddiff.ports import Store
@@ -53,7 +53,7 @@ def first_images(store: Store, plan: SamplePlan, count: int) -> NDArray[np.uint8
     for number in range(plan.num_shards(count)):
         task = plan.task(number, count)
         for name, data in png_members(store, plan, number, task.seeds):
-            images.append(decoded(data, f"{store.uri}: {name}"))
+            images.append(decode_png(data, f"{store.uri}: {name}"))
     return np.stack(images)
 
 

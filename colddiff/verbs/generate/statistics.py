@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from colddiff.data.sample_plan import SamplePlan, ShardTask
-from colddiff.data.sample_set import decoded, entries_in_order, png_members
+from colddiff.data.sample_set import decode_png, entries_in_order, png_members
 from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Missing
 from colddiff.evaluation.metrics import FeatureStatistics
@@ -61,7 +61,7 @@ def measure_shard(
 ) -> int:
     """Writes the statistics of a shard that was made without them; returns its images' bytes."""
     members = png_members(store, plan, task.number, task.seeds)
-    pixels = np.stack([decoded(data, f"{store.uri}: {name}") for name, data in members])
+    pixels = np.stack([decode_png(data, f"{store.uri}: {name}") for name, data in members])
     for extractor in extractors:
         # In the batches it was made in, so that sums are added as they would have been then.
         parts = (

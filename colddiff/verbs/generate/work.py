@@ -14,7 +14,7 @@ import torch
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.checkpoints.submitted import refuse_changed, submitted_checkpoint
-from colddiff.data.open import open_other, open_shards, open_viewed
+from colddiff.data.open import open_second_set, open_shards, open_transformed
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import ColddiffError, DataError, Stopped
@@ -62,10 +62,10 @@ def open_worker(resolved: ResolvedJob, plan: SamplePlan) -> ShardWorker:
     assert job.checkpoint is not None
     loaded = submitted_checkpoint(resolved, job.checkpoint)
     D, trained = loaded.degradation, loaded.spec
-    images = open_other(D, trained.augment)
+    images = open_second_set(D, trained.augment)
     source = None
     if job.data is not None:
-        source = open_viewed(job.data, trained.augment, trained.shape)
+        source = open_transformed(job.data, trained.augment, trained.shape)
         refuse_changed(resolved, "data", job.data, source.manifest.digest)
     maker = ImageMaker(
         for_inference(loaded.restorer.to(device)),
@@ -111,7 +111,7 @@ def fit_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
     fitted_on = {"terminal": resolved.content["terminal"], "model": resolved.content["model"]}
     if stored_terminal(folder, fitted_on) is None:
         assert trained.data is not None
-        source = open_viewed(trained.data, trained.augment, trained.shape)
+        source = open_transformed(trained.data, trained.augment, trained.shape)
         D = trained.degradation.build(trained.shape)
         terminal = make_terminal(D, source, job.terminal)
         assert terminal is not None

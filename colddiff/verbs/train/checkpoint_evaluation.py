@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from colddiff.checkpoints.references import load_checkpoint
-from colddiff.data.open import open_other, open_viewed, read_manifest
+from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.evaluation.evaluator import Evaluation, Evaluator, evaluate_all
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.features.open import open_features
@@ -69,9 +69,9 @@ def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evalu
     return Evaluator(
         restorer.to(device),
         D.to(device),
-        open_viewed(job.test_data, job.augment, job.shape, "test data"),
+        open_transformed(job.test_data, job.augment, job.shape, "test data"),
         spec,
         open_features(spec.features, device),
         device=device,
-        images=open_other(D, job.augment),
+        images=open_second_set(D, job.augment),
     )

@@ -21,18 +21,18 @@ from colddiff.verbs.train.job import TrainJob
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """One slice in host memory: ``x0`` as stored, uint8 or uint16 [B, C, H, W], ``t`` int64 [B],
-    omega, and the ``views`` that the job's transform makes training images by, int64 [B, 3].
+    omega, and the ``crops`` that the job's transform makes training images by, int64 [B, 3].
     """
 
     x0: Tensor
-    views: Tensor
+    crops: Tensor
     t: Tensor
     omega: dict[str, Tensor]
 
     def pinned(self) -> Inputs:
         """The same in page-locked memory, from which a GPU copies while the host goes on."""
         omega = {name: value.pin_memory() for name, value in self.omega.items()}
-        return Inputs(self.x0.pin_memory(), self.views.pin_memory(), self.t.pin_memory(), omega)
+        return Inputs(self.x0.pin_memory(), self.crops.pin_memory(), self.t.pin_memory(), omega)
 
 
 def training_inputs(
@@ -63,7 +63,7 @@ def training_inputs(
         batch = next(batches)
         inputs = Inputs(
             x0=torch.from_numpy(np.ascontiguousarray(batch.images)),
-            views=transform.views(job.seed, batch.positions),
+            crops=transform.draw_crops(job.seed, batch.positions),
             t=draw_severities(job.seed, batch.positions, job.degradation.num_timesteps),
             omega=draw_omega(job.seed, batch.positions, D, images),
         )

@@ -26,5 +26,5 @@ class LocalContext:
     def broadcast(self, value: Any) -> Any:
         return value
 
-    def leaving(self) -> bool:
+    def preempted(self) -> bool:
         return False

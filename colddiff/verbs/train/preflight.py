@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from colddiff.checkpoints.submitted import refuse_changed
 from colddiff.data import packed_sets as datasets
-from colddiff.data.open import open_other, open_viewed, read_manifest
+from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.errors import DataError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
@@ -88,10 +88,12 @@ def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
     }
     if stored_terminal(folder, fitted_on) is None:
         began = time.monotonic()
-        terminal = make_terminal(D, open_viewed(job.data, job.augment, job.shape), job.terminal)
+        terminal = make_terminal(
+            D, open_transformed(job.data, job.augment, job.shape), job.terminal
+        )
         assert terminal is not None
         # A terminal that is not for this D, or a second set that cannot be read, is found out here.
-        replace(terminal, images=open_other(D, job.augment)).draw(
+        replace(terminal, images=open_second_set(D, job.augment)).draw(
             D, [stream(job.seed, "terminal/dry")]
         )
         store_terminal(folder, terminal, fitted_on)

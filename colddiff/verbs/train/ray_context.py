@@ -47,7 +47,7 @@ class RayContext:
         dist.broadcast(data, src=0)
         return json.loads(bytes(data.tolist()))
 
-    def leaving(self) -> bool:
+    def preempted(self) -> bool:
         # An alpha interface: without it, or where it fails, a lost machine costs what was trained
         # since the last checkpoint, and no more.
         try:

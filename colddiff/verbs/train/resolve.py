@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from colddiff.checkpoints.references import find_checkpoint
-from colddiff.data.open import open_other, read_manifest
+from colddiff.data.open import open_second_set, read_manifest
 from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
 from colddiff.errors import SpecError
 from colddiff.features.open import located_features
@@ -54,7 +54,7 @@ def _with_other(
     """The second set, where D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
     check_samplers(job.evaluation.samplers, D, "evaluation.samplers")
-    if open_other(D) is None:
+    if open_second_set(D) is None:
         return job, content
     uri = packed(D.spec.second_set, "train", False, job, storage, pack=pack)
     refuse_other_shape("degradation.other", uri, job)

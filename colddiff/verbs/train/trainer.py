@@ -183,7 +183,7 @@ class Trainer:
             )
             if self._logs(step):
                 self._log(step, meter)
-            leave = look and self.ctx.leaving()
+            leave = look and self.ctx.preempted()
             if (stop or leave) and not last:
                 return TrainingEnd(step, stopped=stop, left=leave and not stop)
             if due and not last:
@@ -233,7 +233,7 @@ class Trainer:
     def _losses(self, batch: Inputs, part: slice) -> Tensor:
         device = self.ctx.device
         stored = batch.x0[part].to(device, non_blocking=True)
-        x0 = normalise(self.transform.train(stored, batch.views[part]))
+        x0 = normalise(self.transform.train(stored, batch.crops[part]))
         omega = {name: value[part] for name, value in batch.omega.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
             return restoration_loss(self._restore, self.D, x0, batch.t[part], omega, self.job.loss)

@@ -10,7 +10,7 @@ from typing import Any
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.references import load_snapshot
-from colddiff.data.open import open_other, open_shards
+from colddiff.data.open import open_second_set, open_shards
 from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
@@ -57,7 +57,7 @@ def train_rank(
         attempt=attempt,
         start=_start(job, folder),
         terminal=stored_terminal(folder),
-        images=open_other(job.degradation.build(job.shape), job.augment),
+        images=open_second_set(job.degradation.build(job.shape), job.augment),
         watchdog=_watchdog(job, folder, ctx, attempt) if watched else None,
     )
     try:

@@ -1,4 +1,4 @@
-"""A degradation of one's own: rows of k-space that a shortened MRI scan leaves out."""
+"""Example of a user's degradation: a shortened MRI scan that leaves out rows of k-space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from colddiff.types import Image, ImageShape, Omega, Severity
 
 @DEGRADATIONS.register
 class KSpaceSpec(DegradationSpec):
-    """Severity t leaves out rows of the 2-D FFT, low frequencies last, in an order per image."""
+    """Leaves out rows of the 2-D FFT, low frequencies last, in a random order for each image."""
 
     kind: Literal["kspace"] = "kspace"
     num_timesteps: Annotated[
@@ -27,16 +27,16 @@ class KSpaceSpec(DegradationSpec):
         Range(5, 200, log=True, integer=True),
     ] = 32
     keep: Annotated[
-        float, Field(gt=0, lt=1, description="part of the rows left at T"), Range(0.1, 0.5)
+        float, Field(gt=0, lt=1, description="fraction of rows kept at T"), Range(0.1, 0.5)
     ] = 0.25
     jitter: Annotated[
         float,
-        Field(ge=0, le=10, description="how far chance moves a row's place in the order"),
+        Field(ge=0, le=10, description="how far a row can move in the order at random"),
         Unit("highest frequencies"),
         Range(0.0, 1.0),
     ] = 0.5
     centre: Annotated[
-        float, Field(ge=0, lt=1, description="part of the rows, around 0, that goes last of all")
+        float, Field(ge=0, lt=1, description="fraction of rows, around 0, that is dropped last")
     ] = 0.08
 
     def build(self, shape: ImageShape) -> KSpace:
@@ -46,13 +46,13 @@ class KSpaceSpec(DegradationSpec):
 class KSpace(Degradation[KSpaceSpec]):
     """D(x, t) = F^-1 (m_t * F x) along the height, m_t [B, H // 2 + 1] in [0, 1].
 
-    Leaving out whole rows of the 2-D FFT is filtering the columns' 1-D FFT. An image is real, so
-    rows k and -k say the same and go together: m_t weighs the frequencies 0..H // 2 of a real FFT,
-    and what comes back is real. The row at the border of what is kept fades out over the
-    severities, so that no severity is without effect and D is continuous in t.
+    Leaving out whole rows of the 2-D FFT is a filter on the 1-D FFT of the columns. An image is
+    real, so rows k and -k are redundant and dropped together: m_t weights the frequencies
+    0..H // 2 of a real FFT, and the result is real. The row at the border of the kept ones fades
+    out gradually, so that every severity has an effect and D is continuous in t.
 
-    ``omega["order"]`` [B, H // 2 + 1], uniform in [0, 1): what chance adds to each row's frequency
-    before the rows are put in order.
+    ``omega["order"]`` [B, H // 2 + 1], uniform in [0, 1): random offset of each row's frequency,
+    by which the rows are sorted.
     """
 
     omega_names = ("order",)
@@ -69,9 +69,9 @@ class KSpace(Degradation[KSpaceSpec]):
         frequency = np.linspace(0, 1, rows)
         left = np.linspace(1, self.spec.keep, self.num_timesteps + 1)
         return {
-            # A first row is always kept: without the mean an image is lost altogether.
+            # The first row is always kept: it holds the mean of the image.
             "frequencies_kept": torch.from_numpy(1 + left * (rows - 1)),
-            # Chance adds at most `jitter`: what stands that much lower goes after all the rest.
+            # The offset is at most `jitter`: rows lower by more than that are dropped last.
             "frequency": torch.from_numpy(
                 np.where(frequency <= self.spec.centre, frequency - self.spec.jitter - 1, frequency)
             ),
@@ -79,9 +79,9 @@ class KSpace(Degradation[KSpaceSpec]):
 
     def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
         tables = self._tables(x0)
-        last_to_go = tables["frequency"] + self.spec.jitter * omega["order"]
-        place = last_to_go.argsort(dim=1, stable=True).argsort(dim=1)
-        mask = (tables["frequencies_kept"][t].unsqueeze(1) - place).clamp(0, 1)
+        sort_key = tables["frequency"] + self.spec.jitter * omega["order"]
+        rank = sort_key.argsort(dim=1, stable=True).argsort(dim=1)
+        mask = (tables["frequencies_kept"][t].unsqueeze(1) - rank).clamp(0, 1)
         spectrum = torch.fft.rfft(x0, dim=-2) * mask[:, None, :, None]
-        left: Image = torch.fft.irfft(spectrum, n=x0.shape[-2], dim=-2)
-        return left
+        filtered: Image = torch.fft.irfft(spectrum, n=x0.shape[-2], dim=-2)
+        return filtered

@@ -150,7 +150,7 @@ def test_a_finished_set_is_a_packed_data_set_and_a_half_made_one_can_be_read(
     np.testing.assert_array_equal(source.images(0, 25), first_images(store, the_plan, 25))
     store.delete("manifest.json")
     store.delete("shard-000001.tar")
-    with pytest.raises(DataError, match=r"not all there yet.*partial=true"):
+    with pytest.raises(DataError, match=r"the sample set is unfinished.*partial=true"):
         open_samples(store)
     half = open_samples(store, partial=True, cache_dir=cache)
     assert half.manifest.count == 15
