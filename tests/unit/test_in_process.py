@@ -1,0 +1,154 @@
+"""The protocol in this process: attach, interruption, SIGTERM and verdicts, for every verb."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import colddiff
+from colddiff.errors import ColddiffError, SpecError, Stopped
+from colddiff.jobs.folder import JobFolder
+from colddiff.stores.local_store import LocalStore
+from tests.unit.generation.trained import TRAIN, train_tiny
+
+MAIN = (sys.executable, "-m", "colddiff.cli.main")
+SLOW = ["num_samples=4000", "shard_size=20", "batch_size=20"]
+"""Takes long enough to be interrupted; a shard of it takes a moment."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return train_tiny(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def env(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The storage of the checkpoint, for this process and for commands."""
+    monkeypatch.setenv("COLDDIFF_STORAGE", trained["storage"])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def generating(trained: dict[str, str], env: dict[str, str], name: str) -> subprocess.Popen[str]:
+    """A generation under way in a process of its own, which has committed something."""
+    words = ["submit", "generate", f"checkpoint={trained['job']}", *SLOW, "--local", "--name", name]
+    process = subprocess.Popen(
+        [*MAIN, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    samples = Path(trained["storage"], "samples")
+    while not list(samples.glob(f"generate-{name}-*/shard-*.tar")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def folder_of(trained: dict[str, str], name: str) -> JobFolder:
+    (path,) = Path(trained["storage"], "jobs").glob(f"generate-{name}-*")
+    return JobFolder(LocalStore(Path(trained["storage"])), path.name)
+
+
+def test_sigterm_stops_a_generation_and_the_same_command_resumes_it(
+    trained: dict[str, str], env: dict[str, str]
+) -> None:
+    process = generating(trained, env, "sigterm")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 4, said
+    assert "stopped with" in said.splitlines()[-1]
+    status = folder_of(trained, "sigterm").status()
+    assert status is not None
+    assert status.state == "stopped"
+    assert 0 < status.step < 4000
+
+
+def test_an_interrupted_job_in_this_process_is_stopped(
+    trained: dict[str, str], env: dict[str, str]
+) -> None:
+    process = generating(trained, env, "sigint")
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    folder = folder_of(trained, "sigint")
+    assert out == f"{folder.job_id}\n"
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.message) == (
+        "stopped",
+        "interrupted; submit the same job again to continue",
+    )
+
+
+def test_a_second_call_attaches_to_the_process_that_runs_the_job(
+    trained: dict[str, str], env: dict[str, str]
+) -> None:
+    process = generating(trained, env, "attached")
+    job: dict[str, Any] = {
+        "checkpoint": trained["job"],
+        "num_samples": 4000,
+        "shard_size": 20,
+        "batch_size": 20,
+    }
+    ends: list[Exception] = []
+
+    def call() -> None:
+        try:
+            colddiff.generate(job, name="attached")
+        except Exception as error:
+            ends.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    caller.join(timeout=30)
+    (ended,) = ends
+    assert isinstance(ended, Stopped)
+    assert folder_of(trained, "attached").attempts() == [1]
+
+
+def test_a_failed_local_job_prints_its_verdict_and_keeps_its_log(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["submit", "train", "quickstart", "num_steps=3", "optimizer.lr=1e30", "restorer.dim=8"]
+    done = subprocess.run(
+        [*MAIN, *words, "test_data=null", "--local"],
+        env={**env, "COLDDIFF_STORAGE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    verdict = done.stderr.splitlines()[-1]
+    assert "ended: failed" in verdict
+    assert "is not finite" in verdict
+    (log,) = tmp_path.glob("jobs/*/attempts/1/log.txt")
+    assert log.read_text().splitlines()[-1] == verdict
+
+
+def test_each_verb_is_a_function_that_checks_its_job(
+    trained: dict[str, str], env: dict[str, str]
+) -> None:
+    fields = {"checkpoint": trained["job"], "num_images": 8, "batch_size": 8, "severities": 1}
+    found = colddiff.evaluate(fields, name="api")
+    assert found["metrics"]["eval/direct/rmse"] > 0
+    assert colddiff.evaluate(fields, name="api") == found
+    made = colddiff.generate({"checkpoint": trained["job"], "num_samples": 3}, name="api")
+    assert (made["num_samples"], made["id"].startswith("generate-api-")) == (3, True)
+    with pytest.raises(SpecError, match=r"colddiff.generate takes a GenerateJob, got TrainJob"):
+        colddiff.generate(colddiff.TrainJob(**TRAIN))  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="num_sampels"):
+        colddiff.generate({"checkpoint": trained["job"], "num_sampels": 3})
+    with pytest.raises(ColddiffError, match="no committed checkpoint"):
+        colddiff.evaluate({"checkpoint": "nothing"})
+    assert "colddiff submit" in str(colddiff.generate.__doc__)
