@@ -16,6 +16,7 @@ import torch
 
 import colddiff
 from colddiff.checkpoints.format import COMMIT, Checkpoints, Snapshot
+from colddiff.checkpoints.writer import CheckpointWriter
 from colddiff.errors import ColddiffError, SpecError, StoreError
 from colddiff.jobs.folder import JobFolder
 from colddiff.retry import patiently
@@ -193,6 +194,55 @@ def test_a_later_start_of_the_same_attempt_fences_the_one_before(tmp_path: Path)
     with pytest.raises(ColddiffError, match="a later attempt of the job took over"):
         trainer(JobFolder(Watched(tmp_path, before), folder.job_id), job()).run()
     assert checkpoints_of(folder).steps() == []
+
+
+def test_the_writer_of_checkpoints_is_fenced_by_a_later_start_not_by_its_own(
+    tmp_path: Path,
+) -> None:
+    folder = folder_in(tmp_path)
+    writers = []
+    for _ in range(2):
+        writer = CheckpointWriter(
+            job(), folder, checkpoints_of(folder), MemoryTracker(), lambda line: None
+        )
+        writer.begin(1, folder.begin_start(1, {}))
+        writers.append(writer)
+    earlier, later = writers
+    assert (earlier.superseded(), later.superseded()) == (True, False)
+    earlier.save(3, lambda: snapshot(1.0), needed=True)
+    with pytest.raises(ColddiffError, match="a later attempt of the job took over"):
+        earlier.wait()
+    assert checkpoints_of(folder).steps() == []
+    later.save(3, lambda: snapshot(2.0), needed=True)
+    later.wait()
+    assert checkpoints_of(folder).load(3, ("model",)).state == {"value": 2.0}
+
+
+def test_earlier_writers_are_fenced_off_before_a_checkpoint_is_chosen(tmp_path: Path) -> None:
+    trainer(folder_in(tmp_path), job(num_steps=3)).run()
+    starts: list[list[int]] = []
+
+    def before(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith(COMMIT):
+            starts.append(folder_in(tmp_path).starts(2))
+
+    slow = JobFolder(Watched(tmp_path, before), "train-test-00000000")
+    trainer(slow, job(num_steps=4), attempt=2).run()
+    assert starts
+    assert all(numbers == [1] for numbers in starts)
+
+
+def test_a_fenced_writer_clears_nothing_away(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    checkpoints = checkpoints_of(folder)
+    for step in (3, 6):
+        checkpoints.save(snapshot(1.0, step))
+    fenced = begun(folder)
+    begun(folder)
+    checkpoints.clear_after(3, fenced)
+    assert checkpoints.steps() == [3, 6]
+    checkpoints.clear_after(3, lambda: False)
+    assert checkpoints.steps() == [3]
 
 
 @pytest.fixture

@@ -1,0 +1,100 @@
+"""When the queue tries again: at once after a death, ever later after failures, never for nothing.
+
+The crew is a fake and so is the clock, which moves when the queue waits and nothing ends.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+
+from colddiff.data.sample_plan import ShardTask
+from colddiff.errors import StoreError
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.verbs.generate import dispatch
+from colddiff.verbs.generate.dispatch import Failure, Finished
+from colddiff.verbs.generate.worker import ShardReport
+from tests.unit.generation.sets import plan
+from tests.unit.generation.test_dispatch import FakeCrew, Outcome, made, run
+
+
+class TimedCrew(FakeCrew):
+    """Notes when each shard was handed out; work takes no time, waiting for nothing does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, outcome: Outcome, workers: int = 1) -> None:
+        super().__init__(workers, outcome)
+        self.now = 0.0
+        self.handed: dict[int, list[float]] = defaultdict(list)
+        patch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def hand(self, task: ShardTask) -> None:
+        super().hand(task)
+        self.handed[task.number].append(self.now)
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        ended = super().wait(timeout_s)
+        if not ended:
+            self.now += timeout_s
+            assert self.now < 3600, "nothing was handed out for an hour"
+        return ended
+
+
+def test_a_shard_whose_worker_died_is_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("death", "killed") if task.number == 1 and tries <= 5 else made(task)
+
+    crew = TimedCrew(monkeypatch, outcome)
+    tally, _ = run(crew, MemoryStore(), plan(), 30)
+    assert crew.handed[1] == [0.0] * 6
+    assert (tally.images, tally.retries) == (30, 5)
+
+
+@pytest.mark.parametrize("kind", ["shard", "store"])
+def test_a_failure_waits_twice_as_long_each_time_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure(kind, "no") if tries <= 7 else made(task)  # type: ignore[arg-type]
+
+    crew = TimedCrew(monkeypatch, outcome)
+    tally, _ = run(crew, MemoryStore(), plan(), 10, max_failures=9)
+    times = crew.handed[0]
+    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert (tally.images, tally.retries) == (10, 7)
+
+
+def test_others_are_made_while_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("shard", "no") if task.number == 0 and tries == 1 else made(task)
+
+    crew = TimedCrew(monkeypatch, outcome)
+    run(crew, MemoryStore(), plan(), 500)
+    assert crew.handed.pop(0) == [0.0, 1.0]
+    assert all(times == [0.0] for times in crew.handed.values())
+
+
+def test_failures_of_the_store_count_in_a_row_and_a_success_ends_the_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred failures in all, of which never two follow each other."""
+
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("store", "away") if tries == 1 else made(task)
+
+    crew = TimedCrew(monkeypatch, outcome, workers=1)
+    crew.size = 1  # one at a time: a failure, and its second try before anything new
+    monkeypatch.setattr(dispatch, "RETRY_S", 0.0)
+    tally, _ = run(crew, MemoryStore(), plan(), 1000)
+    assert (tally.images, tally.retries, tally.dead) == (1000, 100, [])
+
+
+def test_failures_of_the_store_in_a_row_count_over_all_shards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crew = TimedCrew(monkeypatch, lambda task, tries: Failure("store", "away"), workers=50)
+    with pytest.raises(StoreError, match=r"away \(20 times in a row\)"):
+        run(crew, MemoryStore(), plan(), 1000)
+    assert crew.tries.total() <= 50
