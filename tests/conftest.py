@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: S3 services and real images."""
+"""Fixtures shared by the tests: S3 services and real images; and which tests share a worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.groups import group_of
 from tests.system import S3Server, running_s3
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before anything loads a BLAS: threads of several workers that wait for each other in turn
+    # take ten times as long as one each. Subprocesses inherit it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For ``pytest -n``: the longest groups first, and each group on one worker, in its order."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    tests = Path(__file__).parent
+    groups = [group_of(item.path.relative_to(tests)) for item in items]
+    for item, group in zip(items, groups, strict=True):
+        item.add_marker(pytest.mark.xdist_group(group.name))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        order = sorted(range(len(items)), key=lambda n: (groups[n].rank, n))
+        items[:] = [items[n] for n in order]
 
 
 @dataclass(frozen=True)
