@@ -17,9 +17,7 @@ from colddiff.jobs.local import run_local
 from colddiff.jobs.resolve import resolve
 from colddiff.stores.open import open_store
 from colddiff.verbs.train.preflight import prepare
-from tests.unit.test_run import job, packed, storage
-
-__all__ = ["packed", "storage"]
+from tests.unit.test_run import job
 
 
 def attempt(plant: Callable[[Path], None], storage: Path, **fields: Any) -> Status:

@@ -6,6 +6,7 @@ The crew is a fake and so is the clock, which moves when the queue waits and not
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_failure_waits_twice_as_long_each_time_up_to_a_limit(
     crew = TimedCrew(monkeypatch, outcome)
     tally, _ = run(crew, MemoryStore(), plan(), 10, max_failures=9)
     times = crew.handed[0]
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     assert (tally.images, tally.retries) == (10, 7)
 
