@@ -245,6 +245,50 @@ def test_a_fenced_writer_clears_nothing_away(tmp_path: Path) -> None:
     assert checkpoints.steps() == [3]
 
 
+def test_what_was_logged_is_delivered_before_a_checkpoint_is_committed(tmp_path: Path) -> None:
+    happened: list[str] = []
+
+    class Noting(MemoryTracker):
+        def flush(self, timeout_s: float = 30.0) -> bool:
+            happened.append("delivered")
+            return super().flush(timeout_s)
+
+    def before(operation: str, key: str) -> None:
+        if operation == "put_new" and "/checkpoints/" in key:
+            happened.append("written")
+
+    folder = JobFolder(Watched(tmp_path, before), "train-test-00000000")
+    checkpoints = checkpoints_of(folder)
+    writer = CheckpointWriter(job(), folder, checkpoints, Noting(), lambda line: None)
+    writer.begin(1, folder.begin_start(1, {}))
+    writer.save(3, lambda: snapshot(1.0), needed=True)
+    writer.wait()
+    assert checkpoints.steps() == [3]
+    assert happened[0] == "delivered"
+    assert "written" in happened
+
+
+def test_a_checkpoint_that_is_pruned_stops_being_one_first(tmp_path: Path) -> None:
+    """A process that dies in between leaves leftovers, and no checkpoint that lacks a file."""
+    deleted: list[str] = []
+
+    class Dying(LocalStore):
+        def delete(self, key: str) -> None:
+            if deleted:
+                raise KeyboardInterrupt
+            deleted.append(key)
+            super().delete(key)
+
+    folder = JobFolder(Dying(tmp_path), "train-test-00000000")
+    checkpoints = checkpoints_of(folder)
+    for step in (3, 6):
+        checkpoints.save(snapshot(1.0, step))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.prune(1)
+    assert deleted == [checkpoints.key(3, COMMIT)]
+    assert checkpoints.steps() == [6]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MB."""
