@@ -20,7 +20,7 @@ demo: $(READY)
 	@$(BIN)/colddiff demo
 
 # Two workers, each taking whole groups of tests (tests/groups.py) in the order given there.
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 
 test: $(READY)
 	$(PYTEST)

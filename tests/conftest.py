@@ -6,7 +6,8 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -20,17 +21,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For ``pytest -n``: the longest groups first, and each group on one worker, in its order."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    tests = Path(__file__).parent
-    groups = [group_of(item.path.relative_to(tests)) for item in items]
-    for item, group in zip(items, groups, strict=True):
-        item.add_marker(pytest.mark.xdist_group(group.name))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``pytest -n``: the longest groups first."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        order = sorted(range(len(items)), key=lambda n: (groups[n].rank, n))
-        items[:] = [items[n] for n in order]
+        items.sort(key=lambda item: group_of(PurePosixPath(item.nodeid.partition("::")[0])).rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ``pytest -n``: each group on one worker, in its order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(PurePosixPath(nodeid.partition("::")[0])).name
+
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)
 
 
 @dataclass(frozen=True)

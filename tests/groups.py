@@ -42,8 +42,8 @@ class Group:
 
 
 def group_of(path: PurePath) -> Group:
-    """The group of the tests in ``path``, relative to ``tests``."""
+    """The group of the tests in ``path``, relative to the repository."""
     for name, patterns in GROUPS.items():
-        if any(path.match(pattern) for pattern in patterns):
+        if any(path.match(f"tests/{pattern}") for pattern in patterns):
             return Group(name, FIRST.index(name))
     return Group(path.with_suffix("").as_posix(), len(FIRST))

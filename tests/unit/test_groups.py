@@ -15,7 +15,7 @@ def using(*words: str) -> set[str]:
     """The groups of the test files that name one of ``words``."""
     files = [path for path in TESTS.rglob("test_*.py") if path != Path(__file__)]
     found = [path for path in files if any(word in path.read_text() for word in words)]
-    return {group_of(path.relative_to(TESTS)).name for path in found}
+    return {group_of(path.relative_to(TESTS.parent)).name for path in found}
 
 
 def test_one_process_uses_the_cluster_and_one_the_s3_server() -> None:
@@ -31,6 +31,8 @@ def test_a_group_is_of_files_that_are_there(name: str) -> None:
 
 
 def test_a_file_of_its_own_comes_after_the_groups() -> None:
-    alone, shared = (group_of(Path(name)) for name in ("unit/test_rng.py", "unit/test_train.py"))
-    assert alone.name == "unit/test_rng"
+    alone, shared = (
+        group_of(Path("tests/unit", name)) for name in ("test_rng.py", "test_train.py")
+    )
+    assert alone.name == "tests/unit/test_rng"
     assert shared.rank < alone.rank
