@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.groups import group_of
+from tests.groups import Group, group_of
 from tests.system import S3Server, running_s3
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -20,11 +20,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def _group(nodeid: str) -> Group:
+    return group_of(PurePosixPath(nodeid.partition("::")[0]))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For ``pytest -n``: the longest groups first."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: group_of(PurePosixPath(item.nodeid.partition("::")[0])).rank)
+        items.sort(key=lambda item: _group(item.nodeid).rank)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -32,12 +36,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """For ``pytest -n``: each group on one worker, in its order."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class GroupScheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return group_of(PurePosixPath(nodeid.partition("::")[0])).name
-
     config.option.loadscopereorder = False
-    return GroupScheduling(config, log)
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: _group(nodeid).name
+    return scheduler
 
 
 @dataclass(frozen=True)
