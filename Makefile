@@ -1,5 +1,6 @@
 # `make demo` and `make test` do all the set-up they need: Python >= 3.11, make and git are enough.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -18,11 +19,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/colddiff demo
 
+# Two workers, each taking whole groups of tests (tests/groups.py) in the order given there.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(READY)  ## everything that needs no cluster
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(PYTEST) -m 'not cluster'
 
 check: format lint types layers
 

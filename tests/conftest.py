@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: S3 services and real images."""
+"""Fixtures shared by the tests: S3 services and real images; and which tests share a worker."""
 
 from __future__ import annotations
 
@@ -6,11 +6,40 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
+from tests.groups import Group, group_of
 from tests.system import S3Server, running_s3
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before anything loads a BLAS: threads of several workers that wait for each other in turn
+    # take ten times as long as one each. Subprocesses inherit it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _group(nodeid: str) -> Group:
+    return group_of(PurePosixPath(nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``pytest -n``: the longest groups first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _group(item.nodeid).rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ``pytest -n``: each group on one worker, in its order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: _group(nodeid).name
+    return scheduler
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 4x4 outputs takes 36 products
 for each pair of channels instead of 144. The usual points 0, 1, 2 cost accuracy; with 2/3 and 3/2
-in their place (after Barabasz et al., arXiv 1803.10986) float32 results are as near to the exact
-ones as those of a direct convolution.
+in their place (after Barabasz et al., arXiv 1803.10986) float32 results are within 1.3 millionths
+(rms) of the exact ones. A direct convolution of 128 to 1024 channels is within 0.3 millionths on a
+CPU with AVX-512, and within 0.6 to 1.7 on one without.
 """
 
 from __future__ import annotations

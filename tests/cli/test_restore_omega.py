@@ -44,6 +44,19 @@ def test_degraded_first_with_an_omega_that_can_be_used_again(run: Restore, tmp_p
     assert any((a["centre"] != b["centre"]).any() for a, b in zip(saved, other, strict=True))
 
 
+def test_the_draw_of_a_file_is_the_same_whatever_files_are_beside_it(
+    run: Restore, tmp_path: Path
+) -> None:
+    run.use(degradation=RANDOM_INPAINT)
+    for n in range(3):
+        picture(tmp_path / "in" / f"{n}.png", n)
+    assert run(tmp_path / "in", "--degrade", "--seed", "4").returncode == 0
+    together, run.out = run.out, tmp_path / "alone"
+    assert run(tmp_path / "in" / "2.png", "--degrade", "--seed", "4").returncode == 0
+    for name in ("2.omega.safetensors", "2.degraded.png", "2.png"):
+        assert (run.out / name).read_bytes() == (together / name).read_bytes()
+
+
 def test_omega_that_nobody_can_know_is_asked_for(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     run.use(degradation=RANDOM_INPAINT)

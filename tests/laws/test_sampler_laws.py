@@ -197,6 +197,14 @@ def test_n_even_steps_fall_strictly_from_T_to_0(T: int) -> None:
     assert falling(None, T) == list(range(T, -1, -1))
 
 
+def test_even_steps_are_the_nearest_severities_not_those_below() -> None:
+    assert falling(3, 20) == [20, 13, 7, 0]  # 13 1/3 and 6 2/3
+    assert falling(7, 50) == [50, 43, 36, 29, 21, 14, 7, 0]
+    for T in (7, 20, 61):
+        for n in range(1, T + 1):
+            assert all(abs(t - T * (n - i) / n) <= 0.5 for i, t in enumerate(falling(n, T)))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [0, 21, -1, [], [20], [20, 10], [20, 20, 0], [10, 20, 0], [21, 0], [5, 0, -1], ["a", 0]],

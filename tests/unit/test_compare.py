@@ -50,6 +50,17 @@ def test_the_distance_is_that_of_all_features_at_once() -> None:
     assert "biased" not in str(provenance["notes"])
 
 
+@pytest.mark.parametrize("bright", [slice(None, None, 2), slice(200)], ids=["in turn", "sorted"])
+def test_the_floor_of_a_comparison_is_between_halves_that_are_drawn(bright: slice) -> None:
+    # Halves by parity, or the first half and the second, would differ as black and white do.
+    reference = np.zeros((400, 1, 12, 12), np.uint8)
+    reference[bright] = 255
+    measured = SetComparison(MemoryShards(some_images()), MemoryShards(reference), PatchMeans())
+    metrics, provenance = measured.summary(whole(measured))
+    assert metrics["eval/floor/fd_blocks"] < 0.05 * 255**2 * 9
+    assert "random halves" in provenance["notes"][0]
+
+
 def test_fewer_samples_are_spread_evenly_over_the_set() -> None:
     images = 255 - some_images(30)
     measured = SetComparison(

@@ -17,10 +17,7 @@ from colddiff.stores.open import open_store
 from colddiff.verbs.train.cost import cost_of
 from colddiff.verbs.train.estimate import estimate
 from tests.unit import test_run
-from tests.unit.test_run import packed, storage
 from tests.unit.test_train import job
-
-__all__ = ["packed", "storage"]
 
 
 def test_flops_and_bytes_follow_from_the_spec() -> None:

@@ -170,13 +170,26 @@ def test_a_subset_is_spread_over_the_set() -> None:
     assert found.provenance["test_manifest"] == whole.provenance["test_manifest"]
 
 
-def test_the_floor_compares_random_halves() -> None:
+@pytest.mark.parametrize("bright", [slice(None, None, 2), slice(200)], ids=["in turn", "sorted"])
+def test_the_floor_compares_halves_that_are_drawn(bright: slice) -> None:
     # Bright and dark images in turn: halves by parity would differ as much as black and white.
+    # One after the other: so would the first half and the second.
     images = np.zeros((400, 1, 12, 12), np.uint8)
-    images[::2] = 255
+    images[bright] = 255
     found = of(images, spec=EvaluationSpec(samplers=("direct",)))
     assert found.metrics["eval/floor/fd_blocks"] < 0.05 * 255**2 * 9
     assert "random halves" in found.provenance["notes"][0]
+
+
+def test_the_halves_of_the_floor_are_drawn_from_the_seed() -> None:
+    images = some_images(40)
+    floors = [
+        of(images, spec=EvaluationSpec(samplers=("direct",), seed=seed)).metrics[
+            "eval/floor/fd_blocks"
+        ]
+        for seed in (0, 0, 1)
+    ]
+    assert floors[0] == floors[1] != floors[2]
 
 
 def test_progress_is_told() -> None:

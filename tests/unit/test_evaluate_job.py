@@ -41,12 +41,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def evaluate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Evaluate:
     monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
-    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def run(*words: str, verb: str = "evaluate") -> Done:
         return colddiff_here(monkeypatch, capsys, "submit", verb, *words, "--local")

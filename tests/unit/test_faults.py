@@ -1,4 +1,4 @@
-"""Training through faults: stores that are full, away or raced for, and writers taken for dead."""
+"""Training through faults: stores that are full or away, uploads cut short, damaged files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 import colddiff
-from colddiff.checkpoints.format import COMMIT, Checkpoints, Snapshot
 from colddiff.errors import ColddiffError, StoreError
 from colddiff.jobs.folder import JobFolder
-from colddiff.stores.local_store import LocalStore
 from colddiff.stores.open import open_store
 from colddiff.stores.s3_store import S3Store
 from colddiff.tracking.memory_tracker import MemoryTracker
@@ -27,124 +22,10 @@ from colddiff.verbs.train.local_context import LocalContext
 from colddiff.verbs.train.trainer import Trainer, TrainingEnd
 from tests.conftest import S3Service
 from tests.faulty_s3 import FaultyS3, Proxy, Relay
+from tests.unit.test_fencing import checkpoints_of, snapshot
 from tests.unit.test_run import job as tiny_job
 from tests.unit.test_train import assert_equal, folder_in, job, source, tensors, trainer
-
-Before = Callable[[str, str], None]
-
-
-class Watched(LocalStore):
-    """A store on a disk that calls ``before(operation, key)`` first; it may raise or wait."""
-
-    def __init__(self, root: Path, before: Before) -> None:
-        super().__init__(root)
-        self.before = before
-
-    def get(self, key: str) -> bytes:
-        self.before("get", key)
-        return super().get(key)
-
-    def put(self, key: str, data: bytes) -> None:
-        self.before("put", key)
-        super().put(key, data)
-
-    def put_new(self, key: str, data: bytes) -> None:
-        self.before("put_new", key)
-        super().put_new(key, data)
-
-    def size(self, key: str) -> int | None:
-        self.before("size", key)
-        return super().size(key)
-
-
-def snapshot(value: float, step: int = 3) -> Snapshot:
-    return Snapshot(step, {"model": {"w": torch.full((4,), value)}}, {"value": value})
-
-
-def checkpoints_of(folder: JobFolder) -> Checkpoints:
-    return Checkpoints(folder.store, folder.key("checkpoints"))
-
-
-def begun(folder: JobFolder) -> Callable[[], bool]:
-    """A new start of attempt 1, as the question whether it is superseded."""
-    number = folder.begin_start(1, {})
-    return lambda: folder.superseded(1, number)
-
-
-@contextmanager
-def paused_writer(tmp_path: Path, at: str) -> Iterator[tuple[JobFolder, list[str], Any]]:
-    """A writer that stands still before it writes ``at`` until the block ends; what it raised."""
-    reached, go_on = threading.Event(), threading.Event()
-
-    def before(operation: str, key: str) -> None:
-        if operation == "put_new" and key.endswith(at):
-            reached.set()
-            assert go_on.wait(30)
-
-    slow = JobFolder(Watched(tmp_path, before), "train-test-00000000")
-    fenced, raised = begun(slow), list[str]()
-
-    def write() -> None:
-        try:
-            checkpoints_of(slow).save(snapshot(1.0), fenced, "1-1")
-        except ColddiffError as error:
-            raised.append(str(error))
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    assert reached.wait(30)
-
-    def release() -> None:
-        go_on.set()
-        thread.join(30)
-
-    try:
-        yield folder_in(tmp_path), raised, release
-    finally:
-        release()
-
-
-@pytest.mark.parametrize("at", ["model.safetensors", "state.json"])
-def test_a_writer_presumed_dead_in_mid_upload_spoils_nothing(
-    tmp_path: Path, at: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with paused_writer(tmp_path, at) as (folder, raised, release):
-        successor = begun(folder)
-        checkpoints_of(folder).save(snapshot(2.0), successor, "1-2")
-        release()
-        assert "a later attempt of the job took over" in raised[0]
-    found = checkpoints_of(folder).newest(("model",))
-    assert not caplog.records
-    assert found
-    assert found.state == {"value": 2.0}
-    assert found.tensors["model"]["w"].tolist() == [2.0] * 4
-
-
-def test_the_commit_itself_is_won_by_one_and_is_whole(tmp_path: Path) -> None:
-    # Both write the same step, the first has passed the fence: one record, one set of files.
-    with paused_writer(tmp_path, COMMIT) as (folder, raised, release):
-        successor = begun(folder)
-        checkpoints_of(folder).save(snapshot(2.0), successor, "1-2")
-        release()
-        assert "took over" in raised[0]
-    found = checkpoints_of(folder).load(3, ("model",))
-    assert found.state["value"] == found.tensors["model"]["w"][0].item() == 2.0
-
-
-def test_losing_the_commit_to_a_last_breath_is_no_failure(tmp_path: Path) -> None:
-    folder = folder_in(tmp_path)
-    begun(folder)
-    successor = begun(folder)
-    late = checkpoints_of(folder)
-
-    def before(operation: str, key: str) -> None:
-        if operation == "put_new" and key.endswith(COMMIT):
-            late.save(snapshot(1.0), writer="1-1")
-
-    racing = JobFolder(Watched(tmp_path, before), folder.job_id)
-    checkpoints_of(racing).save(snapshot(2.0), successor, "1-2")
-    found = late.load(3, ("model",))
-    assert found.state["value"] == found.tensors["model"]["w"][0].item() == 1.0
+from tests.watched_store import Watched
 
 
 def test_an_upload_cut_short_is_invisible_and_the_next_attempt_clears_it(tmp_path: Path) -> None:
@@ -186,18 +67,6 @@ def test_a_damaged_checkpoint_is_logged_and_written_again(
     assert "resuming from the checkpoint of step 3" in said[1]
     assert_equal(before, tensors(folder, 6))
     assert folder.start(2, 1)["step"] == 3
-
-
-def test_a_later_start_of_the_same_attempt_fences_the_one_before(tmp_path: Path) -> None:
-    folder = folder_in(tmp_path)
-
-    def before(operation: str, key: str) -> None:
-        if key.endswith("step_00000003/state.json"):
-            folder.begin_start(1, {})
-
-    with pytest.raises(ColddiffError, match="a later attempt of the job took over"):
-        trainer(JobFolder(Watched(tmp_path, before), folder.job_id), job()).run()
-    assert checkpoints_of(folder).steps() == []
 
 
 @pytest.fixture

@@ -54,6 +54,38 @@ def test_attempts_rise_and_fence_the_ones_before(folder: JobFolder) -> None:
     assert not folder.superseded(10)
 
 
+def test_a_later_start_of_the_workers_fences_the_ones_before(folder: JobFolder) -> None:
+    folder.claim(1, {})
+    assert folder.starts(1) == []
+    assert not folder.superseded(1, 1)
+    assert [folder.begin_start(1, {"n": n}) for n in range(11)] == list(range(1, 12))
+    assert folder.starts(1) == list(range(1, 12))
+    assert [folder.superseded(1, start) for start in (1, 9, 10, 11)] == [True, True, True, False]
+    # The attempt itself goes on, and starts are counted for each attempt anew.
+    assert not folder.superseded(1)
+    assert not folder.superseded(2, 1)
+    folder.claim(2, {})
+    assert folder.superseded(1, 11)
+    assert folder.begin_start(2, {}) == 1
+
+
+def test_a_start_is_numbered_once_however_many_begin_together(folder: JobFolder) -> None:
+    numbers: list[int] = []
+    gate = threading.Barrier(8)
+
+    def begin(note: int) -> None:
+        gate.wait()
+        numbers.append(folder.begin_start(1, {"by": note}))
+
+    racers = [threading.Thread(target=begin, args=(note,)) for note in range(8)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert sorted(numbers) == list(range(1, 9))
+    assert sorted(folder.start(1, number)["by"] for number in numbers) == list(range(8))
+
+
 def test_a_running_job_without_a_heartbeat_is_lost(folder: JobFolder) -> None:
     assert folder.status() is None
     folder.write_status(RUNNING)

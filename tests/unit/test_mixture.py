@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import build_degradation
@@ -80,6 +81,22 @@ def test_several_components_find_the_clouds_and_the_same_ones_again() -> None:
     )
     again = fit_mixture([features], 2)
     assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+def test_several_components_are_fitted_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would add up in an order of their own each time."""
+    threads: list[int] = []
+    fit = GaussianMixture.fit
+
+    def counting(self: GaussianMixture, features: Features) -> GaussianMixture:
+        threads.extend(pool["num_threads"] for pool in threadpool_info())
+        return fit(self, features)
+
+    monkeypatch.setattr(GaussianMixture, "fit", counting)
+    with threadpool_limits(2):
+        fit_mixture([two_clouds()], 2)
+    assert threads
+    assert set(threads) == {1}
 
 
 def test_features_that_do_not_vary_can_be_drawn_from() -> None:

@@ -180,6 +180,20 @@ def test_the_animation_ends_at_zero_and_loops() -> None:
     assert np.abs(first - enlarged(path.states[0, 0], 8)).max() < 12
 
 
+def test_one_palette_serves_all_frames_of_an_animation() -> None:
+    """With one each, a colour would be another in each frame, and flat areas would flicker."""
+    frames = 6
+    states = RNG.integers(0, 256, (frames, 2, 3, 16, 16), dtype=np.uint8)
+    path = Trajectory(tuple(range(frames - 1, -1, -1)), states, states[::-1], "Algorithm 2")
+    colours: set[int] = set()
+    with Image.open(io.BytesIO(trajectory_animation(path))) as gif:
+        for i in range(frames):
+            gif.seek(i)
+            red, green, blue = np.moveaxis(np.asarray(gif.convert("RGB")).astype(int), 2, 0)
+            colours |= set(np.unique(red << 16 | green << 8 | blue).tolist())
+    assert 100 < len(colours) <= 256
+
+
 def test_pictures_of_a_real_evaluation() -> None:
     def halfway(x_t: Tensor, t: Tensor) -> Tensor:
         return 0.9 * x_t

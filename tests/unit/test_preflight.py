@@ -19,9 +19,7 @@ from colddiff.jobs.resolve import resolve
 from colddiff.jobs.status import Status
 from colddiff.stores.open import open_store
 from colddiff.verbs.train.preflight import check_before_training
-from tests.unit.test_run import job, packed, storage
-
-__all__ = ["packed", "storage"]
+from tests.unit.test_run import job
 
 
 def attempt(plant: Callable[[Path], None], storage: Path, **fields: Any) -> Status:

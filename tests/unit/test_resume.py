@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from colddiff.checkpoints.format import Checkpoints
@@ -17,6 +16,7 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.local_context import LocalContext
 from colddiff.verbs.train.trainer import Trainer, TrainingEnd
+from tests.ranks import run_ranks
 from tests.unit.test_train import GlooContext, assert_equal, folder_in, job, source, tensors
 
 STEPS = 4
@@ -80,13 +80,7 @@ def _rank_from_any_step(rank: int, world_size: int, root: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 3])
 def test_from_any_step_at_several_workers(tmp_path: Path, workers: int) -> None:
-    spawn(_rank_from_any_step, workers, str(tmp_path))
-
-
-def spawn(rank: Any, world_size: int, *more: Any) -> None:
-    mp.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        rank, args=(world_size, *more), nprocs=world_size
-    )
+    run_ranks(_rank_from_any_step, workers, str(tmp_path))
 
 
 def _rank_elastic(rank: int, world_size: int, root: str, until: int) -> None:
@@ -122,8 +116,8 @@ def losses(folder: JobFolder, step: int) -> Tensor:
 @pytest.mark.slow
 def test_workers_4_3_1_at_one_global_batch(tmp_path: Path) -> None:
     """Lost workers change neither the images of a step nor what it learns from them."""
-    spawn(_rank_elastic, 4, str(tmp_path), 2)
-    spawn(_rank_elastic, 3, str(tmp_path), 4)
+    run_ranks(_rank_elastic, 4, str(tmp_path), 2)
+    run_ranks(_rank_elastic, 3, str(tmp_path), 4)
     _elastic(LocalContext(), tmp_path, 8)
     parts = folder_in(tmp_path / "parts")
     alone = folder_in(tmp_path / "alone")

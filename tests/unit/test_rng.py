@@ -67,6 +67,19 @@ def test_a_torch_generator_is_advanced_by_each_use() -> None:
     assert [rows(again, 2)[0].random() for _ in range(2)] == [a, b]
 
 
+def test_both_words_of_a_torch_generator_seed_the_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def drawn(first: int, second: int) -> float:
+        two = torch.tensor([first, second])
+        monkeypatch.setattr(torch, "randint", lambda *args, **options: two)
+        return float(rows(torch.Generator(), 1)[0].random())
+
+    here = drawn(5, 7)
+    assert drawn(5, 7) == here
+    assert len({here, drawn(5, 8), drawn(6, 7), drawn(5, -7), drawn(5, 7 + 2**61)}) == 5
+
+
 def test_words_of_a_position_do_not_depend_on_the_run_they_are_asked_in() -> None:
     whole = words(1, "t", 0, 40)
     for start in (0, 1, 3, 4, 17, 39):

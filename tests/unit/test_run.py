@@ -55,27 +55,6 @@ def job(**changes: Any) -> TrainJob:
     return parse(TrainJob, {**TINY, **changes})
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Digits packed once, as two addresses."""
-    root = tmp_path_factory.mktemp("digits")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLDDIFF_STORAGE", str(root))
-        resolved = resolve(job(), "pack")
-    assert isinstance(resolved.job, TrainJob)
-    assert resolved.job.data
-    assert resolved.job.test_data
-    return {"data": resolved.job.data, "test_data": resolved.job.test_data}
-
-
-@pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
-    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "runs"
-
-
 def test_train_is_done_once_and_goes_on_when_asked_for_more(
     storage: Path, packed: dict[str, str]
 ) -> None:

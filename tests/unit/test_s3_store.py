@@ -146,6 +146,32 @@ def test_a_put_whose_answer_was_lost_is_ours(s3_service: S3Service) -> None:
             store.put_new("theirs", b"mine")
 
 
+def test_where_a_service_keeps_no_metadata_the_bytes_tell_whose_a_put_was(
+    s3_service: S3Service,
+) -> None:
+    bucket = s3_service.new_bucket()
+    dropped: list[object] = []
+
+    def lose_the_first_answer(handler: Relay) -> None:
+        answer = handler.forward()
+        if handler.command == "PUT" and not dropped:
+            dropped.append(answer)
+            handler.close_connection = True
+            return
+        kept = [item for item in answer.headers if not item[0].lower().startswith("x-amz-meta-")]
+        handler.respond(replace(answer, headers=kept))
+
+    with Proxy(s3_service.endpoint, lose_the_first_answer) as proxy:
+        store = s3(proxy.endpoint, bucket)
+        store.put_new("claim", b"mine")
+        assert dropped
+        dropped.clear()
+        with pytest.raises(Exists):
+            store.put_new("claim", b"other")
+        assert dropped
+        assert store.get("claim") == b"mine"
+
+
 def test_a_conditional_conflict_is_tried_again(s3_service: S3Service) -> None:
     bucket = s3_service.new_bucket()
     conflicts: list[object] = []

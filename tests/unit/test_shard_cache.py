@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -173,6 +174,35 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
     assert killed.returncode == -9
     assert len(list(tmp_path.glob("shards/*"))) == 1
     LocalCache(tmp_path, 25).open("shards/b", 10, lambda file: _write(file, 10)).close()
+    assert [path.name for path in tmp_path.glob("shards/*")] == ["b"]
+
+
+def test_a_file_waits_until_those_under_way_leave_room(tmp_path: Path) -> None:
+    cache = LocalCache(tmp_path, 25)
+    begun, go_on, there = threading.Event(), threading.Event(), list[list[str]]()
+
+    def slowly(file: BinaryIO) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        _write(file, 20)
+
+    def noting(file: BinaryIO) -> None:
+        there.append([path.name for path in tmp_path.glob("shards/[!.]*")])
+        _write(file, 20)
+
+    threads = [
+        threading.Thread(target=lambda name=name, make=make: cache.open(name, 20, make).close())
+        for name, make in (("shards/a", slowly), ("shards/b", noting))
+    ]
+    threads[0].start()
+    assert begun.wait(30)
+    threads[1].start()
+    time.sleep(0.2)  # time enough to begin, were it let
+    assert there == []
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert there == [[]]
     assert [path.name for path in tmp_path.glob("shards/*")] == ["b"]
 
 

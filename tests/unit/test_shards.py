@@ -92,6 +92,19 @@ def test_the_number_of_workers_may_change_at_any_step(kind: str, tmp_path: Path)
     assert found == whole
 
 
+def test_where_an_epoch_ends_within_a_step_it_still_goes_lane_by_lane() -> None:
+    entries = [shard_entry(shard_key(n), 10, b"x") for n in range(12)]
+    lanes = Lanes(make_manifest(ImageFormat(1, 2, 2), entries), seed=3, global_batch_size=16)
+    assert lanes.num_lanes > 1
+    epochs = []
+    for step in range(30):
+        runs = lanes.runs(step, slice(0, 16))
+        order = [run.lane for run in runs]
+        assert order == sorted(order)
+        epochs.append({run.epoch for run in runs})
+    assert any(len(both) == 2 for both in epochs)
+
+
 def test_going_on_decodes_nothing_of_what_was_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

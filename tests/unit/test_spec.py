@@ -82,6 +82,7 @@ def test_search_ranges_are_read_off_the_fields() -> None:
     [
         ("a.b=1e-4", 1e-4),
         ("a.b=[20, 10, 0]", [20, 10, 0]),
+        ("a.b=[1e-4, 2e0]", [1e-4, 2.0]),
         ("a.b=null", None),
         ("a.b=true", True),
         ("a.b=s3://bucket/x", "s3://bucket/x"),

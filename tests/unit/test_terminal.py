@@ -26,6 +26,7 @@ from colddiff.terminal import (
     Terminal,
     terminal_spec,
 )
+from colddiff.terminals.sklearn_mixture import fit_mixture
 from colddiff.types import ImageShape
 
 SHAPE = ImageShape(3, 8, 8)
@@ -120,6 +121,27 @@ def test_a_mixture_has_the_moments_it_was_given() -> None:
     covariance = covariance + torch.einsum("k,ki,kj->ij", weights, spread, spread)
     torch.testing.assert_close(colours.mean(dim=0), mean, rtol=0, atol=0.05)
     torch.testing.assert_close(colours.T.cov(), covariance, rtol=0.1, atol=0.02)
+
+
+def test_the_spread_of_a_mixture_is_its_factor_times_its_transpose_in_that_order() -> None:
+    factor = torch.tensor([[0.5, 0.0, 0.0], [0.4, 0.1, 0.0], [-0.3, 0.2, 0.3]]).double()
+    tensors = {"weights": torch.ones(1), "means": torch.zeros(1, 3), "factors": factor[None]}
+    x_T, _ = Terminal(Gmm(grid=(1, 1)), tensors).draw(built(BLUR), streams(0, "start", range(4000)))
+    covariance = x_T[:, :, 0, 0].double().T.cov()
+    torch.testing.assert_close(covariance, factor @ factor.T, rtol=0, atol=0.02)
+    # The other order is another distribution, and far away.
+    assert (factor @ factor.T - factor.T @ factor).abs().max() > 0.2
+
+
+def test_what_is_drawn_is_spread_as_the_features_it_was_fitted_to() -> None:
+    rng = np.random.default_rng(3)
+    mixing = np.array([[0.3, 0.2, 0.0], [0.0, 0.1, 0.0], [0.1, -0.2, 0.05]])
+    features = rng.standard_normal((3000, 3)) @ mixing
+    x_T, _ = Terminal(Gmm(grid=(1, 1)), fit_mixture([features])).draw(
+        built(BLUR), streams(0, "start", range(4000))
+    )
+    drawn = x_T[:, :, 0, 0].double().T.cov().numpy()
+    np.testing.assert_allclose(drawn, np.cov(features.T), atol=0.01)
 
 
 def test_low_resolution_images_are_enlarged_by_nearest_pixel() -> None:

@@ -36,6 +36,8 @@ BLUR = {
     "sigma": {"kind": "constant", "value": 2.0},
     "collapse_to_mean": True,
 }
+pytestmark = pytest.mark.usefixtures("storage")
+
 TINY: dict[str, Any] = {
     "image_size": 8,
     "channels": 1,
@@ -61,14 +63,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, split in sides.items():
         pack_source("digits", str(root / name), image_size=8, channels=1, limit=30, split=split)
     return {name: str(root / name) for name in sides}
-
-
-@pytest.fixture(autouse=True)
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
-    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "runs"
 
 
 def pixels(uri: str) -> torch.Tensor:

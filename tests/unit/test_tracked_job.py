@@ -21,9 +21,7 @@ from colddiff.tracking.mlflow_service import client
 from colddiff.tracking.open import waits_for_tracker
 from colddiff.tracking.system_metrics import SystemSampler
 from colddiff.verbs.train.job import TrainJob
-from tests.unit.test_run import job, packed, storage
-
-__all__ = ["packed", "storage"]
+from tests.unit.test_run import job
 
 
 def tracked(folder: Path, the_job: TrainJob) -> tuple[Any, Any]:

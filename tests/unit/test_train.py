@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -26,6 +25,7 @@ from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.local_context import LocalContext
 from colddiff.verbs.train.meter import LossHistory
 from colddiff.verbs.train.trainer import Trainer, TrainingEnd
+from tests.ranks import run_ranks
 
 JOB: dict[str, Any] = {
     "image_size": 8,
@@ -266,13 +266,9 @@ def _rank(rank: int, world_size: int, path: str, root: str, changes: dict[str, A
     torch.distributed.destroy_process_group()
 
 
-def _spawn(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFolder:
+def _ranks(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFolder:
     group = tmp_path / f"group-{name}-{changes.get('num_steps')}"
-    mp.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        _rank,
-        args=(world_size, str(group), str(tmp_path / name), changes),
-        nprocs=world_size,
-    )
+    run_ranks(_rank, world_size, str(group), str(tmp_path / name), changes)
     return folder_in(tmp_path / name)
 
 
@@ -309,16 +305,14 @@ def _count_reductions(rank: int, world_size: int, root: str) -> None:
 
 @pytest.mark.slow
 def test_accumulation_sums_over_ranks_once_a_step(tmp_path: Path) -> None:
-    mp.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        _count_reductions, args=(2, str(tmp_path)), nprocs=2
-    )
+    run_ranks(_count_reductions, 2, str(tmp_path))
 
 
 @pytest.mark.slow
 def test_gradients_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     alone = folder_in(tmp_path / "alone")
     trainer(alone, job(num_steps=1)).run()
-    three = _spawn(tmp_path, "three", 3, num_steps=1)
+    three = _ranks(tmp_path, "three", 3, num_steps=1)
     a, b = tensors(alone, 1), tensors(three, 1)
     for name in (name for name in a if name.endswith("exp_avg")):
         # exp_avg after one step is 0.1 of the gradient.

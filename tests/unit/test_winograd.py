@@ -1,4 +1,4 @@
-"""Convolutions by Winograd's tiles: as exact as direct ones, row by row, and fallen back from."""
+"""Convolutions by Winograd's tiles: within rounding of exact, row by row, and fallen back from."""
 
 from __future__ import annotations
 
@@ -34,13 +34,19 @@ def test_it_is_the_convolution(batch: int, height: int, width: int, bias: bool) 
     assert (found - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-def test_float32_is_as_near_to_exact_as_a_direct_convolution() -> None:
-    direct, x = convolution(512, 256), images(2, 512, 32, 32)
+@pytest.mark.parametrize("channels", [128, 512])
+def test_float32_errs_by_two_millionths_of_the_exact_result(channels: int) -> None:
+    """Against float64 and not another convolution, whose error depends on the CPU.
+
+    Measured: 1.1 and 1.2 millionths; the usual points 0, 1, 2 give 2.4 and 2.8.
+    """
+    direct, x = convolution(channels, 256), images(2, channels, 32, 32)
     with torch.no_grad():
-        found, usual = WinogradConvolution(direct)(x), direct(x)
+        found = WinogradConvolution(direct)(x)
         exact = direct.double()(x.double())
-    ours, theirs = ((y - exact).square().mean().sqrt() for y in (found, usual))
-    assert ours < 1.5 * theirs
+    error = found - exact
+    assert error.square().mean().sqrt() < 2e-6 * exact.square().mean().sqrt()
+    assert error.abs().max() < 5e-6 * exact.abs().max()
 
 
 def test_layouts_in_memory_do_not_matter() -> None:

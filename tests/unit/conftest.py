@@ -1,0 +1,54 @@
+"""What tests of whole trainings share: images packed once, and a tracker's database set up once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from colddiff.jobs.resolve import resolve
+from colddiff.tracking.mlflow_service import initialise
+from colddiff.verbs.train.job import TrainJob
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Digits packed once, as two addresses."""
+    from tests.unit.test_run import job
+
+    root = tmp_path_factory.mktemp("digits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLDDIFF_STORAGE", str(root))
+        resolved = resolve(job(), "pack")
+    assert isinstance(resolved.job, TrainJob)
+    assert resolved.job.data
+    assert resolved.job.test_data
+    return {"data": resolved.job.data, "test_data": resolved.job.test_data}
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COLDDIFF_CACHE where images that several tests train on are decoded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tracker_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ``mlflow.db`` after MLflow's migrations, which take a second; nothing was logged to it."""
+    database = tmp_path_factory.mktemp("tracker") / "mlflow.db"
+    initialise(f"sqlite:///{database}", "another experiment")
+    return database
+
+
+@pytest.fixture
+def storage(
+    tmp_path: Path, unpacked: Path, tracker_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A STORAGE of this test's own, named by the environment, with its own tracker."""
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(unpacked))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "runs").mkdir()
+    shutil.copy(tracker_database, tmp_path / "runs" / "mlflow.db")
+    return tmp_path / "runs"

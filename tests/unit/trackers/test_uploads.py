@@ -1,0 +1,53 @@
+"""Artifacts that cannot be uploaded: set aside where the tracker answers, else kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from colddiff.errors import TrackerError
+from colddiff.tracking import mlflow_run
+from colddiff.tracking.mlflow_run import MlflowRun
+from colddiff.tracking.spool import Entry
+
+RUN = SimpleNamespace(
+    info=SimpleNamespace(run_id="r", status="RUNNING", lifecycle_stage="active"),
+    data=SimpleNamespace(params={}, tags={}, metrics={}),
+)
+ARTIFACT = Entry.artifact("a.txt", b"text", 1)
+
+
+class Api:
+    """A tracker whose place for artifacts does not answer, and which may go away meanwhile."""
+
+    def __init__(self, *, goes_away: bool) -> None:
+        self.goes_away, self.away = goes_away, False
+
+    def get_run(self, run_id: str) -> Any:
+        if self.away:
+            raise ConnectionError("nobody answers")
+        return RUN
+
+    def log_artifact(self, run_id: str, path: str, folder: str | None) -> None:
+        self.away = self.goes_away
+        raise ConnectionError("no way to the artifacts")
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_run, "UPLOAD_PAUSES_S", (0.0, 0.0))
+
+
+def test_a_place_for_artifacts_that_does_not_answer_holds_nothing_up() -> None:
+    run = MlflowRun(Api(goes_away=False), "http://tracker", RUN)
+    [(entry, reason)] = run.deliver([ARTIFACT], since_ms=1)
+    assert entry == ARTIFACT
+    assert "no way to the artifacts" in reason
+
+
+def test_what_a_tracker_that_is_away_did_not_take_is_not_set_aside() -> None:
+    run = MlflowRun(Api(goes_away=True), "http://tracker", RUN)
+    with pytest.raises(TrackerError, match="nobody answers"):
+        run.deliver([ARTIFACT], since_ms=1)
