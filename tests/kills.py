@@ -14,7 +14,7 @@ from colddiff.cluster.local_cluster import MARKER
 from colddiff.processes import Process, marked_processes
 
 TRAIN_WORKER = "RayTrainWorker"
-DRIVER = "-m colddiff.verbs."
+DRIVER = "-m colddiff.cluster.driver"
 
 
 def processes_of(record: ClusterRecord, what: str = "") -> list[Process]:

@@ -175,7 +175,7 @@ def test_workers_4_3_1_by_a_notice_and_by_a_loss(
         [
             sys.executable,
             "-m",
-            "colddiff.verbs.train.on_ray",
+            "colddiff.cluster.driver",
             str(tmp_path / "job.json"),
             "--attempt",
             "1",

@@ -28,7 +28,7 @@ from colddiff.data.tars import read_tar
 from colddiff.processes import Process, marked_processes
 from tests.unit.generation.trained import train_tiny
 
-ACTOR, DRIVER = "Generator", "-m colddiff.verbs.generate.on_ray"
+ACTOR, DRIVER = "Generator", "-m colddiff.cluster.driver"
 
 
 @dataclass
