@@ -306,7 +306,7 @@ def test_a_file_dropped_into_the_folder_is_found(tmp_path: Path) -> None:
         (
             '"halves"',
             '"naive"',
-            "sampler 'naive' of .* is already taken by colddiff.samplers.naive",
+            "sampler 'naive' of .* is already defined by colddiff.samplers.naive",
         ),
         (
             '"halves"',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -110,8 +111,9 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
     storage: Path,
     packed: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     fields = {**packed, "tracking": {"required": False}}
     result = colddiff.train(job(**fields), "tiny")
@@ -119,12 +121,12 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
     store = open_store(str(storage))
     assert waits_for_tracker(store, result["id"])
     assert colddiff.train(job(**fields), "tiny") == result  # still away: said, no failure
-    assert "still waits in its storage: tracker http://127.0.0.1:9" in capsys.readouterr().err
+    assert "still waits in its storage: tracker http://127.0.0.1:9" in caplog.text
     assert JobFolder(store, result["id"]).attempts() == [1]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     for _ in range(2):
         assert colddiff.train(job(**fields), "tiny") == result
-    assert capsys.readouterr().err.count("entries that had waited for the tracker") == 1
+    assert caplog.text.count("entries that had waited for the tracker") == 1
     assert not waits_for_tracker(store, result["id"])
     api, run = tracked(storage, job(**fields))
     assert run.info.status == "FINISHED"

@@ -145,7 +145,7 @@ def test_another_plan_at_the_same_place_is_refused_at_submission(
         ({"sampler": "best"}, SpecError, "sampler: "),
         ({"severities": 4}, SpecError, "severities: must be 1..3 steps"),
         ({"severities": [2, 0]}, SpecError, "severities: must begin at T = 3"),
-        ({"terminal": {"kind": "solid_colour"}}, SpecError, "has no omega 'colour'"),
+        ({"terminal": {"kind": "solid_colour"}}, SpecError, "has no omega entry 'colour'"),
         ({"data": "/nowhere"}, DataError, "/nowhere"),
         ({"data": "TEST", "num_samples": 10**6}, SpecError, "num_samples: 1000000 images from"),
         ({"data": "TEST", "terminal": {"kind": "standard_normal"}}, SpecError, "leave one of them"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from colddiff.errors import TrackerError
+from colddiff.retry import Backoff
 from colddiff.tracking import mlflow_run
 from colddiff.tracking.mlflow_run import MlflowRun
 from colddiff.tracking.spool import Entry
@@ -37,7 +38,7 @@ class Api:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_run, "UPLOAD_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(mlflow_run, "UPLOAD", Backoff(0.0, 0.0))
 
 
 def test_a_place_for_artifacts_that_does_not_answer_holds_nothing_up() -> None:
