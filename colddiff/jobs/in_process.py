@@ -1,4 +1,4 @@
-"""Jobs in this process, without Ray: `--local`, ``colddiff.train`` and the other verbs' like."""
+"""Jobs in this process, without Ray: `--local`, ``colddiff.train`` and the other verbs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ J = TypeVar("J", bound=Job, contravariant=True)
 
 
 class Run(Protocol[J]):
-    """``colddiff.train`` and the like."""
+    """The type of ``colddiff.train`` and the other verbs' functions."""
 
     def __call__(self, job: J | Mapping[str, Any], name: str = "job") -> dict[str, Any]: ...
 
@@ -42,7 +42,7 @@ class InProcess:
         run_here(resolved, attempt)
 
     def find(self, job_id: str, attempt: int) -> DriverState | None:
-        return None  # the heartbeat tells, and the process table of its machine
+        return None  # liveness comes from the heartbeat and its machine's process table
 
     def stop(self, job_id: str, attempt: int) -> None:
         return
@@ -55,7 +55,7 @@ class InProcess:
 
 
 def run_here(resolved: ResolvedJob, attempt: int) -> int:
-    """Exit code of one attempt at a job in this process."""
+    """Runs one attempt at a job in this process; returns its exit code."""
     gpus = getattr(getattr(resolved.job, "resources", None), "gpus", 0.0)
     folder = resolved.folder
     with logged(lambda text: folder.write_log(attempt, text)):
@@ -97,7 +97,7 @@ def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str,
 
 
 def function_of(verb: str) -> Run[Job]:
-    """``colddiff.<verb>``: ``run`` for one verb."""
+    """The function ``colddiff.<verb>``: ``run`` for one verb."""
 
     def function(job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
         return run(verb, job, name)
