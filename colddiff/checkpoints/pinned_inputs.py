@@ -1,4 +1,4 @@
-"""What a job was submitted with is still what is there: checkpoints by weights, sets by digest."""
+"""Checks that a job's inputs are unchanged since it was submitted: weights and set digests."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from colddiff.errors import CheckpointError, DataError
 from colddiff.jobs.resolve import ResolvedJob
 
 
-def submitted_checkpoint(resolved: ResolvedJob, reference: str) -> LoadedCheckpoint:
-    """The checkpoint of a generation or evaluation; CheckpointError where it has other weights."""
-    loaded = load_checkpoint(reference)
+def load_pinned_checkpoint(resolved: ResolvedJob, checkpoint_ref: str) -> LoadedCheckpoint:
+    """The checkpoint of a generation or evaluation; CheckpointError if its weights changed."""
+    loaded = load_checkpoint(checkpoint_ref)
     if loaded.address.weights_sha256 != resolved.content["checkpoint"]:
-        raise CheckpointError(f"{reference} has changed since the job was submitted; submit again")
+        raise CheckpointError(
+            f"{checkpoint_ref} has changed since the job was submitted; submit again"
+        )
     return loaded
 
 
-def refuse_changed(resolved: ResolvedJob, field: str, place: str, digest: str) -> None:
-    """DataError where the set at ``place`` is not the one that ``field`` was submitted with.
+def check_pinned_digest(resolved: ResolvedJob, field: str, place: str, digest: str) -> None:
+    """DataError if the set at ``place`` is not the one that ``field`` was submitted with.
 
-    A field whose digest is no part of the job may hold anything.
+    Fields without a digest in the job are not checked.
     """
     submitted = resolved.content.get(field, digest)
     if digest != submitted:
         raise DataError(
             f"{field}: {place} has changed since the job was submitted (digest {digest[:12]}..., "
-            f"was {submitted[:12]}...); submit again to use what is there now"
+            f"was {submitted[:12]}...); submit again to use the new content"
         )
