@@ -67,7 +67,7 @@ def checkpoints_of(folder: JobFolder) -> Checkpoints:
 
 def begun(folder: JobFolder) -> Callable[[], bool]:
     """A new start of attempt 1, as the question whether it is superseded."""
-    number = folder.begin_start(1, {})
+    number = folder.take_fencing_token(1, {})
     return lambda: folder.superseded(1, number)
 
 
@@ -112,7 +112,7 @@ def test_a_writer_presumed_dead_in_mid_upload_spoils_nothing(
         successor = begun(folder)
         checkpoints_of(folder).save(snapshot(2.0), successor, "1-2")
         release()
-        assert "a later attempt of the job took over" in raised[0]
+        assert "superseded by a later attempt of the job" in raised[0]
     found = checkpoints_of(folder).newest(("model",))
     assert not caplog.records
     assert found
@@ -126,7 +126,7 @@ def test_the_commit_itself_is_won_by_one_and_is_whole(tmp_path: Path) -> None:
         successor = begun(folder)
         checkpoints_of(folder).save(snapshot(2.0), successor, "1-2")
         release()
-        assert "took over" in raised[0]
+        assert "superseded" in raised[0]
     found = checkpoints_of(folder).load(3, ("model",))
     assert found.state["value"] == found.tensors["model"]["w"][0].item() == 2.0
 
@@ -181,11 +181,11 @@ def test_a_damaged_checkpoint_is_logged_and_written_again(
     caplog.clear()
     Trainer(job(), source(), folder, LocalContext(), MemoryTracker(), attempt=2).run()
     said = caplog.messages
-    assert "checkpoint of step 6 is damaged, falling back to the one before" in said[0]
+    assert "checkpoint of step 6 is damaged, falling back to the previous one" in said[0]
     assert "model.safetensors" in said[0]
     assert "resuming from the checkpoint of step 3" in said[1]
     assert_equal(before, tensors(folder, 6))
-    assert folder.start(2, 1)["step"] == 3
+    assert folder.fence(2, 1)["step"] == 3
 
 
 def test_a_later_start_of_the_same_attempt_fences_the_one_before(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_a_later_start_of_the_same_attempt_fences_the_one_before(tmp_path: Path)
 
     def before(operation: str, key: str) -> None:
         if key.endswith("step_00000003/state.json"):
-            folder.begin_start(1, {})
+            folder.take_fencing_token(1, {})
 
-    with pytest.raises(ColddiffError, match="a later attempt of the job took over"):
+    with pytest.raises(ColddiffError, match="superseded by a later attempt of the job"):
         trainer(JobFolder(Watched(tmp_path, before), folder.job_id), job()).run()
     assert checkpoints_of(folder).steps() == []
 
@@ -254,7 +254,9 @@ def test_a_failing_write_ends_the_training_before_the_next_checkpoint(tmp_path: 
     broken = trainer(folder, endless)
     broken.checkpoints.steps = lambda: []  # type: ignore[method-assign]
     broken.writer.save(0, lambda: snapshot(1.0, 0), needed=True)
-    with pytest.raises(ColddiffError, match=r"checkpoint of step 0: gave up after 0 s.*no way"):
+    with pytest.raises(
+        ColddiffError, match=r"checkpoint of step 0: still failing after 0 s.*no way"
+    ):
         broken.run()
 
 
@@ -299,7 +301,7 @@ def test_a_store_that_is_away_holds_nothing_up(
         assert run.run() == TrainingEnd(120)
         assert len(made_away) > 15
         assert any("retrying in" in line for line in caplog.messages)
-        assert any("the one before waits for the store" in line for line in caplog.messages)
+        assert any("the previous one waits for the store" in line for line in caplog.messages)
         assert checkpoints_of(folder).steps()[-1] == 120
 
 
