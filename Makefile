@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up they need: Python >= 3.11, make and git are enough.
+# `make demo` and `make test` install what they need; they require Python >= 3.11, make and git.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-test-fast: $(READY)  ## everything that needs no cluster
+test-fast: $(READY)  ## all tests that need no cluster
 	$(BIN)/python -m pytest -m 'not cluster'
 
 check: format lint types layers
@@ -41,7 +41,7 @@ layers: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
-soak: $(READY)  ## trainings and generations under random SIGKILLs: half an hour on two idle cores
+soak: $(READY)  ## training and generation under random SIGKILLs: half an hour on two idle cores
 	$(BIN)/python -m tests.soak.train
 	$(BIN)/python -m tests.soak.generate
 

@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from colddiff.verbs.generate.job import GenerateJob
     from colddiff.verbs.train.job import TrainJob
 
-    # Every verb has such a function, found by looking into `verbs/`; these are known to checkers.
+    # Every verb in `verbs/` has such a function; these are declared for type checkers.
     train: Run[TrainJob]
     evaluate: Run[EvaluateJob]
     generate: Run[GenerateJob]

@@ -54,8 +54,8 @@ app.command("export")(export.export)
 app.command("import-reference")(import_reference.import_reference)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         emit(__version__)
         raise typer.Exit
 

@@ -188,13 +188,13 @@ def _temp_dir(home: Home, session: str) -> Path:
 
 
 def _choose_ports(port: int | None, dashboard_port: int | None) -> dict[str, int]:
-    asked = {"port": port, "dashboard": dashboard_port}
-    for name, number in asked.items():
+    requested = {"port": port, "dashboard": dashboard_port}
+    for name, number in requested.items():
         if number is not None:
             _refuse_taken(number, "--port" if name == "port" else "--dashboard-port")
     # Held open until all are chosen, so that no two are the same.
     with_sockets: list[socket.socket] = []
-    chosen = {name: number for name, number in asked.items() if number is not None}
+    chosen = {name: number for name, number in requested.items() if number is not None}
     try:
         while len(chosen) < len(PORTS):
             held = socket.socket()
@@ -226,11 +226,11 @@ def _runtime() -> str:
 
 
 def _same_ports(record: ClusterRecord, port: int | None, dashboard_port: int | None) -> None:
-    for option, asked, has in (
+    for option, requested, has in (
         ("--port", port, record.ports.get("port")),
         ("--dashboard-port", dashboard_port, record.dashboard_port),
     ):
-        if asked is not None and asked != has:
+        if requested is not None and requested != has:
             raise ClusterError(
                 f"the local cluster already runs with {option} {has}; "
                 "run `colddiff cluster stop` first"

@@ -85,7 +85,7 @@ class RayJobs:
     def __init__(self, cluster: Cluster, stage: Stage = staged) -> None:
         self.cluster = probe(cluster)
         self._stage = stage
-        with self._asking("connect"):
+        with self._requesting("connect"):
             self._client = _client(self.cluster)
 
     @property
@@ -107,7 +107,7 @@ class RayJobs:
     def stop(self, job_id: str, attempt: int, timeout_s: float = END_S) -> None:
         """Sends SIGTERM, then SIGKILL; ClusterError if it is not ended by then (``timeout_s``)."""
         name = submission_id(job_id, attempt)
-        with suppress(UnknownJob), self._asking("stop a job"):
+        with suppress(UnknownJob), self._requesting("stop a job"):
             self._client.stop_job(name)
         deadline = time.monotonic() + timeout_s
         while (driver := self.find_submission(name)) is not None and not driver.ended:
@@ -120,7 +120,7 @@ class RayJobs:
     def log(self, job_id: str, attempt: int) -> str:
         """The driver's whole output, as long as the cluster exists; empty if it is unknown."""
         try:
-            with self._asking("read a job's log"):
+            with self._requesting("read a job's log"):
                 return str(self._client.get_job_logs(submission_id(job_id, attempt)))
         except UnknownJob:
             return ""
@@ -139,10 +139,10 @@ class RayJobs:
             # one's actor for the old, dead one.
             if abs(time.time() - ended_at) < 60:
                 time.sleep(FORGET_S)
-            with self._asking("delete an ended job"):
+            with self._requesting("delete an ended job"):
                 self._client.delete_job(name)
         try:
-            with self._asking("accept the job"):
+            with self._requesting("accept the job"):
                 self._client.submit_job(
                     entrypoint=command,
                     submission_id=name,
@@ -163,7 +163,7 @@ class RayJobs:
     def _info(self, name: str) -> tuple[DriverState | None, float]:
         """The state of a submission, and when it ended, in seconds since the epoch."""
         try:
-            with self._asking("look up a job"):
+            with self._requesting("look up a job"):
                 info = self._client.get_job_info(name)
         except UnknownJob:
             return None, 0.0
@@ -171,7 +171,7 @@ class RayJobs:
         return driver_state(status, code, str(info.message or "")), (info.end_time or 0) / 1000
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def _requesting(self, what: str) -> Iterator[None]:
         import requests
         from ray.exceptions import AuthenticationError
 

@@ -63,21 +63,30 @@ def run_here(resolved: ResolvedJob, attempt: int) -> int:
 
 
 def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
-    """Runs a job in this process and returns its result; ``colddiff.train`` and the like.
+    """Runs a job in this process and returns its result (the content of ``result.json``).
 
-    The protocol is that of `colddiff submit`: the same call again resumes what was interrupted, a
-    larger extent (``num_steps``, ``num_samples``) extends what is done, and where nothing is left
-    to do the result of then is returned.
+    ``colddiff.train(job)`` is ``run("train", job)``, and likewise for every verb::
+
+        result = colddiff.train(colddiff.load_recipe("quickstart").train)
+        result["metrics"]["eval/sampled/fd_lenet"], result["checkpoint"]
+
+    The protocol is that of `colddiff submit`: the same call again resumes an interrupted job, a
+    larger extent (``num_steps``, ``num_samples``) extends a finished one, and a job that is done is
+    not run again: its result is returned. Fields are checked before anything is started:
+
+    >>> run("train", {"data": "digits", "num_steps": 0})
+    Traceback (most recent call last):
+    colddiff.errors.SpecError: train.num_steps: input should be greater than or equal to 1, got 0
 
     Args:
         verb: ``train``, ``evaluate``, ``generate``, ...
         job: a job of that verb, or its fields as a mapping.
-        name: goes into the job's id, as `--name` does.
+        name: word in the job's id, as `--name`.
 
     Raises:
-        SpecError: a job of another verb, or fields that are invalid.
+        SpecError: a job of another verb, or invalid fields.
         Stopped: the job was stopped, or reached a limit.
-        ColddiffError: it failed; the message says why.
+        ColddiffError: it failed; the message gives the reason.
     """
     spec = VERBS[verb].spec()
     if isinstance(job, Mapping):

@@ -104,7 +104,7 @@ class Verb(ABC):
 
 
 class Verbs(Mapping[str, Verb]):
-    """The verbs by name, found by looking into ``colddiff/verbs``."""
+    """The verbs by name, discovered in ``colddiff/verbs``."""
 
     def __getitem__(self, name: str) -> Verb:
         return _found()[name]

@@ -78,7 +78,7 @@ class Outbox:
             self._warn_once(f"tracking: {error}")
 
     def drain(self, take: Callable[[], list[Entry]] = list) -> None:
-        """Delivers spooled entries, oldest first; entries taken meanwhile are spooled behind them.
+        """Delivers spooled entries, oldest first; new ones are spooled behind them.
 
         Raises TrackerError, StoreError.
         """

@@ -53,11 +53,11 @@ def open_set(where: str, *, partial: bool) -> ShardSource:
     try:
         return open_samples(store, partial=partial)
     except DataError as error:
-        wanted = _asked_for(store.uri)
+        wanted = _requested(store.uri)
         raise DataError(f"{error} ({wanted} were requested)" if wanted else str(error)) from None
 
 
-def _asked_for(uri: str) -> int | None:
+def _requested(uri: str) -> int | None:
     """``num_samples`` of the job whose default location is ``uri``; None for other locations."""
     root, _, job_id = uri.rpartition("/samples/")
     if not root or "/" in job_id:
