@@ -21,7 +21,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-test-fast: $(READY)  ## all tests that need no cluster
+test-fast: $(READY)  ## everything that needs no cluster
 	$(BIN)/python -m pytest -m 'not cluster'
 
 check: format lint types layers
