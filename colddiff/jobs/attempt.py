@@ -167,7 +167,7 @@ class Attempt:
             return "failed", str(error)
         except Exception as error:
             log.error("%s", traceback.format_exc().rstrip())
-            return "failed", f"{type(error).__name__}: {error} (see `colddiff logs`)"
+            return "failed", f"{type(error).__name__}: {error}"
         return "done", ""
 
     def _beat(self) -> None:
