@@ -112,7 +112,7 @@ def make_card(
 
 
 def _plugins(
-    address: CheckpointAddress, snapshot: Snapshot, given: Sequence[str | Path]
+    address: CheckpointAddress, snapshot: Snapshot, plugin_paths: Sequence[str | Path]
 ) -> dict[str, bytes]:
     named = snapshot.state["job"].get("plugins") or ()
     if not named:
@@ -120,12 +120,12 @@ def _plugins(
     kept = kept_plugins(open_store(address.storage), address.home)
     if kept:
         return kept
-    if not given:
+    if not plugin_paths:
         raise CheckpointError(
             f"{address.uri}: was trained with the plugins {', '.join(named)}, which are not stored "
             "with it; add them with --plugin FILE"
         )
-    sources = [plugin_source(path) for path in given]
+    sources = [plugin_source(path) for path in plugin_paths]
     return {hashlib.sha256(source).hexdigest(): source for source in sources}
 
 

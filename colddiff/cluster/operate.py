@@ -133,10 +133,10 @@ def given_cluster(address: str | None, home: Home) -> Cluster | None:
 
     None if none of them is set. The address of the running local cluster selects that one.
     """
-    given = given_address(address)
-    if given is None:
+    named = given_address(address)
+    if named is None:
         return None
-    cluster = remote_cluster(*given)
+    cluster = remote_cluster(*named)
     record = local_cluster.running(home)
     if record is not None and cluster.address == record.address:
         return local_cluster.local(home, record)

@@ -54,8 +54,8 @@ class Downsample(Separable[DownsampleSpec]):
         T, block = spec.num_timesteps, spec.factor**spec.num_timesteps
         for name, side in (("height", shape.height), ("width", shape.width)):
             if side % block:
-                fits = max(t for t in range(T) if side % spec.factor**t == 0)
-                way_out = f"num_timesteps={fits}" if fits else "another factor or image size"
+                deepest = max(t for t in range(T) if side % spec.factor**t == 0)
+                way_out = f"num_timesteps={deepest}" if deepest else "another factor or image size"
                 raise SpecError(
                     [
                         (

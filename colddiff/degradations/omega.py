@@ -34,11 +34,11 @@ def draw_omega(
             f"{', '.join(map(str, D.shape.chw))}]}}"
         )
     generators = rows(rng, batch)
-    given = {} if images is None else {name: images(generators) for name in D.omega_images}
-    own = [name for name in D.omega_names if name not in given]
+    from_images = {} if images is None else {name: images(generators) for name in D.omega_images}
+    own = [name for name in D.omega_names if name not in from_images]
     drawn = [D._draw_row(generator) for generator in generators] if own else []
     stacked = {name: np.stack([np.asarray(row[name]) for row in drawn]) for name in own}
-    return given | {name: torch.from_numpy(values) for name, values in stacked.items()}
+    return from_images | {name: torch.from_numpy(values) for name, values in stacked.items()}
 
 
 def placed_omega(D: Degradation[Any], omega: Omega, x0: Image) -> dict[str, Tensor]:

@@ -87,12 +87,12 @@ class ImageErrors:
     def of(cls, images: Tensor, originals: Tensor) -> ImageErrors:
         """The sums of one batch, [B, C, H, W] on the scale [0, 1], not clamped (PAPER 6)."""
         _check_pair(images, originals)
-        fits = min(images.shape[-2:]) >= SSIM_WINDOW
+        has_window = min(images.shape[-2:]) >= SSIM_WINDOW
         return cls(
             n=len(images),
             values=images.numel(),
             squared_error=float(((images.double() - originals.double()) ** 2).sum()),
-            ssim_sum=float(ssim(images, originals).sum()) if fits else None,
+            ssim_sum=float(ssim(images, originals).sum()) if has_window else None,
         )
 
     def merge(self, other: ImageErrors) -> ImageErrors:

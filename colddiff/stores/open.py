@@ -28,9 +28,9 @@ def open_store(uri: str) -> Store:
     return LocalStore(Path(rest))
 
 
-def storage_at(given: str | None = None) -> str:
-    """STORAGE as an absolute address: ``given``, else COLDDIFF_STORAGE, else ./runs."""
-    return absolute(given or os.environ.get("COLDDIFF_STORAGE") or "./runs")
+def storage_at(place: str | None = None) -> str:
+    """STORAGE as an absolute address: ``place``, else COLDDIFF_STORAGE, else ./runs."""
+    return absolute(place or os.environ.get("COLDDIFF_STORAGE") or "./runs")
 
 
 def absolute(uri: str) -> str:
