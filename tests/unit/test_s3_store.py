@@ -202,7 +202,9 @@ def test_a_body_that_is_merely_wrong_is_read_again_and_then_named(s3_service: S3
         assert store.get("object") == b"x" * 1000
         assert len(wrong) == 1
         times = 99
-        with pytest.raises(StoreError, match=rf"/p/object: {proxy.endpoint} repeatedly returns other bytes"):
+        with pytest.raises(
+            StoreError, match=rf"/p/object: {proxy.endpoint} repeatedly returns other bytes"
+        ):
             store.get("object")
 
 
