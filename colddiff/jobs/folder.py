@@ -75,8 +75,8 @@ class JobFolder:
     def claim(self, attempt: int, record: dict[str, Any]) -> bool:
         """Claims ``attempt`` by a conditional write; exactly one of several claimants gets True.
 
-        ``record`` states where the attempt runs: ``{host, pid}`` for a process that runs it
-        itself, ``{address, local}`` for a cluster.
+        ``record`` states who claims it, ``{host, pid}``, and where it runs: with ``{address,
+        local}`` on a cluster, else in that process itself.
         """
         record = {"time": time.time(), **record}
         try:
