@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 IDLE_S = 0.1
 DEATHS_PER_FAILURE = 4
-"""A dead worker says less about its task than an exception does: machines come and go."""
+"""A dead worker says less about its task than an exception does: machines are preempted."""
 STORE_FAILURES = 20
 """Consecutive failures of the store, without one success, before it counts as unreachable."""
 RETRY = Backoff(first_s=1.0, longest_s=30.0)
