@@ -150,5 +150,10 @@ def open_run(
     tracker = MlflowTracker(Outbox(address, Spool(spool, header), timeout_s=timeout_s))
     if not join:
         tracker.set_running()
-    tracker.flush(timeout_s)
+    try:
+        tracker.flush(timeout_s)
+    except BaseException:  # an interrupt: no one else has the tracker, to end the run
+        if not join:
+            tracker.finish("KILLED")
+        raise
     return tracker
