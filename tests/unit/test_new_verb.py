@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,33 @@ def test_a_new_verb_has_its_section_in_job_files(package: CopiedPackage) -> None
     assert "counts 6 sheep" in dry.stderr
     schema = json.loads(package.run("recipes", "--schema").stdout)
     assert "count" in schema["properties"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("VERB = (", "SyntaxError: '(' was never closed (verb.py, line 1)"),
+        ("", "AttributeError: module 'colddiff.verbs.broken.verb' has no attribute 'VERB'"),
+        (None, "ModuleNotFoundError: No module named 'colddiff.verbs.broken.verb'"),
+        ("VERB = 5", "TypeError: VERB is not an instance of a class derived from Verb"),
+    ],
+    ids=["syntax error", "no VERB", "no verb.py", "not a verb"],
+)
+def test_a_broken_folder_is_named_and_the_other_verbs_work(
+    package: CopiedPackage, text: str | None, reason: str
+) -> None:
+    folder = package.root / "colddiff" / "verbs" / "broken"
+    folder.mkdir()
+    try:
+        (folder / "__init__.py").touch()
+        if text is not None:
+            (folder / "verb.py").write_text(text)
+        line = f"colddiff/verbs/broken cannot be loaded: {reason}"
+        listed = package.run("list")
+        assert (listed.returncode, listed.stderr.splitlines()[0]) == (0, line)
+        assert "Traceback" not in listed.stderr
+        wanted = package.run("submit", "broken", "goal=3", "--local")
+        assert wanted.returncode == 1
+        assert wanted.stderr.splitlines() == [line, f"colddiff: error: {line}"]
+    finally:
+        shutil.rmtree(folder)
