@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from colddiff.background import in_context
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import verdict_line
@@ -56,9 +57,11 @@ def _stop_on_sigterm(attempt: Attempt) -> Iterator[None]:
         with suppress(ColddiffError):
             attempt.request_stop()
 
+    request_stop_here = in_context(request_stop)
+
     def handler(*_: object) -> None:
         # In a thread: the store may be slow, and the main thread may hold a lock it needs.
-        threading.Thread(target=request_stop, name="sigterm", daemon=True).start()
+        threading.Thread(target=request_stop_here, name="sigterm", daemon=True).start()
 
     before = signal.signal(signal.SIGTERM, handler)
     try:

@@ -62,6 +62,24 @@ def test_a_new_verb_is_a_function_of_the_package(package: CopiedPackage) -> None
     assert called.stderr == ""
 
 
+def test_a_crash_in_a_function_of_the_package_is_printed(package: CopiedPackage) -> None:
+    script = (
+        "import colddiff\n"
+        "from colddiff.verbs.count.verb import Count\n"
+        "Count.prepare = lambda self, attempt: 1 / 0\n"
+        "try:\n"
+        "    colddiff.count({'goal': 9}, name='crash')\n"
+        "except colddiff.ColddiffError as error:\n"
+        "    print(error)\n"
+    )
+    called = package.python("-c", script)
+    assert called.stdout == "ZeroDivisionError: division by zero\n"
+    lines = called.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+    assert lines.count(lines[0]) == 1
+
+
 def test_a_new_verb_has_its_section_in_job_files(package: CopiedPackage) -> None:
     (package.root / "sheep.yaml").write_text("count: {goal: 6}\n")
     dry = package.run("submit", "count", "sheep.yaml", "--dry-run")
