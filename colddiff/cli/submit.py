@@ -125,6 +125,8 @@ def _command(verb: str) -> Callable[..., None]:
 for _verb in VERBS.values():
     _help = f"{_verb.help} Exit codes: 0 done, 1 failed, 4 stopped."
     app.command(_verb.name, help=_help)(_command(_verb.name))
+for _folder, _reason in VERBS.broken.items():
+    app.command(_folder, help=_reason)(_command(_folder))  # reports the reason
 
 
 def submit_verb(verb: str, request: Request) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from colddiff.background import in_context
 from colddiff.errors import ColddiffError, StoreError, Unreachable
 from colddiff.retry import Backoff
 
@@ -229,7 +230,7 @@ class LocalWorkers(Generic[TaskT, ReportT]):
         return self._in_flight - len(self._in_progress)
 
     def give(self, task: TaskT) -> None:
-        self._in_progress[self._pool.submit(attempted, self._work, task)] = task
+        self._in_progress[self._pool.submit(in_context(attempted), self._work, task)] = task
 
     def wait(self, timeout_s: float) -> list[Finished[TaskT, ReportT]]:
         if not self._in_progress:
