@@ -123,8 +123,9 @@ class Attempt:
         """Becomes the driver of this attempt; ColddiffError if it has, or had, another one."""
         before = self.folder.status()
         claimed = self.folder.claim(self.number, this_process())
-        started = before is not None and before.attempt == self.number and _has_begun(before)
-        if (not claimed and started) or self.folder.superseded(self.number):
+        # Claimed for us by a client, which has written its status; else by another driver.
+        ours = before is not None and before.attempt == self.number and not _has_begun(before)
+        if not (claimed or ours) or self.folder.superseded(self.number):
             raise ColddiffError(
                 f"attempt {self.number} of {self.resolved.id} has or had another driver; "
                 f"`colddiff status {self.resolved.id}` shows it"
