@@ -168,7 +168,9 @@ def test_a_level_that_the_user_sets_during_a_job_stays(mine: io.StringIO) -> Non
 
 def test_a_command_in_this_process_leaves_no_level_behind(mine: io.StringIO) -> None:
     stderr = io.StringIO()
-    with live_line(stderr), logged(lambda _: None):
-        ANY.info("progress")
+    with live_line(stderr):
+        with logged(lambda _: None):
+            ANY.info("progress")
+        ANY.info("done")
     ANY.info("afterwards")
-    assert (stderr.getvalue(), mine.getvalue()) == ("progress\n", "")
+    assert (stderr.getvalue(), mine.getvalue()) == ("progress\ndone\n", "")
