@@ -1,6 +1,7 @@
 # `make demo` and `make test` install what they need; they require Python >= 3.11, make and git.
 PYTHON ?= python3
-WORKERS ?= 2
+# One more than two cores: tests on a cluster wait half of their time.
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -19,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/colddiff demo
 
-# Two workers, each taking whole groups of tests (tests/groups.py) in the order given there.
+# Workers that take whole groups of tests (tests/groups.py) in the order given there.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 
 test: $(READY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,13 @@ import pytest
 
 from tests.groups import Group, group_of
 from tests.system import S3Server, running_s3
+
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    # A shell that starts the tests in the background ignores SIGINT, and so would subprocesses.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before anything loads a BLAS: threads of several workers that wait for each other in turn

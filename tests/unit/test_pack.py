@@ -109,9 +109,9 @@ def test_a_bad_image_leaves_nothing_in_the_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"image_size": 4}, "image_size None and not 4"),
-        ({"limit": 5}, "limit None and not 5"),
-        ({"bits": 16}, "bits 8 and not 16"),
+        ({"image_size": 4}, "image_size: None there, 4 here"),
+        ({"limit": 5}, "limit: None there, 5 here"),
+        ({"bits": 16}, "bits: 8 there, 16 here"),
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])

@@ -52,7 +52,7 @@ def test_a_gpu_that_torch_cannot_use_is_not_paid_for(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     refuse_idle_gpu(ResourcesSpec())
-    with pytest.raises(SpecError, match=r"resources.gpus: is 0.5, and on this worker torch"):
+    with pytest.raises(SpecError, match=r"resources.gpus: is 0.5, but torch .* can use no GPU"):
         refuse_idle_gpu(ResourcesSpec(gpus=0.5))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     refuse_idle_gpu(ResourcesSpec(gpus=0.5))
