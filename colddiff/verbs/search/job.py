@@ -21,13 +21,11 @@ class RangeSpec(Spec):
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        ends = (self.low, self.high)
-        if (self.choices is None) == (None in ends) and self.choices is None:
-            raise SpecError("write {low, high} and perhaps log, or {choices: [...]}")
-        if self.choices is not None and ends != (None, None):
-            raise SpecError("write {low, high} or {choices: [...]}, not both")
-        if self.choices is None and not (self.low or 0) < (self.high or 0):
-            raise SpecError(f"low must be below high, got {self.low} and {self.high}")
+        between = self.low is not None and self.high is not None
+        if between == (self.choices is not None):
+            raise SpecError("write {low, high} (and log: true) or {choices: [...]}")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise SpecError(f"low must be below high, got {self.low:g} and {self.high:g}")
         return self
 
 
@@ -49,8 +47,11 @@ class SearchJob(Job):
     ] = ("degradation.num_timesteps", "degradation.sigma.ratio")
     ranges: Annotated[
         dict[str, RangeSpec],
-        Field(description="by path: {low, high, log} or {choices}, in place of declared ranges"),
-    ] = {}
+        Field(
+            default_factory=dict,
+            description="by path: {low, high, log} or {choices}, in place of declared ranges",
+        ),
+    ]
     compare: Annotated[
         Literal["same_end"],
         Field(

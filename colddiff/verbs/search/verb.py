@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.recipes import Recipe
     from colddiff.verbs.search.job import SearchJob
 
 
@@ -28,6 +29,11 @@ class Search(Verb):
         from colddiff.verbs.search.resolve import resolve_search
 
         return resolve_search(job, storage, pack=pack)
+
+    def completed(self, job: Any, recipe: Recipe) -> SearchJob:
+        if job.base is None and "train" in recipe.sections:
+            job = job.model_copy(update={"base": recipe.train.to_dict()})
+        return cast("SearchJob", job)
 
     def prepare(self, attempt: Attempt) -> Any:
         from colddiff.verbs.search.work import prepare
