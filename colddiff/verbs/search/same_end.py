@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 """Relative difference of a trial's end from the base's, after its schedule is rounded."""
 
-LOWEST, HIGHEST = 1e-4, 1e4
-"""Factors that are tried: a path starts at the base's first value, which may be 1/750 of its last
-(PAPER 4.3)."""
+LOWEST, HIGHEST = 0.01, 100.0
+"""Factors that are tried; a path has the base's largest value before it is scaled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,19 +146,30 @@ def schedules_at(
         elif own:
             data = {**schedule.to_dict(), **own}
             schedule = parse(type(schedule), data, prefix.rstrip("."))
-        found[name] = schedule.mapped(lambda value: value * scale) if scale != 1.0 else schedule
+        found[name] = _scaled(schedule, scale, prefix.rstrip("."))
     return found
+
+
+def _scaled(schedule: ScheduleSpec, scale: float, where: str) -> ScheduleSpec:
+    try:
+        return schedule if scale == 1.0 else schedule.mapped(lambda value: value * scale)
+    except SpecError as error:
+        raise SpecError([(where, str(error))]) from None
 
 
 def _path(
     schedule: ScheduleSpec, own: Mapping[str, Any], num_timesteps: int, where: str
 ) -> ScheduleSpec:
-    """The path from a first value to ``ratio`` times it, where the point leaves out: the base's."""
+    """The path from a first value to ``ratio`` times it; what the point leaves out is the base's.
+
+    Its largest value is the base's, unless the point has a start: a base may rise 750 times, so
+    that a falling path from its first value would degrade nothing.
+    """
     values = schedule.entries(num_timesteps)
     curve = schedule.kind if schedule.kind in ("linear", "exponential") else "exponential"
     kind = own.get("kind", curve)
-    start = own.get("start", own.get("value", float(values[0])))
     ratio = own.get("ratio", float(values[-1] / values[0]))
+    start = own.get("start", own.get("value", float(max(values))) / max(1.0, ratio))
     allowed = PATHS["kind"]
     if isinstance(allowed, Choices) and kind not in allowed.values:
         raise SpecError([(f"{where}.kind", f"a path is {allowed}, got {kind!r}")])
