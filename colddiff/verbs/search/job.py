@@ -16,7 +16,7 @@ class RangeSpec(Spec):
 
     low: float | None = None
     high: float | None = None
-    log: bool = False
+    log: Annotated[bool | None, Field(description="null keeps the declared scale")] = None
     choices: tuple[Any, ...] | None = None
 
     @model_validator(mode="after")

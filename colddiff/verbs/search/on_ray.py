@@ -66,6 +66,7 @@ def run_segments_on_ray(
             ),
         )
         tuner.fit()
+    del _LIVE[id(searcher)]
     if searcher.error is not None:
         raise searcher.error
 
@@ -86,6 +87,13 @@ def _segment(config: dict[str, Any]) -> None:
     tune.report({ENDED: 1, "error": error})
 
 
+_LIVE: dict[int, Any] = {}
+
+
+def _live(number: int) -> Any:
+    return _LIVE[number]
+
+
 class _SegmentSearcher(Searcher):
     """Tune's questions answered by a ``SegmentSource``; Tune asks from one thread."""
 
@@ -101,7 +109,13 @@ class _SegmentSearcher(Searcher):
         self._max = max_concurrent
         self._search = attempt.resolved.to_dict()
         self._running: dict[str, Segment] = {}
+        _LIVE[id(self)] = self
         self.error: ColddiffError | None = None
+
+    def __reduce__(self) -> Any:
+        # Tune pickles its settings into its own folder. There is nothing of ours to be found there:
+        # in this process the "copy" is this very object, elsewhere there is none.
+        return _live, (id(self),)
 
     def suggest(self, trial_id: str) -> Any:
         if self.error is not None or self._attempt.stop_requested():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from colddiff.data.open import open_transformed
+from colddiff.data.open import open_second_set, open_transformed
 from colddiff.errors import SpecError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
@@ -90,7 +90,7 @@ def open_task(job: SearchJob, splits: Splits) -> Task:
     steps = tuple(rung_steps(job, base))
     source = open_transformed(splits.fit, base.augment, base.shape)
     D = base.degradation.build(base.shape)
-    x0, omega = end_images(source, D, job.seed)
+    x0, omega = end_images(source, D, job.seed, images=open_second_set(D, base.augment))
     task = Task(
         job,
         base,
