@@ -34,12 +34,15 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """No segment is left."""
+class NoneLeft:
+    """No segment is left: the search is finished."""
 
 
-Decision: TypeAlias = tuple[int, int] | New | Wait | Finished
-"""A segment (trial, rung), or one of ``New``, ``Wait``, ``Finished``."""
+Finished = NoneLeft
+
+
+Decision: TypeAlias = tuple[int, int] | New | Wait | NoneLeft
+"""A segment (trial, rung), or one of ``New``, ``Wait``, ``NoneLeft``."""
 
 
 def next_segment(
@@ -74,7 +77,7 @@ def next_segment(
         return trial, ladder.next_rung(trial)
     if not complete:
         return New()
-    return Wait() if running else Finished()
+    return Wait() if running else NoneLeft()
 
 
 def passed_over(

@@ -39,6 +39,9 @@ class Trial:
     """How many results the suggestion saw."""
 
 
+_RECORD = TypeAdapter(Trial)
+
+
 @dataclass(frozen=True, slots=True)
 class TrialState:
     """How a trial stands, as its training job's folder says."""
@@ -91,10 +94,8 @@ def write_trial(folder: JobFolder, trial: Trial) -> bool:
 def read_trials(folder: JobFolder) -> list[Trial]:
     """All trials of a search, by number; ColddiffError where a record is damaged or missing."""
     prefix = folder.key("trials/")
-    # Numbers above 9999 have five digits: by number, not by name.
-    keys = sorted((item.key for item in folder.store.list(prefix)), key=lambda key: (len(key), key))
     trials = []
-    for number, key in enumerate(keys):
+    for number, key in enumerate(sorted(item.key for item in folder.store.list(prefix))):
         if key != trial_key(folder, number):
             missing = f"{folder.store.uri}/{trial_key(folder, number)}"
             raise ColddiffError(f"{missing} is missing, but {key.removeprefix(prefix)} is there")
@@ -118,7 +119,7 @@ def states(
 def _read_trial(folder: JobFolder, number: int) -> Trial:
     key = trial_key(folder, number)
     try:
-        trial = TypeAdapter(Trial).validate_json(folder.store.get(key))
+        trial = _RECORD.validate_json(folder.store.get(key))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
