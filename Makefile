@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up they need: Python >= 3.11, make and git are enough.
+# `make demo` and `make test` install what they need; they require Python >= 3.11, make and git.
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
@@ -45,7 +45,7 @@ layers: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
-soak: $(READY)  ## trainings and generations under random SIGKILLs: half an hour on two idle cores
+soak: $(READY)  ## training and generation under random SIGKILLs: half an hour on two idle cores
 	$(BIN)/python -m tests.soak.train
 	$(BIN)/python -m tests.soak.generate
 

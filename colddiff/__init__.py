@@ -31,7 +31,7 @@ _HOMES = {
     "EvaluateJob": "colddiff.verbs.evaluate.job",
     "GenerateJob": "colddiff.verbs.generate.job",
     "load_recipe": "colddiff.jobs.recipes",
-    "import_reference_checkpoint": "colddiff.checkpoints.paper_files",
+    "import_reference_checkpoint": "colddiff.checkpoints.paper_weights",
     "load_checkpoint": "colddiff.checkpoints.references",
 }
 
@@ -65,7 +65,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from colddiff.checkpoints.paper_files import import_reference_checkpoint
+    from colddiff.checkpoints.paper_weights import import_reference_checkpoint
     from colddiff.checkpoints.references import load_checkpoint
     from colddiff.degradations import (
         DEGRADATIONS,
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from colddiff.verbs.generate.job import GenerateJob
     from colddiff.verbs.train.job import TrainJob
 
-    # Every verb has such a function, found by looking into `verbs/`; these are known to checkers.
+    # Every verb in `verbs/` has such a function; these are declared for type checkers.
     train: Run[TrainJob]
     evaluate: Run[EvaluateJob]
     generate: Run[GenerateJob]

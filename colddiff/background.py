@@ -1,4 +1,4 @@
-"""Work that must not hold the training loop up: a background writer and a prefetcher."""
+"""Background work that must not block the training loop: one-thread executor, prefetcher."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 
 CLOSE_S = 10.0
-"""How long closing a prefetcher waits for the item that is being made."""
+"""How long closing a prefetcher waits for the item in progress."""
 
 
 class Background:
-    """One thread doing one piece of work at a time; its error is raised at the next call.
+    """Runs one piece of work at a time in a thread; its error is raised at the next call.
 
-    ``failed`` tells of an error before that, so that nobody has to wait for the next call.
+    ``failed`` shows an error earlier, without raising it.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,7 +27,7 @@ class Background:
         self._error: BaseException | None = None
 
     def busy(self, wait_s: float = 0.0) -> bool:
-        """Whether a piece of work is still under way after at most ``wait_s`` seconds."""
+        """Whether work is still in progress, after waiting at most ``wait_s`` seconds for it."""
         if self._thread is None:
             return False
         self._thread.join(timeout=wait_s)
@@ -35,24 +35,24 @@ class Background:
 
     @property
     def failed(self) -> bool:
-        """Whether the next call will raise what the last piece raised."""
+        """Whether the next call will raise the error of the last piece of work."""
         return self._error is not None
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Starts ``work`` once the piece before it is finished."""
+        """Starts ``work`` once the previous piece has finished; raises the previous one's error."""
         self.wait()
 
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # raised where the owner waits
+            except BaseException as error:  # re-raised in the owner's next call
                 self._error = error
 
         self._thread = threading.Thread(target=run, name=self._name, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when nothing is under way; raises what the last piece raised."""
+        """Returns when no work is in progress; raises the error of the last piece."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -62,11 +62,11 @@ class Background:
 
 
 class Prefetcher(Generic[T]):
-    """Iterates ``source`` in a thread; at most ``depth`` items wait while the next one is made.
+    """Iterates ``source`` in a thread; at most ``depth`` items are ready while the next is made.
 
-    Items come in their order, and an error of the source where its item would have come. The thread
-    ends with the source, on ``close``, and when nobody holds the prefetcher any more; a source that
-    is a generator is closed by it.
+    Items keep their order, and an error of the source is raised in place of its item. The thread
+    ends with the source, on ``close``, or when the prefetcher is garbage collected; it then closes
+    a source that is a generator.
     """
 
     def __init__(self, source: Iterator[T], depth: int = 2, name: str = "prefetch") -> None:
@@ -95,7 +95,7 @@ class Prefetcher(Generic[T]):
         return made.item
 
     def close(self) -> None:
-        """Ends the thread; items not taken are dropped."""
+        """Ends the thread; items that were not consumed are dropped."""
         self._ended = True
         self._stop()
         self._thread.join(timeout=CLOSE_S)
@@ -127,7 +127,7 @@ def _fill(
             if closed.is_set():
                 break
             made.put(_Item(next(source)))
-    except BaseException as error:  # raised in the consumer's thread
+    except BaseException as error:  # re-raised in the consumer's thread
         reason = error
     try:
         if isinstance(source, Generator):

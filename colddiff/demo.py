@@ -1,4 +1,4 @@
-"""`colddiff demo`: the main job on real digits with embedded parts, in minutes on a laptop."""
+"""`colddiff demo`: trains and evaluates on real digits with a private cluster, in minutes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ELSEWHERE = ("COLDDIFF_ADDRESS", "RAY_ADDRESS", "MLFLOW_TRACKING_URI", "COLDDIFF
 
 
 def run_demo(folder: Path, overrides: tuple[str, ...] = ()) -> int:
-    """Packs digits, starts a cluster of its own, trains, evaluates, draws; ends what it started.
+    """Packs digits, starts a private cluster, trains, evaluates and draws; ends the cluster.
 
-    Everything it makes is in ``folder`` (plus a short-lived private COLDDIFF_HOME). Returns the
-    exit code of the training job.
+    Everything it creates is in ``folder`` (plus a temporary private COLDDIFF_HOME). Returns the
+    exit code of the training job; raises ColddiffError if its result has no pictures.
     """
     began = time.monotonic()
     storage = folder.absolute() / "runs"
     with _private_home() as home:
         env = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
         env |= {"COLDDIFF_HOME": str(home), "COLDDIFF_STORAGE": str(storage)}
-        _say(f"colddiff demo: everything goes to {folder}; Ctrl-C ends all of it\n")
+        _note(f"colddiff demo: all files are written to {folder}; Ctrl-C stops everything\n")
         try:
             submitted = _colddiff(["submit", "train", "quickstart", "--json", *overrides], env)
         finally:
@@ -46,7 +46,7 @@ def run_demo(folder: Path, overrides: tuple[str, ...] = ()) -> int:
 
 @contextmanager
 def _private_home() -> Iterator[Path]:
-    # Short: Ray's sockets live below it, and a socket's path has 107 characters at the most.
+    # Short: Ray's sockets are below it, and a socket's path has at most 107 characters.
     home = Path(tempfile.mkdtemp(prefix="colddiff-demo-"))
     try:
         yield home
@@ -55,14 +55,14 @@ def _private_home() -> Iterator[Path]:
 
 
 def _colddiff(arguments: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """One colddiff command as a person would type it; its talk goes straight to stderr."""
-    _say(f"$ colddiff {' '.join(arguments)}")
+    """Runs a colddiff command as a user would type it; its messages go to stderr."""
+    _note(f"$ colddiff {' '.join(arguments)}")
     command = [sys.executable, "-m", "colddiff.cli.main", *arguments]
     process = subprocess.Popen(command, env=dict(env), stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         stdout, _ = process.communicate()
     except KeyboardInterrupt:
-        # The terminal sent the same signal to the command: it says its part and ends by itself.
+        # The terminal sent the same signal to the command, which reports it and exits by itself.
         process.communicate(timeout=60)
         raise
     return subprocess.CompletedProcess(command, process.returncode, stdout)
@@ -73,7 +73,7 @@ def _show(result: Mapping[str, Any], job_id: str, storage: Path, seconds: float)
 
     pictures = [Path(path) for path in result.get("pictures", [])]
     if not pictures:
-        raise ColddiffError(f"the demo's job {job_id} left no pictures; see `colddiff logs`")
+        raise ColddiffError(f"the demo's job {job_id} has no pictures; see `colddiff logs`")
     training_s = result["time"]["training_s"]
     severity = result["provenance"]["severities"][0]
     _print(f"\nDigits blurred {severity} times, restored, on held-out digits:\n")
@@ -84,27 +84,27 @@ def _show(result: Mapping[str, Any], job_id: str, storage: Path, seconds: float)
     _print("\nfd_lenet is a Frechet distance between features of digits: lower is better.")
     if min(distance, key=lambda name: float(distance[name])) == "sampled":
         _print(
-            f"Algorithm 2 is {distance['direct'] / distance['sampled']:.1f} times nearer to real "
+            f"Algorithm 2 is {distance['direct'] / distance['sampled']:.1f} times closer to real "
             f"digits than the direct restoration R(x_T, T),\nand "
-            f"{distance['naive'] / distance['sampled']:.1f} times nearer than Algorithm 1: the "
-            "paper's point. Direct has the smaller error\nper pixel (rmse), being an average of "
-            "what the image may have been.\n"
+            f"{distance['naive'] / distance['sampled']:.1f} times closer than Algorithm 1, as in "
+            "the paper. Direct has the smaller error per\npixel (rmse), because it is an average "
+            "over the images that x_T may come from.\n"
         )
     _print("Pictures:")
     for path in pictures:
         _print(f"  {path}")
     _print(
-        f"\nTook {seconds:.0f} s, {training_s:.0f} s of it training.\n\nLook at the runs:\n"
+        f"\nTook {seconds:.0f} s, {training_s:.0f} s of it training.\n\nView the runs:\n"
         f"  {Path(sys.executable).parent}/mlflow ui --backend-store-uri {result['tracking']['uri']}"
         f"\n\nNext:\n  export COLDDIFF_STORAGE={storage}\n"
         f"  colddiff status {job_id}\n"
-        "  colddiff submit train quickstart num_steps=2000      # goes on from where this ended\n"
+        "  colddiff submit train quickstart num_steps=2000      # resumes from the last step\n"
         "  colddiff submit train quickstart degradation.num_timesteps=10   # another job\n"
         "  colddiff recipes"
     )
 
 
-def _say(line: str) -> None:
+def _note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""The processes of one cluster, found without trusting names, and ended without leaving any."""
+"""Finds all processes of one local cluster, by an environment marker, and ends them."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import psutil
 
 POLL_S = 0.05
 KILL_S = 10.0
-"""How long a killed process may take to disappear before it counts as a survivor."""
+"""How long a killed process may take to exit before it counts as a survivor."""
 ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running process; equal to itself alone, never to a later one with the same pid."""
+    """A running process; never equal to a later one with the same pid."""
 
     handle: psutil.Process
-    """Compares and hashes by pid and time of creation."""
+    """Compares and hashes by pid and creation time."""
     parent: int = field(compare=False)
     command: str = field(compare=False)
 
     @property
     def pid(self) -> int:
-        """Its number, which the system uses again once it has ended."""
+        """Its process id, which the system may reuse once it has ended."""
         return int(self.handle.pid)
 
 
 def processes() -> dict[int, Process]:
-    """All running processes that can be seen, by pid; zombies are not running."""
+    """All visible running processes, by pid; zombies are not running."""
     found = (process(pid) for pid in psutil.pids())
     return {item.pid: item for item in found if item is not None}
 
 
 def process(pid: int) -> Process | None:
-    """The process of that number, if it runs."""
+    """The process with that pid, if it is running."""
     if pid <= 0:
         return None
     try:
@@ -52,11 +52,11 @@ def process(pid: int) -> Process | None:
 
 
 def marked_processes(marker: str, session: int | None) -> set[Process]:
-    """Processes with ``marker`` (``NAME=value``) in their environment, those in ``session`` that
-    hide theirs, and all that any of them started; never this process.
+    """Processes with ``marker`` (``NAME=value``) in their environment, those in ``session`` whose
+    environment is hidden, and all descendants of both; never this process.
 
-    Each way alone misses some: what sets its title overwrites its environment (Ray's do, to
-    ``ray::...``), drivers have a session of their own, and an orphan is nobody's child.
+    Each criterion alone misses some: processes that set their title overwrite their environment
+    (Ray's do, to ``ray::...``), drivers have their own session, and orphans have no parent.
     """
     table = processes()
     found = {pid for pid, item in table.items() if _belongs(item, marker, session)}
@@ -71,10 +71,11 @@ def marked_processes(marker: str, session: int | None) -> set[Process]:
     return {table[pid] for pid in found - {os.getpid(), 1}}
 
 
-def end_all(find: Callable[[], Iterable[Process]], grace_s: float) -> set[Process]:
-    """Ends what ``find`` returns, politely and after ``grace_s`` by force; returns survivors.
+def terminate_all(find: Callable[[], Iterable[Process]], grace_s: float) -> set[Process]:
+    """Ends the processes that ``find`` returns: SIGTERM, then SIGKILL after ``grace_s`` seconds.
 
-    What it starts or leaves behind meanwhile is found again and ended too.
+    ``find`` is called repeatedly, so that processes they start in the meantime are ended too.
+    Returns survivors.
     """
     known: set[Process] = set()
     for end, patience_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, KILL_S)):
@@ -85,19 +86,19 @@ def end_all(find: Callable[[], Iterable[Process]], grace_s: float) -> set[Proces
             if not known:
                 return known
             for item in known - signalled:
-                # psutil first makes sure that the pid is still that process's.
+                # psutil first checks that the pid has not been reused.
                 with suppress(psutil.Error):
                     end(item.handle)
             signalled |= known
             if time.monotonic() > deadline:
                 break
-            # Also asks for the exit status of children of ours, which else stay zombies.
+            # Also collects the exit status of our own children, which would stay zombies.
             psutil.wait_procs([item.handle for item in known], timeout=POLL_S)
     return known
 
 
 def alive(item: Process) -> bool:
-    """Whether this very process still runs, not another of the same number; zombies do not."""
+    """Whether this same process (not another with its pid) is still running; zombies are not."""
     try:
         return item.handle.is_running() and item.handle.status() not in ENDED
     except psutil.Error:

@@ -35,11 +35,11 @@ class Step:
 
 
 def break_symmetry(x_T: Image, std: float, rng: Rng) -> Image:
-    """x_T + N(0, std^2) for each pixel and channel, kept by the sampler (PAPER 4.2).
+    """x_T + N(0, std^2) for each pixel and channel, the start of a trajectory (PAPER 4.2).
 
     A start that is constant over the image stays constant under any R that commutes with shifts;
     the paper's "broken symmetry" is std = 0.002, "perfect symmetry" std = 0. With a sequence of
-    generators row i uses only its own.
+    generators row i uses only its own. Raises SpecError for a negative or infinite ``std``.
     """
     if not 0 <= std < math.inf:
         raise SpecError([("symmetry_noise", f"must be 0 or more, got {std}")])
@@ -51,7 +51,10 @@ def break_symmetry(x_T: Image, std: float, rng: Rng) -> Image:
 
 
 def falling(severities: Severities, num_timesteps: int, sampler: str = DEFAULT) -> list[int]:
-    """T = t_0 > t_1 > ... > 0 from None (all), n (n even steps) or a falling list down to 0."""
+    """T = t_0 > t_1 > ... > 0 from None (all), n (n even steps) or a falling list down to 0.
+
+    For a sampler of a single step: [t_0, 0]. Raises SpecError for severities that do not fall so.
+    """
     if severities is None:
         severities = num_timesteps
     if isinstance(severities, int):
@@ -92,10 +95,10 @@ def sample_steps(
     sampler: str = DEFAULT,
     severities: Severities = None,
 ) -> Generator[Step, None, None]:
-    """Yields every step of a sampler, the last one holding x_0; the caller owns the progress.
+    """Yields every step of a sampler, the last one holding x_0; the caller reports progress.
 
     Args:
-        R: (x_t, t) -> x0_hat with t int64 [B]; a module is put into evaluation mode meanwhile.
+        R: (x_t, t) -> x0_hat with t int64 [B]; a module is in evaluation mode during the call.
         D: the degradation R was trained to invert.
         x_T: the start, floating [B, C, H, W], at the first of ``severities``. Nothing is clipped.
         omega: of the trajectory that led to ``x_T``; {} where D is not random.
@@ -104,15 +107,15 @@ def sample_steps(
         severities: None for T..0, n for n even steps, or a strictly falling list down to 0.
 
     Raises:
-        SpecError: a sampler that is unknown or not for D, severities that do not fall, a start that
-            D is not for.
+        SpecError: a sampler that is unknown or does not support D, severities that do not fall, a
+            start that D does not support.
     """
     steps = falling(severities, D.num_timesteps, sampler)
     chosen = find_sampler(sampler)
     D.check(x_T, full(x_T, steps[0]))
     D.check_start(steps[0])
     check_samplers([sampler], D)
-    # Once: an image-sized omega would otherwise cross to the device twice a step.
+    # Once: an image-sized omega would otherwise be copied to the device twice per step.
     held = D.place_omega(omega or {}, x_T) if chosen.needs_omega else {}
     with evaluating(R):
         x = x_T
@@ -146,4 +149,4 @@ def sample(
     x = x_T
     for step in sample_steps(R, D, x_T, omega, sampler=sampler, severities=severities):
         x = step.x_s
-    return x.clone()  # leaves inference mode's tensors inside
+    return x.clone()  # a normal tensor, not one of inference mode

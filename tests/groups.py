@@ -16,6 +16,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "unit/test_s3_store.py",
         "unit/test_stores.py",
     ),
+    # Two clusters, each with half of what runs on one, so that neither process waits for the other.
+    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py"),
     "cluster": ("cluster/test_*.py",),
     "training": (
         "unit/test_estimate.py",
@@ -33,6 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 FIRST = (
     "cluster",
+    "faults",
     "training",
     "ranks",
     "s3",

@@ -1,4 +1,4 @@
-"""A checkpoint made a folder of its own: EMA weights, degradation, terminal, plugins and a card."""
+"""Export of a checkpoint to its own folder: EMA weights, degradation, terminal, plugins, a card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from colddiff.stores.open import open_store
 PREFIX, CARD, README = "checkpoints", "card.json", "README.md"
 FORMAT = "colddiff-card-1"
 PRIVATE = ("data", "test_data", "start_from", "storage")
-"""Fields of a job that are addresses of its owner's: a digest says what was there."""
+"""Job fields that hold the owner's addresses; they are not exported, only digests are."""
 
 
 TRAINING = (
@@ -36,27 +36,27 @@ TRAINING = (
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The folder, which is a checkpoint reference, and what went into it."""
+    """The exported folder, which is a checkpoint reference, and its content."""
 
     uri: str
     step: int
     weights_sha256: str
     plugins: tuple[str, ...]
     fresh: bool
-    """False where the same checkpoint had been exported there before."""
+    """False if the same checkpoint had been exported there before."""
 
 
-def export(reference: str, out: str, *, plugins: Sequence[str | Path] = ()) -> Exported:
-    """Writes the checkpoint that ``reference`` means to the folder or URI ``out``.
+def export(checkpoint_ref: str, out: str, *, plugins: Sequence[str | Path] = ()) -> Exported:
+    """Exports the checkpoint named by ``checkpoint_ref`` to the folder or URI ``out``.
 
-    Runs no code of the checkpoint's. ``plugins`` are the files it was trained with, where its
-    job's folder has not kept them. The commit record comes last, so that a folder that can be
-    loaded is complete.
+    Runs no code that came with the checkpoint. ``plugins`` are the files it was trained with, if
+    its job's folder does not have them. The commit record is written last, so that a folder that
+    can be loaded is complete.
 
     Raises:
-        CheckpointError: nothing to export, a plugin that is missing, or another export at ``out``.
+        CheckpointError: no EMA weights, a missing plugin, or another export at ``out``.
     """
-    address = find_checkpoint(reference)
+    address = find_checkpoint(checkpoint_ref)
     stems = [stem for stem in ("ema", "terminal") if stem in address.files]
     if "ema" not in stems:
         raise CheckpointError(f"{address.uri}: holds no EMA weights to export")
@@ -66,7 +66,7 @@ def export(reference: str, out: str, *, plugins: Sequence[str | Path] = ()) -> E
     target = Checkpoints(store, PREFIX)
     names = tuple(sorted(f"plugins/{sha256}.py" for sha256 in sources))
     state = _public(snapshot.state, names)
-    fresh = not _there_already(target, address, state)
+    fresh = not _already_exported(target, address, state)
     if fresh:
         keep_plugins(store, "", sources.values())
         card = make_card(address, snapshot, names)
@@ -79,9 +79,9 @@ def export(reference: str, out: str, *, plugins: Sequence[str | Path] = ()) -> E
 def make_card(
     address: CheckpointAddress, snapshot: Snapshot, plugins: Sequence[str]
 ) -> dict[str, Any]:
-    """JSON-ready facts: what was trained on what, how far, and how well it was found to do."""
+    """The model card, JSON-ready: model, data, training, evaluation, versions."""
     before = _card_beside(address)
-    if before is not None:  # an export of an export: its job's folder is far away
+    if before is not None:  # an export of an export: its job's folder is elsewhere
         return before
     job, state, folder = snapshot.state["job"], snapshot.state, address.job
     resolved = _job_json(address)
@@ -112,7 +112,7 @@ def make_card(
 
 
 def _plugins(
-    address: CheckpointAddress, snapshot: Snapshot, given: Sequence[str | Path]
+    address: CheckpointAddress, snapshot: Snapshot, plugin_paths: Sequence[str | Path]
 ) -> dict[str, bytes]:
     named = snapshot.state["job"].get("plugins") or ()
     if not named:
@@ -120,17 +120,17 @@ def _plugins(
     kept = kept_plugins(open_store(address.storage), address.home)
     if kept:
         return kept
-    if not given:
+    if not plugin_paths:
         raise CheckpointError(
-            f"{address.uri}: was trained with the plugins {', '.join(named)}, which are not kept "
-            "with it; give them with --plugin FILE"
+            f"{address.uri}: was trained with the plugins {', '.join(named)}, which are not stored "
+            "with it; add them with --plugin FILE"
         )
-    sources = [plugin_source(path) for path in given]
+    sources = [plugin_source(path) for path in plugin_paths]
     return {hashlib.sha256(source).hexdigest(): source for source in sources}
 
 
 def _public(state: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
-    """The state that travels: no addresses of the owner's, no optimizer's business."""
+    """The state to export: without the owner's addresses and without optimizer state."""
     job = {name: value for name, value in state["job"].items() if name not in PRIVATE}
     kept = ("step", "terminal", "data", "job_id", "losses", "reference")
     return {
@@ -139,19 +139,21 @@ def _public(state: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _there_already(target: Checkpoints, address: CheckpointAddress, state: dict[str, Any]) -> bool:
-    """Whether this very export is committed; raises CheckpointError where another is."""
+def _already_exported(
+    target: Checkpoints, address: CheckpointAddress, state: dict[str, Any]
+) -> bool:
+    """Whether this same export is committed; raises CheckpointError if another one is."""
     steps = target.steps()
     if not steps:
         return False
     if steps == [address.step]:
         files = target.files(address.step)
         same = "ema" in files and files["ema"].sha256 == address.weights_sha256
-        there = target.load(address.step, (), files).state if same else None
-        if same and there == json.loads(json.dumps(state)):
+        stored = target.load(address.step, (), files).state if same else None
+        if same and stored == json.loads(json.dumps(state)):
             return True
     raise CheckpointError(
-        f"{target.store.uri} holds another checkpoint already; export to another place"
+        f"{target.store.uri} already holds another checkpoint; export to another location"
     )
 
 

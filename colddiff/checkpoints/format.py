@@ -1,4 +1,4 @@
-"""Checkpoints in a job's folder: safetensors and JSON, complete or invisible, never a pickle."""
+"""The checkpoint format: safetensors and JSON, committed atomically, never a pickle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Snapshot:
     """Training state after optimizer step ``step``, in host memory.
 
     ``tensors`` maps a file's stem (``model``, ``ema``, ``optimizer``, ``terminal``) to its tensors;
-    ``state`` is JSON: what else a resumed run or a sampler needs, the job's spec among it.
+    ``state`` is JSON: what else resuming or sampling needs, such as the job's spec.
     """
 
     step: int
@@ -51,7 +51,7 @@ class Checkpoints:
     """The checkpoints below one prefix of a store, ``jobs/<id>/checkpoints`` or an export.
 
     A checkpoint is a folder ``step_00001000``; its last object, ``checkpoint.json``, commits it by
-    naming every file with size and sha256. Folders without it are not there.
+    naming every file with size and sha256. Folders without it are ignored.
     """
 
     def __init__(self, store: Store, prefix: str) -> None:
@@ -63,7 +63,7 @@ class Checkpoints:
         return f"{self.prefix}/step_{step:08d}/{name}"
 
     def steps(self) -> list[int]:
-        """Steps with a committed checkpoint, rising."""
+        """Steps with a committed checkpoint, ascending."""
         return sorted(self._folders()[0])
 
     def save(
@@ -72,14 +72,14 @@ class Checkpoints:
         fenced: Callable[[], bool] = lambda: False,
         writer: str = "again",
     ) -> None:
-        """Writes and commits; a step that is committed already stays as it is.
+        """Writes and commits ``snapshot``; a step that is already committed is left unchanged.
 
-        Nothing that is there is replaced, so that a writer which was taken for dead cannot spoil
-        what its successor wrote: a name that is taken by other bytes becomes
-        ``model.<writer>.safetensors``, and the commit record says so.
+        No stored object is replaced, so that a superseded writer cannot damage what its successor
+        wrote: if a name is taken by other bytes, the file becomes ``model.<writer>.safetensors``
+        and the commit record names it.
 
-        Raises DivergedError before anything is written where a weight is not finite, and
-        ColddiffError where ``fenced()`` says that a later writer has taken over.
+        Raises DivergedError, before anything is written, if a weight is not finite, and
+        ColddiffError if ``fenced()`` returns true: a later writer has superseded this one.
         """
         if self.store.size(self.key(snapshot.step, COMMIT)) is not None:
             return
@@ -91,7 +91,7 @@ class Checkpoints:
         state = json.dumps(dict(snapshot.state), indent=2, sort_keys=True).encode()
         files |= self._write(snapshot.step, "state", ".json", state, writer)
         superseded = (
-            f"{self.key(snapshot.step)}: not committed, a later attempt of the job took over"
+            f"{self.key(snapshot.step)}: not committed, superseded by a later attempt of the job"
         )
         if fenced():
             raise ColddiffError(superseded)
@@ -101,14 +101,14 @@ class Checkpoints:
                 self.key(snapshot.step, COMMIT), json.dumps(commit, indent=2).encode()
             )
         except Exists:
-            # Lost to an earlier writer's last breath: the same step of the same job, complete.
+            # A superseded writer committed this step first. Its content is the same, so accept it.
             if fenced():
                 raise ColddiffError(superseded) from None
 
     def files(self, step: int) -> dict[str, CommittedFile]:
         """The files that ``checkpoint.json`` commits, by stem: ``model``, ``ema``, ``state``...
 
-        Raises CheckpointError where it is missing or damaged.
+        Raises CheckpointError if it is missing or damaged.
         """
         where = f"{self.store.uri}/{self.key(step)}"
         try:
@@ -139,7 +139,7 @@ class Checkpoints:
     ) -> Snapshot:
         """``state`` and the files ``stems`` at ``step``, hashes verified.
 
-        ``files`` are those of ``step`` where its commit record was read before. Raises
+        ``files`` are those of ``step``, if its commit record was already read. Raises
         CheckpointError naming what is missing or damaged.
         """
         if files is None:
@@ -165,16 +165,17 @@ class Checkpoints:
                 return self.load(step, stems)
             except CheckpointError as error:
                 log.warning(
-                    "checkpoint of step %d is damaged, falling back to the one before: %s",
+                    "checkpoint of step %d is damaged, falling back to the previous one: %s",
                     step,
                     error,
                 )
         return None
 
     def clear_after(self, step: int, fenced: Callable[[], bool]) -> None:
-        """Removes what is later than ``step`` or not committed, for a writer that goes on there.
+        """Deletes everything later than ``step`` or not committed, before resuming from ``step``.
 
-        That is damaged checkpoints, which it will write again, and uploads that were cut short.
+        That is damaged checkpoints, which will be written again, and interrupted uploads. Stops
+        early if ``fenced()`` returns true.
         """
         committed, objects = self._folders()
         for number in sorted(objects):
@@ -184,7 +185,7 @@ class Checkpoints:
                 self._delete(number, objects[number])
 
     def prune(self, keep: int, spare: Collection[int] = ()) -> None:
-        """Removes all but the newest ``keep`` and those in ``spare``, commit record first."""
+        """Deletes all but the newest ``keep`` and those in ``spare``, commit record first."""
         committed, objects = self._folders()
         for step in committed[: max(0, len(committed) - keep)]:
             if step not in spare:
@@ -218,7 +219,7 @@ class Checkpoints:
                 if not self._holds(step, name, data):
                     continue
             return {name: entry}
-        raise ColddiffError(f"{self.key(step, stem)}{suffix}: written by another writer meanwhile")
+        raise ColddiffError(f"{self.key(step, stem)}{suffix}: another writer has written it")
 
     def _holds(self, step: int, name: str, data: bytes) -> bool:
         try:
@@ -231,7 +232,7 @@ class Checkpoints:
         try:
             data = self.store.get(self.key(step, file.name))
         except Missing:
-            raise CheckpointError(f"{where}: named in {COMMIT} but not there") from None
+            raise CheckpointError(f"{where}: named in {COMMIT} but missing") from None
         found = hashlib.sha256(data).hexdigest()
         if found != file.sha256:
             raise CheckpointError(

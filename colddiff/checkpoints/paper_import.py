@@ -1,4 +1,4 @@
-"""A checkpoint of the paper's code made one of ours: weights, job and terminal, committed."""
+"""Import of a checkpoint of the paper's code as one of ours: weights, job and terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
-from colddiff.checkpoints.paper_files import Weights, import_reference_checkpoint
+from colddiff.checkpoints.paper_weights import Weights, import_reference_checkpoint
 from colddiff.data.open import open_transformed
 from colddiff.errors import CheckpointError
 from colddiff.stores.open import open_store
@@ -22,16 +22,16 @@ PREFIX = "checkpoints"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of an import: the checkpoint's address, its step, the kind of its terminal."""
+    """Result of an import: the checkpoint's address, its step, the kind of its terminal."""
 
     uri: str
     step: int
     terminal: str | None
     fresh: bool
-    """False where the same file had been imported there before."""
+    """False if the same file had been imported there before."""
 
 
-def import_reference(
+def import_paper_checkpoint(
     path: str | Path,
     job: TrainJob,
     out: str,
@@ -39,19 +39,19 @@ def import_reference(
     data: str | None = None,
     weights: Weights = "ema",
 ) -> Imported:
-    """Writes the network of a ``.pt`` of the paper's code to ``out`` as a checkpoint.
+    """Commits the network of a ``.pt`` file of the paper's code to ``out`` as a checkpoint.
 
     Args:
-        path: a local file (``import_reference_checkpoint`` says what it must hold).
-        job: what it was trained as: degradation, restorer and image shape.
-        out: a folder or ``s3://bucket/prefix``, which is then a checkpoint reference.
-        data: packed shards that a mixture of terminals is fitted to.
+        path: a local file (see ``import_reference_checkpoint`` for its format).
+        job: the job it corresponds to: degradation, restorer and image shape.
+        out: a folder or ``s3://bucket/prefix``, which then is a checkpoint reference.
+        data: packed shards that a mixture terminal is fitted to.
         weights: ``ema``, which the paper evaluates, or ``model``.
 
     Raises:
-        CheckpointError: a file that is none or does not fit, or another checkpoint at ``out``.
-        DataError: ``data`` that is not there or of another shape.
-        SpecError: a degradation that names no second set although it mixes one in.
+        CheckpointError: not such a file, weights that do not fit, or another checkpoint at ``out``.
+        DataError: ``data`` is missing or of another shape.
+        SpecError: a degradation that mixes in a second set but names none.
     """
     restorer, D = job.restorer.build(job.shape), job.degradation.build(job.shape)
     step = import_reference_checkpoint(path, restorer, weights=weights) or 0
@@ -70,7 +70,8 @@ def import_reference(
     if checkpoints.steps():
         if checkpoints.steps() != [step] or dict(checkpoints.load(step, ()).state) != state:
             raise CheckpointError(
-                f"{checkpoints.store.uri} holds another checkpoint already; import to another place"
+                f"{checkpoints.store.uri} already holds another checkpoint; import to another "
+                "location"
             )
         return Imported(uri, step, kind, fresh=False)
     tensors = {"ema": restorer.state_dict()}

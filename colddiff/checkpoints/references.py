@@ -1,4 +1,4 @@
-"""Checkpoint references: a folder, a job, a URI, with @last, @best or @step=N, made definite."""
+"""Resolve checkpoint references (a folder, job or URI; @last, @best, @step=N); load checkpoints."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _RUN = "mlflow:"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointAddress:
-    """One committed checkpoint: where its siblings are, its step, and the files of its commit.
+    """One committed checkpoint: its store and prefix, its step, and the files it commits.
 
-    Whatever is read through it is held to these files' hashes: the commit record is read once.
+    The commit record is read once; everything read later is verified against its hashes.
     """
 
     storage: str
@@ -44,7 +44,7 @@ class CheckpointAddress:
 
     @property
     def weights_sha256(self) -> str:
-        """Of its EMA weights; empty where it has none."""
+        """sha256 of its EMA weights; empty if it has none."""
         return self.files["ema"].sha256 if "ema" in self.files else ""
 
     @property
@@ -54,16 +54,16 @@ class CheckpointAddress:
 
     @property
     def home(self) -> str:
-        """Key of the folder above, a job's or an export's; empty where the store is that folder."""
+        """Key of the parent folder, a job's or an export's; empty if the store is that folder."""
         return self.prefix.rpartition("/")[0]
 
     @property
     def job(self) -> JobFolder | None:
-        """The job that took it; None for an export and whatever else is no job's folder."""
-        return _job_above(self.storage, self.prefix)
+        """The folder of the job that took it; None outside a job's folder, such as an export."""
+        return _parent_job(self.storage, self.prefix)
 
     def load(self, stems: Collection[str]) -> Snapshot:
-        """Its state and the files ``stems``; CheckpointError where they are missing or damaged."""
+        """Its state and the files ``stems``; CheckpointError if one is missing or damaged."""
         return Checkpoints(open_store(self.storage), self.prefix).load(self.step, stems, self.files)
 
 
@@ -77,25 +77,25 @@ class LoadedCheckpoint:
     step: int
     address: CheckpointAddress
     terminal: Terminal | None = None
-    """The distribution of x_T; None where the degradation has none, or none was fitted."""
+    """The distribution of x_T; None if the degradation has none, or none was fitted."""
     losses: tuple[tuple[int, float], ...] = ()
     """(step, training loss) up to here, at the steps that were logged."""
 
 
-def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAddress:
-    """The checkpoint that ``reference`` means now.
+def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> CheckpointAddress:
+    """Resolves a checkpoint reference to the address of one committed checkpoint.
 
     Args:
-        reference: a checkpoint folder or URI, a job folder or URI, an export, the id of a job in
-            ``storage`` (default: COLDDIFF_STORAGE, else ./runs), or ``mlflow:RUN_ID`` for the job
-            of that run; with ``@last`` (default), ``@best`` (lowest Frechet distance of Algorithm
-            2) or ``@step=N``.
+        checkpoint_ref: a checkpoint folder or URI, a job folder or URI, an export, the id of a job
+            in ``storage`` (default: COLDDIFF_STORAGE, else ./runs), or ``mlflow:RUN_ID`` for the
+            job of that run; with ``@last`` (default), ``@best`` (lowest Frechet distance of
+            Algorithm 2) or ``@step=N``.
 
     Raises:
-        CheckpointError: nothing is there, or nothing is committed.
-        TrackerError: the run's tracker does not answer.
+        CheckpointError: no such folder or job, or no committed checkpoint.
+        TrackerError: the run's tracker does not respond.
     """
-    text, which = reference.rstrip("/"), "last"
+    text, which = checkpoint_ref.rstrip("/"), "last"
     if match := _WHICH.search(text):
         text, which = text[: match.start()].rstrip("/"), match.group(1)
     if text.startswith(_RUN):
@@ -109,7 +109,7 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
         base, prefix = f"{storage or storage_at()}/jobs/{text}", "checkpoints"
     root, _, last = base.rpartition("/") if not prefix else (base, "", "")
     checkpoints = Checkpoints(open_store(root or "."), last or prefix)
-    step = _chosen(checkpoints, which, reference)
+    step = _chosen(checkpoints, which, checkpoint_ref)
     return CheckpointAddress(
         checkpoints.store.uri, checkpoints.prefix, step, checkpoints.files(step)
     )
@@ -117,20 +117,20 @@ def find_checkpoint(reference: str, storage: str | None = None) -> CheckpointAdd
 
 @dataclass(frozen=True, slots=True)
 class CheckpointAbout:
-    """What a checkpoint says of itself, without its weights."""
+    """The description of a checkpoint, without its weights."""
 
     job: TrainJob
     terminal: Mapping[str, Any] | None
-    """Description of the distribution of x_T, where the checkpoint holds one."""
+    """Description of the distribution of x_T, if the checkpoint holds one."""
     terminal_sha256: str | None
-    """Of what was fitted for it."""
+    """sha256 of its fitted tensors."""
 
 
 def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:
-    """The job of a checkpoint and its terminal's description; no weights are read.
+    """The job of a checkpoint and its terminal's description; reads no weights.
 
-    Raises CheckpointError where it is damaged or needs a plugin that is not loaded, SpecError for a
-    job this version does not know.
+    Raises CheckpointError if it is damaged or needs a plugin that is not loaded, SpecError if this
+    version cannot parse its job.
     """
     snapshot = address.load(())
     job = _job(snapshot, address, ())
@@ -141,15 +141,14 @@ def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:
 
 
 def load_checkpoint(
-    reference: str | CheckpointAddress,
+    checkpoint_ref: str | CheckpointAddress,
     weights: Weights = "ema",
     storage: str | None = None,
     trusted: Collection[str] = (),
 ) -> LoadedCheckpoint:
-    """R and D of a checkpoint, on the CPU; EMA weights by default, as the paper samples with.
+    """R and D of a checkpoint, on the CPU; EMA weights by default, as in the paper.
 
-    A plugin that is kept with it runs only where it is loaded already, or where its sha256 is among
-    ``trusted``.
+    A plugin stored with it is used only if it is loaded already or its sha256 is in ``trusted``.
 
     >>> checkpoint = load_checkpoint(folder)  # or a job id, an export, mlflow:RUN_ID, ...@best
     >>> checkpoint.step, checkpoint.degradation.spec.kind, checkpoint.spec.image_size
@@ -158,9 +157,9 @@ def load_checkpoint(
     torch.Size([2, 1, 16, 16])
     """
     address = (
-        reference
-        if isinstance(reference, CheckpointAddress)
-        else find_checkpoint(reference, storage)
+        checkpoint_ref
+        if isinstance(checkpoint_ref, CheckpointAddress)
+        else find_checkpoint(checkpoint_ref, storage)
     )
     holds_terminal = "terminal" in address.files
     snapshot = address.load((weights, *["terminal"] * holds_terminal))
@@ -175,7 +174,7 @@ def load_checkpoint(
     D = job.degradation.build(job.shape)
     terminal = None
     if holds_terminal:
-        # A degradation whose second set was given by hand has no address to open it at.
+        # A degradation whose second set is passed as omega names no address to open.
         images = open_second_set(D, job.augment) if D.spec.second_set else None
         terminal = Terminal.from_files(
             snapshot.tensors["terminal"], snapshot.state["terminal"], images
@@ -185,7 +184,7 @@ def load_checkpoint(
 
 
 def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str]) -> TrainJob:
-    """The job that trained it, whose kinds may be those of plugins."""
+    """The job that trained it; loads its plugins first, which may register its kinds."""
     written = snapshot.state["job"]
     plugins = written.get("plugins")
     if plugins:
@@ -197,27 +196,27 @@ def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str
         if not plugins:
             raise
         raise CheckpointError(
-            f"{error}; it was trained with the plugins {', '.join(plugins)}: give them with "
+            f"{error}; it was trained with the plugins {', '.join(plugins)}: add them with "
             "--plugin FILE"
         ) from None
 
 
-def load_snapshot(reference: str) -> Snapshot:
+def load_snapshot(checkpoint_ref: str) -> Snapshot:
     """The EMA weights of a checkpoint as tensors, for another job to start from."""
-    return find_checkpoint(reference).load(("ema",))
+    return find_checkpoint(checkpoint_ref).load(("ema",))
 
 
-def _chosen(checkpoints: Checkpoints, which: str, reference: str) -> int:
+def _chosen(checkpoints: Checkpoints, which: str, checkpoint_ref: str) -> int:
     steps = checkpoints.steps()
     if not steps:
         raise CheckpointError(
             f"no committed checkpoint at {checkpoints.store.uri}/{checkpoints.prefix} "
-            f"(reference {reference!r}); {COMMIT} is what commits one"
+            f"(reference {checkpoint_ref!r}); {COMMIT} commits one"
         )
     if which == "last":
         return steps[-1]
     if which == "best":
-        return _best(checkpoints, steps, reference)
+        return _best(checkpoints, steps, checkpoint_ref)
     step = int(which.removeprefix("step="))
     if step not in steps:
         raise CheckpointError(
@@ -227,18 +226,20 @@ def _chosen(checkpoints: Checkpoints, which: str, reference: str) -> int:
     return step
 
 
-def _job_above(storage: str, prefix: str) -> JobFolder | None:
-    """The job whose checkpoints are below ``prefix``, where they are a job's."""
+def _parent_job(storage: str, prefix: str) -> JobFolder | None:
+    """The folder of the job whose checkpoints are below ``prefix``; None outside a job."""
     above = prefix.rpartition("/")[0]
     root, _, job_id = f"{storage}/{above}".rstrip("/").rpartition("/jobs/")
     return JobFolder(open_store(root), job_id) if root else None
 
 
-def _best(checkpoints: Checkpoints, steps: list[int], reference: str) -> int:
-    folder = _job_above(checkpoints.store.uri, checkpoints.prefix)
+def _best(checkpoints: Checkpoints, steps: list[int], checkpoint_ref: str) -> int:
+    folder = _parent_job(checkpoints.store.uri, checkpoints.prefix)
     if folder is None:
-        raise CheckpointError(f"{reference!r}: only a job's folder knows which is best; use @last")
+        raise CheckpointError(f"{checkpoint_ref!r}: @best requires a job's folder; use @last")
     best = folder.best_step(set(steps))
     if best is None:
-        raise CheckpointError(f"{reference!r}: no checkpoint of the job was evaluated; use @last")
+        raise CheckpointError(
+            f"{checkpoint_ref!r}: no checkpoint of the job was evaluated; use @last"
+        )
     return best

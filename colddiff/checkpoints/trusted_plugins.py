@@ -1,4 +1,4 @@
-"""Plugins that came with a checkpoint, given to a job by whoever read them and named their hash."""
+"""Plugins that came with a checkpoint and that the user trusts by their sha256."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from colddiff.stores.open import open_store
 
 
 def with_trusted(job: Job, trusted: Sequence[str], folder: Path, storage: str) -> Job:
-    """The job with the plugins of its checkpoint whose sha256 is among ``trusted``; they run.
+    """The job with the plugins of its checkpoint whose sha256 is in ``trusted``; they are loaded.
 
-    They become files in ``folder`` and travel with the job like its user's own. Raises SpecError
-    where the checkpoint has no such plugin.
+    They are written to ``folder`` and staged with the job like the user's own. Raises SpecError if
+    the checkpoint has no such plugin.
     """
-    reference = getattr(job, "checkpoint", None)
-    if reference is None:
+    checkpoint_ref = getattr(job, "checkpoint", None)
+    if checkpoint_ref is None:
         raise SpecError("--trust-plugin: is for a plugin that came with the job's checkpoint")
-    address = find_checkpoint(reference, storage)
+    address = find_checkpoint(checkpoint_ref, storage)
     kept = kept_plugins(open_store(address.storage), address.home)
     private = open_store(str(folder))
     paths = []
@@ -30,7 +30,7 @@ def with_trusted(job: Job, trusted: Sequence[str], folder: Path, storage: str) -
         if sha256 not in kept:
             offered = ", ".join(kept) or "none"
             raise SpecError(
-                f"--trust-plugin {sha256}: came not with {address.uri}, which has: {offered}"
+                f"--trust-plugin {sha256}: no such plugin with {address.uri}, which has: {offered}"
             )
         private.put(f"{sha256}.py", kept[sha256])
         paths.append(str(folder / f"{sha256}.py"))

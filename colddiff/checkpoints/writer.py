@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: patient with a store that is away, never in its way."""
+"""Background checkpoint writer: retries while the store is down, without blocking training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from colddiff.background import Background
 from colddiff.checkpoints.format import Checkpoints, Snapshot
-from colddiff.checkpoints.registration import register_checkpoints
+from colddiff.checkpoints.tracked_addresses import log_checkpoint_addresses
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Tracker
-from colddiff.retry import patiently
+from colddiff.retry import call_with_retry
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
@@ -23,11 +23,12 @@ POLL_S = 0.05
 
 
 class CheckpointWriter:
-    """Writes, commits and prunes in a thread of its own, at most one snapshot at a time.
+    """Writes, commits and prunes in a background thread, at most one snapshot at a time.
 
-    While the store does not answer it tries again for ``job.store_patience_s``; checkpoints that
-    come due meanwhile are left out, so that the training goes on. What could not be written in that
-    time, or must not be, is an error: ``failed`` at once, raised by the next ``save`` or ``wait``.
+    While the store is down it retries for ``job.store_patience_s`` seconds; checkpoints that become
+    due in that time are skipped, so that training continues. What could not be written in that
+    time, or must not be (superseded, not finite), sets ``failed`` at once and is raised by the next
+    ``save`` or ``wait``.
     """
 
     def __init__(
@@ -40,70 +41,73 @@ class CheckpointWriter:
         self._job, self._folder, self._checkpoints = job, folder, checkpoints
         self._tracker = tracker
         self._background = Background("checkpoint-writer")
-        self._attempt, self._start = 0, 0
-        self._away = False
-        self.held_s = 0.0
-        """Seconds for which ``save`` and ``wait`` held their caller up."""
+        self._attempt, self._token = 0, 0
+        self._retrying = False
+        self.blocked_s = 0.0
+        """Seconds for which ``save`` and ``wait`` blocked their caller."""
 
-    def begin(self, attempt: int, start: int) -> None:
-        """Writes for this start of this attempt from now on, until a later one fences it off."""
-        self._attempt, self._start = attempt, start
+    def begin(self, attempt: int, token: int) -> None:
+        """Writes with this fencing token from now on, until a later one supersedes it."""
+        self._attempt, self._token = attempt, token
 
     @property
     def failed(self) -> bool:
-        """Whether the next call will raise what went wrong."""
+        """Whether the next call will raise the error of a write."""
         return self._background.failed
 
     def superseded(self) -> bool:
-        """Whether a later start or attempt has taken over."""
-        return self._folder.superseded(self._attempt, self._start)
+        """Whether a later fencing token or attempt exists."""
+        return self._folder.superseded(self._attempt, self._token)
 
     def save(self, step: int, take: Callable[[], Snapshot], *, needed: bool) -> None:
-        """Writes the snapshot that ``take`` copies, after the one before.
+        """Writes the snapshot that ``take`` copies, after the previous one.
 
-        Waits for that one, unless the store is away and this one is not ``needed``: the last one.
+        Waits for the previous write; if that is being retried, skips this one unless ``needed``
+        (the last one is).
         """
         began = time.perf_counter()
         while not needed and self._background.busy(POLL_S):
-            if self._away:
-                log.warning("no checkpoint of step %d: the one before waits for the store", step)
-                self.held_s += time.perf_counter() - began
+            if self._retrying:
+                log.warning(
+                    "skipping the checkpoint of step %d: the previous one waits for the store", step
+                )
+                self.blocked_s += time.perf_counter() - began
                 return
         self._background.wait()
         snapshot = take()
         self._background.submit(lambda: self._write(snapshot))
-        self.held_s += time.perf_counter() - began
+        self.blocked_s += time.perf_counter() - began
 
     def wait(self) -> None:
-        """Returns when everything is committed; raises what went wrong."""
+        """Returns when everything is committed; raises the error of a write."""
         began = time.perf_counter()
         self._background.wait()
-        self.held_s += time.perf_counter() - began
+        self.blocked_s += time.perf_counter() - began
 
     def _write(self, snapshot: Snapshot) -> None:
-        # What was logged up to here is delivered or spooled first: after a kill, a resumed run
-        # repeats what came later, and nothing before it is missing.
+        # Deliver or spool everything logged so far first: after a kill, the resumed run repeats
+        # only what was logged later, and nothing earlier is missing.
         self._tracker.flush()
 
         def write() -> None:
-            self._checkpoints.save(snapshot, self.superseded, f"{self._attempt}-{self._start}")
+            self._checkpoints.save(snapshot, self.superseded, f"{self._attempt}-{self._token}")
             self._checkpoints.prune(self._job.keep, self._spared())
-            register_checkpoints(self._tracker, self._checkpoints)
+            log_checkpoint_addresses(self._tracker, self._checkpoints)
 
         what = f"checkpoint of step {snapshot.step}"
         try:
-            patiently(write, what, self._job.store_patience_s, on_retry=self._mark_away)
+            call_with_retry(write, what, self._job.store_patience_s, on_retry=self._mark_retrying)
         finally:
-            self._away = False
+            self._retrying = False
 
-    def _mark_away(self) -> None:
-        self._away = True
+    def _mark_retrying(self) -> None:
+        self._retrying = True
 
     def _spared(self) -> set[int]:
-        """Steps that pruning leaves alone: the best one and those still to be evaluated."""
+        """Steps that pruning keeps: the best one and those still to be evaluated."""
         steps, evaluated = self._checkpoints.steps(), self._folder.evaluated_steps()
         best = self._folder.best_step(set(steps))
-        due = due_steps(steps, self._job.evaluated_every, evaluated)
+        due = due_steps(steps, self._job.evaluation_interval, evaluated)
         return {*due, *([] if best is None else [best])}
 
 

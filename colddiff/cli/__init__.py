@@ -1,1 +1,1 @@
-"""The command line: stdout carries data, stderr talk, the exit code is true."""
+"""The command line: data on stdout, messages on stderr, the outcome as exit code."""

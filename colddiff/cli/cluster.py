@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.output import emit, emit_json, note
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +43,7 @@ def start(
         emit_json({"running": True, **asdict(record)})
     else:
         emit(record.address)
-        talk("`colddiff cluster stop` stops it")
+        note("`colddiff cluster stop` stops it")
 
 
 @app.command()
@@ -56,7 +56,7 @@ def stop(as_json: Json = False) -> None:
     if as_json:
         emit_json({"running": False, "stopped": was_running})
     else:
-        talk("the local cluster has stopped" if was_running else "no local cluster is running")
+        note("the local cluster has stopped" if was_running else "no local cluster is running")
 
 
 @app.command()
@@ -73,4 +73,4 @@ def status(as_json: Json = False) -> None:
     else:
         minutes = (time.time() - record.started) / 60
         emit(f"running at {record.address} for {minutes:.0f} min (pid {record.pid})")
-        talk(f"log: {record.log}")
+        note(f"log: {record.log}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.output import emit, emit_json, note
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import SpecError
@@ -102,7 +102,7 @@ def pack(
     finally:
         progress.close()
     if not fresh:
-        talk(f"{out} is already packed with these settings")
+        note(f"{out} is already packed with these settings")
     _report("packed", manifest, absolute(out), as_json)
 
 
@@ -145,7 +145,7 @@ def verify(uri: Uri, as_json: Json = False) -> None:
         if not bad:
             emit(f"verified {_counted(manifest)} against the manifest {manifest.digest[:12]}")
     if bad:
-        talk(f"{len(bad)} of {_counted(manifest)} bad; pack the data again")
+        note(f"{len(bad)} of {_counted(manifest)} bad; pack the data again")
         raise typer.Exit(1)
 
 
@@ -186,7 +186,7 @@ def duplicates(
             for side in sides
         )
         emit(f"{first} ~ {second}: {pair['bits']} bits, rmse {pair['rmse']:.4f}")
-    talk(
+    note(
         f"{len(pairs)} near-duplicate pairs: {images['first']} images of {uri} and "
         f"{images['second']} of {other or 'the same set'}"
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.output import emit, emit_json, note
 
 
 def export(
@@ -35,7 +35,7 @@ def export(
     state = "exported" if done.fresh else "already exported"
     weights = f"EMA weights {done.weights_sha256[:12]}..."
     code = f", with {', '.join(done.plugins)}" if done.plugins else ""
-    talk(f"{checkpoint}: step {done.step}, {weights}, {state}{code}")
+    note(f"{checkpoint}: step {done.step}, {weights}, {state}{code}")
     if as_json:
         emit_json(asdict(done))
     else:

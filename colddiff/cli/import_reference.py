@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.output import emit, emit_json, note
 from colddiff.cli.target import Variant
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
-    from colddiff.checkpoints.paper_files import Weights
+    from colddiff.checkpoints.paper_weights import Weights
 
 
 def import_reference(
@@ -48,7 +48,7 @@ def import_reference(
     """Convert a checkpoint of the paper's code, without executing anything in it."""
     from dataclasses import asdict
 
-    from colddiff.checkpoints.paper_import import import_reference as make
+    from colddiff.checkpoints.paper_import import import_paper_checkpoint as make
     from colddiff.jobs.recipes import load_recipe
     from colddiff.verbs.train.job import TrainJob
 
@@ -57,7 +57,7 @@ def import_reference(
         raise SpecError(f"--recipe {recipe}: has no train section")
     done = make(checkpoint, job, out, data=data, weights=cast("Weights", weights))
     state = "imported" if done.fresh else "already imported"
-    talk(f"{checkpoint}: step {done.step}, {weights} weights, {state}; {_terminal(done.terminal)}")
+    note(f"{checkpoint}: step {done.step}, {weights} weights, {state}; {_terminal(done.terminal)}")
     if as_json:
         emit_json(asdict(done))
     else:

@@ -1,4 +1,4 @@
-"""`colddiff list | status | logs | stop | wait | delete`: what was submitted, and how it stands."""
+"""`colddiff list | status | logs | stop | wait | delete`: commands for submitted jobs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
-from colddiff.cli.output import emit, emit_json, emit_table, talk
+from colddiff.cli.output import emit, emit_json, emit_table, note
 from colddiff.jobs.status import Status, duration, progress_line, spent_line, verdict_line
 from colddiff.jobs.verb import unit_of
 from colddiff.stores.open import open_store, storage_at
-from colddiff.tracking.open import waits_for_tracker
+from colddiff.tracking.open import has_spooled_entries
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
 
 
 def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
-    """The jobs of a storage, newest last."""
+    """List the jobs in a storage, newest last."""
     from colddiff.cluster.operate import current
     from colddiff.jobs.folder import JobFolder, list_jobs
 
@@ -36,7 +36,7 @@ def list_(address: Address = None, storage: Storage = None, as_json: Json = Fals
         emit_json([_as_data(folder, status) for folder, status in jobs])
         return
     if not jobs:
-        talk(f"no jobs in {store.uri}")
+        note(f"no jobs in {store.uri}")
         return
     now = time.time()
     rows = [
@@ -55,7 +55,7 @@ def list_(address: Address = None, storage: Storage = None, as_json: Json = Fals
 def status(
     job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
-    """How a job stands."""
+    """Show the status of a job."""
     from colddiff.cluster.operate import current, find_job
 
     folder = find_job(job_id, storage)
@@ -72,22 +72,24 @@ def status(
     if now.message:
         emit(f"  {now.message}")
     emit(f"  {folder.uri}")
-    if now.finished and waits_for_tracker(folder.store, job_id):
-        talk(
-            f"{job_id}: the tracker was away and has not got all of its numbers; submit the job "
-            "again when it is back: they are delivered, once"
+    if now.finished and has_spooled_entries(folder.store, job_id):
+        note(
+            f"{job_id}: some tracking entries are not delivered yet, as the tracker was down; "
+            "submit the job again once it is up to deliver them"
         )
 
 
 def logs(
     job_id: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
-    attempt: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the log until the job ends.")
+    ] = False,
+    attempt: Annotated[int | None, typer.Option(help="Attempt; default: the newest.")] = None,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """What an attempt printed; kept in the storage, it outlives the cluster."""
+    """Print the log of an attempt, from the job's storage or its cluster."""
     from colddiff.cluster.logs import read_log, stream_log
     from colddiff.cluster.operate import find_job
     from colddiff.jobs.submit import newest_attempt
@@ -107,20 +109,21 @@ def logs(
 def stop(
     job_id: JobId,
     grace: Annotated[
-        float, typer.Option("--grace", min=0, help="Seconds for a last checkpoint, then by force.")
+        float,
+        typer.Option("--grace", min=0, help="Seconds for a last checkpoint, then end by force."),
     ] = 60.0,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a job, with a checkpoint; submitting it again resumes from there."""
+    """Stop a job after a checkpoint; submitting it again resumes from there."""
     from colddiff.cluster import operate
 
     folder = operate.find_job(job_id, storage)
     with live_line(sys.stderr) as display:
         ended = operate.stop(folder, address, grace, display.show)
     unit = unit_of(job_id)
-    talk(verdict_line(job_id, ended, unit) if ended else f"{job_id} never began")
+    note(verdict_line(job_id, ended, unit) if ended else f"{job_id} was never started")
     if as_json:
         emit_json(_as_data(folder, ended))
 
@@ -128,7 +131,7 @@ def stop(
 def wait(
     job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
-    """Wait until a job has ended; the exit code says how (0 done, 1 failed, 4 stopped)."""
+    """Wait until a job has ended; exit code: 0 done, 1 failed, 4 stopped."""
     from colddiff.cluster import operate
     from colddiff.jobs.submit import followed, submission_of
 
@@ -147,22 +150,22 @@ def wait(
 
 def delete(
     job_id: JobId,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Remove a job that has ended, with its checkpoints and logs."""
+    """Delete a job that has ended, with its checkpoints and logs."""
     from colddiff.cluster import operate
     from colddiff.errors import SpecError
 
     folder = operate.find_job(job_id, storage)
     if not yes:
         if not sys.stdin.isatty():
-            raise SpecError(f"delete {job_id}: add --yes where nobody can be asked")
+            raise SpecError(f"delete {job_id}: add --yes, as stdin is not a terminal")
         typer.confirm(f"delete {folder.uri} with its checkpoints?", abort=True, err=True)
     count = operate.delete(folder)
-    talk(f"deleted {folder.uri} ({count} objects)")
+    note(f"deleted {folder.uri} ({count} objects)")
     if as_json:
         emit_json({"id": job_id, "deleted": count})
 

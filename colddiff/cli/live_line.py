@@ -1,4 +1,4 @@
-"""Standard error of a command that follows a job: log lines that stay, and one live status line."""
+"""The stderr of a command that follows a job: log lines, and one status line redrawn in place."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ QUIET_S = 5.0
 
 
 class LiveLine(logging.Handler):
-    """A logging handler on ``stream`` that can also ``show`` how a job stands.
+    """A logging handler on ``stream`` that can also ``show`` the status of a job.
 
-    On a terminal the status is one line, redrawn in place; elsewhere a line now and then.
+    On a terminal the status is one line, redrawn in place; elsewhere a new line every few seconds.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -31,7 +31,7 @@ class LiveLine(logging.Handler):
         self._write(self.format(record))
 
     def show(self, status: Status) -> None:
-        """How the job stands now."""
+        """Shows the job's current status."""
         line = progress_line(status)
         if self._live:
             width = shutil.get_terminal_size().columns
@@ -40,13 +40,13 @@ class LiveLine(logging.Handler):
             self._on_line = True
             return
         now, (shown, at) = time.monotonic(), self._last
-        changed_phase = _words(line) != _words(shown)
+        changed_phase = _phase_of(line) != _phase_of(shown)
         if line != shown and (changed_phase or now - at > QUIET_S):
             self._last = (line, now)
             self._write(line)
 
     def end_line(self) -> None:
-        """Leaves the cursor on a line of its own."""
+        """Moves the cursor to a new line, if it is on the status line."""
         if self._on_line:
             self._stream.write("\n")
             self._stream.flush()
@@ -60,7 +60,7 @@ class LiveLine(logging.Handler):
 
 @contextmanager
 def live_line(stream: TextIO) -> Iterator[LiveLine]:
-    """Within ``with``, what colddiff logs goes to ``stream``, beside a live status line."""
+    """Within ``with``, colddiff logs to ``stream``, which also has a status line."""
     logger, handler = logging.getLogger("colddiff"), LiveLine(stream)
     saved = (logger.level, logger.propagate, logger.handlers[:])
     logger.handlers[:] = [handler]
@@ -73,5 +73,5 @@ def live_line(stream: TextIO) -> Iterator[LiveLine]:
         logger.level, logger.propagate, logger.handlers[:] = saved
 
 
-def _words(line: str) -> str:
+def _phase_of(line: str) -> str:
     return line.split("  ")[0].strip()

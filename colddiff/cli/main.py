@@ -1,4 +1,4 @@
-"""`colddiff`: the command line. Nothing heavy is imported before a command is known."""
+"""`colddiff`: the command line. Heavy modules are only imported once a command is known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from colddiff.cli import (
     restore,
     submit,
 )
-from colddiff.cli.output import emit, talk
+from colddiff.cli.output import emit, note
 from colddiff.errors import ColddiffError
 
 app = typer.Typer(
@@ -54,8 +54,8 @@ app.command("export")(export.export)
 app.command("import-reference")(import_reference.import_reference)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         emit(__version__)
         raise typer.Exit
 
@@ -76,35 +76,35 @@ def colddiff(
 def demo(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[key=value ...]", help="Fields of the recipe `quickstart`."),
+        typer.Argument(metavar="[key=value ...]", help="Fields of the recipe `quickstart` to set."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for all it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all output.")] = Path("demo"),
 ) -> None:
-    """Train on digits, evaluate and draw, with a cluster of its own: what `make demo` runs."""
+    """Train on digits, evaluate and draw, on a private cluster; same as `make demo`."""
     from colddiff.demo import run_demo
 
     raise typer.Exit(run_demo(out, tuple(overrides or ())))
 
 
 def main() -> None:
-    """Entry point: runs the command line; every deliberate error is one line and its exit code."""
+    """Entry point: runs the command line; a ColddiffError becomes one line and its exit code."""
     try:
         app(prog_name="colddiff")
     except ColddiffError as error:
         _end(error, " ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
-        talk("colddiff: interrupted")
+        note("colddiff: interrupted")
         sys.exit(130)
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        way_out = "this is a bug of colddiff; COLDDIFF_TRACEBACK=1 shows where"
-        _end(error, f"unexpected {what}; {way_out}", 1)
+        advice = "this is a bug in colddiff; set COLDDIFF_TRACEBACK=1 for a traceback"
+        _end(error, f"unexpected {what}; {advice}", 1)
 
 
 def _end(error: Exception, message: str, code: int) -> None:
     if os.environ.get("COLDDIFF_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(error)
-    talk(f"colddiff: error: {message}")
+    note(f"colddiff: error: {message}")
     sys.exit(code)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def emit(line: str) -> None:
-    """Print a line of data on stdout, flushed, so that a pipe's reader can act on it at once."""
+    """Print a line of data on stdout, flushed, so that the reader of a pipe gets it immediately."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -19,7 +19,7 @@ def emit_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
     emit(json.dumps(data, sort_keys=True, default=str))
 
 
-def talk(line: str) -> None:
+def note(line: str) -> None:
     """Print a message for the user on stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()

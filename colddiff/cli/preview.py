@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colddiff.cli.output import emit, talk
+from colddiff.cli.output import emit, note
 from colddiff.cli.target import Target, Variant, Words, read_target
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def preview(
         out.write_bytes(picture)
     except OSError as error:
         raise SpecError(f"--out: {out} cannot be written ({error.strerror})") from None
-    talk(str(target))
+    note(str(target))
     emit(str(out))
 
 

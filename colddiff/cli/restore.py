@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colddiff.cli.options import Json, Plugins, TrustedPlugins
-from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.output import emit, emit_json, note
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
@@ -156,7 +156,7 @@ def _run(
         on_progress=progress,
     )
     at = "all severities" if settings.severity == "all" else f"severity {restoration.starts[0]}"
-    talk(
+    note(
         f"{D.spec.kind} of {at} (T = {D.num_timesteps}), {settings.sampler}, checkpoint of step "
         f"{loaded.step}, {loaded.spec.shape} px"
     )
@@ -203,7 +203,7 @@ def _counts(done: Sequence[Restored]) -> dict[str, int]:
 
 def _conclude(done: Sequence[Restored], scored: bool, out: Path) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in _counts(done).items() if count)
-    talk(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
+    note(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
     for item in done:
         if item.state == "failed":
-            talk(f"failed: {item.error}")
+            note(f"failed: {item.error}")

@@ -1,4 +1,4 @@
-"""`colddiff submit VERB`: one job, to a cluster or in this process, as often as one likes."""
+"""`colddiff submit VERB`: idempotent submit of a job, to a cluster or in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
-from colddiff.cli.output import emit, emit_json, talk
+from colddiff.cli.output import emit, emit_json, note
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[JOB] [key=value ...]",
-        help="A recipe's name or a YAML file, and fields to set (values are YAML).",
+        help="Name of a recipe or path of a YAML file, and fields to set (values are YAML).",
         show_default=False,
     ),
 ]
@@ -67,29 +67,29 @@ def _command(verb: str) -> Callable[..., None]:
         words: Words = None,
         address: Address = None,
         name: Annotated[
-            str | None, typer.Option(help="Word in the job id; else the job's.")
+            str | None, typer.Option(help="Word in the job id; default: the job's name.")
         ] = None,
         detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
         dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Print the job as YAML and contact nothing.")
+            bool, typer.Option("--dry-run", help="Print the job as YAML; contact nothing.")
         ] = False,
         rate: Annotated[
             str | None,
             typer.Option(
                 metavar="RATE",
-                help="With --dry-run: images/s (850) or 40TFLOP/s, for an estimate of the hours.",
+                help="With --dry-run: images/s (850) or 40TFLOP/s, to estimate the hours.",
             ),
         ] = None,
         as_json: Json = False,
         plugin: Plugins = None,
         trust_plugin: TrustedPlugins = None,
-        variant: Annotated[str | None, typer.Option(help="A variant of the recipe.")] = None,
+        variant: Annotated[str | None, typer.Option(help="Variant of the recipe.")] = None,
         start: Annotated[
             str | None,
             typer.Option("--from", metavar="CHECKPOINT", help="Start from these weights."),
         ] = None,
         new: Annotated[
-            bool, typer.Option("--new", help="Another job, though an equal one may exist.")
+            bool, typer.Option("--new", help="Submit a new job even if an equal one exists.")
         ] = False,
         local: Annotated[
             bool, typer.Option("--local", help="Run in this process, without a cluster.")
@@ -128,7 +128,7 @@ for _verb in VERBS.values():
 
 
 def submit_verb(verb: str, request: Request) -> None:
-    """Carries out ``colddiff submit VERB``; ends with the job's exit code."""
+    """Runs ``colddiff submit VERB``; exits with the job's exit code."""
     from colddiff.jobs.job import slugify
     from colddiff.jobs.submit import bring_to_end
 
@@ -162,9 +162,9 @@ def submit_verb(verb: str, request: Request) -> None:
 
 
 def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
-    """The recipe and the validated job that the words of a request mean; its plugins run.
+    """The recipe and the validated job of a request; loads its plugins.
 
-    Raises SpecError naming the path that is wrong and the nearest name.
+    Raises SpecError naming the invalid path and the nearest name.
     """
     from colddiff.errors import SpecError
     from colddiff.jobs.recipes import Recipe, load_recipe
@@ -173,7 +173,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     named = [word for word in request.words if "=" not in word]
     overrides = [word for word in request.words if "=" in word]
     if len(named) > 1:
-        raise SpecError(f"{named[1]!r} is neither the one JOB ({named[0]!r}) nor key=value")
+        raise SpecError(f"{named[1]!r} is not key=value, and JOB is already {named[0]!r}")
     if named:
         recipe = load_recipe(named[0], request.variant)
     elif request.variant is not None:
@@ -192,7 +192,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
 
 
 def _with_checkpoint(job: Job, recipe: Recipe) -> Job:
-    """The job with the checkpoint of the same file's train job, where it has none of its own."""
+    """The job with the checkpoint of the same file's train job, if it names none itself."""
     if not _needs_training(job, recipe):
         return job
     from colddiff.jobs.job import slugify
@@ -206,7 +206,7 @@ def _with_checkpoint(job: Job, recipe: Recipe) -> Job:
 
 
 def _with_trusted(job: Job, request: Request) -> Job:
-    """The job with the plugins of its checkpoint that the user says may run."""
+    """The job with the plugins of its checkpoint that the user trusts."""
     if not request.trusted:
         return job
     from colddiff.checkpoints.trusted_plugins import with_trusted
@@ -227,9 +227,9 @@ def _refuse_contradictions(request: Request) -> None:
 
     if request.local and (request.address is not None or request.detach):
         other = "--address" if request.address is not None else "--detach"
-        raise SpecError(f"--local runs the job in this process: it cannot go with {other}")
+        raise SpecError(f"--local runs the job in this process: it cannot be used with {other}")
     if request.rate is not None and not request.dry_run:
-        raise SpecError("--rate is for an estimate: it goes with submit train --dry-run")
+        raise SpecError("--rate is for an estimate: use it with submit train --dry-run")
 
 
 def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
@@ -237,11 +237,11 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
 
     data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
     if _needs_training(job, recipe):
-        # Its id follows from the recipe's name and train section; both belong into the file then.
+        # Its id depends on the recipe's name and train section, so both are part of the file.
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
     found = VERBS[job.verb].dry_run(job, request.rate)
     for line in found.lines:
-        talk(line)
+        note(line)
     if request.as_json:
         emit_json(data | dict(found.data))
     else:
@@ -249,7 +249,7 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
 
 
 def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJob]:
-    """Where the job is to run, and the job with absolute addresses and its id."""
+    """The runner, and the job with absolute addresses and its id."""
     from colddiff.jobs.in_process import InProcess
     from colddiff.jobs.resolve import refuse_paths, resolve
 
@@ -267,8 +267,8 @@ def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJo
     if cluster is not None:
         if remote and not cluster.loopback and not request.shared_path:
             refuse_paths(job)
-        # Before the data are packed for it, which can take long.
+        # Connect before packing the data, which can take long.
         runner = RayJobs(cluster)
     resolved = resolve(job, slug, remote=remote, shared_path=request.shared_path, new=request.new)
-    # After all that can be wrong with the job: a cluster takes seconds to start and stays.
+    # Start a cluster last, when the job is known to be valid: it takes seconds and keeps running.
     return runner or RayJobs(started_cluster(home)), resolved

@@ -1,1 +1,1 @@
-"""Ray: the local cluster, its Jobs API, what is staged there, and following a job on it."""
+"""Ray: the local cluster, the Jobs API, staging, drivers, and workers of a work queue."""

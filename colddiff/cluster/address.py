@@ -1,4 +1,4 @@
-"""Which cluster a command talks to, and a first look whether one is there."""
+"""The address of the cluster that a command uses, and a probe of whether it responds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from urllib.parse import urlsplit, urlunsplit
 from colddiff.errors import ClusterError, SpecError
 
 DASHBOARD_PORT = 8265
-LOOK_S = 5.0
+PROBE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A Ray cluster: its Jobs API, the token it wants, and whether it is ours on this machine."""
+    """A Ray cluster: its Jobs API, the token it requires, and whether it is our local one."""
 
     address: str
-    """``http(s)://host:port``, without a path's trailing slash."""
+    """``http(s)://host:port``, without a trailing slash."""
     token: str | None = None
     local: bool = False
     origin: str = ""
@@ -35,7 +35,7 @@ class Cluster:
 
     @property
     def loopback(self) -> bool:
-        """Whether the address is on this machine (a tunnel may still lead elsewhere)."""
+        """Whether the address is a loopback one (a tunnel may still lead to another machine)."""
         host = urlsplit(self.address).hostname or ""
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -44,7 +44,7 @@ class Cluster:
 
 
 def given_address(option: str | None) -> tuple[str, str] | None:
-    """(address, where it was given): ``--address``, COLDDIFF_ADDRESS, RAY_ADDRESS, or None."""
+    """(address, source) from ``--address``, COLDDIFF_ADDRESS or RAY_ADDRESS; None without one."""
     for name, value in (
         ("--address", option),
         ("COLDDIFF_ADDRESS", os.environ.get("COLDDIFF_ADDRESS")),
@@ -58,56 +58,54 @@ def given_address(option: str | None) -> tuple[str, str] | None:
 def parse_address(text: str, where: str = "--address") -> str:
     """``http(s)://host:port`` of a dashboard; ``host`` and ``host:port`` are completed.
 
-    Raises SpecError for what is no address of the Jobs API.
+    ``where`` names the source in messages. Raises SpecError if it is not an address of a Jobs API.
     """
     example = f"http://HOST:{DASHBOARD_PORT}"
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise SpecError(f"{where}: {text!r} is no address ({error}); write {example}") from None
+        raise SpecError(f"{where}: {text!r} is not an address ({error}); use {example}") from None
     if parts.scheme not in ("http", "https"):
-        raise SpecError(
-            f"{where}: {parts.scheme}:// is not the dashboard's address; write {example}"
-        )
+        raise SpecError(f"{where}: {parts.scheme}:// is not the dashboard's address; use {example}")
     if not host or host == "auto" or any(c.isspace() for c in text):
-        raise SpecError(f"{where}: {text!r} names no host; write {example}")
+        raise SpecError(f"{where}: {text!r} names no host; use {example}")
     if parts.username is not None or parts.password is not None:
-        raise SpecError(f"{where}: leave user and password out; tokens come from RAY_AUTH_TOKEN")
+        raise SpecError(f"{where}: omit user and password; a token is read from RAY_AUTH_TOKEN")
     if port is None and parts.scheme == "http":
         parts = parts._replace(netloc=f"{parts.netloc}:{DASHBOARD_PORT}")
     return urlunsplit(parts._replace(query="", fragment="")).rstrip("/")
 
 
 def remote_cluster(text: str, where: str = "--address") -> Cluster:
-    """The cluster at an address that somebody gave; nothing is contacted yet."""
+    """The cluster at a given address; contacts nothing. Raises SpecError like ``parse_address``."""
     token = _token() if os.environ.get("RAY_AUTH_MODE", "").lower() == "token" else None
     return Cluster(parse_address(text, where), token, origin=where)
 
 
-def look(cluster: Cluster, timeout_s: float = LOOK_S) -> Cluster:
-    """``cluster`` once it has answered, with the token it asked for; one try, no waiting.
+def probe(cluster: Cluster, timeout_s: float = PROBE_S) -> Cluster:
+    """Sends one request; returns ``cluster``, with a token if it required one.
 
-    Raises ClusterError: nothing there, not Ray, or the token is missing or wrong.
+    Raises ClusterError if nothing responds, it is not Ray, or the token is missing or wrong.
     """
     try:
         body = _get(cluster, "/api/version", timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 401 and cluster.token is None and (token := _token()):
-            return look(replace(cluster, token=token), timeout_s)
+            return probe(replace(cluster, token=token), timeout_s)
         raise ClusterError(_refusal(cluster, error.code)) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ClusterError(
-            f"no Ray cluster answers at {cluster} ({reason}); is it up, and is this the "
+            f"no Ray cluster responds at {cluster} ({reason}); is it running, and is this the "
             "dashboard's address?"
         ) from None
     try:
         json.loads(body)["ray_version"]
     except (ValueError, KeyError, TypeError):
         raise ClusterError(
-            f"what answers at {cluster} is not a Ray dashboard; give its address"
+            f"{cluster} is not a Ray dashboard; use the dashboard's address"
         ) from None
     return cluster
 
@@ -118,14 +116,14 @@ def _get(cluster: Cluster, path: str, timeout_s: float) -> bytes:
         request.add_header("Authorization", f"Bearer {cluster.token}")
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if cluster.loopback:
-        # A proxy set for the outside world does not reach this machine's own ports.
+        # A configured HTTP proxy cannot reach this machine's own ports.
         handlers.append(urllib.request.ProxyHandler({}))
     with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
         return bytes(answer.read(65536))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    # Following would hand the token to whatever the answer names.
+    # Following a redirect would send the token to another host.
     def redirect_request(
         self,
         req: urllib.request.Request,
@@ -141,12 +139,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _refusal(cluster: Cluster, code: int) -> str:
     if code == 401:
         return (
-            f"the cluster at {cluster} wants a token: set RAY_AUTH_TOKEN_PATH to the file "
+            f"the cluster at {cluster} requires a token: set RAY_AUTH_TOKEN_PATH to the file "
             "that holds it"
         )
     if code == 403:
-        return f"the cluster at {cluster} refuses the token; see RAY_AUTH_TOKEN_PATH"
-    return f"what answers at {cluster} is not a Ray dashboard (HTTP {code})"
+        return f"the cluster at {cluster} rejects the token; see RAY_AUTH_TOKEN_PATH"
+    return f"{cluster} is not a Ray dashboard (HTTP {code})"
 
 
 def _token() -> str | None:

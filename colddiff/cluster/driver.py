@@ -1,4 +1,4 @@
-"""`python -m colddiff.cluster.driver job.json --attempt N`: what drives every job on a cluster."""
+"""`python -m colddiff.cluster.driver job.json --attempt N`: the driver of a job on a cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from colddiff.jobs.verb import VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code of the attempt: 0 done, 1 failed, 4 stopped."""
+    """Drives an attempt; returns its exit code: 0 done, 1 failed, 4 stopped."""
     parser = argparse.ArgumentParser(prog="colddiff.cluster.driver")
     parser.add_argument("job", type=Path, help="the staged job.json")
     parser.add_argument("--attempt", type=int, required=True)
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _gpus(job: Job) -> float:
-    """GPUs of all its workers together; 0 for a job that asks for none."""
+    """GPUs of all the job's workers together; 0 if it requests none."""
     if not hasattr(job, "workers"):
         return 0.0
     asking = cast("AsksForWorkers", job)
-    useful = VERBS[job.verb].most_workers(job)
+    useful = VERBS[job.verb].max_useful_workers(job)
     workers = most_workers(asking)
     return asking.resources.gpus * (workers if useful is None else min(workers, useful))
 

@@ -1,4 +1,4 @@
-"""This machine's own state of colddiff: the local cluster's record, token, credentials and log."""
+"""COLDDIFF_HOME: the local cluster's record, token, credentials and log on this machine."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
 
 @dataclass(frozen=True, slots=True)
 class ClusterRecord:
-    """What is known of a local cluster once it is started (``cluster.json``)."""
+    """The record of a started local cluster (``cluster.json``)."""
 
     pid: int
     """Process, session and process group of the Ray head."""
     session: str
-    """Marks every process of this cluster, through its environment."""
+    """Marks every process of this cluster, in its environment."""
     address: str
-    """Dashboard and Jobs API, on loopback."""
+    """URL of the dashboard and Jobs API, on loopback."""
     dashboard_port: int
     ports: dict[str, int] = field(default_factory=dict)
     token: str = ""
-    """Path of the token's file."""
+    """Path of the token file."""
     log: str = ""
     temp_dir: str = ""
     runtime: str = ""
-    """Versions of Ray and Python that a job's driver must share."""
+    """Versions of Ray and Python that a job's driver must have too."""
     started: float = 0.0
     """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """``COLDDIFF_HOME``, a folder of the user's that nobody else can read."""
+    """``COLDDIFF_HOME``, a private folder of the user (mode 0700)."""
 
     path: Path
 
     @classmethod
     def from_environment(cls) -> Home:
-        """COLDDIFF_HOME, else ``~/.colddiff``; nothing is created yet."""
+        """COLDDIFF_HOME, else ``~/.colddiff``; creates nothing."""
         return cls(Path(os.environ.get("COLDDIFF_HOME") or "~/.colddiff").expanduser().absolute())
 
     @property
@@ -57,32 +57,32 @@ class Home:
 
     @property
     def log_path(self) -> Path:
-        """What the Ray head prints."""
+        """The output of the Ray head."""
         return self.path / "cluster.log"
 
     @property
     def token_path(self) -> Path:
-        """The token every request to the local cluster must carry."""
+        """The token that every request to the local cluster must carry."""
         return self.path / "token"
 
     @property
     def credentials_path(self) -> Path:
-        """``NAME=value`` lines that the local cluster's processes get in their environment."""
+        """``NAME=value`` lines for the environment of the local cluster's processes."""
         return self.path / "credentials"
 
     def make(self) -> None:
-        """Creates the folder, mode 0700; one that is there already is closed to others."""
+        """Creates the folder, or makes an existing one private (mode 0700); ClusterError."""
         try:
             self.path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
             self.path.chmod(PRIVATE_DIR)
         except OSError as error:
             raise ClusterError(
                 f"{self.path} cannot be made a private folder ({error.strerror}); set "
-                "COLDDIFF_HOME to one of yours"
+                "COLDDIFF_HOME to a folder that you own"
             ) from None
 
     def token(self) -> str:
-        """The token, made on first use (mode 0600)."""
+        """The token, created on first use (mode 0600)."""
         self.make()
         try:
             with _create_private(self.token_path) as file:
@@ -92,7 +92,7 @@ class Home:
         return self.token_path.read_text().strip()
 
     def credentials(self) -> dict[str, str]:
-        """What ``credentials`` says, refused where other users could read it."""
+        """The variables in ``credentials``; ClusterError if other users could read the file."""
         try:
             mode = self.credentials_path.stat().st_mode
         except FileNotFoundError:
@@ -108,13 +108,13 @@ class Home:
                 continue
             name, equals, value = line.partition("=")
             if not equals or not name.strip().isidentifier():
-                # The line itself may hold a secret: only its number is told.
+                # The line itself may hold a secret: report only its number.
                 raise ClusterError(f"{self.credentials_path} line {number}: expected NAME=value")
             found[name.strip()] = value.strip().strip("\"'")
         return found
 
     def record(self) -> ClusterRecord | None:
-        """The last cluster started here, alive or not."""
+        """The last cluster started here, running or not; ClusterError if the record is damaged."""
         try:
             data = json.loads(self.record_path.read_text())
             names = {item.name for item in fields(ClusterRecord)}
@@ -123,11 +123,11 @@ class Home:
             return None
         except (ValueError, TypeError):
             raise ClusterError(
-                f"{self.record_path} is damaged; end its processes if there are any, then delete it"
+                f"{self.record_path} is damaged; end the cluster's processes, if any, and delete it"
             ) from None
 
     def write_record(self, record: ClusterRecord) -> None:
-        """Replaces ``cluster.json`` in one go."""
+        """Replaces ``cluster.json`` atomically."""
         half = self.record_path.with_suffix(".new")
         half.unlink(missing_ok=True)
         with _create_private(half) as file:
@@ -136,9 +136,9 @@ class Home:
 
     @contextmanager
     def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """One process at a time starts or stops the cluster; ``waiting`` is called before a wait.
+        """Lets one process at a time start or stop the cluster; calls ``waiting`` before it blocks.
 
-        The kernel frees the lock of a process that died.
+        The kernel releases the lock when a process dies.
         """
         self.make()
         with (self.path / "cluster.lock").open("ab") as file:

@@ -1,4 +1,4 @@
-"""The cluster on this machine: one Ray head in a session of its own, started once, left running."""
+"""The local cluster: one Ray head in its own session, which outlives the process that starts it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from colddiff.cluster.address import Cluster, look
+from colddiff.cluster.address import Cluster, probe
 from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.errors import ClusterError
-from colddiff.processes import Process, end_all, marked_processes, process
+from colddiff.processes import Process, marked_processes, process, terminate_all
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +26,16 @@ MARKER = "COLDDIFF_CLUSTER_SESSION"
 MIN_CPUS = 4
 START_S = 120.0
 STOP_GRACE_S = 5.0
-# A socket's path ends at 107 bytes. Below our folder Ray needs 70 of them, as the longest of its
+# A socket's path has at most 107 bytes. Below our folder Ray needs 70 of them: the longest of its
 # sockets is r/session_<date>_<pid>/sockets/dash_MetricsHead, with a pid of up to 7 digits.
 LONGEST_TEMP_DIR = 36
-# What belongs to another cluster, or to a Ray job that this process may be part of.
+# Variables of another cluster, or of a Ray job that this process may be part of.
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_", "RAY_JOB_", "RAY_CLIENT_MODE")
 PORTS = ("port", "dashboard", "agent", "client")
 
 
 def running(home: Home) -> ClusterRecord | None:
-    """The cluster that was started from ``home`` and still runs, if any."""
+    """The record of the cluster of ``home``, if it is running."""
     record = home.record()
     return record if record is not None and _head(record) is not None else None
 
@@ -46,16 +46,16 @@ def start(
     port: int | None = None,
     dashboard_port: int | None = None,
 ) -> ClusterRecord:
-    """The running cluster of ``home``, started if there is none; answers when this returns.
+    """The running cluster of ``home``, started if there is none; it responds when this returns.
 
     Args:
-        home: whose cluster; one at most.
-        port: of Ray's own control store, outside 10002-19999; default a free one.
-        dashboard_port: of the dashboard and Jobs API, on loopback; default a free one.
+        home: owner of the cluster; at most one per home.
+        port: of Ray's global control store, outside 10002-19999; default: a free one.
+        dashboard_port: of the dashboard and Jobs API, on loopback; default: a free one.
 
     Raises:
-        ClusterError: an asked for port is in use or another than that of the running cluster, or
-            the head does not come up (its leftovers are ended; the message names its log).
+        ClusterError: a requested port is in use or differs from that of the running cluster, or the
+            head does not start (its remaining processes are ended; the message names its log).
     """
     with home.lock(
         lambda: log.info("waiting for another process that is starting or stopping the cluster")
@@ -65,8 +65,8 @@ def start(
             _same_ports(record, port, dashboard_port)
             if record.runtime != _runtime():
                 raise ClusterError(
-                    f"the local cluster runs {record.runtime}, this is {_runtime()}; "
-                    "`colddiff cluster stop` it first"
+                    f"the local cluster runs {record.runtime}, but this is {_runtime()}; "
+                    "run `colddiff cluster stop` first"
                 )
             _await_answer(home, record)
             return record
@@ -84,15 +84,15 @@ def stop(home: Home) -> bool:
 
 
 def local(home: Home, record: ClusterRecord) -> Cluster:
-    """How to talk to a cluster of ``home``."""
+    """The address and token of the cluster of ``home``."""
     return Cluster(address=record.address, token=home.token(), local=True)
 
 
 def cluster_environment(home: Home, session: str) -> dict[str, str]:
     """The environment of the head, and so of every job on it.
 
-    This process's own, so that AWS_*, MLFLOW_TRACKING_* and proxies reach the jobs, and on top of
-    it ``credentials`` of ``home``: a cluster keeps the environment it was started with.
+    That of this process, so that AWS_*, MLFLOW_TRACKING_* and proxies reach the jobs, overlaid with
+    ``credentials`` of ``home``: a cluster keeps the environment it was started with.
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     home.token()
@@ -104,7 +104,7 @@ def cluster_environment(home: Home, session: str) -> dict[str, str]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(home.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
-            # SIGTERM ends the node at once; by default it would first drain for 30 s.
+            # SIGTERM ends the node immediately; by default it would first drain for 30 s.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         }
     )
@@ -142,7 +142,7 @@ def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
             runtime=_runtime(),
             started=time.time(),
         )
-        # Before it answers: whoever comes after a crash of ours finds what is to be ended.
+        # Before it responds: if we crash, the next command finds what it has to end.
         home.write_record(record)
         _await_answer(home, record)
     except BaseException:
@@ -161,7 +161,7 @@ def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:
         "dashboard-port": ports["dashboard"],
         "dashboard-agent-listen-port": ports["agent"],
         "ray-client-server-port": ports["client"],
-        # Free ports instead of 10002-19999, which all clusters of a machine would share.
+        # Free ports instead of 10002-19999, which all clusters on a machine would share.
         "min-worker-port": 0,
         "max-worker-port": 0,
         "num-cpus": max(MIN_CPUS, os.cpu_count() or 1),
@@ -177,24 +177,24 @@ def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:
 
 
 def _temp_dir(home: Home, session: str) -> Path:
-    """A folder for Ray's sockets and logs that others cannot enter, with a short name."""
+    """A private folder with a short name, for Ray's sockets and logs."""
     inside = home.path / f"ray-{session}"
     if len(str(inside)) > LONGEST_TEMP_DIR:
         # Not tempfile's choice: TMPDIR may be as long as the home.
         inside = Path(f"/tmp/colddiff-{session}")  # noqa: S108  # made here, 0700, random name
     inside.mkdir(mode=0o700)
-    # Ray opens its folder to everyone (0777), so it gets one within ours.
+    # Ray makes its folder world-writable (0777), so it gets one inside ours.
     return inside / "r"
 
 
 def _choose_ports(port: int | None, dashboard_port: int | None) -> dict[str, int]:
-    asked = {"port": port, "dashboard": dashboard_port}
-    for name, number in asked.items():
+    requested = {"port": port, "dashboard": dashboard_port}
+    for name, number in requested.items():
         if number is not None:
             _refuse_taken(number, "--port" if name == "port" else "--dashboard-port")
-    # Held together until all are chosen, so that no two are the same.
+    # Held open until all are chosen, so that no two are the same.
     with_sockets: list[socket.socket] = []
-    chosen = {name: number for name, number in asked.items() if number is not None}
+    chosen = {name: number for name, number in requested.items() if number is not None}
     try:
         while len(chosen) < len(PORTS):
             held = socket.socket()
@@ -217,7 +217,7 @@ def _refuse_taken(number: int, option: str) -> None:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ClusterError(
-                f"{option} {number} cannot be used ({reason}); give another or leave it out"
+                f"{option} {number} cannot be used ({reason}); choose another or omit the option"
             ) from None
 
 
@@ -226,14 +226,14 @@ def _runtime() -> str:
 
 
 def _same_ports(record: ClusterRecord, port: int | None, dashboard_port: int | None) -> None:
-    for option, asked, has in (
+    for option, requested, has in (
         ("--port", port, record.ports.get("port")),
         ("--dashboard-port", dashboard_port, record.dashboard_port),
     ):
-        if asked is not None and asked != has:
+        if requested is not None and requested != has:
             raise ClusterError(
                 f"the local cluster already runs with {option} {has}; "
-                "`colddiff cluster stop` it first"
+                "run `colddiff cluster stop` first"
             )
 
 
@@ -242,7 +242,7 @@ def _await_answer(home: Home, record: ClusterRecord) -> None:
     cluster = local(home, record)
     while True:
         try:
-            look(cluster, timeout_s=5.0)
+            probe(cluster, timeout_s=5.0)
             return
         except ClusterError as error:
             reason = str(error)
@@ -250,7 +250,7 @@ def _await_answer(home: Home, record: ClusterRecord) -> None:
             raise ClusterError(f"the local cluster did not start; its log is {record.log}")
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"the local cluster did not answer in {START_S:.0f} s ({reason}); its log is "
+                f"the local cluster did not respond in {START_S:.0f} s ({reason}); its log is "
                 f"{record.log}"
             )
         time.sleep(0.2)
@@ -258,7 +258,7 @@ def _await_answer(home: Home, record: ClusterRecord) -> None:
 
 def _head(record: ClusterRecord) -> Process | None:
     head = process(record.pid)
-    # A number that is alive may be another program's by now: ours names its folder.
+    # The pid may have been reused by another program: ours has its folder on its command line.
     return head if head is not None and record.temp_dir in head.command else None
 
 
@@ -272,19 +272,19 @@ def _clean(home: Home) -> None:
         others = leader is not None and _head(record) is None
         return marked_processes(f"{MARKER}={record.session}", None if others else record.pid)
 
-    survivors = end_all(members, STOP_GRACE_S)
+    survivors = terminate_all(members, STOP_GRACE_S)
     if survivors:
         numbers = ", ".join(str(item.pid) for item in survivors)
         raise ClusterError(f"processes {numbers} of the local cluster could not be ended")
     folder = Path(record.temp_dir).parent
-    # A record is a file that could be edited: only a folder of the name we give is removed.
+    # The record is a file that could have been edited: only remove a folder named by us.
     if folder.name in (f"ray-{record.session}", f"colddiff-{record.session}"):
         shutil.rmtree(folder, ignore_errors=True)
     home.record_path.unlink(missing_ok=True)
 
 
 def _append_ray_errors(home: Home, temp_dir: Path) -> None:
-    # The head's own output rarely says why; Ray's logs do, and they go with the temporary folder.
+    # The head's output rarely has the reason; Ray's logs do, but the temporary folder is removed.
     with home.log_path.open("ab") as log:
         for path in sorted(temp_dir.glob("session_2*/logs/*")):
             if path.suffix in (".err", ".out", ".log") and path.is_file():

@@ -1,4 +1,4 @@
-"""What an attempt printed, from the job's folder, or from its cluster before the first upload."""
+"""The log of an attempt, from the job's folder, or from its cluster before the first upload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OVERLAP = 4096
 
 
 def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
-    """The log so far; raises ColddiffError where there is no such attempt."""
+    """The log so far; raises ColddiffError if there is no such attempt."""
     newest = newest_attempt(folder, folder.status())
     if attempt < 1 or attempt > newest:
         raise ColddiffError(
@@ -31,11 +31,11 @@ def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
 
 
 def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator[bytes]:
-    """The log piece by piece until the attempt has ended."""
+    """Yields the log in pieces until the attempt has ended."""
     shown = b""
     while True:
         status = current(folder, address)
-        # Read after the status: what was printed before the end is then in it.
+        # Read after the status, so that it includes everything printed before the end.
         text = read_log(folder, attempt, address)
         yield added(shown, text)
         shown = text
@@ -45,7 +45,7 @@ def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator
 
 
 def added(shown: bytes, text: bytes) -> bytes:
-    """The part of ``text`` after ``shown``; a long log loses its beginning with each upload."""
+    """The part of ``text`` after ``shown``; uploads drop the beginning of a long log."""
     if text.startswith(shown):
         return text[len(shown) :]
     tail = shown[-OVERLAP:]

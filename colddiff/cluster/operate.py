@@ -1,4 +1,4 @@
-"""What can be done with a job that was submitted: find it, stop it, delete it."""
+"""Operations on a submitted job: find, stop, delete; and the cluster of a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMITS = "/checkpoint.json"
 
 
 def find_job(job_id: str, storage: str | None = None) -> JobFolder:
-    """The folder of a job that exists; Missing names the nearest id and the store."""
+    """The folder of an existing job; raises Missing, naming the nearest id and the store."""
     store = open_store(storage_at(storage))
     if not job_id or "/" in job_id:
         raise SpecError(f"{job_id!r} is not a job id; see `colddiff list`")
@@ -39,10 +39,10 @@ def find_job(job_id: str, storage: str | None = None) -> JobFolder:
 
 
 def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
-    """The cluster that runs a job's newest attempt; None where there is none any more.
+    """The cluster that runs a job's newest attempt; None if it no longer exists.
 
-    An ``--address`` wins over what the attempt's claim says; COLDDIFF_ADDRESS and RAY_ADDRESS do
-    not, they say where to submit. Raises ClusterError where a remote one does not answer.
+    ``--address`` overrides the address in the attempt's claim; COLDDIFF_ADDRESS and RAY_ADDRESS do
+    not, they only apply to submitting. Raises ClusterError if a remote one does not respond.
     """
     claim = folder.read_claim(newest_attempt(folder, folder.status()))
     if address is None and not claim.get("local"):
@@ -57,7 +57,7 @@ def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
 
 
 def current(folder: JobFolder, address: str | None) -> Status | None:
-    """How a job stands; one that waits for a driver which is gone gets its verdict first."""
+    """The job's status; if it is queued and its driver has ended, writes its final status first."""
     status = folder.status()
     if status is None or status.state != "queued" or time.time() - status.heartbeat < SUBMIT_S:
         return status
@@ -72,10 +72,10 @@ def current(folder: JobFolder, address: str | None) -> Status | None:
 
 
 def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> Status | None:
-    """Asks the job to take a checkpoint and end; by force after ``grace_s`` seconds.
+    """Requests a checkpoint and a stop; ends the job by force after ``grace_s`` seconds.
 
-    Returns how it stands then, None where it never began. Raises ClusterError where the job goes
-    on and its cluster cannot be reached to end it.
+    Returns its status then, None if it was never started. Raises ClusterError or ColddiffError if
+    the job keeps running and its cluster cannot be reached, or is unknown.
     """
     status = folder.status()
     if status is None or status.settled:
@@ -83,15 +83,15 @@ def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> 
     attempt = status.attempt
     folder.request_stop(attempt, grace_s)
     if status.state == "running":
-        log.info("%s: asked to stop (up to %g s, then by force)", folder.job_id, grace_s)
+        log.info("%s: stop requested (by force after %g s)", folder.job_id, grace_s)
         status = _await_stop(folder, attempt, grace_s, show)
         if status.settled:
             return status
     jobs = jobs_of(folder, address)
     if jobs is None and status.state == "running":
         raise ColddiffError(
-            f"{folder.job_id} did not stop within {grace_s:g} s and no cluster is known that runs "
-            "it; wait for it, or end its process on the machine that status.json names"
+            f"{folder.job_id} did not stop within {grace_s:g} s and its cluster is unknown; wait "
+            "for it, or end its process on the host that status.json names"
         )
     if jobs is None:
         return settle(folder, attempt, None, None)
@@ -111,14 +111,15 @@ def _await_stop(folder: JobFolder, attempt: int, grace_s: float, show: Show) -> 
 
 
 def delete(folder: JobFolder) -> int:
-    """Removes a job that has ended, with its checkpoints; returns the number of objects.
+    """Deletes a job that has ended, with its checkpoints; returns the number of objects.
 
-    A deletion cut short leaves no checkpoint that looks complete, and the job still listed.
+    If interrupted, no checkpoint looks complete and the job is still listed. Raises ColddiffError
+    if the job is running.
     """
     status = folder.status()
     if status is not None and not status.finished:
         raise ColddiffError(
-            f"{folder.job_id} is {status.state}; `colddiff stop {folder.job_id}` it first"
+            f"{folder.job_id} is {status.state}; run `colddiff stop {folder.job_id}` first"
         )
     keys = [item.key for item in folder.store.list(folder.key() + "/")]
     last = {folder.key("job.json"): 1}
@@ -130,12 +131,12 @@ def delete(folder: JobFolder) -> int:
 def given_cluster(address: str | None, home: Home) -> Cluster | None:
     """The cluster that ``--address``, COLDDIFF_ADDRESS or RAY_ADDRESS names; contacts nothing.
 
-    None where none of them is set. The address of our own running cluster means that one.
+    None if none of them is set. The address of the running local cluster selects that one.
     """
-    given = given_address(address)
-    if given is None:
+    named = given_address(address)
+    if named is None:
         return None
-    cluster = remote_cluster(*given)
+    cluster = remote_cluster(*named)
     record = local_cluster.running(home)
     if record is not None and cluster.address == record.address:
         return local_cluster.local(home, record)
@@ -143,11 +144,11 @@ def given_cluster(address: str | None, home: Home) -> Cluster | None:
 
 
 def started_cluster(home: Home) -> Cluster:
-    """The local cluster, started where none runs, left running, and said so."""
+    """The local cluster, started if none is running; logs that it keeps running."""
     before = local_cluster.running(home)
     record = local_cluster.start(home)
     if before is None:
         log.info(
-            "local cluster at %s, left running; `colddiff cluster stop` ends it", record.address
+            "local cluster at %s keeps running; `colddiff cluster stop` ends it", record.address
         )
     return local_cluster.local(home, record)

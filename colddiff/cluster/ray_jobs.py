@@ -1,4 +1,4 @@
-"""The Ray Jobs API of one cluster: submit an attempt, ask how it ended, end it."""
+"""The Ray Jobs API of one cluster: submit an attempt, query it, stop it, read its log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from colddiff.cluster import local_cluster
-from colddiff.cluster.address import Cluster, look
+from colddiff.cluster.address import Cluster, probe
 from colddiff.cluster.home import Home
 from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     Stage = Callable[[ResolvedJob], AbstractContextManager[Path]]
 
 REQUEST_S = 60.0
-# Enough for a driver that is told to end to write its last words; Ray's own default is 3.
+# Enough for a stopped driver to write its final status; Ray's own default is 3.
 STOP_WAIT_S = 15
-WATCHED_S = 5.0
+FORGET_S = 5.0
+"""How long Ray keeps watching a driver that has ended."""
 END_S = 30.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -37,7 +38,7 @@ CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packa
 
 
 def submission_id(job_id: str, attempt: int) -> str:
-    """Name of an attempt at the cluster, which accepts each name only once."""
+    """The attempt's submission id; a cluster accepts each id only once."""
     return f"{job_id}-{attempt}"
 
 
@@ -47,13 +48,13 @@ def entrypoint(attempt: int, *, local: bool) -> str:
     ``-P`` keeps the working folder out of ``sys.path[0]``; Ray puts the staged folder first into
     PYTHONPATH, so the staged ``colddiff`` wins over an installed one (tests/cluster).
     """
-    # The cluster's own `python` is whatever PATH says there; here it may be another one.
+    # `python` is resolved by PATH on the cluster; locally that may be another interpreter.
     python = shlex.quote(sys.executable) if local else "python"
     return f"{python} -P -m colddiff.cluster.driver job.json --attempt {attempt}"
 
 
 def driver_state(status: str, exit_code: int | None, message: str) -> DriverState:
-    """What Ray says of a driver; an exit code that is negative or above 128 is a signal."""
+    """A driver's state from Ray's; an exit code that is negative or above 128 is a signal."""
     if status not in ENDED:
         return DriverState(ended=False)
     if status == "STOPPED":
@@ -61,7 +62,7 @@ def driver_state(status: str, exit_code: int | None, message: str) -> DriverStat
     if status == "FAILED" and exit_code is None:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         return DriverState(
-            ended=True, ending="killed", detail=lines[0][:200] if lines else "Ray does not say how"
+            ended=True, ending="killed", detail=lines[0][:200] if lines else "no details from Ray"
         )
     if status == "FAILED" and exit_code is not None and not 0 <= exit_code <= 128:
         signal = -exit_code if exit_code < 0 else exit_code - 128
@@ -70,21 +71,21 @@ def driver_state(status: str, exit_code: int | None, message: str) -> DriverStat
 
 
 class UnknownJob(ClusterError):
-    """The cluster answers, and does not know the submission."""
+    """The cluster responds, but does not know the submission."""
 
 
 class RayJobs:
     """``Runner`` on one cluster, through its Jobs API.
 
-    Every method raises ClusterError where the cluster does not answer.
+    Every method raises ClusterError if the cluster does not respond.
     """
 
     outlives_client = True
 
     def __init__(self, cluster: Cluster, stage: Stage = staged) -> None:
-        self.cluster = look(cluster)
+        self.cluster = probe(cluster)
         self._stage = stage
-        with self._asking("connect"):
+        with self._requesting("connect"):
             self._client = _client(self.cluster)
 
     @property
@@ -104,9 +105,9 @@ class RayJobs:
         return self.find_submission(submission_id(job_id, attempt))
 
     def stop(self, job_id: str, attempt: int, timeout_s: float = END_S) -> None:
-        """SIGTERM, then SIGKILL; ClusterError where the driver has not ended after that."""
+        """Sends SIGTERM, then SIGKILL; ClusterError if it is not ended by then (``timeout_s``)."""
         name = submission_id(job_id, attempt)
-        with suppress(UnknownJob), self._asking("stop a job"):
+        with suppress(UnknownJob), self._requesting("stop a job"):
             self._client.stop_job(name)
         deadline = time.monotonic() + timeout_s
         while (driver := self.find_submission(name)) is not None and not driver.ended:
@@ -117,9 +118,9 @@ class RayJobs:
             time.sleep(0.5)
 
     def log(self, job_id: str, attempt: int) -> str:
-        """All that the driver printed, as long as the cluster lives; empty where it is unknown."""
+        """The driver's whole output, as long as the cluster exists; empty if it is unknown."""
         try:
-            with self._asking("read a job's log"):
+            with self._requesting("read a job's log"):
                 return str(self._client.get_job_logs(submission_id(job_id, attempt)))
         except UnknownJob:
             return ""
@@ -133,14 +134,15 @@ class RayJobs:
         if before is not None and not before.ended:
             return
         if before is not None:
-            # Its job was deleted, or its storage: numbers start again, but not at the cluster. Ray
-            # watches an ended driver a little longer, and would take the new one's actor for dead.
+            # The job or its storage was deleted, so attempt numbers restart, but the cluster still
+            # has the old one. Ray keeps watching an ended driver for a while and would take the new
+            # one's actor for the old, dead one.
             if abs(time.time() - ended_at) < 60:
-                time.sleep(WATCHED_S)
-            with self._asking("clear up an ended job"):
+                time.sleep(FORGET_S)
+            with self._requesting("delete an ended job"):
                 self._client.delete_job(name)
         try:
-            with self._asking("take the job"):
+            with self._requesting("accept the job"):
                 self._client.submit_job(
                     entrypoint=command,
                     submission_id=name,
@@ -148,20 +150,20 @@ class RayJobs:
                     metadata={"colddiff": name},
                 )
         except ClusterError:
-            # Another submit of the same attempt was faster: Ray answers a bare HTTP 500.
+            # Another submit of the same attempt was faster: Ray responds with a bare HTTP 500.
             if self.find_submission(name) is None:
                 raise
         if self.find_submission(name) is None:
-            raise ClusterError(f"{self.cluster.address} took {name} and does not know it")
+            raise ClusterError(f"{self.cluster.address} accepted {name} but does not know it")
 
     def find_submission(self, name: str) -> DriverState | None:
-        """How submission ``name`` stands, or None if the cluster does not know it."""
+        """The state of submission ``name``, or None if the cluster does not know it."""
         return self._info(name)[0]
 
     def _info(self, name: str) -> tuple[DriverState | None, float]:
         """The state of a submission, and when it ended, in seconds since the epoch."""
         try:
-            with self._asking("look up a job"):
+            with self._requesting("look up a job"):
                 info = self._client.get_job_info(name)
         except UnknownJob:
             return None, 0.0
@@ -169,7 +171,7 @@ class RayJobs:
         return driver_state(status, code, str(info.message or "")), (info.end_time or 0) / 1000
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def _requesting(self, what: str) -> Iterator[None]:
         import requests
         from ray.exceptions import AuthenticationError
 
@@ -177,14 +179,14 @@ class RayJobs:
         try:
             yield
         except AuthenticationError:
-            raise ClusterError(f"{where} refuses the token; see RAY_AUTH_TOKEN_PATH") from None
+            raise ClusterError(f"{where} rejects the token; see RAY_AUTH_TOKEN_PATH") from None
         except (requests.exceptions.RequestException, OSError) as error:
             raise ClusterError(
-                f"the cluster at {where} stopped answering ({type(error).__name__}: cannot {what})"
+                f"the cluster at {where} stopped responding ({type(error).__name__}: cannot {what})"
             ) from None
         except RuntimeError as error:
             if _http_status(error) == 404:
-                raise UnknownJob(f"{where} knows no such job") from None
+                raise UnknownJob(f"{where} does not know the job") from None
             raise ClusterError(f"{where} cannot {what}: {_last_line(error)}") from None
 
 
@@ -196,12 +198,12 @@ def _client(cluster: Cluster) -> Any:
     host = urlsplit(cluster.address).hostname or ""
 
     class Client(JobSubmissionClient):
-        """The SDK's client with a limit on each request, which it lacks."""
+        """The SDK's client, with a timeout on each request, which it lacks."""
 
         def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
             kwargs.setdefault("timeout", REQUEST_S)
             if cluster.loopback:
-                # A proxy set for the outside world does not reach this machine's own ports.
+                # A configured HTTP proxy cannot reach this machine's own ports.
                 kwargs.setdefault("proxies", {"no_proxy": host})
             return super()._do_request(method, endpoint, **kwargs)
 
@@ -212,7 +214,7 @@ def _client(cluster: Cluster) -> Any:
 
 @contextmanager
 def _without(names: tuple[str, ...]) -> Iterator[None]:
-    # The SDK lets these win over the address it is given.
+    # In the SDK these variables override the address argument.
     saved = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
@@ -221,8 +223,8 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
 
 
 def _environment() -> Mapping[str, str]:
-    # The dashboard shows this to everyone: nothing that is a secret, ever.
-    # Colour codes would stay in the log that is kept.
+    # The dashboard shows these to everyone: never put a secret here.
+    # Colour codes would end up in the stored log.
     return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "RAY_COLOR_PREFIX": "0"}
 
 

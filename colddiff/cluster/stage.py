@@ -1,4 +1,4 @@
-"""What travels to the cluster: the code, the job and its plugins, nothing else of the user's."""
+"""Staging: a folder with what is sent to the cluster: the code, the job, its plugins."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
 
 PACKAGE = Path(__file__).resolve().parents[1]
-"""This very package, not what happens to be called the same on the import path."""
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+"""The running package itself, not another one of that name on the import path."""
+EXCLUDED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 @contextmanager
 def staged(resolved: ResolvedJob) -> Iterator[Path]:
-    """A private folder with ``colddiff/``, ``job.json`` and ``plugins/``, for a while.
+    """Within ``with``, a private folder with ``colddiff/``, ``job.json`` and ``plugins/``.
 
-    Equal content gives equal trees, so that the cluster is sent each only once. In ``job.json``
-    the plugins are named as they lie there: ``plugins/<sha256>.py``, relative to the job's folder.
+    Equal content gives equal trees, so that each is uploaded to the cluster only once. In
+    ``job.json`` plugins are named ``plugins/<sha256>.py``, relative to the folder.
     """
     with tempfile.TemporaryDirectory(prefix="colddiff-stage-") as name:
         folder = Path(name)
-        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=LEFT_OUT)
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=EXCLUDED)
         job = resolved.to_dict()
         job["spec"] = {**job["spec"], "plugins": _copy_plugins(resolved, folder)}
         text = json.dumps(job, indent=2, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""How many workers a job asks a cluster for."""
+"""The number of workers that a job requests from a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from colddiff.jobs.job import ResourcesSpec
 
 
 class AsksForWorkers(Protocol):
-    """A job whose work is shared by workers on a cluster."""
+    """A job that is run by workers on a cluster."""
 
     @property
     def workers(self) -> Literal["all"] | int | tuple[int, int]: ...
@@ -19,10 +19,10 @@ class AsksForWorkers(Protocol):
 
 
 def most_workers(job: AsksForWorkers) -> int:
-    """The most that ``job`` can have, on the cluster this process is connected to.
+    """The largest number of workers of ``job``, on the cluster this process is connected to.
 
-    Of a range that is its upper end, also where fewer fit now: a cluster that can grow then does.
-    ``all`` are those that fit side by side; without GPUs one CPU is left for the driver's work.
+    For a range that is its upper end, even if fewer fit now: an autoscaling cluster then grows.
+    ``all`` means as many as fit at once; without GPUs one CPU is left for the driver's work.
     """
     if isinstance(job.workers, int):
         return job.workers

@@ -1,4 +1,4 @@
-"""Degradations D(x0, t): one file is one kind, found by looking into this folder."""
+"""Degradations D(x0, t): one file for each kind, discovered in this package."""
 
 from colddiff.degradations.base import Degradation
 from colddiff.degradations.spec import (

@@ -1,4 +1,4 @@
-"""Animorphosis: an image turns into an image of another set (PAPER 4.5)."""
+"""Animorphosis: an image fades into an image of another set (PAPER 4.5)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from colddiff.types import ImageShape
 class AnimorphSpec(MixingSpec):
     """Severity t mixes in an image z of a second set, drawn independently of x0.
 
-    ``draw`` cannot make z: it is data. Whoever runs this kind passes ``omega={"z": images}``, from
-    the shards of ``other`` where that is set.
+    ``draw`` cannot generate z, which is data: callers pass ``omega={"z": images}``, or ``images``
+    drawn from the shards of ``other`` if that is set.
     """
 
     kind: Literal["animorph"] = "animorph"
     other: Annotated[
         str | None,
-        Field(min_length=1, description="URI of packed shards of the second set; null: z is given"),
+        Field(min_length=1, description="URI of packed shards of the second set; null: pass z"),
     ] = None
 
     def build(self, shape: ImageShape) -> Animorph:

@@ -1,4 +1,4 @@
-"""The contract of a degradation D(x0, t), written once: what all do, and what a leaf implements."""
+"""The interface of a degradation D(x0, t): what all share, and what a subclass implements."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Degradation(ABC, Generic[SpecT]):
     on t, dtype and device are those of ``x0``, and everything random is in ``omega``: the same
     (x0, t, omega) give the same image on any worker.
 
-    A leaf implements ``_degrade`` and, where D is random, names what is in ``omega`` and implements
-    ``_draw_row`` and ``omega_shape``. Constants it needs are made once in float64
-    (``_make_tables``) and held on the device of the images. Half precision and autocast stop at
-    ``degrade``: inside, images are float32 or float64.
+    A subclass implements ``_degrade`` and, if D is random, sets ``omega_names`` and implements
+    ``_draw_row`` and ``omega_shape``. Constants are computed once in float64 (``_make_tables``)
+    and cached on the device of the images. ``degrade`` disables half precision and autocast:
+    inside, images are float32 or float64.
 
     >>> from colddiff import ImageShape, build_degradation
     >>> from colddiff.rng import streams
@@ -49,11 +49,11 @@ class Degradation(ABC, Generic[SpecT]):
 
     omega_names: tuple[str, ...] = ()
     omega_images: ClassVar[tuple[str, ...]] = ()
-    """Entries of omega that are images of another set: a data set supplies them, not ``draw``."""
+    """Entries of omega that are images of another set, from a data set and not from ``draw``."""
     parameter_tables: tuple[str, ...] = ()
-    """Tables that hold one number for each severity 0..T, a physical parameter each."""
+    """Names of tables with one number per severity 0..T: physical parameters."""
     parameter_units: ClassVar[Mapping[str, str]] = {}
-    """Units of those tables that have one."""
+    """Units of those tables, for those that have one."""
 
     def __init__(self, spec: SpecT, shape: ImageShape) -> None:
         self.spec = spec
@@ -61,14 +61,14 @@ class Degradation(ABC, Generic[SpecT]):
         self.num_timesteps: int = spec.num_timesteps
         self._held = Tables()
 
-    # What every D does.
+    # Common to every D.
 
     @final
     def draw(self, batch: int, *, rng: Rng, images: DrawImages | None = None) -> dict[str, Tensor]:
         """omega for ``batch`` trajectories; of a sequence of generators row i uses only its own.
 
-        ``images`` draws from the second set, for the entries ``omega_images``; SpecError where
-        there are such entries and no ``images``.
+        ``images`` draws from the second set, for the entries ``omega_images``; SpecError if there
+        are such entries and no ``images``.
         """
         return draw_omega(self, batch, rng, images)
 
@@ -76,20 +76,20 @@ class Degradation(ABC, Generic[SpecT]):
     def degrade(self, x0: Image, t: Severity, omega: Omega | None = None) -> Image:
         """D(x0, t) of floating x0 [B, C, H, W] in [-1, 1], at int64 t [B] in 0..T.
 
-        ``omega`` is what ``draw(B)`` returned. SpecError for a wrong shape or dtype, a severity
-        outside 0..T, NaN or inf.
+        ``omega`` is what ``draw(B)`` returned. Raises SpecError for a wrong shape or dtype, a
+        severity outside 0..T, NaN or inf.
         """
         self.check(x0, t)
         omega = self.place_omega(omega or {}, x0)
         t = t.to(x0.device, non_blocking=True)
         with without_autocast(x0.device.type):
             x_t = self._degrade(x0.to(working_dtype(x0.dtype)), t, omega).to(x0.dtype)
-        # The one place where severity 0 means the clean image.
+        # The only place where severity 0 is defined as the clean image.
         return torch.where((t == 0).view(-1, 1, 1, 1), x0, x_t)
 
     @final
     def observe(self, x0: Image, t: Severity, omega: Omega | None = None) -> Image:
-        """D(x0, t) as it would be recorded: in 8 bit where the spec is ``observed_in_8_bit``.
+        """D(x0, t) as it would be recorded: in 8 bit if the spec is ``observed_in_8_bit``.
 
         Training inputs and a sampler's start are observations; the D inside a sampler's steps is
         ``degrade`` (PAPER: `discrete` acts in q_sample and on the start state only). Rounds to
@@ -103,27 +103,27 @@ class Degradation(ABC, Generic[SpecT]):
 
     @final
     def check(self, x0: Image, t: Severity) -> None:
-        """SpecError where (x0, t) are not what ``degrade`` takes."""
+        """Raises SpecError if (x0, t) are not valid arguments of ``degrade``."""
         check_images(self.spec.kind, self.shape, self.num_timesteps, x0, t)
 
     @final
     def place_omega(self, omega: Omega, x0: Image) -> dict[str, Tensor]:
-        """omega where ``degrade`` needs it for images ``x0``; SpecError where it is not for them.
+        """omega on the device and in the dtype for images ``x0``; SpecError if it does not match.
 
-        ``degrade`` does this itself; a loop of many steps does it once, to spare it the transfers.
+        ``degrade`` does this itself; a loop of many steps does it once, to avoid repeated copies.
         """
         return placed_omega(self, omega, x0)
 
     @final
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
-        """Holds the tables on ``device`` now rather than on first use; returns itself."""
+        """Moves the tables to ``device`` now instead of on first use; returns itself."""
         self._held.release()
         self._tables(torch.empty(0, device=device, dtype=working_dtype(dtype)))
         return self
 
     @final
     def parameters(self) -> dict[str, NDArray[np.float64]]:
-        """What severity changes, float64 [T] each, entry i of severity i + 1: for plots.
+        """Physical parameters by severity, float64 [T] each, entry i of severity i + 1: for plots.
 
         The spec's schedules and the tables named in ``parameter_tables``.
         """
@@ -134,22 +134,22 @@ class Degradation(ABC, Generic[SpecT]):
     @property
     @final
     def estimates_omega(self) -> bool:
-        """Whether ``estimate_omega`` finds one: what the sampler improved_estimated needs."""
+        """Whether ``estimate_omega`` is implemented, as the sampler improved_estimated needs."""
         return type(self).estimate_omega is not Degradation.estimate_omega
 
     @final
     def _tables(self, like: Tensor) -> dict[str, Tensor]:
-        """What ``_make_tables`` made, on the device and in the dtype of ``like``."""
+        """The tables of ``_make_tables``, on the device and in the dtype of ``like``."""
         return self._held.like(like, self._make_tables)
 
-    # What a leaf says of itself.
+    # Implemented by subclasses.
 
     @abstractmethod
     def _degrade(self, x0: Image, t: Severity, omega: Omega) -> Image:
         """D(x0, t) for checked arguments on one device; entries with t = 0 are overwritten."""
 
     def _make_tables(self) -> dict[str, Tensor]:
-        """float64 constants of this operator, made once, on first use."""
+        """float64 constants of this operator, computed once, on first use."""
         return {}
 
     def _draw_row(self, rng: np.random.Generator) -> Mapping[str, NDArray[Any] | np.generic]:
@@ -157,25 +157,25 @@ class Degradation(ABC, Generic[SpecT]):
         raise NotImplementedError
 
     def omega_shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of one image's ``omega[name]``, or None where any shape will do."""
+        """Shape of one image's ``omega[name]``, or None if any shape is valid."""
         return self.shape.chw if name in self.omega_images else None
 
     def _check_omega(self, name: str, value: Tensor) -> None:
-        """SpecError for values in host memory that this D cannot mean."""
+        """Raises SpecError for invalid values, which are in host memory."""
         check_values(self.spec.kind, name, value)
 
     def estimate_omega(self, x_t: Image, x0_hat: Image, t: Severity) -> dict[str, Tensor] | None:
-        """omega such that D(x0_hat, t, omega) = x_t, where D allows it; else None."""
+        """omega such that D(x0_hat, t, omega) = x_t, if D allows that; else None."""
         return None
 
     def check_start(self, t: int) -> None:
-        """SpecError where no trajectory of this D may start at severity ``t`` in 1..T."""
+        """Raises SpecError if no trajectory of this D can start at severity ``t`` in 1..T."""
         return
 
     def terminal(self) -> Mapping[str, Any] | None:
         """The distribution of x_T that sampling without an image starts from, by default.
 
-        The dict form of a spec of ``colddiff.terminal``; None where D(x0, T) still shows x0, or
-        follows no law that can be drawn from.
+        The dict form of a spec of ``colddiff.terminal``; None if D(x0, T) still depends on x0, or
+        its distribution cannot be sampled.
         """
         return None

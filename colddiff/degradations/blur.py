@@ -1,4 +1,4 @@
-"""Gaussian blur, composed step by step, in O(1): D(x, t) = A_t x B_t^T (PAPER 3.1 and 4.2)."""
+"""Gaussian blur: chained steps, computed in O(1) as D(x, t) = A_t x B_t^T (PAPER 3.1 and 4.2)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BlurSpec(DegradationSpec):
     sigma: Annotated[Schedule, Field(description="std of each step's Gaussian"), Unit("px")] = (
         Constant(value=7.0)
     )
-    padding: Annotated[Padding, Field(description="what lies beyond the border")] = "circular"
+    padding: Annotated[Padding, Field(description="padding at the border")] = "circular"
     collapse_to_mean: Annotated[
         bool, Field(description="at severity T the image becomes its channel means")
     ] = False
@@ -59,7 +59,7 @@ class BlurSpec(DegradationSpec):
         return self.quantise
 
     def for_start(self, t: int) -> Self:
-        # Below T an image has not become one colour: from there it is the plain blur.
+        # Below T an image is not a single colour yet: a trajectory from there is the plain blur.
         plain = t < self.num_timesteps and self.collapse_to_mean
         return self.model_copy(update={"collapse_to_mean": False}) if plain else self
 
@@ -90,7 +90,7 @@ class Blur(Separable[BlurSpec]):
         return {"kind": "gmm", "grid": [1, 1]}  # one colour: the channel means (PAPER 4.2)
 
     def check_start(self, t: int) -> None:
-        # The one colour that x_T is would be taken for a blurred image.
+        # Below T the sampler would treat a single-colour x_T as a blurred image.
         if self.spec.collapse_to_mean and t != self.num_timesteps:
             raise SpecError(
                 [

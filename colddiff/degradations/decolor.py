@@ -1,4 +1,4 @@
-"""Decolouring: colours fade into the mean of their channels (PAPER 3.5)."""
+"""Decolouring: colours fade to the mean of their channels (PAPER 3.5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from colddiff.types import Image, ImageShape, Omega, Severity
 
 @DEGRADATIONS.register
 class DecolorSpec(DegradationSpec):
-    """Severity t keeps a part a_t of the colour: 1 - t/T (``linear``) or ema_factor^t."""
+    """Severity t keeps a fraction a_t of the colour: 1 - t/T (``linear``) or ema_factor^t."""
 
     kind: Literal["decolor"] = "decolor"
     num_timesteps: Annotated[
@@ -27,17 +27,17 @@ class DecolorSpec(DegradationSpec):
     ] = 20
     schedule: Annotated[
         Literal["linear", "constant"],
-        Field(description="the same amount of colour lost at each step, or the same part of it"),
+        Field(description="each step removes the same amount of colour, or the same fraction"),
         Choices(("linear", "constant")),
     ] = "linear"
     ema_factor: Annotated[
         float,
-        Field(gt=0, lt=1, description="part of the colour each step keeps; schedule=constant only"),
+        Field(gt=0, lt=1, description="fraction of the colour that a step keeps (constant only)"),
         Range(0.5, 0.99),
     ] = 0.9
     total_remove: Annotated[
         bool,
-        Field(description="no colour is left at T; schedule=linear gets there in any case"),
+        Field(description="no colour remains at T; always so with schedule=linear"),
     ] = True
 
     def build(self, shape: ImageShape) -> Decolor:

@@ -1,4 +1,4 @@
-"""Downsampling: chained reductions, each back up to full size: A_t x B_t^T (PAPER 3.3)."""
+"""Downsampling: chained reductions, each scaled back to full size: A_t x B_t^T (PAPER 3.3)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from colddiff.spec import Choices, Range
 from colddiff.types import ImageShape
 
 LARGEST_TERMINAL = 768
-"""Values of a low-resolution image beyond which no mixture is fitted: 16x16 in colour."""
+"""Largest number of values in a low-resolution image that a mixture is fitted to: 16x16 RGB."""
 Interpolation = Literal["bicubic", "bilinear", "area"]
 
 
 @DEGRADATIONS.register
 class DownsampleSpec(DegradationSpec):
-    """Severity t is t chained reductions, step i to 1 / factor^i of the size and back up.
+    """Severity t is t chained reductions, step i to 1 / factor^i of the size and back.
 
-    Back up is always by nearest neighbour. The image's sides must be divisible by factor^T.
+    Scaling back is by nearest neighbour. The image's sides must be divisible by factor^T.
     """
 
     kind: Literal["downsample"] = "downsample"
@@ -34,7 +34,7 @@ class DownsampleSpec(DegradationSpec):
         Range(2, 6, integer=True),
     ] = 3
     factor: Annotated[
-        int, Field(ge=2, le=16, description="how much smaller each step makes the image")
+        int, Field(ge=2, le=16, description="factor by which each step reduces the size")
     ] = 2
     interpolation: Annotated[
         Interpolation,
@@ -54,8 +54,8 @@ class Downsample(Separable[DownsampleSpec]):
         T, block = spec.num_timesteps, spec.factor**spec.num_timesteps
         for name, side in (("height", shape.height), ("width", shape.width)):
             if side % block:
-                fits = max(t for t in range(T) if side % spec.factor**t == 0)
-                way_out = f"num_timesteps={fits}" if fits else "another factor or image size"
+                deepest = max(t for t in range(T) if side % spec.factor**t == 0)
+                way_out = f"num_timesteps={deepest}" if deepest else "another factor or image size"
                 raise SpecError(
                     [
                         (
@@ -81,7 +81,7 @@ class Downsample(Separable[DownsampleSpec]):
 def reductions(
     n: int, factor: int, num_timesteps: int, interpolation: Interpolation
 ) -> Iterator[FloatTable]:
-    """Step i's operator for i = 1..T, float64 [n, n]: n to n / factor^i samples, and back up."""
+    """Step i's operator for i = 1..T, float64 [n, n]: n to n / factor^i samples, and back."""
     for i in range(1, num_timesteps + 1):
         small = n // factor**i
         down = np.zeros((small, n))

@@ -24,7 +24,7 @@ Level = Annotated[float, Field(ge=-1, le=1)]
 
 @DEGRADATIONS.register
 class FadeToColourSpec(DegradationSpec):
-    """Severity t lets a solid colour in: from the border inwards, or (not ``reverse``) outwards."""
+    """Severity t fades in a solid colour, from the border, or (not ``reverse``) the centre."""
 
     kind: Literal["fade_to_colour"] = "fade_to_colour"
     num_timesteps: Annotated[
@@ -70,7 +70,7 @@ class FadeToColour(Degradation[FadeToColourSpec]):
         return (self.shape.channels,)
 
     def terminal(self) -> Mapping[str, Any] | None:
-        # Grown from the centre, the colour leaves the border of x0 as it is.
+        # Growing from the centre, the colour never covers the border of x0.
         return {"kind": "solid_colour"} if self.spec.reverse else None
 
     def _draw_row(self, rng: np.random.Generator) -> Mapping[str, NDArray[Any]]:

@@ -1,6 +1,6 @@
-"""Guards of a degradation: what ``degrade`` is given is what D takes, or SpecError.
+"""Argument checks of a degradation; they raise SpecError.
 
-Severities and values are looked at only where they are in host memory, never by a device sync.
+Severities and values are only checked if they are in host memory, never by a device sync.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from colddiff.types import Image, ImageShape, Severity
 
 
 def check_images(kind: str, shape: ImageShape, num_timesteps: int, x0: Image, t: Severity) -> None:
-    """SpecError where x0 are no images of ``shape`` in [-1, 1], or t no severities of theirs."""
+    """Raises SpecError if x0 are not images of ``shape``, or t not a severity for each of them."""
     for name, value in (("images", x0), ("t", t)):
         if not _is_tensor(value):
             raise SpecError(f"{kind}: {name} must be a torch tensor, got {type(value).__name__}")
@@ -39,15 +39,15 @@ def check_images(kind: str, shape: ImageShape, num_timesteps: int, x0: Image, t:
 
 
 def check_values(kind: str, name: str, value: Tensor) -> None:
-    """SpecError where ``omega[name]`` holds NaN or inf."""
+    """Raises SpecError if ``omega[name]`` holds NaN or inf."""
     if not all_finite(value):
         raise SpecError(f"{kind}: omega[{name!r}] holds NaN or inf")
 
 
 def all_finite(values: Tensor) -> bool:
     """Whether no value is NaN or inf."""
-    # NaN and inf stay in a sum, which costs a thirtieth of looking at each value; a sum that is too
-    # large for its dtype is no proof, so then each is looked at.
+    # NaN and inf propagate through a sum, which costs a thirtieth of checking each value; a sum
+    # that overflows proves nothing, so then each value is checked.
     total = values.sum(dtype=working_dtype(values.dtype))
     return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
 

@@ -1,4 +1,4 @@
-"""Inpainting: a hole that grows out of one pixel, D(x, t) = x prod_i (1 - g_i) (PAPER 3.2)."""
+"""Inpainting: a hole that grows from one pixel, D(x, t) = x prod_i (1 - g_i) (PAPER 3.2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from colddiff.types import Image, ImageShape, Omega, Severity
 class InpaintSpec(DegradationSpec):
     """Severity t multiplies by t masks around one centre, mask i of std ``sigma`` at entry i - 1.
 
-    What is removed becomes 0, mid-grey.
+    Removed pixels become 0, mid-grey.
     """
 
     kind: Literal["inpaint"] = "inpaint"

@@ -14,7 +14,7 @@ def cumulative_masks(sigmas: FloatTable, rows: int, columns: int) -> FloatTable:
     """The products of the first t = 0..T masks, float64 [T + 1, rows, columns].
 
     Entry [t, r, c] is for a pixel r rows and c columns away from the masks' centre: one quadrant
-    serves every centre on a whole pixel.
+    is enough for every centre on a whole pixel.
     """
     squared = np.arange(rows)[:, None] ** 2 + np.arange(columns)[None, :] ** 2
     distance = np.sqrt(squared.astype(np.float64))

@@ -20,7 +20,7 @@ AlphasBar = Literal["cosine", "linear"]
 
 
 class MixingSpec(DegradationSpec):
-    """Severity t keeps the part abar_t of the image's variance."""
+    """Severity t keeps the fraction abar_t of the image's variance."""
 
     num_timesteps: Annotated[
         int,
@@ -38,7 +38,7 @@ MixingSpecT = TypeVar("MixingSpecT", bound=MixingSpec)
 
 
 class Mixing(Degradation[MixingSpecT]):
-    """Two scalars per severity; omega ``z`` [B, C, H, W]. The leaves say where z comes from."""
+    """Two scalars per severity; omega ``z`` [B, C, H, W], whose source a subclass defines."""
 
     omega_names = ("z",)
     parameter_tables = ("weight_of_x0", "weight_of_z")
@@ -50,7 +50,7 @@ class Mixing(Degradation[MixingSpecT]):
         """z_hat = (x_t - sqrt(abar_t) x0_hat) / sqrt(1 - abar_t), or 0 where t = 0.
 
         With it ``improved_estimated`` is the deterministic DDIM step (PAPER 4.1). In float32 for
-        images in half precision: near severity 0 it takes a small difference apart.
+        images in half precision: near severity 0 it divides a small difference by a small number.
         """
         t = t.to(x_t.device, non_blocking=True)
         x_t, x0_hat = (x.to(working_dtype(x_t.dtype)) for x in (x_t, x0_hat))

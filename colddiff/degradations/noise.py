@@ -15,7 +15,7 @@ from colddiff.types import ImageShape
 
 @DEGRADATIONS.register
 class NoiseSpec(MixingSpec):
-    """Severity t mixes in Gaussian noise z, of which D(x0, T) is nearly all."""
+    """Severity t mixes in Gaussian noise z; D(x0, T) is almost pure noise."""
 
     kind: Literal["noise"] = "noise"
 

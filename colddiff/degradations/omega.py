@@ -1,4 +1,4 @@
-"""What is random in D (omega): drawn, checked, and put where the images are."""
+"""The randomness of D (omega): drawing, checking, and moving it to the images' device."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from colddiff.degradations.base import Degradation
 
 DrawImages = Callable[[Sequence[np.random.Generator]], Image]
-"""Images of another set, one for each generator and a function of it alone."""
+"""Images of another set: one for each generator, a function of that generator alone."""
 
 
 def draw_omega(
     D: Degradation[Any], batch: int, rng: Rng, images: DrawImages | None
 ) -> dict[str, Tensor]:
-    """``D.draw``."""
+    """Implements ``D.draw``; raises SpecError."""
     if not D.omega_names:
         return {}
     if D.omega_images and images is None:
         raise SpecError(
-            f"{D.spec.kind}: omega {', '.join(D.omega_images)} is images of a second set and "
+            f"{D.spec.kind}: omega {', '.join(D.omega_images)} holds images of a second set and "
             f"cannot be drawn; pass omega={{{D.omega_images[0]!r}: images [B, "
             f"{', '.join(map(str, D.shape.chw))}]}}"
         )
     generators = rows(rng, batch)
-    given = {} if images is None else {name: images(generators) for name in D.omega_images}
-    own = [name for name in D.omega_names if name not in given]
+    from_images = {} if images is None else {name: images(generators) for name in D.omega_images}
+    own = [name for name in D.omega_names if name not in from_images]
     drawn = [D._draw_row(generator) for generator in generators] if own else []
     stacked = {name: np.stack([np.asarray(row[name]) for row in drawn]) for name in own}
-    return given | {name: torch.from_numpy(values) for name, values in stacked.items()}
+    return from_images | {name: torch.from_numpy(values) for name, values in stacked.items()}
 
 
 def placed_omega(D: Degradation[Any], omega: Omega, x0: Image) -> dict[str, Tensor]:
-    """``D.place_omega``; values are checked only where they are in host memory."""
+    """Implements ``D.place_omega``; values are only checked if they are in host memory."""
     for name in D.omega_names:
         _check_shape(D, omega, name, len(x0))
         if omega[name].device.type == "cpu":

@@ -19,8 +19,8 @@ from colddiff.types import Image, Omega, Severity
 class Separable(Degradation[SpecT]):
     """A table of T + 1 matrices for each side; any mix of severities is two batched products.
 
-    The leaves give the products of their steps' 1-D operators, of which the same serve all rows
-    (A_t) and all columns (B_t).
+    Subclasses provide the products of their steps' 1-D operators; one is applied to all rows (A_t)
+    and one to all columns (B_t).
     """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Snow: flakes of a random layer, thresholded, streaked and added twice over (PAPER 3.4)."""
+"""Snow: a random layer of flakes, thresholded, motion-blurred and added twice (PAPER 3.4)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """One row of PAPER 3.4's table; pairs go linearly from severity 1 to T."""
+    """One row of PAPER 3.4's table; pairs are interpolated linearly from severity 1 to T."""
 
     mean: float
     zoom: float
@@ -46,7 +46,7 @@ WEATHERS = {
 
 @DEGRADATIONS.register
 class SnowSpec(DegradationSpec):
-    """Severity t lets more flakes through and streaks them longer; not chained, always from x0."""
+    """Severity t shows more flakes with longer streaks; not chained, always applied to x0."""
 
     kind: Literal["snow"] = "snow"
     num_timesteps: Annotated[
@@ -56,11 +56,11 @@ class SnowSpec(DegradationSpec):
     ] = 200
     level: Annotated[
         Literal[1, 2, 3, 4],
-        Field(description="how heavy the snow is at T (ImageNet-C's scale)"),
+        Field(description="amount of snow at T (ImageNet-C's scale)"),
         Choices((1, 2, 3, 4)),
     ] = 3
     fix_brightness: Annotated[
-        bool, Field(description="false also bleaches the image, as ImageNet-C does")
+        bool, Field(description="false also brightens the image, as ImageNet-C does")
     ] = True
 
     def build(self, shape: ImageShape) -> Snow:
@@ -70,8 +70,8 @@ class SnowSpec(DegradationSpec):
 class Snow(Degradation[SnowSpec]):
     """D(x, t) = 2 clip((x + 1)/2 + L_t + rot180(L_t), 0, 1) - 1.
 
-    omega: ``base`` [B, H, W], the zoomed layer S; ``vertical`` bool [B], the way the streaks run.
-    L_t is S without what is below a threshold, filtered along rows or columns: one layer for each
+    omega: ``base`` [B, H, W], the zoomed layer S; ``vertical`` bool [B], direction of the streaks.
+    L_t is S with values below a threshold set to 0, filtered along rows or columns: one layer per
     image of the call, whatever t is.
     """
 

@@ -1,4 +1,4 @@
-"""The spec of a degradation: what a kind states about itself as data, and the kinds there are."""
+"""The spec of a degradation: the data that describes a kind, and the registry of kinds."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ FIELDS_WITH_HOOK = {
     "collapse_to_mean": "for_start",
     "other": "second_set",
 }
-"""Names of fields that have a meaning to the code around D, and the hook that says it."""
+"""Field names with a meaning to the code around D, and the hook that must implement each."""
 
 
 class DegradationSpec(Spec):
-    """What every kind of degradation has: its kind and the number of severities T.
+    """Fields of every kind of degradation: its kind and the number of severities T.
 
-    A kind adds fields of its own. What a field means to the code around D, it says by overriding
-    one of the hooks below: nobody looks for a field by its name.
+    A kind adds its own fields. If one has a meaning to the code around D, the kind overrides a hook
+    below: no code looks up a field by its name.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class DegradationSpec(Spec):
 
     @abstractmethod
     def build(self, shape: ImageShape) -> Degradation[Any]:
-        """The operator for images of ``shape``; SpecError where the two do not fit."""
+        """The operator for images of ``shape``; SpecError if the spec does not support it."""
 
     @property
     def observed_in_8_bit(self) -> bool:
@@ -57,7 +57,7 @@ class DegradationSpec(Spec):
     def for_start(self, t: int) -> Self:
         """The spec of D on trajectories that start at severity ``t`` in 1..T.
 
-        Another one where D does something at T alone, which images at ``t`` have not gone through:
+        A different one if D has an effect at T only, which images at ``t`` have not undergone:
         ``collapse_to_mean``.
         """
         return self
@@ -68,8 +68,8 @@ class DegradationSpec(Spec):
         return None
 
     def with_second_set(self, uri: str) -> Self:
-        """This spec with its second set at ``uri``; for kinds that mix one in."""
-        raise SpecError(f"{self.kind}: mixes in no second set of images")
+        """This spec with its second set at ``uri``; SpecError for kinds that mix in none."""
+        raise SpecError(f"{self.kind}: does not mix in a second set of images")
 
 
 SpecT = TypeVar("SpecT", bound=DegradationSpec)
@@ -99,6 +99,6 @@ def build_degradation(
     >>> D.num_timesteps, D.omega_names
     (100, ('z',))
 
-    Raises SpecError for an unknown kind, an invalid field, or a shape that D is not for.
+    Raises SpecError for an unknown kind, an invalid field, or a shape that D does not support.
     """
     return DEGRADATIONS.parse(spec).build(shape)

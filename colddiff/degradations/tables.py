@@ -1,4 +1,4 @@
-"""Constants of an operator, made once in float64 and held where they are used, and its dtypes."""
+"""Constants of an operator, computed once in float64 and cached per device; working dtypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Tables:
     def exact(self, make: Make) -> dict[str, Tensor]:
         """In float64; ``make`` is called once."""
         if self._float64 is None:
-            # Made while sampling, inference tensors would refuse a later backward through D.
+            # Tensors made in inference mode could not be used in a later backward pass through D.
             with torch.inference_mode(False):
                 self._float64 = make()
         return self._float64
@@ -38,12 +38,12 @@ class Tables:
         return self._held[key]
 
     def release(self) -> None:
-        """Forgets all but the exact ones."""
+        """Drops all cached tables but the exact ones."""
         self._held.clear()
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What D computes in for images of ``dtype``: float64 for float64, float32 for all others."""
+    """The dtype D computes in for images of ``dtype``: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -54,12 +54,12 @@ def in_8_bit(x: Tensor) -> Tensor:
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Autocast would run A_t x in bfloat16: 3 digits, where Algorithm 2 takes small differences."""
+    """Disables autocast, which would run A_t x in bfloat16: Algorithm 2 takes small differences."""
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
 
 
 def moved(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """``tensor`` on ``device``, in ``dtype`` where it is floating."""
+    """``tensor`` on ``device``, in ``dtype`` if it is floating."""
     return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Evaluation of a restorer on test images: degraded, and what each sampler makes (PAPER 6)."""
+"""Evaluation of a restorer on test images: degraded ones and each sampler's results (PAPER 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, DivergedError, SpecError
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
 from colddiff.evaluation.spec import EvaluationSpec
-from colddiff.evaluation.sums import Column, Pictures, Tally
+from colddiff.evaluation.sums import Column, EvaluationSums, Pictures
 from colddiff.evaluation.trajectory import Recorder, Trajectory
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.restorers import evaluating
@@ -36,9 +36,9 @@ IMAGE_PROTOCOL = (
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Metrics by path (finite numbers only), where they come from, and images to look at.
+    """Metrics by path (finite numbers only), their provenance, and sample images.
 
-    ``provenance`` is JSON-ready; its ``omitted`` names each metric that is not there, and why.
+    ``provenance`` is JSON-ready; its ``omitted`` names each metric that is missing, and why.
     """
 
     metrics: Mapping[str, float]
@@ -49,7 +49,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """R against D on test images, a batch at a time; workers may share the batches.
+    """Evaluates R for D on test images, batch by batch; implements ``BatchedEvaluation``.
 
     Args:
         R: (x_t, t) -> x0_hat, on ``device``.
@@ -88,7 +88,7 @@ class Evaluator:
 
     @property
     def num_images(self) -> int:
-        """How many test images are evaluated."""
+        """Number of test images that are evaluated."""
         chosen = self.spec.num_images
         return self.source.manifest.count if chosen is None else chosen
 
@@ -97,8 +97,8 @@ class Evaluator:
         n, size = self.num_images, self.spec.batch_size
         return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
-    def tally(self, positions: range) -> Tally:
-        """Restores the images at ``positions`` with every sampler and sums over them."""
+    def sum_batch(self, positions: range) -> EvaluationSums:
+        """Restores the images at ``positions`` with every sampler; sums over them."""
         indices = [
             position * self.source.manifest.count // self.num_images for position in positions
         ]
@@ -107,7 +107,7 @@ class Evaluator:
         omega = self.D.draw(len(x0), rng=rng, images=self.images)
         start = falling(self.spec.severities, self.D.num_timesteps)[0]
         x_T = self.D.observe(x0, torch.full((len(x0),), start), omega)
-        # The first batch alone holds image 0, however the batches are dealt out.
+        # Only the first batch holds image 0, whichever worker sums it.
         kept = self.keep if 0 in positions else 0
         recorder = None
         made = {"degraded": x_T}
@@ -116,7 +116,7 @@ class Evaluator:
             if name == self._shown:
                 own = recorder = Recorder(self.D.num_timesteps, kept, sampler.label)
             made[sampler.column] = self._sampled(sampler, x_T, omega, own)
-        return Tally(
+        return EvaluationSums(
             {name: self._column(images, x0) for name, images in made.items()},
             self._halves(x0, positions),
             {name: eight_bit(images[:kept]) for name, images in {"original": x0, **made}.items()}
@@ -135,7 +135,7 @@ class Evaluator:
         self, sampler: Sampler, x_T: Image, omega: Omega, recorder: Recorder | None
     ) -> Image:
         x, severities = x_T, self.spec.severities
-        # Here too: what `sample_steps` gets to see of R is a function.
+        # Needed here too: `sample_steps` sees R as a plain function, not as a module.
         with evaluating(self.R):
             for step in sample_steps(
                 self._restore, self.D, x_T, omega, sampler=sampler.name, severities=severities
@@ -149,7 +149,7 @@ class Evaluator:
 
     def _restore(self, x_t: Image, t: Severity) -> Image:
         x0_hat = self.R(x_t, t)
-        # Here, and not on the result: D would refuse the estimate as if its caller were wrong.
+        # Checked here: D would otherwise reject the estimate as an invalid argument.
         if not bool(torch.isfinite(x0_hat).all()):
             raise DivergedError(
                 f"evaluation: R(x_t, t) holds NaN or inf at severity {int(t[0])}; evaluate an "
@@ -164,7 +164,7 @@ class Evaluator:
     def _halves(
         self, x0: Image, positions: range
     ) -> tuple[FeatureStatistics | None, FeatureStatistics | None]:
-        # Drawn, not every other image: a data set may list its classes in turn.
+        # Drawn at random, not every other image: a data set may list its classes in turn.
         order = stream(self.spec.seed, "evaluation/halves").permutation(self.num_images)
         first = torch.from_numpy(order[positions.start : positions.stop] < self.num_images // 2)
         first = first.to(x0.device)
@@ -177,12 +177,12 @@ class Evaluator:
         rounded = torch.from_numpy(eight_bit(images))
         return FeatureStatistics.of(self.extractor.features(rounded))
 
-    def summary(self, tally: Tally) -> Evaluation:
-        """The table of a tally over all test images."""
+    def summary(self, sums: EvaluationSums) -> Evaluation:
+        """The metrics from the sums over all test images."""
         metrics: dict[str, float] = {}
         omitted: dict[str, str] = {}
         fd = self.extractor.metric
-        for name, column in tally.columns.items():
+        for name, column in sums.columns.items():
             path, errors = f"eval/{name}", column.errors
             metrics[f"{path}/rmse"] = errors.rmse
             if errors.ssim is None:
@@ -193,14 +193,12 @@ class Evaluator:
                 omitted[f"{path}/psnr"] = "infinite: the images equal the test images"
             else:
                 metrics[f"{path}/psnr"] = errors.psnr
-            _add_distance(metrics, omitted, f"{path}/{fd}", (column.features, tally.reference))
-        _add_distance(metrics, omitted, f"eval/floor/{fd}", tally.halves)
-        return Evaluation(
-            metrics, self._provenance(tally, omitted), tally.pictures, tally.trajectory
-        )
+            _add_distance(metrics, omitted, f"{path}/{fd}", (column.features, sums.reference))
+        _add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
+        return Evaluation(metrics, self._provenance(sums, omitted), sums.pictures, sums.trajectory)
 
-    def _provenance(self, tally: Tally, omitted: Mapping[str, str]) -> dict[str, Any]:
-        n, features = tally.reference.n, tally.reference.mean.size
+    def _provenance(self, sums: EvaluationSums, omitted: Mapping[str, str]) -> dict[str, Any]:
+        n, features = sums.reference.n, sums.reference.mean.size
         manifest, spec = self.source.manifest, self.spec
         view = (
             {TRANSFORM_SETTING: manifest.settings[TRANSFORM_SETTING]}
@@ -249,11 +247,12 @@ def evaluate(
 
     A column for each sampler of ``spec``, named by ``Sampler.column``.
 
-    ``on_batch(done, total)`` hears how many images are done; the rest is as in ``Evaluator``.
+    ``on_batch(done, total)`` is called with image counts after each batch; the other arguments are
+    those of ``Evaluator``.
 
     Raises:
-        DataError: the test images are of another shape than the restorer's.
-        SpecError: more images or other severities than there are, a sampler that is not for D.
+        DataError: the test images do not have the restorer's shape.
+        SpecError: too many images, invalid severities, or a sampler that D does not support.
         DivergedError: an estimate holds NaN or inf.
     """
     return evaluate_all(Evaluator(R, D, source, spec, extractor, device, keep, images), on_batch)
@@ -262,11 +261,11 @@ def evaluate(
 def evaluate_all(
     evaluator: Evaluator, on_batch: Callable[[int, int], None] | None = None
 ) -> Evaluation:
-    """All batches of ``evaluator``, one after the other."""
-    total: Tally | None = None
+    """The evaluation over all batches of ``evaluator``, in this process."""
+    total: EvaluationSums | None = None
     for positions in evaluator.batches():
-        tally = evaluator.tally(positions)
-        total = tally if total is None else total.merge(tally)
+        sums = evaluator.sum_batch(positions)
+        total = sums if total is None else total.merge(sums)
         if on_batch is not None:
             on_batch(positions.stop, evaluator.num_images)
     assert total is not None
@@ -274,7 +273,7 @@ def evaluate_all(
 
 
 def images_at(source: ShardSource, indices: Sequence[int]) -> NDArray[Any]:
-    """The images of rising ``indices``, [N, C, H, W]; one read where they are neighbours."""
+    """The images at ascending ``indices``, [N, C, H, W]; one read if they are consecutive."""
     if indices[-1] - indices[0] == len(indices) - 1:
         return np.array(source.images(indices[0], indices[-1] + 1))
     return np.concatenate([source.images(index, index + 1) for index in indices])

@@ -23,25 +23,25 @@ SSIM_SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def ssim(images: Tensor, reference: Tensor) -> Tensor:
+def ssim(images: Tensor, originals: Tensor) -> Tensor:
     """Structural similarity of each image, float64 [B] (Wang et al. 2004, the paper's settings).
 
     Gaussian window of 11 px and sigma 1.5 without padding, K = 0.01 and 0.03, biased variances,
     the mean over positions and channels: the numbers of ``pytorch_msssim.ssim(data_range=1)``.
 
     Args:
-        images: [B, C, H, W] on the scale [0, 1]; values outside it are taken as they are.
-        reference: the same shape.
+        images: [B, C, H, W] on the scale [0, 1]; values outside it are not clamped.
+        originals: what they are compared with, of the same shape.
 
     Raises:
         DataError: shapes that differ, or a side under 11 px.
     """
-    _check_pair(images, reference)
+    _check_pair(images, originals)
     height, width = images.shape[-2:]
     if min(height, width) < SSIM_WINDOW:
         raise DataError(
             f"ssim: images of {height}x{width} px are smaller than its {SSIM_WINDOW} px window; "
-            "leave ssim out, or evaluate at a larger image_size"
+            "omit ssim, or evaluate at a larger image_size"
         )
     rows, columns = _windows(height).to(images.device), _windows(width).to(images.device)
 
@@ -49,7 +49,7 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
         return rows @ x @ columns.mT
 
     # float64: local variances are differences of nearly equal numbers.
-    x, y = images.double(), reference.double()
+    x, y = images.double(), originals.double()
     mean_x, mean_y = local_mean(x), local_mean(y)
     var_x = local_mean(x * x) - mean_x**2
     var_y = local_mean(y * y) - mean_y**2
@@ -61,7 +61,7 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _windows(side: int) -> Tensor:
-    """The window at every place it fits along ``side``: float64 [side - 10, side]."""
+    """The window at every position along ``side``: float64 [side - 10, side]."""
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     taps = np.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     places = side - SSIM_WINDOW + 1
@@ -73,9 +73,9 @@ def _windows(side: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ImageErrors:
-    """Sums over images from which SSIM, RMSE and PSNR follow; ``merge`` adds two disjoint sets.
+    """Sums over images that give SSIM, RMSE and PSNR; ``merge`` adds disjoint sets of images.
 
-    ``ssim_sum`` is None where the images are too small for SSIM's window.
+    ``ssim_sum`` is None if the images are smaller than SSIM's window.
     """
 
     n: int = 0
@@ -84,15 +84,15 @@ class ImageErrors:
     ssim_sum: float | None = 0.0
 
     @classmethod
-    def of(cls, images: Tensor, reference: Tensor) -> ImageErrors:
+    def of(cls, images: Tensor, originals: Tensor) -> ImageErrors:
         """The sums of one batch, [B, C, H, W] on the scale [0, 1], not clamped (PAPER 6)."""
-        _check_pair(images, reference)
-        fits = min(images.shape[-2:]) >= SSIM_WINDOW
+        _check_pair(images, originals)
+        has_window = min(images.shape[-2:]) >= SSIM_WINDOW
         return cls(
             n=len(images),
             values=images.numel(),
-            squared_error=float(((images.double() - reference.double()) ** 2).sum()),
-            ssim_sum=float(ssim(images, reference).sum()) if fits else None,
+            squared_error=float(((images.double() - originals.double()) ** 2).sum()),
+            ssim_sum=float(ssim(images, originals).sum()) if has_window else None,
         )
 
     def merge(self, other: ImageErrors) -> ImageErrors:
@@ -107,7 +107,7 @@ class ImageErrors:
 
     @property
     def ssim(self) -> float | None:
-        """Mean SSIM over the images; None where they are under 11 px."""
+        """Mean SSIM over the images; None if they are smaller than 11 px."""
         self._check_some()
         return None if self.ssim_sum is None else self.ssim_sum / self.n
 
@@ -131,8 +131,8 @@ class ImageErrors:
 class FeatureStatistics:
     """Count, mean [F] and sum of squared deviations M2 [F, F] of feature vectors, in float64.
 
-    Two sets merge exactly (Chan, Golub and LeVeque 1979), so statistics stream over batches and
-    add up over workers; ``covariance`` is M2 / (n - 1).
+    Two sets merge exactly (Chan, Golub and LeVeque 1979), so statistics can be accumulated over
+    batches and workers; ``covariance`` is M2 / (n - 1).
     """
 
     n: int
@@ -150,7 +150,7 @@ class FeatureStatistics:
         return cls(len(features), mean, centred.T @ centred)
 
     def merge(self, other: FeatureStatistics) -> FeatureStatistics:
-        """The statistics of both sets; DataError where the feature dimensions differ."""
+        """The statistics of both sets; DataError if the feature dimensions differ."""
         _check_same_width(self, other)
         n = self.n + other.n
         delta = other.mean - self.mean
@@ -197,16 +197,16 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the distance of two Gaussians.
 
     The trace of the root is that of the symmetric (A S_b A)^(1/2) with A = S_a^(1/2): two
-    symmetric eigendecompositions in float64, which no singular covariance can upset.
+    symmetric eigendecompositions in float64, stable for singular covariances.
 
     Raises:
-        DataError: fewer than two images on a side, other dimensions, or features not finite.
+        DataError: fewer than two images on a side, different dimensions, or non-finite features.
     """
     _check_same_width(a, b)
     for side in (a, b):
         if not (np.isfinite(side.mean).all() and np.isfinite(side.m2).all()):
             raise DataError(
-                "Frechet distance: the features hold NaN or inf; look at the images they came from"
+                "Frechet distance: the features hold NaN or inf; check the images they come from"
             )
     cov_a, cov_b = a.covariance, b.covariance
     values, vectors = np.linalg.eigh(cov_a)
@@ -218,17 +218,17 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     return max(0.0, means + traces)
 
 
-def _check_pair(images: Tensor, reference: Tensor) -> None:
-    if images.shape != reference.shape or images.ndim != 4 or not images.is_floating_point():
+def _check_pair(images: Tensor, originals: Tensor) -> None:
+    if images.shape != originals.shape or images.ndim != 4 or not images.is_floating_point():
         raise DataError(
             "image errors: expected two floating [B, C, H, W] of one shape, got "
-            f"{images.dtype} {list(images.shape)} and {list(reference.shape)}"
+            f"{images.dtype} {list(images.shape)} and {list(originals.shape)}"
         )
 
 
 def _check_same_width(a: FeatureStatistics, b: FeatureStatistics) -> None:
     if a.mean.shape != b.mean.shape:
         raise DataError(
-            f"feature statistics of {a.mean.size} and {b.mean.size} features are of different "
+            f"feature statistics of {a.mean.size} and {b.mean.size} features come from different "
             "networks; compute both with the same one"
         )

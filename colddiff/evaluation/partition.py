@@ -1,4 +1,4 @@
-"""An evaluation in parts that workers share: always the same ones, so that sums add up the same."""
+"""An evaluation split into groups of batches for workers, the same groups whatever the workers."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-NUM_PARTS = 16
-"""Enough for a handful of workers, few enough that features' covariances are sent seldom."""
+NUM_GROUPS = 16
+"""Enough for a handful of workers, few enough that feature covariances are seldom sent."""
 
 
-class Measured(Protocol):
-    """Something whose batches are tallied anywhere, and whose tallies merge."""
+class BatchedEvaluation(Protocol):
+    """An evaluation that splits into batches; per-batch sums can be computed on any worker and
+    merged.
+    """
 
     @property
     def num_images(self) -> int: ...
 
     def batches(self) -> list[range]: ...
 
-    def tally(self, positions: range) -> Any: ...
+    def sum_batch(self, positions: range) -> Any:
+        """Sums over the images at ``positions``; their ``merge`` adds disjoint sets of images."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Neighbouring batches, tallied one after the other."""
+class BatchGroup:
+    """Consecutive batches of an evaluation, summed in order by one worker."""
 
     number: int
     batches: tuple[range, ...]
@@ -31,40 +34,42 @@ class Part:
     @property
     def key(self) -> str:
         """Its name in messages."""
-        return f"part {self.number}"
+        return f"batch group {self.number}"
 
-    def tally(self, measured: Measured, on_batch: Callable[[int], None] | None = None) -> Any:
-        """The tally over its batches; ``on_batch`` hears how many images each of them held."""
-        tallies = []
+    def sums(
+        self, evaluation: BatchedEvaluation, on_batch: Callable[[int], None] | None = None
+    ) -> Any:
+        """Merged sums of its batches; ``on_batch(num_images)`` is called after each batch."""
+        found = []
         for positions in self.batches:
-            tallies.append(measured.tally(positions))
-            if len(tallies) == 2:
-                tallies = [tallies[0].merge(tallies[1])]
+            found.append(evaluation.sum_batch(positions))
+            if len(found) == 2:
+                found = [found[0].merge(found[1])]
             if on_batch is not None:
                 on_batch(len(positions))
-        return tallies[0]
+        return found[0]
 
     @property
     def num_images(self) -> int:
-        """Images in it."""
+        """Number of images in its batches."""
         return sum(map(len, self.batches))
 
 
-def parts_of(measured: Measured) -> list[Part]:
-    """At most ``NUM_PARTS`` parts, a function of the batches alone and not of the workers."""
-    batches = measured.batches()
-    count = min(NUM_PARTS, len(batches))
+def group_batches(evaluation: BatchedEvaluation) -> list[BatchGroup]:
+    """At most ``NUM_GROUPS`` groups, a function of the batches alone and not of the workers."""
+    batches = evaluation.batches()
+    count = min(NUM_GROUPS, len(batches))
     ends = [len(batches) * (i + 1) // count for i in range(count)]
     starts = [0, *ends[:-1]]
     return [
-        Part(number, tuple(batches[start:end]))
+        BatchGroup(number, tuple(batches[start:end]))
         for number, (start, end) in enumerate(zip(starts, ends, strict=True))
     ]
 
 
-def merge_all(tallies: Sequence[Any]) -> Any:
-    """The tally over all parts, merged in their order."""
-    total = tallies[0]
-    for tally in tallies[1:]:
-        total = total.merge(tally)
+def merge_sums(sums: Sequence[Any]) -> Any:
+    """The sums over all groups, merged in the order given; at least one."""
+    total = sums[0]
+    for more in sums[1:]:
+        total = total.merge(more)
     return total

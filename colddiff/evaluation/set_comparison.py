@@ -22,15 +22,15 @@ COLUMN = "eval/generated"
 
 
 @dataclass(frozen=True, slots=True)
-class SetTally:
-    """Features of some of the samples, and of some of the reference in two disjoint halves."""
+class SetSums:
+    """Feature statistics of some samples, and of some reference images in two disjoint halves."""
 
     samples: FeatureStatistics | None
     halves: tuple[FeatureStatistics | None, FeatureStatistics | None]
 
-    def merge(self, other: SetTally) -> SetTally:
-        """Those of both sets of images, which are disjoint."""
-        return SetTally(
+    def merge(self, other: SetSums) -> SetSums:
+        """The sums over both sets of images, which must be disjoint."""
+        return SetSums(
             merged(self.samples, other.samples),
             (
                 merged(self.halves[0], other.halves[0]),
@@ -41,15 +41,15 @@ class SetTally:
 
 @dataclass(frozen=True, slots=True)
 class SetComparison:
-    """Two sets of images, a batch at a time; workers may share the batches.
+    """Compares two sets of images, batch by batch; implements ``BatchedEvaluation``.
 
     Args:
-        samples: what was made.
-        reference: what it should look like; of the same shape.
+        samples: generated images.
+        reference: the images they are compared with; of the same shape.
         extractor: the network whose features are compared.
-        num_samples: how many samples, evenly spread over the set; None for all.
-        batch_size: images of one batch.
-        seed: of the halves that the floor is taken between.
+        num_samples: number of samples, evenly spread over the set; None for all.
+        batch_size: images per batch.
+        seed: of the random halves of the reference that give the floor.
     """
 
     samples: ShardSource
@@ -78,7 +78,7 @@ class SetComparison:
 
     @property
     def num_images(self) -> int:
-        """Images whose features are taken: the samples, then the whole reference."""
+        """Number of images whose features are computed: the samples, then the whole reference."""
         return self._chosen + self.reference.manifest.count
 
     @property
@@ -86,28 +86,28 @@ class SetComparison:
         return self.samples.manifest.count if self.num_samples is None else self.num_samples
 
     def batches(self) -> list[range]:
-        """Positions 0..num_images - 1 in batches that hold samples or reference images alone."""
+        """Positions 0..num_images - 1 in batches of either samples or reference images."""
         n, size = self._chosen, self.batch_size
         starts = [*range(0, n, size), *range(n, self.num_images, size)]
         return [
             range(start, min(start + size, n if start < n else self.num_images)) for start in starts
         ]
 
-    def tally(self, positions: range) -> SetTally:
-        """Features of the images at ``positions``."""
+    def sum_batch(self, positions: range) -> SetSums:
+        """Feature statistics of the images at ``positions``."""
         n = self._chosen
         if positions.start < n:
             count = self.samples.manifest.count
             images = images_at(self.samples, [position * count // n for position in positions])
-            return SetTally(self._features(images), (None, None))
+            return SetSums(self._features(images), (None, None))
         indices = range(positions.start - n, positions.stop - n)
         images = images_at(self.reference, indices)
         size = self.reference.manifest.count
-        # Drawn, not every other image: a data set may list its classes in turn.
+        # Drawn at random, not every other image: a data set may list its classes in turn.
         order = stream(self.seed, "evaluation/halves").permutation(size)
         first = order[indices.start : indices.stop] < size // 2
         halves = [self._features(images[side]) if side.any() else None for side in (first, ~first)]
-        return SetTally(None, (halves[0], halves[1]))
+        return SetSums(None, (halves[0], halves[1]))
 
     def _features(self, images: NDArray[Any]) -> FeatureStatistics:
         if images.dtype == np.uint16:
@@ -115,22 +115,22 @@ class SetComparison:
         rounded = torch.from_numpy(images.astype(np.uint8))
         return FeatureStatistics.of(self.extractor.features(rounded))
 
-    def summary(self, tally: SetTally) -> tuple[dict[str, float], dict[str, Any]]:
-        """Metrics by path, and where they come from (JSON-ready)."""
+    def summary(self, sums: SetSums) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics by path, and their provenance (JSON-ready)."""
         fd = self.extractor.metric
-        reference = merged(*tally.halves)
+        reference = merged(*sums.halves)
         metrics: dict[str, float] = {}
         omitted: dict[str, str] = {}
         for path, sides in (
-            (f"{COLUMN}/{fd}", (tally.samples, reference)),
-            (f"eval/floor/{fd}", tally.halves),
+            (f"{COLUMN}/{fd}", (sums.samples, reference)),
+            (f"eval/floor/{fd}", sums.halves),
         ):
             a, b = sides
             if a is None or b is None or min(a.n, b.n) < 2:
                 omitted[path] = "fewer than 2 images on a side"
             else:
                 metrics[path] = frechet_distance(a, b)
-        return metrics, self._provenance(tally.samples, reference, omitted)
+        return metrics, self._provenance(sums.samples, reference, omitted)
 
     def _provenance(
         self,

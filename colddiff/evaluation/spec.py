@@ -19,7 +19,7 @@ class EvaluationSpec(Spec):
 
     features: Annotated[
         AnyFeatures,
-        Field(description="inception (fid), lenet, resnet20, or a torchscript network of your own"),
+        Field(description="inception (fid), lenet, resnet20, or your own torchscript network"),
     ] = LenetFeaturesSpec()
     num_images: Annotated[int | None, Field(ge=2, description="null for the whole test set")] = None
     samplers: tuple[SamplerName, ...] = EVALUATED

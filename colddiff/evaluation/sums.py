@@ -1,4 +1,4 @@
-"""Sums over evaluated images, which add up over batches and workers."""
+"""Sums over evaluated images, which merge over batches and workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pictures = Mapping[str, NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Sums over the images of one column of the table."""
+    """Sums over the images of one column of an evaluation."""
 
     errors: ImageErrors
     features: FeatureStatistics
@@ -27,11 +27,12 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """What was summed over some of the test images; tallies of disjoint images merge.
+class EvaluationSums:
+    """Sums over some of the test images; those of disjoint images merge.
 
-    ``halves``: features of the test images themselves, in two disjoint halves. ``pictures``: the
-    first few images, uint8 [k, C, H, W] by column; ``trajectory``: how one sampler made them.
+    ``halves``: feature statistics of the test images themselves, in two disjoint halves.
+    ``pictures``: the first few images, uint8 [k, C, H, W] by column; ``trajectory``: the steps by
+    which one sampler made them.
     """
 
     columns: Mapping[str, Column]
@@ -41,14 +42,14 @@ class Tally:
 
     @property
     def reference(self) -> FeatureStatistics:
-        """Features of all test images seen."""
+        """Feature statistics of all test images summed."""
         both = merged(*self.halves)
         assert both is not None
         return both
 
-    def merge(self, other: Tally) -> Tally:
-        """The tally of both sets of images; pictures are those of the first."""
-        return Tally(
+    def merge(self, other: EvaluationSums) -> EvaluationSums:
+        """The sums over both sets of images; pictures are those of the first that has any."""
+        return EvaluationSums(
             {name: column.merge(other.columns[name]) for name, column in self.columns.items()},
             (
                 merged(self.halves[0], other.halves[0]),
@@ -60,5 +61,5 @@ class Tally:
 
 
 def merged(a: FeatureStatistics | None, b: FeatureStatistics | None) -> FeatureStatistics | None:
-    """The statistics of both sets, either of which may be empty."""
+    """The merged statistics of two sets, either of which may be empty (None)."""
     return a.merge(b) if a is not None and b is not None else a or b

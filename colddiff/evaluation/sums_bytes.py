@@ -1,4 +1,4 @@
-"""Tallies as bytes, to send from one process to another: arrays and JSON, nothing that runs."""
+"""Evaluation sums as bytes, to send between processes: arrays and JSON, no pickle."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors
-from colddiff.evaluation.set_comparison import SetTally
-from colddiff.evaluation.sums import Column, Tally
+from colddiff.evaluation.set_comparison import SetSums
+from colddiff.evaluation.sums import Column, EvaluationSums
 from colddiff.evaluation.trajectory import Trajectory
 
 Arrays = dict[str, NDArray[Any]]
 FACTS = "facts"
 
 
-def tally_to_bytes(tally: Tally | SetTally) -> bytes:
-    """What ``tally_from_bytes`` reads; exact to the last bit."""
+def sums_to_bytes(sums: EvaluationSums | SetSums) -> bytes:
+    """``sums`` as a safetensors file; ``sums_from_bytes`` restores them bit for bit."""
     arrays: Arrays = {}
-    for side, half in enumerate(tally.halves):
+    for side, half in enumerate(sums.halves):
         _put(arrays, f"half.{side}", half)
     facts: dict[str, Any] = {}
-    if isinstance(tally, SetTally):
-        _put(arrays, "samples", tally.samples)
+    if isinstance(sums, SetSums):
+        _put(arrays, "samples", sums.samples)
     else:
-        facts["columns"] = {name: asdict(c.errors) for name, c in tally.columns.items()}
-        for name, column in tally.columns.items():
+        facts["columns"] = {name: asdict(c.errors) for name, c in sums.columns.items()}
+        for name, column in sums.columns.items():
             _put(arrays, f"column.{name}", column.features)
-        arrays |= {f"picture.{name}": images for name, images in tally.pictures.items()}
-        if (path := tally.trajectory) is not None:
+        arrays |= {f"picture.{name}": images for name, images in sums.pictures.items()}
+        if (path := sums.trajectory) is not None:
             facts |= {"severities": path.severities, "label": path.label}
             arrays |= {"states": path.states, "estimates": path.estimates}
     arrays[FACTS] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
     return safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
 
 
-def tally_from_bytes(data: bytes) -> Tally | SetTally:
-    """The tally that ``tally_to_bytes`` wrote."""
+def sums_from_bytes(data: bytes) -> EvaluationSums | SetSums:
+    """The inverse of ``sums_to_bytes``."""
     arrays: Arrays = safetensors.numpy.load(data)
     facts = json.loads(arrays[FACTS].tobytes())
     halves = (_take(arrays, "half.0"), _take(arrays, "half.1"))
     if "columns" not in facts:
-        return SetTally(_take(arrays, "samples"), halves)
+        return SetSums(_take(arrays, "samples"), halves)
     columns = {}
     for name, errors in facts["columns"].items():
         features = _take(arrays, f"column.{name}")
@@ -63,7 +63,7 @@ def tally_from_bytes(data: bytes) -> Tally | SetTally:
         if name.startswith("picture.")
     }
     order = [name for name in ("original", *columns) if name in pictures]
-    return Tally(columns, halves, {name: pictures[name] for name in order}, path)
+    return EvaluationSums(columns, halves, {name: pictures[name] for name in order}, path)
 
 
 def _put(arrays: Arrays, name: str, statistics: FeatureStatistics | None) -> None:

@@ -1,4 +1,4 @@
-"""How a sampler got from x_T to x_0, kept in 8 bit for a few images to look at."""
+"""A sampler's trajectory from x_T to x_0, kept in 8 bit for a few images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ MAX_FRAMES = 60
 class Trajectory:
     """States x_t and estimates R(x_t, t) of k images at falling severities, the last one 0.
 
-    ``label``: of the sampler.
     ``severities`` [S]; ``states`` and ``estimates`` uint8 [S, k, C, H, W]. At severity 0 both are
-    x_0, the result.
+    x_0, the result. ``label`` is the sampler's.
     """
 
     severities: tuple[int, ...]
@@ -29,7 +28,7 @@ class Trajectory:
 
 
 class Recorder:
-    """Keeps at most about 60 evenly spread severities of the first ``keep`` images of a batch."""
+    """Records about 60 evenly spread severities at most, of the first ``keep`` images."""
 
     def __init__(self, num_timesteps: int, keep: int, label: str) -> None:
         self._spacing = max(1.0, num_timesteps / MAX_FRAMES)
@@ -39,7 +38,7 @@ class Recorder:
         self._estimates: list[NDArray[np.uint8]] = []
 
     def record(self, t: int, x_t: Image, x0_hat: Image) -> None:
-        """Takes one state and its estimate, [B, C, H, W] in [-1, 1], unless one is near already."""
+        """Records a state and its estimate, [B, C, H, W] in [-1, 1], unless too near the last."""
         near = bool(self._severities) and self._severities[-1] - t < self._spacing
         if self._keep == 0 or (near and t > 0):
             return
@@ -48,7 +47,7 @@ class Recorder:
         self._estimates.append(eight_bit(x0_hat[: self._keep]))
 
     def trajectory(self) -> Trajectory | None:
-        """What was recorded; None where nothing was."""
+        """The recorded trajectory; None if nothing was recorded."""
         if not self._severities:
             return None
         return Trajectory(

@@ -1,4 +1,4 @@
-"""One attempt at a job: taken up by one driver, kept alive by a heartbeat, ended by one verdict."""
+"""One attempt at a job: claimed by one driver, kept alive by a heartbeat, ended by one verdict."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, State, Status
 from colddiff.jobs.tracking_run import keep_picture
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import Tracker
-from colddiff.retry import patiently
+from colddiff.retry import call_with_retry
 
 STOP_GRACE_S = 300.0
-VERDICT_PATIENCE_S = 600.0
+VERDICT_RETRY_S = 600.0
+"""How long writing the result and the final status is retried."""
 NO_LIMITS = LimitsSpec()
 PROGRESS_FIELDS = ("step", "num_steps", "loss", "images_per_s", "eta_s", "phase", "detail")
 
@@ -31,15 +32,15 @@ log = logging.getLogger(__name__)
 
 
 class Attempt:
-    """An attempt as its driver and its work share it.
+    """An attempt at a job, shared by its driver and its work.
 
-    The driver is the only writer of the job's ``status.json`` meanwhile. ``drive`` takes the
-    attempt up, writes a heartbeat until ``work`` returns its result or raises, and then writes how
-    it ended. Progress that the work writes goes into the status with each heartbeat.
+    While it runs, the driver is the only writer of the job's ``status.json``. ``drive`` claims the
+    attempt, writes a heartbeat until ``work`` returns its result or raises, and then writes the
+    final status. Each heartbeat copies the progress that the work wrote into the status.
     """
 
     tracker: Tracker
-    """The job's tracking run, once the work has been prepared."""
+    """The job's tracking run; set once the work has been prepared."""
 
     def __init__(
         self,
@@ -62,39 +63,40 @@ class Attempt:
 
     @cached_property
     def job(self) -> Job:
-        """What is done, as it was submitted."""
+        """The job as it was submitted."""
         return self.resolved.job
 
-    def phase(self, words: str) -> None:
-        """Says what the attempt is doing, such as ``evaluating``; "" leaves it to the progress."""
-        self._phase = words
+    def phase(self, name: str) -> None:
+        """Sets the phase in the status, such as ``evaluating``; "" shows that of the progress."""
+        self._phase = name
 
     def progress(self, **fields: Any) -> None:
-        """Writes how far the work is: any of ``PROGRESS_FIELDS``."""
+        """Writes the progress of the work: any of ``PROGRESS_FIELDS``."""
         self.folder.write_progress(self.number, fields)
 
     def reached(self, step: int, **more: Any) -> None:
-        """Writes where the work ended, exactly: progress is written now and then only."""
+        """Writes the exact final step: progress is only written periodically."""
         self.folder.write_outcome(self.number, {"step": step, **more})
 
     def stop_requested(self) -> bool:
-        """Whether a person, a limit or a signal asked this attempt to stop."""
+        """Whether a user, a limit or a signal has requested a stop of this attempt."""
         return self.folder.stop_requested(self.number)
 
     def request_stop(self) -> None:
-        """Asks this attempt to stop, with a checkpoint where it takes any."""
+        """Requests a stop of this attempt, after a checkpoint if its verb takes any."""
         self.folder.request_stop(self.number, STOP_GRACE_S)
 
     def keep_picture(self, name: str, data: bytes) -> None:
-        """Keeps a picture in the job's folder and, unless the job says not, in its tracking run."""
+        """Stores a picture in the job's folder and, with ``tracking.images``, in its run."""
         self.pictures.append(keep_picture(self.resolved, self.folder, self.tracker, name, data))
 
     def drive(self, work: Callable[[], dict[str, Any]]) -> int:
-        """Exit code of the attempt: 0 done, 1 failed, 4 stopped; the message is in the status.
+        """Runs ``work`` as this attempt; returns exit code 0 (done), 1 (failed) or 4 (stopped).
 
-        A KeyboardInterrupt ends the attempt as stopped and is raised again.
+        The message is in the status. A KeyboardInterrupt ends the attempt as stopped and is
+        re-raised. Raises ColddiffError if the attempt has, or had, another driver.
         """
-        self._take_up()
+        self._claim()
         beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         beat.start()
         interrupted = None
@@ -106,24 +108,24 @@ class Attempt:
         finally:
             self._ended.set()
             beat.join(timeout=30)
-        # What hours of work came to is not lost to a store that is away just now.
-        patiently(lambda: self._end(state, message), "the verdict", VERDICT_PATIENCE_S)
+        # A short outage of the store must not lose the result of hours of work.
+        call_with_retry(lambda: self._end(state, message), "the final status", VERDICT_RETRY_S)
         if interrupted:
             raise interrupted
         return EXIT_CODES[state]
 
     @property
     def status(self) -> Status:
-        """How the attempt stands, as it was last written."""
+        """The status as it was last written."""
         return self._status
 
-    def _take_up(self) -> None:
-        """Becomes the driver of this attempt; ColddiffError where it has, or had, another one."""
+    def _claim(self) -> None:
+        """Becomes the driver of this attempt; ColddiffError if it has, or had, another one."""
         host, pid = os.uname().nodename, os.getpid()
         before = self.folder.status()
         claimed = self.folder.claim(self.number, {"host": host, "pid": pid})
-        begun = before is not None and before.attempt == self.number and before.state != "queued"
-        if (not claimed and begun) or self.folder.superseded(self.number):
+        started = before is not None and before.attempt == self.number and before.state != "queued"
+        if (not claimed and started) or self.folder.superseded(self.number):
             raise ColddiffError(
                 f"attempt {self.number} of {self.resolved.id} has or had another driver; "
                 f"`colddiff status {self.resolved.id}` shows it"
@@ -133,7 +135,7 @@ class Attempt:
             state="running",
             attempt=self.number,
             step=before.step,
-            num_steps=VERBS[self.resolved.verb].asked_for(self.job),
+            num_steps=VERBS[self.resolved.verb].requested_extent(self.job),
             heartbeat=now,
             started=before.started or now,
             running_s=before.running_s,
@@ -158,14 +160,14 @@ class Attempt:
     def _work(self, work: Callable[[], dict[str, Any]]) -> tuple[State, str]:
         try:
             result = work()
-            patiently(lambda: self.folder.write_result(result), "the result", VERDICT_PATIENCE_S)
+            call_with_retry(lambda: self.folder.write_result(result), "the result", VERDICT_RETRY_S)
         except Stopped as stopped:
             return "stopped", f"{self._limit}: {stopped}" if self._limit else str(stopped)
         except ColddiffError as error:
             return "failed", str(error)
         except Exception as error:
             log.error("%s", traceback.format_exc().rstrip())
-            return "failed", f"{type(error).__name__}: {error} (see `colddiff logs`)"
+            return "failed", f"{type(error).__name__}: {error}"
         return "done", ""
 
     def _beat(self) -> None:
@@ -173,7 +175,7 @@ class Attempt:
             try:
                 self._update()
             except ColddiffError:
-                # A store that is away for a while must not end the work; the next beat tries again.
+                # A temporary outage of the store must not end the work; the next beat retries.
                 continue
 
     def _update(self) -> None:
@@ -195,7 +197,7 @@ class Attempt:
         self._enforce_limits()
 
     def _write_status(self) -> None:
-        # A driver that was presumed dead must not overwrite what its successor writes.
+        # A superseded driver that is still alive must not overwrite its successor's status.
         self._superseded = self._superseded or self.folder.superseded(self.number)
         if not self._superseded:
             self.folder.write_status(self._status)

@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def drive(attempt: Attempt, *, on_ray: bool) -> int:
-    """Exit code of ``attempt``: 0 done, 1 failed, 4 stopped; its verdict is logged and written.
+    """Runs ``attempt`` and returns its exit code: 0 done, 1 failed, 4 stopped.
 
-    SIGTERM has it take a checkpoint, where its verb has any, and end as stopped.
+    The final status is written and logged. On SIGTERM the attempt takes a checkpoint, if its verb
+    has any, and ends as stopped.
     """
     verb = VERBS[attempt.resolved.verb]
 
@@ -44,19 +45,19 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
 
 @contextmanager
 def _stop_on_sigterm(attempt: Attempt) -> Iterator[None]:
-    """Within ``with``, SIGTERM is a request to stop: a machine that shuts down sends it first."""
+    """Within ``with``, SIGTERM requests a stop: a machine that shuts down sends it first."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
+        yield  # only the main thread can handle signals
         return
 
-    def ask() -> None:
-        log.info("SIGTERM: asking for a checkpoint and an end")
+    def request_stop() -> None:
+        log.info("SIGTERM: taking a checkpoint, then stopping")
         with suppress(ColddiffError):
             attempt.request_stop()
 
     def handler(*_: object) -> None:
-        # In a thread: a store may take its time, and the main thread may hold a lock it needs.
-        threading.Thread(target=ask, name="sigterm", daemon=True).start()
+        # In a thread: the store may be slow, and the main thread may hold a lock it needs.
+        threading.Thread(target=request_stop, name="sigterm", daemon=True).start()
 
     before = signal.signal(signal.SIGTERM, handler)
     try:

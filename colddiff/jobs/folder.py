@@ -1,4 +1,4 @@
-"""The folder of a job in STORAGE: what the job is, how it stands, and which attempt may write."""
+"""The folder of a job in STORAGE: its spec, status and results, and which attempt may write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JobFolder:
         self.job_id = job_id
 
     def key(self, *parts: str) -> str:
-        """The store key of something in this folder."""
+        """The store key of an object in this folder."""
         return "/".join(("jobs", self.job_id, *parts))
 
     @property
@@ -36,7 +36,7 @@ class JobFolder:
         self._put("job.json", job)
 
     def job(self) -> dict[str, Any]:
-        """What ``write_job`` wrote; raises Missing where there is no such job."""
+        """What ``write_job`` wrote; raises Missing if there is no such job."""
         found = self._get("job.json")
         if found is None:
             raise Missing(
@@ -50,7 +50,7 @@ class JobFolder:
         self._put("status.json", asdict(status))
 
     def status(self, now: float | None = None) -> Status | None:
-        """How the job stands, lost if its heartbeat stopped; None before the first attempt."""
+        """The job's status, ``lost`` if its heartbeat stopped; None before the first attempt."""
         found = self._get("status.json")
         if found is None:
             return None
@@ -59,7 +59,7 @@ class JobFolder:
         return status.seen_at(time.time() if now is None else now)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Final metrics and paths."""
+        """Writes the final metrics and paths (``result.json``)."""
         self._put("result.json", result)
 
     def result(self) -> dict[str, Any] | None:
@@ -67,16 +67,16 @@ class JobFolder:
         return self._get("result.json")
 
     def attempts(self) -> list[int]:
-        """Numbers of the attempts claimed so far, rising."""
+        """Numbers of the attempts claimed so far, ascending."""
         prefix = self.key("attempts/")
         numbers = {item.key.removeprefix(prefix).split("/")[0] for item in self.store.list(prefix)}
         return sorted(int(number) for number in numbers if number.isdigit())
 
     def claim(self, attempt: int, record: dict[str, Any]) -> bool:
-        """Claims ``attempt`` for whoever starts it; of several claimants exactly one gets True.
+        """Claims ``attempt`` by a conditional write; exactly one of several claimants gets True.
 
-        ``record`` says where the attempt runs: ``{host, pid}`` for a process that runs it itself,
-        ``{address, local}`` for a cluster.
+        ``record`` states where the attempt runs: ``{host, pid}`` for a process that runs it
+        itself, ``{address, local}`` for a cluster.
         """
         record = {"time": time.time(), **record}
         try:
@@ -86,42 +86,42 @@ class JobFolder:
         return True
 
     def read_claim(self, attempt: int) -> dict[str, Any]:
-        """The record of whoever claimed ``attempt``; empty before."""
+        """The record of the claim of ``attempt``; empty if it was not claimed yet."""
         return self._get(f"attempts/{attempt}/claim.json") or {}
 
-    def begin_start(self, attempt: int, note: dict[str, Any]) -> int:
-        """Number of a new start of the workers of ``attempt``, from 1: it fences those before.
+    def take_fencing_token(self, attempt: int, record: dict[str, Any]) -> int:
+        """A new fencing token of ``attempt``, from 1; holders of lower ones are superseded.
 
-        An attempt starts its workers again when some were lost; what is left of the earlier ones
-        may still write.
+        Each start of an attempt's workers takes one: when some are lost all are restarted, and
+        survivors of the earlier start may still try to write.
         """
-        number = (self.starts(attempt) or [0])[-1] + 1
+        token = (self.fencing_tokens(attempt) or [0])[-1] + 1
         while True:
             try:
                 self.store.put_new(
-                    self.key(f"attempts/{attempt}/starts/{number}.json"), _encode(note)
+                    self.key(f"attempts/{attempt}/starts/{token}.json"), _encode(record)
                 )
             except Exists:
-                number += 1
+                token += 1
             else:
-                return number
+                return token
 
-    def starts(self, attempt: int) -> list[int]:
-        """Numbers of the starts of ``attempt``'s workers so far, rising."""
+    def fencing_tokens(self, attempt: int) -> list[int]:
+        """Fencing tokens taken in ``attempt`` so far, ascending."""
         prefix = self.key(f"attempts/{attempt}/starts/")
         names = (item.key.removeprefix(prefix) for item in self.store.list(prefix))
         return sorted(int(name.removesuffix(".json")) for name in names)
 
-    def write_start(self, attempt: int, start: int, note: dict[str, Any]) -> None:
-        """Replaces the note of a start: from which step it went on, with how many workers."""
-        self._put(f"attempts/{attempt}/starts/{start}.json", note)
+    def write_fence(self, attempt: int, token: int, record: dict[str, Any]) -> None:
+        """Replaces the record of a fencing token: step resumed from, number of workers."""
+        self._put(f"attempts/{attempt}/starts/{token}.json", record)
 
-    def start(self, attempt: int, start: int) -> dict[str, Any]:
-        """The note of a start; empty where there is none."""
-        return self._get(f"attempts/{attempt}/starts/{start}.json") or {}
+    def fence(self, attempt: int, token: int) -> dict[str, Any]:
+        """The record of a fencing token; empty if there is none."""
+        return self._get(f"attempts/{attempt}/starts/{token}.json") or {}
 
     def write_stacks(self, attempt: int, rank: int, text: str) -> None:
-        """What every thread of a rank that hangs was doing; each is kept."""
+        """Stores the stacks of all threads of a rank that hangs; earlier ones are kept."""
         self.store.put(
             self.key(f"attempts/{attempt}/stacks/{time.time_ns()}-{rank}.txt"), text.encode()
         )
@@ -132,30 +132,30 @@ class JobFolder:
         keys = [item.key for item in self.store.list(prefix)]
         return {key.removeprefix(prefix): self.store.get(key).decode() for key in keys}
 
-    def superseded(self, attempt: int, start: int | None = None) -> bool:
-        """Whether a later attempt, or a later ``start`` of it, began: then a writer must end."""
+    def superseded(self, attempt: int, token: int | None = None) -> bool:
+        """Whether there is a later attempt, or a later fencing token of it: writers must end."""
         if (self.attempts() or [0])[-1] > attempt:
             return True
-        return start is not None and (self.starts(attempt) or [0])[-1] > start
+        return token is not None and (self.fencing_tokens(attempt) or [0])[-1] > token
 
     def write_progress(self, attempt: int, progress: dict[str, Any]) -> None:
-        """How far it is: step, num_steps, loss, images_per_s, eta_s, phase, detail."""
+        """Writes the progress: step, num_steps, loss, images_per_s, eta_s, phase, detail."""
         self._put(f"attempts/{attempt}/progress.json", progress)
 
     def progress(self, attempt: int) -> dict[str, Any]:
-        """What rank 0 wrote last in ``attempt``; empty before."""
+        """The latest progress of ``attempt``; empty before the first."""
         return self._get(f"attempts/{attempt}/progress.json") or {}
 
     def write_outcome(self, attempt: int, outcome: dict[str, Any]) -> None:
-        """How the training loop of ``attempt`` ended: {step, stopped, failed}."""
+        """Writes how the work of ``attempt`` ended: {step, stopped, failed}."""
         self._put(f"attempts/{attempt}/outcome.json", outcome)
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
-        """What ``write_outcome`` wrote, or None where the loop did not come to an end."""
+        """What ``write_outcome`` wrote; None if the work did not reach an end."""
         return self._get(f"attempts/{attempt}/outcome.json")
 
     def write_evaluation(self, step: int, evaluation: dict[str, Any]) -> None:
-        """Metrics and their provenance of the checkpoint at ``step``."""
+        """Writes metrics and their provenance of the checkpoint at ``step``."""
         self._put(f"evaluations/step_{step:08d}.json", evaluation)
 
     def evaluation(self, step: int) -> dict[str, Any] | None:
@@ -163,7 +163,7 @@ class JobFolder:
         return self._get(f"evaluations/step_{step:08d}.json")
 
     def evaluated_steps(self) -> list[int]:
-        """Steps with an evaluation, rising."""
+        """Steps with an evaluation, ascending."""
         prefix = self.key("evaluations/step_")
         names = (item.key.removeprefix(prefix) for item in self.store.list(prefix))
         return sorted(int(name.removesuffix(".json")) for name in names)
@@ -188,11 +188,11 @@ class JobFolder:
             return b""
 
     def request_stop(self, attempt: int, grace_s: float) -> None:
-        """Asks ``attempt`` to take a checkpoint and end within ``grace_s`` seconds."""
+        """Requests that ``attempt`` takes a checkpoint and ends within ``grace_s`` seconds."""
         self._put(f"attempts/{attempt}/stop.json", {"grace_s": grace_s, "time": time.time()})
 
     def stop_requested(self, attempt: int) -> bool:
-        """Whether somebody asked ``attempt`` to stop."""
+        """Whether a stop of ``attempt`` was requested."""
         return self.store.size(self.key(f"attempts/{attempt}/stop.json")) is not None
 
     def _put(self, name: str, value: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Following a job through its folder to its end, whatever becomes of its driver or its cluster."""
+"""Follow a job through its folder until it ends, even if its driver or its cluster dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PROBE_S = 3.0
 UNREACHABLE_S = 20.0
-# An attempt is queued before its cluster has it: the upload of its code may take this long.
+# An attempt is queued before its cluster knows it: uploading its code may take this long.
 SUBMIT_S = 30.0
 TAIL_LINES = 3
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def poll_seconds(folder: JobFolder) -> float:
-    """How often a follower reads ``status.json``: less often where each read is a request."""
+    """Interval between reads of ``status.json``, s: longer where each read is a request."""
     return 3.0 if "://" in folder.store.uri else 1.0
 
 
@@ -34,14 +34,14 @@ def follow(
 ) -> Status:
     """Shows ``attempt`` or a later one until it has ended; returns its final status.
 
-    The folder has the progress and the end. The runner is asked only whether the driver is still
-    alive: where one ended without a verdict, the verdict is written here, with the last lines of
-    its log.
+    Progress and final status are read from the folder. The runner is only asked whether the driver
+    is still alive: if it ended without writing a final status, that is written here, with the last
+    lines of its log.
 
-    Raises ClusterError where the cluster is gone before the driver wrote anything.
+    Raises ClusterError if the cluster cannot be reached before the driver wrote anything.
     """
     probe = _DriverProbe(folder, runner)
-    silent, began = False, time.time()
+    warned, began = False, time.time()
     while True:
         status = folder.status()
         if status is None or status.attempt < attempt:
@@ -55,17 +55,17 @@ def follow(
         if status.state == "lost":
             if not probe.driver_is_alive:
                 return status
-            if not silent:
+            if not warned:
                 log.info("%s, but its driver is alive: waiting", status.message.split(";")[0])
-            silent = True
+            warned = True
         else:
-            silent = False
+            warned = False
             show(status)
         time.sleep(poll_seconds(folder))
 
 
 class _DriverProbe:
-    """Asks the runner now and then for the driver of a job's newest attempt."""
+    """Probes the runner periodically for the driver of a job's newest attempt."""
 
     def __init__(self, folder: JobFolder, runner: Runner | None) -> None:
         self._folder, self._runner = folder, runner
@@ -74,7 +74,7 @@ class _DriverProbe:
         self.driver_is_alive = False
 
     def verdict(self, status: Status) -> Status | None:
-        """The final status of a driver that is gone, else None."""
+        """The final status if the driver has ended, else None."""
         now = time.monotonic()
         waited_s = time.time() - status.heartbeat if status.state == "queued" else 0.0
         if self._runner is None:
@@ -90,7 +90,7 @@ class _DriverProbe:
         self._unreachable_since = None
         self.driver_is_alive = driver is not None and not driver.ended
         if self.driver_is_alive or (driver is None and status.state == "running"):
-            # A driver this cluster does not know may run on another; its heartbeat decides.
+            # A driver unknown to this cluster may run on another; its heartbeat decides.
             return None
         if driver is None and waited_s < SUBMIT_S:
             return None
@@ -110,10 +110,10 @@ class _DriverProbe:
 def settle(
     folder: JobFolder, attempt: int, driver: DriverState | None, runner: Runner | None
 ) -> Status:
-    """Writes the verdict of a driver that is gone and left none; returns how the job ended.
+    """Writes the final status of a driver that ended without writing one, and returns it.
 
-    A driver that exited by itself failed, one that was told to end is stopped, and one that was
-    killed or went down with its cluster is lost: submitting the job again resumes it.
+    A driver that exited by itself is ``failed``, one that was stopped on request ``stopped``, and
+    one that was killed or lost with its cluster ``lost``: submitting the job again resumes it.
     """
     status = folder.status()
     if status is not None and status.attempt == attempt:
@@ -132,7 +132,7 @@ def settle(
     tail = " | ".join(lines[-TAIL_LINES:])
     message = why
     if state == "failed" and tail:
-        message = f"{why}; the end of its log: {tail[-500:]}"
+        message = f"{why}; end of its log: {tail[-500:]}"
     verdict = replace(status, state=state, message=message, phase="", eta_s=None)
     folder.write_status(verdict)
     return verdict
@@ -140,9 +140,9 @@ def settle(
 
 def _verdict(driver: DriverState | None) -> tuple[State, str]:
     if driver is None:
-        return "lost", f"its cluster is gone, or no longer knows it; {AGAIN}"
+        return "lost", f"its cluster is gone or no longer knows it; {AGAIN}"
     if driver.ending == "stopped":
-        return "stopped", f"its driver was told to end; {AGAIN}"
+        return "stopped", f"its driver was stopped on request; {AGAIN}"
     if driver.ending == "killed":
         return "lost", f"its driver was killed ({driver.detail}); {AGAIN}"
-    return "failed", f"its driver ended without a verdict ({driver.detail})"
+    return "failed", f"its driver ended without writing a final status ({driver.detail})"

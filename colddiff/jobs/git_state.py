@@ -8,7 +8,7 @@ from typing import Any
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; empty where it is no checkout."""
+    """Commit of the code and whether it has local changes; empty outside a checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:
@@ -24,7 +24,7 @@ def git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
-    # The package may lie inside somebody else's repository: only our own root counts.
+    # The package may be installed inside another repository: only our own root counts.
     top = git("rev-parse", "--show-toplevel")
     if top is None or Path(top) != root:
         return {}

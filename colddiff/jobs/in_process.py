@@ -1,4 +1,4 @@
-"""Jobs in this process, without Ray: `--local`, ``colddiff.train`` and the other verbs' like."""
+"""Jobs in this process, without Ray: `--local`, ``colddiff.train`` and the other verbs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ J = TypeVar("J", bound=Job, contravariant=True)
 
 
 class Run(Protocol[J]):
-    """``colddiff.train`` and the like."""
+    """The type of ``colddiff.train`` and the other verbs' functions."""
 
     def __call__(self, job: J | Mapping[str, Any], name: str = "job") -> dict[str, Any]: ...
 
@@ -42,7 +42,7 @@ class InProcess:
         run_here(resolved, attempt)
 
     def find(self, job_id: str, attempt: int) -> DriverState | None:
-        return None  # the heartbeat tells, and the process table of its machine
+        return None  # liveness comes from the heartbeat and its machine's process table
 
     def stop(self, job_id: str, attempt: int) -> None:
         return
@@ -55,7 +55,7 @@ class InProcess:
 
 
 def run_here(resolved: ResolvedJob, attempt: int) -> int:
-    """Exit code of one attempt at a job in this process."""
+    """Runs one attempt at a job in this process; returns its exit code."""
     gpus = getattr(getattr(resolved.job, "resources", None), "gpus", 0.0)
     folder = resolved.folder
     with logged(lambda text: folder.write_log(attempt, text)):
@@ -63,21 +63,30 @@ def run_here(resolved: ResolvedJob, attempt: int) -> int:
 
 
 def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
-    """Runs a job in this process and returns its result; ``colddiff.train`` and the like.
+    """Runs a job in this process and returns its result (the content of ``result.json``).
 
-    The protocol is that of `colddiff submit`: the same call again resumes what was interrupted, a
-    larger extent (``num_steps``, ``num_samples``) extends what is done, and where nothing is left
-    to do the result of then is returned.
+    ``colddiff.train(job)`` is ``run("train", job)``, and likewise for every verb::
+
+        result = colddiff.train(colddiff.load_recipe("quickstart").train)
+        result["metrics"]["eval/sampled/fd_lenet"], result["checkpoint"]
+
+    The protocol is that of `colddiff submit`: the same call again resumes an interrupted job, a
+    larger extent (``num_steps``, ``num_samples``) extends a finished one, and a job that is done is
+    not run again: its result is returned. Fields are checked before anything is started:
+
+    >>> run("train", {"data": "digits", "num_steps": 0})
+    Traceback (most recent call last):
+    colddiff.errors.SpecError: train.num_steps: input should be greater than or equal to 1, got 0
 
     Args:
         verb: ``train``, ``evaluate``, ``generate``, ...
         job: a job of that verb, or its fields as a mapping.
-        name: goes into the job's id, as `--name` does.
+        name: word in the job's id, as `--name`.
 
     Raises:
-        SpecError: a job of another verb, or fields that are invalid.
+        SpecError: a job of another verb, or invalid fields.
         Stopped: the job was stopped, or reached a limit.
-        ColddiffError: it failed; the message says why.
+        ColddiffError: it failed; the message gives the reason.
     """
     spec = VERBS[verb].spec()
     if isinstance(job, Mapping):
@@ -97,7 +106,7 @@ def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str,
 
 
 def function_of(verb: str) -> Run[Job]:
-    """``colddiff.<verb>``: ``run`` for one verb."""
+    """The function ``colddiff.<verb>``: ``run`` for one verb."""
 
     def function(job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
         return run(verb, job, name)

@@ -1,4 +1,4 @@
-"""What every job has: identity and operation, an id, where it keeps things, what it may use."""
+"""The base of all jobs: identity and operation fields, id, storage, resources, limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLUG = re.compile(r"[^a-z0-9]+")
 
 
 class ResourcesSpec(Spec):
-    """What one worker asks of the cluster."""
+    """What one worker requests from the cluster."""
 
     gpus: Annotated[float, Field(ge=0, le=8)] = 0
     cpus: Annotated[float, Field(ge=0)] = 1
@@ -34,14 +34,14 @@ class ResourcesSpec(Spec):
 
 
 class LimitsSpec(Spec):
-    """Budgets over all attempts; reaching one takes a checkpoint and ends with exit code 4."""
+    """Budgets over all attempts; at a limit the job takes a checkpoint and exits with code 4."""
 
     hours: Annotated[float | None, Field(gt=0), Unit("hours of running")] = None
     gpu_hours: Annotated[float | None, Field(gt=0), Unit("GPU hours")] = None
 
 
 class TrackingSpec(Spec):
-    """Where numbers go: MLFLOW_TRACKING_URI, else a sqlite file in STORAGE."""
+    """Experiment tracking, at MLFLOW_TRACKING_URI, else in a sqlite file in STORAGE."""
 
     experiment: str = "colddiff"
     images: Annotated[bool, Field(description="false keeps pictures out of the tracker")] = True
@@ -52,7 +52,7 @@ class TrackingSpec(Spec):
     ] = 10.0
     required: Annotated[
         bool,
-        Field(description="false submits although the tracker is down; numbers follow later"),
+        Field(description="false submits even if the tracker is down; metrics are sent later"),
     ] = True
 
 
@@ -71,7 +71,7 @@ Workers = Annotated[
 
 
 class Job(Spec):
-    """A unit of work submitted to a cluster; ``verb`` names what it does."""
+    """A unit of work that is submitted; ``verb`` names what it does."""
 
     verb: ClassVar[str]
 
@@ -102,14 +102,14 @@ class Job(Spec):
         return self.model_dump(mode="json", include=set(self.identity_fields()))
 
     def covered_by(self, result: Mapping[str, Any]) -> bool:
-        """Whether a finished job's ``result.json`` has all that is asked for, extent aside."""
+        """Whether a finished job's ``result.json`` holds all that is requested, extent aside."""
         return True
 
     def job_id(self, slug: str, content: Mapping[str, str]) -> str:
         """``<verb>-<slug>-<8 hex>``.
 
-        ``content`` gives, for identity fields that are addresses, the digest of what is there: the
-        same images under another address are the same job.
+        ``content`` maps identity fields that are addresses to content digests: the same images at
+        another address are the same job.
         """
         return f"{self.verb}-{slugify(slug)}-{digest({**self.identity(), **content})[:8]}"
 

@@ -1,4 +1,4 @@
-"""The log of an attempt: what its processes print, or log, kept where it outlives their machine."""
+"""The log of an attempt: what its processes print or log, uploaded to the job's storage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOGGER = logging.getLogger("colddiff")
 
 
 class LogUpload:
-    """Collects text and uploads all of it (its last 8 MiB) every few seconds and at the end."""
+    """Collects text and uploads it (its last 8 MiB) every few seconds and at the end."""
 
     def __init__(self, upload: Callable[[bytes], None]) -> None:
         self._upload = upload
@@ -53,13 +53,13 @@ class LogUpload:
         try:
             self._upload(text)
         except ColddiffError:
-            # The store is away: the log is a convenience, the next upload carries everything.
+            # The store is down: the log is not essential, and the next upload has all of it.
             return
 
 
 @contextmanager
 def printed(upload: Callable[[bytes], None]) -> Iterator[None]:
-    """Within ``with``, everything this process and its children print is uploaded as well."""
+    """Within ``with``, everything that this process and its children print is also uploaded."""
     sys.stdout.flush()
     sys.stderr.flush()
     log = LogUpload(upload)
@@ -84,7 +84,7 @@ def printed(upload: Callable[[bytes], None]) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
-        # Children may still hold the pipe's writing end: what they print later is not waited for.
+        # Children may still hold the pipe's write end: do not wait for what they print later.
         thread.join(timeout=UPLOAD_S)
         os.close(saved[1])
         log.close()
@@ -92,9 +92,9 @@ def printed(upload: Callable[[bytes], None]) -> Iterator[None]:
 
 @contextmanager
 def logged(upload: Callable[[bytes], None]) -> Iterator[None]:
-    """Within ``with``, everything colddiff logs in this process is uploaded as well.
+    """Within ``with``, everything that colddiff logs in this process is also uploaded.
 
-    Unlike ``printed`` it leaves standard output and error alone: a debugger may be reading them.
+    Unlike ``printed`` it does not redirect stdout and stderr: a debugger may be using them.
     """
     log = LogUpload(upload)
     handler = _UploadHandler(log)
@@ -120,7 +120,7 @@ class _UploadHandler(logging.Handler):
 
 
 def log_to_stderr() -> None:
-    """Has this process print what colddiff logs, one line each: for drivers and workers."""
+    """Prints colddiff's log records of this process to stderr, for drivers and workers."""
     if not any(getattr(handler, "name", "") == "stderr" for handler in LOGGER.handlers):
         handler = logging.StreamHandler(sys.stderr)
         handler.name = "stderr"

@@ -1,4 +1,4 @@
-"""Plugins kept beside a job's checkpoints: code that came with them, and runs only when trusted."""
+"""Plugins stored beside a job's checkpoints: code that runs only when it is trusted."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def keep_plugins(store: Store, prefix: str, sources: Iterable[bytes]) -> list[st
 
 
 def kept_plugins(store: Store, prefix: str) -> dict[str, bytes]:
-    """The sources kept below ``prefix`` by sha256; raises CheckpointError for one that changed."""
+    """The sources below ``prefix`` by sha256; raises CheckpointError if one was modified."""
     found = {}
     for item in list(store.list(_below(prefix, f"{FOLDER}/"))):
         source, expected = store.get(item.key), Path(item.key).stem
         if hashlib.sha256(source).hexdigest() != expected:
             raise CheckpointError(
-                f"{store.uri}/{item.key}: is not the plugin it was named after; restore the file "
-                "or export the checkpoint again"
+                f"{store.uri}/{item.key}: its content does not match the sha256 in its name; "
+                "restore the file or export the checkpoint again"
             )
         found[expected] = source
     return found
 
 
 def run_kept_plugins(store: Store, prefix: str, trusted: Collection[str]) -> None:
-    """Runs the plugins kept below ``prefix``, each once in this process.
+    """Loads the plugins stored below ``prefix``, each once in this process.
 
-    Raises CheckpointError for one that neither runs already nor is among ``trusted`` (sha256, hex):
-    it is code that somebody else wrote.
+    Raises CheckpointError for one that is neither loaded already nor in ``trusted`` (sha256, hex):
+    it may be code from a third party.
     """
     for sha256, source in kept_plugins(store, prefix).items():
         place = f"{store.uri}/{_below(prefix, f'{FOLDER}/{sha256}.py')}"
@@ -51,8 +51,8 @@ def run_kept_plugins(store: Store, prefix: str, trusted: Collection[str]) -> Non
             continue
         if sha256 not in trusted:
             raise CheckpointError(
-                f"this checkpoint needs a plugin, code that came with it: read {place}, and if you "
-                f"trust it, say --trust-plugin {sha256}"
+                f"this checkpoint needs a plugin, code that came with it: read {place} and, if you "
+                f"trust it, add --trust-plugin {sha256}"
             )
         try:
             load_plugin_source(source, place)

@@ -1,4 +1,4 @@
-"""Recipes: YAML files with a section per verb, from the catalogue or from anywhere."""
+"""Recipes: YAML files with a section per verb, from the catalogue or any path."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def catalogue() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A named set of jobs: raw sections by verb, validated when a job is asked for."""
+    """A named set of jobs: raw sections by verb, validated when ``job`` is called."""
 
     name: str
     description: str
     sections: Mapping[str, Any]
     pack: str | None = None
-    """The command that packs its data, where it has no data of its own."""
+    """The command that packs its data, if the recipe names no data."""
     targets: Mapping[str, Any] | None = None
     """Published numbers it aims at, with their source."""
     variants: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Recipe:
     def job(self, verb: str, overrides: Iterable[str] = ()) -> Job:
         """The job of section ``verb`` with ``key=value`` overrides applied.
 
-        Its plugins run first: the kinds it names may be theirs.
+        Its plugins are loaded first: they may register the kinds it names. Raises SpecError.
         """
         if verb not in self.sections and verb not in VERBS:
             raise SpecError(f"recipe {self.name}: has no section {verb!r}")
@@ -61,7 +61,7 @@ class Recipe:
 
     @property
     def train(self) -> TrainJob:
-        """The training job as the recipe has it."""
+        """The recipe's training job."""
         return cast("TrainJob", self.job("train"))
 
 
@@ -130,7 +130,7 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
 
 
 def _placed(section: Any, folder: Path) -> Any:
-    """The section with its plugins where they lie: paths are relative to the job file."""
+    """The section with absolute plugin paths: they are written relative to the job file."""
     plugins = section.get("plugins") if isinstance(section, Mapping) else None
     if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
         return section
@@ -142,7 +142,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         below = merged.get(key)
-        # Another kind brings fields of its own: merging into the old kind's would mix the two.
+        # Another kind has other fields: merging them into the old kind's would mix the two.
         same_kind = isinstance(value, Mapping) and value.get("kind", None) in (
             None,
             below.get("kind") if isinstance(below, Mapping) else None,

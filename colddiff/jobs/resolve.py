@@ -57,7 +57,7 @@ class ResolvedJob:
         return JobFolder(open_store(self.storage), self.id)
 
     def job_as(self, kind: type[J]) -> J:
-        """The job, which is one of ``kind``."""
+        """The job, as an instance of ``kind``."""
         assert isinstance(self.job, kind)
         return self.job
 
@@ -68,10 +68,10 @@ class ResolvedJob:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ResolvedJob:
-        """Validates the spec again: only JSON crosses a process boundary.
+        """The inverse of ``to_dict``; validates the spec again, as only JSON crosses processes.
 
-        Runs the job's plugins first, whose kinds the spec names; relative ones lie beside this
-        package, where staging put them (the working folder of a node is another on each).
+        Loads the job's plugins first, which register kinds that the spec names; relative paths are
+        next to this package, where they were staged (each node has its own working folder).
         """
         verb, spec = data["verb"], data["spec"]
         load_plugins(STAGED / plugin for plugin in spec["plugins"])
@@ -80,7 +80,7 @@ class ResolvedJob:
 
 
 def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
-    """Writes ``job.json``, and before it the plugins, which outlive the files they came from."""
+    """Writes ``job.json``, after copies of the plugins: their files may change or disappear."""
     keep_plugins(folder.store, folder.key().rstrip("/"), map(plugin_source, resolved.job.plugins))
     folder.write_job(resolved.to_dict())
 
@@ -94,13 +94,13 @@ def resolve(
     shared_path: bool = False,
     new: bool = False,
 ) -> ResolvedJob:
-    """The job that can run anywhere; packs a SOURCE into STORAGE/data once.
+    """A job that can run on any machine; packs a SOURCE into STORAGE/data once.
 
     Args:
         job: the job as written.
-        slug: what the id should say, such as the recipe's name.
+        slug: word in the id, such as the recipe's name.
         storage: overrides ``job.storage``, COLDDIFF_STORAGE and ./runs.
-        remote: the cluster is not on this machine; a path or sqlite is then refused...
+        remote: the cluster is not on this machine: local paths and sqlite are refused...
         shared_path: ...unless every node sees the same paths.
         new: makes the id different from that of every equal job.
 
@@ -111,7 +111,7 @@ def resolve(
     tracking_uri = tracking_uri_of(place)
     if remote and not shared_path:
         refuse_paths(job, storage)
-    # Before anything is packed or submitted: a read-only place is an error now, not later.
+    # Before anything is packed or submitted: fail early if the storage is read-only.
     check_writable(place)
     if job.tracking.required:
         check_tracker(place, job.tracking.experiment)
@@ -135,7 +135,7 @@ def identified(
 ) -> tuple[Job, dict[str, str], str]:
     """The job with absolute addresses, the digests of what they name, and its id.
 
-    Without ``pack`` nothing is packed: raises DataError where that was not done yet.
+    Without ``pack``, raises DataError if a SOURCE has not been packed yet.
     """
     job, content = VERBS[job.verb].resolve(job, storage, pack=pack)
     if job.plugins:
@@ -147,9 +147,9 @@ def identified(
 
 
 def trained_id(job: TrainJob, slug: str, storage: str) -> str:
-    """Id of the training job that ``submit train`` of the same file made; packs nothing.
+    """Id of the training job that ``submit train`` of the same file created; packs nothing.
 
-    Raises CheckpointError where it was not submitted to ``storage`` yet.
+    Raises CheckpointError if it has not been submitted to ``storage`` yet.
     """
     try:
         _, _, job_id = identified(job, slug, storage)
@@ -163,7 +163,7 @@ def trained_id(job: TrainJob, slug: str, storage: str) -> str:
 
 
 def refuse_paths(job: Job, storage: str | None = None) -> None:
-    """Raises SpecError where ``job`` would write to this machine; contacts nothing."""
+    """Raises SpecError if ``job`` would write to this machine's disk; contacts nothing."""
     place = storage_at(storage or job.storage)
     addresses = [
         ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
@@ -174,6 +174,6 @@ def refuse_paths(job: Job, storage: str | None = None) -> None:
     for what, uri, way in addresses:
         if "://" not in uri or uri.startswith("sqlite"):
             raise SpecError(
-                f"{what} {uri} is on this machine, the cluster is not: set {way}, or say "
+                f"{what} {uri} is on this machine but the cluster is not: set {way}, or add "
                 "--shared-path if all nodes see this path"
             )

@@ -1,4 +1,4 @@
-"""Where attempts of a job run, as the protocol sees it: a cluster, or this process."""
+"""The interface of a place where attempts of a job run: a cluster, or this process."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DriverState:
-    """The driver of an attempt, as the place that runs it knows it."""
+    """The state of an attempt's driver, as its runner reports it."""
 
     ended: bool
     ending: Literal["", "exited", "killed", "stopped"] = ""
-    """How it ended: by itself, by a signal, or because it was told to."""
+    """How it ended: by itself, by a signal, or on request."""
     detail: str = ""
-    """More about that, such as ``exit code 1``."""
+    """Details of the ending, such as ``exit code 1``."""
 
 
 class Runner(Protocol):
-    """Runs attempts. Every method raises ClusterError where its cluster does not answer."""
+    """Runs attempts. Every method raises ClusterError if its cluster does not respond."""
 
     outlives_client: bool
-    """Whether an attempt goes on when whoever submitted it is interrupted."""
+    """Whether an attempt keeps running when the client that submitted it is interrupted."""
 
     @property
     def where(self) -> str:
-        """For messages: an address, or ``this process``."""
+        """Name for messages: an address, or ``this process``."""
 
     def claim(self) -> dict[str, Any]:
-        """What the claim of an attempt records about where it runs (JSON-ready)."""
+        """The record of a claim: where the attempt runs (JSON-ready)."""
 
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
         """Starts the attempt; calls ``accepted`` once it is certain that it will run.
 
-        Returns when the attempt is under way or, where it runs in this process, when it has ended.
+        Returns when the attempt is running or, if it runs in this process, when it has ended.
         """
 
     def find(self, job_id: str, attempt: int) -> DriverState | None:
-        """The driver of an attempt; None where this place does not know it."""
+        """The driver of an attempt; None if this runner does not know it."""
 
     def stop(self, job_id: str, attempt: int) -> None:
-        """Ends the driver, by force if need be, and waits until it has ended."""
+        """Ends the driver, by force if necessary, and waits until it has ended."""
 
     def log(self, job_id: str, attempt: int) -> str:
-        """What the driver printed, where this place has kept it."""
+        """The driver's output as far as this runner has kept it."""
 
     def is_down(self) -> bool:
-        """Whether the place itself is gone for good, with all its drivers."""
+        """Whether the cluster itself has ended for good, with all its drivers."""

@@ -1,4 +1,4 @@
-"""The JSON schema of a job file, from which editors complete, explain and check its fields."""
+"""The JSON schema of a job file, for completion, documentation and checks in editors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from colddiff.jobs.verb import VERBS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ABOUT: dict[str, dict[str, Any]] = {
-    "name": {"type": "string", "description": "word in the job's id; else the file's name"},
+    "name": {"type": "string", "description": "word in the job's id; default: the file's name"},
     "description": {
         "type": "string",
-        "description": "what the job is in a line, and below it how it differs from its source",
+        "description": "the job in one line, and below it how it differs from its source",
     },
     "pack": {
         "type": "string",
-        "description": "commands that pack its data, where it has none of its own; never run",
+        "description": "commands that pack its data, if it names none; never run",
     },
     "targets": {
         "type": "object",
-        "description": "published numbers that the job aims at, and their source",
+        "description": "published numbers that the job aims to reproduce, and their source",
     },
 }
-"""What a job file says about itself; all but its sections and variants."""
+"""Descriptive fields of a job file: all but its sections and variants."""
 
 
 def job_file_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of a job file: a section for each verb, and what is around them.
+    """JSON schema (draft 2020-12) of a job file: a section per verb and the descriptive fields.
 
-    It knows the kinds that are registered now, those of loaded plugins among them.
+    Includes all kinds that are registered now, those of loaded plugins among them.
     """
     specs = {verb: VERBS[verb].spec() for verb in VERBS}
     by_spec, shared = models_json_schema([(spec, "validation") for spec in specs.values()])
@@ -41,14 +41,14 @@ def job_file_schema() -> dict[str, Any]:
         }
         for verb, spec in specs.items()
     }
-    # A variant is merged over the file: its sections are fragments, of which names can be checked.
+    # A variant is merged over the file: its sections are fragments, so only names are checked.
     fragments = {
         verb: {"type": "object", "propertyNames": {"enum": list(spec.model_fields)}}
         for verb, spec in specs.items()
     }
     variants = {
         "type": "object",
-        "description": "by name, what is merged over this file for `--variant NAME`",
+        "description": "by name: what `--variant NAME` merges over this file",
         "additionalProperties": {
             "type": "object",
             "properties": {**ABOUT, **fragments},

@@ -1,4 +1,4 @@
-"""How a job stands (``status.json``), and the lines that say so to a person."""
+"""The status of a job (``status.json``), and its one-line renderings for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AGAIN = "submit the same job again to continue"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a job stands; written by one process, the driver of ``attempt``."""
+    """The status of a job, written by one process, the driver of ``attempt``."""
 
     state: State = "queued"
     attempt: int = 0
@@ -25,7 +25,7 @@ class Status:
     heartbeat: float = 0.0
     """When the driver last wrote, in seconds since the epoch."""
     started: float | None = None
-    """When the first attempt began, in seconds since the epoch."""
+    """When the first attempt started, in seconds since the epoch."""
     running_s: float = 0.0
     """Time spent running, over all attempts."""
     gpu_hours: float = 0.0
@@ -33,13 +33,13 @@ class Status:
     images_per_s: float | None = None
     eta_s: float | None = None
     phase: str = ""
-    """What the job is doing, such as ``training`` or ``evaluating``."""
+    """Current phase, such as ``training`` or ``evaluating``."""
     detail: str = ""
-    """More about its progress, such as ``12/100 shards, 1 retried``."""
+    """Details of the progress, such as ``12/100 shards, 1 retried``."""
     message: str = ""
     """Why it failed or stopped, and what to do about it."""
     host: str = ""
-    """Machine of the driver, and its process there (``pid``)."""
+    """Host name of the driver's machine; ``pid`` is its process there."""
     pid: int = 0
 
     @property
@@ -49,21 +49,21 @@ class Status:
 
     @property
     def settled(self) -> bool:
-        """Whether the driver itself, or somebody who knew its end, wrote how the attempt ended."""
+        """Whether the final status was written, by the driver or by a client that saw it end."""
         return self.finished and self.state != "lost"
 
     def seen_at(self, now: float) -> Status:
-        """This status as a reader should see it at ``now``: lost once the heartbeat stopped."""
+        """This status as seen at ``now``: ``lost`` once the heartbeat has timed out."""
         if self.state == "running" and now - self.heartbeat > LOST_AFTER_S:
-            silent = int(now - self.heartbeat)
-            return replace(self, state="lost", message=f"no heartbeat for {silent} s; {AGAIN}")
+            silent_s = int(now - self.heartbeat)
+            return replace(self, state="lost", message=f"no heartbeat for {silent_s} s; {AGAIN}")
         return self
 
 
 def progress_line(status: Status) -> str:
     """``training  120/500  24%  loss 0.123  812 img/s  ETA 0:01:23``."""
-    words = status.state if status.finished else status.phase or status.state
-    parts = [f"{words:<10}"]
+    phase = status.state if status.finished else status.phase or status.state
+    parts = [f"{phase:<10}"]
     if status.num_steps:
         share = 100 * status.step // status.num_steps
         parts.append(f"{status.step}/{status.num_steps}  {share}%")
@@ -81,13 +81,13 @@ def progress_line(status: Status) -> str:
 
 
 def spent_line(status: Status) -> str:
-    """What all attempts took: ``0:12:33 of running over 2 attempts, 1.27 GPU hours``."""
+    """Cost of all attempts: ``0:12:33 of running over 2 attempts, 1.27 GPU hours``."""
     attempts = f" over {status.attempt} attempts" if status.attempt > 1 else ""
     return f"{duration(status.running_s)} of running{attempts}, {status.gpu_hours:.3g} GPU hours"
 
 
 def verdict_line(job_id: str, status: Status, unit: str) -> str:
-    """How the job ended, why, and what to do about it."""
+    """One line: how the job ended, why, and what to do about it."""
     reached = f" ({extent_line(status, unit)})" if status.num_steps else ""
     verb = "is done" if status.state == "done" else f"ended: {status.state}"
     line = f"{job_id} {verb}{reached}"
@@ -99,7 +99,7 @@ def verdict_line(job_id: str, status: Status, unit: str) -> str:
 
 
 def extent_line(status: Status, unit: str) -> str:
-    """How far a job is, such as ``250 of 250 steps``."""
+    """Progress of a job, such as ``250 of 250 steps``."""
     return f"{status.step} of {status.num_steps} {unit}"
 
 

@@ -33,7 +33,7 @@ Show = Callable[[Status], None]
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """How a submitted job ended, or where it stood when its client left."""
+    """How a submitted job ended, or its state when the client detached."""
 
     id: str
     state: str
@@ -41,7 +41,7 @@ class Submission:
     attempt: int
     folder: str
     result: str | None
-    """Address of ``result.json``, where there is one."""
+    """Address of ``result.json``, if there is one."""
     message: str = ""
 
 
@@ -53,26 +53,26 @@ def bring_to_end(
     detach: bool = False,
     announce: Callable[[str], None] = lambda job_id: None,
 ) -> Submission:
-    """Brings a job to its end: by nothing, by following, or by an attempt of its own.
+    """Idempotent submit: reports a finished job, attaches to a running one, else runs an attempt.
 
     Args:
-        resolved: what to do.
-        runner: where an attempt runs, if one is to be started.
+        resolved: the job.
+        runner: where an attempt runs, if one is started.
         show: called with the job's status while it is followed.
-        detach: return as soon as an attempt is under way.
+        detach: return as soon as an attempt is running.
         announce: called once with the job id, as soon as it is certain that the job runs, or ran.
 
-    Raises ClusterError, StoreError. An interrupt ends with exit code 130; where the runner outlives
-    its client the job goes on, else it has ended as stopped.
+    Raises ClusterError, StoreError. An interrupt ends with exit code 130; if the runner outlives
+    its client the job keeps running, else it has ended as stopped.
     """
     folder = resolved.folder
     status = folder.status()
     if status is not None and is_done(resolved, folder, status):
         announce(resolved.id)
         return report_done(resolved, folder, status)
-    # Read once: a later look could see an attempt that another client has claimed meanwhile.
+    # Read once: a later read could see an attempt that another client has claimed since.
     newest = newest_attempt(folder, status)
-    attempt = _under_way(folder, status, newest, runner)
+    attempt = _running_attempt(folder, status, newest, runner)
     ours = False
     try:
         if attempt is None:
@@ -99,7 +99,7 @@ def bring_to_end(
 
 
 def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show) -> Submission:
-    """Follows an attempt to its end; an interrupt ends the following, not the job."""
+    """Follows an attempt until it ends; an interrupt stops the following, not the job."""
     try:
         status = follow(folder, attempt, runner, show)
     except KeyboardInterrupt:
@@ -109,7 +109,7 @@ def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show)
 
 
 def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Submission:
-    """Reports a finished job, and delivers what still waits for a tracker that was away."""
+    """Reports a finished job, and delivers what is spooled for a tracker that was down."""
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s is done (%s)", resolved.id, extent)
     deliver_late(resolved.storage, resolved.tracking_uri, resolved.id)
@@ -117,7 +117,7 @@ def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Sub
 
 
 def submission_of(folder: JobFolder, status: Status | None) -> Submission:
-    """Where a job stands, with the exit code its state means (0 while it goes on)."""
+    """The submission of a job in state ``status``, with its exit code (0 while it runs)."""
     status = status or Status()
     key = folder.key("result.json")
     has_result = folder.store.size(key) is not None
@@ -133,19 +133,19 @@ def submission_of(folder: JobFolder, status: Status | None) -> Submission:
 
 
 def is_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:
-    """Whether nothing is left to do: all that is asked for is covered, and still there."""
+    """Whether nothing is left to do: the job covers all that is requested, and outputs exist."""
     covered = is_covered(status, resolved.job, folder.result())
-    return covered and VERBS[resolved.verb].still_there(resolved)
+    return covered and VERBS[resolved.verb].outputs_exist(resolved)
 
 
 def is_covered(status: Status, job: Job, result: Mapping[str, Any] | None = None) -> bool:
-    """Whether a finished job reached all that is asked for now; a larger extent would extend it."""
-    reached = status.state == "done" and status.step >= VERBS[job.verb].asked_for(job)
+    """Whether a finished job covers what ``job`` requests; a larger extent would extend it."""
+    reached = status.state == "done" and status.step >= VERBS[job.verb].requested_extent(job)
     return reached and job.covered_by(result or {})
 
 
 def newest_attempt(folder: JobFolder, status: Status | None) -> int:
-    """Number of the attempt that was claimed last; 0 before the first."""
+    """Number of the newest claimed attempt; 0 before the first."""
     return max([*folder.attempts(), status.attempt if status else 0])
 
 
@@ -156,10 +156,10 @@ def claim_attempt(
     attempt: int,
     runner: Runner,
 ) -> bool:
-    """Claims ``attempt`` by a conditional write; False where another client was faster.
+    """Claims ``attempt`` by a conditional write; False if another client claimed it first.
 
-    The winner writes the job and its queued status. Time and GPU hours of earlier attempts
-    (``status``) stay counted.
+    The winner writes the job and its queued status. Running time and GPU hours of earlier attempts
+    (``status``) are carried over.
     """
     if not folder.claim(attempt, runner.claim()):
         return False
@@ -169,7 +169,7 @@ def claim_attempt(
             status or Status(),
             state="queued",
             attempt=attempt,
-            num_steps=VERBS[resolved.verb].asked_for(resolved.job),
+            num_steps=VERBS[resolved.verb].requested_extent(resolved.job),
             heartbeat=time.time(),
             loss=None,
             images_per_s=None,
@@ -184,9 +184,9 @@ def claim_attempt(
 
 
 def driver_has_ended(folder: JobFolder, status: Status, driver: DriverState | None) -> bool:
-    """Whether a driver without a verdict ended, as far as that is known before its heartbeat stops.
+    """Whether a driver is known to have ended, before its heartbeat times out.
 
-    Its cluster knows, or the process table where it ran on this machine.
+    Known from its cluster, or from the process table if it ran on this machine.
     """
     if driver is not None:
         return driver.ended
@@ -204,7 +204,7 @@ def _start(
     runner: Runner,
     announce: Callable[[str], None],
 ) -> None:
-    # With the time of the first submission: what is staged is then equal, and not uploaded again.
+    # With the time of the first submission: staged content is then equal, and not uploaded again.
     recorded = replace(resolved, created=_created(folder) or resolved.created)
     try:
         runner.start(recorded, attempt, lambda: announce(resolved.id))
@@ -228,7 +228,9 @@ def _interrupted(folder: JobFolder, *, outlived: bool) -> Submission:
     return replace(submission_of(folder, folder.status()), exit_code=INTERRUPTED)
 
 
-def _under_way(folder: JobFolder, status: Status | None, newest: int, runner: Runner) -> int | None:
+def _running_attempt(
+    folder: JobFolder, status: Status | None, newest: int, runner: Runner
+) -> int | None:
     """The attempt that is queued or running, or None; a driver without heartbeat is ended first."""
     if newest > (status.attempt if status else 0):
         # Another client claimed it and has not yet written its status, or crashed before it could.
@@ -242,22 +244,22 @@ def _under_way(folder: JobFolder, status: Status | None, newest: int, runner: Ru
             return status.attempt
         now = folder.status()
         if now is not None and now.settled:
-            return status.attempt  # it wrote its verdict between our two looks
+            return status.attempt  # it wrote its final status between our two reads
         log.info("%s: attempt %d lost its driver; resuming", folder.job_id, status.attempt)
         return None
     if status.state == "queued":
         if driver is None:
             fresh = time.time() - status.heartbeat < SUBMIT_S
-            return status.attempt if fresh and not _claimed_by_the_dead(folder, status) else None
+            return status.attempt if fresh and not _claimant_is_dead(folder, status) else None
         return None if driver.ended else status.attempt
     if driver is not None and not driver.ended:
-        # It would keep the resources that the next attempt waits for.
+        # It would hold the resources that the next attempt waits for.
         log.info("%s: ending attempt %d, which stopped responding", folder.job_id, status.attempt)
         runner.stop(folder.job_id, status.attempt)
     return None
 
 
-def _claimed_by_the_dead(folder: JobFolder, status: Status) -> bool:
+def _claimant_is_dead(folder: JobFolder, status: Status) -> bool:
     claim = folder.read_claim(status.attempt)
     return claim.get("host") == os.uname().nodename and process(int(claim.get("pid", 0))) is None
 
@@ -273,11 +275,11 @@ def _log_differences(folder: JobFolder, resolved: ResolvedJob) -> None:
     try:
         old, new = folder.job().get("spec", {}), resolved.job.to_dict()
     except Missing:
-        return  # Another client has won the attempt and is about to write the job.
+        return  # Another client has claimed the attempt and is about to write the job.
     identity = set(resolved.job.identity_fields())
     changed = [name for name in new if name not in identity and old.get(name) != new[name]]
     if changed:
         log.info(
-            "%s differ from what is running; submit again after it ended to apply them",
+            "%s: different in the running attempt; submit again after it has ended to apply them",
             ", ".join(changed),
         )

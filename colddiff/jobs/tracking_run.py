@@ -1,4 +1,4 @@
-"""A job's one tracking run: opened, described, given pictures, and ended as the job ended."""
+"""A job's one tracking run: opening, describing and ending it, and storing its pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from colddiff.tracking.open import system_sampler
 
 
 def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
-    """The job's one tracking run; ``join`` where the driver opened it and will finish it."""
+    """The job's one tracking run; ``join`` if the driver opened it and will finish it."""
     return open_run(
         resolved.storage,
         resolved.tracking_uri,
@@ -26,7 +26,7 @@ def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
 
 
 def begin_tracking(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
-    """The job's run, with its parameters, versions, git state and ``job.json``."""
+    """Opens the job's run and logs its parameters, versions, git state and ``job.json``."""
     tracker = open_tracker(resolved)
     tracker.log_params(_flat(resolved.job.to_dict()))
     tracker.set_tags(
@@ -40,7 +40,7 @@ def begin_tracking(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
 
 @contextmanager
 def ended_with_work(tracker: Tracker) -> Iterator[None]:
-    """Ends the run as the work within ends: FINISHED, KILLED where it was stopped, else FAILED."""
+    """Ends the run with the work within: FINISHED, KILLED if it was stopped, else FAILED."""
     try:
         yield
     except (Stopped, KeyboardInterrupt):
@@ -55,7 +55,7 @@ def ended_with_work(tracker: Tracker) -> Iterator[None]:
 def sampled(
     resolved: ResolvedJob, ctx: WorkerContext, tracker: Tracker
 ) -> AbstractContextManager[object]:
-    """Within ``with``, the machine of rank 0 is sampled, unless the job says not."""
+    """Within ``with``, samples system metrics on rank 0, unless ``system_every_s`` is null."""
     every_s = resolved.job.tracking.system_every_s
     if ctx.rank != 0 or every_s is None:
         return nullcontext()
@@ -65,7 +65,7 @@ def sampled(
 def keep_picture(
     resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, name: str, data: bytes
 ) -> str:
-    """Keeps ``pictures/<name>`` in the job's folder and its run; returns its address."""
+    """Stores ``pictures/<name>`` in the job's folder and its run; returns its address."""
     key = folder.key(f"pictures/{name}")
     folder.store.put(key, data)
     if resolved.job.tracking.images:
@@ -74,7 +74,7 @@ def keep_picture(
 
 
 def _git_tags(git: Mapping[str, Any]) -> dict[str, str]:
-    """The commit under our name and under the one MLflow's pages show; empty outside a checkout."""
+    """The commit as our tag and as the one MLflow's UI shows; empty outside a checkout."""
     if "commit" not in git:
         return {}
     commit, dirty = str(git["commit"]), str(bool(git.get("dirty"))).lower()

@@ -1,4 +1,4 @@
-"""What a verb of `submit` states about itself, and the verbs there are, found in ``verbs/``."""
+"""The interface of a verb of `submit`, and the registry of verbs found in ``verbs/``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGE = "colddiff.verbs"
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What `--dry-run` says of a job besides its YAML: ``lines`` for a person, ``data`` as JSON."""
+    """What `--dry-run` prints besides the YAML: ``lines`` for people, ``data`` with `--json`."""
 
     lines: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -32,19 +32,19 @@ class DryRun:
 class Verb(ABC):
     """One thing that can be submitted: ``verbs/<name>/verb.py`` holds its one instance, ``VERB``.
 
-    The command line, resolution, submission, following, `list`, `--local` and the Python API ask
-    it, and nothing else knows which verbs there are (``tests/cluster/test_new_verb.py`` adds one
-    as a folder). Its module imports nothing heavy at its top: the command line asks every verb for
-    its name and help line before it knows which one is meant.
+    The command line, resolution, submission, following, `list`, `--local` and the Python API use
+    this interface; no other code lists the verbs (``tests/cluster/test_new_verb.py`` adds one as a
+    folder). Its module has no heavy imports at the top: the command line reads the name and help
+    line of every verb before it knows which one is used.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
     """One line for `colddiff submit --help`."""
     extent: ClassVar[str] = ""
-    """The operation field that says how far a job goes; a larger value extends a finished job."""
+    """The operation field that sets a job's extent; a larger value extends a finished job."""
     unit: ClassVar[str] = "steps"
-    """What is counted as progress, in the plural."""
+    """Unit of progress, in the plural."""
 
     @abstractmethod
     def spec(self) -> type[Job]:
@@ -54,43 +54,43 @@ class Verb(ABC):
     def resolve(self, job: Any, storage: str, *, pack: bool) -> tuple[Job, dict[str, str]]:
         """The job with absolute addresses, and the digests of what they name, by field.
 
-        With ``pack`` a SOURCE that was not packed yet is packed into ``storage``; without it that
-        is an error. Raises SpecError, DataError, CheckpointError: before anything is started.
+        With ``pack`` a SOURCE is packed into ``storage`` if that was not done yet; without it that
+        is a DataError. Raises SpecError, DataError, CheckpointError, before anything is started.
         """
 
     @abstractmethod
     def prepare(self, attempt: Attempt) -> Any:
-        """Checks everything that can fail before the work begins; returns what ``run`` needs.
+        """Checks everything that can fail before the work starts; returns what ``run`` needs.
 
-        The job's tracking run is opened afterwards: an attempt that fails here logs nothing.
+        The job's tracking run is opened afterwards: an attempt that fails here logs nothing to it.
         """
 
     @abstractmethod
     def run(self, attempt: Attempt, prepared: Any, *, on_ray: bool) -> dict[str, Any]:
         """The work of an attempt, in this process or by workers on Ray; returns the result.
 
-        Raises Stopped where it was asked to stop, ColddiffError where it failed. The driver adds
-        what every ``result.json`` has: id, pictures, tracking.
+        Raises Stopped if a stop was requested, ColddiffError if it failed. The driver adds the
+        common fields of ``result.json``: id, pictures, tracking.
         """
 
     def check(self, job: Any, storage: str, job_id: str, content: Mapping[str, str]) -> None:
-        """Checks where the job writes, once its id is known; raises SpecError or DataError."""
+        """Checks the job's output location, once its id is known; raises SpecError, DataError."""
         return
 
-    def asked_for(self, job: Job) -> int:
-        """How far the job is to go, in ``unit``; 0 where that is not known before it runs."""
+    def requested_extent(self, job: Job) -> int:
+        """The extent that the job requests, in ``unit``; 0 if it is not known before it runs."""
         return int(getattr(job, self.extent)) if self.extent else 0
 
-    def most_workers(self, job: Any) -> int | None:
-        """More workers than this have nothing to do; None where that is not known."""
+    def max_useful_workers(self, job: Any) -> int | None:
+        """More workers than this would be idle; None if that is not known."""
         return None
 
-    def still_there(self, resolved: ResolvedJob) -> bool:
-        """Whether what a finished job made is still where it put it."""
+    def outputs_exist(self, resolved: ResolvedJob) -> bool:
+        """Whether the outputs of a finished job still exist."""
         return True
 
     def needs_checkpoint(self, job: Any) -> bool:
-        """Whether the job takes the checkpoint of the train job in the same file."""
+        """Whether the job uses the checkpoint of the train job in the same file."""
         return False
 
     def completed(self, job: Any, recipe: Recipe) -> Job:
@@ -102,14 +102,14 @@ class Verb(ABC):
         return {}
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        """What `--dry-run` says of the job; contacts nothing. ``rate`` is that of `--rate`."""
+        """What `--dry-run` prints; contacts nothing. ``rate``: value of `--rate`; SpecError."""
         if rate is not None:
-            raise SpecError(f"--rate: there is no estimate of a {self.name} job")
+            raise SpecError(f"--rate: there is no estimate for a {self.name} job")
         return DryRun()
 
 
 class Verbs(Mapping[str, Verb]):
-    """The verbs by name, found by looking into ``colddiff/verbs``."""
+    """The verbs by name, discovered in ``colddiff/verbs``."""
 
     def __getitem__(self, name: str) -> Verb:
         return _found()[name]
@@ -133,6 +133,6 @@ VERBS = Verbs()
 
 
 def unit_of(job_id: str) -> str:
-    """What a job counts as progress, by the verb that its id begins with."""
+    """Unit of a job's progress, by the verb that its id starts with."""
     verb = VERBS.get(job_id.partition("-")[0])
     return verb.unit if verb else "steps"

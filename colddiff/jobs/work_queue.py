@@ -1,4 +1,4 @@
-"""A work queue: tasks handed to workers that have room, retried, or given up as dead letters."""
+"""A work queue: tasks for workers with free capacity, with retries, backoff and dead letters."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 IDLE_S = 0.1
 DEATHS_PER_FAILURE = 4
-"""A worker that died says less about its task than one that raised: machines come and go."""
+"""A dead worker says less about its task than an exception does: machines come and go."""
 STORE_FAILURES = 20
-"""Failures of the store in a row, without one success, after which it is presumed unreachable."""
+"""Consecutive failures of the store, without one success, before it counts as unreachable."""
 RETRY = Backoff(first_s=1.0, longest_s=30.0)
 
 
 class Task(Protocol):
-    """One piece of work; ``key`` names it in messages and tells tasks apart."""
+    """One piece of work; ``key`` identifies it, also in messages."""
 
     @property
     def key(self) -> Hashable: ...
@@ -38,7 +38,7 @@ ReportT = TypeVar("ReportT")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task was not done: the task itself, the store, or the death of its worker."""
+    """Why a task failed: an error of its own, the store, or the death of its worker."""
 
     kind: Literal["task", "store", "death"]
     message: str
@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[TaskT, ReportT]):
-    """What came of a task that was handed out."""
+    """The outcome of a task that a worker was given."""
 
     task: TaskT
     outcome: ReportT | Failure
@@ -54,48 +54,48 @@ class Finished(Generic[TaskT, ReportT]):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(Generic[TaskT]):
-    """A task that was given up, and why."""
+    """A task that failed too often to be retried, and why."""
 
     task: TaskT
     message: str
 
 
 class Workers(Protocol[TaskT, ReportT]):
-    """Workers that take tasks. Where one dies, its task comes back as a failure."""
+    """Workers that take tasks. If one dies, its tasks are returned as failures."""
 
     def room(self) -> int:
-        """How many tasks could be handed out now and would be begun soon (back-pressure)."""
+        """How many more tasks the workers accept now (back-pressure)."""
 
     def give(self, task: TaskT) -> None:
-        """Gives a task to the worker with the most room."""
+        """Gives a task to the worker with the most free capacity."""
 
     def wait(self, timeout_s: float) -> list[Finished[TaskT, ReportT]]:
-        """What has finished; empty after ``timeout_s`` seconds without anything."""
+        """Tasks that have finished; empty after ``timeout_s`` seconds without any."""
 
     def close(self) -> None:
-        """Ends the workers; what they are doing is lost, and harmless."""
+        """Ends the workers; their unfinished tasks are abandoned, which is harmless."""
 
 
 @dataclass(slots=True)
-class _Trouble:
+class _FailureCounts:
     failures: int = 0
     deaths: int = 0
 
 
 @dataclass(slots=True)
 class QueueCounts:
-    """How often the queue retried, and what it gave up."""
+    """Number of retries, and the dead letters."""
 
     retries: int = 0
     dead: list[DeadLetter[Any]] = field(default_factory=list)
 
 
 class WorkQueue(Generic[TaskT, ReportT]):
-    """Hands tasks to workers until each is done or given up.
+    """Gives tasks to workers until each is done or is a dead letter.
 
-    A task that failed ``max_failures`` times (four deaths of its worker count as one failure) goes
-    to the dead letters; the others go on, unless ``fail_fast`` is set: then nothing more is handed
-    out. The iterator of tasks is asked only when a worker has room.
+    A task that failed ``max_failures`` times (four deaths of its worker count as one failure)
+    becomes a dead letter; the others continue, unless ``fail_fast`` is set: then no more tasks are
+    given out. The iterator of tasks is advanced only when a worker has free capacity.
     """
 
     def __init__(
@@ -115,27 +115,28 @@ class WorkQueue(Generic[TaskT, ReportT]):
         self._limit = max(1, max_failures)
         self._on_report, self._on_poll = on_report, on_poll
         self._stop_requested, self._fail_fast = stop_requested, fail_fast
-        self._again: list[tuple[float, int, TaskT]] = []
+        self._retries: list[tuple[float, int, TaskT]] = []
+        """(when, tie-break, task) of tasks that wait for a retry, soonest first."""
         self._number = itertools.count()
-        self._trouble: dict[Hashable, _Trouble] = {}
+        self._failures: dict[Hashable, _FailureCounts] = {}
         self._in_flight = 0
         self._store_failures = 0
         self._exhausted = False
         self.stopped = False
 
     def run(self) -> None:
-        """Returns when nothing is left to do, or nothing is in flight after a stop was requested.
+        """Returns when all tasks are settled, or none is in flight after a stop was requested.
 
-        ``on_poll`` is called whenever something finished, and about once a second.
+        ``on_poll`` is called whenever a task finished, and about once a second.
 
-        Raises StoreError where the store stays unreachable.
+        Raises StoreError if the store stays unreachable.
         """
         while True:
             self.stopped = self.stopped or self._stop_requested()
             ending = self.stopped or (self._fail_fast and bool(self.counts.dead))
             if not ending:
-                self._hand_out()
-            idle = not self._in_flight and not self._again and self._exhausted
+                self._give_out()
+            idle = not self._in_flight and not self._retries and self._exhausted
             if idle or (ending and not self._in_flight):
                 return
             for finished in self._workers.wait(POLL_S):
@@ -143,7 +144,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
                 self._take(finished)
             self._on_poll()
 
-    def _hand_out(self) -> None:
+    def _give_out(self) -> None:
         room = self._workers.room()
         while room > 0 and (task := self._next()) is not None:
             self._workers.give(task)
@@ -151,8 +152,8 @@ class WorkQueue(Generic[TaskT, ReportT]):
             room -= 1
 
     def _next(self) -> TaskT | None:
-        if self._again and self._again[0][0] <= time.monotonic():
-            return heapq.heappop(self._again)[2]
+        if self._retries and self._retries[0][0] <= time.monotonic():
+            return heapq.heappop(self._retries)[2]
         if self._exhausted:
             return None
         task = next(self._tasks, None)
@@ -164,33 +165,33 @@ class WorkQueue(Generic[TaskT, ReportT]):
             self._failed(finished.task, finished.outcome)
             return
         self._store_failures = 0
-        self._trouble.pop(finished.task.key, None)
+        self._failures.pop(finished.task.key, None)
         self._on_report(finished.task, finished.outcome)
 
     def _failed(self, task: TaskT, failure: Failure) -> None:
-        trouble = self._trouble.setdefault(task.key, _Trouble())
+        counts = self._failures.setdefault(task.key, _FailureCounts())
         if failure.kind == "store":
-            # Not the task's fault: retried until the store is clearly gone.
+            # Not the task's fault: retried until the store is clearly unreachable.
             self._store_failures += 1
             if self._store_failures >= STORE_FAILURES:
                 raise StoreError(f"{failure.message} ({STORE_FAILURES} times in a row)")
-        trouble.failures += failure.kind == "task"
-        trouble.deaths += failure.kind == "death"
-        if trouble.failures + trouble.deaths // DEATHS_PER_FAILURE >= self._limit:
-            log.warning("%s is given up: %s", task.key, failure.message)
-            del self._trouble[task.key]
+        counts.failures += failure.kind == "task"
+        counts.deaths += failure.kind == "death"
+        if counts.failures + counts.deaths // DEATHS_PER_FAILURE >= self._limit:
+            log.warning("%s: failed too often, not retried: %s", task.key, failure.message)
+            del self._failures[task.key]
             self.counts.dead.append(DeadLetter(task, failure.message))
             return
-        tries = trouble.failures + trouble.deaths + self._store_failures
-        # A death is no reason to wait: another worker may be free.
+        tries = counts.failures + counts.deaths + self._store_failures
+        # After a death there is no need to back off: another worker may be free.
         wait_s = 0.0 if failure.kind == "death" else RETRY.pause_s(tries)
-        log.info("%s is retried: %s", task.key, failure.message)
+        log.info("%s: retrying: %s", task.key, failure.message)
         self.counts.retries += 1
-        heapq.heappush(self._again, (time.monotonic() + wait_s, next(self._number), task))
+        heapq.heappush(self._retries, (time.monotonic() + wait_s, next(self._number), task))
 
 
 def attempted(work: Callable[[TaskT], ReportT], task: TaskT) -> ReportT | Failure:
-    """What ``work`` returns, or why it failed, in a line; only an exit or interrupt is raised."""
+    """What ``work`` returns, or why it failed, in a line; only exits and interrupts are raised."""
     try:
         return work(task)
     except Unreachable as error:
@@ -200,26 +201,26 @@ def attempted(work: Callable[[TaskT], ReportT], task: TaskT) -> ReportT | Failur
 
 
 class LocalWorkers(Generic[TaskT, ReportT]):
-    """``Workers`` in threads of this process: what `--local` uses, and tests instead of actors."""
+    """``Workers`` as threads of this process, for `--local` and tests."""
 
     def __init__(self, work: Callable[[TaskT], ReportT], in_flight: int = 2) -> None:
         self._work = work
         self._in_flight = in_flight
         self._pool = ThreadPoolExecutor(in_flight, "worker")
-        self._under_way: dict[Future[ReportT | Failure], TaskT] = {}
+        self._in_progress: dict[Future[ReportT | Failure], TaskT] = {}
 
     def room(self) -> int:
-        return self._in_flight - len(self._under_way)
+        return self._in_flight - len(self._in_progress)
 
     def give(self, task: TaskT) -> None:
-        self._under_way[self._pool.submit(attempted, self._work, task)] = task
+        self._in_progress[self._pool.submit(attempted, self._work, task)] = task
 
     def wait(self, timeout_s: float) -> list[Finished[TaskT, ReportT]]:
-        if not self._under_way:
+        if not self._in_progress:
             time.sleep(min(timeout_s, IDLE_S))
             return []
-        done, _ = wait(self._under_way, timeout_s, FIRST_COMPLETED)
-        return [Finished(self._under_way.pop(future), future.result()) for future in done]
+        done, _ = wait(self._in_progress, timeout_s, FIRST_COMPLETED)
+        return [Finished(self._in_progress.pop(future), future.result()) for future in done]
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Samplers, from x_T back to x_0: one file is one sampler, found by looking into this folder."""
+"""Samplers, from x_T back to x_0: one file each, discovered in this package."""
 
 from colddiff.samplers.base import (
     DEFAULT,

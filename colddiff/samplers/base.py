@@ -1,4 +1,4 @@
-"""The contract of a sampler: its step, what it needs of D, and what its results are called."""
+"""The interface of a sampler: its step, what it needs of D, and the names of its results."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 OTHER_COLUMNS = {"original": "original", "degraded": "degraded"}
-"""Columns of an evaluation that no sampler makes and that come before theirs, with their labels."""
+"""Evaluation columns that precede the samplers' columns, with their labels."""
 RESERVED = (*OTHER_COLUMNS, "floor", "generated")
-"""Columns that are no sampler's."""
+"""Column names that a sampler cannot use."""
 
 
 class Sampler(ABC):
-    """One way from x_T to x_0; a leaf names itself, implements ``step`` and is registered.
+    """One way from x_T to x_0; a subclass sets ``name``, implements ``step`` and is registered.
 
-    The loop around it (``colddiff.sampling``) chooses the severities, calls R and owns the modes,
-    so that a step is arithmetic on one pair of severities.
+    The loop around it (``colddiff.sampling``) chooses the severities, calls R and sets evaluation
+    and inference mode, so that a step is arithmetic on one pair of severities.
     """
 
     name: ClassVar[str]
-    """What jobs and commands call it: lower case letters, digits, underscores."""
+    """Name in jobs and commands: lower case letters, digits, underscores."""
     label: ClassVar[str] = ""
-    """Head of its column in tables and pictures; else its name."""
+    """Header of its column in tables and pictures; default: its name."""
     description: ClassVar[str] = ""
-    """A few words on what it computes; else its label."""
+    """A few words on what it computes; default: its label."""
     column: ClassVar[str] = ""
-    """Its part of a metric path, ``eval/<column>/...``; else its name."""
+    """Its component of a metric path, ``eval/<column>/...``; default: its name."""
     order: ClassVar[int] = 100
-    """Where it stands in lists and tables; equal ones are sorted by name."""
+    """Position in lists and tables; equal ones are sorted by name."""
     single_step: ClassVar[bool] = False
-    """Whether it applies R once, at the first severity, and goes from there to 0 directly."""
+    """Whether it applies R once, at the first severity, and steps from there directly to 0."""
     needs_omega: ClassVar[bool] = True
-    """Whether ``step`` reads ``omega``; without it, it gets {} and nobody has to know omega."""
+    """Whether ``step`` reads ``omega``; if false it gets {}, and omega need not be known."""
 
     @abstractmethod
     def step(
@@ -59,7 +59,7 @@ class Sampler(ABC):
         """
 
     def unfit(self, D: Degradation[Any]) -> str | None:
-        """Why this sampler cannot be used with D, and the way out; None where it can."""
+        """Why this sampler cannot be used with D, and what to do; None if it can."""
         return None
 
 
@@ -67,11 +67,11 @@ class Samplers(Catalogue[Sampler]):
     """The samplers by name, in the order of their columns."""
 
     def register(self, cls: type[SamplerT]) -> type[SamplerT]:
-        """Class decorator; SpecError for a name or a column that is taken or no name."""
+        """Class decorator; SpecError for an invalid or duplicate name or column."""
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise SpecError(
-                f"{cls.__name__}: name it in lower case letters, digits and underscores, such as "
+                f"{cls.__name__}: name must be lower case letters, digits and underscores, such as "
                 f'name = "mine", got {name!r}'
             )
         cls.label = cls.label or name
@@ -86,7 +86,7 @@ class Samplers(Catalogue[Sampler]):
         owner = owners.get(cls.column, "evaluation" if cls.column in RESERVED else cls.name)
         if owner != cls.name or not NAME.fullmatch(cls.column):
             raise SpecError(
-                f"{cls.__name__}: column {cls.column!r} is taken by {owner}; give it another, in "
+                f"{cls.__name__}: column {cls.column!r} is taken by {owner}; choose another, in "
                 "lower case letters, digits and underscores"
             )
 
@@ -98,7 +98,7 @@ class Samplers(Catalogue[Sampler]):
 SamplerT = TypeVar("SamplerT", bound=Sampler)
 SAMPLERS = Samplers("sampler", "colddiff.samplers")
 DEFAULT = "improved"
-"""Algorithm 2, the paper's own."""
+"""Algorithm 2, the paper's sampler."""
 
 
 def find_sampler(name: str) -> Sampler:
@@ -116,7 +116,7 @@ def check_samplers(names: Iterable[str], D: Degradation[Any], where: str = "samp
 
 
 class NameOfSampler:
-    """Annotation of a field that names a sampler; its JSON schema lists those registered then."""
+    """Annotation of a field that names a sampler; its JSON schema lists the registered ones."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -139,21 +139,21 @@ SamplerName = Annotated[str, NameOfSampler()]
 
 
 def column_labels(columns: Iterable[str]) -> dict[str, str]:
-    """Labels of those ``columns`` of an evaluation (metric path components), in their order.
+    """Labels of ``columns`` of an evaluation (metric path components), in display order.
 
-    Originals, degraded, then samplers in the order of the catalogue. A column of a sampler that is
-    not known here, such as a plugin's, comes after them and is its own label.
+    Originals, degraded, then samplers in the order of the catalogue. The column of a sampler that
+    is not registered here, such as a plugin's, comes last and is its own label.
     """
     known = OTHER_COLUMNS | {sampler.column: sampler.label for sampler in SAMPLERS.values()}
-    there = list(columns)
-    return {name: label for name, label in known.items() if name in there} | {
-        name: name for name in there if name not in known
+    present = list(columns)
+    return {name: label for name, label in known.items() if name in present} | {
+        name: name for name in present if name not in known
     }
 
 
 def full(x: Image, t: int) -> Tensor:
     """Severity ``t`` for each image of ``x``, int64 [B].
 
-    In host memory: there D can check severities, and it moves them without a sync.
+    In host memory: D can check severities there, and copies them without a device sync.
     """
     return torch.full((len(x),), t, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The direct restoration: one estimate, as a network without sampling gives it."""
+"""Direct restoration: one estimate of the network, without sampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Algorithm 2 of Cold Diffusion: what D changes between two severities, taken off the state."""
+"""Algorithm 2 of Cold Diffusion: subtracts from x_t what D changes between two severities."""
 
 from __future__ import annotations
 

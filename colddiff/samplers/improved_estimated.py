@@ -1,4 +1,4 @@
-"""Algorithm 2 where omega is estimated anew at each step: the DDIM step for noise (PAPER 4.1)."""
+"""Algorithm 2 with omega re-estimated at each step: the DDIM step for noise (PAPER 4.1)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @SAMPLERS.register
 class Interpolated(Sampler):
-    """x_s = x0_hat + (s / t)(x_t - x0_hat), which never asks for D.
+    """x_s = x0_hat + (s / t)(x_t - x0_hat), which does not use D.
 
     Inversion by Direct Iteration (Delbracio and Milanfar 2023); exact where D moves x0 along a
     straight line, D(x, s) = x + s e.

@@ -1,4 +1,4 @@
-"""Algorithm 1 of Cold Diffusion: restore, then degrade again a little less."""
+"""Algorithm 1 of Cold Diffusion: restore, then degrade again, to a lower severity."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where objects lie: a flat key-value store on a disk, in S3 or in memory (``open.py``)."""
+"""Object stores: a flat key-value store on a disk, in S3 or in memory (``open.py``)."""

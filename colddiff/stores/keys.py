@@ -5,14 +5,14 @@ from __future__ import annotations
 from colddiff.errors import SpecError
 
 TEMPORARY = ".tmp-"
-"""Prefix of the names under which a disk holds objects that are not committed yet."""
+"""Prefix of temporary names on a disk, for objects that are not committed yet."""
 
 
 def checked_key(key: str) -> str:
-    """``key`` if it may name an object; raises SpecError.
+    """``key`` if it is valid; raises SpecError.
 
     No empty, ``.`` or ``..`` part, no leading slash, backslash or control character: such keys
-    would leave the store's root on a disk, or be another object in S3 than on a disk.
+    could escape the store's root on a disk, or name another object in S3 than on a disk.
     """
     problem = _problem(key, key.split("/"))
     if problem:
@@ -21,7 +21,7 @@ def checked_key(key: str) -> str:
 
 
 def checked_prefix(prefix: str) -> str:
-    """``prefix`` if keys may start with it; its last part may be empty or incomplete."""
+    """``prefix`` if a valid key can start with it (its last part may be incomplete); SpecError."""
     if prefix:
         checked_key(prefix.removesuffix("/") + "x")
     return prefix
@@ -31,15 +31,15 @@ def _problem(key: str, parts: list[str]) -> str | None:
     if key.startswith("/"):
         return "must be relative, without a leading slash"
     if "\\" in key:
-        return "must use / and hold no backslash"
+        return "must use /, not backslash"
     if any(ord(character) < 32 or ord(character) == 127 for character in key):
-        return "must hold no control characters"
+        return "must not contain control characters"
     if not all(parts) or any(part in (".", "..") for part in parts):
         return "must be non-empty parts joined by single slashes, none of them . or .."
     if any(part.startswith(TEMPORARY) for part in parts):
-        return f"names that start with {TEMPORARY} are kept for writes under way"
+        return f"names that start with {TEMPORARY} are reserved for writes in progress"
     try:
         key.encode()
     except UnicodeEncodeError:
-        return "must be text that UTF-8 can hold"
+        return "must be encodable in UTF-8"
     return None

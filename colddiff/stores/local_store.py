@@ -1,4 +1,4 @@
-"""A store in a folder of a disk: every write is one rename or one link of a complete file."""
+"""A store in a local folder: every write is one rename or one link of a complete file."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from colddiff.ports import StoredObject
 from colddiff.stores.keys import TEMPORARY, checked_key, checked_prefix
 
 WAYS_OUT = {
-    errno.ENOSPC: "the disk is full; free some space or use another place",
-    errno.EDQUOT: "the disk quota is used up; free some space or use another place",
-    errno.EACCES: "permission denied; use a place this user may write",
-    errno.EPERM: "not permitted; use a place this user may write",
-    errno.EROFS: "the file system is read-only; use another place",
+    errno.ENOSPC: "the disk is full; free some space or use another location",
+    errno.EDQUOT: "the disk quota is used up; free some space or use another location",
+    errno.EACCES: "permission denied; use a location this user may write to",
+    errno.EPERM: "not permitted; use a location this user may write to",
+    errno.EROFS: "the file system is read-only; use another location",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EEXIST: "a part of this path is a file, not a folder",
     errno.EISDIR: "is a folder, not an object",
     errno.ENAMETOOLONG: "the name is too long for this file system",
 }
-# A folder may be pruned by a deletion between its making and the write into it.
+# A concurrent delete may prune a folder between its creation and the write into it.
 ATTEMPTS = 100
 
 
 class LocalStore:
-    """Implements ``Store`` below ``root``, which is made on the first write.
+    """Implements ``Store`` below ``root``, which is created on the first write.
 
-    A write goes to a temporary file of the same folder, is flushed to the disk and then renamed
-    (``put``) or linked (``put_new``) to its name; what a crash leaves behind is never listed. Needs
-    a file system with hard links and atomic renames.
+    A write goes to a temporary file in the same folder, is flushed to disk and then renamed
+    (``put``) or linked (``put_new``) to its name; remains of a crash are never listed. Requires a
+    file system with hard links and atomic renames.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -46,7 +46,7 @@ class LocalStore:
         return str(self.root)
 
     def path(self, key: str) -> Path:
-        """Where the object is on the disk."""
+        """The object's path on the disk; raises SpecError for an invalid key."""
         return self.root / checked_key(key)
 
     def get(self, key: str) -> bytes:
@@ -78,7 +78,7 @@ class LocalStore:
                 raise Exists(f"{path}: is already there")
             temporary = _written(path, data)
             try:
-                # A link, unlike a rename, fails where the name is taken: one racer wins.
+                # A link, unlike a rename, fails if the name exists: exactly one racer wins.
                 path.hardlink_to(temporary)
             except FileExistsError:
                 raise Exists(f"{path}: is already there") from None
@@ -109,7 +109,7 @@ class LocalStore:
             for folder in path.parents:
                 if folder == self.root or self.root not in folder.parents:
                     break
-                folder.rmdir()  # the first one that still holds something ends the pruning
+                folder.rmdir()  # the first folder that is not empty ends the pruning
         except (NotADirectoryError, IsADirectoryError):
             return
         except OSError as error:
@@ -140,7 +140,7 @@ def _opened(path: Path) -> BufferedWriter:
         except FileNotFoundError:
             continue
         except FileExistsError:
-            # Made by another and pruned before it could be looked at, or a file is in the way.
+            # Created and pruned by others in between, or a file is in the way.
             if path.parent.exists() and not path.parent.is_dir():
                 raise
     raise FileNotFoundError(errno.ENOENT, "its folder keeps disappearing")
@@ -154,10 +154,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    # Without it a crash of the machine may forget the name although it kept the bytes.
+    # Without it a crash of the machine may lose the name although the bytes were kept.
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # Some network file systems cannot flush folders and say EINVAL.
+        # Some network file systems cannot flush folders and return EINVAL.
         with suppress(OSError):
             os.fsync(handle)
     finally:
@@ -169,7 +169,7 @@ def _walk(
 ) -> Iterator[StoredObject]:
     try:
         here = folder.stat()
-        # A link to a folder is followed, unless it leads back up to where we came from.
+        # A link to a folder is followed, unless it leads back to a parent folder.
         if (here.st_dev, here.st_ino) in above:
             return
         with os.scandir(folder) as found:

@@ -1,4 +1,4 @@
-"""A store in this process's memory: the twin of the real ones, for tests and dry runs."""
+"""A store in memory, a test double for the real ones."""
 
 from __future__ import annotations
 

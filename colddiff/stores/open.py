@@ -1,4 +1,4 @@
-"""Addresses of stores: read, made absolute, opened, tried."""
+"""Addresses of stores: parse, make absolute, open, check."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from colddiff.errors import SpecError
 from colddiff.ports import Store
 
-# Any scheme at all, not just ``x://``: tools of this field run what follows ``pipe:``.
+# Any scheme, not just ``x://``: some tools of this field execute what follows ``pipe:``.
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def open_store(uri: str) -> Store:
-    """The store at a path or ``s3://bucket/prefix``; nothing is contacted yet."""
+    """The store at a path or ``s3://bucket/prefix``; contacts nothing. Raises SpecError."""
     scheme, rest = _parted(uri)
     if scheme == "s3":
         from colddiff.stores.s3_store import S3Store
@@ -28,32 +28,32 @@ def open_store(uri: str) -> Store:
     return LocalStore(Path(rest))
 
 
-def storage_at(given: str | None = None) -> str:
-    """STORAGE, absolute: where ``given``, else COLDDIFF_STORAGE, else ./runs."""
-    return absolute(given or os.environ.get("COLDDIFF_STORAGE") or "./runs")
+def storage_at(place: str | None = None) -> str:
+    """STORAGE as an absolute address: ``place``, else COLDDIFF_STORAGE, else ./runs."""
+    return absolute(place or os.environ.get("COLDDIFF_STORAGE") or "./runs")
 
 
 def absolute(uri: str) -> str:
-    """A path made absolute, ``s3://`` as it is; without a trailing slash."""
+    """The absolute address: paths made absolute, no trailing slash. Raises SpecError."""
     scheme, rest = _parted(uri)
     return uri.rstrip("/") if scheme == "s3" else str(Path(rest).expanduser().absolute())
 
 
 def _parted(uri: str) -> tuple[str, str]:
-    """Scheme and rest of an address; a path has the scheme ``file``."""
+    """Scheme and remainder of an address; a path has the scheme ``file``."""
     match = ADDRESS.match(uri)
     scheme, slashes, rest = match.groups() if match else ("file", "//", uri)
     nothing = not (rest.strip("/") if scheme == "s3" else rest)
     if nothing or not slashes or scheme not in ("file", "s3"):
         raise SpecError(
-            f"no store for {uri!r}: give a path (./{uri} where its name has a colon) or "
+            f"no store for {uri!r}: use a path (./{uri} if the name has a colon) or "
             "s3://bucket/prefix"
         )
     return scheme, rest
 
 
 def check_writable(uri: str) -> None:
-    """Writes and deletes a small object; raises StoreError where that fails."""
+    """Writes and deletes a small object; raises StoreError if that fails."""
     store = open_store(uri)
     key = f"probes/{uuid.uuid4().hex}"
     store.put(key, b"writable?")
@@ -61,10 +61,10 @@ def check_writable(uri: str) -> None:
 
 
 def free_bytes(uri: str) -> int | None:
-    """Room on the disk of a path, in bytes; None where it is not known, as in S3."""
+    """Free space on the disk of a path, in bytes; None if it is unknown, as in S3."""
     scheme, rest = _parted(uri)
     if scheme == "s3":
         return None
     path = Path(rest)
-    there = next((folder for folder in (path, *path.parents) if folder.exists()), None)
-    return shutil.disk_usage(there).free if there is not None else None
+    existing = next((folder for folder in (path, *path.parents) if folder.exists()), None)
+    return shutil.disk_usage(existing).free if existing is not None else None

@@ -1,4 +1,4 @@
-"""What an S3 service or its client refuses, as one line that names the bucket and the way out."""
+"""Errors of an S3 service or its client as one line that names the bucket and the fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from colddiff.errors import ColddiffError, StoreError
 
 CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a store that is not "
-    "AWS), or give this machine a role"
+    "AWS), or assign this machine a role"
 )
 REFUSED_CREDENTIALS = frozenset(
     {
@@ -35,13 +35,13 @@ UNREACHABLE = (
 
 
 class DamagedBodyError(Exception):
-    """An answer whose body is not the one that was sent."""
+    """A response whose body is damaged."""
 
 
 DAMAGED_ANSWERS = (DamagedBodyError, ResponseParserError)
 FAILURES = (ClientError, BotoCoreError, *DAMAGED_ANSWERS)
-"""All that the client raises for what a service or the network did."""
-PASSING = frozenset(
+"""Everything that the client raises for errors of the service or the network."""
+TRANSIENT = frozenset(
     {
         "BadDigest",
         "IncompleteBody",
@@ -61,23 +61,25 @@ def status(error: ClientError) -> int:
 
 
 def code(error: ClientError) -> str:
-    """S3's own name for what went wrong, such as ``NoSuchKey``."""
+    """S3's error code, such as ``NoSuchKey``."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def passes(error: Exception) -> bool:
-    """Whether the same call may well succeed when it is made again after a pause."""
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed when it is retried after a pause."""
     if isinstance(error, ClientError):
         number = status(error)
-        # 409: another conditional write is under way; its outcome decides ours.
+        # 409: another conditional write is in progress; its outcome decides ours.
         return (
-            (number >= 500 and number != 501) or number in (408, 409, 429) or code(error) in PASSING
+            (number >= 500 and number != 501)
+            or number in (408, 409, 429)
+            or code(error) in TRANSIENT
         )
     return isinstance(error, (*UNREACHABLE, *DAMAGED_ANSWERS))
 
 
 def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> ColddiffError:
-    """StoreError for what the client raised while it did ``what``; holds no key and no secret."""
+    """StoreError for an exception of the client during ``what``; contains no credentials."""
     where = f"{what}: {endpoint}"
     if isinstance(error, ClientError):
         return StoreError(f"{where} {_response(error, bucket)}")
@@ -88,11 +90,11 @@ def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> Cold
     if isinstance(error, UNREACHABLE):
         kind = type(error).__name__
         return StoreError(
-            f"{where} does not answer ({kind}); is it running, and is AWS_ENDPOINT_URL right?"
+            f"{where} does not respond ({kind}); is it running, and is AWS_ENDPOINT_URL right?"
         )
     if isinstance(error, DAMAGED_ANSWERS):
         return StoreError(
-            f"{where} gives other bytes than were put, again and again; the network or the store "
+            f"{where} repeatedly returns other bytes than were stored; the network or the store "
             "damages data"
         )
     if isinstance(error, BotoCoreError):
@@ -103,19 +105,19 @@ def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> Cold
 def _response(error: ClientError, bucket: str) -> str:
     name, number = code(error), status(error)
     if name == "NoSuchBucket":
-        return f"has no bucket {bucket!r}; create it, or name another in the s3:// address"
+        return f"has no bucket {bucket!r}; create it, or use another in the s3:// address"
     if name in REFUSED_CREDENTIALS:
-        return f"refuses the credentials ({name}); {CREDENTIALS}"
+        return f"rejects the credentials ({name}); {CREDENTIALS}"
     if number == 403:
         return (
-            f"forbids this ({name or number}): these credentials may not read, write and list "
-            f"bucket {bucket!r} there; {CREDENTIALS}"
+            f"denies access ({name or number}): these credentials cannot read, write and list "
+            f"bucket {bucket!r}; {CREDENTIALS}"
         )
     if name in DAMAGED:
         return f"received other bytes than were sent ({name}); the network damages data, try again"
     if name == "EntityTooLarge":
-        return "takes objects of at most 5 GB in one piece; use smaller shards"
+        return "accepts objects of at most 5 GB in one request; use smaller shards"
     if number in (301, 307, 400) and "Redirect" in name:
-        return f"says that bucket {bucket!r} is in another region ({name}); set AWS_REGION to it"
+        return f"reports that bucket {bucket!r} is in another region ({name}); set AWS_REGION to it"
     message = str(error.response.get("Error", {}).get("Message", ""))
-    return f"answered {number} {name}" + (f" ({message[:200]})" if message else "")
+    return f"responded {number} {name}" + (f" ({message[:200]})" if message else "")

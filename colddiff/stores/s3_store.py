@@ -1,4 +1,4 @@
-"""A store in an S3 bucket, AWS's or another's: whole objects, conditional puts, retries."""
+"""A store in an S3 bucket, on AWS or another service: whole objects, conditional puts, retries."""
 
 from __future__ import annotations
 
@@ -21,26 +21,33 @@ from colddiff.errors import ColddiffError, Exists, Missing, SpecError
 from colddiff.ports import StoredObject
 from colddiff.retry import Backoff
 from colddiff.stores.keys import checked_key, checked_prefix
-from colddiff.stores.s3_errors import FAILURES, DamagedBodyError, code, passes, status, store_error
+from colddiff.stores.s3_errors import (
+    FAILURES,
+    DamagedBodyError,
+    code,
+    is_transient,
+    status,
+    store_error,
+)
 
 T = TypeVar("T")
 
 RETRY = Backoff(first_s=0.2, longest_s=5.0, jitter=0.5)
 SHA256, TOKEN = "colddiff-sha256", "colddiff-put"
-"""Metadata of our objects: what a body is checked by, and which put of ours stored it."""
+"""Metadata of our objects: the hash of the body, and a token of the put that stored it."""
 
 
 class S3Store:
     """Implements ``Store`` below ``s3://bucket/prefix``; safe to share between threads.
 
-    Credentials and region come from where boto3 looks for them; ``endpoint_url``, else
-    AWS_ENDPOINT_URL, names a service that is not AWS. Objects are put in one piece (at most 5 GB):
-    some services ignore the condition of ``put_new`` when a multipart upload completes. The
-    service must know ``If-None-Match``.
+    Credentials and region are those that boto3 finds; ``endpoint_url``, else AWS_ENDPOINT_URL,
+    names a service that is not AWS. Objects are put in one request (at most 5 GB): some services
+    ignore the condition of ``put_new`` when a multipart upload completes. The service must support
+    ``If-None-Match``.
 
-    A call that failed in a way that passes by itself (no answer, a broken off or damaged body, a
-    5xx, throttling) is made again up to ``max_attempts`` times, none of them begun later than
-    ``give_up_s`` after the first.
+    Transient failures (no response, a truncated or damaged body, a 5xx, throttling) are retried
+    with backoff, up to ``max_attempts`` in all, none started later than ``retry_for_s`` seconds
+    after the first.
     """
 
     def __init__(
@@ -52,15 +59,15 @@ class S3Store:
         max_attempts: int = 6,
         connect_timeout_s: float = 5.0,
         read_timeout_s: float = 60.0,
-        give_up_s: float = 180.0,
+        retry_for_s: float = 180.0,
     ) -> None:
         self.bucket = bucket
         self.prefix = checked_key(prefix.strip("/")) if prefix.strip("/") else ""
-        self._attempts, self._give_up_s = max_attempts, give_up_s
+        self._attempts, self._retry_for_s = max_attempts, retry_for_s
         self._bucket_seen = False
         endpoint = endpoint_url or _endpoint_of_environment()
         config = Config(
-            # Ours know more: bodies that break off, and puts whose answer was lost.
+            # Our own retries also cover truncated bodies, and puts whose response was lost.
             retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=connect_timeout_s,
             read_timeout=read_timeout_s,
@@ -72,7 +79,7 @@ class S3Store:
             self._client: Any = session.client("s3", endpoint_url=endpoint, config=config)
         except ValueError:
             raise SpecError(
-                f"AWS_ENDPOINT_URL {_shown(endpoint)!r} is no address; write http://host:port"
+                f"AWS_ENDPOINT_URL {_shown(endpoint)!r} is not an address; use http://host:port"
             ) from None
         except BotoCoreError as error:
             raise self._error(error, self.uri) from None
@@ -86,16 +93,16 @@ class S3Store:
             response = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
             with closing(response["Body"]) as body:
                 data = bytes(body.read())
-            # The length was checked by the client; only a hash finds a body that is merely wrong.
-            promised = response.get("Metadata", {}).get(SHA256)
-            if promised is not None and promised != hashlib.sha256(data).hexdigest():
+            # The client has checked the length; only a hash finds a body with wrong bytes.
+            expected = response.get("Metadata", {}).get(SHA256)
+            if expected is not None and expected != hashlib.sha256(data).hexdigest():
                 raise DamagedBodyError
             return data
 
-        return self._tried(f"{self.uri}/{key}", read)
+        return self._retried(f"{self.uri}/{key}", read)
 
     def put(self, key: str, data: bytes) -> None:
-        self._tried(f"{self.uri}/{key}", partial(self._put, key, data, uuid.uuid4().hex))
+        self._retried(f"{self.uri}/{key}", partial(self._put, key, data, uuid.uuid4().hex))
 
     def put_new(self, key: str, data: bytes) -> None:
         token, lost = uuid.uuid4().hex, False
@@ -108,12 +115,12 @@ class S3Store:
                 if not (isinstance(error, ClientError) and status(error) == 412):
                     lost = True
                     raise
-                # A try whose answer was lost may have been stored: then this one lost to us.
+                # If the response to an earlier try was lost, the existing object may be ours.
                 if lost and self._is_ours(key, data, token):
                     return
                 raise Exists(f"{self.uri}/{key}: is already there") from None
 
-        self._tried(f"{self.uri}/{key}", put)
+        self._retried(f"{self.uri}/{key}", put)
 
     def size(self, key: str) -> int | None:
         response = self._head(key)
@@ -126,15 +133,15 @@ class S3Store:
         while page.get("IsTruncated"):
             if "NextContinuationToken" in page:
                 wanted["ContinuationToken"] = page["NextContinuationToken"]
-            page = self._tried(self.uri, partial(self._page, wanted))
+            page = self._retried(self.uri, partial(self._page, wanted))
             for item in page.get("Contents", ()):
-                # Some tools leave ``folder/`` objects behind: they stand for nothing.
+                # Some tools create ``folder/`` objects, which carry no data.
                 if not item["Key"].endswith("/"):
                     yield StoredObject(item["Key"].removeprefix(full), int(item["Size"]))
 
     def delete(self, key: str) -> None:
         call = partial(self._client.delete_object, Bucket=self.bucket, Key=self._key(key))
-        self._tried(f"{self.uri}/{key}", call)
+        self._retried(f"{self.uri}/{key}", call)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
@@ -152,7 +159,7 @@ class S3Store:
 
     def _page(self, wanted: dict[str, Any]) -> dict[str, Any]:
         page: dict[str, Any] = self._client.list_objects_v2(**wanted)
-        # An answer whose body was lost on the way is parsed as a listing of nothing.
+        # A response whose body was lost is parsed as an empty listing.
         if "Name" not in page:
             raise DamagedBodyError
         return page
@@ -170,14 +177,14 @@ class S3Store:
                 return None
             return found
 
-        return self._tried(f"{self.uri}/{key}", head)
+        return self._retried(f"{self.uri}/{key}", head)
 
     def _is_ours(self, key: str, data: bytes, token: str) -> bool:
         response = self._head(key)
         if response is None:
             return False
         stored = response.get("Metadata", {}).get(TOKEN)
-        # A service that keeps no metadata leaves only the bytes to tell by.
+        # If the service stores no metadata, compare the bytes.
         return bool(stored == token) if stored is not None else self.get(key) == data
 
     def _check_bucket(self) -> None:
@@ -191,15 +198,15 @@ class S3Store:
                 raise
             self._bucket_seen = True
 
-    def _tried(self, what: str, call: Callable[[], T]) -> T:
-        """``call()``, again after a pause where it failed in a way that passes by itself."""
+    def _retried(self, what: str, call: Callable[[], T]) -> T:
+        """``call()``, retried with backoff after transient failures."""
         began = time.monotonic()
         for attempt in RETRY.attempts(self._attempts):
             try:
                 return call()
             except FAILURES as error:
-                late = time.monotonic() - began > self._give_up_s
-                if attempt == self._attempts or late or not passes(error):
+                late = time.monotonic() - began > self._retry_for_s
+                if attempt == self._attempts or late or not is_transient(error):
                     raise self._error(error, what) from None
         raise AssertionError("the last attempt returned or raised")
 
@@ -216,10 +223,10 @@ def _endpoint_of_environment() -> str | None:
 
 
 def _dialect(endpoint: str | None) -> dict[str, Any]:
-    """Client settings for services that speak S3 but are not AWS."""
+    """Client settings for S3-compatible services other than AWS."""
     if endpoint is None or (urlsplit(endpoint).hostname or "").endswith("amazonaws.com"):
         return {}
-    # The newer checksums are unknown to many of them, and their buckets have no host names.
+    # Many do not support the newer checksums, and their buckets have no host names.
     checksums = {
         name: os.environ.get(f"AWS_{name}".upper(), "when_required")
         for name in ("request_checksum_calculation", "response_checksum_validation")
@@ -228,7 +235,7 @@ def _dialect(endpoint: str | None) -> dict[str, Any]:
 
 
 def _shown(endpoint: str | None) -> str:
-    """An endpoint without what may be a password in it."""
+    """An endpoint without user name and password."""
     if endpoint is None:
         return "S3"
     scheme, at, host = endpoint.rpartition("@")

@@ -1,1 +1,1 @@
-"""Experiment tracking: a job's one run in MLflow, delivered late where MLflow is away."""
+"""Experiment tracking: a job's one run in MLflow, spooled while MLflow is down."""

@@ -1,4 +1,4 @@
-"""Where a job's numbers go: the tracking URI, what is refused, and how it is printed."""
+"""The tracking URI of a job: default, validation, and printing without credentials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SENSITIVE_QUERY = re.compile(_SENSITIVE + r"[^&\s'\"]+")
 
 @dataclass(frozen=True, slots=True)
 class TrackingAddress:
-    """A tracking URI and where artifacts go (None: where the server says).
+    """A tracking URI and the artifact root (None: chosen by the server).
 
     ``str`` and ``repr`` never show user names, passwords or tokens.
     """
@@ -53,7 +53,7 @@ def database_path(uri: str) -> Path | None:
 
 
 def checked_uri(uri: str) -> str:
-    """``uri`` with a sqlite path made absolute; SpecError for what MLflow or we cannot use."""
+    """``uri`` with a sqlite path made absolute; SpecError if MLflow or we cannot use it."""
     scheme = urlsplit(uri).scheme
     if scheme in ("", "file"):
         raise SpecError(
@@ -69,9 +69,10 @@ def checked_uri(uri: str) -> str:
 
 
 def tracking_address(storage: str, environ: Mapping[str, str] | None = None) -> TrackingAddress:
-    """MLFLOW_TRACKING_URI, else a sqlite file in ``storage`` (in ./runs where that is a bucket).
+    """MLFLOW_TRACKING_URI, else a sqlite file in ``storage`` (in ./runs if that is a bucket).
 
-    Artifacts of a database go to ``storage``/mlflow-artifacts; a server has its own place for them.
+    Artifacts of a database go to ``storage``/mlflow-artifacts; a server has its own artifact root.
+    Raises SpecError for a URI that cannot be used.
     """
     environ = os.environ if environ is None else environ
     is_bucket = "://" in storage

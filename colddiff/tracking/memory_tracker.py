@@ -1,4 +1,4 @@
-"""Trackers without a service: one that remembers, for tests, and one that does nothing."""
+"""Trackers without a service: one in memory, for tests, and one that does nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MetricRow:
 
 @dataclass(slots=True)
 class MemoryRun:
-    """What a tracker has of a run, over all sessions that logged to it."""
+    """The content of a run, over all sessions that logged to it."""
 
     run_id: str = "memory"
     status: str = "RUNNING"
@@ -36,7 +36,7 @@ class MemoryRun:
 
 
 class MemoryTracker:
-    """Implements ``Tracker`` in memory; another one with the same ``run`` is the next attempt."""
+    """Implements ``Tracker`` in memory; a second one with the same ``run`` resumes it."""
 
     def __init__(self, run: MemoryRun | None = None) -> None:
         self.run = MemoryRun() if run is None else run

@@ -1,4 +1,4 @@
-"""From an MLflow run back to the job that logged to it."""
+"""Finds the job that logged to an MLflow run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def job_folder_of(uri: str, run_id: str) -> str:
     """Address of ``jobs/<id>`` in the storage of the job that logged to ``run_id``.
 
     Raises:
-        CheckpointError: no such run at ``uri``, or none of ours.
-        TrackerError: nothing answers at ``uri``.
+        CheckpointError: no such run at ``uri``, or not a run of a colddiff job.
+        TrackerError: nothing responds at ``uri``.
     """
     missing = CheckpointError(
-        f"mlflow:{run_id}: no such run at {masked(uri)}; MLFLOW_TRACKING_URI says where it is"
+        f"mlflow:{run_id}: no such run at {masked(uri)}; set MLFLOW_TRACKING_URI to its tracker"
     )
     database = database_path(uri)
-    # MLflow would make an empty database, and answer anything that is no id with a traceback.
+    # MLflow would create an empty database, and print a traceback for an invalid id.
     if RUN_ID.fullmatch(run_id) is None or (database is not None and not database.exists()):
         raise missing
     api = client(uri)
@@ -33,5 +33,5 @@ def job_folder_of(uri: str, run_id: str) -> str:
     except GoneError:
         raise missing from None
     if JOB_TAG not in tags or STORAGE_TAG not in tags:
-        raise CheckpointError(f"mlflow:{run_id}: no job of colddiff logged to this run")
+        raise CheckpointError(f"mlflow:{run_id}: not the run of a colddiff job")
     return f"{tags[STORAGE_TAG]}/jobs/{tags[JOB_TAG]}"

@@ -1,4 +1,4 @@
-"""What waits for delivery to MLflow: in memory, and in the job's storage while MLflow is down."""
+"""The outbox of MLflow entries: in memory, and in the job's storage while MLflow is down."""
 
 from __future__ import annotations
 
@@ -18,107 +18,110 @@ from colddiff.tracking.spool import Entry, RunHeader, Spool, decode, undelivered
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
 BATCH = 5000
 
-Talk = Callable[[str], None]
-log = logging.getLogger("colddiff.tracking")
+log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Delivers entries in the order they were logged, older sessions' before its own.
+    """Delivers entries in the order they were logged, those of earlier sessions first.
 
-    Not a thread of its own: ``work`` is called by one thread again and again, ``rescue`` by any.
+    Has no thread of its own: ``work`` is called repeatedly by one thread, ``rescue`` by any. Logs
+    once each that the tracker is down, that it is back, and what it rejects.
     """
 
-    def __init__(
-        self, address: TrackingAddress, spool: Spool, *, timeout_s: float, talk: Talk
-    ) -> None:
+    def __init__(self, address: TrackingAddress, spool: Spool, *, timeout_s: float) -> None:
         self.run_id = ""
         self.delivered = 0
-        self.talk = talk
         self.address = address
         self._spool = spool
         self._timeout_s = timeout_s
-        self._waiting: list[Entry] = []
-        self._keeping = threading.Lock()
-        self._kept = True  # until a look at the storage has shown that nothing is there
+        self._pending: list[Entry] = []
+        self._spooling = threading.Lock()
+        self._spooled = True  # until a listing of the storage has found nothing
         self._run: MlflowRun | None = None
-        self._failures = 0  # of the tracker, in a row
+        self._failures = 0  # consecutive failures of the tracker
         self._next_try = 0.0
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
     def clean(self) -> bool:
-        """Whether everything that came here has been delivered."""
-        return not self._waiting and not self._kept
+        """Whether everything has been delivered."""
+        return not self._pending and not self._spooled
 
     def work(self, take: Callable[[], list[Entry]], *, urgent: bool) -> None:
-        """One round: takes what is new, and delivers it or makes it durable.
+        """One round: takes new entries, and delivers or spools them.
 
-        ``urgent`` tries a tracker that was down at once, and looks for what others left behind.
+        ``urgent`` retries a tracker that was down without backoff, and lists the storage for
+        entries spooled by other processes.
         """
-        self._waiting += take()
-        self._kept |= urgent
+        self._pending += take()
+        self._spooled |= urgent
         if self.clean:
             return
         is_down = self._failures > 0
         try:
             if is_down:
-                self._keep()
+                self._spool_pending()
             if is_down and not urgent and time.monotonic() < self._next_try:
                 return
             try:
                 self.drain(take)
-                self._deliver_waiting()
+                self._deliver_pending()
             except TrackerError as error:
-                self._down(f"{error}; what is logged waits in {self._spool.storage} and follows")
-                self._keep()
+                self._down(
+                    f"{error}; entries are spooled in {self._spool.storage} until it is back"
+                )
+                self._spool_pending()
             else:
                 self._up()
         except StoreError as error:
-            # In memory until the next round; training, which needs the storage, will end by itself.
-            self._say_once(f"tracking: {error}")
+            # Kept in memory until the next round; without its storage, training ends by itself.
+            self._warn_once(f"tracking: {error}")
 
     def drain(self, take: Callable[[], list[Entry]] = list) -> None:
-        """Delivers what is in the storage, oldest first; what is taken meanwhile queues behind."""
+        """Delivers spooled entries, oldest first; new ones are spooled behind them.
+
+        Raises TrackerError, StoreError.
+        """
         run = self._connected()
-        while self._kept:
+        while self._spooled:
             keys = self._spool.backlog()
-            self._kept = bool(keys)
+            self._spooled = bool(keys)
             for key in keys:
                 try:
                     header, entries = self._spool.read(key)
                 except Missing:
                     continue  # another process of the job has delivered it
                 except DataError as error:
-                    self._say_once(f"{error}; set aside as {self._spool.set_aside(key)}")
+                    self._warn_once(f"{error}; moved to {self._spool.set_aside(key)}")
                     continue
                 self._deliver(run, entries, header.start_ms)
                 self._spool.discard(key)
-                self._waiting += take()
-                self._keep()
+                self._pending += take()
+                self._spool_pending()
 
     def rescue(self, entries: Sequence[Entry]) -> None:
-        """Makes durable what waits, also while ``work`` hangs; to deliver twice changes nothing."""
-        with self._keeping:
-            self._waiting += entries
+        """Spools all pending entries, even while ``work`` hangs; delivery is idempotent."""
+        with self._spooling:
+            self._pending += entries
             try:
-                self._spool.keep(list(self._waiting))
-                self._kept = True
+                self._spool.keep(list(self._pending))
+                self._spooled = True
             except StoreError as error:
-                self._say_once(f"tracking: {error}")
+                self._warn_once(f"tracking: {error}")
 
-    def _deliver_waiting(self) -> None:
+    def _deliver_pending(self) -> None:
         run = self._connected()
-        while self._waiting:
-            batch = self._waiting[:BATCH]
+        while self._pending:
+            batch = self._pending[:BATCH]
             self._deliver(run, batch, self._spool.header.start_ms)
-            del self._waiting[: len(batch)]
+            del self._pending[: len(batch)]
 
     def _deliver(self, run: MlflowRun, entries: Sequence[Entry], since_ms: int) -> None:
         refused: Refused = run.deliver(entries, since_ms)
         self.delivered += len(entries) - len(refused)
         for entry, reason in refused:
             key = self._spool.refuse(entry, reason)
-            self._say_once(f"tracker refuses {entry.kind} {entry.key!r} ({reason}); see {key}")
+            self._warn_once(f"tracker rejects {entry.kind} {entry.key!r} ({reason}); see {key}")
 
     def _connected(self) -> MlflowRun:
         if self._run is None:
@@ -126,30 +129,30 @@ class Outbox:
             self.run_id = self._run.run_id
         return self._run
 
-    def _keep(self) -> None:
-        with self._keeping:
-            if not self._waiting:
+    def _spool_pending(self) -> None:
+        with self._spooling:
+            if not self._pending:
                 return
-            self._spool.keep(self._waiting)
-            self._waiting.clear()
-            self._kept = True
+            self._spool.keep(self._pending)
+            self._pending.clear()
+            self._spooled = True
 
     def _down(self, problem: str) -> None:
         self._run = None
         self._failures += 1
         self._next_try = time.monotonic() + RETRY.pause_s(self._failures)
-        self._say_once(problem)
+        self._warn_once(problem)
 
     def _up(self) -> None:
         if self._failures:
-            self.talk(f"tracker {self.address} is back; what waited has been delivered")
-            self._said.clear()
+            log.warning("tracker %s is back; spooled entries have been delivered", self.address)
+            self._logged.clear()
         self._failures = 0
 
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            self.talk(line)
+    def _warn_once(self, line: str) -> None:
+        if line not in self._logged:
+            self._logged.add(line)
+            log.warning("%s", line)
 
 
 def replay(
@@ -159,19 +162,18 @@ def replay(
     *,
     artifact_root: str | None = None,
     timeout_s: float = 10.0,
-    talk: Talk = log.warning,
 ) -> int:
-    """Delivers what a job that no longer runs has left in its storage; returns how many entries.
+    """Delivers the spooled entries of a job that no longer runs; returns their number.
 
-    Creates the run where no attempt has met the tracker. A second call, and one after a kill in
-    the middle, changes nothing that is delivered. Raises SpecError, StoreError, TrackerError.
+    Creates the run if no attempt could reach the tracker. Idempotent, also after a kill in the
+    middle. Raises SpecError, StoreError, TrackerError.
     """
     address = TrackingAddress(checked_uri(uri), artifact_root)
     header = _first_header(store, job_id)
     if header is None:
         return 0
     load_mlflow(address.uri)
-    outbox = Outbox(address, Spool(store, header), timeout_s=timeout_s, talk=talk)
+    outbox = Outbox(address, Spool(store, header), timeout_s=timeout_s)
     outbox.drain()
     return outbox.delivered
 

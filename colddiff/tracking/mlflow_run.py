@@ -1,4 +1,4 @@
-"""A job's one MLflow run, found or created, and the delivery of entries to it exactly once."""
+"""A job's one MLflow run: finding or creating it, and idempotent delivery of entries to it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Earlier:
 class MlflowRun:
     """One run over all attempts of a job; calls go to the tracker and may raise TrackerError.
 
-    After a TrackerError the object is to be dropped: what it knows of the run may be stale.
+    Discard the object after a TrackerError: its cached state of the run may be stale.
     """
 
     def __init__(self, api: Any, uri: str, run: Any) -> None:
@@ -55,14 +55,14 @@ class MlflowRun:
         self._had_metrics = set(run.data.metrics)
 
     def deliver(self, entries: Sequence[Entry], since_ms: int) -> Refused:
-        """Logs what one session collected; returns what MLflow will never take, with the reason.
+        """Logs the entries of one session; returns those MLflow will never accept, with the reason.
 
-        Can be repeated: params, tags and artifacts replace themselves, a metric with equal key,
-        time, step and value is the same row, and ``is_repeat`` says which are left out for what
-        sessions before ``since_ms`` have logged.
+        Idempotent: params, tags and artifacts replace themselves, a metric with equal key, time,
+        step and value is the same row, and ``is_repeat`` skips metrics that sessions before
+        ``since_ms`` have logged.
         """
         if since_ms != self._since_ms:
-            # Another session's entries: others may have logged since this object was made.
+            # Entries of another session: more may have been logged since this object was made.
             self._know(self._alive())
             self._earlier, self._since_ms = {}, since_ms
         of_kind: dict[str, list[Entry]] = {}
@@ -82,7 +82,7 @@ class MlflowRun:
         return refused
 
     def _changed_params(self, params: Iterable[Entry]) -> list[Entry]:
-        """Params that are new, and as tags those that differ: MLflow refuses a second value."""
+        """New params, and as tags those whose value changed: MLflow rejects a second value."""
         texts = {}
         for entry in params:
             value = shortened(entry.value, PARAM_LENGTH)
@@ -132,7 +132,7 @@ class MlflowRun:
             if len(entries) == 1:
                 refused.append((entries[0], str(error)))
                 return
-            # One bad name fails its whole request: halve until it stands alone.
+            # One invalid name fails the whole request: bisect until it is alone.
             middle = len(entries) // 2
             self._send(entries[:middle], refused)
             self._send(entries[middle:], refused)
@@ -143,8 +143,8 @@ class MlflowRun:
                 self._upload_once(entry)
                 return
             except (RefusedError, TrackerError) as error:
-                # Where the tracker answers, a place for artifacts that does not must not hold up
-                # the numbers: numbers wait for the tracker only.
+                # If the tracker responds but its artifact store does not, metrics must not be
+                # held back: they only wait for the tracker.
                 self._alive()
                 reason = str(error)
                 if isinstance(error, RefusedError):
@@ -173,10 +173,10 @@ class MlflowRun:
 
 
 def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> MlflowRun:
-    """The job's run: the one on record, else the one that carries its tags, else a new one.
+    """The job's run: the recorded one, else the one with its tags, else a new one.
 
-    Whoever wins the record in the job's own storage decides; a second process that created a run
-    at the same time deletes its own. Raises TrackerError, StoreError.
+    A conditional write to the job's storage decides; a second process that created a run at the
+    same time deletes its own. Raises TrackerError, StoreError.
     """
     uri, header = address.uri, spool.header
     experiment_id = initialise(
@@ -202,7 +202,7 @@ def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> Mlfl
 
 
 def _tagged(api: Any, experiment_id: str, job_id: str, storage: str) -> Any:
-    """The job's oldest live run: one whose creator was killed before it could record it."""
+    """The job's oldest live run with its tags: its creator was killed before it recorded it."""
     runs = api.search_runs(
         [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", order_by=["attributes.start_time ASC"]
     )
@@ -215,7 +215,7 @@ def _create(api: Any, experiment_id: str, header: RunHeader, storage: str) -> An
 
 
 def _alive(api: Any, uri: str, run_id: str) -> Any:
-    """The run, or None where it was deleted."""
+    """The run, or None if it was deleted."""
     try:
         with translated(uri):
             run = api.get_run(run_id)
@@ -232,7 +232,7 @@ def _known_alive(api: Any, uri: str, run_id: str) -> Any:
 
 
 def shortened(text: str, length: int) -> str:
-    """``text`` within ``length`` characters, saying so where something was cut off."""
+    """``text`` truncated to ``length`` characters, with a note if it was cut."""
     if len(text) <= length:
         return text
     note = f"... [cut, {len(text)} characters]"
@@ -240,7 +240,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def _as_stored(value: float) -> str:
-    """A value as a database gives it back, infinities as the largest numbers; nan equals nan."""
+    """repr of a value as a database returns it: infinities as the largest floats, nan as nan."""
     return repr(max(-LARGEST, min(LARGEST, value)))
 
 

@@ -1,4 +1,4 @@
-"""The MLflow service itself: loading its library quietly, its errors as ours, and its first use."""
+"""The MLflow service: importing its library, translating its errors, setting up the tracker."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 WAY_OUT = "start it, unset MLFLOW_TRACKING_URI, or submit with tracking.required=false"
 CREDENTIALS = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; a server "
-    "that refuses the host name wants --allowed-hosts"
+    "that rejects the host name needs --allowed-hosts"
 )
-OTHER_PLACE = "use another MLFLOW_TRACKING_URI, or make this place writable"
-# Retries are the background thread's: one inside a POST could create a run twice.
+OTHER_PLACE = "use another MLFLOW_TRACKING_URI, or make this location writable"
+# Only our background thread retries: a retry inside a POST could create a run twice.
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -49,11 +49,11 @@ _HOPELESS_STATUS = {400, 404, 405, 411, 413, 415}
 
 
 class RefusedError(Exception):
-    """The tracker will never take this, however often it is sent."""
+    """The tracker will never accept this, however often it is sent."""
 
 
 def client(uri: str) -> MlflowClient:
-    """A client bound to ``uri``; the process-wide tracking URI of mlflow stays as it is."""
+    """A client bound to ``uri``; the process-wide tracking URI of mlflow is not changed."""
     load_mlflow(uri)
     from mlflow import MlflowClient
 
@@ -62,10 +62,10 @@ def client(uri: str) -> MlflowClient:
 
 
 def load_mlflow(uri: str) -> None:
-    """Imports what ``uri`` needs (seconds, once) without its log lines and deprecation warnings.
+    """Imports the mlflow modules for ``uri`` (takes seconds, once) without their warnings.
 
-    What the user has set in the environment stays. To be called before threads start: Python's
-    warning filters belong to the whole process.
+    Does not override environment variables that are set. Call it before threads start: Python's
+    warning filters are process-wide.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -76,28 +76,28 @@ def load_mlflow(uri: str) -> None:
 
         if urlsplit(uri).scheme not in ("http", "https"):
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    # It prints a traceback for each error that it also raises, and that we report.
+    # It logs a traceback for each error that it also raises and we report.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def initialise(
     uri: str, experiment: str, *, artifact_root: str | None = None, timeout_s: float = 15.0
 ) -> str:
-    """Makes sure that the tracker answers and has ``experiment``; returns the experiment's id.
+    """Ensures that the tracker responds and has ``experiment``; returns the experiment's id.
 
-    Can be repeated and run by several processes at once: a fresh sqlite file is set up by one of
-    them, under a lock beside it. ``artifact_root`` is where a new experiment keeps its artifacts
-    (a path or s3:// URI); None leaves that to a server.
+    Idempotent and safe for several processes at once: a new sqlite file is set up by one of them,
+    under a lock file beside it. ``artifact_root`` is where a new experiment stores its artifacts (a
+    path or s3:// URI); None leaves that to a server.
 
     Raises:
-        SpecError: an address that MLflow or we cannot use, such as a folder.
-        TrackerError: nothing answers there within ``timeout_s``, or it refuses us.
+        SpecError: a URI that MLflow or we cannot use, such as a folder.
+        TrackerError: nothing responds within ``timeout_s``, or access is denied.
     """
     uri = checked_uri(uri)
     database = database_path(uri)
     if database is None:
         if urlsplit(uri).scheme in ("http", "https"):
-            _knock(uri, timeout_s)
+            _probe(uri, timeout_s)
         return _experiment_id(client(uri), uri, experiment, artifact_root)
     load_mlflow(uri)
     with _locked(database, timeout_s):
@@ -108,15 +108,15 @@ def initialise(
 
 
 class GoneError(TrackerError):
-    """What was asked for is not on the tracker (any more)."""
+    """The requested object does not exist on the tracker (any more)."""
 
 
 @contextmanager
 def translated(uri: str, *, refusable: bool = False) -> Iterator[None]:
-    """MLflow's errors as one line of ours: TrackerError, GoneError for what does not exist.
+    """Translates MLflow's errors to one line: TrackerError, or GoneError if it does not exist.
 
-    With ``refusable``, RefusedError for what is hopeless; wrong credentials or a full disk are not,
-    what could not be delivered then stays spooled.
+    With ``refusable``, RefusedError for permanent errors; wrong credentials or a full disk are not
+    permanent, the entries then stay spooled.
     """
     try:
         yield
@@ -146,7 +146,7 @@ def _experiment_id(api: Any, uri: str, name: str, artifact_root: str | None) -> 
             try:
                 return str(api.create_experiment(name, artifact_location=artifact_root))
             except Exception:
-                # Another process may have made it in between; if not, the first error stands.
+                # Another process may have created it in between; if not, raise the first error.
                 found = api.get_experiment_by_name(name)
                 if found is None:
                     raise
@@ -159,7 +159,7 @@ def _experiment_id(api: Any, uri: str, name: str, artifact_root: str | None) -> 
 
 
 def _openable(database: Path) -> None:
-    """Before mlflow tries: its own retries at a file that cannot be opened take minutes."""
+    """Checks that the file can be opened: mlflow would retry for minutes. Raises TrackerError."""
     try:
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
@@ -168,9 +168,9 @@ def _openable(database: Path) -> None:
 
 
 def _set_up(database: Path, artifact_root: str | None) -> None:
-    """A fresh database under its name only when it is complete.
+    """Creates a database under a temporary name and renames it once it is complete.
 
-    A process killed during MLflow's migrations leaves a file that no later one can open
+    A process killed during MLflow's migrations would leave a file that cannot be opened again
     (``test_a_kill_during_set_up_leaves_nothing_behind``).
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -186,13 +186,13 @@ def _set_up(database: Path, artifact_root: str | None) -> None:
     unfinished.replace(database)
 
 
-def _knock(uri: str, timeout_s: float) -> None:
+def _probe(uri: str, timeout_s: float) -> None:
     request = urllib.request.Request(f"{without_userinfo(uri).rstrip('/')}/health")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310  # http(s) only
             pass
     except urllib.error.HTTPError as answer:
-        # Something answers; whether it lets us in, the first real request tells.
+        # Something responds; the first real request shows whether access is granted.
         answer.close()
         if answer.code >= 500:
             _absent(uri, f"HTTP {answer.code}")
@@ -202,12 +202,12 @@ def _knock(uri: str, timeout_s: float) -> None:
 
 
 def _absent(uri: str, reason: str) -> None:
-    raise TrackerError(f"tracker {masked(uri)} does not answer ({reason}); {WAY_OUT}") from None
+    raise TrackerError(f"tracker {masked(uri)} does not respond ({reason}); {WAY_OUT}") from None
 
 
 @contextmanager
 def _locked(database: Path, timeout_s: float) -> Iterator[None]:
-    """One process at a time at ``database``: setting up a fresh one together, most would die."""
+    """Locks ``database`` for one process: concurrent set-ups of a new one would fail."""
     lock = database.with_name(f"{database.name}.lock")
     deadline = time.monotonic() + max(timeout_s, 60.0)
     try:
@@ -224,7 +224,7 @@ def _locked(database: Path, timeout_s: float) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise TrackerError(
                         f"tracker {database}: another process has held {lock} for too long; end "
-                        "that process and try again"
+                        "that process and retry"
                     ) from None
                 time.sleep(0.05)
         yield

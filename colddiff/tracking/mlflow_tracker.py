@@ -1,16 +1,19 @@
-"""A tracker that logs to MLflow from a background thread, and keeps what it cannot deliver."""
+"""A tracker that logs to MLflow from a background thread, and spools what it cannot deliver."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from collections.abc import Iterable, Mapping
 
 from colddiff.ports import Store
 from colddiff.tracking.address import TrackingAddress, checked_uri, masked
-from colddiff.tracking.mlflow_outbox import Outbox, Talk, log
+from colddiff.tracking.mlflow_outbox import Outbox
 from colddiff.tracking.mlflow_service import load_mlflow
 from colddiff.tracking.spool import Entry, RunHeader, Spool, now_ms
+
+log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
 ENDS = ("FINISHED", "FAILED", "KILLED")
@@ -19,11 +22,11 @@ ENDS = ("FINISHED", "FAILED", "KILLED")
 class MlflowTracker:
     """Implements ``Tracker``: one process's session with the job's one MLflow run.
 
-    Logging puts an entry into memory and returns. Every two seconds a thread delivers what is
-    there; while the tracker is down it goes to the job's storage instead, and from there, in order,
-    once the tracker is back. ``flush`` returns when everything is delivered or in storage: called
-    before a checkpoint is committed, it makes a kill lose nothing that the resumed run does not
-    log again (and what was logged before the kill is not logged twice: see ``MlflowRun.deliver``).
+    Logging puts an entry into memory and returns. Every two seconds a thread delivers the entries;
+    while the tracker is down they are spooled to the job's storage, and delivered from there, in
+    order, once it is back. ``flush`` returns when everything is delivered or spooled: called before
+    a checkpoint is committed, it ensures that a kill only loses entries that the resumed run logs
+    again (nothing is logged twice either: see ``MlflowRun.deliver``).
     """
 
     def __init__(self, outbox: Outbox) -> None:
@@ -38,7 +41,7 @@ class MlflowTracker:
 
     @property
     def run_id(self) -> str:
-        """The MLflow run's id; empty as long as no tracker has answered."""
+        """The MLflow run's id; empty until the tracker has responded."""
         return self._outbox.run_id
 
     def log_params(self, params: Mapping[str, str]) -> None:
@@ -55,7 +58,7 @@ class MlflowTracker:
         self._add([Entry.artifact(name, data, now_ms())])
 
     def set_running(self) -> None:
-        """Shows the run as running, one that had ended too."""
+        """Sets the run's status to running, also if it had ended."""
         self._add([Entry("status", "status", "RUNNING", now_ms())])
 
     def flush(self, timeout_s: float = 30.0) -> bool:
@@ -65,7 +68,7 @@ class MlflowTracker:
             self._lock.notify_all()
             in_time = self._lock.wait_for(lambda: self._answered >= mine, timeout_s)
         if not in_time:
-            # The thread hangs in a request: whoever waits for safety gets it from the storage.
+            # The thread hangs in a request: spool the entries from this thread instead.
             self._outbox.rescue(self._take())
         return in_time and self._outbox.clean
 
@@ -76,7 +79,7 @@ class MlflowTracker:
         self.close()
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Ends this session but not the run, which another process goes on with or finishes."""
+        """Ends this session but not the run, which another process continues or finishes."""
         with self._lock:
             if self._ended:
                 return
@@ -87,7 +90,7 @@ class MlflowTracker:
     def _add(self, entries: Iterable[Entry]) -> None:
         with self._lock:
             if self._ended:
-                log.warning("logged after the end of the run: left out")
+                log.warning("tracking: ignoring what is logged after the end of the run")
                 return
             self._entries.extend(entries)
 
@@ -105,8 +108,8 @@ class MlflowTracker:
             try:
                 self._outbox.work(self._take, urgent=urgent)
             except Exception as error:
-                # Training goes on whatever happens here, and the entries still wait.
-                self._outbox.talk(f"tracking: {type(error).__name__}: {masked(str(error))}")
+                # Must never stop the training; the entries are still pending.
+                log.warning("tracking: %s: %s", type(error).__name__, masked(str(error)))
             with self._lock:
                 self._answered = asked
                 self._lock.notify_all()
@@ -122,31 +125,29 @@ def open_run(
     artifact_root: str | None = None,
     join: bool = False,
     timeout_s: float = 10.0,
-    talk: Talk = log.warning,
 ) -> MlflowTracker:
-    """A session with the job's one MLflow run, over all attempts and processes.
+    """Opens a session with the job's one MLflow run, shared by all attempts and processes.
 
-    Waits up to ``timeout_s`` for the tracker; where it does not answer, what is logged waits in
-    ``spool`` and the run is created when it does. Call ``initialise`` first to be told instead.
+    Waits up to ``timeout_s`` for the tracker; if it does not respond, entries are spooled and the
+    run is created once it does. Call ``initialise`` first to get an error instead.
 
     Args:
-        uri: tracking URI, with credentials where they are in it.
-        experiment: MLflow experiment that a new run belongs to.
+        uri: tracking URI, including any credentials.
+        experiment: MLflow experiment for a new run.
         job_id: tag by which the run is found again, with the URI of ``spool``.
-        run_name: what a new run is called.
+        run_name: name for a new run.
         spool: the job's STORAGE.
-        artifact_root: where a new experiment keeps artifacts; None leaves that to a server.
-        join: another process has opened the run and finishes it: its status is left alone.
-        timeout_s: longest wait for the first answer, and for each later request.
-        talk: told, once each, that the tracker is down, that it is back, and what it refuses.
+        artifact_root: where a new experiment stores artifacts; None leaves that to a server.
+        join: another process has opened the run and will finish it: its status is not changed.
+        timeout_s: longest wait for the first response, and for each later request.
 
     Raises:
-        SpecError: an address that cannot be meant. StoreError: the spool cannot be used.
+        SpecError: an invalid address. StoreError: the spool cannot be used.
     """
     address = TrackingAddress(checked_uri(uri), artifact_root)
     load_mlflow(address.uri)
     header = RunHeader(job_id, experiment, run_name, now_ms())
-    tracker = MlflowTracker(Outbox(address, Spool(spool, header), timeout_s=timeout_s, talk=talk))
+    tracker = MlflowTracker(Outbox(address, Spool(spool, header), timeout_s=timeout_s))
     if not join:
         tracker.set_running()
     tracker.flush(timeout_s)

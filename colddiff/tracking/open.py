@@ -1,4 +1,4 @@
-"""The tracking server or database behind an address, and a job's one run in it."""
+"""Opens trackers: checks a tracking server, opens a job's run, delivers spooled entries."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def tracking_uri(storage: str) -> str:
 
 
 def check_tracker(storage: str, experiment: str) -> None:
-    """Makes sure that a tracking server answers and has ``experiment``; raises TrackerError.
+    """Ensures that a tracking server responds and has ``experiment``; raises TrackerError.
 
-    A database file needs no asking: the first process to log makes it.
+    A database file is not checked: the first process that logs creates it.
     """
     from colddiff.tracking.address import database_path, tracking_address
 
@@ -44,10 +44,10 @@ def check_tracker(storage: str, experiment: str) -> None:
 def open_tracker(
     storage: str, uri: str, experiment: str, job_id: str, *, join: bool = False
 ) -> Tracker:
-    """The job's one tracking run; ``join`` where another process opened it and will finish it.
+    """The job's one tracking run; ``join`` if another process opened it and will finish it.
 
-    ``uri`` is the one the job was submitted with; this process's MLFLOW_TRACKING_URI is taken
-    instead where it is the same with credentials.
+    ``uri`` is the one the job was submitted with; this process's MLFLOW_TRACKING_URI is used
+    instead if it is the same with credentials.
     """
     from colddiff.tracking.mlflow_tracker import open_run
 
@@ -73,9 +73,9 @@ def _tracking(storage: str, uri: str) -> TrackingAddress:
 
 
 def replay_tracking(storage: str, uri: str, job_id: str) -> int:
-    """Delivers what a job that no longer runs could not log; returns the number of entries.
+    """Delivers the spooled entries of a job that no longer runs; returns their number.
 
-    Costs one listing of the job's folder where there is nothing. Raises StoreError, TrackerError.
+    Costs one listing of the job's folder if there are none. Raises StoreError, TrackerError.
     """
     from colddiff.tracking.spool import undelivered
 
@@ -91,7 +91,7 @@ def replay_tracking(storage: str, uri: str, job_id: str) -> int:
 def job_of_run(run_id: str, storage: str) -> str:
     """Address of the folder of the job that logged to an MLflow run.
 
-    Raises CheckpointError where there is no such run, or no job of ours logged to it.
+    Raises CheckpointError if there is no such run, or it is not of a colddiff job.
     """
     from colddiff.tracking.address import tracking_address
     from colddiff.tracking.mlflow_lookup import job_folder_of
@@ -99,38 +99,35 @@ def job_of_run(run_id: str, storage: str) -> str:
     return job_folder_of(tracking_address(storage).uri, run_id)
 
 
-def waits_for_tracker(store: Store, job_id: str) -> bool:
-    """Whether a job has logged something that no tracker has got yet."""
+def has_spooled_entries(store: Store, job_id: str) -> bool:
+    """Whether a job has entries that are not delivered to its tracker yet."""
     from colddiff.tracking.spool import undelivered
 
     return bool(undelivered(store, job_id))
 
 
 def deliver_late(storage: str, uri: str, job_id: str) -> None:
-    """``replay_tracking`` that logs what it delivered, or that the tracker is still away.
-
-    A job's numbers are no reason for a command to fail.
-    """
+    """``replay_tracking`` that logs the outcome; an unreachable tracker is only a warning."""
     try:
         count = replay_tracking(storage, uri, job_id)
     except Unreachable as error:
-        log.warning("%s: what it logged still waits in its storage: %s", job_id, error)
+        log.warning("%s: its tracking entries are still spooled: %s", job_id, error)
         return
     if count:
-        log.info("%s: %d entries that had waited for the tracker are delivered", job_id, count)
+        log.info("%s: %d spooled tracking entries have been delivered", job_id, count)
 
 
 def system_sampler(
     tracker: Tracker, since: float, every_s: float, device: torch.device
 ) -> AbstractContextManager[object]:
-    """Logs CPU, memory, network and GPU within ``with``; steps are seconds since ``since``."""
+    """Within ``with``, logs CPU, memory, network and GPU; steps are seconds since ``since``."""
     from colddiff.tracking.system_metrics import SystemSampler
 
     return SystemSampler(tracker, since, every_s, device)
 
 
 def null_tracker() -> Tracker:
-    """A tracker that keeps nothing: that of every rank but the first."""
+    """A tracker that does nothing, for every rank but the first."""
     from colddiff.tracking.memory_tracker import NullTracker
 
     return NullTracker()

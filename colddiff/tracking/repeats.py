@@ -1,4 +1,4 @@
-"""What a run that goes on logs again: the values that are left out, and a param's second value."""
+"""Rules for what a resumed run logs again: repeated metrics, and changed params."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ RESULTS = "eval/"
 
 
 def is_repeat(key: str, value: str, earlier: Collection[str]) -> bool:
-    """Whether a metric's ``value`` at a step is left out, given those of earlier sessions there.
+    """Whether to skip a metric's ``value`` at a step, given the ``earlier`` sessions' values there.
 
-    A step that was logged is left as it is, so that a run resumed from a checkpoint logs no step
-    twice. Results (``eval/...``) can be measured anew: they are left out only where they are equal.
+    A step that was logged is not changed, so that a run resumed from a checkpoint logs no step
+    twice. Results (``eval/...``) can be computed again: they are skipped only if they are equal.
     """
     return value in earlier if key.startswith(RESULTS) else bool(earlier)
 
 
 def second_value_tag(param: str) -> str:
-    """The tag for a param whose value changed: MLflow refuses a second value of a param."""
+    """The tag for a param whose value changed: MLflow rejects a second value of a param."""
     return f"param.{param}"

@@ -1,8 +1,8 @@
-"""What a tracker has not delivered yet, as small immutable objects in the job's own storage.
+"""The spool of undelivered tracking entries: small immutable objects in the job's storage.
 
-``jobs/<id>/tracking/`` holds ``spool/<session>/<n>.jsonl`` (delivered in key order, deleted once
-delivered), ``runs/<tracker>-<n>.json`` (which run is the job's, the first writer wins) and
-``refused/`` (what the tracker will never take).
+``jobs/<id>/tracking/`` holds ``spool/<session>/<n>.jsonl`` (delivered in key order, then deleted),
+``runs/<tracker>-<n>.json`` (the job's run on a tracker, the first writer wins) and ``refused/``
+(entries that the tracker will never accept).
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RunHeader:
-    """One session's way to the job's run: what creates it, now or much later; ``start_ms``: when.
+    """What a session needs to create the job's run, even much later; ``start_ms``: its start.
 
-    A session is one process's time with the run: one attempt has several, and each restart another.
+    A session is one process's use of the run: an attempt has several, one more for each restart.
     """
 
     job_id: str
@@ -69,7 +69,7 @@ class RunHeader:
 
 
 class Spool:
-    """The undelivered entries of one session, those left by others, and the ledger of the run."""
+    """The undelivered entries of this session and earlier ones, and the record of the job's run."""
 
     def __init__(self, store: Store, header: RunHeader) -> None:
         self.header = header
@@ -84,7 +84,7 @@ class Spool:
         return self._store.uri
 
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Makes ``entries`` durable. After a StoreError the same entries may be kept again."""
+        """Writes ``entries`` to the store; repeat it with the same entries after a StoreError."""
         for page in _pages(entries):
             lines = [json.dumps({"format": FORMAT, **asdict(self.header)})]
             lines += [json.dumps(asdict(entry)) for entry in page]
@@ -95,26 +95,26 @@ class Spool:
             self._next += 1
 
     def backlog(self) -> list[str]:
-        """Keys of what is kept, in the order it was logged."""
+        """Keys of spooled objects, in the order they were logged."""
         return undelivered(self._store, self.header.job_id)
 
     def read(self, key: str) -> tuple[RunHeader, list[Entry]]:
-        """One kept object; DataError where it is damaged, Missing where it is gone."""
+        """One spooled object; DataError if it is damaged, Missing if it was deleted."""
         return decode(key, self._store.get(key))
 
     def discard(self, key: str) -> None:
-        """Forgets a delivered object."""
+        """Deletes a delivered object."""
         self._store.delete(key)
 
     def set_aside(self, key: str) -> str:
-        """Moves a damaged object to ``refused/``, so that it does not hold up the rest."""
+        """Moves a damaged object to ``refused/``, so that it does not block the others."""
         target = f"{self._base}refused/{key.rpartition('/')[2]}"
         self._store.put(target, self._store.get(key))
         self._store.delete(key)
         return target
 
     def refuse(self, entry: Entry, reason: str) -> str:
-        """Keeps an entry that the tracker will never take, under a name of its content."""
+        """Stores an entry that the tracker will never accept, named by the hash of its content."""
         data = json.dumps({**asdict(entry), "reason": reason}).encode()
         key = f"{self._base}refused/{hashlib.sha256(data).hexdigest()[:16]}.json"
         self._store.put(key, data)
@@ -129,7 +129,7 @@ class Spool:
         return int(record["n"]), str(record["run_id"])
 
     def claim_run(self, tracker: str, n: int, run_id: str) -> str:
-        """Records ``run_id`` as the ``n``-th run on a tracker; returns the id that won the race."""
+        """Records ``run_id`` as the ``n``-th run on a tracker; returns the id recorded first."""
         key = f"{self._base}runs/{_hash(tracker)}-{n:04d}.json"
         record = {"n": n, "run_id": run_id, "tracker": tracker}
         try:
@@ -145,16 +145,16 @@ def now_ms() -> int:
 
 
 def undelivered(store: Store, job_id: str) -> list[str]:
-    """Keys of what a job has logged and no tracker has got yet, in the order it was logged."""
+    """Keys of a job's spooled objects, in the order they were logged."""
     return [stored.key for stored in store.list(f"jobs/{job_id}/tracking/spool/")]
 
 
 def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
-    """A kept object's header and entries; DataError where it is not one of ours."""
+    """A spooled object's header and entries; DataError if it is not a valid one."""
     try:
         first, *rest = (json.loads(line) for line in data.decode().splitlines())
         if first.pop("format") != FORMAT:
-            raise ValueError("of another format")
+            raise ValueError("unknown format")
         first.pop("tags", None)  # earlier versions wrote them, always empty
         return RunHeader(**first), [_entry(line) for line in rest]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -164,7 +164,7 @@ def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
 def _entry(line: Mapping[str, Any]) -> Entry:
     entry = Entry(**line)
     if entry.kind not in get_args(Kind):
-        raise ValueError(f"no kind {entry.kind!r}")
+        raise ValueError(f"unknown kind {entry.kind!r}")
     return entry
 
 

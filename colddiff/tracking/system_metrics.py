@@ -18,9 +18,9 @@ Numbers = dict[str, float]
 class SystemSampler:
     """Within ``with``, logs a sample every ``every_s`` seconds, the first after one interval.
 
-    Names are those of MLflow's own system metrics, which its pages show apart. The step is the
-    number of seconds since ``since`` (Unix time, the job's first submission): no two attempts of a
-    job share one, so that a resumed run adds to the curve.
+    Names are those of MLflow's own system metrics, which its UI shows on a separate page. The step
+    is the number of seconds since ``since`` (Unix time, the job's first submission): attempts of a
+    job never share a step, so that a resumed run continues the curve.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class SystemSampler:
         self._network = _network()
 
     def __enter__(self) -> Self:
-        psutil.cpu_percent()  # the first call of a process has nothing to compare with
+        psutil.cpu_percent()  # the first call in a process has no interval to measure
         self._thread.start()
         return self
 
@@ -47,7 +47,7 @@ class SystemSampler:
         self._thread.join(timeout=10)
 
     def sample(self) -> Numbers:
-        """What the machine does now; rates are means since the last sample."""
+        """Current metrics by name; rates are means since the last sample."""
         memory = psutil.virtual_memory()
         numbers = {
             "system/cpu_utilization_percentage": psutil.cpu_percent(),
@@ -65,7 +65,7 @@ class SystemSampler:
             try:
                 self._tracker.log_metrics(self.sample(), int(time.time() - self._since))
             except (OSError, RuntimeError, psutil.Error):
-                continue  # a reading that fails once is no reason to end a job
+                continue  # a failed reading must not end a job
 
 
 def _network() -> Numbers:
@@ -89,6 +89,6 @@ def _gpu(device: torch.device) -> Numbers:
         try:
             numbers[name] = float(read(device))
         except (ModuleNotFoundError, RuntimeError):
-            # NVIDIA's own library for these is not a dependency: without it they are left out.
+            # NVIDIA's library for these is not a dependency: without it they are omitted.
             continue
     return numbers

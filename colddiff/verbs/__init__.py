@@ -1,1 +1,1 @@
-"""What can be submitted: one folder is one verb, found by looking into this one."""
+"""The verbs of `submit`: one subpackage each, discovered in this package."""

@@ -52,7 +52,7 @@ def measure(device: torch.device) -> dict[str, Any]:
         def watch(step: int) -> None:
             update(step)
             times.append(time.perf_counter())
-            held.append(run.writer.held_s)
+            held.append(run.writer.blocked_s)
 
         run.ema.update = watch  # type: ignore[method-assign]
         run.run()

@@ -68,7 +68,7 @@ def test_every_command_against_a_real_service(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong" * 8)
     for arguments in (pack, ("verify", out), ("index", out), ("duplicates", out)):
         line = refused(*arguments)
-        assert "refuses the credentials (SignatureDoesNotMatch)" in line or "forbids this" in line
+        assert "rejects the credentials (SignatureDoesNotMatch)" in line or "denies access" in line
         assert real_s3_service.endpoint in line
         assert "wrong" * 8 not in line
 

@@ -120,7 +120,7 @@ def test_a_job_is_exported_with_its_numbers_and_none_of_its_addresses(
     assert again.returncode == 0, again.stderr
     for path in (path for path in out.rglob("*") if path.is_file()):
         assert (tmp_path / "second-hand" / path.relative_to(out)).read_bytes() == path.read_bytes()
-    assert "only a job's folder knows which is best" in error_of(
+    assert "@best requires a job's folder" in error_of(
         run("export", f"{out}@best", "--out", tmp_path / "third")
     )
 
@@ -138,7 +138,7 @@ def test_a_run_of_the_tracker_is_a_reference(
     assert find_checkpoint(f"{reference}@step=1").step == 1
     missing = error_of(run("export", f"mlflow:{'0' * 32}", "--out", tmp_path / "out"))
     assert "no such run at sqlite:///" in missing
-    assert "MLFLOW_TRACKING_URI says where it is" in missing
+    assert "set MLFLOW_TRACKING_URI to its tracker" in missing
     with pytest.raises(CheckpointError, match="no such run"):
         find_checkpoint("mlflow:../../etc")
     assert not (tmp_path / "elsewhere").exists()
@@ -168,7 +168,7 @@ def test_an_export_that_was_cut_short_is_no_checkpoint_and_can_be_finished(
     again = run("export", source, "--out", out)
     assert "already exported" in again.stderr
     other = tiny_checkpoint(tmp_path / "other", step=4)
-    assert "holds another checkpoint already" in error_of(run("export", other, "--out", out))
+    assert "already holds another checkpoint" in error_of(run("export", other, "--out", out))
     assert "no committed checkpoint" in error_of(
         run("export", tmp_path / "nothing", "--out", tmp_path / "x")
     )
@@ -200,7 +200,7 @@ def test_a_plugin_that_came_with_a_checkpoint_runs_only_when_trusted(
     out, sha256 = tmp_path / "export", plugin_digest(EXAMPLE)
     kspace()
     missing = error_of(run("export", source, "--out", out))
-    assert f"was trained with the plugins {EXAMPLE}, which are not kept with it" in missing
+    assert f"was trained with the plugins {EXAMPLE}, which are not stored with it" in missing
     # Exporting runs no code, so a plugin that nobody trusts is only copied.
     done = run("export", source, "--out", out, "--plugin", EXAMPLE)
     assert done.returncode == 0, done.stderr
@@ -214,7 +214,7 @@ def test_a_plugin_that_came_with_a_checkpoint_runs_only_when_trusted(
     for refused in (run(*words), run(*words, "--trust-plugin", "0" * 64)):
         message = error_of(refused)
         assert f"read {out}/plugins/{sha256}.py" in message
-        assert f"say --trust-plugin {sha256}" in message
+        assert f"add --trust-plugin {sha256}" in message
     assert "kspace" not in colddiff.DEGRADATIONS
     trusted = run(*words, "--trust-plugin", sha256)
     assert trusted.returncode == 0, trusted.stderr
@@ -224,7 +224,9 @@ def test_a_plugin_that_came_with_a_checkpoint_runs_only_when_trusted(
 
     kspace()
     (out / "plugins" / f"{sha256}.py").write_text("print('another')")
-    assert "is not the plugin it was named after" in error_of(run(*words, "--trust-plugin", sha256))
+    assert "its content does not match the sha256 in its name" in error_of(
+        run(*words, "--trust-plugin", sha256)
+    )
 
 
 def test_another_version_of_a_plugin_does_not_stand_in_for_the_one_it_was_trained_with(

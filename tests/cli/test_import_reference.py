@@ -126,7 +126,7 @@ def test_again_is_fine_and_something_else_at_the_same_place_is_refused(
     again = run(golden)
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert "already imported" in again.stderr
-    assert "holds another checkpoint already" in error_of(run(golden, "--data", packed))
+    assert "already holds another checkpoint" in error_of(run(golden, "--data", packed))
 
 
 def test_a_network_of_other_widths_is_named_and_nothing_is_written(
@@ -152,7 +152,7 @@ def test_bad_files_run_nothing_and_exit_2(
     path.write_bytes(b"not a checkpoint")
     assert "refused" in error_of(run(path))
     path.write_bytes(pickle.dumps({"ema": _Trap()}))
-    assert "nothing in it was run" in error_of(run(path))
+    assert "no code in it was run" in error_of(run(path))
     torch.save({"state_dict": {}}, path)
     assert "not a checkpoint of the paper's code" in error_of(run(path))
     assert not (tmp_path / "sprung").exists()

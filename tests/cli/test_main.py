@@ -166,7 +166,7 @@ def test_a_job_needs_no_recipe(colddiff: Colddiff) -> None:
         (["quickstart", "sead=1"], r"train\.sead: no such field; did you mean 'seed'"),
         (["quickstart", "degradation.kind=blurr"], r"train\.degradation\.kind: .*'blur'"),
         (["quickstart", "num_steps=many"], r"train\.num_steps: .*got 'many'"),
-        (["quickstart", "seed"], r"'seed' is neither the one JOB \('quickstart'\) nor key=value"),
+        (["quickstart", "seed"], r"'seed' is not key=value, and JOB is already 'quickstart'"),
         (["quikstart"], r"no recipe 'quikstart'; did you mean 'quickstart'"),
         (["missing.yaml"], r"no job file 'missing\.yaml'"),
         (["quickstart", "--variant", "nope"], r"no variant 'nope'"),
@@ -212,7 +212,7 @@ def test_no_cluster_at_the_address_exits_3_quickly(colddiff: Colddiff, way: str)
         else colddiff(*words, **{way: address})
     )
     line = one_error(done, 3)
-    assert f"no Ray cluster answers at {address} (from {way})" in line
+    assert f"no Ray cluster responds at {address} (from {way})" in line
 
 
 def test_the_option_wins_over_the_environment(colddiff: Colddiff) -> None:
@@ -229,7 +229,7 @@ def test_paths_of_this_machine_are_refused_for_another_ones_cluster(colddiff: Co
     assert "storage" in one_error(colddiff(*words), 2)
     bucket = {"COLDDIFF_STORAGE": "s3://bucket/prefix"}
     line = one_error(colddiff(*words, **bucket), 2)
-    assert "MLFLOW_TRACKING_URI=http://host:port, or say --shared-path" in line
+    assert "MLFLOW_TRACKING_URI=http://host:port, or add --shared-path" in line
 
 
 @pytest.mark.usefixtures("offline")

@@ -90,7 +90,7 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
 
     together = evaluate("cluster", "workers=2")
     assert marker.exists()
-    assert "is retried: its worker died" in together["log"]
+    assert ": retrying: its worker died" in together["log"]
     alone = evaluate("here", "--local")
     assert together["metrics"] == alone["metrics"]
     assert together["provenance"] == alone["provenance"]

@@ -101,7 +101,7 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
         folder = JobFolder(LocalStore(tmp_path / "runs"), next(jobs.iterdir()).name)
         _await_training(folder, workers=2)
         (tmp_path / "hang").touch()
-        wait_until(lambda: len(folder.starts(1)) == 2, "the start after the hang", 120)
+        wait_until(lambda: len(folder.fencing_tokens(1)) == 2, "the start after the hang", 120)
         _await_training(folder, workers=2)
         wait_until(lambda: checkpoints_of(folder).steps(), "a checkpoint to go on from")
         (tmp_path / "nan").touch()
@@ -113,7 +113,7 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
     log = folder.log(1).decode(errors="replace")
     assert "in planted_hang" in log
     assert {name.rpartition("-")[2] for name in folder.stacks(1)} == {"0.txt", "1.txt"}
-    assert folder.starts(1) == [1, 2]  # a diverged run is not tried again
+    assert folder.fencing_tokens(1) == [1, 2]  # a diverged run is not tried again
     last = checkpoints_of(folder).steps()[-1]
     status = folder.status()
     assert status
@@ -222,8 +222,8 @@ def _await_training(folder: JobFolder, workers: int) -> dict[str, Any]:
 
 
 def _newest_start(folder: JobFolder) -> dict[str, Any]:
-    starts = folder.starts(1)
-    return folder.start(1, starts[-1]) if starts else {}
+    starts = folder.fencing_tokens(1)
+    return folder.fence(1, starts[-1]) if starts else {}
 
 
 def _give_notice(address: str, node_id: str) -> None:

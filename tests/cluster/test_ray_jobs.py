@@ -128,7 +128,7 @@ def test_the_address_given_wins_over_rays_environment(
 
 
 @pytest.mark.parametrize(
-    ("token", "message"), [(None, "wants a token"), ("0" * 64, "refuses the token")]
+    ("token", "message"), [(None, "requires a token"), ("0" * 64, "rejects the token")]
 )
 def test_the_token_is_required(
     cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch, token: str | None, message: str

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colddiff.checkpoints.paper_files import import_reference_checkpoint
+from colddiff.checkpoints.paper_weights import import_reference_checkpoint
 from colddiff.restorers import Restorer, build_restorer
 from colddiff.restorers.base import sinusoid
 from colddiff.types import ImageShape

@@ -125,8 +125,8 @@ class KilledTraining:
         """The step from which the newest start went on."""
         wait_until(lambda: self._starts(folder), "a start")
         attempt, start = self._starts(folder)[-1]
-        wait_until(lambda: "step" in folder.start(attempt, start), "its step")
-        return int(folder.start(attempt, start)["step"])
+        wait_until(lambda: "step" in folder.fence(attempt, start), "its step")
+        return int(folder.fence(attempt, start)["step"])
 
     def _await_progress(self, folder: JobFolder, rng: random.Random) -> None:
         """Until the newest start has committed a few checkpoints of its own."""
@@ -169,12 +169,12 @@ class KilledTraining:
     def _reached(self, folder: JobFolder) -> int:
         attempt, start = self._starts(folder)[-1]
         told = Path(folder.store.uri) / folder.key(f"attempts/{attempt}/progress.json")
-        if not told.exists() or told.stat().st_mtime < folder.start(attempt, start)["time"]:
+        if not told.exists() or told.stat().st_mtime < folder.fence(attempt, start)["time"]:
             return self._newest(folder)  # what was told is of the start before
         return max(self._newest(folder), int(folder.progress(attempt).get("step", 0)))
 
     def _starts(self, folder: JobFolder) -> list[tuple[int, int]]:
-        return [(a, start) for a in folder.attempts() for start in folder.starts(a)]
+        return [(a, start) for a in folder.attempts() for start in folder.fencing_tokens(a)]
 
     def _jobs(self, name: str) -> list[str]:
         return [path.name for path in (self.place / name / "jobs").glob("train-*")]

@@ -77,7 +77,7 @@ def test_what_changed_since_it_was_found_is_refused(tmp_path: Path) -> None:
         load_checkpoint(found)
     for path in (tmp_path / "a" / STEP).iterdir():
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"named in checkpoint\.json but not there"):
+    with pytest.raises(CheckpointError, match=r"named in checkpoint\.json but missing"):
         describe_checkpoint(found)
 
 

@@ -1,4 +1,4 @@
-"""A look at a cluster's address: what the token is given to, and what a proxy is asked for."""
+"""A probe at a cluster's address: what the token is given to, and what a proxy is asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from colddiff.cluster.address import Cluster, look
+from colddiff.cluster.address import Cluster, probe
 from colddiff.errors import ClusterError
 
 
@@ -54,7 +54,7 @@ def dashboard() -> Iterator[Dashboard]:
 def test_the_token_is_not_carried_to_where_an_answer_points(dashboard: Dashboard) -> None:
     with Dashboard(elsewhere=dashboard.address) as first:
         with pytest.raises(ClusterError, match=r"not a Ray dashboard \(HTTP 307\)"):
-            look(Cluster(first.address, "hush"))
+            probe(Cluster(first.address, "hush"))
         first.shutdown()
     assert first.tokens == ["Bearer hush"]
     assert dashboard.tokens == []
@@ -70,5 +70,5 @@ def test_no_proxy_is_asked_for_what_runs_on_this_machine(
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         cluster = Cluster(dashboard.address)
-        assert look(cluster) == cluster
+        assert probe(cluster) == cluster
     assert len(dashboard.tokens) == 1

@@ -13,10 +13,10 @@ from colddiff.degradations import build_degradation
 from colddiff.errors import DataError, SpecError
 from colddiff.evaluation.evaluator import Evaluator
 from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
-from colddiff.evaluation.partition import NUM_PARTS, Measured, merge_all, parts_of
+from colddiff.evaluation.partition import NUM_GROUPS, BatchedEvaluation, group_batches, merge_sums
 from colddiff.evaluation.set_comparison import SetComparison
 from colddiff.evaluation.spec import EvaluationSpec
-from colddiff.evaluation.sums_bytes import tally_from_bytes, tally_to_bytes
+from colddiff.evaluation.sums_bytes import sums_from_bytes, sums_to_bytes
 from colddiff.rng import stream
 from colddiff.types import ImageShape
 from tests.unit.test_evaluate import BLUR, PatchMeans, halfway, some_images
@@ -27,8 +27,8 @@ def comparison(count: int = 31, reference: int = 23, **options: Any) -> SetCompa
     return SetComparison(made, MemoryShards(some_images(reference)), PatchMeans(), **options)
 
 
-def whole(measured: Measured) -> Any:
-    return merge_all([part.tally(measured) for part in parts_of(measured)])
+def whole(measured: BatchedEvaluation) -> Any:
+    return merge_sums([group.sums(measured) for group in group_batches(measured)])
 
 
 def test_the_distance_is_that_of_all_features_at_once() -> None:
@@ -90,10 +90,10 @@ def test_sets_that_cannot_be_compared() -> None:
 def test_parts_are_all_batches_once_and_never_more_than_so_many() -> None:
     for batch_size in (1, 3, 100):
         measured = comparison(batch_size=batch_size)
-        parts = parts_of(measured)
+        parts = group_batches(measured)
         assert [batch for part in parts for batch in part.batches] == measured.batches()
         assert [part.number for part in parts] == list(range(len(parts)))
-        assert len(parts) == min(NUM_PARTS, len(measured.batches()))
+        assert len(parts) == min(NUM_GROUPS, len(measured.batches()))
         assert sum(part.num_images for part in parts) == measured.num_images
         # No batch holds images of both sets.
         assert all(b.stop <= 31 or b.start >= 31 for b in measured.batches())
@@ -107,9 +107,9 @@ def evaluator() -> Evaluator:
 
 def twice(measured: Any) -> tuple[Any, Any]:
     """Summaries of tallies as they are, and of those that were bytes on their way."""
-    parts = [part.tally(measured) for part in parts_of(measured)]
-    sent = [tally_from_bytes(tally_to_bytes(part)) for part in parts]
-    return measured.summary(merge_all(parts)), measured.summary(merge_all(sent))
+    parts = [group.sums(measured) for group in group_batches(measured)]
+    sent = [sums_from_bytes(sums_to_bytes(part)) for part in parts]
+    return measured.summary(merge_sums(parts)), measured.summary(merge_sums(sent))
 
 
 def test_tallies_of_sets_as_bytes_are_the_same_to_the_last_bit() -> None:

@@ -126,7 +126,7 @@ def test_tallies_of_two_workers_merge() -> None:
     D = build_degradation(BLUR, ImageShape(1, 12, 12))
     spec = EvaluationSpec(batch_size=6)
     evaluator = Evaluator(halfway, D, MemoryShards(images), spec, PatchMeans())
-    a, b, c, d = (evaluator.tally(positions) for positions in evaluator.batches())
+    a, b, c, d = (evaluator.sum_batch(positions) for positions in evaluator.batches())
     # Dealt out in another order than one worker would take them.
     together = evaluator.summary(d.merge(b).merge(c.merge(a)))
     alone = of(images, spec=spec)

@@ -117,7 +117,7 @@ def test_a_half_made_sample_set_is_measured_only_when_that_is_said(
         (Path(out) / name).unlink()
     message = error_of(evaluate(*words))
     assert "the sample set is unfinished, 8 images in 3 shards of 3, missing shard 1" in message
-    assert "partial=true (11 were asked for)" in message
+    assert "partial=true (11 were requested)" in message
     part = evaluate(*words, "partial=true")
     result = result_of(part)
     assert result["provenance"]["n"] == 8
@@ -145,8 +145,8 @@ def test_the_plugin_of_a_checkpoint_runs_in_a_job_when_it_is_trusted(
     keep_plugins(LocalStore(place), "", [EXAMPLE.read_bytes()])
     unload_plugin(loaded)
     words = (f"checkpoint={place}", f"test_data={digits['test']}", "num_images=4")
-    assert f"say --trust-plugin {loaded.sha256}" in error_of(evaluate(*words))
-    assert "came not with" in error_of(evaluate(*words, "--trust-plugin", "0" * 64))
+    assert f"add --trust-plugin {loaded.sha256}" in error_of(evaluate(*words))
+    assert "no such plugin with" in error_of(evaluate(*words, "--trust-plugin", "0" * 64))
     assert "is for a plugin that came with the job's checkpoint" in error_of(
         evaluate(f"samples={digits['test']}", "--trust-plugin", loaded.sha256)
     )
@@ -160,7 +160,10 @@ def test_the_plugin_of_a_checkpoint_runs_in_a_job_when_it_is_trusted(
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"checkpoint": "a", "samples": "b"}, "two evaluations: give one of them"),
+        (
+            {"checkpoint": "a", "samples": "b"},
+            "cannot be combined with checkpoint: give one of them",
+        ),
         ({"checkpoint": "a", "reference": "b"}, "reference: is for samples"),
         ({"checkpoint": "a", "partial": True}, "partial: is for samples"),
         ({"samples": "a", "features": "inceptoin"}, "did you mean 'inception'"),

@@ -20,6 +20,7 @@ FIRST_USED = {
     "colddiff.sampling": ["sample"],
     "colddiff.laws": ["check_laws"],
     "colddiff.jobs.recipes": ["load_recipe"],
+    "colddiff.jobs.in_process": ["run"],
     "colddiff.checkpoints.references": ["load_checkpoint"],
     "colddiff.spec.overrides": ["apply_overrides"],
 }

@@ -62,11 +62,11 @@ def test_a_damaged_checkpoint_is_logged_and_written_again(
     caplog.clear()
     Trainer(job(), source(), folder, LocalContext(), MemoryTracker(), attempt=2).run()
     said = caplog.messages
-    assert "checkpoint of step 6 is damaged, falling back to the one before" in said[0]
+    assert "checkpoint of step 6 is damaged, falling back to the previous one" in said[0]
     assert "model.safetensors" in said[0]
     assert "resuming from the checkpoint of step 3" in said[1]
     assert_equal(before, tensors(folder, 6))
-    assert folder.start(2, 1)["step"] == 3
+    assert folder.fence(2, 1)["step"] == 3
 
 
 @pytest.fixture
@@ -123,7 +123,9 @@ def test_a_failing_write_ends_the_training_before_the_next_checkpoint(tmp_path: 
     broken = trainer(folder, endless)
     broken.checkpoints.steps = lambda: []  # type: ignore[method-assign]
     broken.writer.save(0, lambda: snapshot(1.0, 0), needed=True)
-    with pytest.raises(ColddiffError, match=r"checkpoint of step 0: gave up after 0 s.*no way"):
+    with pytest.raises(
+        ColddiffError, match=r"checkpoint of step 0: still failing after 0 s.*no way"
+    ):
         broken.run()
 
 
@@ -168,7 +170,7 @@ def test_a_store_that_is_away_holds_nothing_up(
         assert run.run() == TrainingEnd(120)
         assert len(made_away) > 15
         assert any("retrying in" in line for line in caplog.messages)
-        assert any("the one before waits for the store" in line for line in caplog.messages)
+        assert any("the previous one waits for the store" in line for line in caplog.messages)
         assert checkpoints_of(folder).steps()[-1] == 120
 
 

@@ -31,7 +31,7 @@ def checkpoints_of(folder: JobFolder) -> Checkpoints:
 
 def begun(folder: JobFolder) -> Callable[[], bool]:
     """A new start of attempt 1, as the question whether it is superseded."""
-    number = folder.begin_start(1, {})
+    number = folder.take_fencing_token(1, {})
     return lambda: folder.superseded(1, number)
 
 
@@ -76,7 +76,7 @@ def test_a_superseded_writer_in_mid_upload_spoils_nothing(
         successor = begun(folder)
         checkpoints_of(folder).save(snapshot(2.0), successor, "1-2")
         release()
-        assert "a later attempt of the job took over" in raised[0]
+        assert "superseded by a later attempt of the job" in raised[0]
     found = checkpoints_of(folder).newest(("model",))
     assert not caplog.records
     assert found
@@ -90,7 +90,7 @@ def test_the_commit_itself_is_won_by_one_and_is_whole(tmp_path: Path) -> None:
         successor = begun(folder)
         checkpoints_of(folder).save(snapshot(2.0), successor, "1-2")
         release()
-        assert "took over" in raised[0]
+        assert "superseded" in raised[0]
     found = checkpoints_of(folder).load(3, ("model",))
     assert found.state["value"] == found.tensors["model"]["w"][0].item() == 2.0
 
@@ -116,9 +116,9 @@ def test_a_later_start_of_the_same_attempt_fences_the_one_before(tmp_path: Path)
 
     def before(operation: str, key: str) -> None:
         if key.endswith("step_00000003/state.json"):
-            folder.begin_start(1, {})
+            folder.take_fencing_token(1, {})
 
-    with pytest.raises(ColddiffError, match="a later attempt of the job took over"):
+    with pytest.raises(ColddiffError, match="superseded by a later attempt of the job"):
         trainer(JobFolder(Watched(tmp_path, before), folder.job_id), job()).run()
     assert checkpoints_of(folder).steps() == []
 
@@ -130,12 +130,12 @@ def test_the_writer_of_checkpoints_is_fenced_by_a_later_start_not_by_its_own(
     writers = []
     for _ in range(2):
         writer = CheckpointWriter(job(), folder, checkpoints_of(folder), MemoryTracker())
-        writer.begin(1, folder.begin_start(1, {}))
+        writer.begin(1, folder.take_fencing_token(1, {}))
         writers.append(writer)
     earlier, later = writers
     assert (earlier.superseded(), later.superseded()) == (True, False)
     earlier.save(3, lambda: snapshot(1.0), needed=True)
-    with pytest.raises(ColddiffError, match="a later attempt of the job took over"):
+    with pytest.raises(ColddiffError, match="superseded by a later attempt of the job"):
         earlier.wait()
     assert checkpoints_of(folder).steps() == []
     later.save(3, lambda: snapshot(2.0), needed=True)
@@ -149,7 +149,7 @@ def test_earlier_writers_are_fenced_off_before_a_checkpoint_is_chosen(tmp_path: 
 
     def before(operation: str, key: str) -> None:
         if operation == "get" and key.endswith(COMMIT):
-            starts.append(folder_in(tmp_path).starts(2))
+            starts.append(folder_in(tmp_path).fencing_tokens(2))
 
     slow = JobFolder(Watched(tmp_path, before), "train-test-00000000")
     trainer(slow, job(num_steps=4), attempt=2).run()
@@ -185,7 +185,7 @@ def test_what_was_logged_is_delivered_before_a_checkpoint_is_committed(tmp_path:
     folder = JobFolder(Watched(tmp_path, before), "train-test-00000000")
     checkpoints = checkpoints_of(folder)
     writer = CheckpointWriter(job(), folder, checkpoints, Noting())
-    writer.begin(1, folder.begin_start(1, {}))
+    writer.begin(1, folder.take_fencing_token(1, {}))
     writer.save(3, lambda: snapshot(1.0), needed=True)
     writer.wait()
     assert checkpoints.steps() == [3]

@@ -63,7 +63,7 @@ def test_failures_without_a_new_checkpoint_are_counted(folder: JobFolder) -> Non
     crash = failing(RuntimeError("no memory"))
     with pytest.raises(ColddiffError) as caught:
         run(folder, crash, crash, crash, ended)
-    assert "failed 3 times without a new checkpoint after that of step 0" in str(caught.value)
+    assert "failed 3 times without a new checkpoint since step 0" in str(caught.value)
     assert "max_failures=2" in str(caught.value)
     assert "RuntimeError: no memory" in str(caught.value)
 
@@ -127,6 +127,6 @@ def test_pauses_grow_with_failures_in_a_row() -> None:
     failures = Failures(10, 0)
     pauses = []
     for step in (0, 0, 0, 5):
-        failures.goes_on(step)
+        failures.may_retry(step)
         pauses.append(failures.pause_s)
     assert pauses == [1, 2, 4, 1]

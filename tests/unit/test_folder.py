@@ -50,17 +50,17 @@ def test_attempts_rise_and_fence_the_ones_before(folder: JobFolder) -> None:
 
 def test_a_later_start_of_the_workers_fences_the_ones_before(folder: JobFolder) -> None:
     folder.claim(1, {})
-    assert folder.starts(1) == []
+    assert folder.fencing_tokens(1) == []
     assert not folder.superseded(1, 1)
-    assert [folder.begin_start(1, {"n": n}) for n in range(11)] == list(range(1, 12))
-    assert folder.starts(1) == list(range(1, 12))
+    assert [folder.take_fencing_token(1, {"n": n}) for n in range(11)] == list(range(1, 12))
+    assert folder.fencing_tokens(1) == list(range(1, 12))
     assert [folder.superseded(1, start) for start in (1, 9, 10, 11)] == [True, True, True, False]
     # The attempt itself goes on, and starts are counted for each attempt anew.
     assert not folder.superseded(1)
     assert not folder.superseded(2, 1)
     folder.claim(2, {})
     assert folder.superseded(1, 11)
-    assert folder.begin_start(2, {}) == 1
+    assert folder.take_fencing_token(2, {}) == 1
 
 
 def test_a_start_is_numbered_once_however_many_begin_together(folder: JobFolder) -> None:
@@ -69,7 +69,7 @@ def test_a_start_is_numbered_once_however_many_begin_together(folder: JobFolder)
 
     def begin(note: int) -> None:
         gate.wait()
-        numbers.append(folder.begin_start(1, {"by": note}))
+        numbers.append(folder.take_fencing_token(1, {"by": note}))
 
     racers = [threading.Thread(target=begin, args=(note,)) for note in range(8)]
     for racer in racers:
@@ -77,7 +77,7 @@ def test_a_start_is_numbered_once_however_many_begin_together(folder: JobFolder)
     for racer in racers:
         racer.join()
     assert sorted(numbers) == list(range(1, 9))
-    assert sorted(folder.start(1, number)["by"] for number in numbers) == list(range(8))
+    assert sorted(folder.fence(1, number)["by"] for number in numbers) == list(range(8))
 
 
 def test_a_running_job_without_a_heartbeat_is_lost(folder: JobFolder) -> None:

@@ -18,8 +18,8 @@ def using(*words: str) -> set[str]:
     return {group_of(path.relative_to(TESTS.parent)).name for path in found}
 
 
-def test_one_process_uses_the_cluster_and_one_the_s3_server() -> None:
-    assert using("cluster: RunningCluster") == {"cluster"}
+def test_two_processes_use_a_cluster_and_one_the_s3_server() -> None:
+    assert using("cluster: RunningCluster") == {"cluster", "faults"}
     assert using("s3_server: S3Server", "real_s3_service") == {"s3"}
 
 

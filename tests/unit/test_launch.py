@@ -80,11 +80,15 @@ def test_a_terminal_gets_one_live_line_and_a_pipe_lines_that_differ() -> None:
     ("driver", "state", "says"),
     [
         (driver_state("FAILED", 3, ""), "failed", "exit code 3.*its log: zero \\| one \\| two"),
-        (driver_state("SUCCEEDED", 0, ""), "failed", "without a verdict .exit code 0."),
+        (
+            driver_state("SUCCEEDED", 0, ""),
+            "failed",
+            "without writing a final status .exit code 0.",
+        ),
         (driver_state("FAILED", -9, ""), "lost", "signal 9.*submit the same job again"),
         (driver_state("FAILED", 137, ""), "lost", "signal 9"),
         (driver_state("FAILED", None, "node died\nat 5"), "lost", "node died"),
-        (driver_state("STOPPED", None, ""), "stopped", "told to end"),
+        (driver_state("STOPPED", None, ""), "stopped", "stopped on request"),
         (None, "lost", "cluster is gone"),
     ],
 )

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from colddiff import processes as processes_module
-from colddiff.processes import alive, end_all, marked_processes, process, processes
+from colddiff.processes import alive, marked_processes, process, processes, terminate_all
 
 FAMILY = """
 import subprocess, sys, time
@@ -35,7 +35,7 @@ def test_a_family_is_ended_with_orphans_and_those_that_will_not_listen() -> None
     head.kill()
     head.wait()
     assert len(marked_processes(marker, None)) == 2
-    assert end_all(lambda: marked_processes(marker, None), grace_s=0.5) == set()
+    assert terminate_all(lambda: marked_processes(marker, None), grace_s=0.5) == set()
     assert not [item for item in family if alive(item)]
 
 
@@ -93,11 +93,11 @@ def test_another_process_with_the_same_pid_is_neither_alive_nor_ended(
         earlier.handle._ident = (pid, created - 3600)
         assert not alive(earlier)
         assert earlier != process(bystander.pid)
-        assert end_all(lambda: {earlier}, grace_s=0.1) == set()
+        assert terminate_all(lambda: {earlier}, grace_s=0.1) == set()
         # Also where it took the pid over between a look and the signal.
         monkeypatch.setattr(processes_module, "alive", lambda item: True)
         monkeypatch.setattr(processes_module, "KILL_S", 0.1)
-        assert end_all(lambda: {earlier}, grace_s=0.1) == {earlier}
+        assert terminate_all(lambda: {earlier}, grace_s=0.1) == {earlier}
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -113,7 +113,7 @@ def test_what_cannot_be_ended_is_returned(monkeypatch: pytest.MonkeyPatch) -> No
         sent = []
         monkeypatch.setattr(psutil.Process, "terminate", lambda self: sent.append("terminate"))
         monkeypatch.setattr(psutil.Process, "kill", lambda self: sent.append("kill"))
-        assert end_all(lambda: {item}, grace_s=0.1) == {item}
+        assert terminate_all(lambda: {item}, grace_s=0.1) == {item}
         assert sent == ["terminate", "kill"]
     finally:
         bystander.send_signal(9)

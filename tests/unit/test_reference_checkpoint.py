@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colddiff.checkpoints.paper_files import import_reference_checkpoint
+from colddiff.checkpoints.paper_weights import import_reference_checkpoint
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.restorers import Restorer, build_restorer
 from colddiff.types import ImageShape
@@ -138,7 +138,7 @@ def test_code_in_a_checkpoint_is_refused_and_never_run(tmp_path: Path, layout: s
         saved(path, content)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(CheckpointError, match=r"refused.*nothing in it was run") as caught:
+    with pytest.raises(CheckpointError, match=r"rejected.*no code in it was run") as caught:
         import_reference_checkpoint(path, build())
     assert not trace.exists()
     assert "weights_only" not in str(caught.value)

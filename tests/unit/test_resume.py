@@ -129,8 +129,8 @@ def test_workers_4_3_1_at_one_global_batch(tmp_path: Path) -> None:
         MemoryTracker(),
         attempt=1,
     ).run()
-    assert [parts.start(attempt, 1)["world_size"] for attempt in (2, 4, 8)] == [4, 3, 1]
-    assert [parts.start(attempt, 1)["step"] for attempt in (2, 4, 8)] == [0, 2, 4]
+    assert [parts.fence(attempt, 1)["world_size"] for attempt in (2, 4, 8)] == [4, 3, 1]
+    assert [parts.fence(attempt, 1)["step"] for attempt in (2, 4, 8)] == [0, 2, 4]
     torch.testing.assert_close(losses(parts, 8), losses(alone, 8), rtol=0, atol=1e-5)
     for path in tmp_path.glob("until-*.json"):
         sizes = json.loads(path.read_text())[1:]  # the first call settles

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from colddiff.errors import ColddiffError, SpecError, StoreError
-from colddiff.retry import Backoff, patiently
+from colddiff.retry import Backoff, call_with_retry
 from colddiff.stores import s3_store
 from colddiff.verbs.train.failures import Failures
 
@@ -21,7 +21,7 @@ def test_any_number_of_failures_has_a_pause() -> None:
     assert Backoff(first_s=1.0, longest_s=60.0).pause_s(100_000) == 60.0
     failures = Failures(limit=5000, step=0)
     for _ in range(2000):
-        assert failures.goes_on(0)
+        assert failures.may_retry(0)
     assert failures.pause_s == 60.0
 
 
@@ -63,15 +63,15 @@ def test_patience_is_bounded_and_for_services_that_do_not_answer_only(
     def away() -> None:
         raise StoreError("nobody home")
 
-    with pytest.raises(ColddiffError, match=r"the log: gave up after 0\.05 s.*nobody home"):
-        patiently(away, "the log", 0.05, sleep=lambda s: time.sleep(0.02))
+    with pytest.raises(ColddiffError, match=r"the log: still failing after 0\.05 s.*nobody home"):
+        call_with_retry(away, "the log", 0.05, sleep=lambda s: time.sleep(0.02))
 
     def wrong() -> None:
         calls.append(1)
         raise SpecError("wrong")
 
     with pytest.raises(SpecError):
-        patiently(wrong, "x", 60)
+        call_with_retry(wrong, "x", 60)
     assert calls == [1]
     assert caplog.messages
     assert all("the log: nobody home; retrying in" in line for line in caplog.messages)
@@ -86,5 +86,5 @@ def test_pauses_grow_and_what_is_back_is_used() -> None:
             raise StoreError("nobody home")
         return "here"
 
-    assert patiently(away, "x", 60, sleep=pauses.append) == "here"
+    assert call_with_retry(away, "x", 60, sleep=pauses.append) == "here"
     assert pauses == [0.5, 1.0, 2.0]

@@ -208,7 +208,7 @@ def test_bad_data_is_one_clear_error(
 def test_a_remote_cluster_needs_addresses_all_nodes_can_reach(
     storage: Path, packed: dict[str, str]
 ) -> None:
-    with pytest.raises(SpecError, match=r"storage .* is on this machine, the cluster is not"):
+    with pytest.raises(SpecError, match=r"storage .* is on this machine but the cluster is not"):
         resolve(job(**packed), "tiny", remote=True)
     assert resolve(job(**packed), "tiny", remote=True, shared_path=True).id
 

@@ -63,14 +63,14 @@ def test_an_endpoint_that_does_not_answer_is_named_by_every_call(s3_service: S3S
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
     for call in every_call(s3(endpoint)):
-        with pytest.raises(StoreError, match=rf"{endpoint} does not answer .*AWS_ENDPOINT_URL"):
+        with pytest.raises(StoreError, match=rf"{endpoint} does not respond .*AWS_ENDPOINT_URL"):
             call()
 
 
 def test_a_service_that_hangs_is_given_up(s3_service: S3Service) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(StoreError, match="does not answer"):
+        with pytest.raises(StoreError, match="does not respond"):
             s3(endpoint, read_timeout_s=0.2).get("k")
 
 
@@ -87,12 +87,12 @@ def test_no_credentials(
 @pytest.mark.parametrize(
     ("status", "name", "said"),
     [
-        (403, "SignatureDoesNotMatch", "refuses the credentials"),
-        (403, "InvalidAccessKeyId", "refuses the credentials"),
-        (403, "AccessDenied", "forbids this"),
+        (403, "SignatureDoesNotMatch", "rejects the credentials"),
+        (403, "InvalidAccessKeyId", "rejects the credentials"),
+        (403, "AccessDenied", "denies access"),
         (400, "BadDigest", "the network damages data"),
         (400, "EntityTooLarge", "at most 5 GB"),
-        (501, "NotImplemented", "answered 501 NotImplemented"),
+        (501, "NotImplemented", "responded 501 NotImplemented"),
     ],
 )
 def test_a_refusal_is_one_line_without_the_secret(
@@ -228,7 +228,9 @@ def test_a_body_that_is_merely_wrong_is_read_again_and_then_named(s3_service: S3
         assert store.get("object") == b"x" * 1000
         assert len(wrong) == 1
         times = 99
-        with pytest.raises(StoreError, match=rf"/p/object: {proxy.endpoint} gives other bytes"):
+        with pytest.raises(
+            StoreError, match=rf"/p/object: {proxy.endpoint} repeatedly returns other bytes"
+        ):
             store.get("object")
 
 
@@ -282,9 +284,9 @@ def test_retries_come_to_an_end_in_time(s3_service: S3Service) -> None:
 
     with (
         Proxy(s3_service.endpoint, fail_late) as proxy,
-        pytest.raises(StoreError, match="answered 503 SlowDown"),
+        pytest.raises(StoreError, match="responded 503 SlowDown"),
     ):
-        S3Store("bucket", endpoint_url=proxy.endpoint, max_attempts=99, give_up_s=0.3).get("k")
+        S3Store("bucket", endpoint_url=proxy.endpoint, max_attempts=99, retry_for_s=0.3).get("k")
     assert 2 <= len(asked) <= 4
 
 
@@ -336,7 +338,7 @@ def test_a_real_service_refuses_wrong_credentials(
         with pytest.raises(StoreError) as caught:
             call()
         line = str(caught.value)
-        assert "refuses the credentials" in line or "forbids this" in line  # HEAD has no words
+        assert "rejects the credentials" in line or "denies access" in line  # HEAD has no words
         assert real_s3_service.endpoint in line
         assert real_s3_service.secret not in line
     with pytest.raises(StoreError, match=name):

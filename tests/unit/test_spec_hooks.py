@@ -146,7 +146,7 @@ def test_without_hooks_a_kind_means_nothing_special() -> None:
     assert not spec.observed_in_8_bit
     assert spec.second_set is None
     assert spec.for_start(1) is spec
-    with pytest.raises(SpecError, match="decolor: mixes in no second set"):
+    with pytest.raises(SpecError, match="decolor: does not mix in a second set"):
         spec.with_second_set("here")
     assert not RESTORERS.parse({"kind": "convnext_unet"}).random_in_training
 

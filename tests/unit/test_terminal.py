@@ -214,7 +214,7 @@ def test_what_does_not_belong_together_is_one_clear_error() -> None:
         (BLUR, Terminal(StandardNormal()), "degradation 'blur' has no omega entry 'z'"),
         (BLUR, Terminal(Gmm(grid=(3, 3)), mixture(3)), "terminal.grid: 3x3 blocks do not divide"),
         (BLUR, Terminal(Gmm(grid=(1, 1)), mixture(12)), "the mixture has 12 features, .* have 3"),
-        ({"kind": "animorph"}, Terminal(Images()), "omega z is images of a second set"),
+        ({"kind": "animorph"}, Terminal(Images()), "omega z holds images of a second set"),
     ]
     for spec, terminal, message in cases:
         with pytest.raises(SpecError, match=message):

@@ -19,7 +19,7 @@ from colddiff.jobs.resolve import resolve
 from colddiff.stores.open import open_store
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.tracking.mlflow_service import client
-from colddiff.tracking.open import waits_for_tracker
+from colddiff.tracking.open import has_spooled_entries
 from colddiff.tracking.system_metrics import SystemSampler
 from colddiff.verbs.train.job import TrainJob
 from tests.unit.test_run import job
@@ -119,15 +119,15 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
     result = colddiff.train(job(**fields), "tiny")
     assert result["tracking"]["run_id"] == ""
     store = open_store(str(storage))
-    assert waits_for_tracker(store, result["id"])
+    assert has_spooled_entries(store, result["id"])
     assert colddiff.train(job(**fields), "tiny") == result  # still away: said, no failure
-    assert "still waits in its storage: tracker http://127.0.0.1:9" in caplog.text
+    assert "its tracking entries are still spooled: tracker http://127.0.0.1:9" in caplog.text
     assert JobFolder(store, result["id"]).attempts() == [1]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     for _ in range(2):
         assert colddiff.train(job(**fields), "tiny") == result
-    assert caplog.text.count("entries that had waited for the tracker") == 1
-    assert not waits_for_tracker(store, result["id"])
+    assert caplog.text.count("spooled tracking entries have been delivered") == 1
+    assert not has_spooled_entries(store, result["id"])
     api, run = tracked(storage, job(**fields))
     assert run.info.status == "FINISHED"
     history = api.get_metric_history(run.info.run_id, "train/loss_l1")

@@ -1,1 +1,1 @@
-"""`submit evaluate`: a checkpoint on test images, or samples against a reference."""
+"""`submit evaluate`: a checkpoint on test images, or samples against a reference set."""

@@ -1,4 +1,4 @@
-"""The evaluation job: what is measured against which images (identity), and how it is run."""
+"""The evaluation job: what is compared with which images (identity), and how it is run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from colddiff.samplers import SamplerName
 
 
 class EvaluateJob(Job):
-    """Measure a checkpoint on test images, or samples against a reference set (PAPER 6)."""
+    """Evaluate a checkpoint on test images, or samples against a reference set (PAPER 6)."""
 
     verb: ClassVar[str] = "evaluate"
 
@@ -26,44 +26,44 @@ class EvaluateJob(Job):
     ] = None
     test_data: Annotated[
         str | None,
-        Field(description="URI or SOURCE of test images; null takes those of the checkpoint's job"),
+        Field(description="URI or SOURCE of test images; null for those of the checkpoint's job"),
     ] = None
     reference: Annotated[
         str | None, Field(description="URI or SOURCE of images that samples are compared with")
     ] = None
     num_images: Annotated[
-        int | None, Field(ge=2, description="images measured, evenly spread; null for all")
+        int | None, Field(ge=2, description="images evaluated, evenly spread; null for all")
     ] = None
     samplers: tuple[SamplerName, ...] = EVALUATED
     severities: int | tuple[int, ...] | None = None
     features: Annotated[
         AnyFeatures,
-        Field(description="inception (fid), lenet, resnet20, or a torchscript network of your own"),
+        Field(description="inception (fid), lenet, resnet20, or your own torchscript network"),
     ] = LenetFeaturesSpec()
     batch_size: Annotated[int, Field(ge=1, description="rows of every forward pass")] = 64
-    seed: Annotated[int, Field(ge=0, description="of what is random in D, and of the floor")] = 0
+    seed: Annotated[int, Field(ge=0, description="seed of omega, and of the floor's halves")] = 0
 
     workers: Annotated[Workers, OPERATION] = 1
     resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
     partial: Annotated[
-        bool, Field(description="measures a sample set that is not finished"), OPERATION
+        bool, Field(description="allow a sample set that is not complete"), OPERATION
     ] = False
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
 
     @property
     def spec(self) -> EvaluationSpec:
-        """How images are measured, as a training job writes it."""
+        """How images are evaluated, as a training job's ``evaluation`` section."""
         names = EvaluationSpec.model_fields
         return EvaluationSpec.model_validate({name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
         if self.checkpoint is not None and self.samples is not None:
-            raise SpecError([("samples", "and checkpoint are two evaluations: give one of them")])
+            raise SpecError([("samples", "cannot be combined with checkpoint: give one of them")])
         if self.samples is None and self.reference is not None:
             raise SpecError(
                 [("reference", "is for samples; a checkpoint's images are compared with test_data")]
             )
         if self.samples is None and self.partial:
-            raise SpecError([("partial", "is for samples, which can be half-made")])
+            raise SpecError([("partial", "is for samples, which may be incomplete")])
         return self

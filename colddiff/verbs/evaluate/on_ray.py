@@ -1,4 +1,4 @@
-"""Parts of an evaluation measured by Ray actors, through a work queue."""
+"""An evaluation's batches summed by Ray actors, through a work queue."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from colddiff.cluster.ray_workers import RayWorkers, WorkerActor
 from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import ColddiffError
-from colddiff.evaluation.partition import Part, merge_all, parts_of
-from colddiff.evaluation.sums_bytes import tally_from_bytes, tally_to_bytes
+from colddiff.evaluation.partition import BatchGroup, group_batches, merge_sums
+from colddiff.evaluation.sums_bytes import sums_from_bytes, sums_to_bytes
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.work_queue import WorkQueue
@@ -17,48 +17,48 @@ from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.work import Subject, open_subject, raise_stopped
 
 IN_FLIGHT = 1
-"""Parts that an actor holds at once: nothing of a part can be done while another is computed."""
+"""Batch groups that an actor holds at once: two on one device would not overlap."""
 
 
-class PartMeasurer(WorkerActor):
+class EvaluationWorker(WorkerActor):
     """One actor, with the checkpoint or the sets open."""
 
-    def open(self, resolved: ResolvedJob) -> tuple[Any, list[Part]]:
-        measured = open_subject(resolved).measured
-        return measured, parts_of(measured)
+    def open(self, resolved: ResolvedJob) -> tuple[Any, list[BatchGroup]]:
+        evaluation = open_subject(resolved).evaluation
+        return evaluation, group_batches(evaluation)
 
-    def work(self, opened: tuple[Any, list[Part]], task: dict[str, Any]) -> bytes:
-        measured, parts = opened
-        return tally_to_bytes(parts[task["number"]].tally(measured))
+    def work(self, opened: tuple[Any, list[BatchGroup]], task: dict[str, Any]) -> bytes:
+        evaluation, groups = opened
+        return sums_to_bytes(groups[task["number"]].sums(evaluation))
 
 
-def sum_up_on_ray(attempt: Attempt, subject: Subject, progress: Callable[[int], None]) -> Any:
-    """The sums over all parts, merged in their order whatever order they are measured in.
+def sum_on_ray(attempt: Attempt, subject: Subject, progress: Callable[[int], None]) -> Any:
+    """The sums over all batch groups, merged in their order whatever order they finish in.
 
-    Raises ColddiffError where a part was given up, Stopped where the attempt was asked to stop.
+    Raises ColddiffError if a group is a dead letter, Stopped if a stop was requested.
     """
     job = attempt.resolved.job_as(EvaluateJob)
-    parts = parts_of(subject.measured)
-    workers: RayWorkers[Part, Any] = RayWorkers(
-        PartMeasurer,
+    groups = group_batches(subject.evaluation)
+    workers: RayWorkers[BatchGroup, Any] = RayWorkers(
+        EvaluationWorker,
         attempt.resolved,
-        min(most_workers(job), len(parts)),
-        encode=lambda part: {"number": part.number},
-        decode=tally_from_bytes,
+        min(most_workers(job), len(groups)),
+        encode=lambda group: {"number": group.number},
+        decode=sums_from_bytes,
         in_flight=IN_FLIGHT,
     )
-    sums: dict[int, Any] = {}
+    found: dict[int, Any] = {}
 
-    def measured(part: Part, found: Any) -> None:
-        sums[part.number] = found
-        progress(part.num_images)
+    def group_done(group: BatchGroup, sums: Any) -> None:
+        found[group.number] = sums
+        progress(group.num_images)
 
     try:
         queue = WorkQueue(
-            iter(parts),
+            iter(groups),
             workers,
             max_failures=job.max_failures,
-            on_report=measured,
+            on_report=group_done,
             stop_requested=attempt.stop_requested,
             fail_fast=True,
         )
@@ -67,7 +67,7 @@ def sum_up_on_ray(attempt: Attempt, subject: Subject, progress: Callable[[int], 
         workers.close()
     if queue.counts.dead:
         letter = queue.counts.dead[0]
-        raise ColddiffError(f"{letter.task.key} could not be measured: {letter.message}")
-    if len(sums) < len(parts):
+        raise ColddiffError(f"{letter.task.key} could not be evaluated: {letter.message}")
+    if len(found) < len(groups):
         raise_stopped()
-    return merge_all([sums[part.number] for part in parts])
+    return merge_sums([found[group.number] for group in groups])

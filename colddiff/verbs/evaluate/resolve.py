@@ -17,18 +17,18 @@ from colddiff.stores.open import absolute, open_store
 from colddiff.verbs.evaluate.job import EvaluateJob
 
 PLAN = "plan.json"
-"""What tells a sample set from other packed images."""
+"""Its presence distinguishes a sample set from other packed images."""
 
 
 def resolve_evaluation(
     job: EvaluateJob, storage: str, *, pack: bool
 ) -> tuple[EvaluateJob, dict[str, str]]:
-    """The job with its checkpoint pinned to a step and hash, or its samples, and its test images.
+    """The job with its checkpoint (step and hash) or samples, and its test images, pinned.
 
-    Raises SpecError, DataError, CheckpointError: before anything is started.
+    Raises SpecError, DataError, CheckpointError, before anything is started.
     """
     features = located_features(job.features)
-    # Networks that do not ship are known by the hash of their weights, wherever those lie.
+    # Networks that are not shipped are identified by the hash of their weights, not their path.
     content = {"features": digest({**features.to_dict(), "path": None})}
     changes: dict[str, Any] = {"features": features}
     if job.samples is not None:
@@ -43,9 +43,9 @@ def resolve_evaluation(
 
 
 def open_set(where: str, *, partial: bool) -> ShardSource:
-    """Images to measure: what a generate job made at ``where``, or a packed data set.
+    """Images to evaluate: the samples of a generate job at ``where``, or a packed data set.
 
-    Raises DataError where there are none, or not all yet and ``partial`` was not said.
+    Raises DataError if there are none, or if the samples are incomplete and ``partial`` is false.
     """
     store = open_store(where)
     if store.size(PLAN) is None:
@@ -53,12 +53,12 @@ def open_set(where: str, *, partial: bool) -> ShardSource:
     try:
         return open_samples(store, partial=partial)
     except DataError as error:
-        wanted = _asked_for(store.uri)
-        raise DataError(f"{error} ({wanted} were asked for)" if wanted else str(error)) from None
+        wanted = _requested(store.uri)
+        raise DataError(f"{error} ({wanted} were requested)" if wanted else str(error)) from None
 
 
-def _asked_for(uri: str) -> int | None:
-    """How many images the job was asked for whose default place ``uri`` is; None for another."""
+def _requested(uri: str) -> int | None:
+    """``num_samples`` of the job whose default location is ``uri``; None for other locations."""
     root, _, job_id = uri.rpartition("/samples/")
     if not root or "/" in job_id:
         return None
@@ -103,7 +103,7 @@ def _with_samples(job: EvaluateJob, changes: dict[str, Any], content: dict[str, 
             [
                 (
                     "reference",
-                    f"{reference!r} is to be packed first: `colddiff data pack {reference} "
+                    f"{reference!r} must be packed first: `colddiff data pack {reference} "
                     "--out URI`, at the size of the samples",
                 )
             ]

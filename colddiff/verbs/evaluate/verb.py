@@ -1,4 +1,4 @@
-"""What `submit evaluate` is, for everybody who asks: the command line, resolution, the driver."""
+"""The verb `submit evaluate`, as the command line, resolution and the driver see it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Evaluate(Verb):
     """A checkpoint on test images, or samples against a reference."""
 
     name = "evaluate"
-    help = "Measure a checkpoint on test images, or samples against a reference."
+    help = "Evaluate a checkpoint on test images, or samples against a reference set."
     unit = "images"
 
     def spec(self) -> type[EvaluateJob]:
@@ -34,19 +34,19 @@ class Evaluate(Verb):
         return open_subject(attempt.resolved)
 
     def run(self, attempt: Attempt, prepared: Any, *, on_ray: bool) -> dict[str, Any]:
-        from colddiff.verbs.evaluate.work import SumUp, evaluate, sum_up_here
+        from colddiff.verbs.evaluate.work import SumBatches, evaluate, sum_in_process
 
-        sum_up: SumUp = sum_up_here
+        sum_batches: SumBatches = sum_in_process
         if on_ray:
-            from colddiff.verbs.evaluate.on_ray import sum_up_on_ray
+            from colddiff.verbs.evaluate.on_ray import sum_on_ray
 
-            sum_up = sum_up_on_ray
-        return evaluate(attempt, prepared, sum_up)
+            sum_batches = sum_on_ray
+        return evaluate(attempt, prepared, sum_batches)
 
-    def most_workers(self, job: Any) -> int | None:
-        from colddiff.evaluation.partition import NUM_PARTS
+    def max_useful_workers(self, job: Any) -> int | None:
+        from colddiff.evaluation.partition import NUM_GROUPS
 
-        return NUM_PARTS
+        return NUM_GROUPS
 
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None and job.samples is None

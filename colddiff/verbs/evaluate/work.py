@@ -1,4 +1,4 @@
-"""What an attempt at an evaluation does: what is measured, part by part, and what it comes to."""
+"""The work of an evaluation job: opening what is evaluated, summing its batches, the result."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from colddiff.checkpoints.pinned_inputs import check_pinned_digest, load_pinned_checkpoint
 from colddiff.checkpoints.references import LoadedCheckpoint
-from colddiff.checkpoints.submitted import refuse_changed, submitted_checkpoint
 from colddiff.data.open import open_second_set, open_shards, open_transformed
 from colddiff.errors import Stopped
 from colddiff.evaluation.evaluator import Evaluation, Evaluator
-from colddiff.evaluation.partition import Measured, merge_all, parts_of
+from colddiff.evaluation.partition import BatchedEvaluation, group_batches, merge_sums
 from colddiff.evaluation.set_comparison import SetComparison
 from colddiff.features.open import open_features
 from colddiff.jobs.attempt import Attempt
@@ -31,9 +31,9 @@ LOG_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a job measures, opened in this process, and the checkpoint it came from, if any."""
+    """What a job evaluates, opened in this process, and its checkpoint, if any."""
 
-    measured: Measured
+    evaluation: BatchedEvaluation
     checkpoint: LoadedCheckpoint | None = None
 
     @property
@@ -41,14 +41,14 @@ class Subject:
         """Optimizer step of the checkpoint; 0 for samples."""
         return self.checkpoint.step if self.checkpoint else 0
 
-    def record(self, tally: Any) -> tuple[dict[str, Any], Evaluation | None]:
-        """``metrics`` and ``provenance`` of a tally over all images, and what can be drawn."""
-        if isinstance(self.measured, SetComparison):
-            metrics, provenance = self.measured.summary(tally)
+    def record(self, sums: Any) -> tuple[dict[str, Any], Evaluation | None]:
+        """``metrics`` and ``provenance`` from the sums over all images, and what can be drawn."""
+        if isinstance(self.evaluation, SetComparison):
+            metrics, provenance = self.evaluation.summary(sums)
             return {"metrics": metrics, "provenance": provenance}, None
-        assert isinstance(self.measured, Evaluator)
+        assert isinstance(self.evaluation, Evaluator)
         assert self.checkpoint is not None
-        found, address = self.measured.summary(tally), self.checkpoint.address
+        found, address = self.evaluation.summary(sums), self.checkpoint.address
         provenance = {"weights_sha256": address.weights_sha256, **found.provenance}
         return {
             "checkpoint": address.uri,
@@ -58,7 +58,10 @@ class Subject:
 
 
 def open_subject(resolved: ResolvedJob) -> Subject:
-    """Raises DataError, CheckpointError where something changed since the job was submitted."""
+    """Opens what the job evaluates.
+
+    Raises DataError or CheckpointError if its content changed since the job was submitted.
+    """
     job = resolved.job_as(EvaluateJob)
     device = device_of(job.resources)
     extractor = open_features(job.features, device)
@@ -66,17 +69,17 @@ def open_subject(resolved: ResolvedJob) -> Subject:
         assert job.reference is not None
         samples = open_set(job.samples, partial=job.partial)
         reference = open_shards(job.reference)
-        refuse_changed(resolved, "samples", job.samples, samples.manifest.digest)
-        refuse_changed(resolved, "reference", job.reference, reference.manifest.digest)
+        check_pinned_digest(resolved, "samples", job.samples, samples.manifest.digest)
+        check_pinned_digest(resolved, "reference", job.reference, reference.manifest.digest)
         return Subject(
             SetComparison(samples, reference, extractor, job.num_images, job.batch_size, job.seed)
         )
     assert job.checkpoint is not None
     assert job.test_data is not None
-    loaded = submitted_checkpoint(resolved, job.checkpoint)
+    loaded = load_pinned_checkpoint(resolved, job.checkpoint)
     trained = loaded.spec
     source = open_transformed(job.test_data, trained.augment, trained.shape, "test_data")
-    refuse_changed(resolved, "test_data", job.test_data, source.manifest.digest)
+    check_pinned_digest(resolved, "test_data", job.test_data, source.manifest.digest)
     D = loaded.degradation.to(device)
     evaluator = Evaluator(
         for_inference(loaded.restorer.to(device)),
@@ -91,7 +94,7 @@ def open_subject(resolved: ResolvedJob) -> Subject:
 
 
 class _Progress:
-    """Writes how many images are done, and logs it now and then."""
+    """Writes the number of images done, and logs it every ``LOG_EVERY_S`` seconds."""
 
     def __init__(self, attempt: Attempt, total: int) -> None:
         self._attempt, self._total = attempt, total
@@ -99,7 +102,7 @@ class _Progress:
         self.done = 0
 
     def __call__(self, images: int) -> None:
-        """``images`` more are done."""
+        """Counts ``images`` more."""
         self.done += images
         now = time.monotonic()
         if now - self._logged < LOG_EVERY_S and self.done < self._total:
@@ -116,32 +119,32 @@ class _Progress:
         log.info("%d of %d images, %.3g img/s", self.done, self._total, rate)
 
 
-SumUp = Callable[[Attempt, Subject, Callable[[int], None]], Any]
-"""(attempt, subject, progress) -> the sums over all of the subject's images."""
+SumBatches = Callable[[Attempt, Subject, Callable[[int], None]], Any]
+"""(attempt, subject, progress) -> the merged sums over all of the subject's images."""
 
 
-def sum_up_here(attempt: Attempt, subject: Subject, progress: Callable[[int], None]) -> Any:
-    """All batches, one after the other, in this process."""
+def sum_in_process(attempt: Attempt, subject: Subject, progress: Callable[[int], None]) -> Any:
+    """The sums over all batches, computed in this process."""
 
     def batch_done(images: int) -> None:
         progress(images)
         if attempt.stop_requested():
             raise_stopped()
 
-    parts = parts_of(subject.measured)
-    return merge_all([part.tally(subject.measured, batch_done) for part in parts])
+    groups = group_batches(subject.evaluation)
+    return merge_sums([group.sums(subject.evaluation, batch_done) for group in groups])
 
 
 def raise_stopped() -> None:
-    """An evaluation keeps nothing of what it had measured."""
-    raise Stopped("stopped before all images were measured; submit it again to start over")
+    """Raises Stopped: an evaluation keeps no partial sums."""
+    raise Stopped("stopped before all images were evaluated; submit it again to start over")
 
 
-def evaluate(attempt: Attempt, subject: Subject, sum_up: SumUp) -> dict[str, Any]:
-    """Measures ``subject``; returns the result."""
+def evaluate(attempt: Attempt, subject: Subject, sum_batches: SumBatches) -> dict[str, Any]:
+    """Evaluates ``subject``: logs metrics, stores pictures; returns the result."""
     began = time.monotonic()
-    progress = _Progress(attempt, subject.measured.num_images)
-    record, drawn = subject.record(sum_up(attempt, subject, progress))
+    progress = _Progress(attempt, subject.evaluation.num_images)
+    record, drawn = subject.record(sum_batches(attempt, subject, progress))
     attempt.tracker.log_metrics(record["metrics"], subject.step)
     for path, value in record["metrics"].items():
         log.info("%s %.5g", path, value)

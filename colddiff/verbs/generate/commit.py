@@ -1,4 +1,4 @@
-"""Committing a shard exactly once: by one conditional write, or by finding the same bytes there."""
+"""Commit a shard exactly once: by a conditional write, or by finding the same bytes stored."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Members = Sequence[tuple[str, bytes]]
 
 
 class OtherBytes(ColddiffError):
-    """A shard is stored already, with bytes that this machine does not make."""
+    """A shard is already stored with bytes that differ from those this machine makes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A shard's bytes, and what its manifest will say of it."""
+    """A shard's bytes, and its manifest entry."""
 
     task: ShardTask
     entry: ShardEntry
@@ -32,27 +32,27 @@ class Packed:
 
 
 def packed_tar(task: ShardTask, members: Members) -> Packed:
-    """The shard as a tar: equal members make equal bytes."""
+    """The shard as a tar: equal members give equal bytes."""
     data = write_tar(members)
     return Packed(task, shard_entry(task.key, task.count, data), members, data)
 
 
 def packed_folder(task: ShardTask, members: Members) -> Packed:
-    """The shard as loose PNG files; its hash is over them all, in order."""
+    """The shard as single PNG files; its hash is over all of them, in order."""
     images = [(name, content) for name, content in members if name.endswith(".png")]
     data = b"".join(content for _, content in images)
     return Packed(task, shard_entry(task.key, task.count, data), images, data)
 
 
 def commit_tar(store: Store, packed: Packed, record: Mapping[str, Any]) -> bool:
-    """Makes the tar part of the set; False where the same images were there already.
+    """Adds the tar to the set; False if the same images were stored already.
 
-    A longer shard whose first members are ours stays. A shorter one whose members are our first
-    ones is replaced: the end of a smaller set, the only object that ever is.
+    A longer stored shard that starts with our members is kept. A shorter one that our members
+    start with is replaced: it is the last shard of a smaller set, the only object ever replaced.
 
     Raises:
-        OtherBytes: what is there is neither.
-        StoreError.
+        OtherBytes: the stored shard is neither.
+        StoreError: the store is unreachable.
     """
     store.put(record_key(packed.task.number, packed.entry), encoded_record(packed.entry, record))
     for _ in range(3):
@@ -64,26 +64,29 @@ def commit_tar(store: Store, packed: Packed, record: Mapping[str, Any]) -> bool:
         try:
             stored = store.get(packed.entry.key)
         except Missing:
-            continue  # deleted meanwhile, to be made again
+            continue  # deleted since; write it again
         if stored == packed.data:
             return False
-        there, ours = read_tar(stored), list(packed.members)
-        if there[: len(ours)] == ours:
+        present, ours = read_tar(stored), list(packed.members)
+        if present[: len(ours)] == ours:
             return False
-        if there and ours[: len(there)] == there:
+        if present and ours[: len(present)] == present:
             store.put(packed.entry.key, packed.data)
             return True
         raise OtherBytes(
             f"{store.uri}/{packed.entry.key}: stored bytes have sha256 "
-            f"{hashlib.sha256(stored).hexdigest()[:12]}..., made here "
+            f"{hashlib.sha256(stored).hexdigest()[:12]}..., those made here "
             f"{packed.entry.sha256[:12]}...: another kind of machine or library version made them "
-            f"(its record in {store.uri}/records says which); use equal workers, or delete that tar"
+            f"(see its record in {store.uri}/records); use equal workers, or delete that tar"
         )
-    raise ColddiffError(f"{store.uri}/{packed.entry.key}: comes and goes; is it being deleted?")
+    raise ColddiffError(
+        f"{store.uri}/{packed.entry.key}: deleted while it was being committed; is another process "
+        "deleting objects there?"
+    )
 
 
 def commit_folder(store: Store, packed: Packed, record: Mapping[str, Any]) -> bool:
-    """Writes the PNG files side by side and then the record, which commits them."""
+    """Writes the PNG files and then the record that commits them; False if all were stored."""
     fresh = False
     for name, content in packed.members:
         try:
@@ -92,15 +95,15 @@ def commit_folder(store: Store, packed: Packed, record: Mapping[str, Any]) -> bo
         except Exists:
             if store.get(name) != content:
                 raise OtherBytes(
-                    f"{store.uri}/{name}: holds another image than is made here; use equal "
-                    "workers, or delete that file"
+                    f"{store.uri}/{name}: differs from the image made here; use equal workers, or "
+                    "delete that file"
                 ) from None
     store.put(record_key(packed.task.number, packed.entry), encoded_record(packed.entry, record))
     return fresh
 
 
 def encoded_record(entry: ShardEntry, record: Mapping[str, Any]) -> bytes:
-    """What is kept beside a shard: its manifest entry, and the machine that made it."""
+    """A shard's record as JSON: its manifest entry, and the machine that made it."""
     data = {
         "key": entry.key,
         "count": entry.count,

@@ -15,13 +15,13 @@ from colddiff.spec import Unit
 from colddiff.terminal import AnyTerminal
 
 MAX_SHARDS = 1_000_000
-"""Shard numbers have six digits: their keys sort as they count."""
+"""Shard numbers have six digits, so that their keys sort in order."""
 MAX_FOLDER = 100_000
-"""Images a plain folder may hold; more belong in tars."""
+"""Largest number of images in a plain folder; more belong in tars."""
 
 
 class GenerateJob(Job):
-    """Make images from a checkpoint: from its terminal distribution, or from the images of a set.
+    """Generate images from a checkpoint: from its terminal distribution, or from a set of images.
 
     Image n is a function of (checkpoint, n, sampler, severities, symmetry_noise, batch_size,
     precision), on equal cards and library versions, whatever the number of workers.
@@ -58,7 +58,7 @@ class GenerateJob(Job):
     precision: Literal["fp32", "bf16"] = "fp32"
     writer: Annotated[
         Literal["webdataset", "folder"],
-        Field(description="tars of PNG, or PNG files side by side for small jobs"),
+        Field(description="tars of PNG files, or single PNG files for small jobs"),
     ] = "webdataset"
     out: Annotated[
         str | None,
@@ -75,7 +75,7 @@ class GenerateJob(Job):
     resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
     statistics: Annotated[
         tuple[AnyFeatures, ...],
-        Field(description="feature statistics gathered on the way, by network"),
+        Field(description="networks whose feature statistics are computed for each shard"),
         OPERATION,
     ] = ()
     reference: Annotated[
@@ -86,16 +86,16 @@ class GenerateJob(Job):
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
 
     def covered_by(self, result: Mapping[str, Any]) -> bool:
-        asked = [spec.to_dict() for spec in self.statistics]
+        wanted = [spec.to_dict() for spec in self.statistics]
         known = result.get("measured", ())
-        return all(spec in known for spec in asked) and (
+        return all(spec in known for spec in wanted) and (
             self.reference is None or result.get("reference") == self.reference
         )
 
     @model_validator(mode="after")
-    def _adds_up(self) -> Self:
+    def _within_limits(self) -> Self:
         if self.reference is not None and not self.statistics:
-            raise SpecError([("reference", "needs statistics to compare, such as [lenet]")])
+            raise SpecError([("reference", "requires statistics to compare, such as [lenet]")])
         if self.num_samples is None:
             return self
         shards = -(-self.num_samples // self.shard_size)

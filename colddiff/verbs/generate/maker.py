@@ -1,4 +1,4 @@
-"""Images of given seeds: x_T from a terminal or from a set's images, restored by a sampler."""
+"""Images for given seeds: x_T from a terminal or degraded images, restored by a sampler."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from colddiff.types import Image, Severity
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where trajectories begin, in host memory: x_T [B, C, H, W] and omega.
+    """Starts of trajectories, in host memory: x_T [B, C, H, W] and omega.
 
-    Of a set's images ``x`` holds x0 instead, which are degraded on the device.
+    For images of a set ``x`` holds x0 instead, which is degraded on the device.
     """
 
     x: Tensor
@@ -37,14 +37,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class ImageMaker:
-    """A restorer R with all that decides what it makes; row i is a function of seed i alone.
+    """A restorer R with everything its images depend on; row i is a function of seed i alone.
 
     Args:
         R: (x_t, t) -> x0_hat on ``device``, in evaluation mode.
         D: the degradation, on ``device``.
-        terminal: the distribution of x_T; None where ``source`` gives images to degrade.
-        source: packed images; seed n stands for image n.
-        images: draws from the second set where D mixes one in.
+        terminal: the distribution of x_T; None if ``source`` provides images to degrade.
+        source: packed images; seed n selects image n.
+        images: draws from the second set if D mixes one in.
     """
 
     R: Restore
@@ -59,17 +59,17 @@ class ImageMaker:
     device: torch.device | str = "cpu"
 
     def start(self, seeds: Sequence[int]) -> Start:
-        """What the trajectories of ``seeds`` begin with: draws only, no network."""
+        """The starts of the trajectories of ``seeds``; draws only, runs no network."""
         if self.source is None:
             if self.terminal is None:
-                raise SpecError("generation: neither a terminal nor images to begin with")
+                raise SpecError("generation: neither a terminal nor images to start from")
             rng = [stream(seed, "generation/start") for seed in seeds]
             x_T, omega = self.terminal.draw(self.D, rng, symmetry_noise=self.symmetry_noise)
             return Start(x_T, omega)
         first = seeds[0]
-        together = self.source.images(first, max(seeds) + 1)
-        x0 = normalise(torch.from_numpy(np.array(together[[seed - first for seed in seeds]])))
-        # As evaluation draws it with seed 0: its numbers are then those of these images.
+        batch = self.source.images(first, max(seeds) + 1)
+        x0 = normalise(torch.from_numpy(np.array(batch[[seed - first for seed in seeds]])))
+        # Drawn as in an evaluation with seed 0, so that its metrics apply to these images.
         rng = streams(0, "evaluation/omega", seeds)
         omega = self.D.draw(len(seeds), rng=rng, images=self.images)
         noise = None
@@ -79,7 +79,10 @@ class ImageMaker:
         return Start(x0, omega, noise)
 
     def make(self, start: Start) -> NDArray[np.uint8]:
-        """uint8 [B, C, H, W]: x_0 clamped to [-1, 1] and rounded; raises where R diverges."""
+        """uint8 [B, C, H, W]: x_0 clamped to [-1, 1] and rounded.
+
+        Raises ColddiffError if R returns NaN or inf.
+        """
         x = start.x.to(self.device)
         if self.source is not None:
             T = falling(self.severities, self.D.num_timesteps, self.sampler)[0]

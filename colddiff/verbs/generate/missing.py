@@ -1,4 +1,4 @@
-"""Which shards of a plan are still missing, found by listing, and how many there are already."""
+"""The missing shards of a plan, found by listing, and counts of the committed ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import BLOCK, num_blocks, stored_shards
 from colddiff.ports import Store
-from colddiff.verbs.generate.statistics import measured_shards
+from colddiff.verbs.generate.statistics import shards_with_statistics
 from colddiff.verbs.generate.worker import ShardReport
 
 
 @dataclass(slots=True)
 class ShardCounts:
-    """How far a job is. ``images`` and ``shards`` count what is committed, whoever made it."""
+    """Progress of a job. ``images`` and ``shards`` count all that is committed, by any attempt."""
 
     images: int = 0
     shards: int = 0
@@ -22,7 +22,7 @@ class ShardCounts:
     """Images made in this attempt."""
 
     def committed(self, task: ShardTask, report: ShardReport) -> None:
-        """Counts a shard that a worker has committed, or found committed."""
+        """Counts a shard that a worker committed, or found already committed."""
         self.images += task.count
         self.made += task.count * report.written
         self.shards += 1
@@ -35,25 +35,26 @@ def missing_shards(
     counts: ShardCounts,
     statistics: Sequence[str] = (),
 ) -> Iterator[ShardTask]:
-    """The shards of the plan that are not there, or too short; those there are counted.
+    """Yields the shards of the plan that are missing or too short; counts the others.
 
-    ``statistics``: folders where each must have its statistics; one that lacks them is measured.
+    ``statistics``: folders in which each shard must have statistics; for a shard that lacks them
+    only those are computed.
 
-    Memory and time do not depend on how many there are in all: numbers are arithmetic, and what
-    exists is listed a block at a time, when the queue gets there.
+    Memory does not depend on the number of shards: existing ones are listed one block at a time,
+    when the queue reaches it.
     """
     num_shards = plan.num_shards(num_samples)
     for block in range(num_blocks(num_shards)):
         found = stored_shards(store, plan.writer, block)
-        measured = measured_shards(store, statistics, block) if found else set()
+        complete = shards_with_statistics(store, statistics, block) if found else set()
         first = block * BLOCK
         for number in range(first, min(first + BLOCK, num_shards)):
             task = plan.task(number, num_samples)
-            there = found.get(number)
-            if there is None or there.count < task.count:
+            stored = found.get(number)
+            if stored is None or stored.count < task.count:
                 yield task
-            elif statistics and (number, there.sha256) not in measured:
-                yield replace(task, measure=there.sha256)
+            elif statistics and (number, stored.sha256) not in complete:
+                yield replace(task, measure=stored.sha256)
             else:
                 counts.images += task.count
                 counts.shards += 1

@@ -1,4 +1,4 @@
-"""Shards made by Ray actors: a work queue over as many as the cluster has room for."""
+"""Shards made by Ray actors, through a work queue."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from colddiff.verbs.generate.work import IN_FLIGHT, open_worker, samples_at
 from colddiff.verbs.generate.worker import ShardReport, ShardWorker
 
 
-class Generator(WorkerActor):
-    """One actor: loads the checkpoint at its first shard, and again after it was killed."""
+class GenerationWorker(WorkerActor):
+    """One actor: loads the checkpoint at its first shard, and again after a restart."""
 
     def open(self, resolved: ResolvedJob) -> ShardWorker:
         plan = read_plan(samples_at(resolved))
@@ -28,11 +28,11 @@ class Generator(WorkerActor):
 
 
 def open_ray_workers(resolved: ResolvedJob, plan: SamplePlan) -> RayWorkers[ShardTask, ShardReport]:
-    """As many actors as the job asks for, and none for which there is no shard."""
+    """As many actors as the job requests, and no more than there are shards."""
     job = resolved.job_as(GenerateJob)
     assert job.num_samples is not None
     return RayWorkers(
-        Generator,
+        GenerationWorker,
         resolved,
         min(most_workers(job), plan.num_shards(job.num_samples)),
         encode=ShardTask.to_dict,

@@ -1,4 +1,4 @@
-"""The plan of a generation job, and its agreement with what is at the place of its samples."""
+"""The plan of a generation job, and the check that stored samples are of the same plan."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FIELDS = (
     "precision",
     "writer",
 )
-"""Fields of the job that every image depends on."""
+"""Job fields that every image depends on."""
 
 
 def make_plan(job: GenerateJob, content: Mapping[str, str]) -> SamplePlan:
     """The plan of a resolved job; ``content`` holds the digests of what its addresses name.
 
-    ``content["image"]`` is the shape as ``CxHxW``; ``job.severities`` is definite.
+    ``content["image"]`` is the shape as ``CxHxW``; ``job.severities`` must not be None.
     """
     channels, height, width = map(int, content["image"].split("x"))
     spec = job.to_dict()
@@ -42,50 +42,52 @@ def make_plan(job: GenerateJob, content: Mapping[str, str]) -> SamplePlan:
 
 
 def check_place(store: Store, plan: SamplePlan) -> SamplePlan | None:
-    """The plan that is at ``store`` already and equals ours; None where nothing is there yet.
+    """The plan stored at ``store``, which must equal ``plan``; None if ``store`` is empty.
 
     Raises:
-        SpecError: samples of another plan, naming what differs, or something else altogether.
+        SpecError: samples of another plan, naming the differences, or objects without a plan.
     """
-    there = read_plan(store)
-    if there is None:
+    stored = read_plan(store)
+    if stored is None:
         keys = (item.key for item in store.list(""))
-        # Another submit may be trying whether it can write here.
+        # Another submit may be probing whether it can write here.
         found = next((key for key in keys if not key.startswith("probes/")), None)
         if found is not None:
             raise SpecError(
                 [
                     (
                         "out",
-                        f"{store.uri} holds something else ({found}) and no {KEY}; give an "
-                        "empty place, or delete what is there",
+                        f"{store.uri} holds other objects ({found}) and no {KEY}; use an empty "
+                        "location, or delete them",
                     )
                 ]
             )
         return None
-    if differing := differences(there, plan):
+    if differing := differences(stored, plan):
         raise SpecError(
             [
                 (
                     "out",
-                    f"{store.uri} holds samples of another plan: {'; '.join(differing)}. Give "
-                    "another out, or submit what was submitted there",
+                    f"{store.uri} holds samples of another plan: {'; '.join(differing)}. Use "
+                    "another out, or submit the job that was submitted there",
                 )
             ]
         )
-    return there
+    return stored
 
 
-def settle_plan(store: Store, plan: SamplePlan) -> SamplePlan:
-    """The plan by which samples are made at ``store``: the one that was put there first.
+def claim_plan(store: Store, plan: SamplePlan) -> SamplePlan:
+    """The plan stored at ``store``, written by a conditional write if there is none yet.
 
-    Raises SpecError as ``check_place``.
+    Raises SpecError like ``check_place``.
     """
     for _ in range(3):
-        if (there := check_place(store, plan)) is not None:
-            return there
+        if (stored := check_place(store, plan)) is not None:
+            return stored
         try:
             store.put_new(KEY, plan.to_bytes())
         except Exists:
-            continue  # another driver was faster; it may have planned something else
-    raise DataError(f"{store.uri}/{KEY}: comes and goes; is something deleting it?")
+            continue  # another driver was faster; its plan may differ
+    raise DataError(
+        f"{store.uri}/{KEY}: deleted while it was being written; is another process deleting it?"
+    )

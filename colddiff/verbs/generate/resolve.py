@@ -1,4 +1,4 @@
-"""Resolve a generation job: pin its checkpoint and data by digest, and check everything else."""
+"""Resolve a generation job: pin its checkpoint and data by digest, and check its settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from colddiff.terminal import Gmm, Terminal, TerminalSpec, terminal_spec
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.generate.plan import check_place, make_plan
 
-SURELY = 8
+MAX_COMPRESSION = 8
 """PNG files of natural images take more than an eighth of the raw pixels."""
 
 
@@ -29,7 +29,7 @@ def resolve_generation(
 ) -> tuple[GenerateJob, dict[str, str]]:
     """The job with its checkpoint pinned to a step and hash, its data packed, its severities set.
 
-    Raises SpecError, DataError, CheckpointError: before anything is started.
+    Raises SpecError, DataError, CheckpointError, before anything is started.
     """
     if job.checkpoint is None:
         raise SpecError(
@@ -65,8 +65,8 @@ def resolve_generation(
         refuse_other_shape("data", uri, about.job)
         changes |= {"data": uri, "num_samples": _images_of(job, uri)}
         content["data"] = read_manifest(uri).digest
-    changes |= _measured(job, about, storage, pack=pack)
-    # Validated again: a whole set may be more than a writer or a grid takes.
+    changes |= _statistics(job, about, storage, pack=pack)
+    # Validated again: num_samples of a whole set may exceed the limits of the writer.
     return GenerateJob.model_validate({**dict(job), **changes}), content
 
 
@@ -75,10 +75,10 @@ def place_of(job: GenerateJob, storage: str, job_id: str) -> str:
     return job.out or f"{storage}/samples/{job_id}"
 
 
-def samples_are_there(job: GenerateJob, storage: str, job_id: str) -> bool:
-    """Whether a finished job's samples are still where it put them: somebody may have deleted them.
+def samples_exist(job: GenerateJob, storage: str, job_id: str) -> bool:
+    """Whether a finished job's samples still exist: a user may have deleted them.
 
-    Looks at what is written last alone.
+    Checks only the object that is written last.
     """
     store = open_store(place_of(job, storage, job_id))
     return store.size("plan.json" if job.writer == "folder" else "manifest.json") is not None
@@ -87,23 +87,23 @@ def samples_are_there(job: GenerateJob, storage: str, job_id: str) -> bool:
 def check_generation(
     job: GenerateJob, storage: str, job_id: str, content: Mapping[str, str]
 ) -> None:
-    """What can only be looked at once the id is known: the place of the samples, and its room.
+    """Checks the location of the samples, which is known once the job has its id.
 
-    Raises SpecError where it holds other samples or something else, DataError where there is no
-    space, StoreError where it cannot be written.
+    Raises SpecError if it holds other samples or other objects, DataError if there is not enough
+    space, StoreError if it is not writable.
     """
     place = place_of(job, storage, job_id)
     plan = make_plan(job, content)
-    there = check_place(open_store(place), plan)
+    stored = check_place(open_store(place), plan)
     if job.out is not None:
         check_writable(place)  # STORAGE was written to already
     free = free_bytes(place)
     image = plan.image
     raw = (job.num_samples or 0) * image.channels * image.height * image.width
-    if free is not None and there is None and free < raw // SURELY:
+    if free is not None and stored is None and free < raw // MAX_COMPRESSION:
         raise DataError(
             f"out: {place} has {free / 1e9:.3g} GB free, {job.num_samples} images of "
-            f"{content['image']} take up to {raw / 1e9:.3g} GB; free some space, or give another "
+            f"{content['image']} take up to {raw / 1e9:.3g} GB; free some space, or use another "
             "out"
         )
 
@@ -112,7 +112,7 @@ def _check_sampling(job: GenerateJob, D: Degradation[Any]) -> None:
     shape = D.shape
     if shape.channels not in (1, 3):
         raise SpecError(
-            f"checkpoint: images of {shape} have {shape.channels} channels, PNG files take 1 or 3; "
+            f"checkpoint: images of {shape} have {shape.channels} channels, PNG supports 1 or 3; "
             "sample with colddiff.sample in Python"
         )
     check_samplers([job.sampler], D)
@@ -124,28 +124,28 @@ def _check_sampling(job: GenerateJob, D: Degradation[Any]) -> None:
             [
                 (
                     "severities",
-                    f"must begin at T = {D.num_timesteps}, where x_T is drawn, got "
-                    f"{severities[0]}; images of a set (data) may begin anywhere",
+                    f"must start at T = {D.num_timesteps}, where x_T is drawn, got "
+                    f"{severities[0]}; only images of a set (data) may start elsewhere",
                 )
             ]
         )
     if job.data is not None and job.terminal is not None:
         raise SpecError(
-            [("terminal", "x_T comes from the images of `data`; leave one of them out")]
+            [("terminal", "cannot be combined with `data`, whose images give x_T; use one of them")]
         )
 
 
 def _images_of(job: GenerateJob, uri: str) -> int:
     count = read_manifest(uri).count
-    there = count - job.first_seed
-    wanted = job.num_samples or max(there, 0)
-    if not 1 <= wanted <= there:
+    available = count - job.first_seed
+    wanted = job.num_samples or max(available, 0)
+    if not 1 <= wanted <= available:
         raise SpecError(
             [
                 (
                     "num_samples",
-                    f"{wanted} images from number {job.first_seed} on, {uri} holds {count}; use "
-                    f"first_seed below {count} and at most {max(there, 0)} images",
+                    f"{wanted} images from number {job.first_seed} on, but {uri} holds {count}; "
+                    f"use first_seed below {count} and at most {max(available, 0)} images",
                 )
             ]
         )
@@ -153,11 +153,11 @@ def _images_of(job: GenerateJob, uri: str) -> int:
 
 
 def _model_digest(about: CheckpointAbout, D: Degradation[Any]) -> str:
-    """Of R's and D's specs; a second set counts by what it is, not where."""
+    """Digest of R's and D's specs; a second set counts by its content, not its address."""
     spec = D.spec
     if open_second_set(D) is not None:
         spec = spec.with_second_set(read_manifest(spec.second_set).digest)
-    # How a stored image becomes one that D sees belongs to it.
+    # The transform from stored images to D's images is part of the model.
     return digest(
         {
             "degradation": spec.to_dict(),
@@ -172,14 +172,14 @@ def _chosen_terminal(
 ) -> TerminalSpec | None:
     """The terminal spec that x_T is drawn from; None for the checkpoint's own.
 
-    Raises SpecError where there is none.
+    Raises SpecError if there is neither.
     """
     held = about.terminal
     if job.terminal is None:
         if held is None:
             raise SpecError(
-                f"checkpoint: D(x0, T) of {D.spec.kind} has no terminal distribution to draw from; "
-                "restore the images of a set with data=URI, or give terminal"
+                f"checkpoint: {D.spec.kind} has no terminal distribution to draw x_T from; "
+                "restore the images of a set with data=URI, or set terminal"
             )
         return None
     wanted = terminal_spec(D, job.terminal)
@@ -193,16 +193,18 @@ def _terminal_digest(
     if wanted is None:
         return digest([about.terminal, about.terminal_sha256])
     if not isinstance(wanted, Gmm):
-        # One draw: a distribution that is not for this D is found out here.
+        # One draw: fails now if the distribution does not suit this D.
         images = open_second_set(D, about.job.augment)
         Terminal(wanted, {}, images).draw(D, [stream(0, "terminal/dry")])
         return digest([wanted.to_dict(), None])
     if about.job.data is None:
-        raise SpecError([("terminal", "a mixture is fitted to images, the checkpoint names none")])
+        raise SpecError(
+            [("terminal", "a mixture is fitted to training images, the checkpoint names none")]
+        )
     return digest([wanted.to_dict(), read_manifest(about.job.data).digest])
 
 
-def _measured(
+def _statistics(
     job: GenerateJob, about: CheckpointAbout, storage: str, *, pack: bool
 ) -> dict[str, Any]:
     changes: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What is made of the shards once they are there: the manifest, first images, a verdict."""
+"""What follows once the shards exist: the manifest, the first images, the report of failures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ NAMED = 5
 
 
 def write_manifest(store: Store, plan: SamplePlan, num_samples: int) -> str | None:
-    """Writes ``manifest.json`` of a finished size, last of all, and returns its digest.
+    """Writes ``manifest.json`` of a complete set, as its last object; returns its digest.
 
-    A manifest of more images stays. None for a plain folder of PNG, which is no packed data set.
+    A stored manifest of more images is kept. Returns None for a plain folder of PNG files, which
+    is not a packed data set.
 
-    Raises DataError where a shard is missing after all.
+    Raises DataError if a shard is missing.
     """
     entries = []
     for expected, (number, entry) in enumerate(entries_in_order(store, plan, num_samples)):
@@ -31,24 +32,24 @@ def write_manifest(store: Store, plan: SamplePlan, num_samples: int) -> str | No
         entries.append(entry)
     if len(entries) < plan.num_shards(num_samples):
         raise DataError(
-            f"{store.uri}: shard {len(entries)} is gone since it was committed; submit the same "
-            "job again to make it once more"
+            f"{store.uri}: shard {len(entries)} was deleted after it was committed; submit the "
+            "same job again to make it again"
         )
     if plan.writer == "folder":
         return None
     manifest = manifest_of(plan, entries)
     try:
-        there = read_manifest(store) if store.size(KEY) is not None else None
+        stored = read_manifest(store) if store.size(KEY) is not None else None
     except DataError:
-        there = None
-    if there is not None and there.count >= manifest.count:
-        return there.digest
+        stored = None
+    if stored is not None and stored.count >= manifest.count:
+        return stored.digest
     store.put(KEY, manifest_bytes(manifest))
     return manifest.digest
 
 
 def first_images(store: Store, plan: SamplePlan, count: int) -> NDArray[np.uint8]:
-    """The first ``count`` images, uint8 [N, C, H, W]; raises DataError where one is not there."""
+    """The first ``count`` images, uint8 [N, C, H, W]; raises DataError if one is missing."""
     images: list[NDArray[np.uint8]] = []
     for number in range(plan.num_shards(count)):
         task = plan.task(number, count)
@@ -58,7 +59,7 @@ def first_images(store: Store, plan: SamplePlan, count: int) -> NDArray[np.uint8
 
 
 def describe_dead(store: Store, dead: Sequence[DeadLetter[ShardTask]], num_committed: int) -> str:
-    """Which seeds are missing, why, and how to try them again."""
+    """One line: which seeds failed, why, and how to retry them."""
     dead = sorted(dead, key=lambda letter: letter.task.number)
     named = [
         f"{letter.task.key} (seeds {letter.task.seeds[0]}..{letter.task.seeds[-1]}: "
@@ -68,6 +69,6 @@ def describe_dead(store: Store, dead: Sequence[DeadLetter[ShardTask]], num_commi
     more = f" and {len(dead) - NAMED} more" if len(dead) > NAMED else ""
     images = sum(letter.task.count for letter in dead)
     return (
-        f"{images} images were given up, in {', '.join(named)}{more}; the other {num_committed} "
-        f"are in {store.uri}; submit the same job again to try those once more"
+        f"{images} images failed, in {', '.join(named)}{more}; the other {num_committed} are in "
+        f"{store.uri}; submit the same job again to retry the failed ones"
     )

@@ -1,4 +1,4 @@
-"""Feature statistics of samples, gathered while they are made: by shard, then merged exactly."""
+"""Feature statistics of samples: computed for each shard as it is made, then merged exactly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEY = re.compile(r"shard-(\d{6,})\.([0-9a-f]{64})\.safetensors")
 
 
 def folder_of(extractor: FeatureExtractor) -> str:
-    """Where its statistics lie below the samples; other weights have another folder."""
+    """Folder of an extractor's statistics below the samples; one for each set of weights."""
     return f"statistics/{extractor.metric}-{extractor.weights_sha256[:16]}/"
 
 
@@ -30,25 +30,27 @@ def statistics_key(folder: str, number: int, sha256: str) -> str:
     return f"{folder}{shard_key(number).removesuffix('.tar')}.{sha256}.safetensors"
 
 
-def measured_shards(store: Store, folders: Iterable[str], block: int) -> set[tuple[int, str]]:
+def shards_with_statistics(
+    store: Store, folders: Iterable[str], block: int
+) -> set[tuple[int, str]]:
     """(number, sha256) of the shards of one block that have statistics in all ``folders``."""
     found: set[tuple[int, str]] | None = None
     for folder in folders:
-        here = set()
+        listed = set()
         for item in store.list(f"{folder}shard-{block:03d}"):
             if match := _KEY.fullmatch(item.key.removeprefix(folder)):
-                here.add((int(match.group(1)), match.group(2)))
-        found = here if found is None else found & here
+                listed.add((int(match.group(1)), match.group(2)))
+        found = listed if found is None else found & listed
     return found or set()
 
 
 def statistics_of(extractor: FeatureExtractor, pixels: NDArray[np.uint8]) -> FeatureStatistics:
-    """Of images uint8 [N, C, H, W]."""
+    """Feature statistics of images, uint8 [N, C, H, W]."""
     return FeatureStatistics.of(extractor.features(torch.from_numpy(np.ascontiguousarray(pixels))))
 
 
-def together(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
-    """Of all parts, merged in their order; there is at least one."""
+def merge_statistics(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
+    """The statistics over all ``parts``, merged in the order given; at least one."""
     total: FeatureStatistics | None = None
     for part in parts:
         total = part if total is None else total.merge(part)
@@ -56,29 +58,29 @@ def together(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
     return total
 
 
-def measure_shard(
+def write_shard_statistics(
     store: Store, plan: SamplePlan, task: ShardTask, extractors: Iterable[FeatureExtractor]
 ) -> int:
-    """Writes the statistics of a shard that was made without them; returns its images' bytes."""
+    """Writes the statistics of a shard that was made without; returns its images' size, bytes."""
     members = png_members(store, plan, task.number, task.seeds)
     pixels = np.stack([decode_png(data, f"{store.uri}: {name}") for name, data in members])
     for extractor in extractors:
-        # In the batches it was made in, so that sums are added as they would have been then.
+        # In the batches it was made in, so that the sums are bit-equal to those made with it.
         parts = (
             statistics_of(extractor, pixels[row : row + plan.batch_size])
             for row in range(0, len(pixels), plan.batch_size)
         )
         key = statistics_key(folder_of(extractor), task.number, task.measure)
-        store.put(key, together(parts).to_bytes())
+        store.put(key, merge_statistics(parts).to_bytes())
     return sum(len(data) for _, data in members)
 
 
 def merged_statistics(
     store: Store, plan: SamplePlan, num_samples: int, extractor: FeatureExtractor
 ) -> FeatureStatistics:
-    """Of a whole set, one shard in memory at a time, in the order of the seeds.
+    """Feature statistics of a whole set, merged shard by shard in the order of the seeds.
 
-    They are kept beside the shards' own. Raises DataError where a shard's are missing.
+    Stored beside those of the shards. Raises DataError if a shard's are missing.
     """
     folder = folder_of(extractor)
     keys = (
@@ -86,9 +88,9 @@ def merged_statistics(
         for number, entry in entries_in_order(store, plan, num_samples)
     )
     try:
-        total = together(FeatureStatistics.from_bytes(store.get(key)) for key in keys)
+        total = merge_statistics(FeatureStatistics.from_bytes(store.get(key)) for key in keys)
     except Missing as error:
-        raise DataError(f"{error}; submit the same job again to measure that shard") from None
+        raise DataError(f"{error}; submit the same job again to compute it") from None
     store.put(f"{folder}all.safetensors", total.to_bytes())
     return total
 
@@ -98,7 +100,7 @@ def reference_statistics(
     extractor: FeatureExtractor,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStatistics:
-    """Of all images of a packed set, in 8 bit."""
+    """Feature statistics of all images of a packed set, in 8 bit."""
     count = source.manifest.count
 
     def parts() -> Iterator[FeatureStatistics]:
@@ -108,4 +110,4 @@ def reference_statistics(
             yield statistics_of(extractor, eight_bit.astype(np.uint8))
             on_batch(min(start + BATCH, count), count)
 
-    return together(parts())
+    return merge_statistics(parts())

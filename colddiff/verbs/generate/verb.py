@@ -1,4 +1,4 @@
-"""What `submit generate` is, for everybody who asks: the command line, resolution, the driver."""
+"""The verb `submit generate`, as the command line, resolution and the driver see it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Generate(Verb):
-    """Images from a checkpoint."""
+    """Generate images from a checkpoint."""
 
     name = "generate"
-    help = "Make images from a checkpoint, each exactly once, into tars on S3 or a path."
+    help = "Generate images from a checkpoint, each exactly once, into tars on S3 or a path."
     extent = "num_samples"
     unit = "images"
 
@@ -52,17 +52,17 @@ class Generate(Verb):
 
         check_generation(job, storage, job_id, content)
 
-    def asked_for(self, job: Job) -> int:
+    def requested_extent(self, job: Job) -> int:
         return int(getattr(job, self.extent) or 0)
 
-    def most_workers(self, job: Any) -> int | None:
+    def max_useful_workers(self, job: Any) -> int | None:
         return -(-job.num_samples // job.shard_size) if job.num_samples else None
 
-    def still_there(self, resolved: ResolvedJob) -> bool:
+    def outputs_exist(self, resolved: ResolvedJob) -> bool:
         from colddiff.verbs.generate.job import GenerateJob
-        from colddiff.verbs.generate.resolve import samples_are_there
+        from colddiff.verbs.generate.resolve import samples_exist
 
-        return samples_are_there(resolved.job_as(GenerateJob), resolved.storage, resolved.id)
+        return samples_exist(resolved.job_as(GenerateJob), resolved.storage, resolved.id)
 
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None
@@ -76,7 +76,7 @@ class Generate(Verb):
 
 
 def _grid(job: GenerateJob) -> str:
-    """The plan of a generation job in a line."""
+    """The shards and batches of a generation job, in one line."""
     place = job.out or "STORAGE/samples/<id>"
     if job.num_samples is None:
         return f"as many images as `data` holds, {job.shard_size} per shard, to {place}"

@@ -1,4 +1,4 @@
-"""What an attempt at a generation job does: a worker's shards, and the driver's side."""
+"""The work of a generation job: opening a worker, and the driver's part."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from colddiff.checkpoints.pinned_inputs import check_pinned_digest, load_pinned_checkpoint
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
-from colddiff.checkpoints.submitted import refuse_changed, submitted_checkpoint
 from colddiff.data.open import open_second_set, open_shards, open_transformed
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.degradations.base import DrawImages
@@ -35,7 +35,7 @@ from colddiff.terminals.stored import store_terminal, stored_terminal
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.generate.maker import ImageMaker
 from colddiff.verbs.generate.missing import ShardCounts, missing_shards
-from colddiff.verbs.generate.plan import make_plan, settle_plan
+from colddiff.verbs.generate.plan import claim_plan, make_plan
 from colddiff.verbs.generate.progress import GenerationProgress
 from colddiff.verbs.generate.resolve import place_of
 from colddiff.verbs.generate.results import describe_dead, first_images, write_manifest
@@ -45,28 +45,32 @@ from colddiff.verbs.generate.worker import ShardReport, ShardWorker
 log = logging.getLogger(__name__)
 
 SHOWN = 64
+"""Images on the contact sheet."""
 IN_FLIGHT = 2
 """Shards a worker holds at once: one on the device, one being packed and uploaded."""
 RECORDED = ("torch", "numpy", "pillow", "colddiff")
 
 
 def samples_at(resolved: ResolvedJob) -> Store:
-    """Where a generation job's samples are."""
+    """The store of a generation job's samples."""
     return open_store(place_of(resolved.job_as(GenerateJob), resolved.storage, resolved.id))
 
 
 def open_worker(resolved: ResolvedJob, plan: SamplePlan) -> ShardWorker:
-    """What makes shards in this process: the checkpoint loaded onto the device, checked by hash."""
+    """A worker in this process, its checkpoint loaded onto the device.
+
+    Raises DataError, CheckpointError if inputs changed since the job was submitted.
+    """
     job = resolved.job_as(GenerateJob)
     device = device_of(job.resources)
     assert job.checkpoint is not None
-    loaded = submitted_checkpoint(resolved, job.checkpoint)
+    loaded = load_pinned_checkpoint(resolved, job.checkpoint)
     D, trained = loaded.degradation, loaded.spec
     images = open_second_set(D, trained.augment)
     source = None
     if job.data is not None:
         source = open_transformed(job.data, trained.augment, trained.shape)
-        refuse_changed(resolved, "data", job.data, source.manifest.digest)
+        check_pinned_digest(resolved, "data", job.data, source.manifest.digest)
     maker = ImageMaker(
         for_inference(loaded.restorer.to(device)),
         D.to(device),
@@ -98,12 +102,12 @@ def _terminal(
         return Terminal(wanted, {}, images)
     fitted = stored_terminal(resolved.folder)
     if fitted is None:
-        raise DataError("the fitted terminal is gone; submit the same job again")
+        raise DataError("the fitted terminal was deleted; submit the same job again")
     return replace(fitted, images=images)
 
 
 def fit_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
-    """Fits a mixture of the job's own to the training images, unless an earlier attempt did."""
+    """Fits the job's mixture, if it has one, to the training images, unless it is stored."""
     job = resolved.job_as(GenerateJob)
     if not isinstance(job.terminal, Gmm) or job.checkpoint is None:
         return
@@ -120,7 +124,7 @@ def fit_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What images may depend on beside the plan: the card, and the versions of what computes."""
+    """What images may depend on besides the plan: the device, and library versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     found = {"device": f"{device.type} {name}", "python": platform.python_version()}
     if device.type == "cpu":
@@ -130,7 +134,7 @@ def machine(device: torch.device) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a generation needs before its first shard: the settled plan, the networks."""
+    """What a generation job needs before its first shard: the plan, the feature networks."""
 
     plan: SamplePlan
     extractors: Sequence[FeatureExtractor]
@@ -140,18 +144,18 @@ OpenWorkers = Callable[[ResolvedJob, SamplePlan], Workers[ShardTask, ShardReport
 
 
 def prepare(attempt: Attempt) -> Prepared:
-    """Settles the plan, fits the terminal and checks the weights, before any image is made."""
+    """Writes or reads the plan, fits the terminal, opens the feature networks."""
     resolved = attempt.resolved
     job = resolved.job_as(GenerateJob)
-    plan = settle_plan(samples_at(resolved), make_plan(job, resolved.content))
+    plan = claim_plan(samples_at(resolved), make_plan(job, resolved.content))
     fit_terminal(resolved, attempt.folder)
     return Prepared(plan, [open_features(spec) for spec in job.statistics])
 
 
 def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) -> dict[str, Any]:
-    """The driver's side: queue, progress, manifest; returns the result.
+    """The driver's part: queue, progress, manifest; returns the result.
 
-    Raises ColddiffError where shards were given up, Stopped where it was stopped before the end.
+    Raises ColddiffError if shards are dead letters, Stopped if it was stopped before the end.
     """
     began = time.monotonic()
     workers = open_workers(attempt.resolved, prepared.plan)
@@ -165,7 +169,7 @@ def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) ->
 def open_local_workers(
     resolved: ResolvedJob, plan: SamplePlan
 ) -> LocalWorkers[ShardTask, ShardReport]:
-    """One worker in threads of this process."""
+    """One worker, in threads of this process."""
     return LocalWorkers(open_worker(resolved, plan).make, IN_FLIGHT)
 
 
@@ -235,7 +239,7 @@ class _Generation:
         return result
 
     def _statistics(self) -> dict[str, Any]:
-        """Merged statistics, and the distances they give to the reference, with provenance."""
+        """Merged statistics and their distances to the reference, with provenance."""
         kept: dict[str, Any] = {}
         metrics: dict[str, float] = {}
         for extractor in self.extractors:

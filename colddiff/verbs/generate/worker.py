@@ -1,4 +1,4 @@
-"""One worker's shards: the device computes while earlier images are packed and uploaded."""
+"""A worker that makes shards: the device computes while earlier images are packed and uploaded."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ from colddiff.verbs.generate.commit import (
 from colddiff.verbs.generate.maker import ImageMaker, Start
 from colddiff.verbs.generate.statistics import (
     folder_of,
-    measure_shard,
+    merge_statistics,
     statistics_key,
     statistics_of,
-    together,
+    write_shard_statistics,
 )
 
 PENDING = 4
-"""Batches of raw pixels that wait to be packed, at the most: packing slower than the device stops
-the device, not the memory."""
+"""Largest number of batches that wait to be packed (back-pressure): if packing is slower than the
+device, the device waits, instead of memory growing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """A shard that is committed: what it holds, and where its time went."""
+    """Report of a committed shard: its content, and the time it took."""
 
     number: int
     count: int
     bytes: int
     sha256: str
     written: bool
-    """False where it was there already."""
+    """False if it was stored already."""
     compute_s: float
-    """The device's time: start of its first batch to end of its last."""
+    """Time on the device: start of its first batch to end of its last."""
     pack_s: float
-    """From then on, until it was committed; the next shard is computed meanwhile."""
+    """Time from then until it was committed; the next shard is computed in parallel."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``ShardReport(**data)`` is the inverse."""
@@ -60,20 +60,20 @@ class ShardReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Images of one forward pass, packed, and the statistics of each extractor's features."""
+class PackedBatch:
+    """Encoded images of one forward pass, and the statistics of each extractor's features."""
 
     members: Members
     statistics: tuple[FeatureStatistics, ...]
 
 
 class ShardWorker:
-    """Makes shards of a plan into a store; ``make`` may be called from two threads at once.
+    """Makes shards of a plan and commits them to a store; ``make`` may be called by two threads.
 
-    The batches of a shard lie on a grid of their own, and each has exactly ``batch_size`` rows: the
-    last image fills up the last one, so that a short shard's images are the first ones of the full
-    shard, and no shard fails for another's seeds. One thread owns the device and computes one shard
-    at a time; with two calls under way it computes one while the other is packed and uploaded.
+    Batches do not cross shards, and each has exactly ``batch_size`` rows: the last one is padded
+    with its last image, so that a short shard's images are the first ones of the full shard. One
+    thread owns the device and computes one shard at a time; with two calls in progress it computes
+    one shard while the other is packed and uploaded.
     """
 
     def __init__(
@@ -90,23 +90,23 @@ class ShardWorker:
         self._record = dict(record or {})
         threads = (torch.set_num_threads, (plan.threads,))
         self._device = ThreadPoolExecutor(1, "device", *threads)
-        self._helpers = ThreadPoolExecutor(max(2, plan.threads), "packer", *threads)
+        self._packers = ThreadPoolExecutor(max(2, plan.threads), "packer", *threads)
         self._pending = Semaphore(PENDING)
         self._described = {
             name: plan.content[name] for name in ("checkpoint", "sampler", "severities")
         } | {"symmetry_noise": plan.content["symmetry_noise"], "plan": plan.digest}
 
     def make(self, task: ShardTask) -> ShardReport:
-        """Computes, packs and commits one shard; whatever goes wrong is raised."""
+        """Computes, packs and commits one shard; raises any error."""
         if task.measure:
             return self._measure(task)
         packing, compute_s = self._device.submit(self._compute, task).result()
         began = time.perf_counter()
         batches = [batch.result() for batch in packing]
         packed = self._packed(task, [member for batch in batches for member in batch.members])
-        # Before the tar, so that none is there without its statistics.
+        # Before the tar, so that no tar is committed without its statistics.
         for number, extractor in enumerate(self._extractors):
-            total = together(batch.statistics[number] for batch in batches)
+            total = merge_statistics(batch.statistics[number] for batch in batches)
             key = statistics_key(folder_of(extractor), task.number, packed.entry.sha256)
             self.store.put(key, total.to_bytes())
         written = self._commit(packed, {"compute_s": round(compute_s, 3)})
@@ -122,35 +122,35 @@ class ShardWorker:
 
     def _measure(self, task: ShardTask) -> ShardReport:
         began = time.perf_counter()
-        size = measure_shard(self.store, self.plan, task, self._extractors)
+        size = write_shard_statistics(self.store, self.plan, task, self._extractors)
         passed = time.perf_counter() - began
         return ShardReport(task.number, task.count, size, task.measure, False, 0.0, passed)
 
     def close(self) -> None:
-        """Ends the threads once what is under way is done."""
+        """Ends the threads once their current work is done."""
         self._device.shutdown()
-        self._helpers.shutdown()
+        self._packers.shutdown()
 
-    def _compute(self, task: ShardTask) -> tuple[list[Future[Batch]], float]:
+    def _compute(self, task: ShardTask) -> tuple[list[Future[PackedBatch]], float]:
         began = time.perf_counter()
         size, seeds = self.plan.batch_size, task.seeds
         batches = [seeds[row : row + size] for row in range(0, len(seeds), size)]
-        packing: list[Future[Batch]] = []
+        packing: list[Future[PackedBatch]] = []
         following: Future[Start] | None = None
         for number, batch in enumerate(batches):
             start = following.result() if following else self._start(batch)
             more = number + 1 < len(batches)
-            following = self._helpers.submit(self._start, batches[number + 1]) if more else None
+            following = self._packers.submit(self._start, batches[number + 1]) if more else None
             pixels = self.maker.make(start)
             self._pending.acquire()
-            packing.append(self._helpers.submit(self._encode, batch, pixels))
+            packing.append(self._packers.submit(self._encode, batch, pixels))
         return packing, time.perf_counter() - began
 
     def _start(self, batch: range) -> Start:
         filled = [*batch, *[batch[-1]] * (self.plan.batch_size - len(batch))]
         return self.maker.start(filled)
 
-    def _encode(self, seeds: range, pixels: NDArray[np.uint8]) -> Batch:
+    def _encode(self, seeds: range, pixels: NDArray[np.uint8]) -> PackedBatch:
         try:
             members: list[tuple[str, bytes]] = []
             for seed, image in zip(seeds, pixels, strict=False):
@@ -158,7 +158,7 @@ class ShardWorker:
                 members += image_members(f"{seed:012d}", image.transpose(1, 2, 0), described)
             kept = pixels[: len(seeds)]
             found = tuple(statistics_of(extractor, kept) for extractor in self._extractors)
-            return Batch(members, found)
+            return PackedBatch(members, found)
         finally:
             self._pending.release()
 

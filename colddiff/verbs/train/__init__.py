@@ -1,1 +1,1 @@
-"""`submit train`: a restorer, trained by workers under Ray Train or in this process."""
+"""`submit train`: train a restorer, with workers under Ray Train or in this process."""

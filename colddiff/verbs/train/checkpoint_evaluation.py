@@ -1,4 +1,4 @@
-"""Evaluations of a training job's checkpoints, and the dry one before its first step."""
+"""Evaluation of a training job's checkpoints, and the dry run of it before the first step."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DRY_IMAGES = 8
 def evaluate_step(
     resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, step: int
 ) -> dict[str, Any]:
-    """Evaluates a committed checkpoint; its numbers go to the folder and the tracker.
+    """Evaluates a committed checkpoint; writes its metrics to the folder and the tracker.
 
-    Returns ``metrics``, ``provenance`` and the addresses of the ``pictures`` it drew.
+    Returns ``metrics``, ``provenance`` and the addresses of the ``pictures``.
     """
     checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
     job = resolved.job_as(TrainJob)
@@ -45,10 +45,10 @@ def evaluate_step(
 
 
 def dry_evaluation(job: TrainJob) -> None:
-    """An untrained restorer goes through an evaluation of eight images, in one severity.
+    """Evaluates an untrained restorer on eight images, at one severity.
 
-    Raises what the real one would: SpecError for more images or other severities than there are,
-    CheckpointError for feature weights that are missing or others, DataError.
+    Raises what the real evaluation would: SpecError for too many images or invalid severities,
+    CheckpointError for feature weights that are missing or different, DataError.
     """
     restorer = job.restorer.build(job.shape).eval()
     _evaluator(job, restorer, job.evaluation)

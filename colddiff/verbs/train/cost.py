@@ -1,4 +1,4 @@
-"""What training costs, before it is begun: FLOPs, parameters, bytes of a checkpoint; and MFU."""
+"""The cost of training: FLOPs per image, parameters, bytes of a checkpoint; and MFU."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PEAK_BF16_TFLOPS = (
     ("RTX 4090", 165.0),
     ("RTX 3090", 71.0),
 )
-"""Dense bf16 peak of a card whose name holds these words (NVIDIA's data sheets); the first counts.
+"""Dense bf16 peak by part of the card's name (NVIDIA's data sheets); the first match counts.
 
-In fp32 these cards convolve in TF32, at half of it.
+In fp32 these cards convolve in TF32, at half the rate.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one image and of one checkpoint; a multiply-add is two FLOPs, D's are not counted."""
+    """Cost of one image and one checkpoint; a multiply-add is two FLOPs, D is not counted."""
 
     forward_flops: float
     parameters: int
@@ -49,39 +49,39 @@ class Cost:
 
 
 def cost_of(job: TrainJob) -> Cost:
-    """What training ``job``'s restorer costs; counted without weights where it allows that."""
+    """The cost of training ``job``'s restorer, counted on the meta device where possible."""
     try:
         return _counted(job, torch.device("meta"))
     except (NotImplementedError, RuntimeError):
-        # A restorer whose forward pass looks at values: one image on the CPU.
+        # A restorer whose forward pass reads values: run one image on the CPU.
         return _counted(job, torch.device("cpu"))
 
 
 def mfu_per_image_s(job: TrainJob, device: torch.device) -> float | None:
-    """Model FLOPs utilisation of one image a second on ``device``; None where no peak is known.
+    """Model FLOPs utilisation at one image per second on ``device``; None if no peak is known.
 
-    ``resources.peak_tflops`` wins over what the card's name says.
+    ``resources.peak_tflops`` overrides the peak by the card's name.
     """
     peak = job.resources.peak_tflops or _peak_tflops(device, job.precision)
     return None if peak is None else cost_of(job).training_flops / (peak * 1e12)
 
 
 def bf16_is_slow(device: torch.device) -> bool:
-    """Whether ``device`` is a CPU without bf16 instructions, which imitates them many times slower.
+    """Whether ``device`` is a CPU without bf16 instructions, which emulates them many times slower.
 
-    False where PyTorch does not tell.
+    False if PyTorch does not report it.
     """
-    tells = getattr(torch.cpu, "get_capabilities", None)
-    if device.type != "cpu" or tells is None:
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if device.type != "cpu" or capabilities is None:
         return False
-    return not any(has for name, has in tells().items() if name.endswith("bf16"))
+    return not any(has for name, has in capabilities().items() if name.endswith("bf16"))
 
 
 def _peak_tflops(device: torch.device, precision: str) -> float | None:
     if device.type != "cuda":
         return None
     card = torch.cuda.get_device_name(device)
-    peak = next((peak for words, peak in PEAK_BF16_TFLOPS if words in card), None)
+    peak = next((peak for part, peak in PEAK_BF16_TFLOPS if part in card), None)
     return peak if peak is None or precision == "bf16" else peak / 2
 
 

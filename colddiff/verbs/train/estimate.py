@@ -1,4 +1,4 @@
-"""What a training job will take, before it is begun: FLOPs, bytes, hours at a given rate."""
+"""Estimate of a training job before it starts: FLOPs, bytes, hours at a given rate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RATE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(img/s|tflops|tflop/s)?", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of a whole job; hours are None without a rate, GPU hours also where the workers are ``all``.
+    """Estimate of a whole job; hours need a rate, GPU hours also a number of workers, else None.
 
-    A multiply-add is two FLOPs; those of D, of the optimizer and of evaluations are not counted.
+    A multiply-add is two FLOPs; those of D, the optimizer and evaluations are not counted.
     """
 
     parameters: int
@@ -36,7 +36,7 @@ class Estimate:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """Lines for people."""
         per_image = f"{_si(self.training_flops_per_image)}FLOP an image, forward and backward"
         lines = [
             f"{self.parameters / 1e6:,.1f} M parameters; {per_image}; "
@@ -56,9 +56,9 @@ class Estimate:
 
 
 def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
-    """What ``job`` will take; nothing is contacted or allocated.
+    """Estimates ``job``; contacts and allocates nothing.
 
-    ``rate`` of all workers together: images a second (``850``), or ``40TFLOP/s``. Raises SpecError
+    ``rate`` of all workers together: images per second (``850``) or ``40TFLOP/s``. Raises SpecError
     for anything else.
     """
     cost = cost_of(job)

@@ -1,4 +1,4 @@
-"""Evaluation off the critical path: checkpoints are evaluated as they are committed."""
+"""Evaluation off the critical path: checkpoints are evaluated once they are committed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ POLL_S = 2.0
 class EvaluationWatcher:
     """Within ``with``, calls ``evaluate(step)`` in a thread for each checkpoint that is due.
 
-    Training never waits for it; checkpoints due are spared from pruning until they are evaluated.
-    On leaving, those still due are evaluated, but for ``last``: the end of the job does that one,
-    whatever ``every`` says.
+    Training never waits for it; due checkpoints are not pruned until they are evaluated. On exit,
+    those still due are evaluated, except ``last``: the end of the job always evaluates that one.
     """
 
     def __init__(
@@ -47,24 +46,24 @@ class EvaluationWatcher:
             self._thread.join()
 
     def _watch(self) -> None:
-        refused: set[int] = set()
+        failed: set[int] = set()
         while True:
             ended = self._ended.is_set()
-            for step in self._due(refused):
+            for step in self._due(failed):
                 try:
                     self._evaluate(step)
                 except Exception as error:
-                    # One evaluation less is no reason to end a training.
+                    # A failed evaluation must not end the training.
                     log.warning("evaluation of step %d failed: %s", step, error)
-                    refused.add(step)
+                    failed.add(step)
             if ended:
                 return
             self._ended.wait(POLL_S)
 
-    def _due(self, refused: set[int]) -> list[int]:
+    def _due(self, failed: set[int]) -> list[int]:
         try:
             steps = self._checkpoints.steps()
             due = due_steps(steps, self._every, self._folder.evaluated_steps())
         except ColddiffError:
-            return []  # the store is away; the next look finds them
-        return [step for step in due if step not in refused and step != self._last]
+            return []  # the store is down; the next poll finds them
+        return [step for step in due if step not in failed and step != self._last]

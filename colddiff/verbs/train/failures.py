@@ -1,4 +1,4 @@
-"""When an attempt goes on after its workers failed."""
+"""When an attempt restarts its workers after they failed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ RETRY = Backoff(first_s=1.0, longest_s=60.0)
 
 
 class Failures:
-    """Counts failures in a row without a new checkpoint; more than ``limit`` end the attempt.
+    """Counts consecutive failures without a new checkpoint; more than ``limit`` end the attempt.
 
-    Any number of failures is survived by a job that gets on between them; one that fails at the
-    same place again and again ends.
+    A job that makes progress between failures survives any number of them; one that keeps failing
+    at the same step ends.
     """
 
     def __init__(self, limit: int, step: int) -> None:
@@ -19,8 +19,8 @@ class Failures:
         self.count = 0
         """Failures since the newest checkpoint."""
 
-    def goes_on(self, step: int) -> bool:
-        """Counts a failure; ``step`` is that of the newest checkpoint. Whether to try again."""
+    def may_retry(self, step: int) -> bool:
+        """Counts a failure; returns whether to retry. ``step``: of the newest checkpoint."""
         if step > self.step:
             self.count = 0
         self.step = step
@@ -29,5 +29,5 @@ class Failures:
 
     @property
     def pause_s(self) -> float:
-        """How long to wait before trying again: what is away may come back."""
+        """Backoff before the next retry, s: an outage may be temporary."""
         return RETRY.pause_s(self.count)

@@ -21,7 +21,7 @@ from colddiff.verbs.train.job import TrainJob
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """One slice in host memory: ``x0`` as stored, uint8 or uint16 [B, C, H, W], ``t`` int64 [B],
-    omega, and the ``crops`` that the job's transform makes training images by, int64 [B, 3].
+    omega, and the ``crops`` of the job's transform, int64 [B, 3].
     """
 
     x0: Tensor
@@ -30,7 +30,7 @@ class Inputs:
     omega: dict[str, Tensor]
 
     def pinned(self) -> Inputs:
-        """The same in page-locked memory, from which a GPU copies while the host goes on."""
+        """The same in page-locked memory, for asynchronous copies to a GPU."""
         omega = {name: value.pin_memory() for name, value in self.omega.items()}
         return Inputs(self.x0.pin_memory(), self.crops.pin_memory(), self.t.pin_memory(), omega)
 
@@ -46,10 +46,10 @@ def training_inputs(
     images: DrawImages | None = None,
     pin: bool = False,
 ) -> Iterator[Inputs]:
-    """Endless inputs of ``rank``, one slice a step, from 0-based optimizer step ``start_step``.
+    """Endless inputs of ``rank``, one slice per step, from 0-based optimizer step ``start_step``.
 
-    ``images`` draws from the second set where D mixes one in; ``pin`` is for a GPU. Raises
-    DataError where the images of ``source`` cannot become the job's.
+    ``images`` draws from the second set if D mixes one in; ``pin`` is for a GPU. Raises DataError
+    if the images of ``source`` cannot be transformed to the job's shape.
     """
     transform = transform_of(source, job.augment, job.shape, "data")
     batches = source.batches(

@@ -55,8 +55,8 @@ class TrainJob(Job):
     augment: Annotated[
         Augment,
         Field(
-            description="what happens to each stored image: flip mirrors half of them; the presets "
-            "of the paper resize, crop and mirror, and say what a test image is"
+            description="augmentation of stored images: flip mirrors half of them; the paper's "
+            "presets resize, crop and mirror, and also define what a test image is"
         ),
     ] = "none"
     degradation: AnyDegradation = BlurSpec()
@@ -70,7 +70,7 @@ class TrainJob(Job):
     loss: Annotated[Literal["l1", "l2"], Field(description="norm of equation 1")] = "l1"
     precision: Literal["fp32", "bf16"] = "fp32"
     start_from: Annotated[
-        str | None, Field(description="a checkpoint whose weights are the start (--from)")
+        str | None, Field(description="a checkpoint whose weights initialise R (--from)")
     ] = None
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -85,7 +85,7 @@ class TrainJob(Job):
     compile: Annotated[bool, OPERATION] = False
     channels_last: Annotated[
         bool,
-        Field(description="weights and images in NHWC order; pays on some devices, so measure it"),
+        Field(description="weights and images in NHWC order; faster on some devices only"),
         OPERATION,
     ] = False
     log_every: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 10
@@ -115,13 +115,13 @@ class TrainJob(Job):
     on_nonfinite: Annotated[Literal["fail"], OPERATION] = "fail"
     hang_timeout_s: Annotated[
         float | None,
-        Field(gt=0, description="without a step for so long the workers are started again"),
+        Field(gt=0, description="workers are restarted after this long without a step"),
         Unit("s"),
         OPERATION,
     ] = 600.0
     store_patience_s: Annotated[
         float,
-        Field(ge=0, description="how long a checkpoint waits for a store that does not answer"),
+        Field(ge=0, description="how long writing a checkpoint is retried while the store is down"),
         Unit("s"),
         OPERATION,
     ] = 600.0
@@ -133,13 +133,13 @@ class TrainJob(Job):
         return ImageShape(self.channels, self.image_size, self.image_size)
 
     @property
-    def evaluated_every(self) -> int | None:
-        """Checkpoints at multiples of this are evaluated on the way; None where none can be."""
+    def evaluation_interval(self) -> int | None:
+        """Checkpoints at multiples of this step are evaluated; None for the last one only."""
         return self.evaluate_every if self.test_data is not None else None
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        # Built without weights or tables: what does not fit is an error here, not on a GPU.
+    def _shapes_match(self) -> Self:
+        # Built without weights or tables: a mismatch is an error here, not on a GPU.
         self.degradation.build(self.shape)
         with torch.device("meta"):
             self.restorer.build(self.shape)

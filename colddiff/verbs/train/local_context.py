@@ -1,4 +1,4 @@
-"""The only worker there is: training without a cluster."""
+"""The worker context of training in a single process, without a cluster."""
 
 from __future__ import annotations
 

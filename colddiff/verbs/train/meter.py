@@ -1,4 +1,4 @@
-"""What a training loop measures between two log lines, and the collective that spreads it."""
+"""Losses and times of a training loop between two log lines, summed over ranks."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class SeverityBuckets:
 
 
 class Meter:
-    """Sums of losses and times between two log lines, and the collective that spreads them.
+    """Sums of losses and times between two log lines, and the collective that adds them over ranks.
 
-    What is added lies on the device until it is read: no step waits for a number.
+    Values stay on the device until they are read, so that no step has to wait for them.
     """
 
     def __init__(
@@ -55,24 +55,26 @@ class Meter:
         self._steps = 0
         self._waited_s = 0.0
         self._since = time.perf_counter()
-        self._told = 0.0
 
     def add(self, losses: Tensor, batch: Inputs) -> None:
-        """Takes this rank's image losses of one step, float32 [B] on the device."""
+        """Adds this rank's image losses of one step, float32 [B] on the device."""
         self._pending.append(losses.sum())
         bucket = self._buckets.of(batch.t).to(self._ctx.device, non_blocking=True)
         self._by_severity.index_add_(1, bucket, torch.stack([losses, torch.ones_like(losses)]))
 
     def waited(self, seconds: float) -> None:
-        """Takes the time that a step was held up for its inputs."""
+        """Adds the time that a step waited for its inputs, s."""
         self._waited_s += seconds
 
     def gradient(self, norm: Tensor) -> None:
-        """Takes the norm of a step's gradient, before clipping; the last one is logged."""
+        """Sets the norm of a step's gradient before clipping; the last one is logged."""
         self._gradient_norm = norm
 
     def sync(self, step: int, *flags: bool) -> list[bool]:
-        """Adds up over ranks; returns for each flag whether any rank raised it, equal on all."""
+        """Sums over ranks; returns for each flag whether any rank set it, the same on all ranks.
+
+        Raises DivergedError if a step's loss is not finite.
+        """
         raised = torch.tensor([float(flag) for flag in flags], device=self._ctx.device)
         summed = self._ctx.all_reduce(torch.cat([raised, *(p.view(1) for p in self._pending)]))
         numbers = summed.tolist()
@@ -95,7 +97,7 @@ class Meter:
         )
 
     def read(self) -> dict[str, float]:
-        """The means since the last reading; a collective, so every rank reads at the same step."""
+        """Means since the last call; a collective, so every rank calls it at the same step."""
         now = time.perf_counter()
         elapsed, steps = max(now - self._since, 1e-9), max(self._steps, 1)
         loss = f"train/loss_{self._job.loss}"
@@ -125,15 +127,9 @@ class Meter:
             if count
         }
 
-    def quiet_s(self) -> float:
-        return time.monotonic() - self._told
-
-    def told(self) -> None:
-        self._told = time.monotonic()
-
 
 class LossHistory:
-    """(step, loss) of a whole job, at most ``LONGEST`` points; it travels in its checkpoints."""
+    """(step, loss) of a whole job, at most ``LONGEST`` points; stored in its checkpoints."""
 
     LONGEST = 4000
 
@@ -141,12 +137,12 @@ class LossHistory:
         self._points = [(int(step), float(loss)) for step, loss in points]
 
     def add(self, step: int, loss: float) -> None:
-        """Takes the loss logged at ``step``; when there are too many points, every other goes."""
+        """Adds the loss logged at ``step``; with too many points every other one is dropped."""
         self._points.append((step, loss))
         if len(self._points) > self.LONGEST:
             self._points = self._points[1::2]
 
     @property
     def points(self) -> list[tuple[int, float]]:
-        """JSON-ready, steps rising."""
+        """JSON-ready, steps ascending."""
         return list(self._points)

@@ -1,4 +1,4 @@
-"""Training by the workers of Ray Train v2, and evaluation of checkpoints in a Ray task."""
+"""Training with Ray Train v2 workers, and evaluation of checkpoints in a Ray task."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def fit_on_ray(attempt: Attempt) -> None:
-    """Runs Ray Train's workers to their end; checkpoints are evaluated meanwhile."""
+    """Runs Ray Train's workers until they end; checkpoints are evaluated in parallel."""
     resolved, folder, number = attempt.resolved, attempt.folder, attempt.number
     job = resolved.job_as(TrainJob)
     workers = most_workers(job) if job.workers == "all" else job.workers
     with EvaluationWatcher(
         folder,
-        job.evaluated_every,
+        job.evaluation_interval,
         job.num_steps,
         lambda step: ray.get(_evaluation().remote(resolved.to_dict(), step)),
     ):
@@ -48,7 +48,7 @@ def _trainer(resolved: ResolvedJob, attempt: int, number: int, workers: Any) -> 
     if job.resources.gpus:
         resources["GPU"] = job.resources.gpus
     if isinstance(workers, tuple):
-        # How long Ray waits for a machine that is gone, and it has just lost one.
+        # How long Ray waits for workers on a lost machine before it starts with fewer.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     return TorchTrainer(
         _worker,
@@ -60,17 +60,17 @@ def _trainer(resolved: ResolvedJob, attempt: int, number: int, workers: Any) -> 
             accelerator_type=job.resources.accelerator,
         ),
         run_config=RunConfig(
-            # A name of its own: Ray resumes one it knows, and resuming is the checkpoints' work.
+            # A unique name: Ray would resume a known one, but we resume from our checkpoints.
             name=f"{resolved.id}-{attempt}-{number}",
             storage_path=_ray_storage(resolved),
-            # Which failures count is not Ray's to decide: `fit_until_ended`.
+            # `fit_until_ended` decides which failures count, not Ray.
             failure_config=FailureConfig(max_failures=0),
         ),
     )
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What every worker process runs."""
+    """Entry point of every worker process."""
     from colddiff.verbs.train.ray_context import RayContext
 
     log_to_stderr()
@@ -79,7 +79,7 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _evaluation() -> Any:
-    """A Ray task that evaluates one checkpoint; it asks for no CPU, so small clusters have room."""
+    """A Ray task that evaluates one checkpoint; it reserves no CPU, so it fits small clusters."""
 
     def run(data: dict[str, Any], step: int) -> None:
         log_to_stderr()
@@ -92,5 +92,5 @@ def _evaluation() -> Any:
 
 
 def _ray_storage(resolved: ResolvedJob) -> str:
-    """Where Ray Train keeps its controller's few kilobytes; checkpoints never go there."""
+    """Address of Ray Train's controller state (a few kilobytes); no checkpoints go there."""
     return f"{resolved.storage}/jobs/{resolved.id}/ray"

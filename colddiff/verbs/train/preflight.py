@@ -1,4 +1,4 @@
-"""Before step 0: what would otherwise fail after hours is found out in the first minute."""
+"""Preflight checks before step 0: errors that would otherwise appear after hours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 
-from colddiff.checkpoints.submitted import refuse_changed
+from colddiff.checkpoints.pinned_inputs import check_pinned_digest
 from colddiff.data import packed_sets as datasets
 from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.errors import DataError
@@ -23,15 +23,15 @@ from colddiff.verbs.train.job import TrainJob
 log = logging.getLogger(__name__)
 
 VERIFY_S = 10.0
-"""Longest time for the hashes of one data set; the rest is checked when it is read."""
+"""Time limit for hashing one data set; the remaining shards are checked when they are read."""
 
 
 def check_before_training(resolved: ResolvedJob, folder: JobFolder) -> None:
-    """Checks all that a training needs, before its first step.
+    """Checks everything that training needs, before its first step.
 
-    The storage can be written, training and test data are what their manifests say, the terminal
-    can be fitted, the feature weights can be read, and an untrained restorer goes through a whole
-    evaluation on eight images. Each failure is one line, before any step.
+    The storage is writable, training and test data match their manifests, the terminal can be
+    fitted, the feature weights can be read, and an untrained restorer passes a whole evaluation on
+    eight images. Raises ColddiffError, one line for each failure, before any step.
     """
     began = time.monotonic()
     job = resolved.job_as(TrainJob)
@@ -47,19 +47,19 @@ def check_before_training(resolved: ResolvedJob, folder: JobFolder) -> None:
 
 
 def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
-    """Raises DataError where the set at ``uri`` is not the one submitted, or not what it says."""
+    """Raises DataError if the set at ``uri`` changed since submission or has bad shards."""
     manifest = read_manifest(uri)
-    refuse_changed(resolved, field, uri, manifest.digest)
+    check_pinned_digest(resolved, field, uri, manifest.digest)
     hashed, bad = datasets.verify_some(uri, VERIFY_S)
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataError(
             f"{field}: {uri}/{bad[0].key} {bad[0].problem}{more}; `colddiff data verify {uri}` "
-            "names every bad shard; pack them again"
+            "lists all bad shards; pack them again"
         )
     if hashed < len(manifest.shards):
         log.info(
-            "%s: all %d shards have their size, %d of them were hashed in %g s; the others are "
+            "%s: all %d shards have the right size, %d were hashed in %g s; the others are "
             "checked when they are read",
             field,
             len(manifest.shards),
@@ -69,14 +69,14 @@ def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
 
 
 def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
-    """Fits the distribution of x_T, unless an earlier attempt did."""
+    """Fits and stores the distribution of x_T, unless an earlier attempt did."""
     job = resolved.job_as(TrainJob)
     assert job.data is not None
     D = job.degradation.build(job.shape)
     spec = terminal_spec(D, job.terminal)
     if spec is None:
         log.info(
-            "no terminal: D(x0, T) of %s still shows x0, so sampling starts from images",
+            "no terminal distribution: D(x0, T) of %s still depends on x0; sample from images",
             job.degradation.kind,
         )
         return
@@ -92,7 +92,7 @@ def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
             D, open_transformed(job.data, job.augment, job.shape), job.terminal
         )
         assert terminal is not None
-        # A terminal that is not for this D, or a second set that cannot be read, is found out here.
+        # One draw: fails now if the terminal does not suit D or the second set is unreadable.
         replace(terminal, images=open_second_set(D, job.augment)).draw(
             D, [stream(job.seed, "terminal/dry")]
         )

@@ -1,4 +1,4 @@
-"""A Ray Train worker as the engine sees it."""
+"""The worker context of a Ray Train worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class RayContext:
-    """WorkerContext of one worker of a TorchTrainer; its process group is up."""
+    """WorkerContext of one worker of a TorchTrainer; its process group is initialised."""
 
     def __init__(self) -> None:
         context = ray.train.get_context()
@@ -37,7 +37,7 @@ class RayContext:
     def broadcast(self, value: Any) -> Any:
         if self.world_size == 1:
             return value
-        # As bytes, not as an object: torch's object collectives unpickle what arrives.
+        # As bytes, not as an object: torch's object collectives unpickle what they receive.
         text = json.dumps(value).encode() if self.rank == 0 else b""
         size = torch.tensor([len(text)], device=self.device)
         dist.broadcast(size, src=0)
@@ -48,8 +48,8 @@ class RayContext:
         return json.loads(bytes(data.tolist()))
 
     def preempted(self) -> bool:
-        # An alpha interface: without it, or where it fails, a lost machine costs what was trained
-        # since the last checkpoint, and no more.
+        # An alpha API: without it, or if it fails, a lost machine costs only the steps since the
+        # last checkpoint.
         try:
             return ray.train.get_preemption_info() is not None
         except Exception:

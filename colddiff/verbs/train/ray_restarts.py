@@ -1,4 +1,4 @@
-"""Ray Train's workers, started again for as long as their job gets on."""
+"""Restarts of Ray Train's workers, for as long as their job makes progress."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def fit_until_ended(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Calls ``fit(number)`` until the workers ended by themselves, whatever they say of it.
+    """Calls ``fit(number)`` until the workers end by themselves, with whatever outcome.
 
-    Ray counts all failures of a run; here those in a row count that brought no new checkpoint, and
-    a machine that was taken away counts as none. An error that is ours (a spec, data, a store that
-    stayed away) is not tried again: it would come again. Raises ColddiffError naming the reason.
+    Only consecutive failures without a new checkpoint count, and preemption of a machine is not a
+    failure (Ray would count every failure of a run). Errors of our own (a spec, data, a store that
+    stays down) are not retried: they would recur. Raises ColddiffError with the reason.
     """
     checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
     failures = Failures(job.max_failures, _newest(checkpoints) or 0)
@@ -50,14 +50,14 @@ def fit_until_ended(
             if any(_is_final(cause) for cause in _causes(error)):
                 raise ColddiffError(reason) from error
             step = _newest(checkpoints)
-            if not failures.goes_on(failures.step if step is None else step):
+            if not failures.may_retry(failures.step if step is None else step):
                 raise ColddiffError(
-                    f"the workers failed {failures.count} times without a new checkpoint after "
-                    f"that of step {failures.step} (max_failures={job.max_failures}): {reason}"
+                    f"the workers failed {failures.count} times without a new checkpoint since "
+                    f"step {failures.step} (max_failures={job.max_failures}): {reason}"
                 ) from error
             log.warning(
                 "workers failed (%s); restarting them in %.0f s: failure %d since the checkpoint "
-                "of step %d, %d are allowed",
+                "of step %d, max_failures=%d",
                 reason,
                 failures.pause_s,
                 failures.count,
@@ -75,15 +75,15 @@ def _newest(checkpoints: Checkpoints) -> int | None:
     try:
         return (checkpoints.steps() or [0])[-1]
     except Unreachable:
-        return None  # the store is away: nobody knows of progress
+        return None  # the store is down: progress is unknown
 
 
 def _log_stacks(folder: JobFolder, attempt: int, logged: set[str]) -> None:
-    """What ranks that hung were doing, into the attempt's log, each once."""
+    """Logs the stacks of ranks that hung, each once."""
     try:
         stacks = folder.stacks(attempt)
     except Unreachable as error:
-        log.warning("the stacks of ranks that may have hung cannot be read: %s", error)
+        log.warning("cannot read the stacks of ranks that may have hung: %s", error)
         return
     for name, text in stacks.items():
         if name not in logged:
@@ -93,7 +93,7 @@ def _log_stacks(folder: JobFolder, attempt: int, logged: set[str]) -> None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What happened to the workers, by rank, and below their wrappers."""
+    """The workers' own exceptions by rank, without Ray's wrappers; then the controller's."""
     failures: dict[int, Any] = getattr(error, "worker_failures", None) or {}
     for _, failure in sorted(failures.items()):
         yield getattr(failure, "health_check_failure", failure)
@@ -107,14 +107,14 @@ def _is_final(cause: BaseException) -> bool:
 
 
 def _preempted(error: BaseException) -> bool:
-    """Whether Ray knows that a machine was taken away, and the rest follows from it."""
+    """Whether Ray reports that the failure was caused by preemption of a machine."""
     return type(error).__name__ == "PreemptionError" or any(
         getattr(cause, "preempted", False) for cause in _causes(error)
     )
 
 
 def _reason(error: BaseException) -> str:
-    """One line: ours before others', for ranks that lose their partner fail with it."""
+    """One line; errors of our own first, as the other ranks only fail as a consequence."""
     causes = list(_causes(error)) or [error]
     ours = [cause for cause in causes if isinstance(cause, ColddiffError)]
     cause = (ours or causes)[0]

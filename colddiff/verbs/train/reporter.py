@@ -1,4 +1,4 @@
-"""What rank 0 exchanges with its job's folder while it trains, in a thread of its own."""
+"""Rank 0's exchange with the job's folder during training, in a background thread."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ EVERY_S = 1.0
 
 
 class Reporter:
-    """Progress out, a request to stop in, about once a second; a store that is away costs nothing.
+    """Writes progress and polls for a stop request, about once a second, without blocking training.
 
-    Within ``with``, on rank 0; on the other ranks it does nothing.
+    Within ``with``, on rank 0; does nothing on the other ranks (``active=False``). An outage of the
+    store is ignored.
     """
 
     def __init__(self, folder: JobFolder, attempt: int, *, active: bool) -> None:
@@ -37,23 +38,23 @@ class Reporter:
             self._thread.join(timeout=30)
 
     @property
-    def asked_to_stop(self) -> bool:
-        """Whether somebody has asked this attempt to stop."""
+    def stop_requested(self) -> bool:
+        """Whether a stop of this attempt was requested."""
         return self._stop
 
-    def tell(self, progress: dict[str, Any]) -> None:
-        """Has ``progress`` written soon, unless newer progress comes before."""
+    def report(self, progress: dict[str, Any]) -> None:
+        """Writes ``progress`` soon, in the background; newer progress replaces it."""
         self._progress.append(progress)
 
     def _run(self) -> None:
         ended = False
         while not ended:
-            # The last round follows the end, so that the last progress is told too.
+            # One more round after the end, so that the last progress is written too.
             ended = self._ended.is_set()
             try:
                 self._stop = self._stop or self._folder.stop_requested(self._attempt)
                 if self._progress:
                     self._folder.write_progress(self._attempt, self._progress[0])
             except Unreachable:
-                pass  # the next round tries again
+                pass  # the next round retries
             self._ended.wait(EVERY_S)

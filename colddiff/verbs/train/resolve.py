@@ -1,4 +1,4 @@
-"""Resolve a training job: its packed data, its second set and its start, by digest."""
+"""Resolve a training job: pin its packed data, second set and initial weights by digest."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from colddiff.verbs.train.job import TrainJob
 
 
 def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJob, dict[str, str]]:
-    """The job with packed data and a pinned start, and the digests that stand for them.
+    """The job with packed data and pinned initial weights, and the digests of both, by field.
 
-    A SOURCE is packed once into STORAGE/data; without ``pack`` it must be there already.
+    A SOURCE is packed once into STORAGE/data; without ``pack`` it must have been packed before.
     Raises SpecError, DataError, CheckpointError.
     """
     features = located_features(job.evaluation.features)
@@ -51,7 +51,7 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
 def _with_other(
     job: TrainJob, content: dict[str, str], storage: str, pack: bool
 ) -> tuple[TrainJob, dict[str, str]]:
-    """The second set, where D mixes one in: packed, and in the identity by its digest."""
+    """Adds the second set, if D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
     check_samplers(job.evaluation.samplers, D, "evaluation.samplers")
     if open_second_set(D) is None:
@@ -70,7 +70,7 @@ def _with_other(
 def _with_start(
     job: TrainJob, content: dict[str, str], storage: str
 ) -> tuple[TrainJob, dict[str, str]]:
-    """The start pinned to a step and a weights hash, once, at submission."""
+    """Pins ``start_from`` to a step and a weights hash, once, at submission."""
     if job.start_from is None:
         return job, content
     address = find_checkpoint(job.start_from, storage)

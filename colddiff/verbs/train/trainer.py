@@ -1,4 +1,4 @@
-"""The training loop, in plain torch over ports: the same under Ray, alone and in a test."""
+"""The training loop in plain torch, over ports: the same under Ray, in one process and in tests."""
 
 from __future__ import annotations
 
@@ -36,32 +36,33 @@ from colddiff.verbs.train.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 RESUMED = ("model", "ema", "optimizer")
-PROGRESS_S = 1.0
-LEAVE_LOOK_S = 5.0
-SAY_S = 10.0
+PROGRESS_EVERY_S = 1.0
+PREEMPTION_CHECK_S = 5.0
+LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingEnd:
-    """How a training loop ended: after which step, and whether before its end.
+    """How a training loop ended: after which step, and whether early.
 
-    ``stopped``: on request; ``left``: because a machine is about to be taken away.
+    ``stopped``: on request; ``preempted``: a machine is about to be preempted.
     """
 
     step: int
     stopped: bool = False
-    left: bool = False
+    preempted: bool = False
 
 
 class Trainer:
     """One rank's part of a training job.
 
-    ``run`` goes from the newest undamaged checkpoint of the job's folder, or from step 0, to
-    ``job.num_steps``. Every number is a function of the job and the global position of an image, so
-    that a killed and resumed run equals an uninterrupted one (``tests/unit/test_train.py``).
-    ``start`` gives the EMA weights of another job to begin with instead of fresh ones, ``terminal``
-    goes into every checkpoint, ``images`` draws from the second set where D mixes one in,
-    ``watchdog`` minds that steps are made.
+    ``run`` trains from the newest undamaged checkpoint of the job's folder, or from step 0, to
+    ``job.num_steps``. All randomness is a function of the job and the global position of an image,
+    so that a killed and resumed run equals an uninterrupted one (``tests/unit/test_train.py``).
+    ``start`` holds EMA weights of another job to initialise R with, ``terminal`` is stored in every
+    checkpoint, ``images`` draws from the second set if D mixes one in, ``watchdog`` detects hangs.
+
+    Raises SpecError if there are more workers than images per step.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Trainer:
         if start is not None:
             self.restorer.load_state_dict(dict(start.tensors["ema"]), strict=False)
         self.layout = torch.channels_last if job.channels_last else torch.contiguous_format
-        move: Any = self.restorer.to  # torch's types leave memory_format out
+        move: Any = self.restorer.to  # torch's type stubs lack memory_format
         move(ctx.device, memory_format=self.layout)
         self.restorer.train()
         self.ema = Ema(self.restorer, decay=job.ema.decay, every=job.ema.every, start=job.ema.start)
@@ -114,22 +115,26 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
         self.model: nn.Module = self.restorer
         self._history = LossHistory()
-        self._looked = self._said = 0.0
+        self._preemption_checked_at = self._reported_at = self._logged_at = 0.0
         self._watchdog = watchdog
         self.writer = CheckpointWriter(job, folder, self.checkpoints, tracker)
         self._reporter = Reporter(folder, attempt, active=ctx.rank == 0)
 
     def run(self) -> TrainingEnd:
-        """Trains to ``num_steps``, or to the step at which it has to stop or to leave."""
+        """Trains to ``num_steps``, or to the step at which it is stopped or preempted.
+
+        Raises DivergedError if the loss is not finite, ColddiffError if a checkpoint cannot be
+        written or a later attempt has superseded this one.
+        """
         if self.ctx.rank == 0 and self.job.precision == "bf16" and bf16_is_slow(self.ctx.device):
             log.warning(
-                "this CPU has no bf16 instructions and imitates them many times slower "
+                "this CPU has no bf16 instructions and emulates them many times slower "
                 "than fp32; train with precision=fp32 here, or on a GPU"
             )
         try:
             with self._reporter, self._watchdog or nullcontext():
                 ended = self._run()
-            # With no watchdog: a store that is away may take its time.
+            # Without the watchdog: the store may be slow or down for a while.
             self._save(ended.step, needed=True)
             return ended
         finally:
@@ -161,8 +166,8 @@ class Trainer:
 
     def _loop(self, step: int, inputs: Prefetcher[Inputs], meter: Meter) -> TrainingEnd:
         job = self.job
-        # On a CPU the collective that spreads a stop costs less than it saves in reaction time;
-        # on a GPU reading it is a device sync, so it waits for the step that logs.
+        # On a CPU the collective that spreads a stop is cheap, and an early stop saves time; on a
+        # GPU reading it is a device sync, so it waits for the step that logs.
         sync_every = 1 if self.ctx.device.type == "cpu" else job.log_every
         while step < job.num_steps:
             began = time.perf_counter()
@@ -178,14 +183,13 @@ class Trainer:
             if not (due or step % sync_every == 0):
                 continue
             # A checkpoint that cannot be written ends the training on all ranks at the same step.
-            stop, look = meter.sync(
-                step, self._reporter.asked_to_stop or self.writer.failed, self._time_to_look()
-            )
+            ending = self._reporter.stop_requested or self.writer.failed
+            stop, check = meter.sync(step, ending, self._preemption_check_due())
             if self._logs(step):
                 self._log(step, meter)
-            leave = look and self.ctx.preempted()
-            if (stop or leave) and not last:
-                return TrainingEnd(step, stopped=stop, left=leave and not stop)
+            preempted = check and self.ctx.preempted()
+            if (stop or preempted) and not last:
+                return TrainingEnd(step, stopped=stop, preempted=preempted and not stop)
             if due and not last:
                 self._save(step, needed=False)
         return TrainingEnd(step)
@@ -218,7 +222,7 @@ class Trainer:
         return optimizer.lr * min(1.0, (step + 1) / (optimizer.warmup_steps + 1))
 
     def _clip(self, step: int, meter: Meter) -> None:
-        """Clips where the job says so; elsewhere the norm is taken at steps that log, and only read
+        """Clips the gradient if ``clip_norm`` is set; else only reads its norm, at steps that log
         (``test_what_is_logged_does_not_change_what_is_learnt``)."""
         limit = self.job.optimizer.clip_norm
         if limit is not None:
@@ -253,30 +257,30 @@ class Trainer:
             torch.manual_seed(int(stream(self.job.seed, name, self.ctx.rank).integers(2**31)))
 
     def _ready_model(self) -> nn.Module:
-        """The restorer wrapped for this world, compiled where the job says so, and run once."""
+        """The restorer wrapped for this world size, compiled if the job says so, and run once."""
         model = self.ctx.wrap(self.restorer)
         if self.job.compile:
             compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
             try:
-                # With the rows of a real step: other shapes would be compiled again, in mid-step.
-                self._settle(compiled, self._micro_batch())
+                # With the batch size of a real step: another shape would be recompiled later.
+                self._warm_up(compiled, self._micro_batch())
             except Exception as error:
                 reason = str(error).strip().splitlines()[0]
                 log.warning("compile=true failed, continuing without it, slower: %s", reason)
             else:
                 return compiled
-        self._settle(model)
+        self._warm_up(model)
         return model
 
     def _micro_batch(self) -> int:
         rows = -(-self.job.global_batch_size // self.ctx.world_size)
         return min(rows, self.job.max_batch_per_worker or rows)
 
-    def _settle(self, model: nn.Module, rows: int = 2) -> None:
+    def _warm_up(self, model: nn.Module, rows: int = 2) -> None:
         """One backward pass whose gradients are dropped.
 
-        DDP rearranges its buckets after the first backward pass, which changes the order of sums
-        from three ranks on: settled before the first step, a resumed run adds up like the first.
+        DDP rebuilds its buckets after the first backward pass, which changes the order of sums for
+        three and more ranks: done before the first step, a resumed run sums in the same order.
         """
         x = torch.zeros(rows, *self.job.shape.chw, device=self.ctx.device)
         t = torch.ones(rows, dtype=torch.int64, device=self.ctx.device)
@@ -284,15 +288,16 @@ class Trainer:
             torch.autograd.backward(model(x, t).float().sum())
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _time_to_look(self) -> bool:
-        """Whether all ranks ask now if a machine is about to be taken away: rank 0 decides."""
-        if self.ctx.rank != 0 or time.monotonic() - self._looked < LEAVE_LOOK_S:
+    def _preemption_check_due(self) -> bool:
+        """Whether all ranks should check for preemption now: rank 0 decides."""
+        now = time.monotonic()
+        if self.ctx.rank != 0 or now - self._preemption_checked_at < PREEMPTION_CHECK_S:
             return False
-        self._looked = time.monotonic()
+        self._preemption_checked_at = now
         return True
 
     def _resume(self) -> int:
-        found = self._begin() if self.ctx.rank == 0 else None
+        found = self._take_over() if self.ctx.rank == 0 else None
         step = int(self.ctx.broadcast(found.step if found else 0))
         if step == 0:
             return 0
@@ -305,15 +310,15 @@ class Trainer:
             log.info("resuming from the checkpoint of step %d", step)
         return step
 
-    def _begin(self) -> Snapshot | None:
-        """Fences off earlier writers, then chooses what all ranks go on from."""
-        note = {"world_size": self.ctx.world_size, "time": time.time()}
-        start = self.folder.begin_start(self.attempt, note)
-        self.writer.begin(self.attempt, start)
+    def _take_over(self) -> Snapshot | None:
+        """Fences off earlier writers, then chooses the checkpoint that all ranks resume from."""
+        record = {"world_size": self.ctx.world_size, "time": time.time()}
+        token = self.folder.take_fencing_token(self.attempt, record)
+        self.writer.begin(self.attempt, token)
         found = self.checkpoints.newest(RESUMED)
         step = found.step if found else 0
         self.checkpoints.clear_after(step, self.writer.superseded)
-        self.folder.write_start(self.attempt, start, {**note, "step": step})
+        self.folder.write_fence(self.attempt, token, {**record, "step": step})
         return found
 
     def _save(self, step: int, *, needed: bool) -> None:
@@ -353,7 +358,7 @@ class Trainer:
         for name, parameter in self.restorer.named_parameters():
             state = {key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {
-                # In the parameter's own layout: fused Adam walks through both side by side.
+                # In the parameter's own memory layout: fused Adam iterates over both in parallel.
                 key: torch.empty_like(parameter).copy_(value)
                 if value.shape == parameter.shape
                 else value.to(self.ctx.device)
@@ -366,29 +371,25 @@ class Trainer:
             return
         self.tracker.log_metrics(numbers, step)
         self._history.add(step, numbers[f"train/loss_{self.job.loss}"])
-        if meter.quiet_s() < PROGRESS_S and step != self.job.num_steps:
+        now, last = time.monotonic(), step == self.job.num_steps
+        if now - self._reported_at < PROGRESS_EVERY_S and not last:
             return
-        meter.told()
+        self._reported_at = now
         images_per_s = numbers["train/images_per_s"]
-        left = (self.job.num_steps - step) * self.job.global_batch_size
+        remaining = (self.job.num_steps - step) * self.job.global_batch_size
         progress = {
             "phase": "training",
             "step": step,
             "num_steps": self.job.num_steps,
             "loss": numbers[f"train/loss_{self.job.loss}"],
             "images_per_s": images_per_s,
-            "eta_s": left / images_per_s if images_per_s else None,
+            "eta_s": remaining / images_per_s if images_per_s else None,
         }
-        self._reporter.tell(progress)
-        if time.monotonic() - self._said > SAY_S or step == self.job.num_steps:
-            self._said = time.monotonic()
-            log.info(
-                "step %d/%d  loss %.5f  %.1f img/s",
-                step,
-                self.job.num_steps,
-                progress["loss"],
-                images_per_s,
-            )
+        self._reporter.report(progress)
+        if now - self._logged_at > LOG_EVERY_S or last:
+            self._logged_at = now
+            place, loss = f"{step}/{self.job.num_steps}", progress["loss"]
+            log.info("step %s  loss %.5f  %.1f img/s", place, loss, images_per_s)
 
 
 def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What `submit train` is, for everybody who asks: the command line, resolution, the driver."""
+"""The verb `submit train`, as the command line, resolution and the driver see it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Train(Verb):
-    """A restorer, trained to invert a degradation."""
+    """Train a restorer to invert a degradation."""
 
     name = "train"
     help = "Train a restorer."

@@ -1,4 +1,4 @@
-"""A training that hangs: who waits for what is written down, then the process ends."""
+"""A watchdog for training that hangs: writes all stacks, then ends the process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EXIT_CODE = 70
 class Watchdog:
     """Within ``with``, ends the process when ``beat`` was not called for ``timeout_s`` seconds.
 
-    Before it does, ``report`` gets the stacks of all threads, as text, and the other ranks, which
-    wait for this one or are waited for, get ``grace_s`` to tell theirs. A process whose interpreter
-    hangs too (a native call that never returns the lock) is ended by a timer in C, which writes the
-    stacks to stderr.
+    First ``report`` is called with the stacks of all threads, as text, and the other ranks of the
+    deadlock get ``grace_s`` seconds to report theirs. A process whose interpreter hangs too (a
+    native call that never releases the GIL) is ended by a timer in C, which writes the stacks to
+    stderr.
     """
 
     def __init__(
@@ -50,25 +50,25 @@ class Watchdog:
         self._thread.join(timeout=self._grace_s)
 
     def beat(self) -> None:
-        """A step was made."""
+        """Heartbeat: a step was completed."""
         self._last = time.monotonic()
         self._allowed_s = self._timeout_s
 
     def _watch(self) -> None:
         try:
             while not self._ended.wait(min(1.0, self._timeout_s / 4)):
-                # Armed again and again; it goes off only if this thread cannot run any more.
+                # Re-armed each time; it fires only if this thread can no longer run.
                 faulthandler.dump_traceback_later(
                     2 * self._allowed_s, exit=True, file=sys.__stderr__ or sys.stderr
                 )
                 silent_s = time.monotonic() - self._last
                 if silent_s > self._allowed_s:
-                    self._give_up(silent_s)
+                    self._end_process(silent_s)
                     return
         finally:
             faulthandler.cancel_dump_traceback_later()
 
-    def _give_up(self, silent_s: float) -> None:
+    def _end_process(self, silent_s: float) -> None:
         try:
             self._report(f"no step for {silent_s:.0f} s, all threads:\n{_stacks()}")
         finally:

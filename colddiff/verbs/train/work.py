@@ -1,4 +1,4 @@
-"""What an attempt at a training job does: its ranks, and the driver's side."""
+"""The work of a training job: one rank's part, and the driver's part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import AGAIN
 from colddiff.jobs.tracking_run import open_tracker, sampled
 from colddiff.ports import WorkerContext
-from colddiff.retry import patiently
+from colddiff.retry import call_with_retry
 from colddiff.terminals.stored import stored_terminal
 from colddiff.tracking.open import null_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step
@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 def train_rank(
     resolved: ResolvedJob, ctx: WorkerContext, attempt: int, *, watched: bool = False
 ) -> None:
-    """One rank of a training job, from its newest checkpoint to its end.
+    """Runs one rank of a training job, from its newest checkpoint to its end.
 
-    How it ended goes into the attempt's outcome. A diverged run is an outcome, not an exception:
+    Rank 0 writes how it ended as the attempt's outcome. Divergence is an outcome, not an exception:
     every rank sees it at the same step, and a launcher that restarts failures must not retry it.
-    ``watched``: a rank that makes no step for ``job.hang_timeout_s`` logs its stacks and ends.
+    ``watched``: a rank without a step for ``job.hang_timeout_s`` seconds logs its stacks and exits.
     """
     folder = resolved.folder
     job = resolved.job_as(TrainJob)
@@ -55,7 +55,7 @@ def train_rank(
         ctx,
         tracker,
         attempt=attempt,
-        start=_start(job, folder),
+        start=_initial_weights(job, folder),
         terminal=stored_terminal(folder),
         images=open_second_set(job.degradation.build(job.shape), job.augment),
         watchdog=_watchdog(job, folder, ctx, attempt) if watched else None,
@@ -66,22 +66,22 @@ def train_rank(
         outcome: dict[str, Any] = {
             "step": ended.step,
             "stopped": ended.stopped,
-            "left": ended.left,
+            "left": ended.preempted,
             "training_s": time.time() - began,
         }
     except DivergedError as error:
-        outcome = {"failed": _way_on(error, resolved, trainer)}
+        outcome = {"failed": _with_advice(error, resolved, trainer)}
     tracker.flush()
     if ctx.rank == 0:
-        patiently(
+        call_with_retry(
             lambda: folder.write_outcome(attempt, outcome),
-            "the outcome of the training",
+            "the training outcome",
             job.store_patience_s,
         )
 
 
-def _start(job: TrainJob, folder: JobFolder) -> Snapshot | None:
-    """The weights that ``start_from`` names; a job with checkpoints of its own goes on without."""
+def _initial_weights(job: TrainJob, folder: JobFolder) -> Snapshot | None:
+    """The weights that ``start_from`` names; optional once the job has its own checkpoints."""
     if job.start_from is None:
         return None
     try:
@@ -99,39 +99,40 @@ def _watchdog(
         return None
 
     def report(text: str) -> None:
-        # To this process's own log first: the store may be what hangs.
+        # To this process's log first: the store may be what hangs.
         log.error("rank %d: %s", ctx.rank, text)
         folder.write_stacks(attempt, ctx.rank, text)
 
     return Watchdog(job.hang_timeout_s, report)
 
 
-def _way_on(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> str:
+def _with_advice(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) -> str:
+    """The error, and how to continue from the last finite checkpoint."""
     steps = trainer.checkpoints.steps()
     if not steps:
-        return f"{error}; no checkpoint was taken before; lower optimizer.lr or set clip_norm"
+        return f"{error}; there is no earlier checkpoint; lower optimizer.lr or set clip_norm"
     last = f"{resolved.storage}/{trainer.checkpoints.key(steps[-1])}".rstrip("/")
     return (
-        f"{error}; the last finite checkpoint is that of step {steps[-1]}; go on from its weights, "
-        f"as a new job, with `colddiff submit train JOB --from {last} "
+        f"{error}; the last finite checkpoint is that of step {steps[-1]}; continue from its "
+        f"weights, as a new job, with `colddiff submit train JOB --from {last} "
         f"optimizer.lr={resolved.job_as(TrainJob).optimizer.lr / 2:g}`, or with optimizer.clip_norm"
     )
 
 
 Fit = Callable[[Attempt], None]
-"""Runs the workers of an attempt to their end; rank 0 writes how it ended as the outcome."""
+"""Runs the workers of an attempt until they end; rank 0 writes how it ended as the outcome."""
 
 
 def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
-    """Trains, and evaluates the last checkpoint; returns the result.
+    """Trains and evaluates the last checkpoint; returns the result.
 
-    Raises ColddiffError for a failed outcome, Stopped for a stopped one.
+    Raises ColddiffError if the training failed, Stopped if it was stopped.
     """
     resolved, folder = attempt.resolved, attempt.folder
     fit(attempt)
     job, outcome = resolved.job_as(TrainJob), folder.outcome(attempt.number)
     if outcome is None or "failed" in outcome:
-        raise ColddiffError(str((outcome or {}).get("failed", "the workers left no outcome")))
+        raise ColddiffError(str((outcome or {}).get("failed", "the workers wrote no outcome")))
     if outcome["stopped"]:
         raise Stopped(
             f"stopped after step {outcome['step']} of {job.num_steps}, with a checkpoint; {AGAIN}"
@@ -151,10 +152,10 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
 
 
 def fit_here(attempt: Attempt) -> None:
-    """One worker in this process; checkpoints are evaluated in a thread meanwhile."""
+    """Trains with one worker in this process; checkpoints are evaluated in a thread."""
     resolved, folder = attempt.resolved, attempt.folder
     job = resolved.job_as(TrainJob)
     evaluate = partial(evaluate_step, resolved, folder, attempt.tracker)
-    with EvaluationWatcher(folder, job.evaluated_every, job.num_steps, evaluate):
-        # Without a watchdog: a breakpoint is no hang.
+    with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
+        # Without a watchdog: a breakpoint is not a hang.
         train_rank(resolved, LocalContext(device_of(job.resources)), attempt.number)

@@ -126,7 +126,7 @@ def test_another_plan_at_the_same_place_is_refused_at_submission(
         submitted(out=out, batch_size=4, shard_size=5)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"")
-    with pytest.raises(SpecError, match=r"holds something else \(a.jpg\)"):
+    with pytest.raises(SpecError, match=r"holds other objects \(a.jpg\)"):
         submitted(out=str(tmp_path / "photos"))
 
 
@@ -144,12 +144,12 @@ def test_another_plan_at_the_same_place_is_refused_at_submission(
         ({"writer": "folder", "num_samples": 200_000}, SpecError, "at most 100000 images"),
         ({"sampler": "best"}, SpecError, "sampler: "),
         ({"severities": 4}, SpecError, "severities: must be 1..3 steps"),
-        ({"severities": [2, 0]}, SpecError, "severities: must begin at T = 3"),
+        ({"severities": [2, 0]}, SpecError, "severities: must start at T = 3"),
         ({"terminal": {"kind": "solid_colour"}}, SpecError, "has no omega entry 'colour'"),
         ({"data": "/nowhere"}, DataError, "/nowhere"),
         ({"data": "TEST", "num_samples": 10**6}, SpecError, "num_samples: 1000000 images from"),
-        ({"data": "TEST", "terminal": {"kind": "standard_normal"}}, SpecError, "leave one of them"),
-        ({"reference": "TEST"}, SpecError, "reference: needs statistics"),
+        ({"data": "TEST", "terminal": {"kind": "standard_normal"}}, SpecError, "use one of them"),
+        ({"reference": "TEST"}, SpecError, "reference: requires statistics"),
         ({"out": "/proc/nowhere"}, ColddiffError, "/proc/nowhere"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

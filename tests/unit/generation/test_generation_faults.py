@@ -61,9 +61,9 @@ def test_seeds_that_always_fail_are_named_and_all_others_are_there(
     assert code == 1
     assert status
     first = min(shards)
-    assert f"{10 * len(shards)} images were given up" in status.message
+    assert f"{10 * len(shards)} images failed" in status.message
     assert f"(seeds {10 * first}..{10 * first + 9}: ValueError: this one always" in status.message
-    assert "submit the same job again to try those once more" in status.message
+    assert "submit the same job again to retry the failed ones" in status.message
     assert {seed // 10 for seed in seeds(place(resolved))} == set(range(6)) - shards
     assert place(resolved).size("manifest.json") is None
     half = open_samples(place(resolved), partial=True)

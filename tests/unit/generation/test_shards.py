@@ -24,7 +24,7 @@ from colddiff.stores.memory_store import MemoryStore
 from colddiff.terminal import StandardNormal, Terminal
 from colddiff.transforms import normalise
 from colddiff.verbs.generate.commit import OtherBytes, commit_tar, packed_tar
-from colddiff.verbs.generate.plan import check_place, settle_plan
+from colddiff.verbs.generate.plan import check_place, claim_plan
 from colddiff.verbs.generate.results import first_images, write_manifest
 from colddiff.verbs.generate.worker import ShardWorker
 from tests.unit.generation.sets import (
@@ -43,7 +43,7 @@ from tests.unit.generation.sets import (
 
 def finished(count: int = 25, **changes: object) -> MemoryStore:
     store, the_plan = MemoryStore(), plan(**changes)
-    settle_plan(store, the_plan)
+    claim_plan(store, the_plan)
     make(store, the_plan, all_tasks(the_plan, count))
     write_manifest(store, the_plan, count)
     return store
@@ -111,7 +111,7 @@ def test_a_shorter_set_is_part_of_the_longer_one_and_shrinks_nothing() -> None:
 
 def test_only_equal_bytes_count_as_made_already() -> None:
     store, the_plan = MemoryStore(), plan()
-    settle_plan(store, the_plan)
+    claim_plan(store, the_plan)
     task = the_plan.task(0, 10)
     make(store, the_plan, [task])
     assert not commit_tar(store, packed_tar(task, read_tar(tars(store)[task.key])), {})
@@ -155,13 +155,13 @@ def test_a_finished_set_is_a_packed_data_set_and_a_half_made_one_can_be_read(
     half = open_samples(store, partial=True, cache_dir=cache)
     assert half.manifest.count == 15
     np.testing.assert_array_equal(half.images(10, 15), source.images(20, 25))
-    with pytest.raises(DataError, match="shard 1 is gone"):
+    with pytest.raises(DataError, match="shard 1 was deleted"):
         write_manifest(store, the_plan, 25)
 
 
 def test_a_folder_of_png(tmp_path_factory: pytest.TempPathFactory) -> None:
     store, the_plan = LocalStore(tmp_path_factory.mktemp("out")), plan(writer="folder")
-    settle_plan(store, the_plan)
+    claim_plan(store, the_plan)
     make(store, the_plan, all_tasks(the_plan, 12))
     names = [item.key for item in store.list("") if "/" not in item.key]
     assert names == [*(f"{seed:012d}.png" for seed in range(12)), "plan.json"]
@@ -203,12 +203,12 @@ def test_a_plan_is_put_once_and_another_names_what_differs() -> None:
     store = MemoryStore()
     assert check_place(store, plan()) is None
     store.put("probes/1", b"somebody tries whether it can be written")
-    first = settle_plan(store, plan())
+    first = claim_plan(store, plan())
     assert read_plan(store) == first
     # The first run's threads are kept, whatever a later one has.
-    assert settle_plan(store, replace(plan(), threads=8)).threads == 1
+    assert claim_plan(store, replace(plan(), threads=8)).threads == 1
     with pytest.raises(SpecError) as caught:
-        settle_plan(store, plan(batch_size=16, checkpoint="d" * 64))
+        claim_plan(store, plan(batch_size=16, checkpoint="d" * 64))
     message = str(caught.value)
     assert "batch_size is 4 there, 16 here" in message
     assert "checkpoint is cccccccccccc... there, dddddddddddd... here" in message
@@ -219,7 +219,7 @@ def test_a_plan_is_put_once_and_another_names_what_differs() -> None:
 def test_a_place_that_holds_something_else_is_refused() -> None:
     store = MemoryStore()
     store.put("holiday.jpg", b"")
-    with pytest.raises(SpecError, match=r"holds something else \(holiday.jpg\) and no plan.json"):
+    with pytest.raises(SpecError, match=r"holds other objects \(holiday.jpg\) and no plan.json"):
         check_place(store, plan())
     for wrong in (
         b"{",

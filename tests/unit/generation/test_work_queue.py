@@ -122,9 +122,9 @@ def test_a_poison_shard_is_given_up_and_named_and_the_rest_is_made() -> None:
     assert workers.tries[3] == workers.tries[9] == 3
     assert done.images == 95 - 15
     assert describe_dead(MemoryStore(), queue.counts.dead, done.images) == (
-        "15 images were given up, in shard-000003.tar (seeds 30..39: boom), shard-000009.tar "
+        "15 images failed, in shard-000003.tar (seeds 30..39: boom), shard-000009.tar "
         "(seeds 90..94: boom); the other 80 are in memory://store; submit the same job again to "
-        "try those once more"
+        "retry the failed ones"
     )
 
 

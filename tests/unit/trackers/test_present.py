@@ -47,7 +47,9 @@ def test_a_long_param_is_cut_and_says_so(mlflow: MlflowTwin) -> None:
     assert "param.degradation.sigma.values" not in mlflow.read().tags
 
 
-def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(mlflow: MlflowTwin) -> None:
+def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(
+    mlflow: MlflowTwin, caplog: pytest.LogCaptureFixture
+) -> None:
     tracker = mlflow.open()
     for step in range(20):
         tracker.log_metrics({"good": float(step), "bad\nname": float(step)}, step)
@@ -60,11 +62,14 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(mlflow: MlflowTwi
     assert run.artifacts == {}
     refused = [o.key for o in mlflow.store.list(f"jobs/{mlflow.job_id}/tracking/refused/")]
     assert len(refused) == 22
-    assert any("tracker refuses metric 'bad\\nname'" in line for line in mlflow.said)
+    assert any("tracker rejects metric 'bad\\nname'" in line for line in caplog.messages)
 
 
 def test_artifacts_that_cannot_be_stored_do_not_hold_up_numbers(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("colddiff.tracking.mlflow_run.UPLOAD", Backoff(0.01, 0.01))
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -75,15 +80,16 @@ def test_artifacts_that_cannot_be_stored_do_not_hold_up_numbers(
     for number, root in enumerate((f"{tmp_path}/file", "s3://bucket/artifacts")):
         experiment = f"{EXPERIMENT}-nowhere-{number}-{uuid4().hex[:8]}"
         initialise(uri, experiment, artifact_root=root)
-        store, said = MemoryStore(), list[str]()
-        tracker = open_run(uri, experiment, "train-a-1", "a", spool=store, talk=said.append)
+        store = MemoryStore()
+        caplog.clear()
+        tracker = open_run(uri, experiment, "train-a-1", "a", spool=store)
         tracker.log_artifact("grid.png", b"grid")
         tracker.log_metrics({"train/loss_l1": 1.0}, step=1)
         assert tracker.flush()
         tracker.log_metrics({"train/loss_l1": 0.5}, step=2)
         tracker.finish("FINISHED")
         assert len(client(uri).get_metric_history(tracker.run_id, "train/loss_l1")) == 2
-        assert any("'grid.png'" in line for line in said)
+        assert any("'grid.png'" in line for line in caplog.messages)
         assert len(list(store.list("jobs/train-a-1/tracking/refused/"))) == 1
 
 
@@ -257,7 +263,7 @@ def test_credentials_come_from_the_environment_and_stay_there(
     stored = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert stored
     assert not any("s3cr3t" in text for text in stored)
-    with pytest.raises(TrackerError, match="does not answer"):
+    with pytest.raises(TrackerError, match="does not respond"):
         replay_tracking(storage, submitted_with, job_id)
     # Another address than the environment's is taken as it is.
     assert replay_tracking(storage, uri, job_id) == 14

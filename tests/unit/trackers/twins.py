@@ -25,14 +25,13 @@ class MlflowTwin:
         self.uri = uri
         self.store = store or MemoryStore(uuid4().hex)
         self.job_id = f"train-test-{uuid4().hex[:8]}"
-        self.said: list[str] = []
 
     def open(self, uri: str | None = None, **options: Any) -> MlflowTracker:
-        known: dict[str, Any] = {"spool": self.store, "talk": self.said.append, "timeout_s": 20.0}
+        known: dict[str, Any] = {"spool": self.store, "timeout_s": 20.0}
         return open_run(uri or self.uri, EXPERIMENT, self.job_id, "test", **(known | options))
 
     def replay(self) -> int:
-        return replay(self.store, self.job_id, self.uri, talk=self.said.append)
+        return replay(self.store, self.job_id, self.uri)
 
     def runs(self) -> list[str]:
         api = client(self.uri)

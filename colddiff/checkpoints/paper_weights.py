@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's code, read without running anything that is in them."""
+"""Loads network weights from the paper's own ``.pt`` checkpoints, without unpickling code."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NUM_NAMED = 3
 def import_reference_checkpoint(
     path: str | Path, R: Restorer, *, weights: Weights = "ema"
 ) -> int | None:
-    """Loads the network of a ``.pt`` of the paper's code into ``R`` (PAPER 2).
+    """Loads the network of a ``.pt`` checkpoint of the paper's code into ``R`` (PAPER 2).
 
-    Such a file holds {'step', 'model', 'ema'}, the two being state dicts of the whole diffusion:
-    blur kernels and whatever else is not the network is ignored. ``R`` is changed only where all
-    of its tensors are there, fit and are finite.
+    Such a file holds {'step', 'model', 'ema'}; the latter two are state dicts of the whole
+    diffusion module, of which only the network is used. ``R`` is changed only if all of its tensors
+    are present, of the right shape and finite.
 
     Args:
         path: a local file.
@@ -36,12 +36,13 @@ def import_reference_checkpoint(
         weights: ``ema``, which the paper evaluates, or ``model``.
 
     Returns:
-        The optimizer step it was saved at, None where the file does not say.
+        The optimizer step it was saved at, None if the file does not have it.
 
     Raises:
-        CheckpointError: no such file, not a file of tensors alone (an unpickler that could run code
-            is never used), not of the paper's code, or not of ``R``; the first tensors that differ
-            are named.
+        CheckpointError: no such file, one with more than tensors (an unpickler that could run code
+            is never used), not of the paper's code, or weights that do not fit ``R``; the first
+            tensors that differ are named.
+        SpecError: ``weights`` is neither.
     """
     if weights not in get_args(Weights):
         raise SpecError(f"weights: one of {', '.join(get_args(Weights))}, got {weights!r}")
@@ -72,17 +73,17 @@ def import_reference_checkpoint(
 
 
 def read_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote, if it is tensors and plain containers; CheckpointError if not."""
+    """What ``torch.save`` wrote; CheckpointError if it is not just tensors and containers."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception:
-        # Whatever a damaged or hostile file makes the reader raise. torch's own message advises
-        # weights_only=False, which would run the file.
+        # A damaged or hostile file can raise anything. torch's own message advises
+        # weights_only=False, which would run code in the file.
         raise CheckpointError(
-            f"{path}: refused, it is damaged or holds more than tensors and plain containers; "
-            "nothing in it was run"
+            f"{path}: rejected, it is damaged or holds more than tensors and plain containers; "
+            "no code in it was run"
         ) from None
 
 

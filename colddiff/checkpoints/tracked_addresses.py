@@ -1,4 +1,4 @@
-"""What a tracker is told of a job's checkpoints: their addresses, never their bytes."""
+"""Logs the addresses of a job's checkpoints, never their bytes, to its tracking run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from colddiff.ports import Tracker
 NAME = "checkpoints.json"
 
 
-def register_checkpoints(tracker: Tracker, checkpoints: Checkpoints) -> None:
+def log_checkpoint_addresses(tracker: Tracker, checkpoints: Checkpoints) -> None:
     """Replaces ``checkpoints.json`` in the run, and the tags that name the newest checkpoint.
 
-    An artifact and tags, because every tracker takes them: a registered model whose source is a
-    path is refused by MLflow's server, and its models would want the weights themselves.
+    An artifact and tags work with every tracker: MLflow's server rejects a registered model whose
+    source is a path, and its models would need the weights themselves.
     """
     found = []
     for step in checkpoints.steps():
