@@ -17,7 +17,7 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import identified
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
-from colddiff.verbs.search.planner import Task
+from colddiff.verbs.search.planner import SearchTask
 from colddiff.verbs.search.resolve import lower_is_better
 from colddiff.verbs.search.segment import Segment
 from colddiff.verbs.search.trials import Trial
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedComparison:
     """A trial against the base on the test set, over seeds: paired differences, trial - base."""
 
     trial: int
@@ -99,7 +99,7 @@ class Comparison:
 class Confirmation:
     """``SegmentSource`` of the trainings of chosen trials and the base with fresh seeds."""
 
-    def __init__(self, attempt: Attempt, task: Task, chosen: Sequence[Trial]) -> None:
+    def __init__(self, attempt: Attempt, task: SearchTask, chosen: Sequence[Trial]) -> None:
         self._attempt, self._task, self._chosen = attempt, task, chosen
         self._slug = f"{attempt.resolved.slug}-confirm"
         self._seeds = [task.base.seed + i + 1 for i in range(task.job.confirm_seeds)]
@@ -132,7 +132,7 @@ class Confirmation:
             words = segment.key.replace(",", "").split()
             self.errors[int(words[3]), int(words[5])] = error
 
-    def comparisons(self) -> list[Comparison]:
+    def comparisons(self) -> list[PairedComparison]:
         """One for each chosen trial but the base, over the seeds at which both have a value."""
         found = []
         for trial in self._chosen:
@@ -148,7 +148,7 @@ class Confirmation:
                 values = tuple(pair[0] for pair in pairs)
                 of_base = tuple(pair[1] for pair in pairs)
                 lower = lower_is_better(self._task.metric)
-                found.append(Comparison(trial.number, values, of_base, lower))
+                found.append(PairedComparison(trial.number, values, of_base, lower))
         return found
 
     def _job(self, trial: Trial, seed: int) -> TrainJob:

@@ -17,7 +17,7 @@ from colddiff.errors import SpecError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.promotion import Finished, New, Wait, next_segment
+from colddiff.verbs.search.promotion import New, NoneLeft, Wait, next_segment
 from colddiff.verbs.search.resolve import base_of, lower_is_better, ranges_of, rung_steps
 from colddiff.verbs.search.same_end import (
     Scaled,
@@ -45,7 +45,7 @@ MOST_UNREACHABLE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SearchTask:
     """What all trials solve: the base, the space around it, the images and the end."""
 
     job: SearchJob
@@ -81,7 +81,7 @@ class Task:
         )
 
 
-def open_task(job: SearchJob, splits: Splits) -> Task:
+def open_task(job: SearchJob, splits: Splits) -> SearchTask:
     """The task of a resolved search.
 
     Raises SpecError where too few points of the space can reach the base's end.
@@ -91,7 +91,7 @@ def open_task(job: SearchJob, splits: Splits) -> Task:
     source = open_transformed(splits.fit, base.augment, base.shape)
     D = base.degradation.build(base.shape)
     x0, omega = end_images(source, D, job.seed, images=open_second_set(D, base.augment))
-    task = Task(
+    task = SearchTask(
         job,
         base,
         search_space(base, job.over, ranges_of(job), job.compare),
@@ -105,7 +105,7 @@ def open_task(job: SearchJob, splits: Splits) -> Task:
     return task
 
 
-def _refuse_unreachable(task: Task) -> None:
+def _refuse_unreachable(task: SearchTask) -> None:
     missed: list[Point] = []
     for number in range(PROBES):
         point = random_point(task.space, task.job.seed, number, redraw=-1)
@@ -125,7 +125,7 @@ def _refuse_unreachable(task: Task) -> None:
     )
 
 
-def scaled(task: Task, point: Point) -> Scaled | None:
+def scaled(task: SearchTask, point: Point) -> Scaled | None:
     """The scale at which ``point`` reaches the base's end; None where none does."""
     try:
         return scaled_to_end(task.base, point, task.target, task.x0, task.omega)
@@ -136,7 +136,7 @@ def scaled(task: Task, point: Point) -> Scaled | None:
 class Planner:
     """``SegmentSource`` of the trials; asked by one thread at a time."""
 
-    def __init__(self, attempt: Attempt, task: Task) -> None:
+    def __init__(self, attempt: Attempt, task: SearchTask) -> None:
         self._attempt, self.task = attempt, task
         self._slug = f"{attempt.resolved.slug}-trial"
         self._trials = read_trials(attempt.folder)
@@ -149,12 +149,12 @@ class Planner:
 
     @property
     def exhausted(self) -> bool:
-        return not self._running and isinstance(self._decide(), Finished)
+        return not self._running and isinstance(self._decide(), NoneLeft)
 
     def next(self) -> Segment | None:
         while True:
             decision = self._decide()
-            if isinstance(decision, Wait | Finished):
+            if isinstance(decision, Wait | NoneLeft):
                 return None
             if isinstance(decision, New):
                 trial = self._ask()

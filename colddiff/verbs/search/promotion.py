@@ -38,9 +38,6 @@ class NoneLeft:
     """No segment is left: the search is finished."""
 
 
-Finished = NoneLeft
-
-
 Decision: TypeAlias = tuple[int, int] | New | Wait | NoneLeft
 """A segment (trial, rung), or one of ``New``, ``Wait``, ``NoneLeft``."""
 

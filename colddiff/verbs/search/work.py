@@ -12,7 +12,7 @@ import yaml
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
-from colddiff.verbs.search.confirm import Comparison, Confirmation
+from colddiff.verbs.search.confirm import Confirmation, PairedComparison
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.leaderboard import (
     Leaderboard,
@@ -21,7 +21,7 @@ from colddiff.verbs.search.leaderboard import (
     to_json,
     to_markdown,
 )
-from colddiff.verbs.search.planner import Planner, Task, open_task
+from colddiff.verbs.search.planner import Planner, SearchTask, open_task
 from colddiff.verbs.search.resolve import base_of, lower_is_better
 from colddiff.verbs.search.segment import SegmentSource, run_segment
 from colddiff.verbs.search.splits import split_images
@@ -33,7 +33,7 @@ RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
 """(attempt, source, on change): runs segments until the source is exhausted or a stop is asked."""
 
 
-def prepare(attempt: Attempt) -> Task:
+def prepare(attempt: Attempt) -> SearchTask:
     """The task: splits packed, the end measured, a space that can reach it."""
     job = attempt.resolved.job_as(SearchJob)
     base = base_of(job)
@@ -53,7 +53,7 @@ def run_segments_here(
         on_change()
 
 
-def search(attempt: Attempt, task: Task, run_segments: RunSegments) -> dict[str, Any]:
+def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dict[str, Any]:
     """Trains the trials, confirms the best and writes the results; returns the result.
 
     Raises Stopped where it was stopped before the end, ColddiffError where no trial got there.
@@ -99,7 +99,7 @@ def search(attempt: Attempt, task: Task, run_segments: RunSegments) -> dict[str,
     }
 
 
-def ranked_states(states: list[TrialState], task: Task) -> list[TrialState]:
+def ranked_states(states: list[TrialState], task: SearchTask) -> list[TrialState]:
     """Trials that came to the end, best first; equals by number."""
     sign = 1.0 if lower_is_better(task.metric) else -1.0
     done = [state for state in states if state.done(task.rungs)]
@@ -115,8 +115,8 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 
 def _confirmed(
-    attempt: Attempt, task: Task, ranked: list[TrialState], run_segments: RunSegments
-) -> list[Comparison]:
+    attempt: Attempt, task: SearchTask, ranked: list[TrialState], run_segments: RunSegments
+) -> list[PairedComparison]:
     job = task.job
     chosen = [state.trial for state in ranked if state.trial.number != 0][: job.confirm_best]
     base = [state.trial for state in ranked if state.trial.number == 0]
@@ -160,10 +160,10 @@ class _Progress:
 
 def _write(
     attempt: Attempt,
-    task: Task,
+    task: SearchTask,
     ranked: list[TrialState],
     board: Leaderboard,
-    comparisons: list[Comparison],
+    comparisons: list[PairedComparison],
 ) -> None:
     """Leaderboard and ``best.yaml``, whole, into the job's folder and its tracking run."""
     sentences = [comparison.sentence(task.metric) for comparison in comparisons]
