@@ -17,9 +17,9 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import identified
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
-from colddiff.verbs.search.planner import SearchTask
-from colddiff.verbs.search.resolve import lower_is_better
+from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import Trial
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class Confirmation:
             key: JobFolder(attempt.folder.store, self._id(job)) for key, job in self._jobs.items()
         }
         self._left = [key for key in self._jobs if self._value(key) is None]
-        self._running = 0
-        self.errors: dict[tuple[int, int], str] = {}
+        self._running: dict[str, tuple[int, int]] = {}
+        self._errors: dict[str, str] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -121,16 +121,22 @@ class Confirmation:
         if not self._left:
             return None
         number, seed = self._left.pop(0)
-        self._running += 1
         key = f"confirmation of trial {number}, seed {seed}"
+        self._running[key] = (number, seed)
         return Segment(key, self._slug, self._jobs[number, seed].to_dict(), self._task.rungs[-1])
 
     def finished(self, segment: Segment, error: str) -> None:
-        self._running -= 1
+        del self._running[segment.key]
         if error:
             log.warning("%s failed: %s", segment.key, error)
-            words = segment.key.replace(",", "").split()
-            self.errors[int(words[3]), int(words[5])] = error
+            self._errors[segment.key] = error
+
+    def interrupted(self, segment: Segment) -> None:
+        self._left.append(self._running.pop(segment.key))
+
+    def failures(self) -> list[str]:
+        """A sentence for each training that failed; its seed is in no comparison."""
+        return [f"{key} failed: {error}" for key, error in self._errors.items()]
 
     def comparisons(self) -> list[PairedComparison]:
         """One for each chosen trial but the base, over the seeds at which both have a value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -37,8 +38,8 @@ class SearchJob(Job):
     base: Annotated[
         str | dict[str, Any] | None,
         Field(
-            description="what trials start from: a recipe, a job file, or the fields of a train "
-            "job; null for the train job of the same file"
+            description="the train job that trials vary: a recipe, a job file, {recipe: NAME, "
+            "field: value}, or its fields; null for the train job of the same file"
         ),
     ] = None
     over: Annotated[
@@ -62,8 +63,8 @@ class SearchJob(Job):
     metric: Annotated[
         str | None,
         Field(
-            description="eval/{sampled,direct}/{fd,rmse,ssim,psnr}; null for the Frechet distance "
-            "of Algorithm 2 in the base's features"
+            description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for the Frechet "
+            "distance of Algorithm 2 in the base's features"
         ),
     ] = None
     scheduler: Annotated[
@@ -90,9 +91,16 @@ class SearchJob(Job):
         int, Field(ge=0, description="fresh seeds of the confirmation; 0 for none"), OPERATION
     ] = 3
     resources: Annotated[
-        ResourcesSpec, Field(description="of one trial; null cpus and gpus of the base"), OPERATION
-    ] = ResourcesSpec()
+        ResourcesSpec | None, Field(description="of one trial; null for the base's"), OPERATION
+    ] = None
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
+
+    def covered_by(self, result: Mapping[str, Any]) -> bool:
+        """Whether a finished search confirmed as many trials, with as many seeds."""
+        if not (self.confirm_best and self.confirm_seeds):
+            return True
+        best, seeds = int(result.get("confirm_best", 0)), int(result.get("confirm_seeds", 0))
+        return best >= self.confirm_best and seeds >= self.confirm_seeds
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

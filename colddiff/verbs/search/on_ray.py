@@ -20,6 +20,7 @@ from ray.tune.search import Searcher
 
 from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.job import ResourcesSpec
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.verbs.search.job import SearchJob
@@ -76,6 +77,7 @@ def _segment(config: dict[str, Any]) -> None:
     log_to_stderr()
     search = ResolvedJob.from_dict(config["search"])
     folder, number = search.folder, config["attempt"]
+    interrupted = False
     try:
         error = run_segment(
             Segment(**config["segment"]),
@@ -83,8 +85,8 @@ def _segment(config: dict[str, Any]) -> None:
             lambda: folder.stop_requested(number),
         )
     except Stopped as stopped:
-        error = str(stopped)
-    tune.report({ENDED: 1, "error": error})
+        error, interrupted = str(stopped), folder.stop_requested(number)
+    tune.report({ENDED: 1, "error": error, "interrupted": interrupted})
 
 
 _LIVE: dict[int, Any] = {}
@@ -144,9 +146,13 @@ class _SegmentSearcher(Searcher):
         segment = self._running.pop(trial_id, None)
         if segment is None:
             return
-        reason = "its worker died too often" if error else str((result or {}).get("error") or "")
+        found = result or {}
+        reason = "its worker died too often" if error else str(found.get("error") or "")
         try:
-            self._source.finished(segment, reason)
+            if found.get("interrupted"):
+                self._source.interrupted(segment)
+            else:
+                self._source.finished(segment, reason)
         except ColddiffError as failure:
             self.error = failure
         self._on_change()
@@ -164,20 +170,21 @@ class _SegmentSearcher(Searcher):
 
 
 def _resources(job: SearchJob) -> dict[str, float]:
-    """What one segment holds; SpecError where the cluster can never give it."""
-    wanted = {"CPU": float(job.resources.cpus), "GPU": float(job.resources.gpus)}
+    """What one segment holds; SpecError where the cluster has less in all."""
+    asked = job.resources or ResourcesSpec()
+    wanted = {
+        "resources.cpus": ("CPU", float(asked.cpus)),
+        "resources.gpus": ("GPU", float(asked.gpus)),
+    }
+    if asked.accelerator is not None:
+        # As Ray itself asks for a type: every node that has it, has 1 of it.
+        wanted["resources.accelerator"] = (f"accelerator_type:{asked.accelerator}", 0.001)
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for name, count in wanted.items():
+    for field, (name, count) in wanted.items():
         if count > total.get(name, 0.0):
-            raise SpecError(
-                [
-                    (
-                        f"resources.{name.lower()}s",
-                        f"one trial needs {count:g}, the cluster has {total.get(name, 0.0):g}",
-                    )
-                ]
-            )
-    return {name.lower(): count for name, count in wanted.items() if count}
+            what = f"a trial needs {name} {count:g}, the cluster has {total.get(name, 0.0):g}"
+            raise SpecError([(field, what)])
+    return {name.lower() if name in ("CPU", "GPU") else name: n for name, n in wanted.values() if n}
 
 
 @contextlib.contextmanager

@@ -84,6 +84,18 @@ def scaled_to_end(
     return None
 
 
+def can_reach_end(
+    base_job: TrainJob, point: Point, target_rmse: float, x0: Image, omega: Omega
+) -> bool:
+    """Whether a factor within the range tried degrades as much as the target: two calls of D."""
+
+    def end(scale: float) -> float:
+        return _end(degradation_at(base_job, point, scale), base_job.shape, x0, omega)
+
+    slack = TOLERANCE * target_rmse
+    return end(LOWEST) - slack <= target_rmse <= end(HIGHEST) + slack
+
+
 def saturating_field(
     base_job: TrainJob, points: Sequence[Point], target_rmse: float, x0: Image, omega: Omega
 ) -> str:

@@ -53,7 +53,13 @@ class SegmentSource(Protocol):
         """The next segment; None where one has to end first."""
 
     def finished(self, segment: Segment, error: str) -> None:
-        """Takes note that a segment has ended, with an error or, where that is empty, well."""
+        """Records that a segment has ended, with an error or, where that is empty, well.
+
+        Raises ColddiffError where the search cannot go on after this error.
+        """
+
+    def interrupted(self, segment: Segment) -> None:
+        """Records that a segment was stopped before its end; it is handed out again later."""
 
     @property
     def exhausted(self) -> bool:

@@ -114,6 +114,25 @@ def job_at(base_job: TrainJob, point: Point, scale: float | None = None) -> Trai
     return parse(type(base_job), data)
 
 
+def base_point(base_job: TrainJob, space: Sequence[Dimension]) -> Point:
+    """The base's own values of the dimensions, which may lie outside their ranges.
+
+    A path's ``ratio`` is the schedule's last value over its first; its ``kind`` is the schedule's.
+    """
+    point: Point = {}
+    schedules = schedules_of_degradation(base_job.degradation)
+    for dimension in space:
+        field, _, last = dimension.path.removeprefix(f"{DEGRADATION}.").partition(".")
+        if last == "ratio" and field in schedules:
+            values = schedules[field].entries(base_job.degradation.num_timesteps)
+            point[dimension.path] = significant(float(values[-1] / values[0]))
+        elif last == "kind" and field in schedules:
+            point[dimension.path] = schedules[field].kind
+        else:
+            point[dimension.path] = _value(base_job, dimension.path)
+    return point
+
+
 def degradation_at(base_job: TrainJob, point: Point, scale: float) -> DegradationSpec:
     """The degradation of ``job_at`` before it is rounded: a smooth function of ``scale``."""
     data = written(base_job, point)[DEGRADATION]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from colddiff.errors import ColddiffError, Stopped
+from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
 from colddiff.verbs.search.confirm import Confirmation, PairedComparison
@@ -21,9 +21,10 @@ from colddiff.verbs.search.leaderboard import (
     to_json,
     to_markdown,
 )
-from colddiff.verbs.search.planner import Planner, SearchTask, open_task
-from colddiff.verbs.search.resolve import base_of, lower_is_better
+from colddiff.verbs.search.planner import Planner
+from colddiff.verbs.search.search_task import SearchTask, open_task
 from colddiff.verbs.search.segment import SegmentSource, run_segment
+from colddiff.verbs.search.settings import base_of, lower_is_better
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.trials import TrialState
 
@@ -34,12 +35,12 @@ RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
 
 
 def prepare(attempt: Attempt) -> SearchTask:
-    """The task: splits packed, the end measured, a space that can reach it."""
+    """The task: the images split, and the base's end measured."""
     job = attempt.resolved.job_as(SearchJob)
     base = base_of(job)
     assert base.data is not None
     splits = split_images(base.data, job.validation, attempt.resolved.storage)
-    return open_task(job, splits)
+    return open_task(job, base, splits)
 
 
 def run_segments_here(
@@ -48,7 +49,13 @@ def run_segments_here(
     """One segment after the other in this process."""
     while not attempt.stop_requested() and (segment := source.next()) is not None:
         on_change()
-        error = run_segment(segment, attempt.resolved.storage, attempt.stop_requested)
+        try:
+            error = run_segment(segment, attempt.resolved.storage, attempt.stop_requested)
+        except Stopped as stopped:
+            if attempt.stop_requested():
+                source.interrupted(segment)
+                return
+            error = str(stopped)
         source.finished(segment, error)
         on_change()
 
@@ -67,10 +74,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     run_segments(attempt, planner, changed)
     _refuse_unfinished(attempt, planner.exhausted, planner)
     ranked = ranked_states(planner.states, task)
-    if not ranked:
-        reasons = "; ".join(f"trial {n}: {why}" for n, why in list(planner.failed().items())[:3])
-        raise ColddiffError(f"no trial came to the end: {reasons}")
-    comparisons = _confirmed(attempt, task, ranked, run_segments)
+    comparisons, failures = _confirmed(attempt, task, ranked, run_segments)
     board = leaderboard(
         planner.states,
         task.rungs,
@@ -79,7 +83,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         finished=True,
         confirmed={c.trial: c.sentence(task.metric) for c in comparisons},
     )
-    _write(attempt, task, ranked, board, comparisons)
+    sentences = [*(comparison.sentence(task.metric) for comparison in comparisons), *failures]
+    _write(attempt, task, ranked, board, sentences)
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
     best = ranked[0]
@@ -92,6 +97,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "end_rmse": task.target,
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
         "confirmed": [comparison.to_dict() for comparison in comparisons],
+        "confirm_best": task.job.confirm_best,
+        "confirm_seeds": task.job.confirm_seeds,
         "leaderboard": f"{attempt.folder.uri}/leaderboard.md",
         "best_yaml": f"{attempt.folder.uri}/best.yaml",
         "metrics": metrics,
@@ -116,12 +123,13 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 def _confirmed(
     attempt: Attempt, task: SearchTask, ranked: list[TrialState], run_segments: RunSegments
-) -> list[PairedComparison]:
+) -> tuple[list[PairedComparison], list[str]]:
+    """What the confirmation found, and a sentence for each of its trainings that failed."""
     job = task.job
     chosen = [state.trial for state in ranked if state.trial.number != 0][: job.confirm_best]
     base = [state.trial for state in ranked if state.trial.number == 0]
-    if not (job.confirm_seeds and chosen and base):
-        return []
+    if not (job.confirm_seeds and chosen):
+        return [], []
     attempt.phase("confirming")
     confirmation = Confirmation(attempt, task, [*base, *chosen])
     run_segments(attempt, confirmation, lambda: None)
@@ -130,7 +138,7 @@ def _confirmed(
     comparisons = confirmation.comparisons()
     for comparison in comparisons:
         log.info("%s", comparison.sentence(task.metric))
-    return comparisons
+    return comparisons, confirmation.failures()
 
 
 class _Progress:
@@ -163,17 +171,10 @@ def _write(
     task: SearchTask,
     ranked: list[TrialState],
     board: Leaderboard,
-    comparisons: list[PairedComparison],
+    sentences: list[str],
 ) -> None:
     """Leaderboard and ``best.yaml``, whole, into the job's folder and its tracking run."""
-    sentences = [comparison.sentence(task.metric) for comparison in comparisons]
-    best = {
-        **ranked[0].trial.job,
-        "data": task.base.data,
-        "test_data": task.base.test_data,
-        "tracking": task.base.tracking.to_dict(),
-        "keep": task.base.keep,
-    }
+    best = task.job_of(ranked[0].trial).to_dict()
     files = {
         "leaderboard.json": to_json(board),
         "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in sentences),
