@@ -51,11 +51,11 @@ def run_segments_here(
         on_change()
         try:
             error = run_segment(segment, attempt.resolved.storage, attempt.stop_requested)
-        except Stopped as stopped:
-            if attempt.stop_requested():
-                source.interrupted(segment)
-                return
-            error = str(stopped)
+        except Stopped:
+            # SIGTERM reaches the innermost attempt of this process: it is meant for the search.
+            attempt.request_stop()
+            source.interrupted(segment)
+            return
         source.finished(segment, error)
         on_change()
 
