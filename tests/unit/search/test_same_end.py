@@ -13,6 +13,7 @@ from colddiff.ports import ShardSource
 from colddiff.types import Image, Omega
 from colddiff.verbs.search.same_end import (
     TOLERANCE,
+    can_reach_end,
     end_images,
     end_rmse,
     saturating_field,
@@ -167,6 +168,8 @@ def test_an_end_that_no_scale_reaches_gives_none_and_names_the_kernel(
     target = end_rmse(base, x0, omega)
     weak: list[Point] = [{T: t, RATIO: 1.0} for t in (3, 4, 5)]
     assert [scaled_to_end(base, point, target, x0, omega) for point in weak] == [None] * 3
+    assert [can_reach_end(base, point, target, x0, omega) for point in weak] == [False] * 3
+    assert can_reach_end(base, {T: 6, RATIO: 1.0}, target, x0, omega)
     assert saturating_field(base, weak, target, x0, omega) == "degradation.kernel_size"
 
 

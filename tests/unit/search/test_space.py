@@ -11,7 +11,7 @@ import pytest
 from colddiff.errors import SpecError
 from colddiff.schedules import SCHEDULES, FloatTable, ScheduleSpec
 from colddiff.verbs.search.job import RangeSpec
-from colddiff.verbs.search.space import Dimension, job_at, search_space
+from colddiff.verbs.search.space import Dimension, base_point, job_at, search_space
 from colddiff.verbs.train.job import TrainJob
 from tests.unit.search.bases import BLUR, blur_job, train_job
 
@@ -241,3 +241,23 @@ def test_a_point_that_is_no_job_is_refused() -> None:
         job_at(base, {"optimizer.rl": 1})
     with pytest.raises(SpecError, match=r"degradation\.sigma"):
         job_at(base, {RATIO: -1.0})
+
+
+@pytest.mark.parametrize(
+    ("sigma", "ratio"),
+    [
+        ({"kind": "constant", "value": 0.75}, 1.0),
+        ({"kind": "exponential", "start": 0.5, "end": 2.0}, 4.0),
+        ({"kind": "linear", "start": 1.0, "step": -0.025}, 0.525),
+    ],
+)
+def test_the_bases_own_point(sigma: dict[str, Any], ratio: float) -> None:
+    base = blur_job(sigma)
+    over = ["degradation.num_timesteps", "degradation.sigma.*", "optimizer.lr"]
+    space = search_space(base, over, {T: {"low": 2, "high": 20}}, "same_end")
+    assert base_point(base, space) == {
+        "degradation.num_timesteps": 20,
+        "degradation.sigma.ratio": ratio,
+        "degradation.sigma.kind": sigma["kind"],
+        "optimizer.lr": base.optimizer.lr,
+    }
