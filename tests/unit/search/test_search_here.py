@@ -38,7 +38,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def search(**fields: Any) -> dict[str, Any]:
-    return colddiff.search(tiny_search(**fields), "tiny")  # type: ignore[no-any-return]
+    return colddiff.search(tiny_search(**fields), "tiny")
 
 
 def rows_of(storage: Path) -> dict[int, dict[str, Any]]:
