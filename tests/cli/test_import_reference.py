@@ -150,7 +150,7 @@ def test_bad_files_run_nothing_and_exit_2(
     path = tmp_path / "model.pt"
     assert "cannot be read" in error_of(run(path))
     path.write_bytes(b"not a checkpoint")
-    assert "refused" in error_of(run(path))
+    assert "rejected" in error_of(run(path))
     path.write_bytes(pickle.dumps({"ema": _Trap()}))
     assert "no code in it was run" in error_of(run(path))
     torch.save({"state_dict": {}}, path)

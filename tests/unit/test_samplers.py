@@ -314,7 +314,7 @@ def test_a_file_dropped_into_the_folder_is_found(tmp_path: Path) -> None:
             "name must be lower case .* such as name = \"mine\", got 'naive/2'",
         ),
         ('    name = "halves"\n', "", "Halves: name must be lower case .* got None"),
-        ('"half way"', '"half"\n    column = "sampled"', "'sampled' is taken by improved; give it"),
+        ('"half way"', '"half"\n    column = "sampled"', "'sampled' is taken by improved; choose"),
         ('"half way"', '"half"\n    column = "floor"', "column 'floor' is taken by evaluation"),
         ("def step", "def stride", "TypeError: Can't instantiate abstract class Halves"),
     ],

@@ -40,8 +40,8 @@ def missing_shards(
     ``statistics``: folders in which each shard must have statistics; for a shard that lacks them
     only those are computed.
 
-    Memory does not depend on the number of shards: existing ones are listed one block at a time,
-    when the queue reaches it.
+    Memory and start-up time do not depend on the number of shards: numbers are computed, and
+    existing shards are listed one block at a time, when the queue reaches it.
     """
     num_shards = plan.num_shards(num_samples)
     for block in range(num_blocks(num_shards)):

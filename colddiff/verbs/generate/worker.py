@@ -71,9 +71,9 @@ class ShardWorker:
     """Makes shards of a plan and commits them to a store; ``make`` may be called by two threads.
 
     Batches do not cross shards, and each has exactly ``batch_size`` rows: the last one is padded
-    with its last image, so that a short shard's images are the first ones of the full shard. One
-    thread owns the device and computes one shard at a time; with two calls in progress it computes
-    one shard while the other is packed and uploaded.
+    with its last image, so that a short shard's images are the first ones of the full shard, and
+    a failing seed affects its own shard only. One thread owns the device and computes one shard at
+    a time; with two calls in progress it computes one while the other is packed and uploaded.
     """
 
     def __init__(
