@@ -141,14 +141,14 @@ def lower_is_better(metric: str) -> bool:
 def rung_steps(job: SearchJob, base: TrainJob) -> list[int]:
     """Optimizer steps of the rungs; SpecError for one before the weights' average has settled."""
     steps = [max(1, round(part * base.num_steps)) for part in job.rungs]
-    settled = base.ema.start + base.ema.every / (1 - base.ema.decay)
+    settled = round(base.ema.start + base.ema.every / (1 - base.ema.decay))
     if steps[0] < min(settled, base.num_steps):
         raise SpecError(
             [
                 (
                     "rungs",
                     f"the first one, step {steps[0]}, comes before the moving average of the "
-                    f"weights has settled (step {settled:.0f} = ema.start + ema.every / "
+                    f"weights has settled (step {settled} = ema.start + ema.every / "
                     "(1 - ema.decay)); start later, or lower base.ema.start or base.ema.decay",
                 )
             ]
