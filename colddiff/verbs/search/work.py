@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -27,6 +28,8 @@ from colddiff.verbs.search.segment import SegmentSource, run_segment
 from colddiff.verbs.search.settings import base_of, lower_is_better
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.trials import TrialState
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,8 @@ def run_segments_here(
 def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dict[str, Any]:
     """Trains the trials, confirms the best and writes the results; returns the result.
 
-    Raises Stopped where it was stopped before the end, ColddiffError where no trial got there.
+    Raises Stopped where it was stopped before the end, ColddiffError where the base failed, or
+    more than ``max_failures`` trials in a row.
     """
     began = time.monotonic()
     planner = Planner(attempt, task)
@@ -71,20 +75,22 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         total = attempt.resolved.job_as(SearchJob).num_trials
         log.info("%d of %d trials resumed", planner.resumed, total)
     changed = _Progress(attempt, planner)
-    run_segments(attempt, planner, changed)
+    try:
+        run_segments(attempt, planner, changed)
+    finally:
+        # Also of a search that stops or fails here: its table says which trials failed, and why.
+        _write(attempt, _board(planner, {}), ())
     _refuse_unfinished(attempt, planner.exhausted, planner)
     ranked = ranked_states(planner.states, task)
     comparisons, failures = _confirmed(attempt, task, ranked, run_segments)
-    board = leaderboard(
-        planner.states,
-        task.rungs,
-        task.metric,
-        lower_is_better=lower_is_better(task.metric),
-        finished=True,
-        confirmed={c.trial: c.sentence(task.metric) for c in comparisons},
+    best_job = task.job_of(ranked[0].trial).to_dict()
+    sentences = {c.trial: c.sentence(task.metric) for c in comparisons}
+    _write(
+        attempt,
+        _board(planner, sentences),
+        [*sentences.values(), *failures],
+        {"best.yaml": yaml.safe_dump({"train": best_job}, sort_keys=False)},
     )
-    sentences = [*(comparison.sentence(task.metric) for comparison in comparisons), *failures]
-    _write(attempt, task, ranked, board, sentences)
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
     best = ranked[0]
@@ -166,20 +172,27 @@ class _Progress:
         )
 
 
+def _board(planner: Planner, confirmed: Mapping[int, str]) -> Leaderboard:
+    task = planner.task
+    return leaderboard(
+        planner.states,
+        task.rungs,
+        task.metric,
+        lower_is_better=lower_is_better(task.metric),
+        finished=planner.exhausted,
+        confirmed=confirmed,
+    )
+
+
 def _write(
-    attempt: Attempt,
-    task: SearchTask,
-    ranked: list[TrialState],
-    board: Leaderboard,
-    sentences: list[str],
+    attempt: Attempt, board: Leaderboard, sentences: Sequence[str], more: Mapping[str, str] = EMPTY
 ) -> None:
-    """Leaderboard and ``best.yaml``, whole, into the job's folder and its tracking run."""
-    best = task.job_of(ranked[0].trial).to_dict()
+    """The leaderboard and ``more`` files, whole, into the job's folder and its tracking run."""
     files = {
         "leaderboard.json": to_json(board),
         "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in sentences),
         "leaderboard.html": html_page(board, attempt.resolved.id),
-        "best.yaml": yaml.safe_dump({"train": best}, sort_keys=False),
+        **more,
     }
     for name, text in files.items():
         attempt.folder.store.put(attempt.folder.key(name), text.encode())

@@ -156,6 +156,7 @@ def test_a_base_that_fails_ends_the_search(storage: Path) -> None:
     with pytest.raises(ColddiffError, match=r"the base failed.*not finite"):
         search(base={"optimizer": {"lr": 1e30}}, **STRAIGHT)
     assert len(trials_of(storage)) == 1
+    assert rows_of(storage)[0]["state"] == "failed"
 
 
 def folder_text(storage: Path, name: str) -> str:
