@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, ParamSpec, TypeAlias, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 CLOSE_S = 10.0
 """How long closing a prefetcher waits for the item in progress."""
+
+
+def in_context(work: Callable[P, T]) -> Callable[P, T]:
+    """``work`` for another thread, in a copy of the caller's context: it has the job's log."""
+    context = contextvars.copy_context()
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return context.run(work, *args, **kwargs)
+
+    return run
 
 
 class Background:
@@ -48,7 +60,7 @@ class Background:
             except BaseException as error:  # re-raised in the owner's next call
                 self._error = error
 
-        self._thread = threading.Thread(target=run, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=in_context(run), name=self._name, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -76,7 +88,10 @@ class Prefetcher(Generic[T]):
         closed = threading.Event()
         # The thread holds no reference to this object, or it would never be collected.
         self._thread = threading.Thread(
-            target=_fill, args=(source, self._made, self._room, closed), name=name, daemon=True
+            target=in_context(_fill),
+            args=(source, self._made, self._room, closed),
+            name=name,
+            daemon=True,
         )
         self._stop = weakref.finalize(self, _stop, self._room, closed)
         self._thread.start()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 
@@ -35,6 +36,11 @@ def processes() -> dict[int, Process]:
     """All visible running processes, by pid; zombies are not running."""
     found = (process(pid) for pid in psutil.pids())
     return {item.pid: item for item in found if item is not None}
+
+
+def this_process() -> dict[str, Any]:
+    """``host`` and ``pid`` of the calling process, as claims and statuses record them."""
+    return {"host": os.uname().nodename, "pid": os.getpid()}
 
 
 def process(pid: int) -> Process | None:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from colddiff.checkpoints.format import COMMIT, Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.format import Checkpoints, CommittedFile, Snapshot
 from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, SpecError
-from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS
 from colddiff.restorers import Restorer
-from colddiff.spec import parse
+from colddiff.spec import nearest, parse
 from colddiff.stores.open import open_store, storage_at
 from colddiff.terminal import Terminal
 from colddiff.tracking.open import job_of_run
@@ -206,12 +206,22 @@ def load_snapshot(checkpoint_ref: str) -> Snapshot:
     return find_checkpoint(checkpoint_ref).load(("ema",))
 
 
+def _no_such_job(checkpoints: Checkpoints) -> str:
+    """For a message: whether the reason is that the folder is of no job, and a job's nearest id."""
+    place, _, job_id = checkpoints.store.uri.rpartition("/jobs/")
+    if not place or checkpoints.store.size("job.json") is not None:
+        return ""
+    return (
+        f": no job {job_id!r}{nearest(job_id, list_jobs(open_store(place)))}; see `colddiff list`"
+    )
+
+
 def _chosen(checkpoints: Checkpoints, which: str, checkpoint_ref: str) -> int:
     steps = checkpoints.steps()
     if not steps:
         raise CheckpointError(
             f"no committed checkpoint at {checkpoints.store.uri}/{checkpoints.prefix} "
-            f"(reference {checkpoint_ref!r}); {COMMIT} commits one"
+            f"(reference {checkpoint_ref!r}){_no_such_job(checkpoints)}"
         )
     if which == "last":
         return steps[-1]

@@ -14,7 +14,8 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT", help="A job, checkpoint or mlflow:RUN_ID, with @best or @step=N."
+            metavar="CHECKPOINT",
+            help="A job, checkpoint or mlflow:RUN_ID; with @last, @best, @step=N.",
         ),
     ],
     out: Annotated[

@@ -70,7 +70,8 @@ def live_line(stream: TextIO) -> Iterator[LiveLine]:
         yield handler
     finally:
         handler.end_line()
-        logger.level, logger.propagate, logger.handlers[:] = saved
+        level, logger.propagate, logger.handlers[:] = saved
+        logger.setLevel(level)  # not by assignment: loggers cache what is enabled
 
 
 def _phase_of(line: str) -> str:

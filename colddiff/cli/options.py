@@ -26,7 +26,11 @@ Storage = Annotated[
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Job id, see `colddiff list`.")]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", metavar="FILE", help="Python file that registers your own kinds."),
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Python file with degradations, restorers or samplers.",
+    ),
 ]
 TrustedPlugins = Annotated[
     list[str] | None,

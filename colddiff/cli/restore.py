@@ -27,7 +27,9 @@ Sources = Annotated[
 Checkpoint = Annotated[
     str,
     typer.Option(
-        "--checkpoint", metavar="C", help="Checkpoint, job or export, with @last or @step=N."
+        "--checkpoint",
+        metavar="C",
+        help="Job, checkpoint, export or mlflow:RUN_ID; with @last, @best, @step=N.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")]

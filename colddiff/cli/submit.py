@@ -67,7 +67,7 @@ def _command(verb: str) -> Callable[..., None]:
         words: Words = None,
         address: Address = None,
         name: Annotated[
-            str | None, typer.Option(help="Word in the job id; default: the job's name.")
+            str | None, typer.Option(help="Name used in the job id; default: the job's name.")
         ] = None,
         detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
         dry_run: Annotated[
@@ -125,6 +125,8 @@ def _command(verb: str) -> Callable[..., None]:
 for _verb in VERBS.values():
     _help = f"{_verb.help} Exit codes: 0 done, 1 failed, 4 stopped."
     app.command(_verb.name, help=_help)(_command(_verb.name))
+for _folder, _reason in VERBS.broken.items():
+    app.command(_folder, help=_reason)(_command(_folder))  # reports the reason
 
 
 def submit_verb(verb: str, request: Request) -> None:
@@ -182,7 +184,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
         recipe = Recipe(name="job", description="", sections={verb: {}})
     if request.start is not None:
         if START not in VERBS[verb].spec().model_fields:
-            raise SpecError(f"--from: a {verb} job cannot start from a checkpoint")
+            raise SpecError(f"submit {verb} takes no --from: only a training starts from one")
         overrides.append(f"{START}={json.dumps(request.start)}")
     if request.plugins:
         written = apply_overrides(recipe.sections.get(verb) or {}, overrides).get("plugins") or []

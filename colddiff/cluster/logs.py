@@ -45,9 +45,11 @@ def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator
 
 
 def added(shown: bytes, text: bytes) -> bytes:
-    """The part of ``text`` after ``shown``; uploads drop the beginning of a long log."""
+    """The part of ``text`` after ``shown``, of which ``text`` may lack the beginning."""
     if text.startswith(shown):
         return text[len(shown) :]
     tail = shown[-OVERLAP:]
-    place = text.rfind(tail)
-    return text[place + len(tail) :] if place >= 0 else text
+    # The cluster's log begins with lines of its own, which the stored one lacks.
+    while tail and (place := text.rfind(tail)) < 0:
+        tail = tail.partition(b"\n")[2]
+    return text[place + len(tail) :] if tail else text

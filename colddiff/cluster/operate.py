@@ -83,7 +83,7 @@ def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> 
     attempt = status.attempt
     folder.request_stop(attempt, grace_s)
     if status.state == "running":
-        log.info("%s: stop requested (by force after %g s)", folder.job_id, grace_s)
+        log.info("%s: stop requested; killed if still running after %g s", folder.job_id, grace_s)
         status = _await_stop(folder, attempt, grace_s, show)
         if status.settled:
             return status

@@ -20,6 +20,7 @@ from colddiff.cluster.home import Home
 from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
+from colddiff.processes import this_process
 
 if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
@@ -93,7 +94,10 @@ class RayJobs:
         return self.cluster.address
 
     def claim(self) -> dict[str, Any]:
-        return {"address": self.cluster.address, "local": self.cluster.local}
+        return {"address": self.cluster.address, "local": self.cluster.local, **this_process()}
+
+    def owns(self, claim: Mapping[str, Any]) -> bool:
+        return bool(claim.get("address", self.cluster.address) == self.cluster.address)
 
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
         command = entrypoint(attempt, local=self.cluster.local)

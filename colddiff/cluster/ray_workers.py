@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 ALONE_S = 60.0
 """After this long without any worker, a log line says what the job waits for."""
-RESTART_S = 5.0
+RESTART_S = 1.0
+"""How often to ask an actor that Ray restarts whether it is up."""
+REPLACE_S = 5.0
+"""Pause before a new actor in place of one that never came up is used."""
 
 TaskT = TypeVar("TaskT", bound=Task)
 ReportT = TypeVar("ReportT")
@@ -107,8 +110,9 @@ class RayWorkers(Generic[TaskT, ReportT]):
         self._held: dict[int, int] = {}
         """Number of tasks in flight by actor, for those that are up."""
         self._in_progress: dict[Any, tuple[int, TaskT]] = {}
-        self._began = time.monotonic()
-        self._logged_alone = False
+        self._last_up = time.monotonic()
+        """When a worker was last up, or when the first was requested."""
+        self._ever_up = self._logged_alone = False
 
     def room(self) -> int:
         return sum(self._in_flight - held for held in self._held.values())
@@ -122,6 +126,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
     def wait(self, timeout_s: float) -> list[Finished[TaskT, ReportT]]:
         while self._asleep and self._asleep[0][0] <= time.monotonic():
             self._await_ready(heapq.heappop(self._asleep)[1])
+        self._log_if_alone()
         calls = [*self._in_progress, *self._waiting]
         if not calls:
             time.sleep(timeout_s)
@@ -129,7 +134,6 @@ class RayWorkers(Generic[TaskT, ReportT]):
         ended, _ = ray.wait(calls, num_returns=1, timeout=timeout_s)
         # All that ended by now, not just the first: a driver of many actors must keep up.
         more, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
-        self._log_if_alone()
         return [
             finished
             for call in dict.fromkeys([*ended, *more])
@@ -160,12 +164,17 @@ class RayWorkers(Generic[TaskT, ReportT]):
         try:
             ray.get(call)
         except ray.exceptions.RayError as error:
-            log.info("worker %d failed to start: %s", number, _first_line(error))
+            pause_s = RESTART_S
             if isinstance(error, ray.exceptions.ActorDiedError):
                 # Ray restarts an actor that died, but not one that never came up.
+                log.info("worker %d failed to start: %s", number, _first_line(error))
                 self._actors[number] = self._new.remote(self._data)
-            heapq.heappush(self._asleep, (time.monotonic() + RESTART_S, number))
+                pause_s = REPLACE_S
+            else:
+                log.debug("worker %d is not up again yet: %s", number, _first_line(error))
+            heapq.heappush(self._asleep, (time.monotonic() + pause_s, number))
             return
+        self._ever_up = True
         self._held[number] = sum(of == number for of, _ in self._in_progress.values())
 
     def _mark_down(self, number: int) -> None:
@@ -178,10 +187,14 @@ class RayWorkers(Generic[TaskT, ReportT]):
         self._waiting[self._actors[number].ready.remote()] = number
 
     def _log_if_alone(self) -> None:
-        if self._held or self._logged_alone or time.monotonic() - self._began < ALONE_S:
+        """Logs once for each long time without any worker what the job waits for."""
+        if self._held:
+            self._last_up, self._logged_alone = time.monotonic(), False
+        if self._logged_alone or time.monotonic() - self._last_up < ALONE_S:
             return
         self._logged_alone = True
-        log.info("no worker could be started yet; `ray status` on the cluster shows what it lacks")
+        what = "all workers are down" if self._ever_up else "no worker could be started yet"
+        log.info("%s; `ray status` on the cluster shows what it lacks", what)
 
 
 def _remote(actor: type[WorkerActor], job: AsksForWorkers, in_flight: int) -> Any:

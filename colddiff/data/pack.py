@@ -155,13 +155,13 @@ def _refuse_other(store: Store, existing: Any, plan: _Plan) -> None:
         return
     existing = existing if isinstance(existing, dict) else {}
     differs = [
-        f"{name} {existing.get(name)!r} and not {wanted!r}"
+        f"{name}: {existing.get(name)!r} there, {wanted!r} here"
         for name, wanted in plan.settings.items()
         if existing.get(name) != wanted and name not in ("image", "images_sha256")
     ]
     raise SpecError(
         f"{store.uri} holds data packed {'with ' if differs else 'from other images'}"
-        f"{', '.join(differs)}; pack to another place, or delete that data first"
+        f"{'; '.join(differs)}; pack to another place, or delete that data first"
     )
 
 

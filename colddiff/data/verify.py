@@ -88,7 +88,7 @@ def _other_size(entry: ShardEntry, size: int | None) -> str:
 
 
 def _checked(store: Store, entry: ShardEntry) -> tuple[str | None, bytes]:
-    # Damaged on the way, or for good: reading it again tells.
+    # Corrupted in transit or at rest; a second read decides.
     for _ in REREAD.attempts(READINGS):
         try:
             data = store.get(entry.key)

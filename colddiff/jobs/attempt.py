@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import traceback
@@ -20,6 +19,7 @@ from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, State, Status
 from colddiff.jobs.tracking_run import keep_picture
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import Tracker
+from colddiff.processes import this_process
 from colddiff.retry import call_with_retry
 
 STOP_GRACE_S = 300.0
@@ -121,11 +121,11 @@ class Attempt:
 
     def _claim(self) -> None:
         """Becomes the driver of this attempt; ColddiffError if it has, or had, another one."""
-        host, pid = os.uname().nodename, os.getpid()
         before = self.folder.status()
-        claimed = self.folder.claim(self.number, {"host": host, "pid": pid})
-        started = before is not None and before.attempt == self.number and before.state != "queued"
-        if (not claimed and started) or self.folder.superseded(self.number):
+        claimed = self.folder.claim(self.number, this_process())
+        # Claimed for us by a client, which has written its status; else by another driver.
+        ours = before is not None and before.attempt == self.number and not _has_begun(before)
+        if not (claimed or ours) or self.folder.superseded(self.number):
             raise ColddiffError(
                 f"attempt {self.number} of {self.resolved.id} has or had another driver; "
                 f"`colddiff status {self.resolved.id}` shows it"
@@ -141,8 +141,7 @@ class Attempt:
             running_s=before.running_s,
             gpu_hours=before.gpu_hours,
             phase=self._phase,
-            host=host,
-            pid=pid,
+            **this_process(),
         )
         self._last_beat = now
         self.folder.write_status(self._status)
@@ -213,3 +212,9 @@ class Attempt:
             if allowed is not None and spent >= allowed:
                 self._limit = f"limits.{name}={allowed:g} reached"
                 self.request_stop()
+
+
+def _has_begun(status: Status) -> bool:
+    """Whether a driver has ever run the attempt: a client may call lost what was only slow."""
+    never = status.state == "queued" or (status.state == "lost" and not status.pid)
+    return not never

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from colddiff.background import in_context
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import verdict_line
-from colddiff.jobs.tracking_run import begin_tracking, ended_with_work
+from colddiff.jobs.tracking_run import describe_run, ended_with_work, open_tracker
 from colddiff.jobs.verb import VERBS
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,10 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
     def work() -> dict[str, Any]:
         attempt.phase("preparing")
         prepared = verb.prepare(attempt)
-        attempt.tracker = begin_tracking(attempt.resolved, attempt.folder)
-        attempt.phase("")
+        attempt.tracker = open_tracker(attempt.resolved)
         with ended_with_work(attempt.tracker):
+            describe_run(attempt.tracker, attempt.resolved, attempt.folder)
+            attempt.phase("")
             result = verb.run(attempt, prepared, on_ray=on_ray)
         tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
         common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
@@ -51,13 +53,15 @@ def _stop_on_sigterm(attempt: Attempt) -> Iterator[None]:
         return
 
     def request_stop() -> None:
-        log.info("SIGTERM: taking a checkpoint, then stopping")
+        log.info("SIGTERM: stopping")
         with suppress(ColddiffError):
             attempt.request_stop()
 
+    request_stop_here = in_context(request_stop)
+
     def handler(*_: object) -> None:
         # In a thread: the store may be slow, and the main thread may hold a lock it needs.
-        threading.Thread(target=request_stop, name="sigterm", daemon=True).start()
+        threading.Thread(target=request_stop_here, name="sigterm", daemon=True).start()
 
     before = signal.signal(signal.SIGTERM, handler)
     try:

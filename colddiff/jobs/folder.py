@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from colddiff.errors import ColddiffError, Exists, Missing
-from colddiff.jobs.status import Status
+from colddiff.jobs.status import Status, is_number
 from colddiff.ports import Store
 
 _SCORE = re.compile(r"eval/sampled/(fid|fd_\w+)")
@@ -54,8 +54,10 @@ class JobFolder:
         found = self._get("status.json")
         if found is None:
             return None
-        names = {field.name for field in fields(Status)}
-        status = Status(**{name: value for name, value in found.items() if name in names})
+        try:
+            status = Status.from_dict(found)
+        except ValueError as error:
+            raise self._damaged("status.json", f"is damaged: {error}") from None
         return status.seen_at(time.time() if now is None else now)
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -75,8 +77,8 @@ class JobFolder:
     def claim(self, attempt: int, record: dict[str, Any]) -> bool:
         """Claims ``attempt`` by a conditional write; exactly one of several claimants gets True.
 
-        ``record`` states where the attempt runs: ``{host, pid}`` for a process that runs it
-        itself, ``{address, local}`` for a cluster.
+        ``record`` states who claims it, ``{host, pid}``, and where it runs: with ``{address,
+        local}`` on a cluster, else in that process itself.
         """
         record = {"time": time.time(), **record}
         try:
@@ -87,7 +89,12 @@ class JobFolder:
 
     def read_claim(self, attempt: int) -> dict[str, Any]:
         """The record of the claim of ``attempt``; empty if it was not claimed yet."""
-        return self._get(f"attempts/{attempt}/claim.json") or {}
+        name = f"attempts/{attempt}/claim.json"
+        claim = self._get(name) or {}
+        for field in ("time", "pid"):
+            if not is_number(claim.get(field, 0)):
+                raise self._damaged(name, f"is damaged: {field} is not a number")
+        return claim
 
     def take_fencing_token(self, attempt: int, record: dict[str, Any]) -> int:
         """A new fencing token of ``attempt``, from 1; holders of lower ones are superseded.
@@ -204,12 +211,19 @@ class JobFolder:
         except Missing:
             return None
         except ValueError as error:
-            raise ColddiffError(
-                f"{self.store.uri}/{self.key(name)} is not JSON ({error})"
-            ) from None
+            raise self._damaged(name, f"is not JSON ({error})") from None
         if not isinstance(found, dict):
-            raise ColddiffError(f"{self.store.uri}/{self.key(name)} is not a JSON object")
+            raise self._damaged(name, "is not a JSON object")
         return found
+
+    def _damaged(self, name: str, what: str) -> ColddiffError:
+        """The error of a damaged file, with the way out."""
+        # Without its result a job counts as done all the same.
+        files = "this file and status.json" if name == "result.json" else "this file"
+        return ColddiffError(
+            f"{self.store.uri}/{self.key(name)} {what}; delete {files} and run the same command "
+            "again to continue"
+        )
 
 
 def list_jobs(store: Store) -> list[str]:

@@ -19,6 +19,8 @@ PROBE_S = 3.0
 UNREACHABLE_S = 20.0
 # An attempt is queued before its cluster knows it: uploading its code may take this long.
 SUBMIT_S = 30.0
+# The same where another runner starts it: that one knows better, and settles it if it can.
+FOREIGN_SUBMIT_S = 600.0
 TAIL_LINES = 3
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,11 @@ def follow(
         time.sleep(poll_seconds(folder))
 
 
+def submit_seconds(folder: JobFolder, attempt: int, runner: Runner) -> float:
+    """How long ``attempt`` may be queued, unknown to ``runner``, before it counts as lost, s."""
+    return SUBMIT_S if runner.owns(folder.read_claim(attempt)) else FOREIGN_SUBMIT_S
+
+
 class _DriverProbe:
     """Probes the runner periodically for the driver of a job's newest attempt."""
 
@@ -92,7 +99,7 @@ class _DriverProbe:
         if self.driver_is_alive or (driver is None and status.state == "running"):
             # A driver unknown to this cluster may run on another; its heartbeat decides.
             return None
-        if driver is None and waited_s < SUBMIT_S:
+        if driver is None and waited_s < submit_seconds(self._folder, status.attempt, self._runner):
             return None
         return settle(self._folder, status.attempt, driver, self._runner)
 
@@ -125,7 +132,7 @@ def settle(
     if driver is not None and runner is not None and not printed:
         printed = runner.log(folder.job_id, attempt)
         folder.write_log(attempt, printed.encode())
-    state, why = _verdict(driver)
+    state, why = _verdict(driver, on_cluster="address" in folder.read_claim(attempt))
     if state == "lost" and folder.stop_requested(attempt):
         state, why = "stopped", f"ended on request; {AGAIN}"
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
@@ -138,9 +145,10 @@ def settle(
     return verdict
 
 
-def _verdict(driver: DriverState | None) -> tuple[State, str]:
+def _verdict(driver: DriverState | None, *, on_cluster: bool) -> tuple[State, str]:
     if driver is None:
-        return "lost", f"its cluster is gone or no longer knows it; {AGAIN}"
+        gone = "its cluster is gone or no longer knows it" if on_cluster else "its process is gone"
+        return "lost", f"{gone}; {AGAIN}"
     if driver.ending == "stopped":
         return "stopped", f"its driver was stopped on request; {AGAIN}"
     if driver.ending == "killed":

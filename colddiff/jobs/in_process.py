@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +16,7 @@ from colddiff.jobs.runner import DriverState
 from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
+from colddiff.processes import this_process
 from colddiff.spec import parse
 
 J = TypeVar("J", bound=Job, contravariant=True)
@@ -35,7 +35,10 @@ class InProcess:
     where = "this process"
 
     def claim(self) -> dict[str, Any]:
-        return {"host": os.uname().nodename, "pid": os.getpid()}
+        return this_process()
+
+    def owns(self, claim: Mapping[str, Any]) -> bool:
+        return "address" not in claim
 
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
         accepted()
@@ -67,7 +70,8 @@ def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str,
 
     ``colddiff.train(job)`` is ``run("train", job)``, and likewise for every verb::
 
-        result = colddiff.train(colddiff.load_recipe("quickstart").train)
+        recipe = colddiff.load_recipe("quickstart")
+        result = colddiff.train(recipe.train, name=recipe.name)
         result["metrics"]["eval/sampled/fd_lenet"], result["checkpoint"]
 
     The protocol is that of `colddiff submit`: the same call again resumes an interrupted job, a
@@ -81,7 +85,8 @@ def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str,
     Args:
         verb: ``train``, ``evaluate``, ``generate``, ...
         job: a job of that verb, or its fields as a mapping.
-        name: word in the job's id, as `--name`.
+        name: name used in the job's id, as `--name`; a recipe's `name` makes it the job that
+            `colddiff submit` makes of the recipe.
 
     Raises:
         SpecError: a job of another verb, or invalid fields.
@@ -101,7 +106,9 @@ def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str,
     if ended.exit_code == Stopped.exit_code:
         raise Stopped(ended.message)
     if ended.exit_code != 0 or result is None:
-        raise ColddiffError(ended.message)
+        raise ColddiffError(
+            ended.message or f"{ended.id} has no result.json, its state: {ended.state}"
+        )
     return result
 
 

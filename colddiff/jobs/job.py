@@ -36,7 +36,7 @@ class ResourcesSpec(Spec):
 class LimitsSpec(Spec):
     """Budgets over all attempts; at a limit the job takes a checkpoint and exits with code 4."""
 
-    hours: Annotated[float | None, Field(gt=0), Unit("hours of running")] = None
+    hours: Annotated[float | None, Field(gt=0), Unit("hours")] = None
     gpu_hours: Annotated[float | None, Field(gt=0), Unit("GPU hours")] = None
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from colddiff.errors import ColddiffError
 
@@ -92,22 +93,29 @@ def printed(upload: Callable[[bytes], None]) -> Iterator[None]:
 
 @contextmanager
 def logged(upload: Callable[[bytes], None]) -> Iterator[None]:
-    """Within ``with``, everything that colddiff logs in this process is also uploaded.
+    """Within ``with``, everything that colddiff logs for this job is also uploaded.
 
-    Unlike ``printed`` it does not redirect stdout and stderr: a debugger may be using them.
+    Unlike ``printed`` it does not redirect stdout and stderr: a debugger may be using them. Jobs
+    may run in several threads at once: a record belongs to the job of its thread's context, and to
+    all of them if it has none. The user's own handlers get what they would get without it; if there
+    are none, warnings and errors are printed to stderr, which is what Python does by default.
     """
     log = LogUpload(upload)
     handler = _UploadHandler(log)
-    level = LOGGER.level
+    token = _JOB_LOG.set(log)
+    _SHARED.enter()
     LOGGER.addHandler(handler)
-    if level == logging.NOTSET:
-        LOGGER.setLevel(logging.INFO)
     try:
         yield
     finally:
-        LOGGER.setLevel(level)
         LOGGER.removeHandler(handler)
+        _SHARED.leave()
+        _JOB_LOG.reset(token)
         log.close()
+
+
+_JOB_LOG: ContextVar[LogUpload | None] = ContextVar("colddiff_job_log", default=None)
+"""The log of the job that the current context works for; helper threads inherit it."""
 
 
 class _UploadHandler(logging.Handler):
@@ -116,7 +124,83 @@ class _UploadHandler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.write(f"{self.format(record)}\n".encode())
+        if _JOB_LOG.get() in (None, self._log):
+            self._log.write(f"{self.format(record)}\n".encode())
+
+
+class _SharedLevel(logging.Handler):
+    """Lowers colddiff's level to INFO while any job is logged, unnoticed by the user's handlers.
+
+    As a handler it replaces Python's handler of last resort, which any other handler disables.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jobs_lock = threading.RLock()
+        self._jobs = 0
+        self._level = self._lowered = logging.NOTSET
+        self._gated: set[logging.Handler] = set()
+
+    def enter(self) -> None:
+        with self._jobs_lock:
+            self._jobs += 1
+            if self._jobs == 1:
+                self._level = LOGGER.level
+                self._gate()
+                self._lowered = min(LOGGER.getEffectiveLevel(), logging.INFO)
+                LOGGER.setLevel(self._lowered)
+                LOGGER.addHandler(self)
+
+    def leave(self) -> None:
+        with self._jobs_lock:
+            self._jobs -= 1
+            if self._jobs == 0:
+                LOGGER.removeHandler(self)
+                if LOGGER.level == self._lowered:  # else the user has changed it meanwhile
+                    LOGGER.setLevel(self._level)
+                while self._gated:
+                    self._gated.pop().removeFilter(self._passes)
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        if self._gate():  # before the root logger's handlers, some of which may be new
+            return False
+        last = logging.lastResort
+        return bool(last and record.levelno >= last.level and last.handle(record))
+
+    def _gate(self) -> bool:
+        """Filters what the user's handlers get; whether there are any."""
+        users = set(_users_handlers())
+        with self._jobs_lock:
+            if self._jobs:
+                for handler in users - self._gated:
+                    handler.addFilter(self._passes)
+                self._gated |= users
+        return bool(users)
+
+    def _passes(self, record: logging.LogRecord) -> bool:
+        """Whether the record's level would be enabled if no job were logged."""
+        if LOGGER.level != self._lowered:
+            return True
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None:
+            level = self._level if logger is LOGGER else logger.level
+            if level:
+                return record.levelno >= level
+            logger = logger.parent
+        return True
+
+
+_SHARED = _SharedLevel()
+
+
+def _users_handlers() -> Iterator[logging.Handler]:
+    """The handlers that colddiff's records reach, without those of ``logged``."""
+    logger: logging.Logger | None = LOGGER
+    while logger is not None:
+        for handler in logger.handlers:
+            if not isinstance(handler, _UploadHandler | _SharedLevel):
+                yield handler
+        logger = logger.parent if logger.propagate else None
 
 
 def log_to_stderr() -> None:

@@ -116,8 +116,8 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
     variants = data.get("variants") or {}
     if variant is not None:
         if variant not in variants:
-            offered = ", ".join(variants) or "none"
-            raise SpecError(f"{path}: no variant {variant!r} (variants: {offered})")
+            offered = f"it has {', '.join(variants)}" if variants else "it has no variants"
+            raise SpecError(f"{path}: no variant {variant!r}; {offered}")
         data = _merged(data, variants[variant])
     return Recipe(
         name=str(data.get("name") or name),

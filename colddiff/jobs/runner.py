@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -32,7 +32,13 @@ class Runner(Protocol):
         """Name for messages: an address, or ``this process``."""
 
     def claim(self) -> dict[str, Any]:
-        """The record of a claim: where the attempt runs (JSON-ready)."""
+        """The record of a claim (JSON-ready): where the attempt runs, and who claims it.
+
+        ``host`` and ``pid`` are the claimant's, which is also the driver if ``address`` is missing.
+        """
+
+    def owns(self, claim: Mapping[str, Any]) -> bool:
+        """Whether a claim is of this runner: only then is a driver that it does not know gone."""
 
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
         """Starts the attempt; calls ``accepted`` once it is certain that it will run.

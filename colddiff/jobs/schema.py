@@ -10,7 +10,10 @@ from colddiff.jobs.verb import VERBS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ABOUT: dict[str, dict[str, Any]] = {
-    "name": {"type": "string", "description": "word in the job's id; default: the file's name"},
+    "name": {
+        "type": "string",
+        "description": "name in the job's id; default: the file's name",
+    },
     "description": {
         "type": "string",
         "description": "the job in one line, and below it how it differs from its source",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from typing import Any, Literal, TypeGuard, get_args
 
 State = Literal["queued", "running", "done", "failed", "stopped", "lost"]
 TERMINAL: frozenset[str] = frozenset({"done", "failed", "stopped", "lost"})
@@ -42,6 +45,24 @@ class Status:
     """Host name of the driver's machine; ``pid`` is its process there."""
     pid: int = 0
 
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Status:
+        """The status of a ``status.json``, perhaps of a later version; ValueError if damaged."""
+        known = {item.name: item for item in fields(cls) if item.name in found}
+        # A null text is one that is not known.
+        values = {
+            name: found[name]
+            for name, item in known.items()
+            if not (item.type == "str" and found[name] is None)
+        }
+        for name, value in values.items():
+            expected = _mismatch(str(known[name].type), value)
+            if expected:
+                raise ValueError(f"{name} is {json.dumps(value)[:40]}, not {expected}")
+            if known[name].type == "int":
+                values[name] = int(value)  # a verb may have written 3.0
+        return cls(**values)
+
     @property
     def finished(self) -> bool:
         """Whether no attempt is queued or running."""
@@ -58,6 +79,24 @@ class Status:
             silent_s = int(now - self.heartbeat)
             return replace(self, state="lost", message=f"no heartbeat for {silent_s} s; {AGAIN}")
         return self
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value read from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _mismatch(type_name: str, value: object) -> str:
+    """What a field with this annotation must be, if ``value`` is not that; else ""."""
+    if type_name == "State":
+        return "" if value in get_args(State) else f"one of {', '.join(get_args(State))}"
+    if type_name == "str":
+        return "" if isinstance(value, str) else "text"
+    if type_name == "float | None" and (value is None or isinstance(value, float)):
+        return ""  # a loss may be infinite
+    if type_name == "int" and is_number(value) and value != int(value):
+        return "a whole number"
+    return "" if is_number(value) else "a number"
 
 
 def progress_line(status: Status) -> str:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
-from colddiff.jobs.follow import SUBMIT_S, follow
+from colddiff.jobs.follow import SUBMIT_S, follow, submit_seconds
 from colddiff.jobs.resolve import record_job
-from colddiff.jobs.status import EXIT_CODES, INTERRUPTED, Status, extent_line, verdict_line
+from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line, verdict_line
 from colddiff.jobs.verb import VERBS, unit_of
-from colddiff.processes import process
+from colddiff.processes import process, this_process
 from colddiff.tracking.open import deliver_late
 
 if TYPE_CHECKING:
@@ -73,15 +73,16 @@ def bring_to_end(
     # Read once: a later read could see an attempt that another client has claimed since.
     newest = newest_attempt(folder, status)
     attempt = _running_attempt(folder, status, newest, runner)
+    claiming = attempt is None
     ours = False
     try:
         if attempt is None:
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
+            _start(folder, resolved, attempt, runner, announce)
             if runner.outlives_client:
                 log.info("%s: attempt %d submitted to %s", resolved.id, attempt, runner.where)
-            _start(folder, resolved, attempt, runner, announce)
         else:
             log.info("%s is already running (attempt %d)", resolved.id, attempt)
             _log_differences(folder, resolved)
@@ -90,10 +91,12 @@ def bring_to_end(
             log.info("detached; `colddiff logs %s -f` follows it", resolved.id)
             return replace(submission_of(folder, folder.status()), exit_code=0)
         if ours and not runner.outlives_client:
-            return submission_of(folder, folder.status())
+            return _ended_here(folder, attempt)
         status = follow(folder, attempt, runner, show)
     except KeyboardInterrupt:
-        return _interrupted(folder, outlived=not ours or runner.outlives_client)
+        if claiming:
+            _withdraw(folder, newest + 1)
+        return _interrupted(folder)
     log.info("%s", verdict_line(resolved.id, status, unit_of(resolved.id)))
     return submission_of(folder, status)
 
@@ -103,7 +106,7 @@ def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show)
     try:
         status = follow(folder, attempt, runner, show)
     except KeyboardInterrupt:
-        return _interrupted(folder, outlived=True)
+        return _interrupted(folder)
     log.info("%s", verdict_line(folder.job_id, status, unit_of(folder.job_id)))
     return submission_of(folder, status)
 
@@ -134,7 +137,8 @@ def submission_of(folder: JobFolder, status: Status | None) -> Submission:
 
 def is_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:
     """Whether nothing is left to do: the job covers all that is requested, and outputs exist."""
-    covered = is_covered(status, resolved.job, folder.result())
+    result = folder.result()
+    covered = result is not None and is_covered(status, resolved.job, result)
     return covered and VERBS[resolved.verb].outputs_exist(resolved)
 
 
@@ -216,16 +220,45 @@ def _start(
         raise
 
 
-def _interrupted(folder: JobFolder, *, outlived: bool) -> Submission:
-    job_id = folder.job_id
-    if outlived:
+def _ended_here(folder: JobFolder, attempt: int) -> Submission:
+    """How ``attempt`` ended in this process; it fails if a later one has taken its place."""
+    ended = submission_of(folder, folder.status())
+    if ended.attempt == attempt:
+        return ended
+    message = (
+        f"attempt {attempt} of {ended.id} was superseded by attempt {ended.attempt}, which is "
+        f"{ended.state}; the same command attaches to it"
+    )
+    log.info("%s", message)
+    return replace(ended, exit_code=ColddiffError.exit_code, message=message)
+
+
+def _withdraw(folder: JobFolder, attempt: int) -> None:
+    """Ends ``attempt`` as stopped if this process claimed it and no driver has started it.
+
+    A driver that starts later finds that, and does not begin.
+    """
+    claim, own = folder.read_claim(attempt), this_process()
+    status = folder.status()
+    if any(claim.get(name) != value for name, value in own.items()):
+        return
+    if status is not None and (status.attempt, status.state) == (attempt, "queued"):
+        message = f"interrupted before it was started; {AGAIN}"
+        folder.write_status(replace(status, state="stopped", phase="", message=message))
+
+
+def _interrupted(folder: JobFolder) -> Submission:
+    job_id, status = folder.job_id, folder.status()
+    if status is not None and status.settled:
+        log.info("%s: %s", job_id, status.message)
+    elif status is not None:
         log.info(
             "interrupted; the job continues: `colddiff logs %s -f` follows it, "
             "`colddiff stop %s` ends it",
             job_id,
             job_id,
         )
-    return replace(submission_of(folder, folder.status()), exit_code=INTERRUPTED)
+    return replace(submission_of(folder, status), exit_code=INTERRUPTED)
 
 
 def _running_attempt(
@@ -234,8 +267,8 @@ def _running_attempt(
     """The attempt that is queued or running, or None; a driver without heartbeat is ended first."""
     if newest > (status.attempt if status else 0):
         # Another client claimed it and has not yet written its status, or crashed before it could.
-        claim = folder.read_claim(newest)
-        return newest if time.time() - float(claim.get("time", 0)) < SUBMIT_S else None
+        fresh = time.time() - float(folder.read_claim(newest).get("time", 0)) < SUBMIT_S
+        return newest if fresh and not _claimant_is_dead(folder, newest) else None
     if status is None or status.settled:
         return None
     driver = runner.find(folder.job_id, status.attempt)
@@ -249,8 +282,11 @@ def _running_attempt(
         return None
     if status.state == "queued":
         if driver is None:
-            fresh = time.time() - status.heartbeat < SUBMIT_S
-            return status.attempt if fresh and not _claimant_is_dead(folder, status) else None
+            limit_s = submit_seconds(folder, status.attempt, runner)
+            fresh = time.time() - status.heartbeat < limit_s
+            # A client that detached has ended too, but its cluster's runner knows the driver.
+            dead = limit_s == SUBMIT_S and _claimant_is_dead(folder, status.attempt)
+            return status.attempt if fresh and not dead else None
         return None if driver.ended else status.attempt
     if driver is not None and not driver.ended:
         # It would hold the resources that the next attempt waits for.
@@ -259,8 +295,8 @@ def _running_attempt(
     return None
 
 
-def _claimant_is_dead(folder: JobFolder, status: Status) -> bool:
-    claim = folder.read_claim(status.attempt)
+def _claimant_is_dead(folder: JobFolder, attempt: int) -> bool:
+    claim = folder.read_claim(attempt)
     return claim.get("host") == os.uname().nodename and process(int(claim.get("pid", 0))) is None
 
 

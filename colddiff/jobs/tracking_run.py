@@ -25,9 +25,8 @@ def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
     )
 
 
-def begin_tracking(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
-    """Opens the job's run and logs its parameters, versions, git state and ``job.json``."""
-    tracker = open_tracker(resolved)
+def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Logs the job's parameters, versions, git state and ``job.json`` to its run."""
     tracker.log_params(_flat(resolved.job.to_dict()))
     tracker.set_tags(
         {"storage": resolved.storage}
@@ -35,7 +34,6 @@ def begin_tracking(resolved: ResolvedJob, folder: JobFolder) -> Tracker:
         | {f"version.{name}": number for name, number in resolved.versions.items()}
     )
     tracker.log_artifact("job.json", folder.store.get(folder.key("job.json")))
-    return tracker
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from colddiff.errors import SpecError
+from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
 
 PACKAGE = "colddiff.verbs"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +112,60 @@ class Verb(ABC):
 
 
 class Verbs(Mapping[str, Verb]):
-    """The verbs by name, discovered in ``colddiff/verbs``."""
+    """The verbs by name, discovered in ``colddiff/verbs``.
+
+    A folder that cannot be loaded is left out with a warning; asking for it by name raises
+    ColddiffError, so that commands that do not need it still work.
+    """
 
     def __getitem__(self, name: str) -> Verb:
-        return _found()[name]
+        if name not in _found().verbs and name in self.broken:
+            raise ColddiffError(self.broken[name])
+        return _found().verbs[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_found())
+        return iter(_found().verbs)
 
     def __len__(self) -> int:
-        return len(_found())
+        return len(_found().verbs)
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Folders that cannot be loaded, with the reason in one line."""
+        return _found().broken
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    verbs: dict[str, Verb] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 @cache
-def _found() -> dict[str, Verb]:
-    folder = importlib.import_module(PACKAGE)
-    modules = (item.name for item in pkgutil.iter_modules(folder.__path__) if item.ispkg)
-    verbs = (importlib.import_module(f"{PACKAGE}.{name}.verb").VERB for name in modules)
-    return {verb.name: verb for verb in verbs}
+def _found() -> _Found:
+    package, found = importlib.import_module(PACKAGE), _Found()
+    for item in pkgutil.iter_modules(package.__path__):
+        if not item.ispkg:
+            continue
+        try:
+            verb = _load(item.name)
+        except Exception as error:  # any code may fail as it is imported
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            found.broken[item.name] = f"colddiff/verbs/{item.name} cannot be loaded: {reason}"
+            log.warning("%s", found.broken[item.name])
+        else:
+            found.verbs[verb.name] = verb
+    return found
+
+
+def _load(folder: str) -> Verb:
+    verb = importlib.import_module(f"{PACKAGE}.{folder}.verb").VERB
+    if not isinstance(verb, Verb):
+        raise TypeError("VERB is not an instance of a class derived from Verb")
+    for needed in ("name", "help"):
+        if not isinstance(getattr(verb, needed, None), str):
+            raise TypeError(f"its verb has no {needed}")
+    return verb
 
 
 VERBS = Verbs()
@@ -134,5 +173,5 @@ VERBS = Verbs()
 
 def unit_of(job_id: str) -> str:
     """Unit of a job's progress, by the verb that its id starts with."""
-    verb = VERBS.get(job_id.partition("-")[0])
+    verb = _found().verbs.get(job_id.partition("-")[0])
     return verb.unit if verb else "steps"

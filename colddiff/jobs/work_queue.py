@@ -11,7 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from colddiff.errors import StoreError, Unreachable
+from colddiff.background import in_context
+from colddiff.errors import ColddiffError, StoreError, Unreachable
 from colddiff.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,9 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 IDLE_S = 0.1
 DEATHS_PER_FAILURE = 4
-"""A dead worker says less about its task than an exception does: machines come and go."""
+"""A dead worker says less about its task than an exception does: machines are preempted.
+
+With ``fail_fast`` each death counts as a failure: it would otherwise take long to fail."""
 STORE_FAILURES = 20
 """Consecutive failures of the store, without one success, before it counts as unreachable."""
 RETRY = Backoff(first_s=1.0, longest_s=30.0)
@@ -38,9 +41,12 @@ ReportT = TypeVar("ReportT")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task failed: an error of its own, the store, or the death of its worker."""
+    """Why a task failed: an error, the store, or the death of its worker.
 
-    kind: Literal["task", "store", "death"]
+    ``final`` is an error of ours (a spec, data, a checkpoint) that would recur on a retry.
+    """
+
+    kind: Literal["task", "final", "store", "death"]
     message: str
 
 
@@ -54,10 +60,11 @@ class Finished(Generic[TaskT, ReportT]):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(Generic[TaskT]):
-    """A task that failed too often to be retried, and why."""
+    """A task that is not retried (any more), and why; ``final`` if a retry would not help."""
 
     task: TaskT
     message: str
+    final: bool = False
 
 
 class Workers(Protocol[TaskT, ReportT]):
@@ -94,8 +101,10 @@ class WorkQueue(Generic[TaskT, ReportT]):
     """Gives tasks to workers until each is done or is a dead letter.
 
     A task that failed ``max_failures`` times (four deaths of its worker count as one failure)
-    becomes a dead letter; the others continue, unless ``fail_fast`` is set: then no more tasks are
-    given out. The iterator of tasks is advanced only when a worker has free capacity.
+    becomes a dead letter; the others continue. With ``fail_fast`` the first dead letter ends the
+    run, each death counts as a failure, and a ``final`` failure is not retried. Without it, a
+    ``final`` failure is retried like any other: it may be the fault of one machine only. The
+    iterator of tasks is advanced only when a worker has free capacity.
     """
 
     def __init__(
@@ -115,6 +124,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
         self._limit = max(1, max_failures)
         self._on_report, self._on_poll = on_report, on_poll
         self._stop_requested, self._fail_fast = stop_requested, fail_fast
+        self._deaths_per_failure = 1 if fail_fast else DEATHS_PER_FAILURE
         self._retries: list[tuple[float, int, TaskT]] = []
         """(when, tie-break, task) of tasks that wait for a retry, soonest first."""
         self._number = itertools.count()
@@ -127,22 +137,24 @@ class WorkQueue(Generic[TaskT, ReportT]):
     def run(self) -> None:
         """Returns when all tasks are settled, or none is in flight after a stop was requested.
 
+        With ``fail_fast`` it also returns at the first dead letter, whatever is in flight.
         ``on_poll`` is called whenever a task finished, and about once a second.
 
         Raises StoreError if the store stays unreachable.
         """
         while True:
             self.stopped = self.stopped or self._stop_requested()
-            ending = self.stopped or (self._fail_fast and bool(self.counts.dead))
-            if not ending:
+            if not self.stopped:
                 self._give_out()
             idle = not self._in_flight and not self._retries and self._exhausted
-            if idle or (ending and not self._in_flight):
+            if idle or (self.stopped and not self._in_flight):
                 return
             for finished in self._workers.wait(POLL_S):
                 self._in_flight -= 1
                 self._take(finished)
             self._on_poll()
+            if self._fail_fast and self.counts.dead:
+                return
 
     def _give_out(self) -> None:
         room = self._workers.room()
@@ -175,12 +187,15 @@ class WorkQueue(Generic[TaskT, ReportT]):
             self._store_failures += 1
             if self._store_failures >= STORE_FAILURES:
                 raise StoreError(f"{failure.message} ({STORE_FAILURES} times in a row)")
-        counts.failures += failure.kind == "task"
+        final = failure.kind == "final"
+        counts.failures += final or failure.kind == "task"
         counts.deaths += failure.kind == "death"
-        if counts.failures + counts.deaths // DEATHS_PER_FAILURE >= self._limit:
-            log.warning("%s: failed too often, not retried: %s", task.key, failure.message)
+        often = counts.failures + counts.deaths // self._deaths_per_failure >= self._limit
+        if often or (final and self._fail_fast):
+            why = "failed too often" if often else "would fail again"
+            log.warning("%s: %s, not retried: %s", task.key, why, failure.message)
             del self._failures[task.key]
-            self.counts.dead.append(DeadLetter(task, failure.message))
+            self.counts.dead.append(DeadLetter(task, failure.message, final))
             return
         tries = counts.failures + counts.deaths + self._store_failures
         # After a death there is no need to back off: another worker may be free.
@@ -196,6 +211,8 @@ def attempted(work: Callable[[TaskT], ReportT], task: TaskT) -> ReportT | Failur
         return work(task)
     except Unreachable as error:
         return Failure("store", str(error))
+    except ColddiffError as error:
+        return Failure("final", str(error))
     except Exception as error:
         return Failure("task", f"{type(error).__name__}: {error}")
 
@@ -213,7 +230,7 @@ class LocalWorkers(Generic[TaskT, ReportT]):
         return self._in_flight - len(self._in_progress)
 
     def give(self, task: TaskT) -> None:
-        self._in_progress[self._pool.submit(attempted, self._work, task)] = task
+        self._in_progress[self._pool.submit(in_context(attempted), self._work, task)] = task
 
     def wait(self, timeout_s: float) -> list[Finished[TaskT, ReportT]]:
         if not self._in_progress:

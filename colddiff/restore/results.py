@@ -54,12 +54,12 @@ class Results:
             if record is None or overwrite:
                 continue
             differs = [
-                f"{name} {record.get(name)!r}, now {value!r}"
+                f"{name} {record.get(name)!r}, not {value!r}"
                 for name, value in self.settings.items()
                 if record.get(name) != value
             ]
             if differs:
-                self._refuse(file.name, f"was made with a different {'; '.join(differs)}")
+                self._refuse(file.name, f"was made with {'; '.join(differs)}")
             found[file.name] = record
         return found
 

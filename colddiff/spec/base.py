@@ -33,12 +33,10 @@ class Spec(BaseModel):
             unknown = [str(key) for key in data if key not in cls.model_fields]
             if unknown:
                 fields = ", ".join(cls.model_fields)
-                raise SpecError(
-                    [
-                        (key, f"no such field{nearest(key, cls.model_fields)} (fields: {fields})")
-                        for key in unknown
-                    ]
-                )
+                found = [(key, f"no such field{nearest(key, cls.model_fields)}") for key in unknown]
+                # Once is enough for a person who misspelled several.
+                found[-1] = (unknown[-1], f"{found[-1][1]} (fields: {fields})")
+                raise SpecError(found)
         return data
 
     def to_dict(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _parted(uri: str) -> tuple[str, str]:
     nothing = not (rest.strip("/") if scheme == "s3" else rest)
     if nothing or not slashes or scheme not in ("file", "s3"):
         raise SpecError(
-            f"no store for {uri!r}: use a path (./{uri} if the name has a colon) or "
+            f"{uri!r} is not a storage address: use a path (./{uri} if the name has a colon) or "
             "s3://bucket/prefix"
         )
     return scheme, rest

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 
+from colddiff.background import in_context
 from colddiff.ports import Store
 from colddiff.tracking.address import TrackingAddress, checked_uri, masked
 from colddiff.tracking.mlflow_outbox import Outbox
@@ -35,7 +36,9 @@ class MlflowTracker:
         self._entries: list[Entry] = []
         self._asked = self._answered = 0
         self._ended = False
-        self._thread = threading.Thread(target=self._work, name="mlflow-tracker", daemon=True)
+        self._thread = threading.Thread(
+            target=in_context(self._work), name="mlflow-tracker", daemon=True
+        )
         self._thread.start()
         atexit.register(self.close, timeout_s=10.0)
 
@@ -150,5 +153,10 @@ def open_run(
     tracker = MlflowTracker(Outbox(address, Spool(spool, header), timeout_s=timeout_s))
     if not join:
         tracker.set_running()
-    tracker.flush(timeout_s)
+    try:
+        tracker.flush(timeout_s)
+    except BaseException:  # an interrupt: no one else has the tracker, to end the run
+        if not join:
+            tracker.finish("KILLED")
+        raise
     return tracker

@@ -107,7 +107,7 @@ def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path)
     assert "1 skipped" in again.stderr
     assert (run.out / "a.png").stat().st_mtime_ns == first.st_mtime_ns
     message = error_of(run(tmp_path / "a.png", "--severity", "2"))
-    assert "a.png already exists and was made with a different severity 4, now 2" in message
+    assert "a.png already exists and was made with severity 4, not 2" in message
     picture(tmp_path / "a.png", 2)
     changed = run(tmp_path / "a.png")
     assert changed.returncode == 1
@@ -119,7 +119,7 @@ def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path)
 def test_a_file_that_is_no_result_is_never_replaced(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     mine = picture(run.out / "a.png", 2)
-    assert "already exists and was made with a different" in error_of(run(tmp_path / "a.png"))
+    assert "already exists and was made with" in error_of(run(tmp_path / "a.png"))
     run.out = tmp_path
     assert "already exists" in error_of(run(tmp_path / "a.png"))
     assert np.array_equal(pixels_of(tmp_path / "out" / "a.png"), mine)

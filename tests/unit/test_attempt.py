@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +20,7 @@ import pytest
 from colddiff.checkpoints.format import COMMIT
 from colddiff.checkpoints.writer import due_steps
 from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped, StoreError
+from colddiff.jobs import driver
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import LimitsSpec
@@ -22,6 +28,7 @@ from colddiff.jobs.logs import logged
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status
 from colddiff.stores.memory_store import MemoryStore
+from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
 
@@ -269,3 +276,40 @@ def test_what_is_logged_in_this_process_is_kept_without_touching_its_streams(
     logging.getLogger("colddiff.anywhere").info("afterwards")
     assert kept[-1] == b"step 3\n"
     assert capfd.readouterr().out == "a debugger's line\n"
+
+
+class InterruptedRun(MemoryTracker):
+    """A tracker during whose first entry the user interrupts."""
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_just_after_the_run_was_opened_ends_the_run(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = InterruptedRun()
+    verb = SimpleNamespace(prepare=lambda _: None, unit="steps")
+    monkeypatch.setattr(driver, "VERBS", {"train": verb})
+    monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
+    with pytest.raises(KeyboardInterrupt):
+        driver.drive(attempt(folder), on_ray=False)
+    assert tracker.run.status == "KILLED"
+
+
+def test_sigterm_is_logged_without_a_promise_of_a_checkpoint(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An evaluation takes none."""
+    caplog.set_level(logging.INFO, "colddiff")
+
+    def terminated(started: Attempt, *_: object, **__: object) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not started.stop_requested():
+            time.sleep(0.01)
+        raise Stopped("asked to")
+
+    verb = SimpleNamespace(prepare=terminated, unit="images")
+    monkeypatch.setattr(driver, "VERBS", {"train": verb})
+    assert driver.drive(attempt(folder), on_ray=False) == 4
+    assert [line for line in caplog.messages if "SIGTERM" in line] == ["SIGTERM: stopping"]

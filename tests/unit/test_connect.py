@@ -59,7 +59,7 @@ def test_buckets(s3_service: S3Service) -> None:
 )
 def test_other_schemes_are_refused(text: str) -> None:
     for use in (open_store, absolute, open_shards, read_manifest):
-        with pytest.raises(SpecError, match="no store for"):
+        with pytest.raises(SpecError, match="is not a storage address"):
             use(text)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,51 @@ def test_a_status_of_a_later_version_can_be_read(folder: JobFolder) -> None:
 
 def test_damage_is_named_by_address(folder: JobFolder) -> None:
     folder.store.put(folder.key("status.json"), b"{half")
-    with pytest.raises(ColddiffError, match=r"train-a-0/status\.json is not JSON"):
+    with pytest.raises(ColddiffError, match=r"train-a-0/status\.json is not JSON.*; delete this"):
         folder.status()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ({"heartbeat": None}, "heartbeat is null, not a number"),
+        ({"heartbeat": "now"}, 'heartbeat is "now", not a number'),
+        ({"step": [1]}, r"step is \[1\], not a number"),
+        ({"step": 1.5}, r"step is 1\.5, not a whole number"),
+        ({"attempt": True}, "attempt is true, not a number"),
+        ({"running_s": float("nan")}, "running_s is NaN, not a number"),
+        ({"started": "today"}, 'started is "today", not a number'),
+        ({"message": 5}, "message is 5, not text"),
+        ({"state": ["done"]}, r'state is \["done"\], not one of queued, running, done'),
+        ({"state": None}, "state is null, not one of"),
+    ],
+)
+def test_a_status_of_wrong_types_is_named_with_the_way_out(
+    folder: JobFolder, damage: dict[str, object], reason: str
+) -> None:
+    data = json.dumps({**asdict(RUNNING), **damage}).encode()
+    folder.store.put(folder.key("status.json"), data)
+    pattern = rf"train-a-0/status\.json is damaged: {reason}.*; delete this file and run the same"
+    with pytest.raises(ColddiffError, match=pattern):
+        folder.status()
+    folder.store.delete(folder.key("status.json"))
+    assert folder.status() is None
+
+
+def test_a_status_may_have_no_text_and_a_loss_that_is_not_finite(folder: JobFolder) -> None:
+    written = {**asdict(RUNNING), "step": 7.0, "detail": None, "loss": float("inf")}
+    folder.store.put(folder.key("status.json"), json.dumps(written).encode())
+    assert folder.status(now=1000.0) == replace(RUNNING, loss=float("inf"))
+
+
+@pytest.mark.parametrize("damage", [b'{"host": "a", "p', b'{"pid": null}', b'{"time": "x"}', b"[]"])
+def test_a_half_written_claim_is_named_with_the_way_out(folder: JobFolder, damage: bytes) -> None:
+    key = folder.key("attempts/1/claim.json")
+    folder.store.put(key, damage)
+    with pytest.raises(ColddiffError, match=r"attempts/1/claim\.json is .*; delete this file and"):
+        folder.read_claim(1)
+    folder.store.delete(key)
+    assert folder.claim(1, {})
 
 
 def test_a_job_that_is_not_there(folder: JobFolder) -> None:

@@ -96,6 +96,7 @@ def test_a_driver_without_a_verdict_gets_one(
     folder: JobFolder, driver: DriverState | None, state: str, says: str
 ) -> None:
     folder.write_status(RUNNING)
+    folder.claim(2, {"address": "http://127.0.0.1:8265"})
     folder.write_log(2, b"zero\none\n\ntwo\n")
     verdict = settle(folder, 2, driver, None)
     assert (verdict.state, verdict.step) == (state, 30)
@@ -235,6 +236,7 @@ def test_a_deletion_cut_short_leaves_no_checkpoint_that_looks_complete(
         (b"abc", b"abc", b""),
         (b"ab" + LONG, LONG + b"gh", b"gh"),
         (b"abc", b"xyz", b"xyz"),
+        (b"the cluster's own\na\nb\n", b"a\nb\nc\n", b"c\n"),
     ],
 )
 def test_only_what_is_new_of_a_log_is_shown(shown: bytes, text: bytes, new: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,57 @@ def test_a_new_verb_is_a_function_of_the_package(package: CopiedPackage) -> None
     assert called.stderr == ""
 
 
+def test_a_crash_in_a_function_of_the_package_is_printed(package: CopiedPackage) -> None:
+    script = (
+        "import colddiff\n"
+        "from colddiff.verbs.count.verb import Count\n"
+        "Count.prepare = lambda self, attempt: 1 / 0\n"
+        "try:\n"
+        "    colddiff.count({'goal': 9}, name='crash')\n"
+        "except colddiff.ColddiffError as error:\n"
+        "    print(error)\n"
+    )
+    called = package.python("-c", script)
+    assert called.stdout == "ZeroDivisionError: division by zero\n"
+    lines = called.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+    assert lines.count(lines[0]) == 1
+
+
 def test_a_new_verb_has_its_section_in_job_files(package: CopiedPackage) -> None:
     (package.root / "sheep.yaml").write_text("count: {goal: 6}\n")
     dry = package.run("submit", "count", "sheep.yaml", "--dry-run")
     assert "counts 6 sheep" in dry.stderr
     schema = json.loads(package.run("recipes", "--schema").stdout)
     assert "count" in schema["properties"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("VERB = (", "SyntaxError: '(' was never closed (verb.py, line 1)"),
+        ("", "AttributeError: module 'colddiff.verbs.broken.verb' has no attribute 'VERB'"),
+        (None, "ModuleNotFoundError: No module named 'colddiff.verbs.broken.verb'"),
+        ("VERB = 5", "TypeError: VERB is not an instance of a class derived from Verb"),
+    ],
+    ids=["syntax error", "no VERB", "no verb.py", "not a verb"],
+)
+def test_a_broken_folder_is_named_and_the_other_verbs_work(
+    package: CopiedPackage, text: str | None, reason: str
+) -> None:
+    folder = package.root / "colddiff" / "verbs" / "broken"
+    folder.mkdir()
+    try:
+        (folder / "__init__.py").touch()
+        if text is not None:
+            (folder / "verb.py").write_text(text)
+        line = f"colddiff/verbs/broken cannot be loaded: {reason}"
+        listed = package.run("list")
+        assert (listed.returncode, listed.stderr.splitlines()[0]) == (0, line)
+        assert "Traceback" not in listed.stderr
+        wanted = package.run("submit", "broken", "goal=3", "--local")
+        assert wanted.returncode == 1
+        assert wanted.stderr.splitlines() == [line, f"colddiff: error: {line}"]
+    finally:
+        shutil.rmtree(folder)

@@ -125,7 +125,7 @@ def test_a_sound_job_passes_quickly_and_says_how_long_it_took(
     folder.write_job(resolved.to_dict())
     caplog.set_level(logging.INFO, "colddiff")
     check_before_training(resolved, folder)
-    assert "checked before step 0 in" in caplog.text
+    assert "preflight checks passed in" in caplog.text
 
 
 def test_a_set_too_large_to_hash_is_checked_in_part(packed: dict[str, str]) -> None:

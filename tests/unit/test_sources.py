@@ -271,5 +271,5 @@ def test_an_unknown_source_is_refused(text: str) -> None:
 
 
 def test_a_place_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ColddiffError, match="no store for 'pipe://cat x'"):
+    with pytest.raises(ColddiffError, match="'pipe://cat x' is not a storage address"):
         open_source("folder:pipe://cat x")

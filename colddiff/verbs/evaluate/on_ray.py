@@ -67,6 +67,8 @@ def sum_on_ray(attempt: Attempt, subject: Subject, progress: Callable[[int], Non
         workers.close()
     if queue.counts.dead:
         letter = queue.counts.dead[0]
+        if letter.final:
+            raise ColddiffError(letter.message)
         raise ColddiffError(f"{letter.task.key} could not be evaluated: {letter.message}")
     if len(found) < len(groups):
         raise_stopped()

@@ -36,8 +36,8 @@ def resolve_generation(
             [
                 (
                     "checkpoint",
-                    "is required: a checkpoint folder or URI, a job's id or folder, an export; "
-                    "with @last, @best or @step=N",
+                    "is required (a checkpoint folder or URI, a job's id or folder, an export; "
+                    "with @last, @best or @step=N)",
                 )
             ]
         )

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from colddiff.background import in_context
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.checkpoints.writer import due_steps
 from colddiff.errors import ColddiffError
@@ -34,7 +35,9 @@ class EvaluationWatcher:
         self._evaluate = evaluate
         self._checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="evaluator", daemon=True)
+        self._thread = threading.Thread(
+            target=in_context(self._watch), name="evaluator", daemon=True
+        )
 
     def __enter__(self) -> None:
         if self._every is not None:

@@ -43,7 +43,7 @@ def check_before_training(resolved: ResolvedJob, folder: JobFolder) -> None:
     _prepare_terminal(resolved, folder)
     if job.test_data is not None:
         dry_evaluation(job)
-    log.info("checked before step 0 in %.1f s", time.monotonic() - began)
+    log.info("preflight checks passed in %.1f s", time.monotonic() - began)
 
 
 def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
@@ -97,4 +97,4 @@ def _prepare_terminal(resolved: ResolvedJob, folder: JobFolder) -> None:
             D, [stream(job.seed, "terminal/dry")]
         )
         store_terminal(folder, terminal, fitted_on)
-        log.info("terminal %s ready after %.1f s", spec.kind, time.monotonic() - began)
+        log.info("terminal distribution %s fitted in %.1f s", spec.kind, time.monotonic() - began)

@@ -12,9 +12,9 @@ import pytest
 
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import record_key
-from colddiff.errors import StoreError
+from colddiff.errors import ClusterError, DataError, SpecError, StoreError
 from colddiff.jobs import work_queue
-from colddiff.jobs.work_queue import Failure, Finished, QueueCounts, WorkQueue
+from colddiff.jobs.work_queue import Failure, Finished, QueueCounts, WorkQueue, attempted
 from colddiff.ports import ShardEntry, Store, StoredObject
 from colddiff.retry import Backoff
 from colddiff.stores.memory_store import MemoryStore
@@ -136,6 +136,58 @@ def test_workers_may_die_more_often_than_shards_may_fail(deaths: int, survives: 
     done, queue = run(FakeWorkers(1, outcome), MemoryStore(), plan(), 30)
     assert (done.images == 30) is survives
     assert len(queue.counts.dead) == (not survives)
+
+
+def test_with_fail_fast_a_death_counts_as_a_failure() -> None:
+    workers = FakeWorkers(1, lambda task, tries: Failure("death", "killed"))
+    workers.size = 1
+    _done, queue = run(workers, MemoryStore(), plan(), 30, fail_fast=True)
+    assert workers.tries.total() == 3
+    assert [letter.message for letter in queue.counts.dead] == ["killed"]
+
+
+@pytest.mark.parametrize(("fail_fast", "tries"), [(True, 1), (False, 3)])
+def test_only_with_fail_fast_is_a_final_failure_not_retried(fail_fast: bool, tries: int) -> None:
+    """Where all others are made anyway, another machine may do what this one cannot."""
+    workers = FakeWorkers(1, lambda task, tries: Failure("final", "poison part"))
+    _done, queue = run(workers, MemoryStore(), plan(), 10, fail_fast=fail_fast)
+    assert workers.tries == {0: tries}
+    assert queue.counts.retries == tries - 1
+    assert [(letter.message, letter.final) for letter in queue.counts.dead] == [
+        ("poison part", True)
+    ]
+
+
+def test_fail_fast_waits_for_nothing_else() -> None:
+    class Slow(FakeWorkers):
+        """Only the first of the tasks it holds ever ends."""
+
+        def wait(self, timeout_s: float) -> list[Finished[ShardTask, ShardReport]]:
+            assert not self.tries, "waited after the first dead letter"
+            return super().wait(timeout_s)[:1]
+
+    workers = Slow(2, lambda task, tries: Failure("final", "poison part"))
+    _done, queue = run(workers, MemoryStore(), plan(), 100, fail_fast=True)
+    assert [letter.task.number for letter in queue.counts.dead] == [0]
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (DataError("poison part"), Failure("final", "poison part")),
+        (SpecError([("a.b", "is wrong")]), Failure("final", "a.b: is wrong")),
+        (StoreError("away"), Failure("store", "away")),
+        (ClusterError("gone"), Failure("store", "gone")),
+        (ValueError("boom"), Failure("task", "ValueError: boom")),
+    ],
+)
+def test_errors_of_ours_are_final_unless_a_service_is_unreachable(
+    error: Exception, failure: Failure
+) -> None:
+    def work(task: ShardTask) -> ShardReport:
+        raise error
+
+    assert attempted(work, plan().task(0, 10)) == failure
 
 
 def test_a_store_that_is_away_for_a_while_is_nobodys_fault() -> None:

@@ -268,3 +268,19 @@ def test_credentials_come_from_the_environment_and_stay_there(
     # Another address than the environment's is taken as it is.
     assert replay_tracking(storage, uri, job_id) == 14
     assert replay_tracking(storage, uri, job_id) == 0
+
+
+def test_an_interrupt_while_the_run_is_opened_ends_the_run(
+    mlflow: MlflowTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = MlflowTracker.flush
+
+    def interrupted(tracker: MlflowTracker, timeout_s: float = 30.0) -> bool:
+        flush(tracker, timeout_s)
+        monkeypatch.setattr(MlflowTracker, "flush", flush)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowTracker, "flush", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mlflow.open()
+    assert mlflow.read().status == "KILLED"

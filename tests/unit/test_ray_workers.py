@@ -1,0 +1,135 @@
+"""Actors of a work queue that die or never start; Ray is a fake, and so is the clock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from colddiff.cluster import ray_workers
+from colddiff.cluster.ray_workers import RayWorkers, WorkerActor
+
+Answer = Callable[[], Any]
+
+
+@dataclass(eq=False)
+class FakeCluster:
+    """One actor after another; each call to an actor ends at once, as ``ready`` or ``work`` say."""
+
+    ready: Answer = lambda: True
+    work: Answer = lambda: {"report": 1}
+    now: float = 0.0
+    asked: list[float] = field(default_factory=list)
+    """When each ``ready`` was called."""
+    num_actors: int = 0
+
+    def remote(self, data: Any) -> Any:
+        self.num_actors += 1
+        return SimpleNamespace(
+            ready=SimpleNamespace(remote=self._ask),
+            attempt=SimpleNamespace(remote=lambda task: _Call(self.work)),
+        )
+
+    def _ask(self) -> Any:
+        self.asked.append(self.now)
+        return _Call(self.ready)
+
+    def wait(self, calls: list[Any], *, num_returns: int, timeout: float) -> tuple[Any, Any]:
+        return calls[:num_returns], calls[num_returns:]
+
+    def get(self, call: Any) -> Any:
+        return call.answer()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass(eq=False)
+class _Call:
+    answer: Answer
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    cluster = FakeCluster()
+    monkeypatch.setattr(ray_workers, "_remote", lambda *_: cluster)
+    fake_ray = SimpleNamespace(wait=cluster.wait, get=cluster.get, exceptions=ray.exceptions)
+    monkeypatch.setattr(ray_workers, "ray", fake_ray)
+    clock = SimpleNamespace(monotonic=lambda: cluster.now, sleep=cluster.sleep)
+    monkeypatch.setattr(ray_workers, "time", clock)
+    return cluster
+
+
+def one_worker() -> RayWorkers[Any, Any]:
+    resolved: Any = SimpleNamespace(job=None, to_dict=dict)
+    actor: Any = WorkerActor
+    return RayWorkers(
+        actor, resolved, 1, encode=lambda task: task, decode=lambda found: found, in_flight=1
+    )
+
+
+def restarting() -> Any:
+    raise ray.exceptions.ActorUnavailableError("The actor is restarting", None)
+
+
+def died() -> Any:
+    raise ray.exceptions.ActorDiedError()
+
+
+def wait_for(workers: RayWorkers[Any, Any], cluster: FakeCluster, seconds: float) -> None:
+    end = cluster.now + seconds
+    while cluster.now < end:
+        workers.wait(1.0)
+
+
+def test_a_worker_that_restarts_is_asked_every_second(fake: FakeCluster) -> None:
+    workers = one_worker()
+    workers.wait(1.0)
+    fake.work, fake.ready = died, restarting
+    workers.give({})
+    (finished,) = workers.wait(1.0)
+    assert finished.outcome.kind == "death"
+    wait_for(workers, fake, 3.0)
+    assert workers.room() == 0
+    fake.ready = lambda: True
+    workers.wait(1.0)
+    assert workers.room() == 1
+    assert fake.asked == [0.0, 0.0, 1.0, 2.0, 3.0]
+    assert fake.num_actors == 1
+
+
+def test_a_worker_that_never_came_up_is_replaced_after_a_longer_pause(fake: FakeCluster) -> None:
+    fake.ready = died
+    workers = one_worker()
+    wait_for(workers, fake, 10.5)
+    assert fake.asked == [0.0, 5.0, 10.0]
+    assert fake.num_actors == 4
+
+
+@pytest.mark.parametrize(
+    ("came_up", "message"),
+    [(False, "no worker could be started yet"), (True, "all workers are down")],
+)
+def test_a_long_time_without_workers_is_logged_once(
+    fake: FakeCluster, caplog: pytest.LogCaptureFixture, came_up: bool, message: str
+) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
+    if not came_up:
+        fake.ready = restarting
+    workers = one_worker()
+    workers.wait(1.0)
+    if came_up:
+        fake.now += 1000.0
+        workers.wait(1.0)
+        fake.work, fake.ready = died, restarting
+        workers.give({})
+        workers.wait(1.0)
+    wait_for(workers, fake, 59.0)
+    assert caplog.messages == []
+    wait_for(workers, fake, 100.0)
+    assert caplog.messages == [f"{message}; `ray status` on the cluster shows what it lacks"]
