@@ -112,12 +112,11 @@ class Planner:
         return dict(self._errors)
 
     def describe(self) -> dict[str, int]:
-        """How many trials are done, failed, running, and asked for in all."""
+        """How many trials are asked for, done and running."""
         done = sum(state.done(self.task.rungs) for state in self.states)
         return {
             "asked": len(self._trials),
             "done": done,
-            "failed": len(self.failed()),
             "running": len(self._running),
         }
 
