@@ -24,14 +24,19 @@ if TYPE_CHECKING:
 def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
     """List the jobs in a storage, newest last."""
     from colddiff.cluster.operate import current
+    from colddiff.errors import ColddiffError, Unreachable
     from colddiff.jobs.folder import JobFolder, list_jobs
 
     store = open_store(storage_at(storage))
-    found = [JobFolder(store, job_id) for job_id in list_jobs(store)]
-    jobs = sorted(
-        ((folder, current(folder, address)) for folder in found),
-        key=lambda item: item[1].heartbeat if item[1] else 0.0,
-    )
+    jobs: list[tuple[JobFolder, Status | None]] = []
+    for folder in (JobFolder(store, job_id) for job_id in list_jobs(store)):
+        try:
+            jobs.append((folder, current(folder, address)))
+        except Unreachable:
+            raise
+        except ColddiffError as error:
+            note(str(error))  # a damaged file of one job hides no other
+    jobs.sort(key=lambda item: item[1].heartbeat if item[1] else 0.0)
     if as_json:
         emit_json([_as_data(folder, status) for folder, status in jobs])
         return

@@ -302,6 +302,14 @@ def test_jobs_of_a_storage_are_shown_without_a_cluster(colddiff: Colddiff) -> No
     (row,) = json.loads(colddiff("list", "--json").stdout)
     assert (row["id"], row["state"], row["exit_code"]) == (folder.job_id, "failed", 1)
     assert "3/9" in colddiff("list").stdout
+    damaged = JobFolder(folder.store, "train-b-01234567")
+    damaged.write_job({"id": damaged.job_id})
+    damaged.store.put(damaged.key("status.json"), b"{half")
+    listed = colddiff("list")
+    assert (listed.returncode, "3/9" in listed.stdout) == (0, True)
+    assert "train-b-01234567/status.json is not JSON" in listed.stderr
+    damaged.store.delete(damaged.key("status.json"))
+    assert colddiff("delete", damaged.job_id, "--yes").returncode == 0
     shown = json.loads(colddiff("status", folder.job_id, "--json").stdout)
     assert (shown["attempt"], shown["message"], shown["result"]) == (2, "broke\nhere", None)
     assert colddiff("logs", folder.job_id).stdout == "what it said\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import RunningCluster
-from tests.soak.generate import ACTOR, DRIVER, Trial
+from tests.kills import DRIVER
+from tests.soak.generate import ACTOR, Trial
 from tests.unit.generation.trained import train_tiny
 
 pytestmark = pytest.mark.cluster
