@@ -30,6 +30,7 @@ _HOMES = {
     "TrainJob": "colddiff.verbs.train.job",
     "EvaluateJob": "colddiff.verbs.evaluate.job",
     "GenerateJob": "colddiff.verbs.generate.job",
+    "SearchJob": "colddiff.verbs.search.job",
     "load_recipe": "colddiff.jobs.recipes",
     "import_reference_checkpoint": "colddiff.checkpoints.paper_weights",
     "load_checkpoint": "colddiff.checkpoints.references",
@@ -48,6 +49,7 @@ __all__ = [
     "Omega",
     "Restorer",
     "RestorerSpec",
+    "SearchJob",
     "Severity",
     "SpecError",
     "TrainJob",
@@ -61,6 +63,7 @@ __all__ = [
     "load_recipe",
     "sample",
     "sample_steps",
+    "search",
     "train",
 ]
 
@@ -81,12 +84,14 @@ if TYPE_CHECKING:
     from colddiff.types import Image, ImageShape, Omega, Severity
     from colddiff.verbs.evaluate.job import EvaluateJob
     from colddiff.verbs.generate.job import GenerateJob
+    from colddiff.verbs.search.job import SearchJob
     from colddiff.verbs.train.job import TrainJob
 
     # Every verb in `verbs/` has such a function; these are declared for type checkers.
     train: Run[TrainJob]
     evaluate: Run[EvaluateJob]
     generate: Run[GenerateJob]
+    search: Run[SearchJob]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,26 +9,43 @@ array([1. , 1.5, 2. , 2.5])
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, model_validator
 
 from colddiff.errors import SpecError
-from colddiff.spec import KindOf, Range, Registry, Spec
+from colddiff.spec import Choices, KindOf, Range, Registry, SearchRange, Spec
 
 FloatTable = NDArray[np.float64]
+
+PATHS: Mapping[str, SearchRange] = {
+    "ratio": Range(1 / 8, 8.0, log=True),
+    "kind": Choices(("linear", "exponential")),
+}
+"""What is searched of a schedule as a path from the first value to the last: ``ratio`` is the last
+over the first, so that falling, constant and rising paths are all found; ``kind`` is the curve."""
 
 
 class ScheduleSpec(Spec):
     """A physical parameter as a function of severity."""
 
     kind: str
+    paths: ClassVar[Mapping[str, SearchRange]] = {}
+    """``PATHS``, where a search may replace the schedule by a path between two values."""
 
     @abstractmethod
     def entries(self, num_timesteps: int) -> FloatTable:
         """Values of the parameter, float64 [T]; entry i is for the step from severity i to i+1."""
+
+    def mapped(self, change: Callable[[float], float]) -> Self:
+        """This schedule with ``change`` applied to each field that is in the parameter's unit.
+
+        SpecError for a kind that does not say which fields those are.
+        """
+        raise SpecError(f"a schedule of kind {self.kind!r} cannot be scaled")
 
 
 SCHEDULES: Registry[ScheduleSpec] = Registry("schedule")
@@ -44,13 +61,18 @@ class Constant(ScheduleSpec):
     """
 
     kind: Literal["constant"] = "constant"
+    paths: ClassVar[Mapping[str, SearchRange]] = PATHS
     value: Annotated[float, Range(0.3, 10.0, log=True)]
 
     def entries(self, num_timesteps: int) -> FloatTable:
         return np.full(num_timesteps, self.value, dtype=np.float64)
 
+    def mapped(self, change: Callable[[float], float]) -> Self:
+        return _changed(self, ("value",), change)
+
 
 class _Ramp(ScheduleSpec):
+    paths: ClassVar[Mapping[str, SearchRange]] = PATHS
     start: float
 
     @staticmethod
@@ -84,6 +106,9 @@ class Linear(_Ramp):
         assert self.end is not None
         return np.linspace(self.start, self.end, num_timesteps, dtype=np.float64)
 
+    def mapped(self, change: Callable[[float], float]) -> Self:
+        return _changed(self, ("start", "step", "end"), change)
+
 
 @SCHEDULES.register
 class Exponential(_Ramp):
@@ -111,6 +136,9 @@ class Exponential(_Ramp):
         assert self.end is not None
         return np.geomspace(self.start, self.end, num_timesteps, dtype=np.float64)
 
+    def mapped(self, change: Callable[[float], float]) -> Self:
+        return _changed(self, ("start", "end"), change)
+
 
 @SCHEDULES.register
 class Table(ScheduleSpec):
@@ -129,6 +157,36 @@ class Table(ScheduleSpec):
                 [("values", f"has {len(self.values)} entries for num_timesteps={num_timesteps}")]
             )
         return np.asarray(self.values, dtype=np.float64)
+
+    def mapped(self, change: Callable[[float], float]) -> Self:
+        return self.model_copy(update={"values": tuple(change(value) for value in self.values)})
+
+
+S = TypeVar("S", bound=ScheduleSpec)
+
+
+def _changed(schedule: S, names: Sequence[str], change: Callable[[float], float]) -> S:
+    values = {name: getattr(schedule, name) for name in names}
+    update = {name: change(value) for name, value in values.items() if value is not None}
+    return schedule.model_copy(update=update)
+
+
+def path_ranges(spec: Spec, prefix: str = "") -> dict[str, SearchRange]:
+    """Search ranges of the paths of ``spec``'s schedules (``PATHS``), by dotted path.
+
+    These are no fields: a search writes them as a schedule with a start and an end.
+
+    >>> {path: str(span) for path, span in path_ranges(Constant(value=1.0), "sigma.").items()}
+    {'sigma.ratio': '0.125..8 (log)', 'sigma.kind': 'linear | exponential'}
+    """
+    if isinstance(spec, ScheduleSpec):
+        return {f"{prefix}{name}": span for name, span in spec.paths.items()}
+    found: dict[str, SearchRange] = {}
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            found |= path_ranges(value, f"{prefix}{name}.")
+    return found
 
 
 def positive_values(schedule: ScheduleSpec, num_timesteps: int, name: str) -> FloatTable:

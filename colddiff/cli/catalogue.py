@@ -37,7 +37,9 @@ def degradations(
             f"{', '.join(DEGRADATIONS)})"
         )
     spec = DEGRADATIONS[kind]
-    fields = {name: _field(field) for name, field in spec.model_fields.items() if name != "kind"}
+    fields = {
+        name: _field(name, field) for name, field in spec.model_fields.items() if name != "kind"
+    }
     if as_json:
         emit_json({"kind": kind, "description": _summary(spec), "fields": fields})
         return
@@ -102,7 +104,7 @@ def _summary(spec: type) -> str:
     return text.splitlines()[0].replace("``", "") if text else ""
 
 
-def _field(field: FieldInfo) -> dict[str, str]:
+def _field(name: str, field: FieldInfo) -> dict[str, str]:
     from colddiff.spec import Choices, Range, Spec, Unit
 
     unit = next((mark.name for mark in field.metadata if isinstance(mark, Unit)), "")
@@ -110,7 +112,7 @@ def _field(field: FieldInfo) -> dict[str, str]:
     default: Any = field.get_default(call_default_factory=False)
     if isinstance(default, Spec):
         if not search:
-            search = _inner_search(default)
+            search = _inner_search(name, default)
         default = default.to_dict()
     return {
         "default": "(required)" if field.is_required() else _compact(default),
@@ -136,10 +138,13 @@ def _bounds(field: FieldInfo) -> str:
     )
 
 
-def _inner_search(spec: Any) -> str:
+def _inner_search(name: str, spec: Any) -> str:
+    """Ranges below the field ``name``, by the paths that a search's ``over`` takes."""
+    from colddiff.schedules import path_ranges
     from colddiff.spec import search_ranges
 
-    return ", ".join(f"{path} {span}" for path, span in search_ranges(spec).items())
+    found = search_ranges(spec, f"{name}.") | path_ranges(spec, f"{name}.")
+    return ", ".join(f"{path} {span}" for path, span in found.items())
 
 
 def _compact(value: Any) -> str:

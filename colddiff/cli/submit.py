@@ -190,7 +190,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
         written = apply_overrides(recipe.sections.get(verb) or {}, overrides).get("plugins") or []
         added = [str(Path(plugin).absolute()) for plugin in request.plugins]
         overrides.append(f"plugins={json.dumps([*written, *added])}")
-    return recipe, recipe.job(verb, overrides)
+    return recipe, VERBS[verb].completed(recipe.job(verb, overrides), recipe)
 
 
 def _with_checkpoint(job: Job, recipe: Recipe) -> Job:

@@ -44,7 +44,10 @@ class TrackingSpec(Spec):
     """Experiment tracking, at MLFLOW_TRACKING_URI, else in a sqlite file in STORAGE."""
 
     experiment: str = "colddiff"
-    images: Annotated[bool, Field(description="false keeps pictures out of the tracker")] = True
+    images: Annotated[
+        bool,
+        Field(description="false: no pictures of evaluations, and no others in the tracker"),
+    ] = True
     system_every_s: Annotated[
         float | None,
         Field(gt=0, description="between samples of CPU, memory, network, GPU; null for none"),

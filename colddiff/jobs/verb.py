@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.job import Job
+    from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
 
 PACKAGE = "colddiff.verbs"
@@ -94,6 +95,10 @@ class Verb(ABC):
     def needs_checkpoint(self, job: Any) -> bool:
         """Whether the job uses the checkpoint of the train job in the same file."""
         return False
+
+    def completed(self, job: Any, recipe: Recipe) -> Job:
+        """The job with what it leaves to the other sections of its file."""
+        return cast("Job", job)
 
     def outputs(self, job: Any) -> Mapping[str, str]:
         """Addresses outside STORAGE that the job writes to, by field."""

@@ -279,7 +279,9 @@ def test_a_kind_shows_its_fields_bounds_and_ranges(colddiff: Colddiff) -> None:
     assert re.search(r"num_timesteps +20 +>= 1, <= 4000 +5\.\.400 \(log\)", shown)
     fields = json.loads(colddiff("degradations", "blur", "--json").stdout)["fields"]
     assert fields["padding"]["bounds"] == "circular | reflect"
-    assert fields["sigma"]["search"] == "value 0.3..10 (log)"
+    assert fields["sigma"]["search"] == (
+        "sigma.value 0.3..10 (log), sigma.ratio 0.125..8 (log), sigma.kind linear | exponential"
+    )
 
 
 def test_recipes_name_what_can_be_submitted(colddiff: Colddiff) -> None:

@@ -87,10 +87,11 @@ def test_checkpoints_are_registered_by_address(storage: Path, packed: dict[str, 
     assert run.data.tags["checkpoint.step"] == "6"
 
 
-def test_pictures_are_kept_out_where_the_job_says_so(storage: Path, packed: dict[str, str]) -> None:
+def test_no_pictures_are_drawn_where_the_job_says_so(storage: Path, packed: dict[str, str]) -> None:
     fields = {**packed, "tracking": {"images": False, "system_every_s": None}}
     result = colddiff.train(job(**fields), "tiny")
-    assert result["pictures"]
+    assert result["pictures"] == []
+    assert not list(storage.rglob("pictures"))
     api, run = tracked(storage, job(**fields))
     assert artifacts(api, run.info.run_id) == {"job.json", "checkpoints.json"}
     assert not [name for name in run.data.metrics if name.startswith("system/")]

@@ -25,7 +25,8 @@ def evaluate_step(
 ) -> dict[str, Any]:
     """Evaluates a committed checkpoint; writes its metrics to the folder and the tracker.
 
-    Returns ``metrics``, ``provenance`` and the addresses of the ``pictures``.
+    Returns ``metrics``, ``provenance`` and the addresses of the ``pictures``, of which there are
+    none without ``tracking.images``.
     """
     checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
     job = resolved.job_as(TrainJob)
@@ -34,12 +35,12 @@ def evaluate_step(
     record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
     tracker.log_metrics(found.metrics, step)
     pictures = []
-    for name, data in evaluation_pictures(found, checkpoint.losses).items():
+    drawn = evaluation_pictures(found, checkpoint.losses) if job.tracking.images else {}
+    for name, data in drawn.items():
         key = folder.key(f"pictures/step_{step:08d}/{name}")
         folder.store.put(key, data)
         pictures.append(f"{folder.store.uri}/{key}")
-        if job.tracking.images:
-            tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
+        tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
     folder.write_evaluation(step, record)
     return {**record, "pictures": pictures}
 
@@ -55,7 +56,8 @@ def dry_evaluation(job: TrainJob) -> None:
     few = min(DRY_IMAGES, read_manifest(str(job.test_data)).count)
     dry = {"num_images": few, "severities": 1, "batch_size": few}
     found = _evaluation(job, restorer, job.evaluation.model_copy(update=dry))
-    evaluation_pictures(found, ())
+    if job.tracking.images:
+        evaluation_pictures(found, ())
 
 
 def _evaluation(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evaluation:

@@ -1,0 +1,1 @@
+"""`submit search`: the schedules of a degradation, searched by training jobs as trials."""

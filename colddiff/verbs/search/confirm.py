@@ -1,0 +1,170 @@
+"""The confirmation: the best trials and the base trained again with fresh seeds, held to the test.
+
+Differences are paired: a trial and the base that share a seed share their initial weights and the
+order of their images, which cuts the noise between them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.resolve import identified
+from colddiff.jobs.verb import VERBS
+from colddiff.spec import parse
+from colddiff.verbs.search.search_task import SearchTask
+from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.trials import Trial
+
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """A trial against the base on the test set, over seeds: paired differences, trial - base."""
+
+    trial: int
+    values: tuple[float, ...]
+    base: tuple[float, ...]
+    lower_is_better: bool
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """By seed; negative is better where lower is better."""
+        return tuple(a - b for a, b in zip(self.values, self.base, strict=True))
+
+    @property
+    def mean(self) -> float:
+        """Mean of the paired differences."""
+        return sum(self.differences) / len(self.differences)
+
+    @property
+    def sd(self) -> float | None:
+        """Their standard deviation; None for a single seed."""
+        n = len(self.differences)
+        if n < 2:
+            return None
+        return math.sqrt(sum((d - self.mean) ** 2 for d in self.differences) / (n - 1))
+
+    @property
+    def wins(self) -> int:
+        """At how many seeds the trial beats the base."""
+        return sum((d < 0) == self.lower_is_better and d != 0 for d in self.differences)
+
+    @property
+    def distinguished(self) -> bool:
+        """Whether |mean| is at least twice its standard error."""
+        if self.sd is None:
+            return False
+        return abs(self.mean) >= 2 * self.sd / math.sqrt(len(self.differences))
+
+    def sentence(self, metric: str) -> str:
+        """What a person should believe."""
+        n, base = len(self.values), sum(self.base) / len(self.base)
+        percent = f" ({100 * self.mean / base:+.1f} %)" if base else ""
+        spread = "" if self.sd is None else f", sd {self.sd:.3g}"
+        verdict = "not distinguished from the base"
+        if self.distinguished:
+            worse = (self.mean > 0) == self.lower_is_better
+            at = f"at {n - self.wins if worse else self.wins} of {n} seeds"
+            verdict = f"worse than the base {at}" if worse else f"beats the base {at}"
+        return (
+            f"trial {self.trial}, test {metric}: {self.mean:+.4g}{percent} against the base, "
+            f"paired over {n} fresh seed{'s' * (n != 1)}{spread}: {verdict}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "trial": self.trial,
+            "values": list(self.values),
+            "base": list(self.base),
+            "mean_difference": self.mean,
+            "sd": self.sd,
+            "n": len(self.values),
+            "wins": self.wins,
+            "distinguished": self.distinguished,
+        }
+
+
+class Confirmation:
+    """``SegmentSource`` of the trainings of chosen trials and the base with fresh seeds."""
+
+    def __init__(self, attempt: Attempt, task: SearchTask, chosen: Sequence[Trial]) -> None:
+        self._attempt, self._task, self._chosen = attempt, task, chosen
+        self._slug = f"{attempt.resolved.slug}-confirm"
+        self._seeds = [task.base.seed + i + 1 for i in range(task.job.confirm_seeds)]
+        self._jobs = {
+            (trial.number, seed): self._job(trial, seed) for trial in chosen for seed in self._seeds
+        }
+        self._folders = {
+            key: JobFolder(attempt.folder.store, self._id(job)) for key, job in self._jobs.items()
+        }
+        self._left = [key for key in self._jobs if self._value(key) is None]
+        self._running: dict[str, tuple[int, int]] = {}
+        self._errors: dict[str, str] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._left and not self._running
+
+    def next(self) -> Segment | None:
+        if not self._left:
+            return None
+        number, seed = self._left.pop(0)
+        key = f"confirmation of trial {number}, seed {seed}"
+        self._running[key] = (number, seed)
+        return Segment(key, self._slug, self._jobs[number, seed].to_dict(), self._task.rungs[-1])
+
+    def finished(self, segment: Segment, error: str) -> None:
+        del self._running[segment.key]
+        if error:
+            log.warning("%s failed: %s", segment.key, error)
+            self._errors[segment.key] = error
+
+    def interrupted(self, segment: Segment) -> None:
+        self._left.append(self._running.pop(segment.key))
+
+    def failures(self) -> list[str]:
+        """A sentence for each training that failed; its seed is in no comparison."""
+        return [f"{key} failed: {error}" for key, error in self._errors.items()]
+
+    def comparisons(self) -> list[PairedComparison]:
+        """One for each chosen trial but the base, over the seeds at which both have a value."""
+        found = []
+        for trial in self._chosen:
+            if trial.number == 0:
+                continue
+            pairs = [
+                (value, base)
+                for seed in self._seeds
+                if (value := self._value((trial.number, seed))) is not None
+                and (base := self._value((0, seed))) is not None
+            ]
+            if pairs:
+                values = tuple(pair[0] for pair in pairs)
+                of_base = tuple(pair[1] for pair in pairs)
+                lower = lower_is_better(self._task.metric)
+                found.append(PairedComparison(trial.number, values, of_base, lower))
+        return found
+
+    def _job(self, trial: Trial, seed: int) -> TrainJob:
+        job = cast("TrainJob", parse(VERBS["train"].spec(), trial.job, f"trial {trial.number}"))
+        return job.model_copy(update={"seed": seed, "test_data": self._task.base.test_data})
+
+    def _id(self, job: TrainJob) -> str:
+        return identified(job, self._slug, self._attempt.resolved.storage)[2]
+
+    def _value(self, key: tuple[int, int]) -> float | None:
+        evaluation = self._folders[key].evaluation(self._task.rungs[-1])
+        value = (evaluation or {}).get("metrics", {}).get(self._task.metric)
+        return None if value is None else float(value)

@@ -1,0 +1,112 @@
+"""The search job: what is searched from which base (identity), and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from colddiff.errors import SpecError
+from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec
+from colddiff.spec import Spec, Unit
+
+
+class RangeSpec(Spec):
+    """Where a field is searched: between ``low`` and ``high``, or among ``choices``."""
+
+    low: float | None = None
+    high: float | None = None
+    log: Annotated[bool | None, Field(description="null keeps the declared scale")] = None
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        between = self.low is not None and self.high is not None
+        if between == (self.choices is not None):
+            raise SpecError("write {low, high} (and log: true) or {choices: [...]}")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise SpecError(f"low must be below high, got {self.low:g} and {self.high:g}")
+        return self
+
+
+class SearchJob(Job):
+    """Search the schedule of a degradation: trials are training jobs, compared on the same task."""
+
+    verb: ClassVar[str] = "search"
+
+    base: Annotated[
+        str | dict[str, Any] | None,
+        Field(
+            description="the train job that trials vary: a recipe, a job file, {recipe: NAME, "
+            "field: value}, or its fields; null for the train job of the same file"
+        ),
+    ] = None
+    over: Annotated[
+        tuple[str, ...],
+        Field(description="fields to search, by path, with wildcards: degradation.sigma.*"),
+    ] = ("degradation.num_timesteps", "degradation.sigma.ratio")
+    ranges: Annotated[
+        dict[str, RangeSpec],
+        Field(
+            default_factory=dict,
+            description="by path: {low, high, log} or {choices}, in place of declared ranges",
+        ),
+    ]
+    compare: Annotated[
+        Literal["same_end"],
+        Field(
+            description="same_end: each schedule is scaled until D(x, T) removes as much as the "
+            "base's, so that all trials solve the same task"
+        ),
+    ] = "same_end"
+    metric: Annotated[
+        str | None,
+        Field(
+            description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for the Frechet "
+            "distance of Algorithm 2 in the base's features"
+        ),
+    ] = None
+    scheduler: Annotated[
+        Literal["promotion", "none"],
+        Field(description="promotion: at each rung the best quarter goes on; none: all to the end"),
+    ] = "promotion"
+    searcher: Literal["tpe", "random", "grid"] = "tpe"
+    rungs: Annotated[
+        tuple[float, ...],
+        Field(min_length=1, description="where trials are compared, as parts of the base's steps"),
+    ] = (0.25, 0.5, 1.0)
+    validation: Annotated[
+        float,
+        Field(gt=0, lt=1, description="part of the training images that trials are compared on"),
+    ] = 0.2
+    seed: Annotated[int, Field(ge=0, description="of the points; trials have the base's")] = 0
+
+    num_trials: Annotated[int, Field(ge=1, le=10_000), Unit("trials"), OPERATION] = 12
+    max_concurrent: Annotated[int, Field(ge=1), Unit("trials at once"), OPERATION] = 2
+    confirm_best: Annotated[
+        int, Field(ge=0, description="trials that are trained again with fresh seeds"), OPERATION
+    ] = 1
+    confirm_seeds: Annotated[
+        int, Field(ge=0, description="fresh seeds of the confirmation; 0 for none"), OPERATION
+    ] = 3
+    resources: Annotated[
+        ResourcesSpec | None, Field(description="of one trial; null for the base's"), OPERATION
+    ] = None
+    limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
+
+    def covered_by(self, result: Mapping[str, Any]) -> bool:
+        """Whether a finished search confirmed as many trials, with as many seeds."""
+        if not (self.confirm_best and self.confirm_seeds):
+            return True
+        best, seeds = int(result.get("confirm_best", 0)), int(result.get("confirm_seeds", 0))
+        return best >= self.confirm_best and seeds >= self.confirm_seeds
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if not self.over:
+            raise SpecError([("over", "is empty: name at least one field to search")])
+        rising = all(a < b for a, b in zip(self.rungs, self.rungs[1:], strict=False))
+        if not rising or self.rungs[0] <= 0 or self.rungs[-1] != 1.0:
+            raise SpecError([("rungs", f"must rise from above 0 to 1, got {list(self.rungs)}")])
+        return self

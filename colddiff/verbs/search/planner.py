@@ -1,0 +1,197 @@
+"""The trials of a search as segments: asked for, promoted and passed over, from what is stored.
+
+Every decision follows from the journal (``trials/``) and the training jobs' own folders, so a
+search that was killed continues as it would have.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from colddiff.errors import ColddiffError
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.resolve import identified
+from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
+from colddiff.verbs.search.same_end import Scaled
+from colddiff.verbs.search.search_task import SearchTask, scaled
+from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.space import Point, base_point, job_at
+from colddiff.verbs.search.suggest import observations, suggested_point
+from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
+
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
+
+log = logging.getLogger(__name__)
+
+REDRAWS = 100
+"""Draws of one trial's point after which the space counts as exhausted."""
+
+
+class Planner:
+    """``SegmentSource`` of the trials; asked by one thread at a time."""
+
+    def __init__(self, attempt: Attempt, task: SearchTask) -> None:
+        self._attempt, self.task = attempt, task
+        self._slug = f"{attempt.resolved.slug}-trial"
+        self._trials = read_trials(attempt.folder)
+        self._running: set[tuple[int, int]] = set()
+        self._errors: dict[int, str] = {}
+        self._failed_in_a_row = 0
+        self._wanted = task.job.num_trials
+        self.states: list[TrialState] = []
+        self._refresh()
+        self.resumed = sum(bool(state.steps) for state in self.states)
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._running and isinstance(self._decide(), NoneLeft)
+
+    def next(self) -> Segment | None:
+        while True:
+            decision = self._decide()
+            if isinstance(decision, Wait | NoneLeft):
+                return None
+            if isinstance(decision, New):
+                trial = self._ask()
+                if trial is None:
+                    log.info("the space has no further point: %d trials", len(self._trials))
+                    self._wanted = len(self._trials)
+                    continue
+                decision = (trial.number, self.task.rungs[0])
+            number, step = decision
+            self._running.add((number, step))
+            key = f"trial {number} to step {step}"
+            return Segment(key, self._slug, self._trials[number].job, step)
+
+    def finished(self, segment: Segment, error: str) -> None:
+        number, step = self._ended(segment)
+        self._refresh()
+        value = self.states[number].values.get(step)
+        if not error and value is not None:
+            self._failed_in_a_row = 0
+            log.info("%s: %s %.5g", segment.key, self.task.metric, value)
+            return
+        self._errors[number] = error or self.states[number].failed or "it was not evaluated"
+        log.warning("%s failed: %s", segment.key, self._errors[number])
+        self._refresh()
+        self._refuse_to_go_on(number)
+
+    def interrupted(self, segment: Segment) -> None:
+        self._ended(segment)
+        self._refresh()
+
+    def _ended(self, segment: Segment) -> tuple[int, int]:
+        """Trial and step of a segment that runs no longer."""
+        (mine,) = (
+            (number, step)
+            for number, step in self._running
+            if segment.key == f"trial {number} to step {step}"
+        )
+        self._running.discard(mine)
+        return mine
+
+    def _refuse_to_go_on(self, number: int) -> None:
+        """Raises ColddiffError where a failure ends the search; others are rows of its table."""
+        self._failed_in_a_row += 1
+        why = f"trial {number}: {self._errors[number]}"
+        if number == BASE:
+            raise ColddiffError(f"the base failed, which trials are compared with ({why})")
+        allowed = self.task.job.max_failures
+        if self._failed_in_a_row > allowed:
+            raise ColddiffError(
+                f"{self._failed_in_a_row} trials in a row failed, max_failures={allowed} are "
+                f"allowed; the last was {why}"
+            )
+
+    def failed(self) -> dict[int, str]:
+        """Why trials cannot go on in this attempt, by number; the next attempt tries them again."""
+        return dict(self._errors)
+
+    def describe(self) -> dict[str, int]:
+        """How many trials are asked for, done and running."""
+        done = sum(state.done(self.task.rungs) for state in self.states)
+        return {
+            "asked": len(self._trials),
+            "done": done,
+            "running": len(self._running),
+        }
+
+    def _decide(self) -> Any:
+        return next_segment(
+            [state.values for state in self.states],
+            self._running,
+            self.failed(),
+            self.task.rungs,
+            self._wanted,
+            lower_is_better=lower_is_better(self.task.metric),
+            steps=[state.steps for state in self.states],
+        )
+
+    def _refresh(self) -> None:
+        self.states = states(
+            self._attempt.folder.store,
+            self._trials,
+            self.task.rungs,
+            self.task.metric,
+            before=self.states,
+        )
+        for number, error in self._errors.items():
+            if not self.states[number].done(self.task.rungs):
+                self.states[number] = replace(self.states[number], failed=error)
+
+    def _ask(self) -> Trial | None:
+        """A new trial, written before anybody hears of it; None where the space is exhausted."""
+        number = len(self._trials)
+        trial = self._base() if number == BASE else self._drawn(number)
+        if trial is None:
+            return None
+        if write_trial(self._attempt.folder, trial):
+            self._trials.append(trial)
+        else:
+            # An earlier driver that had not died yet wrote this number: its record stands.
+            self._trials = read_trials(self._attempt.folder)
+        self._refresh()
+        return self._trials[number]
+
+    def _base(self) -> Trial:
+        job = self.task.training(self.task.base)
+        point = base_point(self.task.base, self.task.space)
+        return self._trial(BASE, point, Scaled(1.0, self.task.target), job)
+
+    def _drawn(self, number: int) -> Trial | None:
+        job = self.task.job
+        taken = {trial.job_id for trial in self._trials}
+        points = [trial.point for trial in self._trials]
+        history = observations(self.states, self.task.rungs)
+        for redraw in range(REDRAWS):
+            point = suggested_point(
+                job.searcher,
+                self.task.space,
+                job.seed,
+                number,
+                history,
+                redraw=redraw,
+                lower_is_better=lower_is_better(self.task.metric),
+            )
+            if point is None:
+                return None
+            found = None if point in points else scaled(self.task, point)
+            if found is None:
+                continue
+            training = self.task.training(job_at(self.task.base, point, found.scale))
+            trial = self._trial(number, point, found, training)
+            if trial.job_id not in taken:
+                return trial
+        return None
+
+    def _trial(self, number: int, point: Point, found: Scaled, job: TrainJob) -> Trial:
+        storage = self._attempt.resolved.storage
+        _, _, job_id = identified(job, self._slug, storage)
+        known = sum(bool(state.values) for state in self.states)
+        return Trial(
+            number, job.seed, dict(point), found.scale, found.rmse, job.to_dict(), job_id, known
+        )

@@ -1,0 +1,37 @@
+"""A search on a real cluster: segments as trials of Ray Tune, two at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import RunningCluster
+from tests.unit.search.tiny_search import folder_of, trained, trials_of, write_search
+
+pytestmark = pytest.mark.cluster
+
+
+def test_a_search_on_a_cluster(cluster: RunningCluster, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    env = {**os.environ, **cluster.env, "COLDDIFF_STORAGE": str(storage)}
+    job = write_search(tmp_path / "tiny.yaml", max_concurrent=2, searcher="random")
+    words = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job), "--json"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(Path(json.loads(done.stdout)["result"]).read_text())
+    trials = trials_of(storage)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert trained(storage) == {trial.job_id for trial in trials}
+    assert result["best"]["job"] in trained(storage)
+    folder = folder_of(storage)
+    board = json.loads(folder.store.get(folder.key("leaderboard.json")))
+    # Two segments of the base and of the best other, which a promotion extends.
+    stood = sorted((row["steps"], row["state"]) for row in board["rows"])
+    assert stood == [(2, "passed over"), (4, "done"), (4, "done")]
+    # Tune keeps its own files in a temporary folder, never in STORAGE.
+    assert not list(storage.rglob("*.pkl"))

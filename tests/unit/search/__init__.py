@@ -1,0 +1,1 @@
+"""Search: the space, the journal, decisions and suggestions."""

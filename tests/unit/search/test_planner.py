@@ -1,0 +1,126 @@
+"""The planner asks for segments from what is stored, and shares its journal with other drivers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.resolve import resolve
+from colddiff.spec import parse
+from colddiff.verbs.search.confirm import Confirmation
+from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.planner import Planner
+from colddiff.verbs.search.search_task import SearchTask
+from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.trials import Trial, read_trials, write_trial
+from colddiff.verbs.search.work import prepare
+from tests.unit.search.tiny_search import tiny_search
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("planned"))
+
+
+def attempt_at(storage: str, **fields: Any) -> tuple[Attempt, SearchTask]:
+    job = parse(SearchJob, tiny_search(**fields))
+    attempt = Attempt(resolve(job, "tiny", storage=storage), 1)
+    return attempt, prepare(attempt)
+
+
+def asked(planner: Planner) -> Segment:
+    segment = planner.next()
+    assert segment is not None
+    return segment
+
+
+def test_the_base_is_first_and_points_are_never_repeated(storage: str) -> None:
+    attempt, task = attempt_at(storage, num_trials=8, seed=1)
+    planner = Planner(attempt, task)
+    keys = [asked(planner).key for _ in range(8)]
+    assert keys == [f"trial {number} to step 2" for number in range(8)]
+    assert planner.next() is None
+    assert not planner.exhausted
+    trials = read_trials(attempt.folder)
+    assert len({trial.job_id for trial in trials}) == 8
+    assert len({tuple(trial.point.items()) for trial in trials}) == 8
+    assert trials[0].job["degradation"] == task.base.degradation.to_dict()
+
+
+def test_a_trial_is_trained_on_the_split_without_pictures(storage: str) -> None:
+    attempt, task = attempt_at(storage, seed=2, resources={"cpus": 2})
+    job = asked(Planner(attempt, task)).job
+    assert (job["data"], job["test_data"]) == (task.splits.fit, task.splits.validation)
+    assert job["tracking"]["images"] is False
+    assert job["resources"]["cpus"] == 2
+
+
+def test_a_record_that_another_driver_wrote_first_stands(storage: str) -> None:
+    attempt, task = attempt_at(storage, seed=3)
+    planner = Planner(attempt, task)
+    base = asked(planner)
+    (first,) = read_trials(attempt.folder)
+    other = replace(first, number=1, point={"degradation.num_timesteps": 9}, job={"seed": 5})
+    assert write_trial(attempt.folder, other)
+    assert asked(planner).job == {"seed": 5}
+    assert read_trials(attempt.folder) == [first, other]
+    assert base.job == first.job
+
+
+def test_an_interrupted_segment_is_asked_for_again(storage: str) -> None:
+    attempt, task = attempt_at(storage, seed=4, num_trials=1)
+    planner = Planner(attempt, task)
+    segment = asked(planner)
+    assert planner.next() is None
+    planner.interrupted(segment)
+    assert not planner.exhausted
+    assert asked(planner) == segment
+    assert planner.failed() == {}
+
+
+def test_a_failed_trial_is_tried_again_by_the_next_attempt(storage: str) -> None:
+    attempt, task = attempt_at(storage, seed=5, num_trials=2)
+    planner = Planner(attempt, task)
+    asked(planner)
+    failing = asked(planner)
+    planner.finished(failing, "its worker died too often")
+    assert planner.failed() == {1: "its worker died too often"}
+    assert planner.states[1].failed == "its worker died too often"
+    assert planner.next() is None
+    later = Planner(attempt, task)
+    assert [asked(later).key for _ in range(2)] == ["trial 0 to step 2", failing.key]
+
+
+def test_a_confirmation_that_was_stopped_is_not_finished(storage: str) -> None:
+    attempt, task = attempt_at(storage, seed=6, num_trials=1, confirm_seeds=1)
+    planner = Planner(attempt, task)
+    asked(planner)
+    base: Trial = read_trials(attempt.folder)[0]
+    confirmation = Confirmation(attempt, task, [base])
+    segment = confirmation.next()
+    assert segment is not None
+    assert segment.job["test_data"] == task.base.test_data
+    assert segment.job["seed"] == task.base.seed + 1
+    confirmation.interrupted(segment)
+    assert not confirmation.exhausted
+    assert confirmation.next() == segment
+    confirmation.finished(segment, "no disk")
+    assert confirmation.next() is None
+    assert confirmation.failures() == ["confirmation of trial 0, seed 1 failed: no disk"]
+
+
+def test_best_yaml_is_the_trial_on_all_images(storage: str) -> None:
+    attempt, task = attempt_at(storage, seed=7)
+    planner = Planner(attempt, task)
+    asked(planner), asked(planner)
+    for trial in read_trials(attempt.folder):
+        best = task.job_of(trial)
+        assert best.data == task.base.data
+        assert best.degradation.to_dict() == trial.job["degradation"]
+        assert best.checkpoint_every == task.base.checkpoint_every
+        assert best.tracking.images
+    assert Path(task.splits.fit).exists()

@@ -1,0 +1,164 @@
+"""A whole search in this process: every trial once, killed, extended, with trials that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import colddiff
+from colddiff.errors import ColddiffError
+from tests.in_process import colddiff_here
+from tests.unit.search.tiny_search import (
+    folder_of,
+    tiny_search,
+    trained,
+    trials_of,
+    write_search,
+)
+
+T = "degradation.num_timesteps"
+RATIO = "degradation.sigma.ratio"
+STRAIGHT = {"scheduler": "none", "rungs": [1.0]}
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "runs"
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(place))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    return place
+
+
+def search(**fields: Any) -> dict[str, Any]:
+    return colddiff.search(tiny_search(**fields), "tiny")
+
+
+def rows_of(storage: Path) -> dict[int, dict[str, Any]]:
+    folder = folder_of(storage)
+    board = json.loads(folder.store.get(folder.key("leaderboard.json")))
+    return {row["number"]: row for row in board["rows"]}
+
+
+def test_a_search_with_its_confirmation(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = search(num_trials=4, confirm_seeds=2, confirm_best=1)
+    trials, rows = trials_of(storage), rows_of(storage)
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert trials[0].point == {T: 6, RATIO: 4.0}
+    assert len({trial.job_id for trial in trials}) == 4
+    assert all(abs(t.end_rmse / result["end_rmse"] - 1) <= 1e-3 for t in trials if t.end_rmse)
+    # The best and the base go to the end, the others stop at the first rung.
+    steps = sorted((row["steps"], row["state"]) for row in rows.values())
+    assert steps == [(2, "passed over"), (2, "passed over"), (4, "done"), (4, "done")]
+    assert (rows[0]["base"], rows[0]["state"]) == (True, "done")
+    (confirmed,) = result["confirmed"]
+    assert (confirmed["n"], confirmed["trial"] != 0) == (2, True)
+    assert len(trained(storage)) == 4 + 2 * 2
+    assert not list(storage.rglob("pictures"))
+
+    folder = storage / "jobs" / result["id"]
+    sentence = f"trial {confirmed['trial']}, test eval/sampled/fd_lenet"
+    assert sentence in (folder / "leaderboard.md").read_text()
+    assert '<tr class="base">' in (folder / "leaderboard.html").read_text()
+    dry = colddiff_here(
+        monkeypatch, capsys, "submit", "train", folder / "best.yaml", "--dry-run", "--json"
+    )
+    assert dry.returncode == 0, dry.stderr
+    best = json.loads(dry.stdout)["train"]
+    assert best["degradation"]["num_timesteps"] == trials[result["best"]["trial"]].point[T]
+    assert "digits" in best["data"]
+    assert "split" not in best["data"]
+
+
+@pytest.mark.parametrize(("searcher", "ended"), [("random", "KILL"), ("grid", "TERM")])
+def test_a_search_that_was_ended_goes_on_with_the_same_trials(
+    tmp_path: Path, storage: Path, monkeypatch: pytest.MonkeyPatch, searcher: str, ended: str
+) -> None:
+    job = write_search(tmp_path / "tiny.yaml", searcher=searcher, num_trials=4, **STRAIGHT)
+    words = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job), "--local"]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(os.environ))
+        deadline = time.monotonic() + 120
+        while not list(storage.glob("jobs/search-*/trials/0001.json")):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(getattr(signal, f"SIG{ended}"))
+        assert process.wait(60) == (-signal.SIGKILL if ended == "KILL" else 4), log.read_text()
+    begun = trials_of(storage)
+    assert len(begun) < 4
+
+    again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert "of 4 trials resumed" in again.stderr
+    trials = trials_of(storage)
+    assert trials[: len(begun)] == begun
+    assert trained(storage) == {trial.job_id for trial in trials}
+    assert all(row["state"] == "done" for row in rows_of(storage).values())
+
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "undisturbed"))
+    search(searcher=searcher, num_trials=4, **STRAIGHT)
+    undisturbed = trials_of(tmp_path / "undisturbed")
+    assert [(t.point, t.scale, t.job_id) for t in trials] == [
+        (t.point, t.scale, t.job_id) for t in undisturbed
+    ]
+
+
+def test_more_trials_and_a_confirmation_extend_a_finished_search(storage: Path) -> None:
+    first = search(num_trials=2, **STRAIGHT)
+    records = {trial.number: trial for trial in trials_of(storage)}
+    assert search(num_trials=2, **STRAIGHT) == first
+    more = search(num_trials=3, **STRAIGHT)
+    assert (more["id"], more["trials"]) == (first["id"], 3)
+    assert [trial == records.get(trial.number) for trial in trials_of(storage)] == [
+        True,
+        True,
+        False,
+    ]
+    assert len(trained(storage)) == 3
+    assert more["confirmed"] == []
+    confirmed = search(num_trials=3, confirm_seeds=1, **STRAIGHT)["confirmed"]
+    assert [comparison["n"] for comparison in confirmed] == [1]
+
+
+def test_a_trial_that_fails_is_a_row_with_its_reason(storage: Path) -> None:
+    rates = {"choices": [2e-3, 1e30]}
+    job = {"over": ["optimizer.lr"], "ranges": {"optimizer.lr": rates}, "searcher": "grid"}
+    search(**job, **STRAIGHT)
+    rows = rows_of(storage)
+    (failed,) = [row for row in rows.values() if row["state"] == "failed"]
+    assert failed["point"] == {"optimizer.lr": 1e30}
+    assert "not finite" in failed["reason"]
+    assert sorted(row["state"] for row in rows.values()) == ["done", "done", "failed"]
+    assert "not finite" in (folder_text(storage, "leaderboard.md"))
+
+
+def test_too_many_failures_in_a_row_end_the_search(storage: Path) -> None:
+    rates = {"choices": [1e29, 1e30]}
+    job = {"over": ["optimizer.lr"], "ranges": {"optimizer.lr": rates}, "searcher": "grid"}
+    with pytest.raises(
+        ColddiffError, match=r"2 trials in a row failed, max_failures=1 are allowed"
+    ):
+        search(**job, max_failures=1, **STRAIGHT)
+
+
+def test_a_base_that_fails_ends_the_search(storage: Path) -> None:
+    with pytest.raises(ColddiffError, match=r"the base failed.*not finite"):
+        search(base={"optimizer": {"lr": 1e30}}, **STRAIGHT)
+    assert len(trials_of(storage)) == 1
+    assert rows_of(storage)[0]["state"] == "failed"
+
+
+def folder_text(storage: Path, name: str) -> str:
+    folder = folder_of(storage)
+    return folder.store.get(folder.key(name)).decode()
