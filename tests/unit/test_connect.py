@@ -93,4 +93,4 @@ def test_importing_it_is_cheap() -> None:
     )
     command = [sys.executable, "-c", script]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert said.stdout == "['evaluate', 'generate', 'train']\n[]\n"
+    assert said.stdout == "['evaluate', 'generate', 'search', 'train']\n[]\n"
