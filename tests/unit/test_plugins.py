@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from colddiff.errors import SpecError
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.restorers import RESTORERS
-from colddiff.spec import plugins
 from colddiff.spec.plugins import load_plugin, load_plugins, plugin_digest, unload_plugin
 
 FADE = '''\
@@ -49,16 +48,8 @@ class Fade(Degradation[FadeSpec]):
         return x0 * (1 - self.spec.strength * weight)
 '''
 
+pytestmark = pytest.mark.usefixtures("unloaded_plugins")
 Write = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """Kinds of these tests are gone after each."""
-    before = set(plugins._LOADED)
-    yield
-    for digest in set(plugins._LOADED) - before:
-        unload_plugin(plugins._LOADED[digest])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from colddiff.report.card import _results
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.report.tables import evaluation_table
 from colddiff.samplers import SAMPLERS, column_labels, find_sampler
-from colddiff.spec import parse, plugins
+from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.types import ImageShape
 from colddiff.verbs.evaluate.job import EvaluateJob
@@ -38,6 +38,7 @@ from tests.restoring import picture, pixels_of
 from tests.tiny_checkpoint import BLUR, tiny_checkpoint, tiny_job
 from tests.unit.test_evaluate import PatchMeans, halfway, some_images
 
+pytestmark = pytest.mark.usefixtures("unloaded_plugins")
 DOCS = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-sampler.md"
 HALVES = '''\
 """A sampler that goes half the way of Algorithm 1."""
@@ -58,15 +59,6 @@ class Halves(Sampler):
 SHAPE = ImageShape(1, 12, 12)
 BUILT_IN = ["direct", "naive", "improved", "improved_estimated", "interpolated"]
 Here = Callable[..., Done]
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """Samplers of these tests are gone after each."""
-    before = set(plugins._LOADED)
-    yield
-    for digest in set(plugins._LOADED) - before:
-        unload_plugin(plugins._LOADED[digest])
 
 
 @pytest.fixture
