@@ -10,11 +10,10 @@ from typing import Any
 
 from colddiff.sampling import falling
 from colddiff.verbs.search.promotion import BASE, passed_over
+from colddiff.verbs.search.same_end import TOLERANCE
 from colddiff.verbs.search.trials import TrialState
 
 NO_VALUE = "-"
-END_TOLERANCE = 1e-3
-"""Relative; ends further from the base's than this are shown in their row."""
 STYLE = (
     "table{border-collapse:collapse;font:14px sans-serif}"
     "th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}"
@@ -69,7 +68,7 @@ class Leaderboard:
         parts = [f"{self.metric} by optimizer step, {better} is better"]
         base = self._base_end
         if base is not None:
-            held = f"within {END_TOLERANCE:.1%}" if not any(map(self._odd_end, self.rows)) else ""
+            held = f"within {TOLERANCE:.1%}" if not any(map(self._odd_end, self.rows)) else ""
             parts.append(f"end: RMSE {base:.4f} {held}".rstrip())
         distances = [row.end_distance for row in self.rows if row.end_distance is not None]
         if distances:
@@ -111,7 +110,7 @@ class Leaderboard:
         base = self._base_end
         if base is None or row.end_rmse is None:
             return False
-        return abs(row.end_rmse - base) > END_TOLERANCE * base
+        return abs(row.end_rmse - base) > TOLERANCE * base
 
 
 def leaderboard(
@@ -129,9 +128,8 @@ def leaderboard(
     """
     failed = [state.trial.number for state in states if state.failed is not None]
     values = [state.values for state in states]
-    ordered = sorted(states, key=lambda s: (*_order(s, lower_is_better), s.trial.number))
     rows = []
-    for state in ordered:
+    for state in ranked(states, lower_is_better=lower_is_better):
         number = state.trial.number
         told = state.describe(rungs, finished=finished)
         reason = state.failed or ""
@@ -215,6 +213,11 @@ def short_paths(paths: Sequence[str]) -> list[str]:
         if len(set(short)) == len(short):
             return short
     return list(paths)
+
+
+def ranked(states: Sequence[TrialState], *, lower_is_better: bool) -> list[TrialState]:
+    """Trials in the order of the table, best first; equals by number."""
+    return sorted(states, key=lambda s: (*_order(s, lower_is_better), s.trial.number))
 
 
 def _order(state: TrialState, lower_is_better: bool) -> tuple[float, float]:

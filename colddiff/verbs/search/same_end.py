@@ -70,9 +70,7 @@ def scaled_to_end(
     end of the rounded schedule is within ``TOLERANCE`` of the target.
     """
 
-    def end(scale: float) -> float:
-        return _end(degradation_at(base_job, point, scale), base_job.shape, x0, omega)
-
+    end = _end_by_scale(base_job, point, x0, omega)
     if abs(end(1.0) - target_rmse) <= 1e-6 * target_rmse:
         candidates: Iterator[float] = iter([1.0])
     else:
@@ -89,9 +87,7 @@ def can_reach_end(
 ) -> bool:
     """Whether a factor within the range tried degrades as much as the target: two calls of D."""
 
-    def end(scale: float) -> float:
-        return _end(degradation_at(base_job, point, scale), base_job.shape, x0, omega)
-
+    end = _end_by_scale(base_job, point, x0, omega)
     slack = TOLERANCE * target_rmse
     return end(LOWEST) - slack <= target_rmse <= end(HIGHEST) + slack
 
@@ -121,6 +117,15 @@ def _end(spec: DegradationSpec, shape: ImageShape, x0: Image, omega: Omega) -> f
     D = spec.build(shape)
     x_T = D.degrade(x0, torch.full((len(x0),), D.num_timesteps), omega)
     return float((x_T - x0).double().square().mean().sqrt()) / 2
+
+
+def _end_by_scale(
+    base_job: TrainJob, point: Point, x0: Image, omega: Omega
+) -> Callable[[float], float]:
+    def end(scale: float) -> float:
+        return _end(degradation_at(base_job, point, scale), base_job.shape, x0, omega)
+
+    return end
 
 
 def _candidates(end: Callable[[float], float], target: float) -> Iterator[float]:

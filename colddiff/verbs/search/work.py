@@ -19,6 +19,7 @@ from colddiff.verbs.search.leaderboard import (
     Leaderboard,
     html_page,
     leaderboard,
+    ranked,
     to_json,
     to_markdown,
 )
@@ -81,9 +82,10 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         # Also of a search that stops or fails here: its table says which trials failed, and why.
         _write(attempt, _board(planner, {}), ())
     _refuse_unfinished(attempt, planner.exhausted, planner)
-    ranked = ranked_states(planner.states, task)
-    comparisons, failures = _confirmed(attempt, task, ranked, run_segments)
-    best_job = task.job_of(ranked[0].trial).to_dict()
+    in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
+    done = [state for state in in_order if state.done(task.rungs)]
+    comparisons, failures = _confirmed(attempt, task, done, run_segments)
+    best_job = task.job_of(done[0].trial).to_dict()
     sentences = {c.trial: c.sentence(task.metric) for c in comparisons}
     _write(
         attempt,
@@ -93,9 +95,9 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     )
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
-    best = ranked[0]
-    metrics = {"search/best": best.values[task.rungs[-1]], "search/trials": float(len(ranked))}
-    attempt.tracker.log_metrics(metrics, len(ranked))
+    best = done[0]
+    metrics = {"search/best": best.values[task.rungs[-1]], "search/trials": float(len(done))}
+    attempt.tracker.log_metrics(metrics, len(done))
     return {
         "step": task.job.num_trials,
         "trials": planner.describe()["asked"],
@@ -112,13 +114,6 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     }
 
 
-def ranked_states(states: list[TrialState], task: SearchTask) -> list[TrialState]:
-    """Trials that came to the end, best first; equals by number."""
-    sign = 1.0 if lower_is_better(task.metric) else -1.0
-    done = [state for state in states if state.done(task.rungs)]
-    return sorted(done, key=lambda s: (sign * s.values[task.rungs[-1]], s.trial.number))
-
-
 def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> None:
     if exhausted:
         return
@@ -128,12 +123,12 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 
 def _confirmed(
-    attempt: Attempt, task: SearchTask, ranked: list[TrialState], run_segments: RunSegments
+    attempt: Attempt, task: SearchTask, done: list[TrialState], run_segments: RunSegments
 ) -> tuple[list[PairedComparison], list[str]]:
     """What the confirmation found, and a sentence for each of its trainings that failed."""
     job = task.job
-    chosen = [state.trial for state in ranked if state.trial.number != 0][: job.confirm_best]
-    base = [state.trial for state in ranked if state.trial.number == 0]
+    chosen = [state.trial for state in done if state.trial.number != 0][: job.confirm_best]
+    base = [state.trial for state in done if state.trial.number == 0]
     if not (job.confirm_seeds and chosen):
         return [], []
     attempt.phase("confirming")
