@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "cleanfid": ("features/cleanfid_*.py",),
     "matplotlib": ("report/*.py",),
     "mlflow": ("tracking/mlflow_*.py",),
-    "optuna": ("verbs/*/optuna_*.py",),
+    "optuna": ("verbs/*/points/optuna_*.py",),
     "psutil": ("tracking/system_metrics.py", "processes.py"),
     "ray": ("cluster/*.py", "verbs/*/on_ray.py", "verbs/*/ray_*.py"),
     "sklearn": ("data/sources/sklearn_*.py", "terminals/sklearn_*.py"),

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from colddiff.sampling import falling
+from colddiff.verbs.search.points.same_end import TOLERANCE
 from colddiff.verbs.search.promotion import BASE, passed_over
-from colddiff.verbs.search.same_end import TOLERANCE
 from colddiff.verbs.search.trials import TrialState
 
 NO_VALUE = "-"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
+from colddiff.verbs.search.points.same_end import Scaled
+from colddiff.verbs.search.points.space import Point, base_point, job_at
+from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
-from colddiff.verbs.search.same_end import Scaled
 from colddiff.verbs.search.search_task import SearchTask, scaled
 from colddiff.verbs.search.segment import Segment
 from colddiff.verbs.search.settings import lower_is_better
-from colddiff.verbs.search.space import Point, base_point, job_at
-from colddiff.verbs.search.suggest import observations, suggested_point
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
 
 if TYPE_CHECKING:

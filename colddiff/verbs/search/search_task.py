@@ -11,8 +11,7 @@ from colddiff.data.open import open_second_set, open_transformed
 from colddiff.errors import SpecError
 from colddiff.jobs.job import LimitsSpec
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.promotion import BASE
-from colddiff.verbs.search.same_end import (
+from colddiff.verbs.search.points.same_end import (
     Scaled,
     can_reach_end,
     end_images,
@@ -20,10 +19,11 @@ from colddiff.verbs.search.same_end import (
     saturating_field,
     scaled_to_end,
 )
+from colddiff.verbs.search.points.space import Dimension, Point, job_at, search_space
+from colddiff.verbs.search.points.suggest import random_point
+from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.settings import ranges_of, rung_steps
-from colddiff.verbs.search.space import Dimension, Point, job_at, search_space
 from colddiff.verbs.search.splits import Splits
-from colddiff.verbs.search.suggest import random_point
 from colddiff.verbs.search.trials import Trial
 
 if TYPE_CHECKING:

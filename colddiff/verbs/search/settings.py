@@ -13,8 +13,8 @@ from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import nearest, parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.space import Dimension, search_space
-from colddiff.verbs.search.suggest import grid_points
+from colddiff.verbs.search.points.space import Dimension, search_space
+from colddiff.verbs.search.points.suggest import grid_points
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob

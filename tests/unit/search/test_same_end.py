@@ -11,7 +11,7 @@ import torch
 from colddiff.data.open import open_shards, pack_source
 from colddiff.ports import ShardSource
 from colddiff.types import Image, Omega
-from colddiff.verbs.search.same_end import (
+from colddiff.verbs.search.points.same_end import (
     TOLERANCE,
     can_reach_end,
     end_images,
@@ -19,7 +19,7 @@ from colddiff.verbs.search.same_end import (
     saturating_field,
     scaled_to_end,
 )
-from colddiff.verbs.search.space import Point, degradation_at, job_at
+from colddiff.verbs.search.points.space import Point, degradation_at, job_at
 from colddiff.verbs.train.job import TrainJob
 from tests.unit.search.bases import BLUR, blur_job, train_job
 

@@ -11,7 +11,7 @@ import pytest
 from colddiff.errors import SpecError
 from colddiff.schedules import SCHEDULES, FloatTable, ScheduleSpec
 from colddiff.verbs.search.job import RangeSpec
-from colddiff.verbs.search.space import Dimension, base_point, job_at, search_space
+from colddiff.verbs.search.points.space import Dimension, base_point, job_at, search_space
 from colddiff.verbs.train.job import TrainJob
 from tests.unit.search.bases import BLUR, blur_job, train_job
 

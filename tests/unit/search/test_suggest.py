@@ -16,9 +16,9 @@ import pytest
 from colddiff.errors import SpecError
 from colddiff.spec import canonical_json
 from colddiff.stores.memory_store import MemoryStore
-from colddiff.verbs.search.optuna_suggest import STARTUP_TRIALS, tpe_point
-from colddiff.verbs.search.space import Dimension, Point
-from colddiff.verbs.search.suggest import (
+from colddiff.verbs.search.points.optuna_suggest import STARTUP_TRIALS, tpe_point
+from colddiff.verbs.search.points.space import Dimension, Point
+from colddiff.verbs.search.points.suggest import (
     STUCK_AFTER,
     Observation,
     grid_points,

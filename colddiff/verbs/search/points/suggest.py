@@ -13,7 +13,7 @@ from colddiff.rng import stream
 from colddiff.spec import canonical_json
 
 if TYPE_CHECKING:
-    from colddiff.verbs.search.space import Dimension, Point
+    from colddiff.verbs.search.points.space import Dimension, Point
     from colddiff.verbs.search.trials import TrialState
 
 LEVELS = 5
@@ -72,7 +72,7 @@ def suggested_point(
         return points[place] if place < len(points) else None
     if searcher == "tpe" and redraw < STUCK_AFTER:
         # optuna takes a second to import; the other searchers do without.
-        from colddiff.verbs.search.optuna_suggest import tpe_point
+        from colddiff.verbs.search.points.optuna_suggest import tpe_point
 
         return tpe_point(
             space, seed, number, history, redraw=redraw, lower_is_better=lower_is_better

@@ -18,7 +18,7 @@ from colddiff.ports import ShardSource
 from colddiff.rng import streams
 from colddiff.transforms import normalise
 from colddiff.types import Image, ImageShape, Omega
-from colddiff.verbs.search.space import DEGRADATION, Point, degradation_at, job_at
+from colddiff.verbs.search.points.space import DEGRADATION, Point, degradation_at, job_at
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob

@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, create_trial
 from colddiff.spec import canonical_json
 
 if TYPE_CHECKING:
-    from colddiff.verbs.search.space import Dimension, Point
-    from colddiff.verbs.search.suggest import Observation
+    from colddiff.verbs.search.points.space import Dimension, Point
+    from colddiff.verbs.search.points.suggest import Observation
 
 STARTUP_TRIALS = 4
 """Points drawn at random before the model is used; Optuna's own 10 would be most of a search."""

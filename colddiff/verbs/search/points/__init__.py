@@ -1,0 +1,1 @@
+"""Where trials lie: the space, points drawn from it or suggested, and the end they share."""
