@@ -113,6 +113,7 @@ def resolve(
         refuse_paths(job, storage)
     # Before anything is packed or submitted: fail early if the storage is read-only.
     check_writable(place)
+    _check_parent(job, place)
     if job.tracking.required:
         check_tracker(place, job.tracking.experiment)
     job, content, job_id = identified(job, slug, place, pack=True, new=new)
@@ -128,6 +129,17 @@ def resolve(
         versions={name: version(name) for name in RECORDED} | {"python": platform.python_version()},
         git=git_state(),
     )
+
+
+def _check_parent(job: Job, storage: str) -> None:
+    """Raises SpecError if the job whose run is to hold this one's is not in ``storage``."""
+    parent = job.tracking.parent
+    if parent is None:
+        return
+    try:
+        JobFolder(open_store(storage), parent).job()
+    except Missing as error:
+        raise SpecError([("tracking.parent", str(error))]) from None
 
 
 def identified(
