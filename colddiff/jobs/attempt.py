@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -81,6 +82,13 @@ class Attempt:
     def stop_requested(self) -> bool:
         """Whether a user, a limit or a signal has requested a stop of this attempt."""
         return self.folder.stop_requested(self.number)
+
+    def superseded(self) -> bool:
+        """Whether there is a later attempt; what cannot be found out now counts as no."""
+        if not self._superseded:
+            with suppress(ColddiffError):
+                self._superseded = self.folder.superseded(self.number)
+        return self._superseded
 
     def request_stop(self) -> None:
         """Requests a stop of this attempt, after a checkpoint if its verb takes any."""

@@ -31,7 +31,7 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
         attempt.phase("preparing")
         prepared = verb.prepare(attempt)
         attempt.tracker = open_tracker(attempt.resolved)
-        with ended_with_work(attempt.tracker):
+        with ended_with_work(attempt.tracker, attempt.superseded):
             describe_run(attempt.tracker, attempt.resolved, attempt.folder)
             attempt.phase("")
             result = verb.run(attempt, prepared, on_ray=on_ray)

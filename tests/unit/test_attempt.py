@@ -313,3 +313,27 @@ def test_sigterm_is_logged_without_a_promise_of_a_checkpoint(
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     assert driver.drive(attempt(folder), on_ray=False) == 4
     assert [line for line in caplog.messages if "SIGTERM" in line] == ["SIGTERM: stopping"]
+
+
+@pytest.mark.parametrize("ending", [ColddiffError("superseded"), Stopped("asked to"), None])
+def test_a_superseded_attempt_leaves_the_run_to_its_successor(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, ending: Exception | None
+) -> None:
+    tracker = MemoryTracker()
+
+    def run(started: Attempt, *_: object, **__: object) -> dict[str, Any]:
+        started.tracker.log_metrics({"train/loss_l1": 0.5}, 1)
+        folder.claim(2, {})
+        if ending is not None:
+            raise ending
+        return {}
+
+    verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps")
+    monkeypatch.setattr(driver, "VERBS", {"train": verb})
+    monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
+    monkeypatch.setattr(driver, "describe_run", lambda *_: None)
+    driver.drive(attempt(folder), on_ray=False)
+    assert tracker.run.status == "RUNNING"
+    assert tracker.run.history("train/loss_l1") == [(1, 0.5)]
+    tracker.log_metrics({"train/loss_l1": 0.25}, 2)  # its session has ended
+    assert len(tracker.run.metrics) == 1
