@@ -115,7 +115,8 @@ def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Sub
     """Reports a finished job, and delivers what is spooled for a tracker that was down."""
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s is done (%s)", resolved.id, extent)
-    deliver_late(resolved.storage, resolved.tracking_uri, resolved.id)
+    within = (folder.result() or {}).get("jobs", [])
+    deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, *within)
     return submission_of(folder, status)
 
 

@@ -20,6 +20,7 @@ from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segm
 from colddiff.verbs.search.search_task import SearchTask, scaled
 from colddiff.verbs.search.segment import Segment
 from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Planner:
             number, step = decision
             self._running.add((number, step))
             key = f"trial {number} to step {step}"
-            return Segment(key, self._slug, self._trials[number].job, step)
+            tracking = nested_run(self._attempt.resolved.id, number)
+            return Segment(key, self._slug, self._trials[number].job, step, tracking)
 
     def finished(self, segment: Segment, error: str) -> None:
         number, step = self._ended(segment)
