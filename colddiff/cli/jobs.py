@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +77,8 @@ def status(
     emit(f"  {spent_line(now)}")
     if now.message:
         emit(f"  {now.message}")
+    for line in _told(folder, now):
+        emit(f"  {line}".rstrip())
     emit(f"  {folder.uri}")
     if now.finished and has_spooled_entries(folder.store, job_id):
         note(
@@ -138,15 +141,17 @@ def wait(
 ) -> None:
     """Wait until a job has ended; exit code: 0 done, 1 failed, 4 stopped."""
     from colddiff.cluster import operate
+    from colddiff.jobs.results import log_verdict, untold
     from colddiff.jobs.submit import followed, submission_of
 
     folder = operate.find_job(job_id, storage)
     now = operate.current(folder, address)
-    if now is not None and now.settled:
-        submission = submission_of(folder, now)
-    else:
-        jobs = operate.jobs_of(folder, address)
-        with live_line(sys.stderr) as display:
+    with live_line(sys.stderr) as display, untold() if as_json else nullcontext():
+        if now is not None and now.settled:
+            log_verdict(folder, now)
+            submission = submission_of(folder, now)
+        else:
+            jobs = operate.jobs_of(folder, address)
             submission = followed(folder, now.attempt if now else 1, jobs, display.show)
     if as_json:
         emit_json(asdict(submission))
@@ -179,6 +184,16 @@ def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
     from colddiff.jobs.submit import submission_of
 
     return {**asdict(status or Status()), **asdict(submission_of(folder, status))}
+
+
+def _told(folder: JobFolder, status: Status) -> list[str]:
+    """The result of a job that is done, or the newest result on the way of one that is not."""
+    from colddiff.jobs.results import result_lines
+
+    if status.state == "done":
+        result = folder.result()
+        return result_lines(folder.job_id, result) if result else []
+    return folder.reports(status.attempt)[-1:] if status.reports else []
 
 
 def _progress(job_id: str, status: Status) -> str:

@@ -61,6 +61,7 @@ class Attempt:
         self._lock = threading.Lock()
         self._phase = "starting"
         self._superseded = False
+        self._reports: list[str] = []
 
     @cached_property
     def job(self) -> Job:
@@ -74,6 +75,14 @@ class Attempt:
     def progress(self, **fields: Any) -> None:
         """Writes the progress of the work: any of ``PROGRESS_FIELDS``."""
         self.folder.write_progress(self.number, fields)
+
+    def report(self, line: str) -> None:
+        """Logs a result on the way, such as an evaluation; who follows the job is shown it too."""
+        log.info("%s", line)
+        with self._lock:
+            self._reports.append(line)
+        with suppress(ColddiffError):  # the next one writes it too
+            self.folder.write_reports(self.number, self._reports)
 
     def reached(self, step: int, **more: Any) -> None:
         """Writes the exact final step: progress is only written periodically."""
@@ -197,6 +206,7 @@ class Attempt:
                 self._status,
                 **{"phase": "starting workers", **known},
                 heartbeat=now,
+                reports=len(self._reports),
                 running_s=self._status.running_s + spent,
                 gpu_hours=self._status.gpu_hours + self._gpus * spent / 3600,
             )

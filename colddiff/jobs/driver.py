@@ -12,7 +12,7 @@ from typing import Any
 from colddiff.background import in_context
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.status import verdict_line
+from colddiff.jobs.results import log_verdict
 from colddiff.jobs.tracking_run import describe_run, ended_with_work, open_tracker
 from colddiff.jobs.verb import VERBS
 
@@ -37,11 +37,12 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
             result = verb.run(attempt, prepared, on_ray=on_ray)
         tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
         common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
-        return {**common, **result}
+        result = {**common, **result}
+        return {**result, "summary": list(verb.summary(result))}
 
     with _stop_on_sigterm(attempt):
         code = attempt.drive(work)
-    log.info("%s", verdict_line(attempt.resolved.id, attempt.status, verb.unit))
+    log_verdict(attempt.folder, attempt.status)
     return code
 
 

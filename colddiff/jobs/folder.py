@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -152,6 +153,14 @@ class JobFolder:
     def progress(self, attempt: int) -> dict[str, Any]:
         """The latest progress of ``attempt``; empty before the first."""
         return self._get(f"attempts/{attempt}/progress.json") or {}
+
+    def write_reports(self, attempt: int, lines: Sequence[str]) -> None:
+        """Writes all results on the way that ``attempt`` has reported so far, a line each."""
+        self._put(f"attempts/{attempt}/reports.json", {"lines": list(lines)})
+
+    def reports(self, attempt: int) -> list[str]:
+        """What ``write_reports`` wrote last; empty before the first."""
+        return list((self._get(f"attempts/{attempt}/reports.json") or {}).get("lines", []))
 
     def write_outcome(self, attempt: int, outcome: dict[str, Any]) -> None:
         """Writes how the work of ``attempt`` ended: {step, stopped, failed}."""

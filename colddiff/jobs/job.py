@@ -65,9 +65,7 @@ class TrackingSpec(Spec):
         str | None,
         Field(description="id of a job in the same STORAGE: this job's run is nested in its run"),
     ] = None
-    tags: Annotated[
-        dict[str, str], Field(default_factory=dict, description="further tags of the job's run")
-    ]
+    tags: dict[str, str] = Field(default_factory=dict, description="more tags of the job's run")
 
     @model_validator(mode="after")
     def _own_tags(self) -> Self:

@@ -39,6 +39,8 @@ class Status:
     """Current phase, such as ``training`` or ``evaluating``."""
     detail: str = ""
     """Details of the progress, such as ``12/100 shards, 1 retried``."""
+    reports: int = 0
+    """How many results on the way the attempt has reported, such as evaluations."""
     message: str = ""
     """Why it failed or stopped, and what to do about it."""
     host: str = ""

@@ -119,6 +119,6 @@ def test_the_installed_command_lists_the_catalogue(installed: Installed) -> None
 def test_the_installed_demo_runs_from_any_folder(installed: Installed) -> None:
     done = installed("demo", *SHORT)
     assert done.returncode == 0, done.stderr
-    assert "Pictures:" in done.stdout
+    assert "pictures:" in done.stdout
     (job,) = (installed.folder / "demo" / "runs" / "jobs").iterdir()
     assert (job / "result.json").is_file()

@@ -328,7 +328,7 @@ def test_a_superseded_attempt_leaves_the_run_to_its_successor(
             raise ending
         return {}
 
-    verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps")
+    verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps", summary=lambda _: [])
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
     monkeypatch.setattr(driver, "describe_run", lambda *_: None)

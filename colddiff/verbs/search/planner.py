@@ -75,7 +75,7 @@ class Planner:
         value = self.states[number].values.get(step)
         if not error and value is not None:
             self._failed_in_a_row = 0
-            log.info("%s: %s %.5g", segment.key, self.task.metric, value)
+            self._attempt.report(f"{segment.key}: {self.task.metric} {value:.5g}")
             return
         self._errors[number] = error or self.states[number].failed or "it was not evaluated"
         log.warning("%s failed: %s", segment.key, self._errors[number])

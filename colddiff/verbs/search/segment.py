@@ -15,6 +15,7 @@ from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.results import untold
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
@@ -85,7 +86,7 @@ def run_segment(segment: Segment, storage: str, stop_requested: Callable[[], boo
     threads = torch.get_num_threads()
     try:
         resolved = resolved_segment(segment, storage)
-        with _stopped_with(resolved.folder, stop_requested):
+        with _stopped_with(resolved.folder, stop_requested), untold():
             ended = bring_to_end(resolved, InProcess())
     except ColddiffError as error:
         return str(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from colddiff.ports import Tracker
@@ -57,6 +57,21 @@ class SearchRun:
         if now != self._logged:
             self._logged = now
             self._tracker.log_metrics(now[1], measured)
+
+
+def summary_lines(result: Mapping[str, Any]) -> list[str]:
+    """The best trial beside the base, what the confirmation found, and where the table is."""
+    best, base, metric = result["best"], result.get("base"), result["metric"]
+    point = ", ".join(f"{path}={value}" for path, value in best["point"].items())
+    value = result["metrics"]["search/best"]
+    beside = f" (the base {base:.5g})" if base is not None and best["trial"] != BASE else ""
+    name = f"trial {best['trial']}{', the base' * (best['trial'] == BASE)}"
+    return [
+        f"best of {result['trials']} trials: {name}, {point}",
+        f"{metric} {value:.5g}{beside}, on the validation part",
+        *result.get("confirmation", []),
+        f"leaderboard: {result['leaderboard']}",
+    ]
 
 
 def _span(dimension: Dimension) -> str:

@@ -25,6 +25,7 @@ from colddiff.verbs.search.leaderboard import (
     to_markdown,
 )
 from colddiff.verbs.search.planner import Planner
+from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.search_task import SearchTask, open_task
 from colddiff.verbs.search.segment import SegmentSource, run_segment
 from colddiff.verbs.search.settings import base_of, lower_is_better
@@ -110,6 +111,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "metric": task.metric,
         "end_rmse": task.target,
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
+        "base": planner.states[BASE].values.get(task.rungs[-1]),
+        "confirmation": [*sentences.values(), *failures],
         "confirmed": [comparison.to_dict() for comparison in comparisons],
         "confirm_best": task.job.confirm_best,
         "confirm_seeds": task.job.confirm_seeds,
@@ -144,7 +147,7 @@ def _confirmed(
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     comparisons = confirmation.comparisons()
     for comparison in comparisons:
-        log.info("%s", comparison.sentence(task.metric))
+        attempt.report(comparison.sentence(task.metric))
     return comparisons, confirmation.failures(), confirmation.job_ids()
 
 

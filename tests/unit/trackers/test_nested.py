@@ -41,9 +41,9 @@ def test_a_run_is_found_below_the_run_of_its_parent(parent: MlflowTwin, child: M
     above.finish("FINISHED")
     (run,) = nested_in(parent.uri, above.run_id)
     assert (run.info.run_id, run.info.run_name) == (below.run_id, "trial 3")
-    from mlflow.tracking import MlflowClient
-
-    assert MlflowClient(parent.uri).get_parent_run(below.run_id).info.run_id == above.run_id
+    found = client(parent.uri).get_parent_run(below.run_id)
+    assert found is not None
+    assert found.info.run_id == above.run_id
 
 
 def test_a_child_that_comes_first_makes_its_parents_run(
