@@ -70,6 +70,9 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Objects whose key starts with ``prefix``, in key order, paged."""
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names of the folders right below ``prefix``, which ends in ``/``, whatever is in them."""
+
     def delete(self, key: str) -> None:
         """Delete the object, if it exists."""
 

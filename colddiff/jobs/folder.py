@@ -237,8 +237,7 @@ class JobFolder:
 
 def list_jobs(store: Store) -> list[str]:
     """Ids of all jobs in ``store``."""
-    ids = {item.key.split("/")[1] for item in store.list("jobs/") if item.key.count("/") >= 2}
-    return sorted(ids)
+    return sorted(store.folders("jobs/"))
 
 
 def _encode(value: dict[str, Any]) -> bytes:
