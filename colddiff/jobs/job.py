@@ -6,7 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from colddiff.errors import SpecError
 from colddiff.spec import Spec, Unit, digest
@@ -42,6 +48,8 @@ class LimitsSpec(Spec):
 
 RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
 """Tags by which runs are found again."""
+GROUPING = ("parent", "tags")
+"""Fields that are written only where they are set."""
 
 
 class TrackingSpec(Spec):
@@ -66,6 +74,11 @@ class TrackingSpec(Spec):
         Field(description="id of a job in the same STORAGE: this job's run is nested in its run"),
     ] = None
     tags: dict[str, str] = Field(default_factory=dict, description="more tags of the job's run")
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        return {name: value for name, value in data.items() if value or name not in GROUPING}
 
     @model_validator(mode="after")
     def _own_tags(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Any
 
 from colddiff.errors import Stopped
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.job import GROUPING
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.tracking.open import open_tracker as open_run
@@ -28,7 +29,7 @@ def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
 def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> None:
     """Logs the job's parameters, versions, git state and ``job.json`` to its run."""
     spec, tracking = resolved.job.to_dict(), resolved.job.tracking
-    told = {n: v for n, v in spec["tracking"].items() if n not in ("parent", "tags")}
+    told = {name: value for name, value in spec["tracking"].items() if name not in GROUPING}
     tracker.log_params(_flat({**spec, "tracking": told}))
     if tracking.parent is not None:
         tracker.set_parent(tracking.parent)
