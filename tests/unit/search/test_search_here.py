@@ -69,7 +69,7 @@ def test_a_search_with_its_confirmation(
     run, children = nested_runs(storage)
     assert run.info.status == "FINISHED"
     assert run.data.params["metric"] == "eval/sampled/fd_lenet"
-    assert run.data.params[f"space.{T}"] == "6 to 12"
+    assert run.data.params[f"space.{T}"] == "6 to 12, log scale"
     assert set(result["jobs"]) == trained(storage)
     assert {child.data.tags["colddiff.job_id"] for child in children} == trained(storage)
     assert {child.data.tags["colddiff.search"] for child in children} == {result["id"]}
