@@ -20,7 +20,10 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 DATA = {"ARCHITECTURE.md", "features/lenet_digits.safetensors", "catalogue/README.md"}
 SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
-SHORT = ("num_steps=4", "checkpoint_every=4", "evaluation.num_images=32", "workers=1")
+SHORT = (
+    *("num_steps=4", "checkpoint_every=4", "evaluation.num_images=32", "workers=1"),
+    *("degradation.num_timesteps=4", "global_batch_size=16"),
+)
 
 
 def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
