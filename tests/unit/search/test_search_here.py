@@ -136,7 +136,7 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     run, children = nested_runs(storage)  # one parent over both attempts
     assert run.info.status == "FINISHED"
     assert [child.data.tags["colddiff.job_id"] for child in children] == [t.job_id for t in trials]
-    assert run.data.metrics["search/trials"] == 4
+    assert run.data.metrics["search/trials"] == 3
 
     assert [(t.point, t.scale, t.job_id) for t in trials] == planned(
         tmp_path / "undisturbed", **fields
