@@ -22,9 +22,9 @@ SCORES = (
     r"eval/sampled/(fid|fd_\w+)",
     r"eval/samples/(fid|fd_\w+)",
     r"generate/(fid|fd_\w+)",
-    r"eval/\w+/(fid|fd_\w+)",
+    r"eval/(?!degraded/|floor/)\w+/(fid|fd_\w+)",
     r"eval/sampled/rmse",
-    r"eval/\w+/rmse",
+    r"eval/(?!degraded/)\w+/rmse",
 )
 """Metrics that stand for a job in a list, the first one that it has."""
 

@@ -110,7 +110,9 @@ def test_scores_prefer_distances_of_samples() -> None:
         "eval/direct/rmse",
         0.5,
     )
-    assert score_of({"train/loss_l1": 1.0}) is None
+    without_samples = {path: value for path, value in METRICS.items() if "sampled" not in path}
+    assert score_of(without_samples) == ("eval/direct/fd_lenet", 51.25)
+    assert score_of({"train/loss_l1": 1.0, "eval/degraded/rmse": 0.5}) is None
 
 
 @pytest.fixture
