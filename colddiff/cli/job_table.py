@@ -35,7 +35,7 @@ class JobRow:
     job: Mapping[str, Any]
     """``job.json``; empty where it is not written yet."""
     score: tuple[str, float] | None
-    """Path and value of the metric that stands for the job, once it is done."""
+    """Path and best value of the metric that stands for the job, once there is one."""
     differs: dict[str, Any] = field(default_factory=dict)
     """Fields in which jobs of its name differ, by path."""
 
@@ -144,19 +144,28 @@ def _read(folder: JobFolder) -> JobRow | str:
             job = folder.job()
         except Missing:
             job = {}
-        result = folder.result()
+        score = _score(folder, status)
     except Unreachable:
         raise
     except ColddiffError as error:
         return str(error)  # a damaged file of one job hides no other
-    row = JobRow(folder, status, job, None)
-    verb = VERBS.get(row.verb)
-    if result and verb:
-        try:
-            row.score = verb.score(result)
-        except (KeyError, TypeError, ValueError):
-            row.score = None  # written by another version
-    return row
+    return JobRow(folder, status, job, score)
+
+
+def _score(folder: JobFolder, status: Status | None) -> tuple[str, float] | None:
+    """Read from the status, which saves a request; from the result of an earlier version's job."""
+    if status is None:
+        return None
+    if status.score_metric and status.score is not None:
+        return status.score_metric, status.score
+    verb = VERBS.get(folder.job_id.partition("-")[0])
+    result = folder.result() if verb and status.state == "done" else None
+    if not (verb and result):
+        return None
+    try:
+        return verb.score(result)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _set_differences(rows: Iterable[JobRow]) -> None:

@@ -84,6 +84,13 @@ class Attempt:
         with suppress(ColddiffError):  # the next one writes it too
             self.folder.write_reports(self.number, self._reports)
 
+    def scored(self, score: tuple[str, float] | None) -> None:
+        """Shows the path and value of a metric in lists of jobs, such as ``Verb.score`` returns."""
+        if score is not None:
+            with self._lock:
+                metric, value = score
+                self._status = replace(self._status, score_metric=metric, score=value)
+
     def reached(self, step: int, **more: Any) -> None:
         """Writes the exact final step: progress is only written periodically."""
         self.folder.write_outcome(self.number, {"step": step, **more})
@@ -157,6 +164,8 @@ class Attempt:
             started=before.started or now,
             running_s=before.running_s,
             gpu_hours=before.gpu_hours,
+            score=before.score,
+            score_metric=before.score_metric,
             phase=self._phase,
             **this_process(),
         )

@@ -144,6 +144,13 @@ def test_a_result_of_another_version_has_no_score() -> None:
     assert [score_text(row) for row in rows_of(store)] == ["-"]
 
 
+def test_the_best_of_a_job_that_runs_is_in_its_status(store: MemoryStore) -> None:
+    folder = write(store, "train-blur-00000007", state="stopped", score=99.0)
+    status = Status("stopped", 1, score=12.5, score_metric="eval/sampled/fid")
+    folder.write_status(status)
+    assert score_text(chosen(rows_of(store), ["stopped"], "blur-00000007")[0]) == "fid 12.5"
+
+
 def test_jobs_are_read_side_by_side(tmp_path: Path) -> None:
     """So that 500 of them on S3, three requests each, take about a second."""
     together = threading.Barrier(16, timeout=30)

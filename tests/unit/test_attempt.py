@@ -315,6 +315,21 @@ def test_sigterm_is_logged_without_a_promise_of_a_checkpoint(
     assert [line for line in caplog.messages if "SIGTERM" in line] == ["SIGTERM: stopping"]
 
 
+def test_a_score_is_kept_by_later_attempts(folder: JobFolder) -> None:
+    first = attempt(folder)
+
+    def work() -> dict[str, Any]:
+        first.scored(("eval/sampled/fid", 12.5))
+        first.scored(None)
+        raise Stopped("asked to")
+
+    first.drive(work)
+    attempt(folder, 2).drive(raising(Stopped("asked to")))
+    status = folder.status()
+    assert status
+    assert (status.attempt, status.score_metric, status.score) == (2, "eval/sampled/fid", 12.5)
+
+
 @pytest.mark.parametrize("ending", [ColddiffError("superseded"), Stopped("asked to"), None])
 def test_a_superseded_attempt_leaves_the_run_to_its_successor(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch, ending: Exception | None
@@ -328,7 +343,8 @@ def test_a_superseded_attempt_leaves_the_run_to_its_successor(
             raise ending
         return {}
 
-    verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps", summary=lambda _: [])
+    told = {"summary": lambda _: [], "score": lambda _: None}
+    verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps", **told)
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
     monkeypatch.setattr(driver, "describe_run", lambda *_: None)
@@ -337,3 +353,19 @@ def test_a_superseded_attempt_leaves_the_run_to_its_successor(
     assert tracker.run.history("train/loss_l1") == [(1, 0.5)]
     tracker.log_metrics({"train/loss_l1": 0.25}, 2)  # its session has ended
     assert len(tracker.run.metrics) == 1
+
+
+def test_a_result_that_cannot_be_summarised_is_kept(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def summary(result: Mapping[str, Any]) -> list[str]:
+        return [str(result["sheep"])]
+
+    told = {"summary": summary, "score": lambda _: None}
+    verb = SimpleNamespace(prepare=lambda _: None, run=lambda *_, **__: {}, unit="steps", **told)
+    monkeypatch.setattr(driver, "VERBS", {"train": verb})
+    monkeypatch.setattr(driver, "open_tracker", lambda _: MemoryTracker())
+    monkeypatch.setattr(driver, "describe_run", lambda *_: None)
+    assert driver.drive(attempt(folder), on_ray=False) == 0
+    assert "the result cannot be summarised: KeyError: 'sheep'" in caplog.messages
+    assert folder.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.results import score_of
 from colddiff.ports import Tracker
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.report.tables import evaluation_line
@@ -49,8 +51,12 @@ def evaluate_step(
 
 
 def report_evaluation(attempt: Attempt, step: int, record: Mapping[str, Any]) -> None:
-    """Tells who follows the job the main numbers of an evaluation."""
+    """Tells who follows or lists the job the main numbers of an evaluation."""
     attempt.report(f"evaluation at step {step}: {evaluation_line(record['metrics'])}")
+    score = score_of(record["metrics"])
+    before = attempt.status
+    if score and (score[0] != before.score_metric or score[1] < (before.score or math.inf)):
+        attempt.scored(score)
 
 
 def dry_evaluation(job: TrainJob) -> None:
