@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster, probe
+from colddiff.cluster.capacity import reported_capacity
 from colddiff.cluster.home import Home
 from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
@@ -23,6 +24,7 @@ from colddiff.jobs.runner import DriverState
 from colddiff.processes import this_process
 
 if TYPE_CHECKING:
+    from colddiff.jobs.capacity import Capacity
     from colddiff.jobs.resolve import ResolvedJob
 
     Stage = Callable[[ResolvedJob], AbstractContextManager[Path]]
@@ -131,6 +133,19 @@ class RayJobs:
 
     def is_down(self) -> bool:
         return self.cluster.local and local_cluster.running(Home.from_environment()) is None
+
+    def capacity(self) -> Capacity:
+        nodes = self._read("/api/v0/nodes?detail=1&limit=10000")["result"]["result"]
+        status = self._read("/api/cluster_status").get("clusterStatus") or {}
+        return reported_capacity(nodes, status)
+
+    def _read(self, endpoint: str) -> dict[str, Any]:
+        with self._requesting("say what it has"):
+            response = self._client._do_request("GET", endpoint)
+            if response.status_code != 200:
+                raise RuntimeError(f"status code {response.status_code}: {response.text[:200]}")
+            data: dict[str, Any] = response.json()["data"]
+        return data
 
     def submit_folder(self, folder: Path, command: str, name: str) -> None:
         """Runs ``command`` in a copy of ``folder`` as submission ``name``, unless it is running."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from colddiff.jobs.capacity import Capacity
     from colddiff.jobs.resolve import ResolvedJob
 
 
@@ -57,3 +58,6 @@ class Runner(Protocol):
 
     def is_down(self) -> bool:
         """Whether the cluster itself has ended for good, with all its drivers."""
+
+    def capacity(self) -> Capacity | None:
+        """What its machines hold; None for this process, where nothing is reserved."""

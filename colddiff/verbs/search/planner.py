@@ -111,6 +111,11 @@ class Planner:
         """Why trials cannot go on in this attempt, by number; the next attempt tries them again."""
         return dict(self._errors)
 
+    def trainings(self) -> dict[str, bool]:
+        """Ids of all training jobs, and whether each is running; for any thread."""
+        running = {number for number, _ in tuple(self._running)}
+        return {trial.job_id: trial.number in running for trial in tuple(self._trials)}
+
     def describe(self) -> dict[str, int]:
         """How many trials are asked for, done and running."""
         done = sum(state.done(self.task.rungs) for state in self.states)
@@ -190,7 +195,7 @@ class Planner:
 
     def _trial(self, number: int, point: Point, found: Scaled, job: TrainJob) -> Trial:
         storage = self._attempt.resolved.storage
-        _, _, job_id = identified(job, self._slug, storage)
+        _, _, job_id = identified(self.task.with_plugins(job), self._slug, storage)
         known = sum(bool(state.values) for state in self.states)
         return Trial(
             number, job.seed, dict(point), found.scale, found.rmse, job.to_dict(), job_id, known
