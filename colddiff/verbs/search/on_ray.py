@@ -25,9 +25,10 @@ from colddiff.jobs.capacity import requested
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.retry import call_with_retry
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.room import refuse_too_small, trial_resources, trials_at_once
-from colddiff.verbs.search.segment import Segment, SegmentSource, run_segment
+from colddiff.verbs.search.segment import OUTAGE_S, Segment, SegmentSource, run_segment
 from colddiff.verbs.search.settings import base_of
 
 if TYPE_CHECKING:
@@ -143,21 +144,24 @@ class _SegmentSearcher(Searcher):
         return _live, (id(self),)
 
     def suggest(self, trial_id: str) -> Any:
-        if self.error is not None or self._attempt.stop_requested():
-            return None if self._running else Searcher.FINISHED
         if len(self._running) >= self._max:
             return None
+        segment = None
         try:
-            segment = self._source.next()
+            segment = call_with_retry(self._next, "the next trial", OUTAGE_S)
         except ColddiffError as error:
             # An exception here would end the driver with three nested tracebacks.
             self.error = error
-            return None if self._running else Searcher.FINISHED
         if segment is None:
             return None if self._running else Searcher.FINISHED
         self._running[trial_id] = segment
         self._on_change()
         return {**self._config, "segment": segment.to_dict()}
+
+    def _next(self) -> Segment | None:
+        if self.error is not None or self._attempt.stop_requested():
+            return None
+        return self._source.next()
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
+from colddiff.retry import call_with_retry
 from colddiff.verbs.search.points.same_end import Scaled
 from colddiff.verbs.search.points.space import Point, base_point, job_at
 from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
 from colddiff.verbs.search.search_task import SearchTask, scaled
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.segment import OUTAGE_S, Segment
 from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
 
@@ -137,12 +138,16 @@ class Planner:
         )
 
     def _refresh(self) -> None:
-        self.states = states(
-            self._attempt.folder.store,
-            self._trials,
-            self.task.rungs,
-            self.task.metric,
-            before=self.states,
+        self.states = call_with_retry(
+            lambda: states(
+                self._attempt.folder.store,
+                self._trials,
+                self.task.rungs,
+                self.task.metric,
+                before=self.states,
+            ),
+            "the results of trials",
+            OUTAGE_S,
         )
         for number, error in self._errors.items():
             if not self.states[number].done(self.task.rungs):

@@ -16,8 +16,9 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.resolve import STAGED, ResolvedJob, resolve
 from colddiff.jobs.runner import Runner
-from colddiff.jobs.submit import bring_to_end
+from colddiff.jobs.submit import Submission, bring_to_end
 from colddiff.jobs.verb import VERBS
+from colddiff.retry import call_with_retry
 from colddiff.spec import parse
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+OUTAGE_S = 600.0
+"""How long a search waits for a store or tracker that is unreachable."""
 STOP_GRACE_S = 300.0
 
 
@@ -89,21 +92,23 @@ def run_segment(
     Driven by this process, and trained by it unless ``runner`` has workers elsewhere. Raises
     Stopped where ``stop_requested`` said so meanwhile: the training has a checkpoint then.
     """
-    runner = runner or InProcess()
-    stopped = False
     threads = torch.get_num_threads()
-    try:
+
+    def work() -> Submission:
         resolved = resolved_segment(segment, search)
         with _stopped_with(resolved.folder, stop_requested):
-            ended = bring_to_end(resolved, runner)
-            while ended.state == "lost" and not (stopped := stop_requested()):
-                # It was attached to an attempt whose driver was killed together with the search.
-                ended = bring_to_end(resolved, runner)
+            return bring_to_end(resolved, runner or InProcess())
+
+    try:
+        ended = call_with_retry(work, segment.key, OUTAGE_S)
+        while ended.state == "lost" and not stop_requested():
+            # It was attached to an attempt whose driver was killed together with the search.
+            ended = call_with_retry(work, segment.key, OUTAGE_S)
     except ColddiffError as error:
         return str(error)
     finally:
         torch.set_num_threads(threads)
-    if stopped or ended.exit_code == Stopped.exit_code:
+    if ended.state == "lost" or ended.exit_code == Stopped.exit_code:
         raise Stopped(f"{segment.key}: {ended.message}")
     return "" if ended.exit_code == 0 else ended.message or ended.state
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from colddiff.errors import Stopped
+from colddiff.errors import Stopped, Unreachable
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.plugins import FOLDER
 from colddiff.jobs.status import AGAIN
@@ -181,13 +182,14 @@ class _Progress:
         detail = f"{about['asked']}/{total} trials asked, {about['running']} running"
         if self._planner.resumed:
             detail += f", {self._planner.resumed} resumed"
-        self._attempt.progress(
-            step=about["done"],
-            num_steps=total,
-            phase="searching",
-            detail=detail,
-            eta_s=passed / made * (total - about["done"]) if made else None,
-        )
+        with suppress(Unreachable):  # the next change is written again
+            self._attempt.progress(
+                step=about["done"],
+                num_steps=total,
+                phase="searching",
+                detail=detail,
+                eta_s=passed / made * (total - about["done"]) if made else None,
+            )
 
 
 def _board(planner: Planner, confirmed: Mapping[int, str]) -> Leaderboard:

@@ -146,7 +146,9 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
         "metrics": {},
     }
     if job.test_data is not None:
+        began = time.monotonic()
         result |= evaluate_step(resolved, folder, attempt.tracker, step)
+        result["time"]["evaluation_s"] = time.monotonic() - began
         result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
     return result
 
