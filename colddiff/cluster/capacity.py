@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from colddiff.jobs.capacity import Capacity
+from colddiff.jobs.runner import Capacity
 
 AUTOSCALER_STATUS = "__autoscaling_status"
 """Where Ray keeps its autoscaler's report, which a cluster without one has too."""

@@ -24,8 +24,8 @@ from colddiff.jobs.runner import DriverState
 from colddiff.processes import this_process
 
 if TYPE_CHECKING:
-    from colddiff.jobs.capacity import Capacity
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
 
     Stage = Callable[[ResolvedJob], AbstractContextManager[Path]]
 

@@ -15,10 +15,10 @@ from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
-    from colddiff.jobs.capacity import Capacity
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
 
 PACKAGE = "colddiff.verbs"
 

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from tests.unit.search.tiny_search import folder_of, trained, trials_of, write_s
 
 pytestmark = pytest.mark.cluster
 
-STRAIGHT = {"scheduler": "none", "rungs": [1.0]}
+STRAIGHT: dict[str, Any] = {"scheduler": "none", "rungs": [1.0]}
 
 
 @pytest.fixture

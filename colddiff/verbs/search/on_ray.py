@@ -21,10 +21,10 @@ from colddiff.cluster.capacity import connected_capacity
 from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.capacity import requested
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import requested
 from colddiff.retry import call_with_retry
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.room import refuse_too_small, trial_resources, trials_at_once

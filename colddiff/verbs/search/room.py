@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from colddiff.errors import SpecError
-from colddiff.jobs.capacity import Capacity, requested
 from colddiff.jobs.job import ResourcesSpec
+from colddiff.jobs.runner import Capacity, requested
 from colddiff.verbs.search.job import SearchJob
 
 if TYPE_CHECKING:

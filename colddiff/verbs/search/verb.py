@@ -9,8 +9,8 @@ from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
-    from colddiff.jobs.capacity import Capacity
     from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.search.job import SearchJob
 
 

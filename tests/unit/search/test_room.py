@@ -8,7 +8,7 @@ import pytest
 
 from colddiff.cluster.capacity import reported_capacity
 from colddiff.errors import SpecError
-from colddiff.jobs.capacity import Capacity
+from colddiff.jobs.runner import Capacity
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob

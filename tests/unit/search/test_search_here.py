@@ -34,7 +34,7 @@ from tests.unit.search.tiny_search import (
 
 T = "degradation.num_timesteps"
 RATIO = "degradation.sigma.ratio"
-STRAIGHT = {"scheduler": "none", "rungs": [1.0]}
+STRAIGHT: dict[str, Any] = {"scheduler": "none", "rungs": [1.0]}
 
 
 @pytest.fixture
