@@ -35,6 +35,7 @@ STOP_WAIT_S = 15
 FORGET_S = 5.0
 """How long Ray keeps watching a driver that has ended."""
 END_S = 30.0
+JOIN_S = 30.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
@@ -135,9 +136,15 @@ class RayJobs:
         return self.cluster.local and local_cluster.running(Home.from_environment()) is None
 
     def capacity(self) -> Capacity:
-        nodes = self._read("/api/v0/nodes?detail=1&limit=10000")["result"]["result"]
-        status = self._read("/api/cluster_status").get("clusterStatus") or {}
-        return reported_capacity(nodes, status)
+        deadline = time.monotonic() + JOIN_S
+        while True:
+            nodes = self._read("/api/v0/nodes?detail=1&limit=10000")["result"]["result"]
+            status = self._read("/api/cluster_status").get("clusterStatus") or {}
+            found = reported_capacity(nodes, status)
+            if found.machines or time.monotonic() > deadline:
+                return found
+            # A cluster that has just been started answers before its own head has joined.
+            time.sleep(0.5)
 
     def _read(self, endpoint: str) -> dict[str, Any]:
         with self._requesting("say what it has"):
