@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import colddiff
 from colddiff.errors import ColddiffError, Stopped
-from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.resolve import resolve
 from colddiff.spec import parse
+from colddiff.stores.open import open_store
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.segment import Segment, run_segment
+from colddiff.verbs.search.trials import read_trials
+from tests.conftest import S3Service
 from tests.in_process import colddiff_here
 from tests.unit.search.tiny_search import (
     BASE,
@@ -226,6 +230,26 @@ def test_gpu_hours_are_those_of_all_trials(storage: Path) -> None:
     with pytest.raises(Stopped, match=r"limits\.gpu_hours=1e-09 reached: stopped"):
         search(num_trials=4, limits={"gpu_hours": 1e-9}, **gpu, **STRAIGHT)
     search(num_trials=4, limits={"gpu_hours": 1}, **gpu, **STRAIGHT)
+
+
+def test_a_search_in_s3(
+    s3_service: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"s3://{s3_service.new_bucket()}/runs"
+    monkeypatch.setenv("COLDDIFF_STORAGE", place)
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    result = search(num_trials=2, **STRAIGHT)
+    more = search(num_trials=3, **STRAIGHT)
+    assert (more["id"], more["trials"]) == (result["id"], 3)
+    folder = JobFolder(open_store(place), result["id"])
+    trials = read_trials(folder)
+    ids = {job_id for job_id in list_jobs(folder.store) if job_id.startswith("train-")}
+    assert {trial.job_id for trial in trials} == ids
+    assert len(ids) == 3
+    assert more["best_yaml"] == f"{place}/jobs/{result['id']}/best.yaml"
+    best = yaml.safe_load(folder.store.get(folder.key("best.yaml")))["train"]
+    assert best["data"].startswith(place)
 
 
 def test_a_training_whose_driver_died_meanwhile_is_taken_over(
