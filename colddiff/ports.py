@@ -95,6 +95,9 @@ class Tracker(Protocol):
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Deliver what was logged so far; False if some of it stays spooled."""
 
+    def close(self) -> None:
+        """Flush, and end this session but not the run, which another process finishes."""
+
     def finish(self, status: str) -> None:
         """Flush, and end the run as FINISHED, FAILED or KILLED; no logging afterwards."""
 

@@ -78,6 +78,9 @@ class MemoryTracker:
     def flush(self, timeout_s: float = 30.0) -> bool:  # the port's signature
         return True
 
+    def close(self) -> None:
+        self._ended = True
+
     def finish(self, status: str) -> None:
         if not self._ended:
             self.run.status = status
@@ -100,4 +103,5 @@ class NullTracker:
     def flush(self, timeout_s: float = 30.0) -> bool:  # the port's signature
         return True
 
+    def close(self) -> None: ...
     def finish(self, status: str) -> None: ...

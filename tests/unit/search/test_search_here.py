@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,8 @@ def test_a_search_in_s3(
     assert more["best_yaml"] == f"{place}/jobs/{result['id']}/best.yaml"
     best = yaml.safe_load(folder.store.get(folder.key("best.yaml")))["train"]
     assert best["data"].startswith(place)
+    # A process that trains one trial after the other keeps no session of an earlier one.
+    assert "mlflow-tracker" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_training_whose_driver_died_meanwhile_is_taken_over(
