@@ -131,6 +131,8 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
 
 def _placed(section: Any, folder: Path) -> Any:
     """The section with absolute plugin paths: they are written relative to the job file."""
+    if isinstance(section, Mapping) and isinstance(section.get("base"), Mapping):
+        section = {**section, "base": _placed(section["base"], folder)}
     plugins = section.get("plugins") if isinstance(section, Mapping) else None
     if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
         return section

@@ -343,7 +343,7 @@ def test_a_superseded_attempt_leaves_the_run_to_its_successor(
             raise ending
         return {}
 
-    told = {"summary": lambda _: [], "score": lambda _: None}
+    told: dict[str, Any] = {"summary": lambda _: [], "score": lambda _: None}
     verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps", **told)
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)

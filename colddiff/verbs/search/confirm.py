@@ -137,9 +137,10 @@ class Confirmation:
     def interrupted(self, segment: Segment) -> None:
         self._left.append(self._running.pop(segment.key))
 
-    def job_ids(self) -> list[str]:
-        """Ids of its training jobs."""
-        return [folder.job_id for folder in self._folders.values()]
+    def trainings(self) -> dict[str, bool]:
+        """Ids of all training jobs, and whether each is running; for any thread."""
+        running = set(self._running.values())
+        return {folder.job_id: key in running for key, folder in self._folders.items()}
 
     def failures(self) -> list[str]:
         """A sentence for each training that failed; its seed is in no comparison."""
@@ -169,6 +170,7 @@ class Confirmation:
         return job.model_copy(update={"seed": seed, "test_data": self._task.base.test_data})
 
     def _id(self, job: TrainJob) -> str:
+        job = self._task.with_plugins(job)
         return identified(job, self._slug, self._attempt.resolved.storage)[2]
 
     def _value(self, key: tuple[int, int]) -> float | None:

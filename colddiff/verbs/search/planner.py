@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
+from colddiff.retry import call_with_retry
 from colddiff.verbs.search.points.same_end import Scaled
 from colddiff.verbs.search.points.space import Point, base_point, job_at
 from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
 from colddiff.verbs.search.search_task import SearchTask, scaled
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.segment import OUTAGE_S, Segment
 from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
@@ -113,6 +114,11 @@ class Planner:
         """Why trials cannot go on in this attempt, by number; the next attempt tries them again."""
         return dict(self._errors)
 
+    def trainings(self) -> dict[str, bool]:
+        """Ids of all training jobs, and whether each is running; for any thread."""
+        running = {number for number, _ in tuple(self._running)}
+        return {trial.job_id: trial.number in running for trial in tuple(self._trials)}
+
     def describe(self) -> dict[str, int]:
         """How many trials are asked for, done and running."""
         done = sum(state.done(self.task.rungs) for state in self.states)
@@ -134,12 +140,16 @@ class Planner:
         )
 
     def _refresh(self) -> None:
-        self.states = states(
-            self._attempt.folder.store,
-            self._trials,
-            self.task.rungs,
-            self.task.metric,
-            before=self.states,
+        self.states = call_with_retry(
+            lambda: states(
+                self._attempt.folder.store,
+                self._trials,
+                self.task.rungs,
+                self.task.metric,
+                before=self.states,
+            ),
+            "the results of trials",
+            OUTAGE_S,
         )
         for number, error in self._errors.items():
             if not self.states[number].done(self.task.rungs):
@@ -192,7 +202,7 @@ class Planner:
 
     def _trial(self, number: int, point: Point, found: Scaled, job: TrainJob) -> Trial:
         storage = self._attempt.resolved.storage
-        _, _, job_id = identified(job, self._slug, storage)
+        _, _, job_id = identified(self.task.with_plugins(job), self._slug, storage)
         known = sum(bool(state.values) for state in self.states)
         return Trial(
             number, job.seed, dict(point), found.scale, found.rmse, job.to_dict(), job_id, known

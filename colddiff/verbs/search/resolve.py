@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, cast
 from colddiff.errors import SpecError
 from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.spec import digest
+from colddiff.stores.open import absolute
 from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.room import trial_resources
 from colddiff.verbs.search.search_task import open_task, refuse_unreachable
 from colddiff.verbs.search.settings import base_of, check_settings, metric_of, rung_steps
 from colddiff.verbs.search.splits import split_images
@@ -25,7 +27,9 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     base = base_of(job)
     check_settings(job, base)
     resolved, content = VERBS["train"].resolve(base, storage, pack=pack)
-    base = cast("TrainJob", resolved)
+    # A search stages and registers plugins for all its trials: the base has none of its own left.
+    plugins = tuple(dict.fromkeys(map(absolute, (*job.plugins, *base.plugins))))
+    base = cast("TrainJob", resolved).model_copy(update={"plugins": ()})
     if base.test_data is None and job.confirm_seeds and job.confirm_best:
         raise SpecError(
             [("base.test_data", "is required for the confirmation; or set confirm_seeds=0")]
@@ -34,7 +38,8 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     changes = {
         "base": base.to_dict(),
         "metric": metric,
-        "resources": job.resources or base.resources,
+        "resources": trial_resources(job, base),
+        "plugins": plugins,
     }
     job = job.model_copy(update=changes)
     if pack:

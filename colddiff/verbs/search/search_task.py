@@ -61,6 +61,10 @@ class SearchTask:
             return self.base
         return job_at(self.base, trial.point, trial.scale)
 
+    def with_plugins(self, job: TrainJob) -> TrainJob:
+        """``job`` with the plugins of the search, which records name none of: paths differ."""
+        return job.model_copy(update={"plugins": self.job.plugins})
+
     def training(self, job: TrainJob) -> TrainJob:
         """``job`` as a trial is trained: on the fit part, compared on the validation part."""
         return job.model_copy(

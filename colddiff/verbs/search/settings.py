@@ -12,6 +12,7 @@ from colddiff.evaluation.metrics import SSIM_WINDOW
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import nearest, parse
+from colddiff.spec.plugins import load_plugins
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.points.space import Dimension, search_space
 from colddiff.verbs.search.points.suggest import grid_points
@@ -29,6 +30,7 @@ def base_of(job: SearchJob) -> TrainJob:
         raise SpecError(
             [("base", "is required: a recipe, a job file, or the fields of a train job")]
         )
+    load_plugins(job.plugins)
     if isinstance(job.base, str):
         return _recipe(job.base, {})
     if "checkpoint" in job.base:
@@ -38,6 +40,9 @@ def base_of(job: SearchJob) -> TrainJob:
     recipe = fields.pop("recipe", None)
     if recipe is not None:
         return _recipe(str(recipe), fields)
+    plugins = fields.get("plugins")
+    if isinstance(plugins, list | tuple) and all(isinstance(path, str) for path in plugins):
+        load_plugins(plugins)
     return cast("TrainJob", parse(VERBS["train"].spec(), fields, "base"))
 
 
@@ -66,20 +71,9 @@ def check_settings(job: SearchJob, base: TrainJob) -> tuple[Dimension, ...]:
 
 def _refuse_unsupported(job: SearchJob, base: TrainJob) -> None:
     """SpecError for what a job may ask for and this search does not do."""
-    problems = []
-    for path, plugins in (("plugins", job.plugins), ("base.plugins", base.plugins)):
-        if plugins:
-            problems.append((path, "a search takes no plugins yet; train with them instead"))
-    if base.workers != 1:
-        what = f"a trial is trained by one worker, got {base.workers}; set workers=1 in the base"
-        problems.append(("base.workers", what))
-    if job.limits.gpu_hours is not None:
-        problems.append(("limits.gpu_hours", "a search does not count them; set limits.hours"))
     asked = job.resources or base.resources
     if not asked.cpus and not asked.gpus:
-        problems.append(("resources.cpus", "a trial needs a CPU or a GPU"))
-    if problems:
-        raise SpecError(problems)
+        raise SpecError([("resources.cpus", "a trial needs a CPU or a GPU")])
 
 
 def ranges_of(job: SearchJob) -> dict[str, Any]:

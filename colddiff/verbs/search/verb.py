@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.jobs.verb import DryRun, Verb
@@ -10,6 +10,7 @@ from colddiff.jobs.verb import DryRun, Verb
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.search.job import SearchJob
 
 
@@ -35,6 +36,13 @@ class Search(Verb):
         if job.base is None and "train" in recipe.sections:
             job = job.model_copy(update={"base": recipe.train.to_dict()})
         return cast("SearchJob", job)
+
+    def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
+        from colddiff.verbs.search.room import refuse_too_small
+        from colddiff.verbs.search.settings import base_of
+
+        if (found := capacity()) is not None:
+            refuse_too_small(job, base_of(job), found)
 
     def prepare(self, attempt: Attempt) -> Any:
         from colddiff.verbs.search.work import prepare

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from colddiff.errors import Stopped
+from colddiff.errors import Stopped, Unreachable
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.plugins import FOLDER
 from colddiff.jobs.status import AGAIN
+from colddiff.spec.plugins import plugin_digest
 from colddiff.tracking.open import deliver_late
 from colddiff.verbs.search.confirm import Confirmation, PairedComparison
 from colddiff.verbs.search.job import SearchJob
@@ -26,12 +29,14 @@ from colddiff.verbs.search.leaderboard import (
 )
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.promotion import BASE
+from colddiff.verbs.search.room import trial_resources
 from colddiff.verbs.search.search_task import SearchTask, open_task
 from colddiff.verbs.search.segment import SegmentSource, run_segment
 from colddiff.verbs.search.settings import base_of, lower_is_better
+from colddiff.verbs.search.spending import GpuHours
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.tracked import SearchRun
-from colddiff.verbs.search.trials import TrialState
+from colddiff.verbs.search.trials import Trial, TrialState
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -57,7 +62,7 @@ def run_segments_here(
     while not attempt.stop_requested() and (segment := source.next()) is not None:
         on_change()
         try:
-            error = run_segment(segment, attempt.resolved.storage, attempt.stop_requested)
+            error = run_segment(segment, attempt.resolved, attempt.stop_requested)
         except Stopped:
             # SIGTERM reaches the innermost attempt of this process: it is meant for the search.
             attempt.request_stop()
@@ -75,6 +80,10 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     """
     began = time.monotonic()
     planner = Planner(attempt, task)
+    spent = GpuHours(attempt.folder.store)
+    if _uses_gpus(task):
+        spent.include(planner.trainings)
+        attempt.count_gpu_hours(spent)
     if planner.resumed:
         total = attempt.resolved.job_as(SearchJob).num_trials
         log.info("%d of %d trials resumed", planner.resumed, total)
@@ -89,14 +98,13 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
     done = [state for state in in_order if state.done(task.rungs)]
     run(planner.states)
-    comparisons, failures, confirmed_by = _confirmed(attempt, task, done, run_segments)
-    best_job = task.job_of(done[0].trial).to_dict()
+    comparisons, failures, confirmed_by = _confirmed(attempt, task, done, run_segments, spent)
     sentences = {c.trial: c.sentence(task.metric) for c in comparisons}
     _write(
         attempt,
         _board(planner, sentences),
         [*sentences.values(), *failures],
-        {"best.yaml": yaml.safe_dump({"train": best_job}, sort_keys=False)},
+        {"best.yaml": _best_yaml(task, done[0].trial)},
     )
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
@@ -123,6 +131,17 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     }
 
 
+def _best_yaml(task: SearchTask, trial: Trial) -> str:
+    """A job file that `submit train` takes; plugins are those kept beside it."""
+    plugins = [f"{FOLDER}/{plugin_digest(plugin)}.py" for plugin in task.job.plugins]
+    job = task.job_of(trial).to_dict() | {"plugins": plugins}
+    return yaml.safe_dump({"train": job}, sort_keys=False)
+
+
+def _uses_gpus(task: SearchTask) -> bool:
+    return trial_resources(task.job, task.base).gpus > 0
+
+
 def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> None:
     if exhausted:
         return
@@ -132,7 +151,11 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 
 def _confirmed(
-    attempt: Attempt, task: SearchTask, done: list[TrialState], run_segments: RunSegments
+    attempt: Attempt,
+    task: SearchTask,
+    done: list[TrialState],
+    run_segments: RunSegments,
+    spent: GpuHours,
 ) -> tuple[list[PairedComparison], list[str], list[str]]:
     """What the confirmation found, a sentence for each training that failed, and the jobs' ids."""
     job = task.job
@@ -142,13 +165,14 @@ def _confirmed(
         return [], [], []
     attempt.phase("confirming")
     confirmation = Confirmation(attempt, task, [*base, *chosen])
+    spent.include(confirmation.trainings)
     run_segments(attempt, confirmation, lambda: None)
     if not confirmation.exhausted:
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     comparisons = confirmation.comparisons()
     for comparison in comparisons:
         attempt.report(comparison.sentence(task.metric))
-    return comparisons, confirmation.failures(), confirmation.job_ids()
+    return comparisons, confirmation.failures(), list(confirmation.trainings())
 
 
 class _Progress:
@@ -168,13 +192,14 @@ class _Progress:
         detail = f"{about['asked']}/{total} trials asked, {about['running']} running"
         if self._planner.resumed:
             detail += f", {self._planner.resumed} resumed"
-        self._attempt.progress(
-            step=about["done"],
-            num_steps=total,
-            phase="searching",
-            detail=detail,
-            eta_s=passed / made * (total - about["done"]) if made else None,
-        )
+        with suppress(Unreachable):  # the next change is written again
+            self._attempt.progress(
+                step=about["done"],
+                num_steps=total,
+                phase="searching",
+                detail=detail,
+                eta_s=passed / made * (total - about["done"]) if made else None,
+            )
 
 
 def _board(planner: Planner, confirmed: Mapping[int, str]) -> Leaderboard:

@@ -99,13 +99,8 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no base": ({"base": None}, "base: is required: a recipe, a job file, or the fields"),
     "unknown recipe": ({"base": "quikstart"}, "base: no recipe 'quikstart'; did you mean"),
-    "two workers": (
-        {"base": {"workers": 2}},
-        "base.workers: a trial is trained by one worker, got 2; set workers=1 in the base",
-    ),
-    "a recipe with two workers": ({"base": "quickstart"}, "base.workers: a trial is trained"),
-    "plugins": ({"base": {"plugins": ["kind.py"]}}, "base.plugins: a search takes no plugins"),
-    "GPU hours": ({"limits": {"gpu_hours": 1}}, "limits.gpu_hours: a search does not count them"),
+    "no plugin": ({"base": {"plugins": ["kind.py"]}}, "plugin 'kind.py' cannot be read"),
+    "no plugin of its own": ({"plugins": ["kind.py"]}, "plugin 'kind.py' cannot be read"),
     "no CPU": ({"resources": {"cpus": 0}}, "resources.cpus: a trial needs a CPU or a GPU"),
     "no test set": (
         {"base": {"data": "PACKED"}, "confirm_seeds": 1},
@@ -135,8 +130,8 @@ def test_a_dry_run_refuses_what_needs_no_data(
 ) -> None:
     said = refused(tiny_search(rungs=[2.0]), storage, monkeypatch, capsys, "--dry-run")
     assert "rungs: must rise" in said
-    said = refused(tiny_search(base={"workers": 2}), storage, monkeypatch, capsys, "--dry-run")
-    assert "base.workers" in said
+    said = refused(tiny_search(resources={"cpus": 0}), storage, monkeypatch, capsys, "--dry-run")
+    assert "resources.cpus" in said
 
 
 def test_a_recipe_with_other_fields_is_a_base(
