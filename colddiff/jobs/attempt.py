@@ -63,6 +63,7 @@ class Attempt:
         self._lock = threading.Lock()
         self._phase = "starting"
         self._superseded = False
+        self._status = Status()
         self._reports: list[str] = []
 
     @cached_property
