@@ -9,7 +9,13 @@ from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.spec import digest
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.search_task import open_task, refuse_unreachable
-from colddiff.verbs.search.settings import base_of, check_settings, metric_of, rung_steps
+from colddiff.verbs.search.settings import (
+    base_of,
+    check_settings,
+    measured_as,
+    metric_of,
+    rung_steps,
+)
 from colddiff.verbs.search.splits import split_images
 
 if TYPE_CHECKING:
@@ -41,7 +47,8 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
         assert base.data is not None
         splits = split_images(base.data, job.validation, storage)
         refuse_unreachable(open_task(job, base, splits))
-    identity = digest({**base.identity(), **content, "num_steps": base.num_steps})
+    rest = {"num_steps": base.num_steps, "evaluation": measured_as(base)}
+    identity = digest({**base.identity(), **content, **rest})
     return job, {"base": identity, "metric": metric}
 
 

@@ -103,6 +103,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "trials": planner.describe()["asked"],
         "metric": task.metric,
         "end_rmse": task.target,
+        "redrawn": sum(state.trial.redrawn for state in planner.states),
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
         "confirmed": [comparison.to_dict() for comparison in comparisons],
         "confirm_best": task.job.confirm_best,

@@ -92,7 +92,11 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         },
         "searcher: a grid over 6 fields has",
     ),
-    "generation": ({"compare": "generation"}, "search.compare: input should be 'same_end'"),
+    "information at T": (
+        {"compare": "generation"},
+        "base.degradation: a linear restorer recovers 97.3% of the variance of x from D(x, T), at "
+        "most 2% may be left where samples are compared; base.degradation.collapse_to_mean=true",
+    ),
     "checkpoint": (
         {"base": {"checkpoint": "train-x-01234567@best"}},
         "base.checkpoint: severities of a trained checkpoint cannot be searched yet",
