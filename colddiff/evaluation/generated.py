@@ -52,7 +52,10 @@ def check_generated(
         )
         raise SpecError([(FIELD, what)])
     check_samplers([spec.sampler], D, f"{FIELD}.sampler")
-    first = falling(spec.severities, D.num_timesteps, spec.sampler)[0]
+    try:
+        first = falling(spec.severities, D.num_timesteps, spec.sampler)[0]
+    except SpecError as error:
+        raise SpecError([(f"{FIELD}.{path}", what) for path, what in error.problems]) from None
     if first != D.num_timesteps:
         what = f"must start at T = {D.num_timesteps}, where x_T is drawn, got {first}"
         raise SpecError([(f"{FIELD}.severities", what)])

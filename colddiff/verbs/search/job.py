@@ -39,7 +39,8 @@ class SearchJob(Job):
         str | dict[str, Any] | None,
         Field(
             description="the train job that trials vary: a recipe, a job file, {recipe: NAME, "
-            "field: value}, or its fields; null for the train job of the same file"
+            "field: value}, or its fields; null for the train job of the same file, fields alone "
+            "for that job with those fields"
         ),
     ] = None
     over: Annotated[

@@ -30,7 +30,11 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     """
     base = base_of(job)
     check_settings(job, base)
-    resolved, content = VERBS["train"].resolve(base, storage, pack=pack)
+    try:
+        resolved, content = VERBS["train"].resolve(base, storage, pack=pack)
+    except SpecError as error:
+        problems = [(f"base.{path}" if path else "base", what) for path, what in error.problems]
+        raise SpecError(problems) from None
     base = cast("TrainJob", resolved)
     if base.test_data is None and job.confirm_seeds and job.confirm_best:
         raise SpecError(

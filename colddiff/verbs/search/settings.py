@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
@@ -12,7 +13,7 @@ from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
 from colddiff.evaluation.spec import GeneratedSpec
-from colddiff.jobs.recipes import load_recipe
+from colddiff.jobs.recipes import Recipe, load_recipe, merged
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest, nearest, parse
 from colddiff.verbs.search.job import SearchJob
@@ -57,11 +58,35 @@ def _written_base(job: SearchJob) -> TrainJob:
 
 def _recipe(name: str, fields: Mapping[str, Any]) -> TrainJob:
     """The train job of a recipe or job file, with some of its fields set."""
-    overrides = [f"{path}={json.dumps(value)}" for path, value in fields.items()]
     try:
-        return cast("TrainJob", load_recipe(name).job("train", overrides))
+        return _varied(load_recipe(name), fields)
     except SpecError as error:
         raise SpecError([("base", str(error))]) from None
+
+
+def with_base_of(job: SearchJob, recipe: Recipe) -> SearchJob:
+    """The search of a job file: its base is the file's train job, if it names no other.
+
+    Fields of ``base`` alone, such as ``base.num_steps=100`` on the command line, are set in that
+    job.
+    """
+    names_other = isinstance(job.base, str) or {"recipe", "checkpoint"} & set(job.base or {})
+    if names_other or "train" not in recipe.sections:
+        return job
+    assert not isinstance(job.base, str)
+    base = _varied(recipe, job.base or {})
+    return job.model_copy(update={"base": base.to_dict()})
+
+
+def _varied(recipe: Recipe, fields: Mapping[str, Any]) -> TrainJob:
+    """The train job of ``recipe`` with ``fields``, nested or by dotted path."""
+    nested = {name: value for name, value in fields.items() if "." not in name}
+    dotted = [f"{path}={json.dumps(value)}" for path, value in fields.items() if "." in path]
+    train = recipe.sections.get("train")
+    if isinstance(train, Mapping):
+        sections = {**recipe.sections, "train": merged(train, nested)}
+        recipe = replace(recipe, sections=sections)
+    return cast("TrainJob", recipe.job("train", dotted))
 
 
 def check_settings(job: SearchJob, base: TrainJob) -> tuple[Dimension, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
 
@@ -31,9 +31,9 @@ class Search(Verb):
         return resolve_search(job, storage, pack=pack)
 
     def completed(self, job: Any, recipe: Recipe) -> SearchJob:
-        if job.base is None and "train" in recipe.sections:
-            job = job.model_copy(update={"base": recipe.train.to_dict()})
-        return cast("SearchJob", job)
+        from colddiff.verbs.search.settings import with_base_of
+
+        return with_base_of(job, recipe)
 
     def prepare(self, attempt: Attempt) -> Any:
         from colddiff.verbs.search.work import prepare
