@@ -12,6 +12,7 @@ import torch
 from colddiff.data.open import open_second_set, open_transformed
 from colddiff.errors import SpecError
 from colddiff.jobs.job import LimitsSpec
+from colddiff.spec import canonical_json
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.points.information import (
     MOST_INFORMATION,
@@ -157,9 +158,13 @@ def refuse_unreachable(task: SearchTask) -> None:
     if task.job.compare == "generation":
         _refuse_informative_base(task)
     missed: list[Point] = []
+    known: dict[str, bool] = {}
     for number in range(PROBES):
         point = random_point(task.space, task.job.seed, number, redraw=-1)
-        if not _can_reach(task, point):
+        key = canonical_json(point)
+        if key not in known:
+            known[key] = _can_reach(task, point)
+        if not known[key]:
             missed.append(point)
         if number + 1 - len(missed) > (1 - MOST_UNREACHABLE) * PROBES:
             return

@@ -51,7 +51,7 @@ class Search(Verb):
         return search(attempt, prepared, run_segments)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        from colddiff.verbs.search.resolve import dry_run
+        from colddiff.verbs.search.estimate import dry_run
 
         return dry_run(job, rate)
 
