@@ -34,6 +34,11 @@ def generation(**fields: Any) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("planned")
+
+
 def planned(storage: Path, job: dict[str, Any]) -> list[Trial]:
     """All trials of a search, asked for and not trained."""
     attempt = Attempt(resolve(parse(SearchJob, job), "tiny", storage=str(storage)), 1)
@@ -43,22 +48,22 @@ def planned(storage: Path, job: dict[str, Any]) -> list[Trial]:
     return read_trials(attempt.folder)
 
 
-def test_a_planted_identity_is_never_a_trial_where_the_end_is_the_same(tmp_path: Path) -> None:
+def test_a_planted_identity_is_never_a_trial_where_the_end_is_the_same(storage: Path) -> None:
     """A kernel of one pixel degrades nothing at any scale; its distance would be the lowest."""
     base = {"degradation": {**BLUR, "kernel_size": 5, "sigma": {"kind": "constant", "value": 0.8}}}
     fields = {"over": [KERNEL], "ranges": {KERNEL: {"choices": [1, 5, 7, 9]}}}
     for searcher in ("grid", "random", "tpe"):
         job = tiny_search(base, searcher=searcher, num_trials=4, **fields)
-        trials = planned(tmp_path / searcher, job)
+        trials = planned(storage, job)
         assert {trial.point[KERNEL] for trial in trials} == {5, 7, 9}
         assert sum(trial.redrawn for trial in trials) > 0
         base_end = trials[0].end_rmse
         assert all(trial.end_rmse == pytest.approx(base_end, rel=1e-3) for trial in trials)
 
 
-def test_a_planted_identity_is_never_a_trial_where_samples_are_compared(tmp_path: Path) -> None:
+def test_a_planted_identity_is_never_a_trial_where_samples_are_compared(storage: Path) -> None:
     for searcher in ("grid", "random", "tpe"):
-        trials = planned(tmp_path / searcher, generation(searcher=searcher, num_trials=4))
+        trials = planned(storage, generation(searcher=searcher, num_trials=4))
         assert {trial.point[SIGMA] for trial in trials} == {30.0, 40.0, 50.0}
         assert sum(trial.redrawn for trial in trials) > 0
         assert [trial.scale for trial in trials] == [None] * len(trials)
@@ -66,26 +71,26 @@ def test_a_planted_identity_is_never_a_trial_where_samples_are_compared(tmp_path
         assert all(trial.information < 0.02 for trial in trials if trial.information is not None)
 
 
-def test_a_trial_makes_the_samples_that_the_base_asks_for(tmp_path: Path) -> None:
-    for trial in planned(tmp_path, generation()):
+def test_a_trial_makes_the_samples_that_the_base_asks_for(storage: Path) -> None:
+    for trial in planned(storage, generation()):
         evaluation = trial.job["evaluation"]
         assert evaluation["generated"]["num_images"] == 20
         assert evaluation["samplers"] == []
         assert "split" in trial.job["test_data"]
 
 
-def test_samples_are_made_by_default_settings_where_the_base_has_none(tmp_path: Path) -> None:
+def test_samples_are_made_by_default_settings_where_the_base_has_none(storage: Path) -> None:
     base = {"degradation": ALL_GONE, "evaluation": {"num_images": 40}}
-    (trial, *_) = planned(tmp_path, generation() | {"base": tiny_search(base)["base"]})
+    (trial, *_) = planned(storage, generation() | {"base": tiny_search(base)["base"]})
     generated = trial.job["evaluation"]["generated"]
     assert (generated["num_images"], generated["severities"]) == (1000, None)
 
 
-def test_other_numbers_of_samples_are_another_search_with_its_own_trials(tmp_path: Path) -> None:
-    few = planned(tmp_path, generation())
+def test_other_numbers_of_samples_are_another_search_with_its_own_trials(storage: Path) -> None:
+    few = planned(storage, generation())
     more = {**SAMPLES, "generated": {"num_images": 30, "severities": 4}}
     base = tiny_search({"degradation": ALL_GONE, "evaluation": more})["base"]
-    many = planned(tmp_path, generation() | {"base": base})
+    many = planned(storage, generation() | {"base": base})
     assert not {trial.job_id for trial in few} & {trial.job_id for trial in many}
     assert few[1].point == many[1].point
 
