@@ -39,6 +39,7 @@ class Planner:
         self._trials = read_trials(attempt.folder)
         self._running: set[tuple[int, int]] = set()
         self._errors: dict[int, str] = {}
+        self._unusable: list[Point] = []
         self._failed_in_a_row = 0
         self._wanted = task.job.num_trials
         self.states: list[TrialState] = []
@@ -181,9 +182,10 @@ class Planner:
                 return None
             if point in points:
                 continue
-            found = end_of(self.task, point)
+            found = None if point in self._unusable else end_of(self.task, point)
             if found is None:
                 missed += 1
+                self._unusable.append(point)
                 continue
             training = self.task.training(job_at(self.task.base, point, found.scale))
             trial = self._trial(number, point, found, training, missed)
