@@ -68,7 +68,7 @@ def test_hours_follow_from_a_rate() -> None:
 def test_samples_are_counted_where_they_are_compared() -> None:
     blur = {"kind": "blur", "num_timesteps": 6, "kernel_size": 5, "collapse_to_mean": True}
     made = {"generated": {"num_images": 20, "severities": 4}}
-    fields = {"over": ["degradation.num_timesteps"], "compare": "generation"}
+    fields: dict[str, Any] = {"over": ["degradation.num_timesteps"], "compare": "generation"}
     data, _ = estimated(base={"degradation": blur, "evaluation": made}, **fields)
     assert data["trials"]["evaluation_calls"] == 20 * 4
 
