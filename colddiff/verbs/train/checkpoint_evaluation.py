@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +15,15 @@ from colddiff.evaluation.generated import GeneratedSamples, evaluate_generated
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.features.open import open_features
 from colddiff.image_maker import ImageMaker
+from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.results import score_of
 from colddiff.ports import Tracker
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.report.pictures import evaluation_pictures
+from colddiff.report.tables import evaluation_line
 from colddiff.restorers import Restorer, for_inference
 from colddiff.terminal import Terminal
 from colddiff.verbs.train.job import TrainJob
@@ -57,6 +62,15 @@ def evaluate_step(
         tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
     folder.write_evaluation(step, record)
     return {**record, "pictures": pictures}
+
+
+def report_evaluation(attempt: Attempt, step: int, record: Mapping[str, Any]) -> None:
+    """Tells who follows or lists the job the main numbers of an evaluation."""
+    attempt.report(f"evaluation at step {step}: {evaluation_line(record['metrics'])}")
+    score = score_of(record["metrics"])
+    before = attempt.status
+    if score and (score[0] != before.score_metric or score[1] < (before.score or math.inf)):
+        attempt.scored(score)
 
 
 def dry_evaluation(job: TrainJob, terminal: Terminal | None) -> None:
