@@ -10,6 +10,7 @@ import pytest
 import colddiff
 from colddiff.errors import SpecError
 from colddiff.jobs.folder import JobFolder
+from colddiff.report.tables import evaluation_line
 from colddiff.stores.open import open_store
 from tests.unit.search.tiny_search import BASE
 
@@ -84,3 +85,15 @@ def test_what_cannot_be_sampled_is_refused_before_training(
     with pytest.raises(SpecError, match=message):
         trained({"num_images": 4}, **fields)
     assert not (storage / "jobs").exists()
+
+
+def test_the_distance_of_samples_is_in_the_line_of_an_evaluation() -> None:
+    metrics = {
+        "eval/degraded/fd_lenet": 900.0,
+        "eval/degraded/rmse": 0.2,
+        "eval/floor/fd_lenet": 30.0,
+        "eval/generated/fd_lenet": 512.0,
+    }
+    assert evaluation_line(metrics) == "fd_lenet 512 (generated)"
+    both = evaluation_line(metrics | {"eval/direct/fd_lenet": 40.0, "eval/direct/rmse": 0.1})
+    assert both == "fd_lenet 40 (direct), 512 (generated); rmse 0.1000 (direct)"
