@@ -19,7 +19,7 @@ from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.segment import Segment
-from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial
 
@@ -102,7 +102,7 @@ class Confirmation:
 
     def __init__(self, attempt: Attempt, task: SearchTask, chosen: Sequence[Trial]) -> None:
         self._attempt, self._task, self._chosen = attempt, task, chosen
-        self._slug = f"{attempt.resolved.slug}-confirm"
+        self._slug = f"{attempt.resolved.slug}-confirm-{measured_as(task.base)}"
         self._seeds = [task.base.seed + i + 1 for i in range(task.job.confirm_seeds)]
         self._jobs = {
             (trial.number, seed): self._job(trial, seed) for trial in chosen for seed in self._seeds

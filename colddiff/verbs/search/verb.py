@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
 
@@ -33,9 +33,9 @@ class Search(Verb):
         return resolve_search(job, storage, pack=pack)
 
     def completed(self, job: Any, recipe: Recipe) -> SearchJob:
-        if job.base is None and "train" in recipe.sections:
-            job = job.model_copy(update={"base": recipe.train.to_dict()})
-        return cast("SearchJob", job)
+        from colddiff.verbs.search.settings import with_base_of
+
+        return with_base_of(job, recipe)
 
     def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
         from colddiff.verbs.search.room import refuse_too_small
@@ -74,7 +74,7 @@ class Search(Verb):
         return result["metric"], result["metrics"]["search/best"]
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        from colddiff.verbs.search.resolve import dry_run
+        from colddiff.verbs.search.estimate import dry_run
 
         return dry_run(job, rate)
 

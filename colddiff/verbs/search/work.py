@@ -118,6 +118,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "trials": planner.describe()["asked"],
         "metric": task.metric,
         "end_rmse": task.target,
+        "redrawn": sum(state.trial.redrawn for state in planner.states),
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
         "base": planner.states[BASE].values.get(task.rungs[-1]),
         "confirmation": [*sentences.values(), *failures],
