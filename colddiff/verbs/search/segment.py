@@ -7,20 +7,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
+from colddiff.jobs.job import Job
 from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
-
-if TYPE_CHECKING:
-    from colddiff.verbs.train.job import TrainJob
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,8 @@ STOP_GRACE_S = 300.0
 class Segment:
     """Training job ``job`` up to optimizer step ``step``; JSON-ready, equal ones are the same work.
 
-    A later segment of the same job extends it: nothing is trained twice.
+    A later segment of the same job extends it: nothing is trained twice. A job of another ``verb``
+    is done whole, and ``step`` only says of which checkpoint.
     """
 
     key: str
@@ -40,6 +39,7 @@ class Segment:
     slug: str
     job: Mapping[str, Any]
     step: int
+    verb: str = "train"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``Segment(**data)`` is the inverse."""
@@ -67,15 +67,15 @@ class SegmentSource(Protocol):
 
 
 def resolved_segment(segment: Segment, storage: str) -> ResolvedJob:
-    """The training job of a segment, resolved in the search's own storage."""
-    job = cast("TrainJob", parse(VERBS["train"].spec(), dict(segment.job), segment.key))
-    return resolve(
-        job.model_copy(update={"num_steps": segment.step}), segment.slug, storage=storage
-    )
+    """The job of a segment, resolved in the search's own storage."""
+    job: Job = parse(VERBS[segment.verb].spec(), dict(segment.job), segment.key)
+    if segment.verb == "train":
+        job = job.model_copy(update={"num_steps": segment.step})
+    return resolve(job, segment.slug, storage=storage)
 
 
 def run_segment(segment: Segment, storage: str, stop_requested: Callable[[], bool]) -> str:
-    """Trains up to the segment's step in this process; the error that ended it, or "".
+    """Does the segment's work in this process; the error that ended it, or "".
 
     Raises Stopped where ``stop_requested`` said so meanwhile: the training has a checkpoint then.
     """

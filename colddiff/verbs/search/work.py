@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -15,15 +16,11 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
 from colddiff.verbs.search.confirm import Confirmation, PairedComparison
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.leaderboard import (
-    Leaderboard,
-    html_page,
-    leaderboard,
-    ranked,
-    to_json,
-    to_markdown,
-)
+from colddiff.verbs.search.leaderboard import Leaderboard, leaderboard, ranked, to_json, to_markdown
+from colddiff.verbs.search.pictures.fewer_calls import FewerCalls, InTurn
+from colddiff.verbs.search.pictures.gallery import Gallery
 from colddiff.verbs.search.planner import Planner
+from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.search_task import SearchTask, open_task
 from colddiff.verbs.search.segment import SegmentSource, run_segment
 from colddiff.verbs.search.settings import base_of, lower_is_better
@@ -33,6 +30,18 @@ from colddiff.verbs.search.trials import TrialState
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found about the finalists after the trials."""
+
+    comparisons: tuple[PairedComparison, ...] = ()
+    failures: tuple[str, ...] = ()
+    """A sentence for each training of the confirmation that failed."""
+    skipped: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    """The metric by trial and number of network calls, with skipped severities."""
+
 
 RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
 """(attempt, source, on change): runs segments until the source is exhausted or a stop is asked."""
@@ -71,7 +80,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     more than ``max_failures`` trials in a row.
     """
     began = time.monotonic()
-    planner = Planner(attempt, task)
+    planner, gallery = Planner(attempt, task), Gallery(task, attempt.resolved.storage)
     if planner.resumed:
         total = attempt.resolved.job_as(SearchJob).num_trials
         log.info("%d of %d trials resumed", planner.resumed, total)
@@ -80,19 +89,14 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         run_segments(attempt, planner, changed)
     finally:
         # Also of a search that stops or fails here: its table says which trials failed, and why.
-        _write(attempt, _board(planner, {}), ())
+        _write(attempt, planner, gallery, Findings())
     _refuse_unfinished(attempt, planner.exhausted, planner)
     in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
     done = [state for state in in_order if state.done(task.rungs)]
-    comparisons, failures = _confirmed(attempt, task, done, run_segments)
+    found = _confirmed(attempt, task, done, run_segments)
     best_job = task.job_of(done[0].trial).to_dict()
-    sentences = {c.trial: c.sentence(task.metric) for c in comparisons}
-    _write(
-        attempt,
-        _board(planner, sentences),
-        [*sentences.values(), *failures],
-        {"best.yaml": yaml.safe_dump({"train": best_job}, sort_keys=False)},
-    )
+    best_yaml = {"best.yaml": yaml.safe_dump({"train": best_job}, sort_keys=False)}
+    _write(attempt, planner, gallery, found, best_yaml)
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
     best = done[0]
@@ -104,7 +108,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "metric": task.metric,
         "end_rmse": task.target,
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
-        "confirmed": [comparison.to_dict() for comparison in comparisons],
+        "confirmed": [comparison.to_dict() for comparison in found.comparisons],
         "confirm_best": task.job.confirm_best,
         "confirm_seeds": task.job.confirm_seeds,
         "leaderboard": f"{attempt.folder.uri}/leaderboard.md",
@@ -124,22 +128,26 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 def _confirmed(
     attempt: Attempt, task: SearchTask, done: list[TrialState], run_segments: RunSegments
-) -> tuple[list[PairedComparison], list[str]]:
-    """What the confirmation found, and a sentence for each of its trainings that failed."""
+) -> Findings:
+    """The confirmation, and the finalists with fewer network calls where pictures are drawn."""
     job = task.job
-    chosen = [state.trial for state in done if state.trial.number != 0][: job.confirm_best]
-    base = [state.trial for state in done if state.trial.number == 0]
-    if not (job.confirm_seeds and chosen):
-        return [], []
-    attempt.phase("confirming")
-    confirmation = Confirmation(attempt, task, [*base, *chosen])
-    run_segments(attempt, confirmation, lambda: None)
-    if not confirmation.exhausted:
+    base = [state for state in done if state.trial.number == BASE]
+    others = [state for state in done if state.trial.number != BASE]
+    finalists = [*base, *others[:1]] if job.tracking.images else []
+    fewer = FewerCalls(attempt, task, finalists)
+    confirming = bool(job.confirm_seeds and others[: job.confirm_best])
+    chosen = [state.trial for state in [*base, *others[: job.confirm_best]]] if confirming else []
+    confirmation = Confirmation(attempt, task, chosen)
+    source = InTurn(fewer, confirmation)
+    if not source.exhausted:
+        attempt.phase("confirming" if confirming else "evaluating")
+        run_segments(attempt, source, lambda: None)
+    if not source.exhausted:
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     comparisons = confirmation.comparisons()
     for comparison in comparisons:
         log.info("%s", comparison.sentence(task.metric))
-    return comparisons, confirmation.failures()
+    return Findings(tuple(comparisons), tuple(confirmation.failures()), fewer.values())
 
 
 class _Progress:
@@ -180,15 +188,28 @@ def _board(planner: Planner, confirmed: Mapping[int, str]) -> Leaderboard:
 
 
 def _write(
-    attempt: Attempt, board: Leaderboard, sentences: Sequence[str], more: Mapping[str, str] = EMPTY
+    attempt: Attempt,
+    planner: Planner,
+    gallery: Gallery,
+    found: Findings,
+    more: Mapping[str, str] = EMPTY,
 ) -> None:
-    """The leaderboard and ``more`` files, whole, into the job's folder and its tracking run."""
+    """Leaderboard, pictures and ``more`` files, whole, into the job's folder and its run."""
+    told = {each.trial: each.sentence(planner.task.metric) for each in found.comparisons}
+    board = _board(planner, told)
+    page, pictures = gallery.files(
+        planner, board, attempt.resolved.id, found.comparisons, found.failures, found.skipped
+    )
+    lines = [*told.values(), *found.failures]
     files = {
         "leaderboard.json": to_json(board),
-        "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in sentences),
-        "leaderboard.html": html_page(board, attempt.resolved.id),
+        "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in lines),
+        "leaderboard.html": page,
         **more,
     }
     for name, text in files.items():
         attempt.folder.store.put(attempt.folder.key(name), text.encode())
         attempt.tracker.log_artifact(name, text.encode())
+    attempt.pictures.clear()  # drawn once before the confirmation, and once after it
+    for picture in pictures:
+        attempt.keep_picture(picture.name, picture.png)

@@ -63,7 +63,8 @@ def test_a_search_with_its_confirmation(
     (confirmed,) = result["confirmed"]
     assert (confirmed["n"], confirmed["trial"] != 0) == (2, True)
     assert len(trained(storage)) == 4 + 2 * 2
-    assert not list(storage.rglob("pictures"))
+    # Of the search alone: its trials draw none.
+    assert [path.parent.name for path in storage.rglob("pictures")] == [result["id"]]
 
     folder = storage / "jobs" / result["id"]
     sentence = f"trial {confirmed['trial']}, test eval/sampled/fd_lenet"
@@ -97,6 +98,8 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
         assert process.wait(60) == (-signal.SIGKILL if ended == "KILL" else 4), log.read_text()
     begun = trials_of(storage)
     assert len(begun) < 4
+    drawn = {path.name for path in storage.glob("jobs/search-*/pictures/*")}
+    assert drawn == ({"paths.png", "calls.png", "rungs.png"} if ended == "TERM" else set())
 
     again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stderr
