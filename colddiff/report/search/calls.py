@@ -37,7 +37,7 @@ def calls_picture(results: SearchResults) -> Picture | None:
 
 def calls_figure(results: SearchResults) -> Figure:
     """A dot per finished trial; lines through a finalist's own points with skipped severities."""
-    figure, (axes,) = new_figure(7.6, 4.6)
+    figure, (axes,) = new_figure(6.2, 4.4)
     better = "lower" if results.lower_is_better else "higher"
     y = f"{results.metric_name} on validation images ({better} is better)"
     name_axes(axes, TITLE, "network calls per image (log)", y)

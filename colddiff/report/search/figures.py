@@ -38,6 +38,8 @@ class Picture:
     png: bytes
     title: str
     alt: str
+    photo: bool = False
+    """Whether it shows images, whose greys a dark page must leave as they are."""
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

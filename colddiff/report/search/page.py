@@ -26,6 +26,8 @@ th{color:var(--soft);font-weight:normal}td.text{text-align:left;white-space:norm
 tr.base{background:var(--base)}tr.base td:first-child{box-shadow:inset 4px 0 var(--mark)}
 figure{margin:1.2rem 0;min-width:0}figure img{max-width:100%;height:auto;background:#fff;
 border:1px solid var(--line);border-radius:8px;padding:.5rem;box-sizing:border-box}
+@media(prefers-color-scheme:dark){figure.plot img{filter:invert(.91) hue-rotate(180deg);
+border-color:#c9c8c2}}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(32rem,100%),1fr));gap:0 1.2rem}
 """.strip()
 HEADLINE = "paths.png"
@@ -46,7 +48,7 @@ def search_page(
         sentences: the verdict, at the top; the first in bold.
         table: an HTML table, inserted as it is.
         pictures: ``paths.png`` is put above the table, the others below it.
-        notes: further sentences, below the pictures.
+        notes: further sentences, below the table.
         facts: pairs shown under the heading.
     """
     name = html.escape(title)
@@ -67,8 +69,8 @@ def search_page(
         f'<div class="verdict">{told}</div>',
         *map(_figure, first),
         f'<h2>Leaderboard</h2><div class="table">\n{table}</div>',
-        *(['<h2>Pictures</h2><div class="grid">', *map(_figure, others), "</div>"] * bool(others)),
         *(f'<p class="soft">{html.escape(note)}</p>' for note in notes),
+        *(['<h2>Pictures</h2><div class="grid">', *map(_figure, others), "</div>"] * bool(others)),
         "</body></html>",
     ]
     return "\n".join(parts) + "\n"
@@ -76,7 +78,6 @@ def search_page(
 
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}">'
-        f"</figure>"
-    )
+    kind = "photo" if picture.photo else "plot"
+    alt = html.escape(picture.alt)
+    return f'<figure class="{kind}"><img src="data:image/png;base64,{data}" alt="{alt}"></figure>'

@@ -38,7 +38,7 @@ def parallel_picture(results: SearchResults) -> Picture | None:
 def parallel_figure(results: SearchResults) -> Figure:
     """An axis per field from its lowest to its highest value, and one for the rank, best on top."""
     count = len(results.axes)
-    figure, (axes,) = new_figure(max(7.6, 1.7 * (count + 1)), 4.8)
+    figure, (axes,) = new_figure(max(6.2, 1.5 * (count + 1)), 4.4)
     name_axes(axes, TITLE, "", "")
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
@@ -112,7 +112,6 @@ def _mark(axes: Axes, place: int, level: float, text: str) -> None:
             "boxstyle": "round,pad=0.15",
             "facecolor": "white",
             "edgecolor": "none",
-            "alpha": 0.8,
         },
     )
 

@@ -42,7 +42,7 @@ def map_picture(results: SearchResults) -> Picture | None:
 
 def map_figure(results: SearchResults) -> Figure:
     """The dots with their values; texts of crowded dots are moved apart, with a line to the dot."""
-    figure, (axes,) = new_figure(7.6, 5.2)
+    figure, (axes,) = new_figure(6.2, 4.8)
     placed = _placed(results)
     x, y = results.axes
     name_axes(axes, TITLE, _axis_label(x), _axis_label(y))
@@ -119,7 +119,7 @@ def _add_labels(
             fontweight="bold" if filled else "normal",
             color=readable_on(colour) if filled else SOFT,
             bbox={
-                "boxstyle": "round,pad=0.35,rounding_size=0.8",
+                "boxstyle": "round,pad=0.4,rounding_size=0.5",
                 "facecolor": colour if filled else "white",
                 "edgecolor": INK if trial.base else colour,
                 "linewidth": 1.4,
@@ -170,7 +170,7 @@ def _meaning(results: SearchResults) -> list[Line2D]:
     last = results.rungs[-1]
     handles = [_dot(f"filled: {results.metric_name} at step {last}", filled=True)]
     if any(not trial.finished for trial in _placed(results)):
-        handles.append(_dot("hollow: at an earlier rung, where it stopped", filled=False))
+        handles.append(_dot("hollow: at the rung where it stopped", filled=False))
     return handles
 
 

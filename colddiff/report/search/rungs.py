@@ -32,7 +32,7 @@ def rungs_picture(results: SearchResults) -> Picture | None:
 
 def rungs_figure(results: SearchResults) -> Figure:
     """A line per trial over the rungs it reached, and a vertical line at each rung."""
-    figure, (axes,) = new_figure(7.6, 4.6)
+    figure, (axes,) = new_figure(6.2, 4.4)
     better = "lower" if results.lower_is_better else "higher"
     name_axes(
         axes,

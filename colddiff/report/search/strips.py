@@ -19,7 +19,7 @@ from colddiff.report.search.results import SearchResults, Strip, Strips
 from colddiff.report.sheets import INK, SOFT
 
 TITLE = "One image on the path"
-TILE_IN, GAP, GROUP = 0.86, 0.08, 0.34
+TILE_IN, GAP, GROUP = 0.66, 0.08, 0.34
 """Inches a tile; gaps as parts of a tile: between tiles, between trials."""
 
 
@@ -27,7 +27,7 @@ def strips_picture(results: SearchResults) -> Picture | None:
     """``strips.png``; None without strips."""
     if results.strips is None or not results.strips.strips:
         return None
-    return Picture("strips.png", png(strips_figure(results)), TITLE, _alt(results))
+    return Picture("strips.png", png(strips_figure(results)), TITLE, _alt(results), photo=True)
 
 
 def strips_figure(results: SearchResults) -> Figure:

@@ -31,6 +31,11 @@ from colddiff.verbs.search.trials import Trial, TrialState
 
 log = logging.getLogger(__name__)
 
+BEST_YAML = (
+    "best.yaml, beside this page, is the best trial as a train job on all training images: "
+    "colddiff submit train best.yaml."
+)
+
 F = TypeVar("F")
 
 
@@ -60,7 +65,7 @@ class Gallery:
         sentences = verdict_sentences(
             results, [each.sentence(self.task.metric) for each in comparisons], failures
         )
-        notes = []
+        notes = [BEST_YAML] if results.complete and results.ranked else []
         if len(results.axes) > 1:
             most = max(
                 (sum(r in t.values for t in results.trials) for r in results.rungs), default=0
