@@ -112,6 +112,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "confirm_best": task.job.confirm_best,
         "confirm_seeds": task.job.confirm_seeds,
         "leaderboard": f"{attempt.folder.uri}/leaderboard.md",
+        "page": f"{attempt.folder.uri}/leaderboard.html",
         "best_yaml": f"{attempt.folder.uri}/best.yaml",
         "metrics": metrics,
         "time": {"search_s": time.monotonic() - began},
@@ -195,12 +196,12 @@ def _write(
     more: Mapping[str, str] = EMPTY,
 ) -> None:
     """Leaderboard, pictures and ``more`` files, whole, into the job's folder and its run."""
-    told = {each.trial: each.sentence(planner.task.metric) for each in found.comparisons}
-    board = _board(planner, told)
+    board = _board(planner, {each.trial: each.verdict for each in found.comparisons})
     page, pictures = gallery.files(
         planner, board, attempt.resolved.id, found.comparisons, found.failures, found.skipped
     )
-    lines = [*told.values(), *found.failures]
+    told = [each.sentence(planner.task.metric) for each in found.comparisons]
+    lines = [*told, *found.failures]
     files = {
         "leaderboard.json": to_json(board),
         "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in lines),
