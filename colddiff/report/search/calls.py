@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from colddiff.report.search.figures import (
     BASE,
     SMALL,
-    Picture,
+    SearchPicture,
     add_legend,
     add_rank_scale,
     line_style,
@@ -28,11 +28,11 @@ from colddiff.report.sheets import INK, SOFT
 TITLE = "Quality against network calls"
 
 
-def calls_picture(results: SearchResults) -> Picture | None:
+def calls_picture(results: SearchResults) -> SearchPicture | None:
     """``calls.png``; None where no trial with a known number of calls has finished."""
     if not _finished(results):
         return None
-    return Picture("calls.png", png(calls_figure(results)), TITLE, _alt(results))
+    return SearchPicture("calls.png", png(calls_figure(results)), TITLE, _alt(results))
 
 
 def calls_figure(results: SearchResults) -> Figure:

@@ -31,7 +31,7 @@ SMALL, TEXT, HEAD = 7.5, 8.5, 11.0
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class SearchPicture:
     """A drawn picture: its file name, its PNG, and what it says to those who cannot see it."""
 
     name: str

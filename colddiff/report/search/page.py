@@ -7,7 +7,7 @@ import hashlib
 import html
 from collections.abc import Mapping, Sequence
 
-from colddiff.report.search.figures import Picture
+from colddiff.report.search.figures import SearchPicture
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c1c1e;--soft:#6e6e73;--line:#dcdce0;
@@ -37,7 +37,7 @@ def search_page(
     title: str,
     sentences: Sequence[str],
     table: str,
-    pictures: Sequence[Picture],
+    pictures: Sequence[SearchPicture],
     notes: Sequence[str] = (),
     facts: Mapping[str, str] | None = None,
 ) -> str:
@@ -76,7 +76,7 @@ def search_page(
     return "\n".join(parts) + "\n"
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: SearchPicture) -> str:
     data = base64.b64encode(picture.png).decode()
     kind = "photo" if picture.photo else "plot"
     alt = html.escape(picture.alt)

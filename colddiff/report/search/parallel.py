@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from colddiff.report.search.figures import (
     EDGE,
     SMALL,
-    Picture,
+    SearchPicture,
     add_legend,
     add_rank_scale,
     drawing_order,
@@ -28,11 +28,11 @@ FEWEST_AXES = 4
 """With fewer fields the map and the curves say more."""
 
 
-def parallel_picture(results: SearchResults) -> Picture | None:
+def parallel_picture(results: SearchResults) -> SearchPicture | None:
     """``parallel.png``; None below ``FEWEST_AXES`` searched fields or without a ranked trial."""
     if len(results.axes) < FEWEST_AXES or not results.ranked:
         return None
-    return Picture("parallel.png", png(parallel_figure(results)), TITLE, _alt(results))
+    return SearchPicture("parallel.png", png(parallel_figure(results)), TITLE, _alt(results))
 
 
 def parallel_figure(results: SearchResults) -> Figure:

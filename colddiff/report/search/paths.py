@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from colddiff.report.search.figures import (
-    Picture,
+    SearchPicture,
     add_legend,
     add_rank_scale,
     drawing_order,
@@ -21,11 +21,11 @@ TITLE = "What D removes on the way to the same end"
 MOST_SCHEDULES = 2
 
 
-def paths_picture(results: SearchResults) -> Picture | None:
+def paths_picture(results: SearchResults) -> SearchPicture | None:
     """``paths.png``; None where no trial has a path."""
     if not any(trial.removed for trial in results.trials):
         return None
-    return Picture("paths.png", png(paths_figure(results)), TITLE, _alt(results))
+    return SearchPicture("paths.png", png(paths_figure(results)), TITLE, _alt(results))
 
 
 def paths_figure(results: SearchResults) -> Figure:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from colddiff.report.search.calls import calls_picture
-from colddiff.report.search.figures import Picture
+from colddiff.report.search.figures import SearchPicture
 from colddiff.report.search.parallel import parallel_picture
 from colddiff.report.search.paths import paths_picture
 from colddiff.report.search.points_map import map_picture
@@ -17,7 +17,7 @@ from colddiff.report.search.strips import strips_picture
 
 log = logging.getLogger(__name__)
 
-DRAWINGS: Mapping[str, Callable[[SearchResults], Picture | None]] = MappingProxyType(
+DRAWINGS: Mapping[str, Callable[[SearchResults], SearchPicture | None]] = MappingProxyType(
     {
         "paths": paths_picture,
         "map": map_picture,
@@ -30,7 +30,7 @@ DRAWINGS: Mapping[str, Callable[[SearchResults], Picture | None]] = MappingProxy
 """In the order of the page; None where there is nothing to draw."""
 
 
-def search_pictures(results: SearchResults) -> list[Picture]:
+def search_pictures(results: SearchResults) -> list[SearchPicture]:
     """What can be drawn of ``results``; logs a warning that names a picture which failed."""
     found = []
     for name, draw in DRAWINGS.items():

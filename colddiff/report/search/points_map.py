@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from colddiff.report.search.figures import (
     SMALL,
-    Picture,
+    SearchPicture,
     add_legend,
     add_rank_scale,
     colour_of,
@@ -33,11 +33,11 @@ MOST_LABELS = 40
 CHARACTER_PT, PADDING_PT, HEIGHT_PT = 4.9, 8.0, 15.0
 
 
-def map_picture(results: SearchResults) -> Picture | None:
+def map_picture(results: SearchResults) -> SearchPicture | None:
     """``map.png``; None unless two fields were searched and a trial has a value."""
     if len(results.axes) != 2 or not _placed(results):
         return None
-    return Picture("map.png", png(map_figure(results)), TITLE, _alt(results))
+    return SearchPicture("map.png", png(map_figure(results)), TITLE, _alt(results))
 
 
 def map_figure(results: SearchResults) -> Figure:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from colddiff.report.search.figures import (
     EDGE,
     SMALL,
-    Picture,
+    SearchPicture,
     add_legend,
     add_rank_scale,
     drawing_order,
@@ -23,11 +23,11 @@ from colddiff.report.sheets import SOFT
 TITLE = "Learning curves"
 
 
-def rungs_picture(results: SearchResults) -> Picture | None:
+def rungs_picture(results: SearchResults) -> SearchPicture | None:
     """``rungs.png``; None before the first evaluation."""
     if not any(results.drawn_values(trial) for trial in results.trials):
         return None
-    return Picture("rungs.png", png(rungs_figure(results)), TITLE, _alt(results))
+    return SearchPicture("rungs.png", png(rungs_figure(results)), TITLE, _alt(results))
 
 
 def rungs_figure(results: SearchResults) -> Figure:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from colddiff.report.search.figures import (
     HEAD,
     TEXT,
-    Picture,
+    SearchPicture,
     colour_of,
     new_figure,
     png,
@@ -23,11 +23,13 @@ TILE_IN, GAP, GROUP = 0.66, 0.08, 0.34
 """Inches a tile; gaps as parts of a tile: between tiles, between trials."""
 
 
-def strips_picture(results: SearchResults) -> Picture | None:
+def strips_picture(results: SearchResults) -> SearchPicture | None:
     """``strips.png``; None without strips."""
     if results.strips is None or not results.strips.strips:
         return None
-    return Picture("strips.png", png(strips_figure(results)), TITLE, _alt(results), photo=True)
+    return SearchPicture(
+        "strips.png", png(strips_figure(results)), TITLE, _alt(results), photo=True
+    )
 
 
 def strips_figure(results: SearchResults) -> Figure:

@@ -174,8 +174,9 @@ def test_quality_against_calls() -> None:
 def test_the_seed_band_is_the_bases_relative_spread() -> None:
     # Test values 9, 10, 11: sd 10 % of their mean; the base has 8 on validation images.
     assert base_band(RESULTS) == pytest.approx((7.2, 8.8))
-    (band,) = calls_figure(RESULTS).axes[0].patches
-    bounds = band.get_window_extent().transformed(band.axes.transData.inverted())
+    axes = calls_figure(RESULTS).axes[0]
+    (band,) = axes.patches
+    bounds = band.get_window_extent().transformed(axes.transData.inverted())
     assert (bounds.y0, bounds.y1) == pytest.approx((7.2, 8.8))
     for seeds in ((), (9.0,), (0.0, 0.0)):
         assert base_band(drawn_results(base_seeds=seeds)) is None

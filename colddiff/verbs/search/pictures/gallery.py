@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from colddiff.report.search.figures import Picture
+from colddiff.report.search.figures import SearchPicture
 from colddiff.report.search.page import search_page
 from colddiff.report.search.pictures import search_pictures
 from colddiff.report.search.results import DrawnTrial, Line, SearchAxis, SearchResults, Strips
@@ -57,7 +57,7 @@ class Gallery:
         comparisons: Sequence[PairedComparison] = (),
         failures: Sequence[str] = (),
         skipped: Mapping[int, Mapping[int, float]] | None = None,
-    ) -> tuple[str, list[Picture]]:
+    ) -> tuple[str, list[SearchPicture]]:
         """The page and, with ``tracking.images``, the pictures; logs what fails and omits it."""
         drawn = self.task.job.tracking.images
         results = self.results(planner, board, comparisons, skipped or {}, drawn=drawn)
