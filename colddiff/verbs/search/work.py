@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -14,11 +13,11 @@ import yaml
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
-from colddiff.verbs.search.confirm import Confirmation, PairedComparison
+from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.leaderboard import Leaderboard, leaderboard, ranked, to_json, to_markdown
 from colddiff.verbs.search.pictures.fewer_calls import FewerCalls, InTurn
-from colddiff.verbs.search.pictures.gallery import Gallery
+from colddiff.verbs.search.pictures.gallery import Findings, Gallery, guarded
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.search_task import SearchTask, open_task
@@ -27,21 +26,14 @@ from colddiff.verbs.search.settings import base_of, lower_is_better
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.trials import TrialState
 
+BEST_YAML = "best.yaml"
+BEST_NOTE = (
+    f"{BEST_YAML}, beside this page, is the best trial as a train job on all training images: "
+    f"colddiff submit train {BEST_YAML}."
+)
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was found about the finalists after the trials."""
-
-    comparisons: tuple[PairedComparison, ...] = ()
-    failures: tuple[str, ...] = ()
-    """A sentence for each training of the confirmation that failed."""
-    skipped: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
-    """The metric by trial and number of network calls, with skipped severities."""
-
 
 RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
 """(attempt, source, on change): runs segments until the source is exhausted or a stop is asked."""
@@ -80,7 +72,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     more than ``max_failures`` trials in a row.
     """
     began = time.monotonic()
-    planner, gallery = Planner(attempt, task), Gallery(task, attempt.resolved.storage)
+    planner = Planner(attempt, task)
+    gallery = Gallery(task, attempt.resolved.storage, attempt.resolved.id)
     if planner.resumed:
         total = attempt.resolved.job_as(SearchJob).num_trials
         log.info("%d of %d trials resumed", planner.resumed, total)
@@ -95,7 +88,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     done = [state for state in in_order if state.done(task.rungs)]
     found = _confirmed(attempt, task, done, run_segments)
     best_job = task.job_of(done[0].trial).to_dict()
-    best_yaml = {"best.yaml": yaml.safe_dump({"train": best_job}, sort_keys=False)}
+    best_yaml = {BEST_YAML: yaml.safe_dump({"train": best_job}, sort_keys=False)}
     _write(attempt, planner, gallery, found, best_yaml)
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
@@ -113,7 +106,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "confirm_seeds": task.job.confirm_seeds,
         "leaderboard": f"{attempt.folder.uri}/leaderboard.md",
         "page": f"{attempt.folder.uri}/leaderboard.html",
-        "best_yaml": f"{attempt.folder.uri}/best.yaml",
+        "best_yaml": f"{attempt.folder.uri}/{BEST_YAML}",
         "metrics": metrics,
         "time": {"search_s": time.monotonic() - began},
     }
@@ -197,17 +190,19 @@ def _write(
 ) -> None:
     """Leaderboard, pictures and ``more`` files, whole, into the job's folder and its run."""
     board = _board(planner, {each.trial: each.verdict for each in found.comparisons})
-    page, pictures = gallery.files(
-        planner, board, attempt.resolved.id, found.comparisons, found.failures, found.skipped
-    )
     told = [each.sentence(planner.task.metric) for each in found.comparisons]
     lines = [*told, *found.failures]
     files = {
         "leaderboard.json": to_json(board),
         "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in lines),
-        "leaderboard.html": page,
         **more,
     }
+    # Made of all else, and not worth the result of a search: what fails is logged and missing.
+    notes = [BEST_NOTE] if BEST_YAML in more else []
+    shown = guarded("leaderboard.html", lambda: gallery.files(planner, board, found, notes))
+    page, pictures = shown or ("", [])
+    if page:
+        files["leaderboard.html"] = page
     for name, text in files.items():
         attempt.folder.store.put(attempt.folder.key(name), text.encode())
         attempt.tracker.log_artifact(name, text.encode())

@@ -87,13 +87,16 @@ def test_pictures_are_embedded_with_what_they_say(page: str) -> None:
     images = [attrs for tag, attrs in Tags(page).found if tag == "img"]
     pictures = search_pictures(RESULTS)
     assert [image["alt"] for image in images] == [picture.alt for picture in pictures]
+    # A dark page turns plots dark, and leaves images as they are.
+    kinds = [attrs["class"] for tag, attrs in Tags(page).found if tag == "figure"]
+    assert kinds == ["photo" if each.name == "strips.png" else "plot" for each in pictures]
     for image, picture in zip(images, pictures, strict=True):
         assert base64.b64decode(str(image["src"]).partition(",")[2]) == picture.png
 
 
 def test_the_base_is_coloured_in_light_and_dark() -> None:
     assert "tr.base{background:var(--base)}" in STYLE
-    light, dark = STYLE.split("@media(prefers-color-scheme:dark)")
+    light, _, dark = STYLE.partition("@media(prefers-color-scheme:dark)")
     for part in (light, dark.partition("}}")[0]):
         assert {"--paper", "--ink", "--soft", "--line", "--base"} <= set(re.findall(r"--\w+", part))
 

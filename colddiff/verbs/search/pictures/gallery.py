@@ -31,12 +31,18 @@ from colddiff.verbs.search.trials import Trial, TrialState
 
 log = logging.getLogger(__name__)
 
-BEST_YAML = (
-    "best.yaml, beside this page, is the best trial as a train job on all training images: "
-    "colddiff submit train best.yaml."
-)
-
 F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found about the finalists after the trials."""
+
+    comparisons: tuple[PairedComparison, ...] = ()
+    failures: tuple[str, ...] = ()
+    """A sentence for each training of the confirmation that failed."""
+    skipped: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    """The metric by trial and number of network calls, with skipped severities."""
 
 
 @dataclass(slots=True)
@@ -45,41 +51,43 @@ class Gallery:
 
     task: SearchTask
     storage: str
+    title: str
+    """Heading of the page: the id of the search."""
     paths: dict[str, tuple[Line, dict[str, Line]]] = field(default_factory=dict)
     """What D removes and the schedules, by the id of a trial's job."""
     strips: dict[tuple[tuple[str, int], ...], Strips | None] = field(default_factory=dict)
+    """By the roles and numbers of the trials that they show."""
 
     def files(
         self,
         planner: Planner,
         board: Leaderboard,
-        title: str,
-        comparisons: Sequence[PairedComparison] = (),
-        failures: Sequence[str] = (),
-        skipped: Mapping[int, Mapping[int, float]] | None = None,
+        found: Findings,
+        notes: Sequence[str] = (),
     ) -> tuple[str, list[SearchPicture]]:
         """The page and, with ``tracking.images``, the pictures; logs what fails and omits it."""
         drawn = self.task.job.tracking.images
-        results = self.results(planner, board, comparisons, skipped or {}, drawn=drawn)
+        results = self.results(planner, board, found, drawn=drawn)
         pictures = search_pictures(results) if drawn else []
         sentences = verdict_sentences(
-            results, [each.sentence(self.task.metric) for each in comparisons], failures
+            results,
+            [each.sentence(self.task.metric) for each in found.comparisons],
+            found.failures,
         )
-        notes = [BEST_YAML] if results.complete and results.ranked else []
+        told = list(notes)
         if len(results.axes) > 1:
             most = max(
                 (sum(r in t.values for t in results.trials) for r in results.rungs), default=0
             )
-            notes.append(importance_sentence(results.importance, most))
-        page = search_page(title, sentences, to_html(board), pictures, notes)
+            told.append(importance_sentence(results.importance, most))
+        page = search_page(self.title, sentences, to_html(board), pictures, told)
         return page, pictures
 
     def results(
         self,
         planner: Planner,
         board: Leaderboard,
-        comparisons: Sequence[PairedComparison],
-        skipped: Mapping[int, Mapping[int, float]],
+        found: Findings,
         *,
         drawn: bool,
     ) -> SearchResults:
@@ -101,7 +109,7 @@ class Gallery:
                     point=drawn_point(task.space, axes, state.trial.point),
                     values=dict(state.values),
                     calls=row.calls if stepwise else None,
-                    skipped=dict(skipped.get(row.number, {})),
+                    skipped=dict(found.skipped.get(row.number, {})),
                     removed=removed,
                     schedules=schedules,
                 )
@@ -115,14 +123,14 @@ class Gallery:
             num_trials=task.job.num_trials,
             complete=planner.exhausted,
             num_images=len(path_images(task)[0]),
-            base_seeds=comparisons[0].base if comparisons else (),
+            base_seeds=found.comparisons[0].base if found.comparisons else (),
             strips=self._strips(states, board) if drawn else None,
-            importance=_guarded("the importance", lambda: measured_importance(task, states, axes)),
+            importance=guarded("the importance", lambda: measured_importance(task, states, axes)),
         )
 
     def _path(self, trial: Trial) -> tuple[Line | None, dict[str, Line]]:
         if trial.job_id not in self.paths:
-            found = _guarded(
+            found = guarded(
                 f"the path of trial {trial.number}", lambda: measured_path(self.task, trial)
             )
             if found is None:
@@ -134,7 +142,7 @@ class Gallery:
         chosen = strip_trials(states, board, self.task.rungs)
         key = tuple((role, trial.number) for role, trial in chosen)
         if key not in self.strips:
-            self.strips[key] = _guarded(
+            self.strips[key] = guarded(
                 "strips.png", lambda: measured_strips(self.task, chosen, self.storage)
             )
         return self.strips[key]
@@ -173,12 +181,12 @@ def drawn_point(
     return tuple(found)
 
 
-def _guarded(what: str, make: Callable[[], F]) -> F | None:
+def guarded(what: str, make: Callable[[], F]) -> F | None:
     """What ``make`` returns; None, with a warning naming it, where it fails."""
     try:
         return make()
     except Exception as error:
-        log.warning("%s is missing from the page: %s: %s", what, type(error).__name__, error)
+        log.warning("%s could not be made: %s: %s", what, type(error).__name__, error)
         return None
 
 
