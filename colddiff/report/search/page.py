@@ -21,8 +21,9 @@ h1{font-size:1.35rem}h2{font-size:1.05rem;margin:2rem 0 .6rem}
 .soft,caption,figcaption{color:var(--soft);font-size:.85rem}
 .table{overflow-x:auto}table{border-collapse:collapse;font-size:.82rem}
 caption{text-align:left;padding-bottom:.5rem}
-th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{color:var(--soft);font-weight:normal}td.text{text-align:left;white-space:normal;min-width:14em}
+th,td{padding:.3em .6em;text-align:right;border-bottom:1px solid var(--line)}
+th{color:var(--soft);font-weight:normal;vertical-align:bottom}td:nth-child(2){white-space:nowrap}
+td.text,th:last-child{text-align:left}td.text{min-width:15em}
 tr.base{background:var(--base)}tr.base td:first-child{box-shadow:inset 4px 0 var(--mark)}
 figure{margin:1.2rem 0;min-width:0}figure img{max-width:100%;height:auto;background:#fff;
 border:1px solid var(--line);border-radius:8px;padding:.5rem;box-sizing:border-box}

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from colddiff.report.search.figures import SearchPicture
 from colddiff.report.search.page import search_page
 from colddiff.report.search.pictures import search_pictures
-from colddiff.report.search.results import DrawnTrial, Line, SearchAxis, SearchResults, Strips
+from colddiff.report.search.results import (
+    DrawnTrial,
+    Importance,
+    Line,
+    SearchAxis,
+    SearchResults,
+    Strips,
+)
 from colddiff.report.search.sentences import importance_sentence, verdict_sentences
 from colddiff.spec import canonical_json
 from colddiff.verbs.search.confirm import PairedComparison
@@ -57,6 +64,10 @@ class Gallery:
     """What D removes and the schedules, by the id of a trial's job."""
     strips: dict[tuple[tuple[str, int], ...], Strips | None] = field(default_factory=dict)
     """By the roles and numbers of the trials that they show."""
+    importance: dict[tuple[tuple[tuple[int, float], ...], ...], Importance | None] = field(
+        default_factory=dict
+    )
+    """By the values of all trials."""
 
     def files(
         self,
@@ -125,8 +136,18 @@ class Gallery:
             num_images=len(path_images(task)[0]),
             base_seeds=found.comparisons[0].base if found.comparisons else (),
             strips=self._strips(states, board) if drawn else None,
-            importance=guarded("the importance", lambda: measured_importance(task, states, axes)),
+            importance=self._importance(states, axes),
         )
+
+    def _importance(
+        self, states: Sequence[TrialState], axes: Sequence[SearchAxis]
+    ) -> Importance | None:
+        key = tuple(tuple(state.values.items()) for state in states)
+        if key not in self.importance:
+            self.importance[key] = guarded(
+                "the importance", lambda: measured_importance(self.task, states, axes)
+            )
+        return self.importance[key]
 
     def _path(self, trial: Trial) -> tuple[Line | None, dict[str, Line]]:
         if trial.job_id not in self.paths:
