@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 PARTS = (0.5, 0.25, 0.125)
 """Numbers of calls to try, as parts of a trial's own: together fewer than its own evaluation."""
-SAMPLED = "eval/sampled/"
-"""Metrics of the sampler that takes a step per severity."""
+SAMPLED, DIRECT = "eval/sampled/", "eval/direct/"
+"""Metrics of the sampler that takes a step per severity, and of the one that takes a single one."""
 
 
 def fewer_calls(calls: int) -> list[int]:

@@ -23,7 +23,7 @@ from colddiff.report.search.sentences import importance_sentence, verdict_senten
 from colddiff.spec import canonical_json
 from colddiff.verbs.search.confirm import PairedComparison
 from colddiff.verbs.search.leaderboard import Leaderboard, short_paths, to_html
-from colddiff.verbs.search.pictures.fewer_calls import SAMPLED
+from colddiff.verbs.search.pictures.fewer_calls import DIRECT
 from colddiff.verbs.search.pictures.measure import (
     measured_importance,
     measured_path,
@@ -106,7 +106,7 @@ class Gallery:
         task, states = self.task, planner.states
         axes = drawn_axes(task.space, [state.trial for state in states])
         ranks = {row.number: row for row in board.rows}
-        stepwise = task.metric.startswith(SAMPLED)
+        one_call = task.metric.startswith(DIRECT)
         trials = []
         for state in states:
             row = ranks[state.trial.number]
@@ -119,7 +119,7 @@ class Gallery:
                     finished=state.done(task.rungs),
                     point=drawn_point(task.space, axes, state.trial.point),
                     values=dict(state.values),
-                    calls=row.calls if stepwise else None,
+                    calls=None if one_call else row.calls,
                     skipped=dict(found.skipped.get(row.number, {})),
                     removed=removed,
                     schedules=schedules,
