@@ -38,9 +38,7 @@ def calls_picture(results: SearchResults) -> SearchPicture | None:
 def calls_figure(results: SearchResults) -> Figure:
     """A dot per finished trial; lines through a finalist's own points with skipped severities."""
     figure, (axes,) = new_figure(6.2, 4.4)
-    better = "lower" if results.lower_is_better else "higher"
-    y = f"{results.metric_name} on validation images ({better} is better)"
-    name_axes(axes, TITLE, "network calls per image (log)", y)
+    name_axes(axes, TITLE, "network calls per image (log)", results.quality_label)
     extra: list[Line2D | Patch] = []
     band = base_band(results)
     if band is not None:
@@ -133,6 +131,6 @@ def _finished(results: SearchResults) -> list[DrawnTrial]:
 def _alt(results: SearchResults) -> str:
     parts = [f"{results.metric_name} over network calls per image."]
     for trial in _finished(results):
-        points = [f"{results.figure(v)} with {calls}" for calls, v in _points(results, trial)]
+        points = [f"{results.text(v)} with {calls}" for calls, v in _points(results, trial)]
         parts.append(f"{trial.name.capitalize()}: {', '.join(points)}.")
     return " ".join(parts)

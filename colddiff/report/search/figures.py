@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from colddiff.report.search.results import DrawnTrial, SearchResults
@@ -114,7 +115,7 @@ def add_legend(figure: Figure, results: SearchResults, extra: Iterable[Any] = ()
     for role, trial in (("best", results.leader), ("base", results.base)):
         if trial is None:
             continue
-        (handle,) = Axes.plot(figure.axes[0], [], [], **line_style(results, trial))
+        handle = Line2D([], [], **line_style(results, trial))
         name = trial.name if trial.base else f"{role}: {trial.name}"
         handle.set_label(name if trial.rank is None else f"{name}, rank {trial.rank}")
         handles.append(handle)
@@ -152,22 +153,19 @@ def set_log(axes: Axes, which: str, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
-    places = [p for p in _round_numbers(low, high) if low / 1.2 <= p <= high * 1.2]
+    places = _round_numbers(low, high)
     axis.set_major_locator(FixedLocator(places) if len(places) >= 2 else LogLocator())
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Round numbers on a log scale, no more than about eight."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    """Round numbers between ``low`` and ``high`` on a log scale, at most eight."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
     for steps in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        places = [
-            float(f"{step * 10.0**decade:.3g}")
-            for decade in range(first, last + 1)
-            for step in steps
-        ]
-        inside = [place for place in places if low / 1.2 <= place <= high * 1.2]
-        if len(inside) <= 8:
-            return inside
-    return inside
+        places = [float(f"{step * 10.0**decade:.3g}") for decade in decades for step in steps]
+        found = [place for place in places if low / 1.2 <= place <= high * 1.2]
+        if len(found) <= 8:
+            break
+    return found

@@ -140,7 +140,7 @@ def _placed(results: SearchResults) -> list[DrawnTrial]:
 
 def _value(results: SearchResults, trial: DrawnTrial) -> str:
     values = results.drawn_values(trial)
-    return results.figure(values[-1][1]) if values else "-"
+    return results.text(values[-1][1]) if values else "-"
 
 
 def _axis_label(axis: SearchAxis) -> str:

@@ -135,6 +135,13 @@ class SearchResults:
         return self.metric.rpartition("/")[2]
 
     @property
+    def quality_label(self) -> str:
+        """Label of an axis with the metric: its name, its unit and which way is better."""
+        unit = " in dB" if self.metric_name == "psnr" else ""
+        better = "lower" if self.lower_is_better else "higher"
+        return f"{self.metric_name}{unit} on validation images ({better} is better)"
+
+    @property
     def base(self) -> DrawnTrial | None:
         """Trial 0, once it was asked for."""
         return next((trial for trial in self.trials if trial.base), None)
@@ -159,7 +166,7 @@ class SearchResults:
         """Finite values of ``trial`` by rung, in order."""
         return [(rung, v) for rung, v in sorted(trial.values.items()) if math.isfinite(v)]
 
-    def figure(self, value: float) -> str:
+    def text(self, value: float) -> str:
         """A value of the metric as text."""
         return metric_text(self.metric_name, value)
 

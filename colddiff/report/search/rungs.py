@@ -33,13 +33,7 @@ def rungs_picture(results: SearchResults) -> SearchPicture | None:
 def rungs_figure(results: SearchResults) -> Figure:
     """A line per trial over the rungs it reached, and a vertical line at each rung."""
     figure, (axes,) = new_figure(6.2, 4.4)
-    better = "lower" if results.lower_is_better else "higher"
-    name_axes(
-        axes,
-        TITLE,
-        "optimizer step",
-        f"{results.metric_name} on validation images ({better} is better)",
-    )
+    name_axes(axes, TITLE, "optimizer step", results.quality_label)
     values = []
     for trial in drawing_order(results):
         points = results.drawn_values(trial)
@@ -77,5 +71,5 @@ def _alt(results: SearchResults) -> str:
         there = [trial for trial in results.trials if rung in trial.values]
         if there:
             best = (min if results.lower_is_better else max)(t.values[rung] for t in there)
-            parts.append(f"At step {rung}: {len(there)} trials, the best {results.figure(best)}.")
+            parts.append(f"At step {rung}: {len(there)} trials, the best {results.text(best)}.")
     return " ".join(parts)

@@ -33,12 +33,12 @@ def verdict(results: SearchResults) -> str:
     if better:
         return (
             f"{stand}Best of {count} trials on validation images: {leader.name}{point}, "
-            f"{_at(results, leader, rung)}, against {results.figure(own)} of the base{change}."
+            f"{_at(results, leader, rung)}, against {results.text(own)} of the base{change}."
         )
     return (
         f"{stand}No trial of {count} is better than the base on validation images: "
         f"{_at(results, base, rung)}; next is {leader.name}{point} with "
-        f"{results.figure(other)}{change}."
+        f"{results.text(other)}{change}."
     )
 
 
@@ -75,7 +75,7 @@ def verdict_sentences(
 
 
 def _at(results: SearchResults, trial: DrawnTrial, rung: int) -> str:
-    return f"{results.metric_name} {results.figure(trial.values[rung])} at step {rung}"
+    return f"{results.metric_name} {results.text(trial.values[rung])} at step {rung}"
 
 
 def _progress(results: SearchResults) -> str:

@@ -103,7 +103,7 @@ def _texts(results: SearchResults, strip: Strip) -> list[tuple[str, str, str]]:
     name = trial.name if trial.base else f"{strip.role}: {trial.name}"
     lines = [(name, INK, "bold")]
     if (last := trial.last) is not None:
-        value = results.figure(trial.values[last])
+        value = results.text(trial.values[last])
         lines.append((f"{results.metric_name} {value}", INK, "normal"))
     pairs = zip(results.axes, trial.point, strict=False)
     points = [f"{axis.label} {axis.text(v)}" for axis, v in pairs if np.isfinite(v)]
