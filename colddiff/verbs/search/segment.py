@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,7 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.job import Job
 from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.results import untold
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
@@ -39,7 +40,10 @@ class Segment:
     slug: str
     job: Mapping[str, Any]
     step: int
+    tracking: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the job's ``tracking`` to set, such as ``nested_run`` returns."""
     verb: str = "train"
+    """Of the job: ``train``, or another whose job is done whole."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``Segment(**data)`` is the inverse."""
@@ -69,9 +73,12 @@ class SegmentSource(Protocol):
 def resolved_segment(segment: Segment, storage: str) -> ResolvedJob:
     """The job of a segment, resolved in the search's own storage."""
     job: Job = parse(VERBS[segment.verb].spec(), dict(segment.job), segment.key)
-    if segment.verb == "train":
-        job = job.model_copy(update={"num_steps": segment.step})
-    return resolve(job, segment.slug, storage=storage)
+    tags = {**job.tracking.tags, **segment.tracking.get("tags", {})}
+    tracking = job.tracking.model_copy(update={**segment.tracking, "tags": tags})
+    extent = {"num_steps": segment.step} if segment.verb == "train" else {}
+    return resolve(
+        job.model_copy(update={"tracking": tracking, **extent}), segment.slug, storage=storage
+    )
 
 
 def run_segment(segment: Segment, storage: str, stop_requested: Callable[[], bool]) -> str:
@@ -82,7 +89,7 @@ def run_segment(segment: Segment, storage: str, stop_requested: Callable[[], boo
     threads = torch.get_num_threads()
     try:
         resolved = resolved_segment(segment, storage)
-        with _stopped_with(resolved.folder, stop_requested):
+        with _stopped_with(resolved.folder, stop_requested), untold():
             ended = bring_to_end(resolved, InProcess())
     except ColddiffError as error:
         return str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.jobs.verb import DryRun, Verb
@@ -49,6 +50,20 @@ class Search(Verb):
 
             run_segments = run_segments_on_ray
         return search(attempt, prepared, run_segments)
+
+    def summary(self, result: Mapping[str, Any]) -> list[str]:
+        from colddiff.verbs.search.tracked import summary_lines
+
+        return summary_lines(result)
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        return [
+            f"colddiff submit train {result['best_yaml']}",
+            "the same command with a larger num_trials searches on",
+        ]
+
+    def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        return result["metric"], result["metrics"]["search/best"]
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         from colddiff.verbs.search.resolve import dry_run

@@ -13,6 +13,7 @@ import yaml
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
+from colddiff.tracking.open import deliver_late
 from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.leaderboard import Leaderboard, leaderboard, ranked, to_json, to_markdown
@@ -24,6 +25,7 @@ from colddiff.verbs.search.search_task import SearchTask, open_task
 from colddiff.verbs.search.segment import SegmentSource, run_segment
 from colddiff.verbs.search.settings import base_of, lower_is_better
 from colddiff.verbs.search.splits import split_images
+from colddiff.verbs.search.tracked import SearchRun
 from colddiff.verbs.search.trials import TrialState
 
 BEST_YAML = "best.yaml"
@@ -77,7 +79,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     if planner.resumed:
         total = attempt.resolved.job_as(SearchJob).num_trials
         log.info("%d of %d trials resumed", planner.resumed, total)
-    changed = _Progress(attempt, planner)
+    run = SearchRun(attempt.tracker, task)
+    changed = _Progress(attempt, planner, run)
     try:
         run_segments(attempt, planner, changed)
     finally:
@@ -86,6 +89,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     _refuse_unfinished(attempt, planner.exhausted, planner)
     in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
     done = [state for state in in_order if state.done(task.rungs)]
+    run(planner.states)
     found = _confirmed(attempt, task, done, run_segments)
     best_job = task.job_of(done[0].trial).to_dict()
     best_yaml = {BEST_YAML: yaml.safe_dump({"train": best_job}, sort_keys=False)}
@@ -94,13 +98,17 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     attempt.reached(task.job.num_trials)
     best = done[0]
     metrics = {"search/best": best.values[task.rungs[-1]], "search/trials": float(len(done))}
-    attempt.tracker.log_metrics(metrics, len(done))
+    jobs = [state.trial.job_id for state in planner.states] + list(found.job_ids)
+    deliver_late(attempt.resolved.storage, attempt.resolved.tracking_uri, *jobs)
     return {
         "step": task.job.num_trials,
+        "jobs": jobs,
         "trials": planner.describe()["asked"],
         "metric": task.metric,
         "end_rmse": task.target,
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
+        "base": planner.states[BASE].values.get(task.rungs[-1]),
+        "confirmation": [*found.sentences(task.metric), *found.failures],
         "confirmed": [comparison.to_dict() for comparison in found.comparisons],
         "confirm_best": task.job.confirm_best,
         "confirm_seeds": task.job.confirm_seeds,
@@ -140,19 +148,25 @@ def _confirmed(
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     comparisons = confirmation.comparisons()
     for comparison in comparisons:
-        log.info("%s", comparison.sentence(task.metric))
-    return Findings(tuple(comparisons), tuple(confirmation.failures()), fewer.values())
+        attempt.report(comparison.sentence(task.metric))
+    return Findings(
+        tuple(comparisons),
+        tuple(confirmation.failures()),
+        fewer.values(),
+        (*confirmation.job_ids(), *fewer.job_ids()),
+    )
 
 
 class _Progress:
-    """Writes how many trials are done, and how long the rest may take."""
+    """Writes and tracks how many trials are done, and how long the rest may take."""
 
-    def __init__(self, attempt: Attempt, planner: Planner) -> None:
-        self._attempt, self._planner = attempt, planner
+    def __init__(self, attempt: Attempt, planner: Planner, run: SearchRun) -> None:
+        self._attempt, self._planner, self._run = attempt, planner, run
         self._began = time.monotonic()
         self._before = planner.describe()["done"]
 
     def __call__(self) -> None:
+        self._run(self._planner.states)
         about = self._planner.describe()
         total = self._planner.task.job.num_trials
         made = about["done"] - self._before
@@ -190,8 +204,7 @@ def _write(
 ) -> None:
     """Leaderboard, pictures and ``more`` files, whole, into the job's folder and its run."""
     board = _board(planner, {each.trial: each.verdict for each in found.comparisons})
-    told = [each.sentence(planner.task.metric) for each in found.comparisons]
-    lines = [*told, *found.failures]
+    lines = [*found.sentences(planner.task.metric), *found.failures]
     files = {
         "leaderboard.json": to_json(board),
         "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in lines),

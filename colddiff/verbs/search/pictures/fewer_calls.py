@@ -20,6 +20,7 @@ from colddiff.spec import parse
 from colddiff.verbs.search.leaderboard import network_calls
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.segment import Segment, SegmentSource
+from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import TrialState
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,9 @@ class FewerCalls:
         number, calls = self._left.pop(0)
         key = f"trial {number} with {calls} network calls"
         self._running[key] = (number, calls)
-        job = self._jobs[number, calls]
-        return Segment(key, self._slug, job.to_dict(), self._task.rungs[-1], "evaluate")
+        job, step = self._jobs[number, calls], self._task.rungs[-1]
+        tracking = nested_run(self._attempt.resolved.id, number, calls=calls)
+        return Segment(key, self._slug, job.to_dict(), step, tracking, "evaluate")
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]
@@ -77,6 +79,10 @@ class FewerCalls:
 
     def interrupted(self, segment: Segment) -> None:
         self._left.append(self._running.pop(segment.key))
+
+    def job_ids(self) -> list[str]:
+        """Ids of its evaluation jobs."""
+        return [folder.job_id for folder in self._folders.values()]
 
     def values(self) -> dict[int, dict[int, float]]:
         """The metric by trial and number of calls, as far as it was evaluated."""

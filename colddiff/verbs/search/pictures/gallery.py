@@ -50,6 +50,12 @@ class Findings:
     """A sentence for each training of the confirmation that failed."""
     skipped: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     """The metric by trial and number of network calls, with skipped severities."""
+    job_ids: tuple[str, ...] = ()
+    """Of the jobs that found it."""
+
+    def sentences(self, metric: str) -> list[str]:
+        """One for each comparison."""
+        return [each.sentence(metric) for each in self.comparisons]
 
 
 @dataclass(slots=True)
@@ -80,11 +86,7 @@ class Gallery:
         drawn = self.task.job.tracking.images
         results = self.results(planner, board, found, drawn=drawn)
         pictures = search_pictures(results) if drawn else []
-        sentences = verdict_sentences(
-            results,
-            [each.sentence(self.task.metric) for each in found.comparisons],
-            found.failures,
-        )
+        sentences = verdict_sentences(results, found.sentences(self.task.metric), found.failures)
         told = list(notes)
         if len(results.axes) > 1:
             most = max(
