@@ -71,7 +71,7 @@ def test_a_search_with_its_confirmation(
     assert (confirmed["n"], confirmed["trial"] != 0) == (2, True)
     assert len(trained(storage)) == 4 + 2 * 2
     # Of the search alone: its trials draw none.
-    assert [path.parent.name for path in storage.rglob("pictures")] == [result["id"]]
+    assert [path.parent.name for path in storage.glob("jobs/*/pictures")] == [result["id"]]
 
     run, children = nested_runs(storage)
     assert run.info.status == "FINISHED"
