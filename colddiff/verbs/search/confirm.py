@@ -68,19 +68,24 @@ class PairedComparison:
             return False
         return abs(self.mean) >= 2 * self.sd / math.sqrt(len(self.differences))
 
+    @property
+    def verdict(self) -> str:
+        """``beats the base at 3 of 3 seeds``, or what else is to be said."""
+        n = len(self.values)
+        if not self.distinguished:
+            return "not distinguished from the base"
+        if (self.mean > 0) == self.lower_is_better:
+            return f"worse than the base at {n - self.wins} of {n} seeds"
+        return f"beats the base at {self.wins} of {n} seeds"
+
     def sentence(self, metric: str) -> str:
         """What a person should believe."""
         n, base = len(self.values), sum(self.base) / len(self.base)
         percent = f" ({100 * self.mean / base:+.1f} %)" if base else ""
         spread = "" if self.sd is None else f", sd {self.sd:.3g}"
-        verdict = "not distinguished from the base"
-        if self.distinguished:
-            worse = (self.mean > 0) == self.lower_is_better
-            at = f"at {n - self.wins if worse else self.wins} of {n} seeds"
-            verdict = f"worse than the base {at}" if worse else f"beats the base {at}"
         return (
             f"trial {self.trial}, test {metric}: {self.mean:+.4g}{percent} against the base, "
-            f"paired over {n} fresh seed{'s' * (n != 1)}{spread}: {verdict}"
+            f"paired over {n} fresh seed{'s' * (n != 1)}{spread}: {self.verdict}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,11 +15,6 @@ from colddiff.verbs.search.promotion import BASE, passed_over
 from colddiff.verbs.search.trials import TrialState
 
 NO_VALUE = "-"
-STYLE = (
-    "table{border-collapse:collapse;font:14px sans-serif}"
-    "th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}"
-    "tr.base{background:#fff3cd}td.text{text-align:left}"
-)
 FORMS = {"rmse": ".4f", "ssim": ".3f", "psnr": ".2f"}
 
 
@@ -197,7 +192,7 @@ def to_markdown(board: Leaderboard) -> str:
 
 
 def to_html(board: Leaderboard) -> str:
-    """The table alone, for a page that has ``STYLE``; the base's row has the class ``base``."""
+    """The table alone; the base's row has the class ``base``, which the page colours."""
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in board.columns())
     lines = ["<table>", f"<caption>{html.escape(board.caption)}</caption>", f"<tr>{heads}</tr>"]
     for row in board.rows:
@@ -206,15 +201,6 @@ def to_html(board: Leaderboard) -> str:
         kind = ' class="base"' if row.base else ""
         lines.append(f'<tr{kind}>{figures}<td class="text">{state}</td></tr>')
     return "\n".join([*lines, "</table>", ""])
-
-
-def html_page(board: Leaderboard, title: str) -> str:
-    """``to_html`` as a page of its own."""
-    name = html.escape(title)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>{name}</h1>\n{to_html(board)}</body></html>\n"
-    )
 
 
 def network_calls(job: Mapping[str, Any], *, samples: bool = False) -> int | None:

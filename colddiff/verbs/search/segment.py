@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
+from colddiff.jobs.job import Job
 from colddiff.jobs.resolve import STAGED, ResolvedJob, resolve
 from colddiff.jobs.results import untold
 from colddiff.jobs.runner import Runner
@@ -21,9 +22,6 @@ from colddiff.jobs.submit import Submission, bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.retry import call_with_retry
 from colddiff.spec import parse
-
-if TYPE_CHECKING:
-    from colddiff.verbs.train.job import TrainJob
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +35,8 @@ STOP_GRACE_S = 300.0
 class Segment:
     """Training job ``job`` up to optimizer step ``step``; JSON-ready, equal ones are the same work.
 
-    A later segment of the same job extends it: nothing is trained twice.
+    A later segment of the same job extends it: nothing is trained twice. A job of another ``verb``
+    is done whole, and ``step`` only says of which checkpoint.
     """
 
     key: str
@@ -47,6 +46,8 @@ class Segment:
     step: int
     tracking: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the job's ``tracking`` to set, such as ``nested_run`` returns."""
+    verb: str = "train"
+    """Of the job: ``train``, or another whose job is done whole."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``Segment(**data)`` is the inverse."""
@@ -74,13 +75,14 @@ class SegmentSource(Protocol):
 
 
 def resolved_segment(segment: Segment, search: ResolvedJob) -> ResolvedJob:
-    """The training job of a segment, in the storage of its search and with its plugins."""
+    """The job of a segment, in the storage of its search and with its plugins."""
     plugins = search.job.plugins
     found = tuple(str(STAGED / plugin) for plugin in plugins)
-    job = cast("TrainJob", parse(VERBS["train"].spec(), dict(segment.job), segment.key))
+    job: Job = parse(VERBS[segment.verb].spec(), dict(segment.job), segment.key)
     tags = {**job.tracking.tags, **segment.tracking.get("tags", {})}
     tracking = job.tracking.model_copy(update={**segment.tracking, "tags": tags})
-    changes = {"num_steps": segment.step, "tracking": tracking, "plugins": found}
+    extent = {"num_steps": segment.step} if segment.verb == "train" else {}
+    changes = {"tracking": tracking, "plugins": found, **extent}
     resolved = resolve(job.model_copy(update=changes), segment.slug, storage=search.storage)
     # As they were staged: its workers may be on other machines, with working folders of their own.
     return replace(resolved, job=resolved.job.model_copy(update={"plugins": plugins}))
@@ -92,9 +94,10 @@ def run_segment(
     stop_requested: Callable[[], bool],
     runner: Runner | None = None,
 ) -> str:
-    """Trains up to the segment's step; the error that ended it, or "".
+    """Does the segment's work; the error that ended it, or "".
 
-    Driven by this process, and trained by it unless ``runner`` has workers elsewhere. Raises
+
+    Driven by this process, and done by it unless ``runner`` has workers elsewhere. Raises
     Stopped where ``stop_requested`` said so meanwhile: the training has a checkpoint then.
     """
     threads = torch.get_num_threads()

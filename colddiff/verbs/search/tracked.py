@@ -13,21 +13,27 @@ from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import TrialState
 
 SEARCH_TAG, TRIAL_TAG = "colddiff.search", "colddiff.trial"
-CONFIRMATION_TAG = "colddiff.confirmation_seed"
+CONFIRMATION_TAG, CALLS_TAG = "colddiff.confirmation_seed", "colddiff.calls"
 NAME_TAG = "mlflow.runName"
 
 
-def nested_run(search_id: str, trial: int, confirmed_with: int | None = None) -> dict[str, Any]:
-    """``tracking`` fields of a training job of a search: its run is a child of the search's.
+def nested_run(
+    search_id: str, trial: int, confirmed_with: int | None = None, calls: int | None = None
+) -> dict[str, Any]:
+    """``tracking`` fields of a job of a search: its run is a child of the search's.
 
-    ``confirmed_with``: the fresh seed of a training of the confirmation. The tracker was checked as
-    the search was submitted; trials that cannot reach it spool what they log.
+    ``confirmed_with``: the fresh seed of a training of the confirmation; ``calls``: of the network,
+    in an evaluation with skipped severities. The tracker was checked as the search was submitted;
+    jobs that cannot reach it spool what they log.
     """
     name = f"trial {trial}{' (base)' * (trial == BASE)}"
     tags = {SEARCH_TAG: search_id, TRIAL_TAG: str(trial), NAME_TAG: name}
     if confirmed_with is not None:
         tags[CONFIRMATION_TAG] = str(confirmed_with)
         tags[NAME_TAG] = f"{name}, confirmed with seed {confirmed_with}"
+    if calls is not None:
+        tags[CALLS_TAG] = str(calls)
+        tags[NAME_TAG] = f"{name}, {calls} network call{'s' * (calls != 1)}"
     return {"parent": search_id, "tags": tags, "required": False}
 
 
@@ -70,7 +76,7 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
         f"best of {result['trials']} trials: {name}, {point}",
         f"{metric} {value:.5g}{beside}, on the validation part",
         *result.get("confirmation", []),
-        f"leaderboard: {result['leaderboard']}",
+        f"leaderboard, with pictures: {result.get('page') or result['leaderboard']}",
     ]
 
 

@@ -80,15 +80,21 @@ def test_a_search_with_its_confirmation(
     (confirmed,) = result["confirmed"]
     assert (confirmed["n"], confirmed["trial"] != 0) == (2, True)
     assert len(trained(storage)) == 4 + 2 * 2
-    assert not list(storage.rglob("pictures"))
+    # Of the search alone: its trials draw none.
+    assert [path.parent.name for path in storage.glob("jobs/*/pictures")] == [result["id"]]
 
     run, children = nested_runs(storage)
     assert run.info.status == "FINISHED"
     assert run.data.params["metric"] == "eval/sampled/fd_lenet"
     assert run.data.params[f"space.{T}"] == "6 to 12, log scale"
-    assert set(result["jobs"]) == trained(storage)
-    assert {child.data.tags["colddiff.job_id"] for child in children} == trained(storage)
+    evaluated = {path.name for path in storage.glob("jobs/evaluate-*")}
+    assert set(result["jobs"]) == trained(storage) | evaluated
+    assert {child.data.tags["colddiff.job_id"] for child in children} == set(result["jobs"])
     assert {child.data.tags["colddiff.search"] for child in children} == {result["id"]}
+    fewer = [child for child in children if "colddiff.calls" in child.data.tags]
+    assert {child.data.tags["colddiff.job_id"] for child in fewer} == evaluated
+    assert "trial 0 (base), 3 network calls" in {child.info.run_name for child in fewer}
+    children = [child for child in children if child not in fewer]
     asked = [child for child in children if "colddiff.confirmation_seed" not in child.data.tags]
     assert [child.data.tags["colddiff.job_id"] for child in asked] == [t.job_id for t in trials]
     assert asked[0].info.run_name == "trial 0 (base)"
@@ -135,6 +141,8 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
         assert process.wait(60) == (-signal.SIGKILL if ended == "KILL" else 4), log.read_text()
     begun = trials_of(storage)
     assert len(begun) < 3
+    drawn = {path.name for path in storage.glob("jobs/search-*/pictures/*")}
+    assert drawn == ({"paths.png", "calls.png", "rungs.png"} if ended == "TERM" else set())
 
     again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stderr
