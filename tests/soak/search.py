@@ -31,8 +31,6 @@ from colddiff.verbs.search.trials import Trial, read_trials
 from tests.kills import DRIVER, kill, kill_cluster, processes_of, wait_until
 from tests.unit.search.tiny_search import BASE, tiny_search
 
-TRIAL = "ray::_segment"
-"""Title of an actor of Ray Tune that trains trials."""
 KINDS = ("driver", "trial", "driver", "cluster")
 EVERY = 10
 """Checkpoint interval, steps."""
@@ -130,12 +128,11 @@ class KilledSearch:
         self.results |= self.measured(name)
         running = self._running(name)
         if kind == "trial":
-            victims = [item.pid for item in processes_of(record, TRIAL)]
-            assert victims, [item.command for item in processes_of(record)]
-            kill([rng.choice(victims)])
+            assert running, "no trial runs"
+            kill([rng.choice(running)])
             self.hits += 1
             return kind
-        self.hits += running
+        self.hits += len(running)
         if kind == "cluster":
             kill_cluster(record)
         else:
@@ -206,11 +203,12 @@ class KilledSearch:
         logs = [folder.log(attempt).decode(errors="replace") for attempt in folder.attempts()]
         return re.findall(r"\d+ of \d+ trials resumed", "\n".join(logs))
 
-    def _running(self, name: str) -> int:
+    def _running(self, name: str) -> list[int]:
+        """Processes that train a trial now: the actors of Ray Tune."""
         store = open_store(str(self.place / name))
         folders = [JobFolder(store, job) for job in list_jobs(store) if job.startswith("train-")]
-        states = [status.state for folder in folders if (status := folder.status()) is not None]
-        return states.count("running")
+        found = [status for folder in folders if (status := folder.status()) is not None]
+        return [status.pid for status in found if status.state == "running"]
 
 
 @dataclass(frozen=True, slots=True)
