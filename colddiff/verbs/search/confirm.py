@@ -18,7 +18,7 @@ from colddiff.jobs.resolve import identified
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.segment import Segment, TrainSegment
 from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import Trial
 
@@ -117,13 +117,15 @@ class Confirmation:
     def exhausted(self) -> bool:
         return not self._left and not self._running
 
-    def next(self) -> Segment | None:
+    def next(self) -> TrainSegment | None:
         if not self._left:
             return None
         number, seed = self._left.pop(0)
         key = f"confirmation of trial {number}, seed {seed}"
         self._running[key] = (number, seed)
-        return Segment(key, self._slug, self._jobs[number, seed].to_dict(), self._task.rungs[-1])
+        return TrainSegment(
+            key, self._slug, self._jobs[number, seed].to_dict(), self._task.rungs[-1]
+        )
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import tune
@@ -24,7 +24,8 @@ from colddiff.jobs.job import ResourcesSpec
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.segment import Segment, SegmentSource, run_segment
+from colddiff.verbs.search.segment import Segment, SegmentSource, TrainSegment
+from colddiff.verbs.search.severities.segment import ListSegment
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +80,17 @@ def _segment(config: dict[str, Any]) -> None:
     folder, number = search.folder, config["attempt"]
     interrupted = False
     try:
-        error = run_segment(
-            Segment(**config["segment"]),
-            search.storage,
-            lambda: folder.stop_requested(number),
-        )
+        segment = _segment_of(config["segment"])
+        error = segment.run(search, lambda: folder.stop_requested(number))
     except Stopped as stopped:
         error, interrupted = str(stopped), folder.stop_requested(number)
     tune.report({ENDED: 1, "error": error, "interrupted": interrupted})
+
+
+def _segment_of(data: dict[str, Any]) -> Segment:
+    """What ``to_dict`` of a segment made JSON of."""
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (TrainSegment, ListSegment)}
+    return cast("Segment", kinds[data["kind"]](**{k: v for k, v in data.items() if k != "kind"}))
 
 
 _LIVE: dict[int, Any] = {}

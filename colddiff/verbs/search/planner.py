@@ -18,7 +18,7 @@ from colddiff.verbs.search.points.space import Point, base_point, job_at
 from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
 from colddiff.verbs.search.search_task import SearchTask, scaled
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.segment import Segment, TrainSegment
 from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
 
@@ -50,7 +50,7 @@ class Planner:
     def exhausted(self) -> bool:
         return not self._running and isinstance(self._decide(), NoneLeft)
 
-    def next(self) -> Segment | None:
+    def next(self) -> TrainSegment | None:
         while True:
             decision = self._decide()
             if isinstance(decision, Wait | NoneLeft):
@@ -65,7 +65,7 @@ class Planner:
             number, step = decision
             self._running.add((number, step))
             key = f"trial {number} to step {step}"
-            return Segment(key, self._slug, self._trials[number].job, step)
+            return TrainSegment(key, self._slug, self._trials[number].job, step)
 
     def finished(self, segment: Segment, error: str) -> None:
         number, step = self._ended(segment)

@@ -1,13 +1,14 @@
-"""A segment: one training job brought up to a step, which is what a search hands to its workers."""
+"""Segments: the pieces of work that a search hands to its workers, such as a training to a step."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 
@@ -29,21 +30,42 @@ STOP_GRACE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Training job ``job`` up to optimizer step ``step``; JSON-ready, equal ones are the same work.
+class Segment(ABC):
+    """A piece of work of a search; JSON-ready, equal ones are the same work."""
+
+    kind: ClassVar[str]
+    """What a worker that gets it as JSON knows its class by."""
+
+    key: str
+    """Its name in messages, such as ``trial 3 to step 125``."""
+
+    @abstractmethod
+    def run(self, search: ResolvedJob, stop_requested: Callable[[], bool]) -> str:
+        """Does the work in this process; the error that ended it, or "".
+
+        Raises Stopped where ``stop_requested`` said so meanwhile.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; without ``kind``, its class takes it as keywords."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSegment(Segment):
+    """Training job ``job`` up to optimizer step ``step``.
 
     A later segment of the same job extends it: nothing is trained twice.
     """
 
-    key: str
-    """Its name in messages, such as ``trial 3 to step 125``."""
+    kind: ClassVar[str] = "train"
+
     slug: str
     job: Mapping[str, Any]
     step: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``Segment(**data)`` is the inverse."""
-        return asdict(self)
+    def run(self, search: ResolvedJob, stop_requested: Callable[[], bool]) -> str:
+        return run_segment(self, search.storage, stop_requested)
 
 
 class SegmentSource(Protocol):
@@ -66,7 +88,7 @@ class SegmentSource(Protocol):
         """Whether there will be no further segment."""
 
 
-def resolved_segment(segment: Segment, storage: str) -> ResolvedJob:
+def resolved_segment(segment: TrainSegment, storage: str) -> ResolvedJob:
     """The training job of a segment, resolved in the search's own storage."""
     job = cast("TrainJob", parse(VERBS["train"].spec(), dict(segment.job), segment.key))
     return resolve(
@@ -74,7 +96,7 @@ def resolved_segment(segment: Segment, storage: str) -> ResolvedJob:
     )
 
 
-def run_segment(segment: Segment, storage: str, stop_requested: Callable[[], bool]) -> str:
+def run_segment(segment: TrainSegment, storage: str, stop_requested: Callable[[], bool]) -> str:
     """Trains up to the segment's step in this process; the error that ended it, or "".
 
     Raises Stopped where ``stop_requested`` said so meanwhile: the training has a checkpoint then.

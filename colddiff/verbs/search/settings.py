@@ -31,9 +31,6 @@ def base_of(job: SearchJob) -> TrainJob:
         )
     if isinstance(job.base, str):
         return _recipe(job.base, {})
-    if "checkpoint" in job.base:
-        what = "severities of a trained checkpoint cannot be searched yet; give a train job"
-        raise SpecError([("base.checkpoint", what)])
     fields = dict(job.base)
     recipe = fields.pop("recipe", None)
     if recipe is not None:
@@ -75,6 +72,12 @@ def _refuse_unsupported(job: SearchJob, base: TrainJob) -> None:
         problems.append(("base.workers", what))
     if job.limits.gpu_hours is not None:
         problems.append(("limits.gpu_hours", "a search does not count them; set limits.hours"))
+    for name in job.over:
+        if name in ("severities", "sampler"):
+            what = f"{name}: is searched in a trained checkpoint: base={{checkpoint: JOB@best}}"
+            problems.append(("over", what))
+    if job.calls != SearchJob.model_fields["calls"].default:
+        problems.append(("calls", "is for the search of a checkpoint's severities: leave it out"))
     asked = job.resources or base.resources
     if not asked.cpus and not asked.gpus:
         problems.append(("resources.cpus", "a trial needs a CPU or a GPU"))

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Search(Verb):
-    """The schedule of a degradation, searched."""
+    """The schedule of a degradation, or the severities that a checkpoint is sampled at."""
 
     name = "search"
-    help = "Search the schedule of a degradation, by training jobs as trials."
+    help = "Search a degradation's schedule by training, or a checkpoint's severities by sampling."
     extent = "num_trials"
     unit = "trials"
 
@@ -26,6 +26,10 @@ class Search(Verb):
         return SearchJob
 
     def resolve(self, job: Any, storage: str, *, pack: bool) -> tuple[SearchJob, dict[str, str]]:
+        if job.samples_only:
+            from colddiff.verbs.search.severities.resolve import resolve_lists
+
+            return resolve_lists(job, storage, pack=pack)
         from colddiff.verbs.search.resolve import resolve_search
 
         return resolve_search(job, storage, pack=pack)
@@ -36,6 +40,10 @@ class Search(Verb):
         return cast("SearchJob", job)
 
     def prepare(self, attempt: Attempt) -> Any:
+        if attempt.resolved.job_as(self.spec()).samples_only:
+            from colddiff.verbs.search.severities.work import prepare_lists
+
+            return prepare_lists(attempt)
         from colddiff.verbs.search.work import prepare
 
         return prepare(attempt)
@@ -48,9 +56,17 @@ class Search(Verb):
             from colddiff.verbs.search.on_ray import run_segments_on_ray
 
             run_segments = run_segments_on_ray
+        if attempt.resolved.job_as(self.spec()).samples_only:
+            from colddiff.verbs.search.severities.work import search_lists
+
+            return search_lists(attempt, prepared, run_segments)
         return search(attempt, prepared, run_segments)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        if job.samples_only:
+            from colddiff.verbs.search.severities.estimate import dry_run_lists
+
+            return dry_run_lists(job, rate)
         from colddiff.verbs.search.resolve import dry_run
 
         return dry_run(job, rate)

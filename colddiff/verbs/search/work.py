@@ -25,7 +25,7 @@ from colddiff.verbs.search.leaderboard import (
 )
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.search_task import SearchTask, open_task
-from colddiff.verbs.search.segment import SegmentSource, run_segment
+from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.settings import base_of, lower_is_better
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.trials import TrialState
@@ -54,7 +54,7 @@ def run_segments_here(
     while not attempt.stop_requested() and (segment := source.next()) is not None:
         on_change()
         try:
-            error = run_segment(segment, attempt.resolved.storage, attempt.stop_requested)
+            error = segment.run(attempt.resolved, attempt.stop_requested)
         except Stopped:
             # SIGTERM reaches the innermost attempt of this process: it is meant for the search.
             attempt.request_stop()

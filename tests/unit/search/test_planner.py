@@ -15,7 +15,7 @@ from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.segment import TrainSegment
 from colddiff.verbs.search.trials import Trial, read_trials, write_trial
 from colddiff.verbs.search.work import prepare
 from tests.unit.search.tiny_search import tiny_search
@@ -32,7 +32,7 @@ def attempt_at(storage: str, **fields: Any) -> tuple[Attempt, SearchTask]:
     return attempt, prepare(attempt)
 
 
-def asked(planner: Planner) -> Segment:
+def asked(planner: Planner) -> TrainSegment:
     segment = planner.next()
     assert segment is not None
     return segment
