@@ -22,8 +22,8 @@ class RestoreSettings:
     ``severity``: of the input images (with ``degrade``, the severity to degrade to): 1..T, None
     for the first of ``severities`` or T, ``all`` for a strip over eight severities.
     ``severities``: number of even steps down to 0, or a falling list down to 0, of which those
-    below the image's severity are used; None: every severity. ``batch_size``: rows of every forward pass; None: chosen by the size
-    of the images alone.
+    below the image's severity are used; None: every severity. ``batch_size``: rows of every forward
+    pass; None: chosen by the size of the images alone.
     """
 
     severity: int | Literal["all"] | None = None

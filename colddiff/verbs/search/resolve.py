@@ -63,7 +63,7 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     ]
     whole = base.model_copy(update={"num_steps": total})
     found = VERBS["train"].dry_run(whole, rate)
-    return DryRun([*lines, *found.lines], {"search": {"steps": total}, **found.data})
+    return DryRun([*lines, *found.lines], {"steps": total, **found.data})
 
 
 def _promoted_steps(num_trials: int, steps: list[int], reduction: int = 4) -> int:

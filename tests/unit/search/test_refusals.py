@@ -93,10 +93,15 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         "searcher: a grid over 6 fields has",
     ),
     "generation": ({"compare": "generation"}, "search.compare: input should be 'same_end'"),
-    "checkpoint": (
-        {"base": {"checkpoint": "train-x-01234567@best"}},
-        "base.checkpoint: severities of a trained checkpoint cannot be searched yet",
+    "severities of a train job": (
+        {"over": ["severities"], "ranges": {}},
+        "over: severities: is searched in a trained checkpoint: base={checkpoint: JOB@best}",
     ),
+    "sampler of a train job": (
+        {"over": [T, "sampler"]},
+        "over: sampler: is searched in a trained checkpoint",
+    ),
+    "calls of a train job": ({"calls": [5]}, "calls: is for the search of a checkpoint's"),
     "no base": ({"base": None}, "base: is required: a recipe, a job file, or the fields"),
     "unknown recipe": ({"base": "quikstart"}, "base: no recipe 'quikstart'; did you mean"),
     "two workers": (
@@ -123,7 +128,7 @@ def test_refused_before_anything_starts(
     if base == {"data": "PACKED"}:
         base = {"data": str(next((storage / "data").glob("digits-*/train")))}
     job = tiny_search(**{name: value for name, value in fields.items() if name != "base"})
-    if not isinstance(base, dict) or "checkpoint" in base:
+    if not isinstance(base, dict):
         job["base"] = base
     else:
         job["base"] |= base

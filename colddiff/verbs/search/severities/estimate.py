@@ -73,7 +73,7 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
         "flops": flops if images else None,
         "hours": hours,
     }
-    return DryRun(lines, {"search": data})
+    return DryRun(lines, {"estimate": data})
 
 
 def _trained(base: CheckpointBase, job: SearchJob) -> TrainJob | None:

@@ -15,6 +15,7 @@ from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.severities.best import best_yaml
 from colddiff.verbs.search.severities.confirm import BestList, ListConfirmation, best_lists
 from colddiff.verbs.search.severities.evaluator import close_list_evaluators
+from colddiff.verbs.search.severities.picture import list_picture
 from colddiff.verbs.search.severities.planner import ListPlanner
 from colddiff.verbs.search.severities.table import (
     board_json,
@@ -114,6 +115,9 @@ def _write(
     for name, text in files.items():
         attempt.folder.store.put(attempt.folder.key(name), text.encode())
         attempt.tracker.log_artifact(name, text.encode())
+    picture = list_picture(board, task)
+    if picture is not None:
+        attempt.keep_picture("calls.png", picture)
 
 
 def _result(
