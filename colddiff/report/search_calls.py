@@ -74,17 +74,7 @@ def calls_plot(
     front = best_front(points, lower_is_better=lower_is_better)
     _draw_front(axes, front, budgets)
     if base is not None:
-        axes.axhline(base.value, color=SOFT, linestyle="--", linewidth=1.2, zorder=2)
-        axes.annotate(
-            f"base, {base.calls} calls: {base.value:.4g}",
-            (1.0, base.value),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(-4, 4),
-            textcoords="offset points",
-            ha="right",
-            color=SOFT,
-            fontsize=9,
-        )
+        _draw_base(axes, base)
     _draw_axes(axes, points, metric, lower_is_better)
     axes.set_title(title, loc="left", color=INK, fontsize=12, pad=24 if subtitle else 10)
     if subtitle:
@@ -148,6 +138,20 @@ def _draw_front(axes: Axes, front: Sequence[CallsPoint], budgets: Sequence[int])
             fontsize=9,
             fontweight="bold",
         )
+
+
+def _draw_base(axes: Axes, base: CallsPoint) -> None:
+    axes.axhline(base.value, color=SOFT, linestyle="--", linewidth=1.2, zorder=2)
+    axes.annotate(
+        f"base, {base.calls} calls: {base.value:.4g}",
+        (1.0, base.value),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(-4, 4),
+        textcoords="offset points",
+        ha="right",
+        color=SOFT,
+        fontsize=9,
+    )
 
 
 def _draw_axes(

@@ -12,7 +12,7 @@ from tests.tiny_checkpoint import BLUR, tiny_checkpoint
 from tests.unit.search.tiny_search import folder_of
 
 T = 8
-EVALUATION: dict[str, Any] = {"num_images": 40, "batch_size": 16}
+EVALUATION: dict[str, Any] = {"num_images": 40, "batch_size": 24}
 QUIET = {"system_every_s": None}
 
 
