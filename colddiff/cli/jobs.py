@@ -4,57 +4,110 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note
-from colddiff.jobs.status import Status, duration, progress_line, spent_line, verdict_line
+from colddiff.jobs.status import State, Status, duration, progress_line, spent_line, verdict_line
 from colddiff.jobs.verb import unit_of
 from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import has_spooled_entries
 
 if TYPE_CHECKING:
+    from colddiff.cli.job_table import JobRow
     from colddiff.jobs.folder import JobFolder
 
 
-def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
-    """List the jobs in a storage, newest last."""
+def list_(
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="Only jobs in this state; repeat it for several."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="TEXT",
+            help="Only jobs whose name or id has this, or fits this pattern: 'deblur-*'.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="KEY", help="seen, created, name, state or best.")
+    ] = "seen",
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """List the jobs in a storage, newest last, with what tells them apart."""
+    from colddiff.cli import job_table
     from colddiff.cluster.operate import current
     from colddiff.errors import ColddiffError, Unreachable
     from colddiff.jobs.folder import JobFolder, list_jobs
 
+    _refuse_unknown("--state", state or (), get_args(State))
+    _refuse_unknown("--sort", [sort], job_table.SORTS)
     store = open_store(storage_at(storage))
-    jobs: list[tuple[JobFolder, Status | None]] = []
-    for folder in (JobFolder(store, job_id) for job_id in list_jobs(store)):
+    found, damaged = job_table.read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)])
+    for line in damaged:
+        note(line)
+    for row in found:
         try:
-            jobs.append((folder, current(folder, address)))
+            row.status = current(row.folder, address) if row.state == "queued" else row.status
         except Unreachable:
             raise
         except ColddiffError as error:
-            note(str(error))  # a damaged file of one job hides no other
-    jobs.sort(key=lambda item: item[1].heartbeat if item[1] else 0.0)
+            note(str(error))
+    rows = job_table.in_order(job_table.chosen(found, state or (), name), sort)
     if as_json:
-        emit_json([_as_data(folder, status) for folder, status in jobs])
+        with ThreadPoolExecutor(job_table.READERS) as pool:
+            emit_json(list(pool.map(_row_as_data, rows)))
         return
-    if not jobs:
-        note(f"no jobs in {store.uri}")
+    if not rows:
+        note(f"no {'such ' * (len(found) > 0)}jobs in {store.uri}")
         return
+    header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
     now = time.time()
-    rows = [
-        (
-            folder.job_id,
-            status.state if status else "-",
-            _progress(folder.job_id, status) if status and status.num_steps else "-",
-            f"{duration(now - status.heartbeat)} ago" if status and status.heartbeat else "-",
-            _first_line(status.message) if status else "",
-        )
-        for folder, status in jobs
+    emit_table(header, [_cells(row, now) for row in rows])
+
+
+def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    from colddiff.errors import SpecError
+    from colddiff.spec.base import nearest
+
+    for word in given:
+        if word not in known:
+            offered = ", ".join(known)
+            raise SpecError(f"{option} {word}: not one of {offered}{nearest(word, known)}")
+
+
+def _cells(row: JobRow, now: float) -> list[str]:
+    from colddiff.cli.job_table import differs_text, score_text
+
+    status, job_id = row.status, row.folder.job_id
+    return [
+        job_id,
+        row.state,
+        _progress(job_id, status) if status and status.num_steps else "-",
+        score_text(row),
+        differs_text(row) or "-",
+        f"{duration(now - status.heartbeat)} ago" if status and status.heartbeat else "-",
+        _first_line(status.message) if status else "",
     ]
-    emit_table(("ID", "STATE", "PROGRESS", "LAST SEEN", ""), rows)
+
+
+def _row_as_data(row: JobRow) -> dict[str, Any]:
+    best = None if row.score is None else {"metric": row.score[0], "value": row.score[1]}
+    more = {"name": row.name, "verb": row.verb, "differs": row.differs, "best": best}
+    return {**more, **_as_data(row.folder, row.status)}
 
 
 def status(
@@ -76,6 +129,8 @@ def status(
     emit(f"  {spent_line(now)}")
     if now.message:
         emit(f"  {now.message}")
+    for line in _told(folder, now):
+        emit(f"  {line}".rstrip())
     emit(f"  {folder.uri}")
     if now.finished and has_spooled_entries(folder.store, job_id):
         note(
@@ -138,15 +193,17 @@ def wait(
 ) -> None:
     """Wait until a job has ended; exit code: 0 done, 1 failed, 4 stopped."""
     from colddiff.cluster import operate
+    from colddiff.jobs.results import log_verdict, untold
     from colddiff.jobs.submit import followed, submission_of
 
     folder = operate.find_job(job_id, storage)
     now = operate.current(folder, address)
-    if now is not None and now.settled:
-        submission = submission_of(folder, now)
-    else:
-        jobs = operate.jobs_of(folder, address)
-        with live_line(sys.stderr) as display:
+    with live_line(sys.stderr) as display, untold() if as_json else nullcontext():
+        if now is not None and now.settled:
+            log_verdict(folder, now)
+            submission = submission_of(folder, now)
+        else:
+            jobs = operate.jobs_of(folder, address)
             submission = followed(folder, now.attempt if now else 1, jobs, display.show)
     if as_json:
         emit_json(asdict(submission))
@@ -179,6 +236,16 @@ def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
     from colddiff.jobs.submit import submission_of
 
     return {**asdict(status or Status()), **asdict(submission_of(folder, status))}
+
+
+def _told(folder: JobFolder, status: Status) -> list[str]:
+    """The result of a job that is done, or the newest result on the way of one that is not."""
+    from colddiff.jobs.results import result_lines
+
+    if status.state == "done":
+        result = folder.result()
+        return result_lines(folder.job_id, result) if result else []
+    return folder.reports(status.attempt)[-1:] if status.reports else []
 
 
 def _progress(job_id: str, status: Status) -> str:

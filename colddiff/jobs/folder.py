@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -153,6 +154,14 @@ class JobFolder:
         """The latest progress of ``attempt``; empty before the first."""
         return self._get(f"attempts/{attempt}/progress.json") or {}
 
+    def write_reports(self, attempt: int, lines: Sequence[str]) -> None:
+        """Writes all results on the way that ``attempt`` has reported so far, a line each."""
+        self._put(f"attempts/{attempt}/reports.json", {"lines": list(lines)})
+
+    def reports(self, attempt: int) -> list[str]:
+        """What ``write_reports`` wrote last; empty before the first."""
+        return list((self._get(f"attempts/{attempt}/reports.json") or {}).get("lines", []))
+
     def write_outcome(self, attempt: int, outcome: dict[str, Any]) -> None:
         """Writes how the work of ``attempt`` ended: {step, stopped, failed}."""
         self._put(f"attempts/{attempt}/outcome.json", outcome)
@@ -228,8 +237,7 @@ class JobFolder:
 
 def list_jobs(store: Store) -> list[str]:
     """Ids of all jobs in ``store``."""
-    ids = {item.key.split("/")[1] for item in store.list("jobs/") if item.key.count("/") >= 2}
-    return sorted(ids)
+    return sorted(store.folders("jobs/"))
 
 
 def _encode(value: dict[str, Any]) -> bytes:

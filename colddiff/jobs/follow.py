@@ -42,13 +42,14 @@ def follow(
 
     Raises ClusterError if the cluster cannot be reached before the driver wrote anything.
     """
-    probe = _DriverProbe(folder, runner)
+    probe, reports = _DriverProbe(folder, runner), _Reports(folder)
     warned, began = False, time.time()
     while True:
         status = folder.status()
         if status is None or status.attempt < attempt:
             status = Status(attempt=attempt, heartbeat=began, phase="queued")
         attempt = status.attempt
+        reports.show(status)
         if status.settled:
             return status
         verdict = probe.verdict(status)
@@ -64,6 +65,27 @@ def follow(
             warned = False
             show(status)
         time.sleep(poll_seconds(folder))
+
+
+class _Reports:
+    """Logs what attempts report on the way, each line once."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._attempt: int | None = None
+        self._shown = 0
+
+    def show(self, status: Status) -> None:
+        """Logs what is new; of an attempt that began long ago, the last lines only."""
+        if status.attempt != self._attempt:
+            first = self._attempt is None
+            self._shown = max(0, status.reports - TAIL_LINES) if first else 0
+            self._attempt = status.attempt
+        if status.reports > self._shown:
+            lines = self._folder.reports(status.attempt)
+            for line in lines[self._shown :]:
+                log.info("%s", line)
+            self._shown = len(lines)
 
 
 def submit_seconds(folder: JobFolder, attempt: int, runner: Runner) -> float:

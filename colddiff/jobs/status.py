@@ -39,6 +39,11 @@ class Status:
     """Current phase, such as ``training`` or ``evaluating``."""
     detail: str = ""
     """Details of the progress, such as ``12/100 shards, 1 retried``."""
+    reports: int = 0
+    """How many results on the way the attempt has reported, such as evaluations."""
+    score: float | None = None
+    """Best value so far of ``score_metric``, the metric that stands for the job in a list."""
+    score_metric: str = ""
     message: str = ""
     """Why it failed or stopped, and what to do about it."""
     host: str = ""

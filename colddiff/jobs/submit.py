@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import SUBMIT_S, follow, submit_seconds
 from colddiff.jobs.resolve import record_job
-from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line, verdict_line
+from colddiff.jobs.results import log_result, log_verdict
+from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
 from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.processes import process, this_process
 from colddiff.tracking.open import deliver_late
@@ -97,7 +98,7 @@ def bring_to_end(
         if claiming:
             _withdraw(folder, newest + 1)
         return _interrupted(folder)
-    log.info("%s", verdict_line(resolved.id, status, unit_of(resolved.id)))
+    log_verdict(folder, status)
     return submission_of(folder, status)
 
 
@@ -107,7 +108,7 @@ def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show)
         status = follow(folder, attempt, runner, show)
     except KeyboardInterrupt:
         return _interrupted(folder)
-    log.info("%s", verdict_line(folder.job_id, status, unit_of(folder.job_id)))
+    log_verdict(folder, status)
     return submission_of(folder, status)
 
 
@@ -115,7 +116,9 @@ def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Sub
     """Reports a finished job, and delivers what is spooled for a tracker that was down."""
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s is done (%s)", resolved.id, extent)
-    deliver_late(resolved.storage, resolved.tracking_uri, resolved.id)
+    log_result(folder)
+    within = (folder.result() or {}).get("jobs", [])
+    deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, *within)
     return submission_of(folder, status)
 
 

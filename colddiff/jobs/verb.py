@@ -104,6 +104,24 @@ class Verb(ABC):
         """Addresses outside STORAGE that the job writes to, by field."""
         return {}
 
+    def summary(self, result: Mapping[str, Any]) -> Sequence[str]:
+        """The numbers of a finished job as lines of text, such as a table.
+
+        The driver calls it at the end of a job, with the content of ``result.json``, where the
+        lines are kept; whoever submits, waits for or looks at the job is shown them.
+        """
+        return [f"{path} {value:.5g}" for path, value in result.get("metrics", {}).items()]
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> Sequence[str]:
+        """Commands for what to do with a finished job; imports nothing heavy."""
+        return ()
+
+    def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        """Metric and value that stand for a finished job in a list; imports nothing heavy."""
+        from colddiff.jobs.results import score_of
+
+        return score_of(result.get("metrics", {}))
+
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         """What `--dry-run` prints; contacts nothing. ``rate``: value of `--rate`; SpecError."""
         if rate is not None:

@@ -36,6 +36,21 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
     return _aligned(table)
 
 
+def evaluation_line(metrics: Mapping[str, float]) -> str:
+    """The first distance and the error of each restoration: ``fd_lenet 31.2 (direct), ...``."""
+    there = {path.split("/")[1]: None for path in metrics if path.startswith("eval/")}
+    labels = column_labels(name for name in there if name != FLOOR and name not in RESERVED)
+    parts = []
+    for row in (*distance_names(metrics)[:1], "rmse"):
+        cells = [
+            f"{_cell(metrics[path], row, best=False).strip()} ({label})"
+            for name, label in labels.items()
+            if (path := f"eval/{name}/{row}") in metrics
+        ]
+        parts += [f"{row} {', '.join(cells)}"] * bool(cells)
+    return "; ".join(parts) or "no metric that restorations share"
+
+
 def _best(metrics: Mapping[str, float], row: str, restored: Iterable[str]) -> str | None:
     scores = {name: metrics[path] for name in restored if (path := f"eval/{name}/{row}") in metrics}
     if len(scores) < 2:

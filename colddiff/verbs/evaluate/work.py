@@ -146,8 +146,6 @@ def evaluate(attempt: Attempt, subject: Subject, sum_batches: SumBatches) -> dic
     progress = _Progress(attempt, subject.evaluation.num_images)
     record, drawn = subject.record(sum_batches(attempt, subject, progress))
     attempt.tracker.log_metrics(record["metrics"], subject.step)
-    for path, value in record["metrics"].items():
-        log.info("%s %.5g", path, value)
     attempt.reached(progress.done)
     for name, data in (evaluation_pictures(drawn) if drawn else {}).items():
         attempt.keep_picture(name, data)

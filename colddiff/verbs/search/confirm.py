@@ -20,6 +20,7 @@ from colddiff.spec import parse
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.segment import Segment, TrainSegment
 from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ class Confirmation:
         number, seed = self._left.pop(0)
         key = f"confirmation of trial {number}, seed {seed}"
         self._running[key] = (number, seed)
-        return TrainSegment(
-            key, self._slug, self._jobs[number, seed].to_dict(), self._task.rungs[-1]
-        )
+        tracking = nested_run(self._attempt.resolved.id, number, confirmed_with=seed)
+        job = self._jobs[number, seed].to_dict()
+        return TrainSegment(key, self._slug, job, self._task.rungs[-1], tracking)
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]
@@ -135,6 +136,10 @@ class Confirmation:
 
     def interrupted(self, segment: Segment) -> None:
         self._left.append(self._running.pop(segment.key))
+
+    def job_ids(self) -> list[str]:
+        """Ids of its training jobs."""
+        return [folder.job_id for folder in self._folders.values()]
 
     def failures(self) -> list[str]:
         """A sentence for each training that failed; its seed is in no comparison."""

@@ -20,6 +20,7 @@ from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segm
 from colddiff.verbs.search.search_task import SearchTask, scaled
 from colddiff.verbs.search.segment import Segment, TrainSegment
 from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Planner:
             number, step = decision
             self._running.add((number, step))
             key = f"trial {number} to step {step}"
-            return TrainSegment(key, self._slug, self._trials[number].job, step)
+            tracking = nested_run(self._attempt.resolved.id, number)
+            return TrainSegment(key, self._slug, self._trials[number].job, step, tracking)
 
     def finished(self, segment: Segment, error: str) -> None:
         number, step = self._ended(segment)
@@ -73,7 +75,7 @@ class Planner:
         value = self.states[number].values.get(step)
         if not error and value is not None:
             self._failed_in_a_row = 0
-            log.info("%s: %s %.5g", segment.key, self.task.metric, value)
+            self._attempt.report(f"{segment.key}: {self.task.metric} {value:.5g}")
             return
         self._errors[number] = error or self.states[number].failed or "it was not evaluated"
         log.warning("%s failed: %s", segment.key, self._errors[number])

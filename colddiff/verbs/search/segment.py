@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
@@ -16,6 +16,7 @@ from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.results import untold
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
@@ -63,6 +64,8 @@ class TrainSegment(Segment):
     slug: str
     job: Mapping[str, Any]
     step: int
+    tracking: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the job's ``tracking`` to set, such as ``nested_run`` returns."""
 
     def run(self, search: ResolvedJob, stop_requested: Callable[[], bool]) -> str:
         return run_segment(self, search.storage, stop_requested)
@@ -91,9 +94,10 @@ class SegmentSource(Protocol):
 def resolved_segment(segment: TrainSegment, storage: str) -> ResolvedJob:
     """The training job of a segment, resolved in the search's own storage."""
     job = cast("TrainJob", parse(VERBS["train"].spec(), dict(segment.job), segment.key))
-    return resolve(
-        job.model_copy(update={"num_steps": segment.step}), segment.slug, storage=storage
-    )
+    tags = {**job.tracking.tags, **segment.tracking.get("tags", {})}
+    tracking = job.tracking.model_copy(update={**segment.tracking, "tags": tags})
+    changes = {"num_steps": segment.step, "tracking": tracking}
+    return resolve(job.model_copy(update=changes), segment.slug, storage=storage)
 
 
 def run_segment(segment: TrainSegment, storage: str, stop_requested: Callable[[], bool]) -> str:
@@ -104,7 +108,7 @@ def run_segment(segment: TrainSegment, storage: str, stop_requested: Callable[[]
     threads = torch.get_num_threads()
     try:
         resolved = resolved_segment(segment, storage)
-        with _stopped_with(resolved.folder, stop_requested):
+        with _stopped_with(resolved.folder, stop_requested), untold():
             ended = bring_to_end(resolved, InProcess())
     except ColddiffError as error:
         return str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.jobs.verb import DryRun, Verb
@@ -62,6 +63,32 @@ class Search(Verb):
             return search_lists(attempt, prepared, run_segments)
         return search(attempt, prepared, run_segments)
 
+    def summary(self, result: Mapping[str, Any]) -> list[str]:
+        if _samples_only(result):
+            from colddiff.verbs.search.severities.results import list_summary
+
+            return list_summary(result)
+        from colddiff.verbs.search.tracked import summary_lines
+
+        return summary_lines(result)
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        if _samples_only(result):
+            from colddiff.verbs.search.severities.results import list_next_steps
+
+            return list_next_steps(result)
+        return [
+            f"colddiff submit train {result['best_yaml']}",
+            "the same command with a larger num_trials searches on",
+        ]
+
+    def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        if _samples_only(result):
+            from colddiff.verbs.search.severities.results import list_score
+
+            return list_score(result)
+        return result["metric"], result["metrics"]["search/best"]
+
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         if job.samples_only:
             from colddiff.verbs.search.severities.estimate import dry_run_lists
@@ -70,6 +97,11 @@ class Search(Verb):
         from colddiff.verbs.search.resolve import dry_run
 
         return dry_run(job, rate)
+
+
+def _samples_only(result: Mapping[str, Any]) -> bool:
+    """Whether a result is that of a checkpoint's search, which trained nothing."""
+    return "checkpoint" in result
 
 
 VERB = Search()

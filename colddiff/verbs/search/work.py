@@ -13,6 +13,7 @@ import yaml
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
+from colddiff.tracking.open import deliver_late
 from colddiff.verbs.search.confirm import Confirmation, PairedComparison
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.leaderboard import (
@@ -24,10 +25,12 @@ from colddiff.verbs.search.leaderboard import (
     to_markdown,
 )
 from colddiff.verbs.search.planner import Planner
+from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.search_task import SearchTask, open_task
 from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.settings import base_of, lower_is_better
 from colddiff.verbs.search.splits import split_images
+from colddiff.verbs.search.tracked import SearchRun
 from colddiff.verbs.search.trials import TrialState
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -75,7 +78,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     if planner.resumed:
         total = attempt.resolved.job_as(SearchJob).num_trials
         log.info("%d of %d trials resumed", planner.resumed, total)
-    changed = _Progress(attempt, planner)
+    run = SearchRun(attempt.tracker, task)
+    changed = _Progress(attempt, planner, run)
     try:
         run_segments(attempt, planner, changed)
     finally:
@@ -84,7 +88,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     _refuse_unfinished(attempt, planner.exhausted, planner)
     in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
     done = [state for state in in_order if state.done(task.rungs)]
-    comparisons, failures = _confirmed(attempt, task, done, run_segments)
+    run(planner.states)
+    comparisons, failures, confirmed_by = _confirmed(attempt, task, done, run_segments)
     best_job = task.job_of(done[0].trial).to_dict()
     sentences = {c.trial: c.sentence(task.metric) for c in comparisons}
     _write(
@@ -97,13 +102,17 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     attempt.reached(task.job.num_trials)
     best = done[0]
     metrics = {"search/best": best.values[task.rungs[-1]], "search/trials": float(len(done))}
-    attempt.tracker.log_metrics(metrics, len(done))
+    jobs = [state.trial.job_id for state in planner.states] + confirmed_by
+    deliver_late(attempt.resolved.storage, attempt.resolved.tracking_uri, *jobs)
     return {
         "step": task.job.num_trials,
+        "jobs": jobs,
         "trials": planner.describe()["asked"],
         "metric": task.metric,
         "end_rmse": task.target,
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
+        "base": planner.states[BASE].values.get(task.rungs[-1]),
+        "confirmation": [*sentences.values(), *failures],
         "confirmed": [comparison.to_dict() for comparison in comparisons],
         "confirm_best": task.job.confirm_best,
         "confirm_seeds": task.job.confirm_seeds,
@@ -124,13 +133,13 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 def _confirmed(
     attempt: Attempt, task: SearchTask, done: list[TrialState], run_segments: RunSegments
-) -> tuple[list[PairedComparison], list[str]]:
-    """What the confirmation found, and a sentence for each of its trainings that failed."""
+) -> tuple[list[PairedComparison], list[str], list[str]]:
+    """What the confirmation found, a sentence for each training that failed, and the jobs' ids."""
     job = task.job
     chosen = [state.trial for state in done if state.trial.number != 0][: job.confirm_best]
     base = [state.trial for state in done if state.trial.number == 0]
     if not (job.confirm_seeds and chosen):
-        return [], []
+        return [], [], []
     attempt.phase("confirming")
     confirmation = Confirmation(attempt, task, [*base, *chosen])
     run_segments(attempt, confirmation, lambda: None)
@@ -138,19 +147,20 @@ def _confirmed(
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     comparisons = confirmation.comparisons()
     for comparison in comparisons:
-        log.info("%s", comparison.sentence(task.metric))
-    return comparisons, confirmation.failures()
+        attempt.report(comparison.sentence(task.metric))
+    return comparisons, confirmation.failures(), confirmation.job_ids()
 
 
 class _Progress:
-    """Writes how many trials are done, and how long the rest may take."""
+    """Writes and tracks how many trials are done, and how long the rest may take."""
 
-    def __init__(self, attempt: Attempt, planner: Planner) -> None:
-        self._attempt, self._planner = attempt, planner
+    def __init__(self, attempt: Attempt, planner: Planner, run: SearchRun) -> None:
+        self._attempt, self._planner, self._run = attempt, planner, run
         self._began = time.monotonic()
         self._before = planner.describe()["done"]
 
     def __call__(self) -> None:
+        self._run(self._planner.states)
         about = self._planner.describe()
         total = self._planner.task.job.num_trials
         made = about["done"] - self._before

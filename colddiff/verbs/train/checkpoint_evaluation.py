@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from colddiff.checkpoints.references import load_checkpoint
@@ -9,11 +11,14 @@ from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.evaluation.evaluator import Evaluation, Evaluator, evaluate_all
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.features.open import open_features
+from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.results import score_of
 from colddiff.ports import Tracker
 from colddiff.report.pictures import evaluation_pictures
+from colddiff.report.tables import evaluation_line
 from colddiff.restorers import Restorer, for_inference
 from colddiff.verbs.train.job import TrainJob
 
@@ -43,6 +48,15 @@ def evaluate_step(
         tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
     folder.write_evaluation(step, record)
     return {**record, "pictures": pictures}
+
+
+def report_evaluation(attempt: Attempt, step: int, record: Mapping[str, Any]) -> None:
+    """Tells who follows or lists the job the main numbers of an evaluation."""
+    attempt.report(f"evaluation at step {step}: {evaluation_line(record['metrics'])}")
+    score = score_of(record["metrics"])
+    before = attempt.status
+    if score and (score[0] != before.score_metric or score[1] < (before.score or math.inf)):
+        attempt.scored(score)
 
 
 def dry_evaluation(job: TrainJob) -> None:

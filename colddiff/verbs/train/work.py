@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
@@ -16,13 +15,14 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.results import score_of
 from colddiff.jobs.status import AGAIN
 from colddiff.jobs.tracking_run import open_tracker, sampled
 from colddiff.ports import WorkerContext
 from colddiff.retry import call_with_retry
 from colddiff.terminals.stored import stored_terminal
 from colddiff.tracking.open import null_tracker
-from colddiff.verbs.train.checkpoint_evaluation import evaluate_step
+from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.local_context import LocalContext
@@ -148,14 +148,24 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
     if job.test_data is not None:
         result |= evaluate_step(resolved, folder, attempt.tracker, step)
         result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
+        result["best"] = _best(folder, result["best_step"])
     return result
+
+
+def _best(folder: JobFolder, step: int | None) -> dict[str, Any] | None:
+    """The metric by which ``step`` is the best evaluated one, and its value there."""
+    score = score_of((folder.evaluation(step) or {}).get("metrics", {})) if step else None
+    return None if score is None else {"step": step, "metric": score[0], "value": score[1]}
 
 
 def fit_here(attempt: Attempt) -> None:
     """Trains with one worker in this process; checkpoints are evaluated in a thread."""
     resolved, folder = attempt.resolved, attempt.folder
     job = resolved.job_as(TrainJob)
-    evaluate = partial(evaluate_step, resolved, folder, attempt.tracker)
+
+    def evaluate(step: int) -> None:
+        report_evaluation(attempt, step, evaluate_step(resolved, folder, attempt.tracker, step))
+
     with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
         # Without a watchdog: a breakpoint is not a hang.
         train_rank(resolved, LocalContext(device_of(job.resources)), attempt.number)

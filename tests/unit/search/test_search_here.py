@@ -15,7 +15,14 @@ import pytest
 
 import colddiff
 from colddiff.errors import ColddiffError
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.resolve import resolve
+from colddiff.spec import parse
+from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.planner import Planner
+from colddiff.verbs.search.work import prepare
 from tests.in_process import colddiff_here
+from tests.unit.search.nested_runs import history, nested_runs
 from tests.unit.search.tiny_search import (
     folder_of,
     tiny_search,
@@ -65,6 +72,26 @@ def test_a_search_with_its_confirmation(
     assert len(trained(storage)) == 4 + 2 * 2
     assert not list(storage.rglob("pictures"))
 
+    run, children = nested_runs(storage)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["metric"] == "eval/sampled/fd_lenet"
+    assert run.data.params[f"space.{T}"] == "6 to 12, log scale"
+    assert set(result["jobs"]) == trained(storage)
+    assert {child.data.tags["colddiff.job_id"] for child in children} == trained(storage)
+    assert {child.data.tags["colddiff.search"] for child in children} == {result["id"]}
+    asked = [child for child in children if "colddiff.confirmation_seed" not in child.data.tags]
+    assert [child.data.tags["colddiff.job_id"] for child in asked] == [t.job_id for t in trials]
+    assert asked[0].info.run_name == "trial 0 (base)"
+    assert {child.info.status for child in children} == {"FINISHED"}
+    again = [
+        child.data.tags["colddiff.confirmation_seed"] for child in children if child not in asked
+    ]
+    assert sorted(again) == ["1", "1", "2", "2"]
+    best = history(storage, run, "search/best")
+    assert best[-1] == (4, result["metrics"]["search/best"])
+    assert [step for step, _ in best] == sorted({step for step, _ in best})
+    assert history(storage, run, "search/trials")[-1] == (4, 2.0)
+
     folder = storage / "jobs" / result["id"]
     sentence = f"trial {confirmed['trial']}, test eval/sampled/fd_lenet"
     assert sentence in (folder / "leaderboard.md").read_text()
@@ -81,9 +108,10 @@ def test_a_search_with_its_confirmation(
 
 @pytest.mark.parametrize(("searcher", "ended"), [("random", "KILL"), ("grid", "TERM")])
 def test_a_search_that_was_ended_goes_on_with_the_same_trials(
-    tmp_path: Path, storage: Path, monkeypatch: pytest.MonkeyPatch, searcher: str, ended: str
+    tmp_path: Path, storage: Path, searcher: str, ended: str
 ) -> None:
-    job = write_search(tmp_path / "tiny.yaml", searcher=searcher, num_trials=4, **STRAIGHT)
+    fields = {"searcher": searcher, "num_trials": 3, **STRAIGHT}
+    job = write_search(tmp_path / "tiny.yaml", **fields)
     words = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job), "--local"]
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -96,22 +124,23 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
         process.send_signal(getattr(signal, f"SIG{ended}"))
         assert process.wait(60) == (-signal.SIGKILL if ended == "KILL" else 4), log.read_text()
     begun = trials_of(storage)
-    assert len(begun) < 4
+    assert len(begun) < 3
 
     again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stderr
-    assert "of 4 trials resumed" in again.stderr
+    assert "of 3 trials resumed" in again.stderr
     trials = trials_of(storage)
     assert trials[: len(begun)] == begun
     assert trained(storage) == {trial.job_id for trial in trials}
     assert all(row["state"] == "done" for row in rows_of(storage).values())
+    run, children = nested_runs(storage)  # one parent over both attempts
+    assert run.info.status == "FINISHED"
+    assert [child.data.tags["colddiff.job_id"] for child in children] == [t.job_id for t in trials]
+    assert run.data.metrics["search/trials"] == 3
 
-    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "undisturbed"))
-    search(searcher=searcher, num_trials=4, **STRAIGHT)
-    undisturbed = trials_of(tmp_path / "undisturbed")
-    assert [(t.point, t.scale, t.job_id) for t in trials] == [
-        (t.point, t.scale, t.job_id) for t in undisturbed
-    ]
+    assert [(t.point, t.scale, t.job_id) for t in trials] == planned(
+        tmp_path / "undisturbed", **fields
+    )
 
 
 def test_more_trials_and_a_confirmation_extend_a_finished_search(storage: Path) -> None:
@@ -129,6 +158,21 @@ def test_more_trials_and_a_confirmation_extend_a_finished_search(storage: Path) 
     assert more["confirmed"] == []
     confirmed = search(num_trials=3, confirm_seeds=1, **STRAIGHT)["confirmed"]
     assert [comparison["n"] for comparison in confirmed] == [1]
+
+
+def test_a_search_without_its_tracker_is_nested_once_that_is_back(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    away = {"num_trials": 2, "tracking": {"required": False, "system_every_s": None}, **STRAIGHT}
+    result = search(**away)
+    assert result["tracking"]["run_id"] == ""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert search(**away) == result
+    run, children = nested_runs(storage)
+    assert run.info.status == "FINISHED"
+    assert {child.data.tags["colddiff.job_id"] for child in children} == trained(storage)
+    assert len(history(storage, children[1], "eval/sampled/fd_lenet")) == 1
 
 
 def test_a_trial_that_fails_is_a_row_with_its_reason(storage: Path) -> None:
@@ -157,6 +201,16 @@ def test_a_base_that_fails_ends_the_search(storage: Path) -> None:
         search(base={"optimizer": {"lr": 1e30}}, **STRAIGHT)
     assert len(trials_of(storage)) == 1
     assert rows_of(storage)[0]["state"] == "failed"
+
+
+def planned(storage: Path, **fields: Any) -> list[tuple[Any, ...]]:
+    """What a search that nobody disturbs asks for, where no result matters: nothing is trained."""
+    resolved = resolve(parse(SearchJob, tiny_search(**fields)), "tiny", storage=str(storage))
+    attempt = Attempt(resolved, 1)
+    planner = Planner(attempt, prepare(attempt))
+    while planner.next() is not None:
+        pass
+    return [(t.point, t.scale, t.job_id) for t in trials_of(storage)]
 
 
 def folder_text(storage: Path, name: str) -> str:

@@ -9,6 +9,7 @@ import yaml
 
 from colddiff.verbs.search.severities.confirm import BestList
 from colddiff.verbs.search.severities.lists import SeverityList
+from colddiff.verbs.search.severities.results import variant_name
 from colddiff.verbs.search.severities.task import ListTask
 
 NUM_SAMPLES = 1000
@@ -46,11 +47,6 @@ def best_yaml(task: ListTask, best: Sequence[BestList], *, has_terminal: bool) -
         **({"variants": variants} if variants else {}),
     }
     return "\n".join([*lines, yaml.dump(data, Dumper=_Plain, sort_keys=False, width=100)])
-
-
-def variant_name(budget: int) -> str:
-    """Name of the variant for a budget, as `--variant` takes it."""
-    return f"calls-{budget}"
 
 
 def restore_command(task: ListTask, best: BestList) -> str:

@@ -8,6 +8,7 @@ from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.severities.confirm import BestList, best_lists
 from colddiff.verbs.search.severities.journal import (
     ListState,
     ListTrial,
@@ -55,6 +56,20 @@ class ListPlanner:
     @property
     def exhausted(self) -> bool:
         return not self._running and self._idle() is None and self.asked >= self._wanted
+
+    def best(self) -> list[BestList]:
+        """The best list so far of each budget, without a confirmation."""
+        job, task = self.task.job, self.task
+        return best_lists(self.states, job.calls, task.metric, lower_is_better=task.lower_is_better)
+
+    def metrics(self) -> dict[str, float]:
+        """How the search stands, by metric path: ``search/trials``, ``search/calls_5``, ..."""
+        found = {"search/trials": float(self.done)}
+        for best in self.best():
+            value = best.state.value(self.task.metric)
+            if value is not None:
+                found[f"search/calls_{best.budget}"] = value
+        return found
 
     def next(self) -> ListSegment | None:
         number = self._idle()

@@ -12,10 +12,9 @@ from colddiff.verbs.search.leaderboard import FORMS, NO_VALUE, STYLE
 from colddiff.verbs.search.severities.confirm import BestList
 from colddiff.verbs.search.severities.journal import ListState
 from colddiff.verbs.search.severities.lists import SeverityList
+from colddiff.verbs.search.severities.results import short
 from colddiff.verbs.search.severities.task import ListTask
 
-SHOWN = 12
-"""Severities that a table shows of a list; of longer ones the ends."""
 ALSO = ("rmse", "ssim", "psnr")
 
 
@@ -180,18 +179,6 @@ def board_page(board: ListBoard, title: str) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         f"<style>{STYLE}</style></head><body>\n<h1>{name}</h1>\n{tables}</body></html>\n"
     )
-
-
-def short(severities: Sequence[int]) -> str:
-    """A list as a table shows it: ``20 13 7 3 0``, the ends of a long one.
-
-    >>> short(range(20, -1, -1))
-    '20 19 18 17 16 ... 3 2 1 0'
-    """
-    texts = [str(severity) for severity in severities]
-    if len(texts) > SHOWN:
-        texts = [*texts[:5], "...", *texts[-4:]]
-    return " ".join(texts)
 
 
 def figure(metric: str, value: float | None) -> str:

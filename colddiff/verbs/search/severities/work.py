@@ -11,9 +11,10 @@ from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
+from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.severities.best import best_yaml
-from colddiff.verbs.search.severities.confirm import BestList, ListConfirmation, best_lists
+from colddiff.verbs.search.severities.confirm import BestList, ListConfirmation
 from colddiff.verbs.search.severities.evaluator import close_list_evaluators
 from colddiff.verbs.search.severities.picture import list_picture
 from colddiff.verbs.search.severities.planner import ListPlanner
@@ -49,7 +50,7 @@ def search_lists(attempt: Attempt, task: ListTask, run_segments: RunSegments) ->
     failures: list[str] = []
     try:
         run_segments(attempt, planner, _Progress(attempt, planner))
-        best = _best(task, planner)
+        best = planner.best()
         if not planner.exhausted:
             attempt.reached(planner.done, stopped=True)
             done = f"{planner.done} of {task.job.num_trials}"
@@ -58,16 +59,10 @@ def search_lists(attempt: Attempt, task: ListTask, run_segments: RunSegments) ->
     finally:
         close_list_evaluators()
         # Also of a search that stops or fails here: its table says which trials failed, and why.
-        _write(attempt, task, planner, best or _best(task, planner), failures)
+        _write(attempt, task, planner, best or planner.best(), failures)
     # A space with fewer lists than trials is done as well.
     attempt.reached(task.job.num_trials)
-    return _result(attempt, task, planner, best, time.monotonic() - began)
-
-
-def _best(task: ListTask, planner: ListPlanner) -> list[BestList]:
-    return best_lists(
-        planner.states, task.job.calls, task.metric, lower_is_better=task.lower_is_better
-    )
+    return _result(attempt, task, planner, best, failures, time.monotonic() - began)
 
 
 def _confirmed(
@@ -82,16 +77,19 @@ def _confirmed(
     if not confirmation.exhausted:
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     found = confirmation.confirmed()
-    for item in found:
-        for difference in item.differences:
-            log.info(
-                "at most %d calls, test %s against %s: %s",
-                item.budget,
-                task.metric,
-                difference.against,
-                difference.sentence,
-            )
+    for sentence in _sentences(task, found):
+        attempt.report(sentence)
     return found, confirmation.failures()
+
+
+def _sentences(task: ListTask, best: Sequence[BestList]) -> list[str]:
+    """What the confirmation found, for people."""
+    return [
+        f"at most {found.budget} calls, test {task.metric} against {difference.against}: "
+        f"{difference.sentence}"
+        for found in best
+        for difference in found.differences
+    ]
 
 
 def _write(
@@ -121,19 +119,22 @@ def _write(
 
 
 def _result(
-    attempt: Attempt, task: ListTask, planner: ListPlanner, best: Sequence[BestList], seconds: float
+    attempt: Attempt,
+    task: ListTask,
+    planner: ListPlanner,
+    best: Sequence[BestList],
+    failures: Sequence[str],
+    seconds: float,
 ) -> dict[str, Any]:
-    metrics = {"search/trials": float(planner.done)}
-    for found in best:
-        value = found.state.value(task.metric)
-        assert value is not None
-        metrics[f"search/calls_{found.budget}"] = value
-    attempt.tracker.log_metrics(metrics, planner.done)
     return {
         "step": task.job.num_trials,
         "trials": planner.asked,
         "metric": task.metric,
         "checkpoint": task.base.checkpoint,
+        "base": {
+            "calls": task.space.base.calls,
+            "value": planner.states[BASE].value(task.metric),
+        },
         "best": [
             {
                 "budget": found.budget,
@@ -141,28 +142,35 @@ def _result(
                 "calls": found.state.trial.chosen.calls,
                 "sampler": found.state.trial.sampler,
                 "severities": list(found.state.trial.severities),
+                "value": found.state.value(task.metric),
                 "against": [difference.to_dict() for difference in found.differences],
             }
             for found in best
         ],
+        "confirmation": [*_sentences(task, best), *failures],
         "confirm_best": task.job.confirm_best,
         "confirm_seeds": task.job.confirm_seeds,
         "leaderboard": f"{attempt.folder.uri}/leaderboard.md",
         "best_yaml": f"{attempt.folder.uri}/best.yaml",
-        "metrics": metrics,
+        "metrics": planner.metrics(),
         "time": {"search_s": seconds},
     }
 
 
 class _Progress:
-    """Writes how many trials are done, and how long the rest may take."""
+    """Writes and tracks how many trials are done, and how long the rest may take."""
 
     def __init__(self, attempt: Attempt, planner: ListPlanner) -> None:
         self._attempt, self._planner = attempt, planner
+        self._logged: dict[str, float] = {}
         self._began = time.monotonic()
 
     def __call__(self) -> None:
         planner = self._planner
+        now = planner.metrics()
+        if now != self._logged:
+            self._attempt.tracker.log_metrics(now, planner.done)
+            self._logged = now
         total, made = planner.task.job.num_trials, planner.done - planner.resumed
         passed = time.monotonic() - self._began
         detail = f"{planner.asked}/{total} trials asked, {planner.running} running"
