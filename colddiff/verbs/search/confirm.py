@@ -18,7 +18,7 @@ from colddiff.jobs.resolve import identified
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.segment import JobSegment, Segment
 from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial
@@ -123,7 +123,7 @@ class Confirmation:
     def exhausted(self) -> bool:
         return not self._left and not self._running
 
-    def next(self) -> Segment | None:
+    def next(self) -> JobSegment | None:
         if not self._left:
             return None
         number, seed = self._left.pop(0)
@@ -131,7 +131,7 @@ class Confirmation:
         self._running[key] = (number, seed)
         tracking = nested_run(self._attempt.resolved.id, number, confirmed_with=seed)
         job = self._jobs[number, seed].to_dict()
-        return Segment(key, self._slug, job, self._task.rungs[-1], tracking)
+        return JobSegment(key, self._slug, job, self._task.rungs[-1], tracking)
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from ray import tune
 from ray.tune.search import Searcher
@@ -27,12 +27,9 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.runner import requested
 from colddiff.retry import call_with_retry
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.room import refuse_too_small, trial_resources, trials_at_once
-from colddiff.verbs.search.segment import OUTAGE_S, Segment, SegmentSource, run_segment
-from colddiff.verbs.search.settings import base_of
-
-if TYPE_CHECKING:
-    from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.search.room import Needs, needs_of, refuse_too_small, trials_at_once
+from colddiff.verbs.search.segment import OUTAGE_S, JobSegment, Segment, SegmentSource
+from colddiff.verbs.search.severities.segment import ListSegment
 
 log = logging.getLogger(__name__)
 
@@ -56,20 +53,20 @@ def run_segments_on_ray(
     job = attempt.resolved.job_as(SearchJob)
     if source.exhausted or attempt.stop_requested():
         return  # Tune's own start takes seconds
-    base = base_of(job)
+    needs = needs_of(job)
     capacity = connected_capacity()
-    refuse_too_small(job, base, capacity)
-    at_once = trials_at_once(job, base, capacity)
+    refuse_too_small(needs, capacity)
+    at_once = trials_at_once(job.max_concurrent, needs, capacity)
     if at_once < job.max_concurrent:
         what = "max_concurrent=%d: the cluster has room for %d at once, the others wait"
         log.info(what, job.max_concurrent, at_once)
     config = {
         "search": attempt.resolved.to_dict(),
         "attempt": attempt.number,
-        "runner": _runner(job, base),
+        "runner": _runner(needs),
     }
     searcher = _SegmentSearcher(attempt, source, on_change, at_once, config)
-    trainable = tune.with_resources(_segment, _trial_needs(job, base))
+    trainable = tune.with_resources(_segment, _reserved(needs))
     with tempfile.TemporaryDirectory(prefix="colddiff-tune-") as folder, _quiet():
         tuner = tune.Tuner(
             trainable,
@@ -102,15 +99,18 @@ def _segment(config: dict[str, Any]) -> None:
     folder, number = search.folder, config["attempt"]
     interrupted = False
     try:
-        error = run_segment(
-            Segment(**config["segment"]),
-            search,
-            lambda: folder.stop_requested(number),
-            InProcess(**config["runner"]),
-        )
+        segment = _segment_of(config["segment"])
+        runner = InProcess(**config["runner"])
+        error = segment.run(search, lambda: folder.stop_requested(number), runner)
     except Stopped as stopped:
         error, interrupted = str(stopped), folder.stop_requested(number)
     tune.report({ENDED: 1, "error": error, "interrupted": interrupted})
+
+
+def _segment_of(data: dict[str, Any]) -> Segment:
+    """What ``to_dict`` of a segment made JSON of."""
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (JobSegment, ListSegment)}
+    return cast("Segment", kinds[data["kind"]](**{k: v for k, v in data.items() if k != "kind"}))
 
 
 _LIVE: dict[int, Any] = {}
@@ -192,19 +192,19 @@ class _SegmentSearcher(Searcher):
         """Never called: Tune's files are not read again."""
 
 
-def _trial_needs(job: SearchJob, base: TrainJob) -> dict[str, float]:
-    """What a Tune trial reserves: what its training needs, or nothing beside workers of its own."""
-    if base.workers != 1:
+def _reserved(needs: Needs) -> dict[str, float]:
+    """What a Tune trial reserves: what its work needs, or nothing beside workers of its own."""
+    if needs.workers != 1:
         return HOLDER
-    wanted = requested(trial_resources(job, base))
+    wanted = requested(needs.resources)
     return {name.lower() if name in ("CPU", "GPU") else name: n for name, n in wanted.items()}
 
 
-def _runner(job: SearchJob, base: TrainJob) -> dict[str, Any]:
+def _runner(needs: Needs) -> dict[str, Any]:
     """How ``InProcess`` runs a trial: in its actor, or with the workers of a submitted job."""
-    if base.workers == 1:
+    if needs.workers == 1:
         return {}
-    return {"on_ray": True, "gpus": trial_resources(job, base).gpus * most_workers(base)}
+    return {"on_ray": True, "gpus": needs.resources.gpus * most_workers(needs)}
 
 
 @contextlib.contextmanager

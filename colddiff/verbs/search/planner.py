@@ -18,7 +18,7 @@ from colddiff.verbs.search.points.space import Point, base_point, job_at
 from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
 from colddiff.verbs.search.search_task import End, SearchTask, end_of, end_of_base
-from colddiff.verbs.search.segment import OUTAGE_S, Segment
+from colddiff.verbs.search.segment import OUTAGE_S, JobSegment, Segment
 from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
@@ -52,7 +52,7 @@ class Planner:
     def exhausted(self) -> bool:
         return not self._running and isinstance(self._decide(), NoneLeft)
 
-    def next(self) -> Segment | None:
+    def next(self) -> JobSegment | None:
         while True:
             decision = self._decide()
             if isinstance(decision, Wait | NoneLeft):
@@ -68,7 +68,7 @@ class Planner:
             self._running.add((number, step))
             key = f"trial {number} to step {step}"
             tracking = nested_run(self._attempt.resolved.id, number)
-            return Segment(key, self._slug, self._trials[number].job, step, tracking)
+            return JobSegment(key, self._slug, self._trials[number].job, step, tracking)
 
     def finished(self, segment: Segment, error: str) -> None:
         number, step = self._ended(segment)

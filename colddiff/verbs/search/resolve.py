@@ -9,7 +9,7 @@ from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest
 from colddiff.stores.open import absolute
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.room import trial_resources
+from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.search_task import open_task, refuse_unreachable
 from colddiff.verbs.search.settings import (
     base_of,
@@ -47,7 +47,7 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     changes = {
         "base": base.to_dict(),
         "metric": metric,
-        "resources": trial_resources(job, base),
+        "resources": needs_of(job, base).resources,
         "plugins": plugins,
     }
     job = job.model_copy(update=changes)

@@ -1,13 +1,14 @@
-"""A segment: one training job brought up to a step, which is what a search hands to its workers."""
+"""Segments: the pieces of work that a search hands to its workers, such as a training to a step."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -32,15 +33,40 @@ STOP_GRACE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Training job ``job`` up to optimizer step ``step``; JSON-ready, equal ones are the same work.
+class Segment(ABC):
+    """A piece of work of a search; JSON-ready, equal ones are the same work."""
+
+    kind: ClassVar[str]
+    """What a worker that gets it as JSON knows its class by."""
+
+    key: str
+    """Its name in messages, such as ``trial 3 to step 125``."""
+
+    @abstractmethod
+    def run(
+        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+    ) -> str:
+        """Does the work; the error that ended it, or "".
+
+        In this process, unless it is a job and ``runner`` has workers elsewhere. Raises Stopped
+        where ``stop_requested`` said so meanwhile.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; without ``kind``, its class takes it as keywords."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class JobSegment(Segment):
+    """Training job ``job`` up to optimizer step ``step``.
 
     A later segment of the same job extends it: nothing is trained twice. A job of another ``verb``
     is done whole, and ``step`` only says of which checkpoint.
     """
 
-    key: str
-    """Its name in messages, such as ``trial 3 to step 125``."""
+    kind: ClassVar[str] = "job"
+
     slug: str
     job: Mapping[str, Any]
     step: int
@@ -49,9 +75,10 @@ class Segment:
     verb: str = "train"
     """Of the job: ``train``, or another whose job is done whole."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``Segment(**data)`` is the inverse."""
-        return asdict(self)
+    def run(
+        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+    ) -> str:
+        return run_segment(self, search, stop_requested, runner)
 
 
 class SegmentSource(Protocol):
@@ -74,7 +101,7 @@ class SegmentSource(Protocol):
         """Whether there will be no further segment."""
 
 
-def resolved_segment(segment: Segment, search: ResolvedJob) -> ResolvedJob:
+def resolved_segment(segment: JobSegment, search: ResolvedJob) -> ResolvedJob:
     """The job of a segment, in the storage of its search and with its plugins."""
     plugins = search.job.plugins
     found = tuple(str(STAGED / plugin) for plugin in plugins)
@@ -89,7 +116,7 @@ def resolved_segment(segment: Segment, search: ResolvedJob) -> ResolvedJob:
 
 
 def run_segment(
-    segment: Segment,
+    segment: JobSegment,
     search: ResolvedJob,
     stop_requested: Callable[[], bool],
     runner: Runner | None = None,

@@ -48,9 +48,6 @@ def _written_base(job: SearchJob) -> TrainJob:
     load_plugins(job.plugins)
     if isinstance(job.base, str):
         return _recipe(job.base, {})
-    if "checkpoint" in job.base:
-        what = "severities of a trained checkpoint cannot be searched yet; give a train job"
-        raise SpecError([("base.checkpoint", what)])
     fields = dict(job.base)
     recipe = fields.pop("recipe", None)
     if recipe is not None:
@@ -113,6 +110,13 @@ def check_settings(job: SearchJob, base: TrainJob) -> tuple[Dimension, ...]:
 
 def _refuse_unsupported(job: SearchJob, base: TrainJob) -> None:
     """SpecError for what a job may ask for and this search does not do."""
+    for name in job.over:
+        if name in ("severities", "sampler"):
+            what = f"{name}: is searched in a trained checkpoint: base={{checkpoint: JOB@best}}"
+            raise SpecError([("over", what)])
+    if job.calls != SearchJob.model_fields["calls"].default:
+        what = "is for the search of a checkpoint's severities: leave it out"
+        raise SpecError([("calls", what)])
     asked = job.resources or base.resources
     if not asked.cpus and not asked.gpus:
         raise SpecError([("resources.cpus", "a trial needs a CPU or a GPU")])

@@ -24,9 +24,9 @@ from colddiff.verbs.search.pictures.fewer_calls import FewerCalls, InTurn
 from colddiff.verbs.search.pictures.gallery import Findings, Gallery, guarded
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.promotion import BASE
-from colddiff.verbs.search.room import trial_resources
+from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.search_task import SearchTask, open_task
-from colddiff.verbs.search.segment import SegmentSource, run_segment
+from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.settings import base_of, lower_is_better
 from colddiff.verbs.search.spending import GpuHours
 from colddiff.verbs.search.splits import split_images
@@ -62,7 +62,7 @@ def run_segments_here(
     while not attempt.stop_requested() and (segment := source.next()) is not None:
         on_change()
         try:
-            error = run_segment(segment, attempt.resolved, attempt.stop_requested)
+            error = segment.run(attempt.resolved, attempt.stop_requested)
         except Stopped:
             # SIGTERM reaches the innermost attempt of this process: it is meant for the search.
             attempt.request_stop()
@@ -137,7 +137,7 @@ def _best_yaml(task: SearchTask, trial: Trial) -> str:
 
 
 def _uses_gpus(task: SearchTask) -> bool:
-    return trial_resources(task.job, task.base).gpus > 0
+    return needs_of(task.job, task.base).resources.gpus > 0
 
 
 def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> None:

@@ -17,7 +17,7 @@ from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.segment import JobSegment
 from colddiff.verbs.search.trials import Trial, read_trials, write_trial
 from colddiff.verbs.search.work import prepare
 from tests.unit.search.tiny_search import tiny_search
@@ -35,7 +35,7 @@ def attempt_at(storage: str, **fields: Any) -> tuple[Attempt, SearchTask]:
     return attempt, prepare(attempt)
 
 
-def asked(planner: Planner) -> Segment:
+def asked(planner: Planner) -> JobSegment:
     segment = planner.next()
     assert segment is not None
     return segment

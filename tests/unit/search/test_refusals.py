@@ -185,14 +185,19 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         "base.degradation: a linear restorer recovers 97.3% of the variance of x from D(x, T), at "
         "most 2% may be left where samples are compared; base.degradation.collapse_to_mean=true",
     ),
-    "checkpoint": (
-        {"base": {"checkpoint": "train-x-01234567@best"}},
-        "base.checkpoint: severities of a trained checkpoint cannot be searched yet",
+    "severities of a train job": (
+        {"over": ["severities"], "ranges": {}},
+        "over: severities: is searched in a trained checkpoint: base={checkpoint: JOB@best}",
     ),
+    "sampler of a train job": (
+        {"over": [T, "sampler"]},
+        "over: sampler: is searched in a trained checkpoint",
+    ),
+    "calls of a train job": ({"calls": [5]}, "calls: is for the search of a checkpoint's"),
     "no base": ({"base": None}, "base: is required: a recipe, a job file, or the fields"),
     "unknown recipe": ({"base": "quikstart"}, "base: no recipe 'quikstart'; did you mean"),
-    "no plugin": ({"base": {"plugins": ["kind.py"]}}, "plugin 'kind.py' cannot be read"),
-    "no plugin of its own": ({"plugins": ["kind.py"]}, "plugin 'kind.py' cannot be read"),
+    "no plugin": ({"base": {"plugins": ["kind.py"]}}, "kind.py' cannot be read"),
+    "no plugin of its own": ({"plugins": ["kind.py"]}, "kind.py' cannot be read"),
     "no CPU": ({"resources": {"cpus": 0}}, "resources.cpus: a trial needs a CPU or a GPU"),
     "no test set": (
         {"base": {"data": "PACKED"}, "confirm_seeds": 1},
@@ -210,7 +215,7 @@ def test_refused_before_anything_starts(
     if base == {"data": "PACKED"}:
         base = {"data": str(next((storage / "data").glob("digits-*/train")))}
     job = tiny_search(**{name: value for name, value in fields.items() if name != "base"})
-    if not isinstance(base, dict) or "checkpoint" in base:
+    if not isinstance(base, dict):
         job["base"] = base
     else:
         job["base"] |= base

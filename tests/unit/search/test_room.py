@@ -12,7 +12,7 @@ from colddiff.jobs.runner import Capacity
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.room import refuse_too_small, trials_at_once
+from colddiff.verbs.search.room import needs_of, refuse_too_small, trials_at_once
 from tests.unit.search.bases import train_job
 from tests.unit.search.tiny_search import tiny_search
 
@@ -47,11 +47,11 @@ def search(**fields: Any) -> SearchJob:
 def test_no_trial_waits_for_machines_that_another_holds(
     workers: Any, resources: dict[str, Any], machines: list[Any], at_once: int
 ) -> None:
-    job, base = search(resources=resources), train_job(workers=workers)
+    needs = needs_of(search(resources=resources), train_job(workers=workers))
     capacity = Capacity(tuple(machines))
-    refuse_too_small(job, base, capacity)
-    assert trials_at_once(job, base, capacity) == at_once
-    assert trials_at_once(search(resources=resources, max_concurrent=1), base, capacity) == 1
+    refuse_too_small(needs, capacity)
+    assert trials_at_once(8, needs, capacity) == at_once
+    assert trials_at_once(1, needs, capacity) == 1
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,17 @@ def test_no_trial_waits_for_machines_that_another_holds(
 def test_too_small_a_cluster_is_refused(
     workers: Any, resources: dict[str, Any], message: str
 ) -> None:
-    job, base = search(resources=resources), train_job(workers=workers)
+    needs = needs_of(search(resources=resources), train_job(workers=workers))
     with pytest.raises(SpecError, match=message.split("(", maxsplit=1)[0]):
-        refuse_too_small(job, base, Capacity((FOUR, FOUR)))
+        refuse_too_small(needs, Capacity((FOUR, FOUR)))
     grows = Capacity((FOUR, FOUR), grows=True)
-    refuse_too_small(job, base, grows)
-    assert trials_at_once(job, base, grows) == 8
+    refuse_too_small(needs, grows)
+    assert trials_at_once(8, needs, grows) == 8
+
+
+def test_a_trial_that_only_samples_needs_one_worker() -> None:
+    job = search(base={"checkpoint": "train-x-01234567@best"}, resources={"cpus": 2})
+    assert (needs_of(job).workers, needs_of(job).resources.cpus) == (1, 2)
 
 
 def test_only_a_place_with_machines_is_asked() -> None:

@@ -26,7 +26,7 @@ from colddiff.spec import parse
 from colddiff.stores.open import open_store
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
-from colddiff.verbs.search.segment import Segment, run_segment
+from colddiff.verbs.search.segment import JobSegment, run_segment
 from colddiff.verbs.search.trials import read_trials
 from colddiff.verbs.search.work import prepare
 from tests.conftest import S3Service
@@ -327,6 +327,6 @@ def test_a_training_whose_driver_died_meanwhile_is_taken_over(
     monkeypatch.setattr("colddiff.jobs.status.LOST_AFTER_S", 2.0)
     resolved = resolve(parse(SearchJob, tiny_search(num_trials=1, **STRAIGHT)), "tiny")
     (trial,) = trials_of(storage)
-    segment = Segment("trial 0 to step 4", "tiny-trial", trial.job, 4)
+    segment = JobSegment("trial 0 to step 4", "tiny-trial", trial.job, 4)
     assert run_segment(segment, resolved, lambda: False) == ""
     assert folder.attempts() == [1, 2]
