@@ -11,6 +11,7 @@ from typing import Any
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.references import CheckpointAddress, find_checkpoint
+from colddiff.checkpoints.weights import check_ema
 from colddiff.errors import CheckpointError, Missing
 from colddiff.jobs.plugins import keep_plugins, kept_plugins
 from colddiff.report.card import card_readme
@@ -61,6 +62,7 @@ def export(checkpoint_ref: str, out: str, *, plugins: Sequence[str | Path] = ())
     if "ema" not in stems:
         raise CheckpointError(f"{address.uri}: holds no EMA weights to export")
     snapshot = address.load(stems)
+    check_ema(snapshot.tensors["ema"], snapshot.state["job"], f"{address.uri}/ema")
     sources = _plugins(address, snapshot, plugins)
     store = open_store(out)
     target = Checkpoints(store, PREFIX)

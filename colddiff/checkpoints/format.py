@@ -229,6 +229,10 @@ class Checkpoints:
 
     def _read(self, step: int, file: CommittedFile) -> bytes:
         where = f"{self.store.uri}/{self.key(step, file.name)}"
+        size = self.store.size(self.key(step, file.name))
+        if size is not None and size != file.bytes:
+            # Before it is read: it may be of any size.
+            raise CheckpointError(f"{where}: has {size} bytes, {COMMIT} says {file.bytes}")
         try:
             data = self.store.get(self.key(step, file.name))
         except Missing:
