@@ -138,8 +138,8 @@ class Gmm(TerminalSpec):
         shapes = (means.shape, factors.shape)
         if count < 1 or shapes != ((count, features), (count, features, features)):
             raise SpecError(
-                f"terminal: the mixture has {means.shape[-1] if means.ndim else 0} features in "
-                f"{count} components, images of {D.shape} in {height}x{width} blocks have "
+                f"terminal: the mixture has {means.shape[-1] if means.ndim else 0} features, in "
+                f"{count} components; images of {D.shape} in {height}x{width} blocks have "
                 f"{features}; its tensors are damaged, or it was fitted for another degradation"
             )
         omega = D.draw(len(rng), rng=rng, images=images)

@@ -26,6 +26,9 @@ from colddiff.cli import (
 from colddiff.cli.output import emit, note
 from colddiff.errors import ColddiffError
 
+MOST_DETAILS = 1000
+"""Lines about single things that are wrong, before the line that ends a command."""
+
 app = typer.Typer(
     name="colddiff",
     no_args_is_help=True,
@@ -91,6 +94,8 @@ def main() -> None:
     try:
         app(prog_name="colddiff")
     except ColddiffError as error:
+        for line in getattr(error, "details", ())[:MOST_DETAILS]:
+            note(f"  {line}")
         _end(error, " ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
         note("colddiff: interrupted")

@@ -189,7 +189,7 @@ def _walk(
         here = folder.stat()
         # A link to a folder is followed, unless it leads back to a parent folder.
         if (here.st_dev, here.st_ino) in above:
-            passed_over(base.rstrip("/"), "a link to a folder that contains it")
+            passed_over(base.rstrip("/"), "links to a folder that contains them")
             return
         with os.scandir(folder) as found:
             entries = [entry for entry in found if _listed(entry, start)]
@@ -227,8 +227,8 @@ def _file_size(entry: os.DirEntry[str]) -> int | None:
 
 def _why_no_file(entry: os.DirEntry[str]) -> str:
     if entry.is_symlink():
-        return "a link to something that is no file"
-    return "not a regular file"
+        return "links to what is no file"
+    return "pipes, devices and sockets"
 
 
 def _listed(entry: os.DirEntry[str], start: str) -> bool:

@@ -261,11 +261,11 @@ def test_what_is_no_file_is_named_by_a_full_listing(tmp_path: Path) -> None:
     found: dict[str, str] = {}
     listed = LocalStore(tmp_path).list_all(found.__setitem__)
     assert [item.key for item in listed] == ["file"]
-    link = "a link to something that is no file"
+    link = "links to what is no file"
     assert found == {
-        "back": "a link to a folder that contains it",
+        "back": "links to a folder that contains them",
         "gone": link,
-        "pipe": "not a regular file",
+        "pipe": "pipes, devices and sockets",
         "self": link,
     }
 
