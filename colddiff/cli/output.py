@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from colddiff.printable import printable
+
 
 def emit(line: str) -> None:
     """Print a line of data on stdout, flushed, so that the reader of a pipe gets it immediately."""
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
 
 
@@ -21,7 +23,7 @@ def emit_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def note(line: str) -> None:
     """Print a message for the user on stderr."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
 
 

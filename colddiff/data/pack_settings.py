@@ -47,7 +47,9 @@ class PackSettings(Spec):
             low, high = self.range
             raise SpecError([("range", f"must be increasing, got {low:g},{high:g}")])
         if self.bits == 16 and self.channels == 3:
-            raise SpecError([("bits", "16-bit images have one channel: use --channels 1 or --bits 8")])
+            raise SpecError(
+                [("bits", "16-bit images have one channel: use --channels 1 or --bits 8")]
+            )
         if self.group_by is not None:
             try:
                 re.compile(self.group_by)

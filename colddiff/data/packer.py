@@ -145,9 +145,7 @@ class Packer:
         key = shard_key(number)
         data = self._store.get(key)
         try:
-            samples = {
-                int(sample.name): sample for sample in tar_samples(io.BytesIO(data), key)
-            }
+            samples = {int(sample.name): sample for sample in tar_samples(io.BytesIO(data), key)}
         except (DataError, ValueError):
             return None
         image = self._plan.image

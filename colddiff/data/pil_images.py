@@ -78,14 +78,17 @@ class Decoded:
     multiframe: bool
 
 
-def decode_image(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS) -> Pixels:
+def decode_image(
+    data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS, *, strictly: bool = False
+) -> Pixels:
     """Decode an image to pixels [H, W, C]: C = 1 for grey, 3 for everything else.
 
     Drops alpha, expands palettes and applies the EXIF orientation. Damaged metadata around whole
-    pixels is ignored. Raises DataError naming ``where`` if the data is not one of ``formats``, is
+    pixels is ignored, unless ``strictly``. Raises DataError naming ``where`` if the data is not one of ``formats``, is
     damaged, has more than MAX_PIXELS pixels, or has a bit depth that would be lost.
     """
-    return decode_file(data, where, formats).pixels
+    decode = _decoded if strictly else decode_file
+    return decode(data, where, formats).pixels
 
 
 def decode_file(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS) -> Decoded:

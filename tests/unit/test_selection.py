@@ -71,7 +71,7 @@ def test_splits_that_cannot_be_meant() -> None:
     official.splits = ("train", "test")
     with pytest.raises(SpecError, match="has official train and test splits"):
         selected(official, PackSettings(split="test", holdout=0.1))
-    with pytest.raises(DataError, match=r"no images in the test split with holdout 0\.01"):
+    with pytest.raises(DataError, match=r"no images in the test split with --holdout 0\.01"):
         selected(Drawn(2), PackSettings(split="test", holdout=0.01))
 
 

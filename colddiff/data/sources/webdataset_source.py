@@ -92,9 +92,7 @@ class WebdatasetSource:
             found.append(SourceEntry(f"{key}#{name}", number, size=sample.image.size))
         return found
 
-    def _tar(
-        self, key: str, left_out: LeftOut | None = None
-    ) -> tuple[bytes, dict[str, TarSample]]:
+    def _tar(self, key: str, left_out: LeftOut | None = None) -> tuple[bytes, dict[str, TarSample]]:
         with self._lock:
             if key not in self._held:
                 data = self._store.get(key)
