@@ -1,11 +1,11 @@
-"""Text of others on a terminal: control characters and broken text as escapes, never as they are."""
+"""Text of others on a terminal: control characters and broken text as escapes."""
 
 from __future__ import annotations
 
 import re
 
 _HARMFUL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, which move the cursor or set a title
+    "[\x00-\x1f\x7f-\x9f"  # control characters, which move the cursor or set a title
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line breaks, and changes of direction
     "\ud800-\udfff]"  # bytes of a file name that are no text
 )

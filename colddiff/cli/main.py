@@ -25,6 +25,7 @@ from colddiff.cli import (
 )
 from colddiff.cli.output import emit, note
 from colddiff.errors import ColddiffError
+from colddiff.printable import printable
 
 MOST_DETAILS = 1000
 """Lines about single things that are wrong, before the line that ends a command."""
@@ -95,7 +96,7 @@ def main() -> None:
         app(prog_name="colddiff")
     except ColddiffError as error:
         for line in getattr(error, "details", ())[:MOST_DETAILS]:
-            note(f"  {line}")
+            note(f"  {printable(line)}")
         _end(error, " ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
         note("colddiff: interrupted")

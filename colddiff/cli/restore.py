@@ -13,6 +13,7 @@ from colddiff.cli.output import emit, emit_json, note
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
+from colddiff.printable import printable
 
 if TYPE_CHECKING:
     from colddiff.restore import Restored, RestoreSettings
@@ -205,9 +206,9 @@ def _write_scores(out: Path, record: Mapping[str, Any], rows: Sequence[dict[str,
 
 def _line(item: Restored) -> str:
     if len(item.comparisons) != 1:
-        return str(item.output)
+        return printable(str(item.output))
     (comparison,) = item.comparisons.values()
-    return f"{item.output}  {comparison.restored}  (before: {comparison.degraded})"
+    return f"{printable(str(item.output))}  {comparison.restored}  (before: {comparison.degraded})"
 
 
 def _counts(done: Sequence[Restored]) -> dict[str, int]:
@@ -223,7 +224,7 @@ def _conclude(
     counts = ", ".join(f"{count} {state}" for state, count in _counts(done).items() if count)
     note(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
     for line in left_out_lines(left_out):
-        note(f"left out: {line}")
+        note(f"left out: {printable(line)}")
     for item in done:
         if item.state == "failed":
-            note(f"failed: {item.error}")
+            note(f"failed: {printable(item.error)}")

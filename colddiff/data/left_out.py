@@ -1,4 +1,4 @@
-"""What a command passed over, and why: counts and first names, for its last lines and a manifest."""
+"""What a command passed over, and why: counts and first names, for a person and a manifest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FIRST = 5
-FRAMES = "further pages or frames of"
+FRAMES = "images whose further pages or frames are not read"
 
 
 class LeftOut:
@@ -45,10 +45,10 @@ class LeftOut:
 
 
 def left_out_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each reason of ``LeftOut.to_list``: ``2 hidden files (.a.png, .b.png)``."""
+    """A line for each reason of ``LeftOut.to_list``: ``hidden files: 2 (.a.png, .b.png)``."""
     lines = []
     for reason in found:
         names = [str(name) for name in reason["first"]]
         more = ", ..." if reason["count"] > len(names) else ""
-        lines.append(f"{reason['count']} {reason['why']} ({', '.join(names)}{more})")
+        lines.append(f"{reason['why']}: {reason['count']} ({', '.join(names)}{more})")
     return lines

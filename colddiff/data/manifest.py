@@ -144,7 +144,7 @@ def left_out_of(manifest: Manifest) -> list[str]:
     if skipped:
         more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
         shown = "; ".join(why for _, why in skipped[:SHOWN])
-        lines.append(f"{len(skipped)} images that cannot be packed ({shown}{more})")
+        lines.append(f"images that cannot be packed: {len(skipped)} ({shown}{more})")
     return lines
 
 

@@ -153,7 +153,7 @@ def _first_whole(source: ImageSource, entries: list[SourceEntry]) -> Pixels:
             return source.load(entry)
         except (DataError, Missing) as error:
             problems.add(str(error))
-    problems.raise_all("images cannot be packed, which are all there are")
+    raise problems.error("images cannot be packed, which are all there are")
 
 
 def _json(image: ImageFormat) -> Any:

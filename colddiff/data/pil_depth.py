@@ -48,7 +48,8 @@ def upright_levels(image: Image.Image, pixels: NDArray[np.uint16]) -> NDArray[np
     if image.format != "TIFF" or _tag(image, PHOTOMETRIC) != (MIN_IS_WHITE,):
         return pixels
     largest = 2 ** max(_tag(image, BITS_PER_SAMPLE) or (16,)) - 1
-    return (largest - pixels.astype(np.int64)).clip(0).astype(np.uint16)
+    inverted: NDArray[np.uint16] = (largest - pixels.astype(np.int64)).clip(0).astype(np.uint16)
+    return inverted
 
 
 def has_further_frames(image: Image.Image, data: bytes) -> bool:

@@ -84,8 +84,8 @@ def decode_image(
     """Decode an image to pixels [H, W, C]: C = 1 for grey, 3 for everything else.
 
     Drops alpha, expands palettes and applies the EXIF orientation. Damaged metadata around whole
-    pixels is ignored, unless ``strictly``. Raises DataError naming ``where`` if the data is not one of ``formats``, is
-    damaged, has more than MAX_PIXELS pixels, or has a bit depth that would be lost.
+    pixels is ignored, unless ``strictly``. Raises DataError naming ``where`` if the data is not one
+    of ``formats``, is damaged, has more than MAX_PIXELS pixels, or has a depth that would be lost.
     """
     decode = _decoded if strictly else decode_file
     return decode(data, where, formats).pixels

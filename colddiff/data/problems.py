@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import NoReturn
 
 from colddiff.errors import DataError
 
@@ -33,13 +32,13 @@ class Problems:
     def refuse(self, what: str, way_out: str = "") -> None:
         """Raises DataError if there are any: the first few in its line, all in its details."""
         if self:
-            self.raise_all(what, way_out)
+            raise self.error(what, way_out)
 
-    def raise_all(self, what: str, way_out: str = "") -> NoReturn:
-        """As ``refuse``, where there are some."""
+    def error(self, what: str, way_out: str = "") -> DataError:
+        """The error that ``refuse`` raises."""
         lines = self.lines()
         out = f"; {way_out}" if way_out else ""
         if len(lines) == 1:
-            raise DataError(f"{lines[0]}{out}")
+            return DataError(f"{lines[0]}{out}")
         more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-        raise DataError(f"{len(lines)} {what}: {'; '.join(lines[:SHOWN])}{more}{out}", lines)
+        return DataError(f"{len(lines)} {what}: {'; '.join(lines[:SHOWN])}{more}{out}", lines)

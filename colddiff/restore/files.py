@@ -19,8 +19,9 @@ from colddiff.data.pil_images import (
     decode_file,
     with_channels,
 )
+from colddiff.data.problems import Problems
 from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES, image_files
-from colddiff.errors import DataError, SpecError
+from colddiff.errors import DataError
 from colddiff.files import is_regular, read_regular
 from colddiff.restore.marks import is_degraded, is_result
 from colddiff.stores.local_store import LocalStore
@@ -61,19 +62,20 @@ def found_images(
     to ``left_out``.
 
     Raises:
-        DataError: a source without images, or a file that is an earlier result.
-        SpecError: two files whose results would have the same name.
+        DataError: a source without images, a file that is an earlier result, or files whose
+            results would have the same name.
     """
     passed = LeftOut() if left_out is None else left_out
     files: dict[str, Path] = {}
+    problems, apart = Problems(), False
     for source in sources:
         for path, name in _of(source, out, passed, results):
             first = files.setdefault(name, path)
             if first != path:
-                raise SpecError(
-                    f"{first} and {path} would both become {name}.png; restore them into two "
-                    "folders, or use their common parent folder as the source"
-                )
+                problems.add(f"{first} and {path} would both become {name}.png")
+                apart = apart or first.parent != path.parent
+    parent = "or use their common parent folder as the source" if apart else "or rename one"
+    problems.refuse("results would be of two images", f"restore them into two folders, {parent}")
     return [ImageFile(path, name) for name, path in sorted(files.items())]
 
 

@@ -1,4 +1,4 @@
-"""Files that a restoration wrote, recognised by the mark in them: results, degraded images, omega."""
+"""Files that a restoration wrote, by the mark in them: results, degraded images, omega."""
 
 from __future__ import annotations
 

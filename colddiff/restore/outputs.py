@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from colddiff.data.problems import Problems
 from colddiff.errors import DataError, SpecError
 from colddiff.files import is_regular, read_regular
 from colddiff.restore.files import ImageFile
@@ -68,63 +69,60 @@ class Outputs:
                     )
 
     def refuse_collisions(self, files: Sequence[ImageFile]) -> None:
-        """Raises SpecError if two images would write one file, or one a folder of another."""
+        """Raises DataError if two images would write one file, or one a folder of another."""
         owners: dict[str, ImageFile] = {}
+        problems = Problems()
         for file in files:
             for output in self.names(file.name):
                 first = owners.setdefault(output, file)
                 if first is not file:
-                    raise SpecError(
-                        f"{first.path} and {file.path} would both write {output}; restore them "
-                        "into two folders"
-                    )
+                    problems.add(f"{first.path} and {file.path} would both write {output}")
         for output, file in owners.items():
             for folder in Path(output).parents:
-                if (first := owners.get(str(folder))) is not None:
-                    raise SpecError(
-                        f"the result of {first.path} would be {folder}, which is the folder of the "
-                        f"result of {file.path}; restore them into two folders"
+                if (other := owners.get(str(folder))) is not None:
+                    problems.add(
+                        f"the result of {other.path} would be {folder}, which is the folder of the "
+                        f"result of {file.path}"
                     )
+        problems.refuse("results would be of two images", "restore them into two folders")
 
     def refuse_inputs(self, files: Sequence[ImageFile], others: Iterable[Path]) -> None:
-        """Raises SpecError if a file to be written is an image, or one of ``others``, or a link.
+        """Raises DataError if a file to be written is an image, or one of ``others``, or a link.
 
         That is so whatever is asked for: what is replaced is lost.
         """
+        problems = Problems()
         inputs = {os.path.realpath(path) for path in [*(file.path for file in files), *others]}
         for file in files:
             for output in self.names(file.name):
                 path = self.out / output
                 if os.path.realpath(path) in inputs:
-                    raise SpecError(
-                        f"{path} is an input and would be replaced by the result of {file.path}; "
-                        "use another folder for --out"
+                    problems.add(
+                        f"{path} is an input and would be replaced by the result of {file.path}"
                     )
+        problems.refuse("inputs would be replaced", "use another folder for --out")
 
     def refuse_foreign(self, files: Sequence[ImageFile], scored: bool) -> None:
-        """Raises SpecError if a file to be written is there and no restoration made it."""
+        """Raises DataError if a file to be written is there and no restoration made it."""
+        found: list[Path] = []
         for file in files:
             result, *more = (self.out / output for output in self.names(file.name))
-            kept = result.is_symlink() or result.exists()
-            if kept and not is_result(result):
-                raise SpecError(
-                    f"{result} already exists and was not made by `colddiff restore`, so it is not "
-                    "replaced; use another --out"
-                )
-            for path in more:
-                ours = kept or is_degraded(path) or is_omega(path)
-                if (path.is_symlink() or path.exists()) and not ours:
-                    raise SpecError(
-                        f"{path} already exists and was not made by `colddiff restore`, so it is "
-                        "not replaced; use another --out"
-                    )
-        for name in SCORES if scored else ():
-            path = self.out / name
-            if (path.is_symlink() or path.exists()) and not _is_scores(path):
-                raise SpecError(
-                    f"{path} already exists and was not made by `colddiff restore`, so it is not "
-                    "replaced; use another --out"
-                )
+            if os.path.lexists(result):
+                found += [] if is_result(result) else [result]
+                continue  # what lies beside a result is ours as well
+            found += [
+                path
+                for path in more
+                if os.path.lexists(path) and not (is_degraded(path) or is_omega(path))
+            ]
+        scores = [self.out / name for name in SCORES] if scored else []
+        found += [path for path in scores if os.path.lexists(path) and not _is_scores(path)]
+        problems = Problems()
+        for path in found:
+            problems.add(f"{path} already exists and was not made by `colddiff restore`")
+        problems.refuse(
+            "files are in the way", "what others made is not replaced: use another --out"
+        )
 
 
 def refuse_source_as_out(sources: Sequence[str], out: Path) -> None:

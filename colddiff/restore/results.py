@@ -17,7 +17,7 @@ from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ListedKey
 from colddiff.report.sheets import SheetColumn, draw_sheet, png
 from colddiff.restore.files import ImageFile
-from colddiff.restore.marks import RECORD
+from colddiff.restore.marks import RECORD, is_result
 from colddiff.restore.scores import Comparison
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import Image
@@ -86,11 +86,11 @@ class Results:
             data = self.store.get(self.key(name))
         except Missing:
             return None
-        text = png_text(data, RECORD)
         try:
             decode_image(data, name, strictly=True)
         except DataError:
-            return None if text is not None else {}
+            return None if is_result(self.path(name)) else {}
+        text = png_text(data, RECORD)
         try:
             found = json.loads(text or "{}")
         except (ValueError, RecursionError):

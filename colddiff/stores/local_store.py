@@ -152,7 +152,8 @@ def _opened(path: Path) -> BufferedWriter:
             _make_folder(path.parent)
             return path.open("xb")
         except FileNotFoundError:
-            continue
+            if path.parent.is_symlink() and not path.parent.exists():
+                raise FileNotFoundError(errno.ENOENT, "its folder is a link to nothing") from None
         except FileExistsError:
             # Created and pruned by others in between, or a file is in the way.
             if path.parent.exists() and not path.parent.is_dir():
