@@ -152,13 +152,14 @@ def _opened(path: Path) -> BufferedWriter:
             _make_folder(path.parent)
             return path.open("xb")
         except FileNotFoundError:
-            if path.parent.is_symlink() and not path.parent.exists():
-                raise FileNotFoundError(errno.ENOENT, "its folder is a link to nothing") from None
+            continue
         except FileExistsError:
             # Created and pruned by others in between, or a file is in the way.
             if path.parent.exists() and not path.parent.is_dir():
                 raise
-    raise FileNotFoundError(errno.ENOENT, "its folder keeps disappearing")
+    gone = any(part.is_symlink() and not part.exists() for part in path.parents)
+    why = "links to nothing" if gone else "keeps disappearing"
+    raise FileNotFoundError(errno.ENOENT, f"its folder {why}")
 
 
 def _make_folder(folder: Path) -> None:
