@@ -35,6 +35,7 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 PNG_SETTINGS: dict[str, Any] = {"format": "PNG", "compress_level": 6, "optimize": False}
 PNG_HEADER = 33
 """Bytes of a PNG's signature and IHDR chunk."""
+PNG_END = b"IEND\xaeB`\x82"
 DAMAGED = (OSError, ValueError, SyntaxError, struct.error, EOFError)
 """What Pillow raises for files that are damaged."""
 GREY = ("1", "L", "LA", "La")

@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from colddiff.data.pil_images import PNG_HEADER
+from colddiff.files import read_start
 
 RECORD = "colddiff-restore"
 """Keyword of the PNG text chunk that records, as JSON, what a result was made from."""
@@ -37,8 +38,7 @@ def is_degraded(path: Path) -> bool:
 def is_omega(path: Path) -> bool:
     """Whether the file is omega that ``--degrade`` wrote."""
     try:
-        with path.open("rb") as file:
-            start = file.read(8 + 2**16)
+        start = read_start(path, 8 + 2**16)
         header = json.loads(start[8 : 8 + int.from_bytes(start[:8], "little")])
     except (OSError, ValueError, RecursionError):
         return False
@@ -56,8 +56,7 @@ def _keyword(path: Path) -> str | None:
     if path.suffix.lower() != ".png":
         return None
     try:
-        with path.open("rb") as file:
-            start = file.read(PNG_HEADER + 64)
+        start = read_start(path, PNG_HEADER + 64)
     except OSError:
         return None
     chunk = start[PNG_HEADER + 4 :]

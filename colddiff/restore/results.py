@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from colddiff.data.pil_images import Pixels, decode_image, png_text, with_png_text
+from colddiff.data.pil_images import PNG_END, Pixels, decode_image, png_text, with_png_text
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ListedKey
 from colddiff.report.sheets import SheetColumn, draw_sheet, png
@@ -88,7 +88,10 @@ class Results:
             return None
         try:
             decode_image(data, name, strictly=True)
+            whole = data.endswith(PNG_END)
         except DataError:
+            whole = False
+        if not whole:
             return None if is_result(self.path(name)) else {}
         text = png_text(data, RECORD)
         try:
