@@ -12,7 +12,7 @@ from PIL import Image
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-SCAN, ADOBE = 0xDA, 0xEE
+SCAN, ADOBE, PROGRESSIVE = 0xDA, 0xEE, 0xC2
 METADATA = {*range(0xE0, 0xF0), 0xFE} - {ADOBE}
 """Application segments and comments; Adobe's says how the colours are stored."""
 
@@ -29,7 +29,7 @@ def bare_pixels(data: bytes) -> Iterator[bytes]:
     elif data.startswith(JPEG_START):
         bare = _jpeg_without_metadata(data)
         yield bare
-        if JPEG_END not in data[-64:]:
+        if JPEG_END not in data[-64:] and not _is_progressive(bare):
             yield from _with_end(bare)
 
 
@@ -59,6 +59,16 @@ def _jpeg_without_metadata(data: bytes) -> bytes:
             parts.append(data[at : at + 2 + length])
         at += 2 + max(length, 2)
     return b"".join([*parts, data[at:]])
+
+
+def _is_progressive(data: bytes) -> bool:
+    """Whether the pixels come in several scans: then a missing one would not be noticed."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != SCAN:
+        if data[at + 1] == PROGRESSIVE:
+            return True
+        at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+    return False
 
 
 def _with_end(data: bytes) -> Iterator[bytes]:
