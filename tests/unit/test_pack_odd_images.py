@@ -268,8 +268,8 @@ def test_broken_metadata_around_whole_pixels_is_no_damage() -> None:
             app = [b"\xff\xe1\0\x10Exif\0\0MM\0*\xff\xff\xff\xff", b"\xff\xe2\0\x08ICC_PR"]
             changed = [whole[:2] + part + whole[2:] for part in app]
             changed += [whole + b"trailing"]
-                if not settings.get("progressive"):
-                    changed += [whole[:-2], whole[:-1]]
+            if not settings.get("progressive"):
+                changed += [whole[:-2], whole[:-1]]
         for data in changed:
             np.testing.assert_array_equal(decode_image(data, "here"), expected)
         for cut in (len(whole) // 2, len(whole) - 60):
