@@ -9,7 +9,7 @@ from typing import Any
 
 from colddiff.data.manifest import KEY, kept_manifest, make_manifest, manifest_bytes
 from colddiff.data.pack_settings import PackSettings, selected
-from colddiff.data.packer import ColourFoundError, Packed, Packer, ShardPlan
+from colddiff.data.packer import ColourFoundError, PackedShards, Packer, ShardPlan
 from colddiff.data.pil_images import Pixels
 from colddiff.data.problems import Problems
 from colddiff.data.sources.source import ImageSource, SourceEntry
@@ -96,7 +96,7 @@ def pack(
             raise
 
 
-def _committed(source: ImageSource, store: Store, plan: _Plan, packed: Packed) -> PackResult:
+def _committed(source: ImageSource, store: Store, plan: _Plan, packed: PackedShards) -> PackResult:
     about = {
         "left_out": [*source.left_out.to_list(), *packed.left_out.to_list()],
         "skipped": [[_shown(name), _shown(why)] for name, why in packed.skipped],

@@ -52,7 +52,7 @@ class _UnfitError(DataError):
 
 
 @dataclass(slots=True)
-class Packed:
+class PackedShards:
     """The shards that hold images, and what happened to images on the way."""
 
     shards: list[ShardEntry] = field(default_factory=list)
@@ -88,9 +88,9 @@ class Packer:
         self._broken: dict[int, str] = {}
         self._problems = Problems()
         self._sizes: Counter[tuple[int, int]] = Counter()
-        self._result = Packed()
+        self._result = PackedShards()
 
-    def run(self, workers: int) -> Packed:
+    def run(self, workers: int) -> PackedShards:
         """All shards in order.
 
         Raises DataError naming every image that cannot be packed, unless they are skipped.

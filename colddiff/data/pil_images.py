@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from colddiff.data.pil_depth import (
+from colddiff.data.decoding.pil_depth import (
     SIXTEEN_BIT,
     has_further_frames,
     quiet_pillow,
     refuse_lost_depth,
     upright_levels,
 )
-from colddiff.data.whole_pixels import bare_pixels
+from colddiff.data.decoding.pil_whole_pixels import bare_pixels
 from colddiff.errors import DataError
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
