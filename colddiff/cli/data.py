@@ -66,7 +66,9 @@ SkipBroken = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Number of threads; does not affect the result."),
+    typer.Option(
+        metavar="N", min=1, max=1024, help="Number of threads; does not affect the result."
+    ),
 ]
 
 

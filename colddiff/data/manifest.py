@@ -40,6 +40,13 @@ class _Shard(Spec):
     bytes: Annotated[int, Field(ge=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+    @model_validator(mode="after")
+    def _holds_its_images(self) -> Self:
+        # A header and a block for each: no memory is planned for images that cannot be there.
+        if self.count * 1024 > self.bytes:
+            raise SpecError([("count", f"{self.count} images do not fit in {self.bytes} bytes")])
+        return self
+
 
 class _Manifest(Spec):
     format: Literal["colddiff-shards/1"]
