@@ -214,7 +214,11 @@ class Packer:
         return None
 
     def _refuse_problems(self) -> None:
-        way_out = "" if self._plan.skip_broken else "--skip-broken leaves such images out"
+        way_out = (
+            ""
+            if self._plan.skip_broken
+            else "`colddiff data pack --skip-broken` leaves such images out"
+        )
         if self._plan.image_size is None and len(self._sizes) > 1:
             sizes = [f"{n} of {w}x{h}" for (w, h), n in self._sizes.most_common(SIZES_SHOWN)]
             more = ", ..." if len(self._sizes) > SIZES_SHOWN else ""

@@ -71,7 +71,7 @@ def test_every_bad_image_is_named_in_one_run(tmp_path: Path) -> None:
         assert sorted(line.partition(":")[0] for line in caught.value.details) == [
             str(tmp_path / name) for name in names
         ]
-        assert "--skip-broken leaves such images out" in str(caught.value)
+        assert "data pack --skip-broken` leaves such images out" in str(caught.value)
         assert everything(store) == {}
 
 
