@@ -152,7 +152,8 @@ class Checkpoints:
             data = self._read(step, files[stem])
             try:
                 tensors[stem] = safetensors.torch.load(data)
-            except SafetensorError as error:
+            except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+                # safetensors knows dtypes that torch does not.
                 raise CheckpointError(
                     f"{self.key(step, stem)}: not safetensors ({error})"
                 ) from None

@@ -17,6 +17,7 @@ from colddiff.spec import Spec, digest, parse
 
 KEY = "manifest.json"
 FORMAT = "colddiff-shards/1"
+MAX_BYTES = 2**30
 SHOWN = 5
 """Skipped images that a line names; the manifest has all."""
 
@@ -105,13 +106,21 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
+def _read(store: Store) -> bytes:
+    """The content of ``manifest.json``, of which others may have made one of any size."""
+    size = store.size(KEY)
+    if size is not None and size > MAX_BYTES:
+        raise DataError(f"{store.uri}/{KEY}: has {size} bytes, more than the limit of {MAX_BYTES}")
+    return store.get(KEY)
+
+
 def kept_manifest(store: Store) -> Manifest | None:
     """The manifest that is in ``store``; None if there is none.
 
     Raises DataError if there is a file of its name that is no manifest of ours.
     """
     try:
-        data = store.get(KEY)
+        data = _read(store)
     except Missing:
         return None
     try:
@@ -151,7 +160,7 @@ def left_out_of(manifest: Manifest) -> list[str]:
 def read_manifest(store: Store) -> Manifest:
     """Read the manifest of the data set in ``store``; raises DataError if missing or invalid."""
     try:
-        data = store.get(KEY)
+        data = _read(store)
     except Missing:
         raise DataError(
             f"{store.uri}: no {KEY}, so this is not a packed data set, or packing did not finish; "

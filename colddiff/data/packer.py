@@ -148,7 +148,7 @@ class Packer:
             samples = {int(sample.name): sample for sample in tar_samples(io.BytesIO(data), key)}
         except (DataError, ValueError):
             return None
-        image = self._plan.image
+        image, further = self._plan.image, list[str]()
         for n, sample in samples.items():
             png = sample.image.of(data)
             size = image.width.to_bytes(4, "big") + image.height.to_bytes(4, "big")
@@ -157,10 +157,12 @@ class Packer:
             if n not in self._ranges[number]:
                 return None
             if FURTHER in tar_description(data, sample, key):
-                self._result.left_out.add(FRAMES, self._plan.entries[n].name)
+                further.append(self._plan.entries[n].name)
         for n in self._ranges[number]:
             if n not in samples and (not self._plan.skip_broken or self._pixels(n) is not None):
                 return None
+        for name in further:
+            self._result.left_out.add(FRAMES, name)
         return shard_entry(key, len(samples), data)
 
     def _make_shard(self, number: int) -> ShardEntry | None:

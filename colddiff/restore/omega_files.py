@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
             found = _nested(safetensors.torch.load(data))
         else:
             raise SpecError(f"--omega: {path} is neither .json nor .safetensors")
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         if isinstance(error, SpecError):
             raise
         raise DataError(f"--omega: {path} cannot be parsed ({error})") from None
@@ -130,7 +130,7 @@ def _templates(D: Degradation[Any]) -> dict[str, Tensor]:
 def _tensor(value: Any, like: Tensor, where: Path, entry: str) -> Tensor:
     try:
         tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DataError(f"{where}: {entry} is not an array of numbers ({error})") from None
     # Also accept a batch dimension of 1, as in the result of `D.draw(1)`.
     if tensor.ndim == like.ndim + 1 and tensor.shape[0] == 1:
