@@ -40,9 +40,16 @@ class SpecError(ColddiffError, ValueError):
 
 
 class DataError(ColddiffError):
-    """Input data that is missing, empty, cannot be decoded, or does not match its manifest."""
+    """Input data that is missing, empty, cannot be decoded, or does not match its manifest.
+
+    ``details`` has a line for each thing that is wrong, where they are many.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        self.details = tuple(details)
+        super().__init__(message)
 
 
 class CheckpointError(ColddiffError):

@@ -152,7 +152,8 @@ class Checkpoints:
             data = self._read(step, files[stem])
             try:
                 tensors[stem] = safetensors.torch.load(data)
-            except SafetensorError as error:
+            except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+                # safetensors knows dtypes that torch does not.
                 raise CheckpointError(
                     f"{self.key(step, stem)}: not safetensors ({error})"
                 ) from None
@@ -229,6 +230,10 @@ class Checkpoints:
 
     def _read(self, step: int, file: CommittedFile) -> bytes:
         where = f"{self.store.uri}/{self.key(step, file.name)}"
+        size = self.store.size(self.key(step, file.name))
+        if size is not None and size != file.bytes:
+            # Before it is read: it may be of any size.
+            raise CheckpointError(f"{where}: has {size} bytes, {COMMIT} says {file.bytes}")
         try:
             data = self.store.get(self.key(step, file.name))
         except Missing:

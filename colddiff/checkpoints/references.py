@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.checkpoints.format import Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.weights import Weights, check_ema, load_weights
 from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, SpecError
@@ -24,7 +25,6 @@ from colddiff.tracking.open import job_of_run
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
-Weights = Literal["ema", "model"]
 _WHICH = re.compile(r"@(last|best|step=(\d+))$")
 _STEP_FOLDER = re.compile(r"/?step_(\d{8,})$")
 _RUN = "mlflow:"
@@ -165,12 +165,7 @@ def load_checkpoint(
     snapshot = address.load((weights, *["terminal"] * holds_terminal))
     job = _job(snapshot, address, trusted)
     restorer = job.restorer.build(job.shape)
-    try:
-        restorer.load_state_dict(dict(snapshot.tensors[weights]), strict=weights == "model")
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{address.uri}: its weights do not fit its restorer ({str(error).splitlines()[-1]})"
-        ) from None
+    load_weights(restorer, snapshot.tensors[weights], weights, f"{address.uri}/{weights}")
     D = job.degradation.build(job.shape)
     terminal = None
     if holds_terminal:
@@ -202,8 +197,14 @@ def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str
 
 
 def load_snapshot(checkpoint_ref: str) -> Snapshot:
-    """The EMA weights of a checkpoint as tensors, for another job to start from."""
-    return find_checkpoint(checkpoint_ref).load(("ema",))
+    """The EMA weights of a checkpoint as tensors, for another job to start from.
+
+    Raises CheckpointError if they are not those of the network that the checkpoint describes.
+    """
+    address = find_checkpoint(checkpoint_ref)
+    snapshot = address.load(("ema",))
+    check_ema(snapshot.tensors["ema"], snapshot.state["job"], f"{address.uri}/ema")
+    return snapshot
 
 
 def _no_such_job(checkpoints: Checkpoints) -> str:

@@ -25,6 +25,10 @@ from colddiff.cli import (
 )
 from colddiff.cli.output import emit, note
 from colddiff.errors import ColddiffError
+from colddiff.printable import printable
+
+MOST_DETAILS = 1000
+"""Lines about single things that are wrong, before the line that ends a command."""
 
 app = typer.Typer(
     name="colddiff",
@@ -91,6 +95,8 @@ def main() -> None:
     try:
         app(prog_name="colddiff")
     except ColddiffError as error:
+        for line in getattr(error, "details", ())[:MOST_DETAILS]:
+            note(f"  {printable(line)}")
         _end(error, " ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
         note("colddiff: interrupted")

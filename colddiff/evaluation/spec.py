@@ -43,7 +43,7 @@ class EvaluationSpec(Spec):
     num_images: Annotated[int | None, Field(ge=2, description="null for the whole test set")] = None
     samplers: tuple[SamplerName, ...] = EVALUATED
     severities: int | tuple[int, ...] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
     generated: Annotated[
         GeneratedSpec | None,

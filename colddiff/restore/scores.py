@@ -24,6 +24,7 @@ PROTOCOL = (
     "mean squared error; ssim with an 11 px Gaussian window, omitted for smaller images"
 )
 FIELDS = ("psnr_db", "ssim", "input_psnr_db", "input_ssim")
+CSV_COLUMNS = ("image", "output", "severity", *FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,12 @@ class GroundTruth:
         if not folder.is_dir():
             raise DataError(f"--reference: no such folder: {folder}")
         self._folder = folder
-        self._paths = {image.name: image.path for image in found_images([str(folder)])}
+        found = found_images([str(folder)], results=True)
+        self._paths = {image.name: image.path for image in found}
+
+    def paths(self) -> list[Path]:
+        """All files."""
+        return list(self._paths.values())
 
     def path(self, name: str) -> Path:
         """The file for ``name``; raises DataError if there is none."""
@@ -99,11 +105,11 @@ def scores_json(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 def scores_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """``scores.csv``: one line per image and severity."""
     file = io.StringIO()
-    columns = ["image", "output", "severity", *FIELDS]
-    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return file.getvalue().encode()
+    # A file name may be no text in UTF-8.
+    return file.getvalue().encode(errors="backslashreplace")
 
 
 def _image(pixels: Pixels) -> torch.Tensor:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "colddiff"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
-    "PIL": ("data/pil_*.py", "report/*.py"),
+    "PIL": ("data/pil_*.py", "data/decoding/pil_*.py", "report/*.py"),
     "boto3": ("stores/s3_*.py",),
     "botocore": ("stores/s3_*.py",),
     "cleanfid": ("features/cleanfid_*.py",),

@@ -73,7 +73,7 @@ def test_what_changed_since_it_was_found_is_refused(tmp_path: Path) -> None:
     other = Path(tiny_checkpoint(tmp_path / "b", channels=3))
     for path in (other / STEP).iterdir():
         path.replace(tmp_path / "a" / STEP / path.name)
-    with pytest.raises(CheckpointError, match=r"ema\.safetensors: sha256 is .* checkpoint\.json"):
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors: has \d+ bytes, checkpoint\.json"):
         load_checkpoint(found)
     for path in (tmp_path / "a" / STEP).iterdir():
         path.unlink()

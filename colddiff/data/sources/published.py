@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.pil_images import Pixels
-from colddiff.data.sources.source import SourceEntry
+from colddiff.data.sources.source import SourceEntry, WholeSource
 from colddiff.errors import DataError
 
 IDX_IMAGES, IDX_LABELS = 2051, 2049
@@ -25,7 +25,7 @@ CIFAR_CLASSES = (
 CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
-class MnistSource:
+class MnistSource(WholeSource):
     """MNIST or a set in its layout: ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]``."""
 
     classes = tuple("0123456789")
@@ -75,7 +75,7 @@ class MnistSource:
         )
 
 
-class Cifar10Source:
+class Cifar10Source(WholeSource):
     """CIFAR-10 in its official binary layout: ``data_batch_{1..5}.bin``, ``test_batch.bin``."""
 
     splits = ("train", "test")

@@ -103,12 +103,16 @@ class SearchJob(Job):
     seed: Annotated[int, Field(ge=0, description="of the points; trials have the base's")] = 0
 
     num_trials: Annotated[int, Field(ge=1, le=10_000), Unit("trials"), OPERATION] = 12
-    max_concurrent: Annotated[int, Field(ge=1), Unit("trials at once"), OPERATION] = 2
+    max_concurrent: Annotated[int, Field(ge=1, le=10_000), Unit("trials at once"), OPERATION] = 2
     confirm_best: Annotated[
-        int, Field(ge=0, description="trials that are trained again with fresh seeds"), OPERATION
+        int,
+        Field(ge=0, le=10_000, description="trials that are trained again with fresh seeds"),
+        OPERATION,
     ] = 1
     confirm_seeds: Annotated[
-        int, Field(ge=0, description="fresh seeds of the confirmation; 0 for none"), OPERATION
+        int,
+        Field(ge=0, le=10_000, description="fresh seeds of the confirmation; 0 for none"),
+        OPERATION,
     ] = 3
     resources: Annotated[
         ResourcesSpec | None, Field(description="of one trial; null for the base's"), OPERATION
