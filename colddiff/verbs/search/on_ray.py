@@ -86,8 +86,10 @@ def run_segments_on_ray(
                 failure_config=tune.FailureConfig(max_failures=job.max_failures),
             ),
         )
-        tuner.fit()
-    del _LIVE[id(searcher)]
+        try:
+            tuner.fit()
+        finally:
+            del _LIVE[id(searcher)]
     if searcher.error is not None:
         raise searcher.error
 
