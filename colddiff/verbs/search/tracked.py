@@ -41,7 +41,7 @@ class SearchRun:
     """The search's own run: its space as params, and its results as they arrive.
 
     ``search/best`` is the best value of the metric at the last rung, ``search/trials`` the number
-    of trials that reached it; both over the number of trials that were measured at any rung.
+    of trials that reached it; both over the number of results: each trial has one a rung.
     """
 
     def __init__(self, tracker: Tracker, task: SearchTask) -> None:
@@ -54,15 +54,15 @@ class SearchRun:
     def __call__(self, states: Sequence[TrialState]) -> None:
         """Logs how the trials stand, if that is new."""
         last = self._task.rungs[-1]
-        measured = sum(bool(state.values) for state in states)
+        results = sum(len(state.values) for state in states)
         ended = [state.values[last] for state in states if last in state.values]
         if not ended:
             return
         best = (min if lower_is_better(self._task.metric) else max)(ended)
-        now = measured, {"search/best": best, "search/trials": float(len(ended))}
+        now = results, {"search/best": best, "search/trials": float(len(ended))}
         if now != self._logged:
             self._logged = now
-            self._tracker.log_metrics(now[1], measured)
+            self._tracker.log_metrics(now[1], results)
 
 
 def summary_lines(result: Mapping[str, Any]) -> list[str]:

@@ -104,9 +104,10 @@ def test_a_search_with_its_confirmation(
     ]
     assert sorted(again) == ["1", "1", "2", "2"]
     best = history(storage, run, "search/best")
-    assert best[-1] == (4, result["metrics"]["search/best"])
-    assert [step for step, _ in best] == sorted({step for step, _ in best})
-    assert history(storage, run, "search/trials")[-1] == (4, 2.0)
+    # Six results, of which the second is the base's at the last rung, and the last the best's.
+    assert [step for step, _ in best] == [2, 3, 4, 5, 6]
+    assert best[-1][1] == result["metrics"]["search/best"] == min(value for _, value in best)
+    assert history(storage, run, "search/trials") == [(n, 1 + (n == 6)) for n in range(2, 7)]
 
     folder = storage / "jobs" / result["id"]
     sentence = f"trial {confirmed['trial']}, test eval/sampled/fd_lenet"
