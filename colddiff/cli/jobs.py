@@ -23,6 +23,7 @@ from colddiff.tracking.open import has_spooled_entries
 if TYPE_CHECKING:
     from colddiff.cli.job_table import JobRow
     from colddiff.jobs.folder import JobFolder
+    from colddiff.ports import Store
 
 
 def list_(
@@ -49,6 +50,7 @@ def list_(
 ) -> None:
     """List the jobs in a storage, newest last, with what tells them apart."""
     from colddiff.cli import job_table
+    from colddiff.cli.known_jobs import KnownJobs
     from colddiff.cluster.operate import current
     from colddiff.errors import ColddiffError, Unreachable
     from colddiff.jobs.folder import JobFolder, list_jobs
@@ -56,7 +58,9 @@ def list_(
     _refuse_unknown("--state", state or (), get_args(State))
     _refuse_unknown("--sort", [sort], job_table.SORTS)
     store = open_store(storage_at(storage))
-    found, damaged = job_table.read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)])
+    known = KnownJobs(store.uri, _cache_for(store))
+    folders = [JobFolder(store, job_id) for job_id in list_jobs(store)]
+    found, damaged = job_table.read_rows(folders, known)
     for line in damaged:
         note(line)
     for row in found:
@@ -77,6 +81,21 @@ def list_(
     header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
     now = time.time()
     emit_table(header, [_cells(row, now) for row in rows])
+
+
+def _cache_for(store: Store) -> Store | None:
+    """COLDDIFF_HOME, where reading the store takes requests; None if it cannot be used."""
+    from colddiff.cluster.home import Home
+    from colddiff.errors import ClusterError
+
+    home = Home.from_environment()
+    if "://" not in store.uri:
+        return None
+    try:
+        home.make()
+    except ClusterError:
+        return None
+    return open_store(str(home.path))
 
 
 def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -45,8 +45,12 @@ Degrade = Annotated[
     bool, typer.Option("--degrade", help="The images are clean: degrade them first.")
 ]
 SamplerName = Annotated[str, typer.Option(metavar="S", help="direct, naive, improved, ...")]
-NumSteps = Annotated[
-    int | None, typer.Option(metavar="N", help="Number of steps down to 0; default: all.")
+Severities = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|LIST",
+        help="Number of steps down to 0, or their severities: 20,13,7,3,0; default: all.",
+    ),
 ]
 Reference = Annotated[
     Path | None,
@@ -69,7 +73,7 @@ def restore(
     omega: OmegaFile = None,
     degrade: Degrade = False,
     sampler: SamplerName = "improved",
-    severities: NumSteps = None,
+    severities: Severities = None,
     reference: Reference = None,
     seed: Seed = 0,
     fit: Fit = False,
@@ -87,7 +91,7 @@ def restore(
     settings = RestoreSettings(
         severity=_severity(severity),
         sampler=sampler,
-        severities=severities,
+        severities=_severities(severities),
         degrade=degrade,
         seed=seed,
         batch_size=batch_size,
@@ -122,6 +126,19 @@ def _severity(text: str | None) -> Any:
         return int(text)
     except ValueError:
         raise SpecError(f"--severity: must be a whole number or all, got {text!r}") from None
+
+
+def _severities(text: str | None) -> int | tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        if text.strip().isdigit():
+            return int(text)
+        return tuple(int(part) for part in text.strip(" []").split(","))
+    except ValueError:
+        raise SpecError(
+            f"--severities: write a number of steps, or a list such as 20,13,7,3,0, got {text!r}"
+        ) from None
 
 
 def _run(

@@ -22,8 +22,8 @@ from colddiff.evaluation.trajectory import Recorder, Trajectory
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.restorers import evaluating
 from colddiff.rng import stream, streams
-from colddiff.samplers import DEFAULT, SAMPLERS, Sampler, check_samplers
-from colddiff.sampling import Restore, falling, sample_steps
+from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
+from colddiff.sampling import Restore, Severities, falling, sample_steps
 from colddiff.spec import digest
 from colddiff.transforms import eight_bit, normalise
 from colddiff.types import Image, Omega, Severity
@@ -39,12 +39,23 @@ class Evaluation:
     """Metrics by path (finite numbers only), their provenance, and sample images.
 
     ``provenance`` is JSON-ready; its ``omitted`` names each metric that is missing, and why.
+    ``reference``: feature statistics of the test images.
     """
 
     metrics: Mapping[str, float]
     provenance: Mapping[str, Any]
     pictures: Pictures
+    reference: FeatureStatistics
     trajectory: Trajectory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationInputs:
+    """A batch as samplers get it: originals, what is random in D, and degraded images, x_T."""
+
+    x0: Image
+    omega: Omega
+    degraded: Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +108,8 @@ class Evaluator:
         n, size = self.num_images, self.spec.batch_size
         return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
-    def sum_batch(self, positions: range) -> EvaluationSums:
-        """Restores the images at ``positions`` with every sampler; sums over them."""
+    def inputs(self, positions: range) -> EvaluationInputs:
+        """The images at ``positions``, degraded to the first of the severities."""
         indices = [
             position * self.source.manifest.count // self.num_images for position in positions
         ]
@@ -107,6 +118,12 @@ class Evaluator:
         omega = self.D.draw(len(x0), rng=rng, images=self.images)
         start = falling(self.spec.severities, self.D.num_timesteps)[0]
         x_T = self.D.observe(x0, torch.full((len(x0),), start), omega)
+        return EvaluationInputs(x0, omega, x_T)
+
+    def sum_batch(self, positions: range) -> EvaluationSums:
+        """Restores the images at ``positions`` with every sampler; sums over them."""
+        inputs = self.inputs(positions)
+        x0, x_T = inputs.x0, inputs.degraded
         # Only the first batch holds image 0, whichever worker sums it.
         kept = self.keep if 0 in positions else 0
         recorder = None
@@ -115,7 +132,9 @@ class Evaluator:
             sampler, own = SAMPLERS[name], None
             if name == self._shown:
                 own = recorder = Recorder(self.D.num_timesteps, kept, sampler.label)
-            made[sampler.column] = self._sampled(sampler, x_T, omega, own)
+            made[sampler.column] = self.restored(
+                inputs, sampler.name, self.spec.severities, recorder=own
+            )
         return EvaluationSums(
             {name: self._column(images, x0) for name, images in made.items()},
             self._halves(x0, positions),
@@ -131,14 +150,26 @@ class Evaluator:
         walks = [name for name in self.spec.samplers if not SAMPLERS[name].single_step]
         return DEFAULT if DEFAULT in walks else next(iter(walks), None)
 
-    def _sampled(
-        self, sampler: Sampler, x_T: Image, omega: Omega, recorder: Recorder | None
+    def restored(
+        self,
+        inputs: EvaluationInputs,
+        sampler: str,
+        severities: Severities,
+        *,
+        restore: Restore | None = None,
+        recorder: Recorder | None = None,
     ) -> Image:
-        x, severities = x_T, self.spec.severities
+        """x_0 of a sampler that follows ``severities``; ``restore`` stands in for ``estimate``."""
+        x = inputs.degraded
         # Needed here too: `sample_steps` sees R as a plain function, not as a module.
         with evaluating(self.R):
             for step in sample_steps(
-                self._restore, self.D, x_T, omega, sampler=sampler.name, severities=severities
+                restore or self.estimate,
+                self.D,
+                inputs.degraded,
+                inputs.omega,
+                sampler=sampler,
+                severities=severities,
             ):
                 if recorder is not None:
                     recorder.record(step.t, x, step.x0_hat)
@@ -147,7 +178,8 @@ class Evaluator:
             recorder.record(0, x, x)
         return x
 
-    def _restore(self, x_t: Image, t: Severity) -> Image:
+    def estimate(self, x_t: Image, t: Severity) -> Image:
+        """R(x_t, t) as float32; DivergedError where it holds NaN or inf."""
         x0_hat = self.R(x_t, t)
         # Checked here: D would otherwise reject the estimate as an invalid argument.
         if not bool(torch.isfinite(x0_hat).all()):
@@ -158,8 +190,7 @@ class Evaluator:
         return x0_hat.float()
 
     def _column(self, images: Image, x0: Image) -> Column:
-        errors = ImageErrors.of((images.double() + 1) / 2, (x0.double() + 1) / 2)
-        return Column(errors, self._features(images))
+        return Column(image_errors(images, x0), self._features(images))
 
     def _halves(
         self, x0: Image, positions: range
@@ -174,8 +205,11 @@ class Evaluator:
         )
 
     def _features(self, images: Image) -> FeatureStatistics:
-        rounded = torch.from_numpy(eight_bit(images))
-        return FeatureStatistics.of(self.extractor.features(rounded))
+        return FeatureStatistics.of(self.features(images))
+
+    def features(self, images: Image) -> NDArray[np.float64]:
+        """Features [B, F] of images in [-1, 1], clamped and rounded to 8 bit first."""
+        return self.extractor.features(torch.from_numpy(eight_bit(images)))
 
     def summary(self, sums: EvaluationSums) -> Evaluation:
         """The metrics from the sums over all test images."""
@@ -195,7 +229,8 @@ class Evaluator:
                 metrics[f"{path}/psnr"] = errors.psnr
             _add_distance(metrics, omitted, f"{path}/{fd}", (column.features, sums.reference))
         _add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
-        return Evaluation(metrics, self._provenance(sums, omitted), sums.pictures, sums.trajectory)
+        provenance = self._provenance(sums, omitted)
+        return Evaluation(metrics, provenance, sums.pictures, sums.reference, sums.trajectory)
 
     def _provenance(self, sums: EvaluationSums, omitted: Mapping[str, str]) -> dict[str, Any]:
         n, features = sums.reference.n, sums.reference.mean.size
@@ -270,6 +305,11 @@ def evaluate_all(
             on_batch(positions.stop, evaluator.num_images)
     assert total is not None
     return evaluator.summary(total)
+
+
+def image_errors(images: Image, x0: Image) -> ImageErrors:
+    """The errors of images [B, C, H, W] in [-1, 1] against their originals, on the scale [0, 1]."""
+    return ImageErrors.of((images.double() + 1) / 2, (x0.double() + 1) / 2)
 
 
 def images_at(source: ShardSource, indices: Sequence[int]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from colddiff.errors import ColddiffError, Exists, Missing
 from colddiff.jobs.status import Status, is_number
 from colddiff.ports import Store
 
-_SCORE = re.compile(r"eval/sampled/(fid|fd_\w+)")
+_SCORES = tuple(re.compile(rf"eval/{name}/(fid|fd_\w+)") for name in ("sampled", "generated"))
 
 
 class JobFolder:
@@ -185,12 +185,22 @@ class JobFolder:
         return sorted(int(name.removesuffix(".json")) for name in names)
 
     def best_step(self, among: set[int]) -> int | None:
-        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one."""
-        scored = []
-        for step in among & set(self.evaluated_steps()):
-            metrics = (self.evaluation(step) or {}).get("metrics", {})
-            scored += [(value, step) for name, value in metrics.items() if _SCORE.fullmatch(name)]
-        return min(scored)[1] if scored else None
+        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one.
+
+        Of samples from the terminal, where no evaluation restores with Algorithm 2.
+        """
+        steps = sorted(among & set(self.evaluated_steps()))
+        found = {step: (self.evaluation(step) or {}).get("metrics", {}) for step in steps}
+        for score in _SCORES:
+            scored = [
+                (value, step)
+                for step, metrics in found.items()
+                for name, value in metrics.items()
+                if score.fullmatch(name)
+            ]
+            if scored:
+                return min(scored)[1]
+        return None
 
     def write_log(self, attempt: int, text: bytes) -> None:
         """Replaces ``attempts/<n>/log.txt``."""

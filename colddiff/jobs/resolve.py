@@ -81,7 +81,8 @@ class ResolvedJob:
 
 def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
     """Writes ``job.json``, after copies of the plugins: their files may change or disappear."""
-    keep_plugins(folder.store, folder.key().rstrip("/"), map(plugin_source, resolved.job.plugins))
+    sources = (plugin_source(STAGED / plugin) for plugin in resolved.job.plugins)
+    keep_plugins(folder.store, folder.key().rstrip("/"), sources)
     folder.write_job(resolved.to_dict())
 
 

@@ -78,6 +78,7 @@ def bring_to_end(
     ours = False
     try:
         if attempt is None:
+            VERBS[resolved.verb].check_capacity(resolved.job, runner.capacity)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:

@@ -113,7 +113,10 @@ class Restoration:
             "checkpoint": self.checkpoint.address.weights_sha256,
             "severity": severity,
             "sampler": settings.sampler,
-            "severities": settings.severities,
+            # As JSON has it, which earlier results are compared in.
+            "severities": list(settings.severities)
+            if isinstance(settings.severities, tuple)
+            else settings.severities,
             "degrade": settings.degrade,
             "batch_size": settings.batch_size,
             "fit": settings.fit,

@@ -20,14 +20,15 @@ class RestoreSettings:
     """How to restore each image; ``check`` raises SpecError if D does not support it.
 
     ``severity``: of the input images (with ``degrade``, the severity to degrade to): 1..T, None
-    for T, ``all`` for a strip over eight severities. ``severities``: number of even steps down to
-    0; None: every severity. ``batch_size``: rows of every forward pass; None: chosen by the size
-    of the images alone.
+    for the first of ``severities`` or T, ``all`` for a strip over eight severities.
+    ``severities``: number of even steps down to 0, or a falling list down to 0, of which those
+    below the image's severity are used; None: every severity. ``batch_size``: rows of every forward
+    pass; None: chosen by the size of the images alone.
     """
 
     severity: int | Literal["all"] | None = None
     sampler: str = DEFAULT
-    severities: int | None = None
+    severities: int | tuple[int, ...] | None = None
     degrade: bool = False
     seed: int = 0
     batch_size: int | None = None
@@ -44,8 +45,10 @@ class RestoreSettings:
             raise SpecError(
                 f"--severity: must be 1..{T} (T of the checkpoint) or all, got {self.severity}"
             )
-        if self.severities is not None and self.severities < 1:
+        if isinstance(self.severities, int) and self.severities < 1:
             raise SpecError(f"--severities: must be at least 1 step, got {self.severities}")
+        if isinstance(self.severities, tuple):
+            _check_list(self.severities, T)
         if self.batch_size is not None and self.batch_size < 1:
             raise SpecError(f"--batch-size: must be at least 1, got {self.batch_size}")
         if (problem := SAMPLERS[self.sampler].unfit(D)) is not None:
@@ -54,14 +57,20 @@ class RestoreSettings:
     def starts(self, num_timesteps: int) -> list[int]:
         """The severities to restore from: one, or those of a strip in increasing order."""
         if self.severity != "all":
-            return [num_timesteps if self.severity is None else self.severity]
+            return [self._first(num_timesteps) if self.severity is None else self.severity]
         count = min(SHOWN, num_timesteps)
         return [round(num_timesteps * (i + 1) / count) for i in range(count)]
 
     def steps(self, start: int) -> list[int]:
         """The decreasing severities from ``start`` to 0."""
+        if isinstance(self.severities, tuple):
+            below = [severity for severity in self.severities if severity < start]
+            return falling([start, *below], start, self.sampler)
         wanted = None if self.severities is None else min(self.severities, start)
         return falling(wanted, start, self.sampler)
+
+    def _first(self, num_timesteps: int) -> int:
+        return self.severities[0] if isinstance(self.severities, tuple) else num_timesteps
 
     def rows(self, height: int, width: int) -> int:
         """Rows of every forward pass for images of this size.
@@ -92,3 +101,14 @@ class RestoreSettings:
             f"{' or '.join(free)}, which does not need it (or degrade clean images "
             "with --degrade)"
         )
+
+
+def _check_list(severities: tuple[int, ...], num_timesteps: int) -> None:
+    try:
+        falling(severities, num_timesteps)
+    except SpecError:
+        text = ",".join(map(str, severities))
+        raise SpecError(
+            f"--severities: a list must fall strictly from at most {num_timesteps} (T of the "
+            f"checkpoint) down to 0, got {text}"
+        ) from None

@@ -38,6 +38,31 @@ def test_a_result_is_algorithm_2_on_the_file_as_it_is(run: Restore, tmp_path: Pa
     assert np.array_equal(pixels_of(run.out / "a.png"), expected)
 
 
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        (("--severities", "4,1,0"), [4, 1, 0]),
+        (("--severities", "3,1,0"), [3, 1, 0]),
+        (("--severities", "[4, 2, 0]", "--severity", "3"), [3, 2, 0]),
+        (("--severities", "4,1,0", "--severity", "1"), [1, 0]),
+    ],
+)
+def test_severities_may_be_a_list_of_which_those_below_the_image_are_used(
+    run: Restore, tmp_path: Path, words: tuple[str, ...], steps: list[int]
+) -> None:
+    given = picture(tmp_path / "a.png", 1)
+    for state in ("restored", "skipped"):
+        done = run(tmp_path / "a.png", "--batch-size", "1", *words)
+        assert done.returncode == 0, done.stderr
+        assert f"1 {state}" in done.stderr
+    assert f"blur of severity {steps[0]} (T = 4)" in done.stderr
+    loaded = load_checkpoint(run.checkpoint)
+    x_t = normalise(torch.from_numpy(given.copy())[None, None])
+    x_0 = sample(loaded.restorer, loaded.degradation, x_t, {}, severities=steps)
+    expected = ((x_0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)[0, 0].numpy()
+    assert np.array_equal(pixels_of(run.out / "a.png"), expected)
+
+
 def test_a_result_does_not_depend_on_its_neighbours(run: Restore, tmp_path: Path) -> None:
     for n in range(11):
         picture(tmp_path / "photos" / "deep" / f"{n}.png", n)
@@ -236,6 +261,9 @@ def test_what_is_in_the_folder_of_results_is_not_restored_again(
         (("in/a.png", "--severity", "5"), "--severity: must be 1..4"),
         (("in/a.png", "--severity", "most"), "must be a whole number or all, got 'most'"),
         (("in/a.png", "--severities", "0"), "--severities: must be at least 1 step, got 0"),
+        (("in/a.png", "--severities", "few"), "a list such as 20,13,7,3,0, got 'few'"),
+        (("in/a.png", "--severities", "4,2"), "--severities: a list must fall strictly from at"),
+        (("in/a.png", "--severities", "5,2,0"), "from at most 4 (T of the checkpoint) down to 0"),
         (("in/a.png", "--sampler", "improve"), "did you mean 'improved'?"),
         (("in/a.png", "--sampler", "improved_estimated"), "'blur' cannot re-estimate omega"),
         (("in/a.png", "--omega", "none.json"), "--omega: none.json does not exist"),

@@ -30,6 +30,14 @@ class RangeSpec(Spec):
         return self
 
 
+OF_A_CHECKPOINT = {"over": ("severities", "sampler"), "num_trials": 100}
+"""Defaults where the base is a checkpoint."""
+
+
+def _names_checkpoint(base: Any) -> bool:
+    return isinstance(base, Mapping) and "checkpoint" in base
+
+
 class SearchJob(Job):
     """Search the schedule of a degradation: trials are training jobs, compared on the same task."""
 
@@ -39,7 +47,9 @@ class SearchJob(Job):
         str | dict[str, Any] | None,
         Field(
             description="the train job that trials vary: a recipe, a job file, {recipe: NAME, "
-            "field: value}, or its fields; null for the train job of the same file"
+            "field: value}, or its fields; null for the train job of the same file, fields alone "
+            "for that job with those fields; or {checkpoint: JOB@best}, whose `severities` and "
+            "`sampler` are searched without training"
         ),
     ] = None
     over: Annotated[
@@ -54,17 +64,19 @@ class SearchJob(Job):
         ),
     ]
     compare: Annotated[
-        Literal["same_end"],
+        Literal["same_end", "generation"],
         Field(
             description="same_end: each schedule is scaled until D(x, T) removes as much as the "
-            "base's, so that all trials solve the same task"
+            "base's, so that all trials solve the same task; generation: samples from the terminal "
+            "are compared, where D(x, T) holds no information about x"
         ),
     ] = "same_end"
     metric: Annotated[
         str | None,
         Field(
             description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for the Frechet "
-            "distance of Algorithm 2 in the base's features"
+            "distance of Algorithm 2 in the base's features, of samples (eval/generated/...) with "
+            "compare=generation"
         ),
     ] = None
     scheduler: Annotated[
@@ -80,6 +92,14 @@ class SearchJob(Job):
         float,
         Field(gt=0, lt=1, description="part of the training images that trials are compared on"),
     ] = 0.2
+    calls: Annotated[
+        tuple[int, ...],
+        Field(
+            min_length=1,
+            description="of a checkpoint: the best list is found for at most so many network calls",
+        ),
+        Unit("network calls"),
+    ] = (5, 10, 20)
     seed: Annotated[int, Field(ge=0, description="of the points; trials have the base's")] = 0
 
     num_trials: Annotated[int, Field(ge=1, le=10_000), Unit("trials"), OPERATION] = 12
@@ -94,6 +114,26 @@ class SearchJob(Job):
         ResourcesSpec | None, Field(description="of one trial; null for the base's"), OPERATION
     ] = None
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_a_checkpoint(cls, data: Any) -> Any:
+        """Trials that only sample take seconds, and vary what a checkpoint leaves open."""
+        if isinstance(data, Mapping) and _names_checkpoint(data.get("base")):
+            return {**OF_A_CHECKPOINT, **data}
+        return data
+
+    @property
+    def samples_only(self) -> bool:
+        """Whether the base is a checkpoint: nothing is trained, trials only sample from it."""
+        return _names_checkpoint(self.base)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The base's checkpoint reference, if it is one."""
+        if isinstance(self.base, dict) and "checkpoint" in self.base:
+            return str(self.base["checkpoint"])
+        return None
 
     def covered_by(self, result: Mapping[str, Any]) -> bool:
         """Whether a finished search confirmed as many trials, with as many seeds."""

@@ -13,6 +13,8 @@ from colddiff.spec import digest
 
 FEWEST = 32
 """Images below which a Frechet distance, even a small network's, says nothing."""
+PARTS = {"fit": "train", "validation": "test"}
+"""The parts, and the split of a source that each is packed as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +30,30 @@ def split_images(data: str, validation: float, storage: str) -> Splits:
 
     Raises SpecError where a part would have fewer than ``FEWEST`` images.
     """
-    source = f"webdataset:{data}"
-    place = f"{storage}/data/split-{digest([read_manifest(data).digest, validation])[:8]}"
-    found = {}
-    for part, split in (("fit", "train"), ("validation", "test")):
-        try:
-            manifest, _ = pack_source(source, f"{place}/{part}", split=split, holdout=validation)
-        except DataError as error:
-            raise SpecError([("validation", str(error))]) from None
-        if manifest.count < FEWEST:
-            raise SpecError(
-                [
-                    (
-                        "validation",
-                        f"{validation:g} of the training images leaves {manifest.count} in the "
-                        f"{part} part, needs {FEWEST}; choose another part, or more images",
-                    )
-                ]
-            )
-        found[part] = f"{place}/{part}"
-    return Splits(found["fit"], found["validation"])
+    return Splits(*(_part(name, data, validation, storage) for name in PARTS))
+
+
+def validation_part(data: str, validation: float, storage: str) -> str:
+    """Packs the part to compare on alone, the same one; returns its address."""
+    return _part("validation", data, validation, storage)
+
+
+def _part(part: str, data: str, validation: float, storage: str) -> str:
+    place = f"{storage}/data/split-{digest([read_manifest(data).digest, validation])[:8]}/{part}"
+    try:
+        manifest, _ = pack_source(
+            f"webdataset:{data}", place, split=PARTS[part], holdout=validation
+        )
+    except DataError as error:
+        raise SpecError([("validation", str(error))]) from None
+    if manifest.count < FEWEST:
+        raise SpecError(
+            [
+                (
+                    "validation",
+                    f"{validation:g} of the training images leaves {manifest.count} in the "
+                    f"{part} part, needs {FEWEST}; choose another part, or more images",
+                )
+            ]
+        )
+    return place

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -37,9 +37,22 @@ class Trial:
     job_id: str
     known: int
     """How many results the suggestion saw."""
+    redrawn: int = 0
+    """Points drawn before this one whose end cannot be compared with the base's."""
+    information: float | None = None
+    """Part of the variance of x that D(x, T) still holds, 0..1; None where that is not asked."""
 
 
-_RECORD = TypeAdapter(Trial)
+class TrialRecord(Protocol):
+    """A record of the journal: a dataclass with the number that it is kept under."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def number(self) -> int: ...
+
+
+R = TypeVar("R", bound=TrialRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ def trial_key(folder: JobFolder, number: int) -> str:
     return folder.key("trials", f"{number:04d}.json")
 
 
-def write_trial(folder: JobFolder, trial: Trial) -> bool:
+def write_trial(folder: JobFolder, trial: TrialRecord) -> bool:
     """Writes the record of a trial; False, and no change, where its number is taken."""
     data = json.dumps(asdict(trial), indent=2, sort_keys=True) + "\n"
     try:
@@ -91,15 +104,19 @@ def write_trial(folder: JobFolder, trial: Trial) -> bool:
     return True
 
 
-def read_trials(folder: JobFolder) -> list[Trial]:
+@overload
+def read_trials(folder: JobFolder) -> list[Trial]: ...
+@overload
+def read_trials(folder: JobFolder, kind: type[R]) -> list[R]: ...
+def read_trials(folder: JobFolder, kind: Any = Trial) -> list[Any]:
     """All trials of a search, by number; ColddiffError where a record is damaged or missing."""
     prefix = folder.key("trials/")
-    trials = []
+    trials, record = [], TypeAdapter(kind)
     for number, key in enumerate(sorted(item.key for item in folder.store.list(prefix))):
         if key != trial_key(folder, number):
             missing = f"{folder.store.uri}/{trial_key(folder, number)}"
             raise ColddiffError(f"{missing} is missing, but {key.removeprefix(prefix)} is there")
-        trials.append(_read_trial(folder, number))
+        trials.append(_read_trial(folder, number, record))
     return trials
 
 
@@ -116,10 +133,10 @@ def states(
     return [done.get(trial.job_id) or _state(store, trial, rungs, metric) for trial in trials]
 
 
-def _read_trial(folder: JobFolder, number: int) -> Trial:
+def _read_trial(folder: JobFolder, number: int, record: TypeAdapter[Any]) -> Any:
     key = trial_key(folder, number)
     try:
-        trial = _RECORD.validate_json(folder.store.get(key))
+        trial = record.validate_json(folder.store.get(key))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

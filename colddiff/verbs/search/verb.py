@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.search.job import SearchJob
 
 
 class Search(Verb):
-    """The schedule of a degradation, searched."""
+    """The schedule of a degradation, or the severities that a checkpoint is sampled at."""
 
     name = "search"
-    help = "Search the schedule of a degradation, by training jobs as trials."
+    help = "Search a degradation's schedule by training, or a checkpoint's severities by sampling."
     extent = "num_trials"
     unit = "trials"
 
@@ -27,16 +28,30 @@ class Search(Verb):
         return SearchJob
 
     def resolve(self, job: Any, storage: str, *, pack: bool) -> tuple[SearchJob, dict[str, str]]:
+        if job.samples_only:
+            from colddiff.verbs.search.severities.resolve import resolve_lists
+
+            return resolve_lists(job, storage, pack=pack)
         from colddiff.verbs.search.resolve import resolve_search
 
         return resolve_search(job, storage, pack=pack)
 
     def completed(self, job: Any, recipe: Recipe) -> SearchJob:
-        if job.base is None and "train" in recipe.sections:
-            job = job.model_copy(update={"base": recipe.train.to_dict()})
-        return cast("SearchJob", job)
+        from colddiff.verbs.search.settings import with_base_of
+
+        return with_base_of(job, recipe)
+
+    def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
+        from colddiff.verbs.search.room import needs_of, refuse_too_small
+
+        if (found := capacity()) is not None:
+            refuse_too_small(needs_of(job), found)
 
     def prepare(self, attempt: Attempt) -> Any:
+        if attempt.resolved.job_as(self.spec()).samples_only:
+            from colddiff.verbs.search.severities.work import prepare_lists
+
+            return prepare_lists(attempt)
         from colddiff.verbs.search.work import prepare
 
         return prepare(attempt)
@@ -49,26 +64,51 @@ class Search(Verb):
             from colddiff.verbs.search.on_ray import run_segments_on_ray
 
             run_segments = run_segments_on_ray
+        if attempt.resolved.job_as(self.spec()).samples_only:
+            from colddiff.verbs.search.severities.work import search_lists
+
+            return search_lists(attempt, prepared, run_segments)
         return search(attempt, prepared, run_segments)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
+        if _samples_only(result):
+            from colddiff.verbs.search.severities.results import list_summary
+
+            return list_summary(result)
         from colddiff.verbs.search.tracked import summary_lines
 
         return summary_lines(result)
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        if _samples_only(result):
+            from colddiff.verbs.search.severities.results import list_next_steps
+
+            return list_next_steps(result)
         return [
             f"colddiff submit train {result['best_yaml']}",
             "the same command with a larger num_trials searches on",
         ]
 
     def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        if _samples_only(result):
+            from colddiff.verbs.search.severities.results import list_score
+
+            return list_score(result)
         return result["metric"], result["metrics"]["search/best"]
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        from colddiff.verbs.search.resolve import dry_run
+        if job.samples_only:
+            from colddiff.verbs.search.severities.estimate import dry_run_lists
+
+            return dry_run_lists(job, rate)
+        from colddiff.verbs.search.estimate import dry_run
 
         return dry_run(job, rate)
+
+
+def _samples_only(result: Mapping[str, Any]) -> bool:
+    """Whether a result is that of a checkpoint's search, which trained nothing."""
+    return "checkpoint" in result
 
 
 VERB = Search()

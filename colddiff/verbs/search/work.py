@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from colddiff.errors import Stopped
+from colddiff.errors import Stopped, Unreachable
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.plugins import FOLDER
 from colddiff.jobs.status import AGAIN
+from colddiff.spec.plugins import plugin_digest
 from colddiff.tracking.open import deliver_late
 from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
@@ -21,12 +24,14 @@ from colddiff.verbs.search.pictures.fewer_calls import FewerCalls, InTurn
 from colddiff.verbs.search.pictures.gallery import Findings, Gallery, guarded
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.promotion import BASE
+from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.search_task import SearchTask, open_task
-from colddiff.verbs.search.segment import SegmentSource, run_segment
+from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.settings import base_of, lower_is_better
+from colddiff.verbs.search.spending import GpuHours
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.tracked import SearchRun
-from colddiff.verbs.search.trials import TrialState
+from colddiff.verbs.search.trials import Trial, TrialState
 
 BEST_YAML = "best.yaml"
 BEST_NOTE = (
@@ -57,7 +62,7 @@ def run_segments_here(
     while not attempt.stop_requested() and (segment := source.next()) is not None:
         on_change()
         try:
-            error = run_segment(segment, attempt.resolved.storage, attempt.stop_requested)
+            error = segment.run(attempt.resolved, attempt.stop_requested)
         except Stopped:
             # SIGTERM reaches the innermost attempt of this process: it is meant for the search.
             attempt.request_stop()
@@ -75,6 +80,10 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     """
     began = time.monotonic()
     planner = Planner(attempt, task)
+    spent = GpuHours(attempt.folder.store)
+    if _uses_gpus(task):
+        spent.include(planner.trainings)
+        attempt.count_gpu_hours(spent)
     gallery = Gallery(task, attempt.resolved.storage, attempt.resolved.id)
     if planner.resumed:
         total = attempt.resolved.job_as(SearchJob).num_trials
@@ -90,9 +99,8 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
     done = [state for state in in_order if state.done(task.rungs)]
     run(planner.states)
-    found = _confirmed(attempt, task, done, run_segments)
-    best_job = task.job_of(done[0].trial).to_dict()
-    best_yaml = {BEST_YAML: yaml.safe_dump({"train": best_job}, sort_keys=False)}
+    found = _confirmed(attempt, task, done, run_segments, spent)
+    best_yaml = {BEST_YAML: _best_yaml(task, done[0].trial)}
     _write(attempt, planner, gallery, found, best_yaml)
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
@@ -106,6 +114,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "trials": planner.describe()["asked"],
         "metric": task.metric,
         "end_rmse": task.target,
+        "redrawn": sum(state.trial.redrawn for state in planner.states),
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
         "base": planner.states[BASE].values.get(task.rungs[-1]),
         "confirmation": [*found.sentences(task.metric), *found.failures],
@@ -120,6 +129,17 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     }
 
 
+def _best_yaml(task: SearchTask, trial: Trial) -> str:
+    """A job file that `submit train` takes; plugins are those kept beside it."""
+    plugins = [f"{FOLDER}/{plugin_digest(plugin)}.py" for plugin in task.job.plugins]
+    job = task.job_of(trial).to_dict() | {"plugins": plugins}
+    return yaml.safe_dump({"train": job}, sort_keys=False)
+
+
+def _uses_gpus(task: SearchTask) -> bool:
+    return needs_of(task.job, task.base).resources.gpus > 0
+
+
 def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> None:
     if exhausted:
         return
@@ -129,7 +149,11 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 
 def _confirmed(
-    attempt: Attempt, task: SearchTask, done: list[TrialState], run_segments: RunSegments
+    attempt: Attempt,
+    task: SearchTask,
+    done: list[TrialState],
+    run_segments: RunSegments,
+    spent: GpuHours,
 ) -> Findings:
     """The confirmation, and the finalists with fewer network calls where pictures are drawn."""
     job = task.job
@@ -140,6 +164,7 @@ def _confirmed(
     confirming = bool(job.confirm_seeds and others[: job.confirm_best])
     chosen = [state.trial for state in [*base, *others[: job.confirm_best]]] if confirming else []
     confirmation = Confirmation(attempt, task, chosen)
+    spent.include(confirmation.trainings)
     source = InTurn(fewer, confirmation)
     if not source.exhausted:
         attempt.phase("confirming" if confirming else "evaluating")
@@ -153,7 +178,7 @@ def _confirmed(
         tuple(comparisons),
         tuple(confirmation.failures()),
         fewer.values(),
-        (*confirmation.job_ids(), *fewer.job_ids()),
+        (*confirmation.trainings(), *fewer.job_ids()),
     )
 
 
@@ -174,13 +199,14 @@ class _Progress:
         detail = f"{about['asked']}/{total} trials asked, {about['running']} running"
         if self._planner.resumed:
             detail += f", {self._planner.resumed} resumed"
-        self._attempt.progress(
-            step=about["done"],
-            num_steps=total,
-            phase="searching",
-            detail=detail,
-            eta_s=passed / made * (total - about["done"]) if made else None,
-        )
+        with suppress(Unreachable):  # the next change is written again
+            self._attempt.progress(
+                step=about["done"],
+                num_steps=total,
+                phase="searching",
+                detail=detail,
+                eta_s=passed / made * (total - about["done"]) if made else None,
+            )
 
 
 def _board(planner: Planner, confirmed: Mapping[int, str]) -> Leaderboard:

@@ -19,7 +19,7 @@ from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.leaderboard import network_calls
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import Segment, SegmentSource
+from colddiff.verbs.search.segment import JobSegment, Segment, SegmentSource
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import TrialState
 
@@ -69,7 +69,7 @@ class FewerCalls:
         self._running[key] = (number, calls)
         job, step = self._jobs[number, calls], self._task.rungs[-1]
         tracking = nested_run(self._attempt.resolved.id, number, calls=calls)
-        return Segment(key, self._slug, job.to_dict(), step, tracking, "evaluate")
+        return JobSegment(key, self._slug, job.to_dict(), step, tracking, "evaluate")
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]

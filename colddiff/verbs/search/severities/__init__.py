@@ -1,0 +1,1 @@
+"""Searches of a trained checkpoint: lists of severities and samplers, without training."""

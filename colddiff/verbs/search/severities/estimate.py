@@ -1,0 +1,126 @@
+"""What a checkpoint's search will cost: trials, calls of the network, FLOPs, hours."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from colddiff.checkpoints.references import describe_checkpoint
+from colddiff.data.open import read_manifest
+from colddiff.data.resolve import SOURCE
+from colddiff.errors import ColddiffError, SpecError
+from colddiff.jobs.verb import VERBS, DryRun
+from colddiff.stores.open import storage_at
+from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.severities.journal import ListState, ListTrial
+from colddiff.verbs.search.severities.lists import ListSpace, SeverityList
+from colddiff.verbs.search.severities.resolve import located_checkpoint, recipe_of
+from colddiff.verbs.search.severities.settings import (
+    CheckpointBase,
+    check_list_settings,
+    list_metric,
+    list_space,
+)
+from colddiff.verbs.search.severities.shared_calls import Beginnings
+from colddiff.verbs.search.severities.suggest import ListSearcher
+
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
+
+FORWARD_PART = 3
+"""A training image costs three calls of the network: one forward, and backward twice that."""
+MOST_FORESEEN = 500
+"""Trials whose lists are drawn for an estimate; more are taken to be like them."""
+
+
+def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
+    """Trials, calls of the network and their FLOPs, with a ``rate`` hours; contacts no service.
+
+    ``rate`` is that of a training on the same machine, as `submit train --dry-run` takes it.
+    """
+    base = check_list_settings(job)
+    trained = _trained(base, job)
+    if trained is None:
+        what = "calls of the network depend on T, which only the checkpoint says"
+        return DryRun([f"{job.num_trials} trials of {base.checkpoint}; {what}"])
+    list_metric(job, trained)
+    space = list_space(job, base, trained)
+    lists = _foreseen(job, space)
+    scale = job.num_trials / len(lists) if len(lists) == MOST_FORESEEN else 1.0
+    calls = round(scale * sum(chosen.calls for chosen in lists))
+    beginnings = Beginnings()
+    for chosen in lists:
+        beginnings.of(chosen)
+    made = round(scale * len(beginnings))
+    images = _images(job, base, trained)
+    flops, hours = _cost(trained, made * (images or 1), rate)
+    an_image = "" if images else " an image"
+    lines = [
+        f"{round(scale * len(lists))} trials from severity {space.start} with "
+        f"{', '.join(space.samplers)}, for at most {', '.join(map(str, job.calls))} calls each",
+        f"{calls:,} calls of the network an image, {made:,} without those that lists share; on "
+        f"{f'about {images:,}' if images else 'the'} validation images: {flops:.3g} FLOP{an_image}",
+    ]
+    if images and hours is not None:
+        lines.append(f"at that rate: {hours:,.3g} hours")
+    elif rate is not None:
+        raise SpecError("--rate: the images are not packed yet, so that their number is unknown")
+    data: dict[str, Any] = {
+        "trials": round(scale * len(lists)),
+        "calls_per_image": calls,
+        "calls_made_per_image": made,
+        "images": images,
+        "flops": flops if images else None,
+        "hours": hours,
+    }
+    return DryRun(lines, {"estimate": data})
+
+
+def _trained(base: CheckpointBase, job: SearchJob) -> TrainJob | None:
+    """The job that trained the checkpoint; None where only a service could say."""
+    storage = storage_at(job.storage)
+    recipe, _ = recipe_of(base.checkpoint)
+    if "://" not in f"{storage}{base.checkpoint}" and not base.checkpoint.startswith("mlflow:"):
+        try:
+            return describe_checkpoint(located_checkpoint(base.checkpoint, storage)).job
+        except ColddiffError:
+            if recipe is None:
+                raise
+    return None if recipe is None else recipe.train
+
+
+def _foreseen(job: SearchJob, space: ListSpace) -> list[SeverityList]:
+    """The lists of the trials, drawn at random where results would decide."""
+    kind: Literal["grid", "random"] = "grid" if job.searcher == "grid" else "random"
+    searcher = ListSearcher(kind, space, job.seed, "")
+    states: list[ListState] = []
+    for number in range(min(job.num_trials, MOST_FORESEEN)):
+        found = searcher.suggestion(number, states)
+        if found is None:
+            break
+        point, chosen = found
+        trial = ListTrial(number, chosen.severities, chosen.sampler, dict(point), 0)
+        states.append(ListState(trial))
+    return [state.trial.chosen for state in states]
+
+
+def _images(job: SearchJob, base: CheckpointBase, trained: TrainJob) -> int | None:
+    """About how many validation images there will be; None where the images are not packed here."""
+    data = base.data or trained.data
+    if data is None or SOURCE.match(data) or data.startswith("s3://"):
+        return None
+    with suppress(ColddiffError):
+        count = round(job.validation * read_manifest(data).count)
+        return min(count, trained.evaluation.num_images or count)
+    return None
+
+
+def _cost(trained: TrainJob, calls: int, rate: str | None) -> tuple[float, float | None]:
+    """FLOPs and hours of so many calls of the network, one image each."""
+    of_training = trained.model_copy(
+        update={"num_steps": max(1, calls), "global_batch_size": 1, "workers": 1}
+    )
+    found = VERBS["train"].dry_run(of_training, rate).data["estimate"]
+    hours = found["hours"]
+    flops = found["forward_flops_per_image"] * calls
+    return flops, None if hours is None else hours / FORWARD_PART

@@ -1,0 +1,55 @@
+"""A segment of a checkpoint's search: one list of severities, evaluated on one set of images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from colddiff.errors import ColddiffError, Stopped
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import Runner
+from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.severities.evaluator import open_list_evaluator
+from colddiff.verbs.search.severities.journal import write_list_result
+from colddiff.verbs.search.severities.lists import SeverityList
+
+STOP_CHECK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListSegment(Segment):
+    """A list and its sampler on ``images``; the result is written to ``result``, by name."""
+
+    kind: ClassVar[str] = "list"
+
+    severities: tuple[int, ...]
+    sampler: str
+    images: str
+    result: str
+    groups: int = 0
+
+    def run(
+        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+    ) -> str:
+        asked = time.monotonic()
+
+        def refuse_stopped() -> None:
+            nonlocal asked
+            # Asking the store after every batch could take longer than the batch.
+            if time.monotonic() - asked > STOP_CHECK_S:
+                asked = time.monotonic()
+                if stop_requested():
+                    raise Stopped(f"{self.key}: stopped before all images were evaluated")
+
+        chosen = SeverityList(tuple(self.severities), self.sampler)
+        try:
+            evaluator = open_list_evaluator(search, self.images)
+            found = evaluator.measure(chosen, groups=self.groups, on_batch=refuse_stopped)
+            write_list_result(search.folder, self.result, found)
+        except Stopped:
+            raise
+        except ColddiffError as error:
+            return str(error)
+        return ""
