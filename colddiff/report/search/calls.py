@@ -29,8 +29,8 @@ TITLE = "Quality against network calls"
 
 
 def calls_picture(results: SearchResults) -> SearchPicture | None:
-    """``calls.png``; None where no trial with a known number of calls has finished."""
-    if not _finished(results):
+    """``calls.png``; None below two points of finished trials, which is no comparison."""
+    if sum(len(_points(results, trial)) for trial in _finished(results)) < 2:
         return None
     return SearchPicture("calls.png", png(calls_figure(results)), TITLE, _alt(results))
 

@@ -143,7 +143,8 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     begun = trials_of(storage)
     assert len(begun) < 3
     drawn = {path.name for path in storage.glob("jobs/search-*/pictures/*")}
-    assert drawn == ({"paths.png", "calls.png", "rungs.png"} if ended == "TERM" else set())
+    assert drawn >= ({"paths.png", "map.png", "rungs.png"} if ended == "TERM" else set())
+    assert bool(drawn) == (ended == "TERM")
 
     again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stderr

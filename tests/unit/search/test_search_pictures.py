@@ -169,6 +169,8 @@ def test_quality_against_calls() -> None:
     told = alt(calls_picture(RESULTS))
     assert "Trial 1: 14 with 2, 9.5 with 5, 6 with 11." in told
     assert "Trial 4" not in told  # passed over: its value is of another step
+    alone = replace(RESULTS.trials[0], skipped={})
+    assert calls_picture(drawn_results(trials=(alone,))) is None
 
 
 def test_the_seed_band_is_the_bases_relative_spread() -> None:
