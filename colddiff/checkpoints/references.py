@@ -137,7 +137,7 @@ def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:
     fitted = address.files.get("terminal")
     if fitted is None:
         return CheckpointAbout(job, None, None)
-    return CheckpointAbout(job, snapshot.state["terminal"], fitted.sha256)
+    return CheckpointAbout(job, _terminal_of(snapshot, address), fitted.sha256)
 
 
 def load_checkpoint(
@@ -177,7 +177,7 @@ def load_checkpoint(
         # A degradation whose second set is passed as omega names no address to open.
         images = open_second_set(D, job.augment) if D.spec.second_set else None
         terminal = Terminal.from_files(
-            snapshot.tensors["terminal"], snapshot.state["terminal"], images
+            snapshot.tensors["terminal"], _terminal_of(snapshot, address), images
         )
     losses = tuple((step, loss) for step, loss in snapshot.state.get("losses", ()))
     return LoadedCheckpoint(restorer.eval(), D, job, address.step, address, terminal, losses)
@@ -199,6 +199,13 @@ def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str
             f"{error}; it was trained with the plugins {', '.join(plugins)}: add them with "
             "--plugin FILE"
         ) from None
+
+
+def _terminal_of(snapshot: Snapshot, address: CheckpointAddress) -> Mapping[str, Any]:
+    found = snapshot.state.get("terminal")
+    if found is None:
+        raise CheckpointError(f"{address.uri}/state.json says nothing of its terminal's file")
+    return cast("Mapping[str, Any]", found)
 
 
 def load_snapshot(checkpoint_ref: str) -> Snapshot:

@@ -11,7 +11,7 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
-from colddiff.cli.output import emit, emit_json, emit_table, note
+from colddiff.cli.output import emit, emit_json, emit_table, note, printable
 from colddiff.jobs.status import Status, duration, progress_line, spent_line, verdict_line
 from colddiff.jobs.verb import unit_of
 from colddiff.stores.open import open_store, storage_at
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
     """List the jobs in a storage, newest last."""
-    from colddiff.cluster.operate import current
+    from colddiff.cluster.operate import all_current
     from colddiff.errors import ColddiffError, Unreachable
     from colddiff.jobs.folder import JobFolder, list_jobs
 
     store = open_store(storage_at(storage))
     jobs: list[tuple[JobFolder, Status | None]] = []
-    for folder in (JobFolder(store, job_id) for job_id in list_jobs(store)):
-        try:
-            jobs.append((folder, current(folder, address)))
-        except Unreachable:
-            raise
-        except ColddiffError as error:
-            note(str(error))  # a damaged file of one job hides no other
+    folders = [JobFolder(store, job_id) for job_id in list_jobs(store)]
+    for folder, found in zip(folders, all_current(folders, address), strict=True):
+        if isinstance(found, Unreachable):
+            raise found
+        if isinstance(found, ColddiffError):
+            note(str(found))  # a damaged file of one job hides no other
+        else:
+            jobs.append((folder, found))
     jobs.sort(key=lambda item: item[1].heartbeat if item[1] else 0.0)
     if as_json:
         emit_json([_as_data(folder, status) for folder, status in jobs])
@@ -49,7 +50,7 @@ def list_(address: Address = None, storage: Storage = None, as_json: Json = Fals
             folder.job_id,
             status.state if status else "-",
             _progress(folder.job_id, status) if status and status.num_steps else "-",
-            f"{duration(now - status.heartbeat)} ago" if status and status.heartbeat else "-",
+            _last_seen(status, now),
             _first_line(status.message) if status else "",
         )
         for folder, status in jobs
@@ -107,7 +108,7 @@ def logs(
         return
     pieces = stream_log(folder, number, address) if follow else [read_log(folder, number, address)]
     for piece in pieces:
-        sys.stdout.write(piece.decode(errors="replace"))
+        sys.stdout.write(printable(piece.decode(errors="replace")))
         sys.stdout.flush()
 
 
@@ -141,7 +142,7 @@ def wait(
     from colddiff.jobs.submit import followed, submission_of
 
     folder = operate.find_job(job_id, storage)
-    now = operate.current(folder, address)
+    now = folder.status()
     if now is not None and now.settled:
         submission = submission_of(folder, now)
     else:
@@ -183,6 +184,13 @@ def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
 
 def _progress(job_id: str, status: Status) -> str:
     return f"{status.step}/{status.num_steps} {unit_of(job_id)}"
+
+
+def _last_seen(status: Status | None, now: float) -> str:
+    if status is None or not status.heartbeat:
+        return "-"
+    # By the driver's clock, which may be ahead of ours.
+    return f"{duration(max(now - status.heartbeat, 0))} ago"
 
 
 def _first_line(text: str) -> str:

@@ -31,6 +31,7 @@ STOP_GRACE_S = 5.0
 LONGEST_TEMP_DIR = 36
 # Variables of another cluster, or of a Ray job that this process may be part of.
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_", "RAY_JOB_", "RAY_CLIENT_MODE")
+_TEMP_DIR = "--temp-dir=%s"
 PORTS = ("port", "dashboard", "agent", "client")
 
 
@@ -258,8 +259,16 @@ def _await_answer(home: Home, record: ClusterRecord) -> None:
 
 def _head(record: ClusterRecord) -> Process | None:
     head = process(record.pid)
-    # The pid may have been reused by another program: ours has its folder on its command line.
-    return head if head is not None and record.temp_dir in head.command else None
+    # The pid may have been reused by another program, and the record is a file that could have been
+    # edited: ours has its folder, which is named after its session, on its command line.
+    ours = head is not None and _is_ours(record) and _TEMP_DIR % record.temp_dir in head.command
+    return head if ours else None
+
+
+def _is_ours(record: ClusterRecord) -> bool:
+    """Whether the folder of a record is one that we have named."""
+    name = Path(record.temp_dir).parent.name
+    return name in (f"ray-{record.session}", f"colddiff-{record.session}")
 
 
 def _clean(home: Home) -> None:
@@ -277,8 +286,7 @@ def _clean(home: Home) -> None:
         numbers = ", ".join(str(item.pid) for item in survivors)
         raise ClusterError(f"processes {numbers} of the local cluster could not be ended")
     folder = Path(record.temp_dir).parent
-    # The record is a file that could have been edited: only remove a folder named by us.
-    if folder.name in (f"ray-{record.session}", f"colddiff-{record.session}"):
+    if _is_ours(record):
         shutil.rmtree(folder, ignore_errors=True)
     home.record_path.unlink(missing_ok=True)
 

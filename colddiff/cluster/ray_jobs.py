@@ -134,15 +134,15 @@ class RayJobs:
 
     def submit_folder(self, folder: Path, command: str, name: str) -> None:
         """Runs ``command`` in a copy of ``folder`` as submission ``name``, unless it is running."""
-        before, ended_at = self._info(name)
+        before = self.find_submission(name)
         if before is not None and not before.ended:
             return
         if before is not None:
             # The job or its storage was deleted, so attempt numbers restart, but the cluster still
             # has the old one. Ray keeps watching an ended driver for a while and would take the new
-            # one's actor for the old, dead one.
-            if abs(time.time() - ended_at) < 60:
-                time.sleep(FORGET_S)
+            # one's actor for the old, dead one. How long ago it ended is told by the cluster's
+            # clock, which may differ from ours.
+            time.sleep(FORGET_S)
             with self._requesting("delete an ended job"):
                 self._client.delete_job(name)
         try:
@@ -162,17 +162,13 @@ class RayJobs:
 
     def find_submission(self, name: str) -> DriverState | None:
         """The state of submission ``name``, or None if the cluster does not know it."""
-        return self._info(name)[0]
-
-    def _info(self, name: str) -> tuple[DriverState | None, float]:
-        """The state of a submission, and when it ended, in seconds since the epoch."""
         try:
             with self._requesting("look up a job"):
                 info = self._client.get_job_info(name)
         except UnknownJob:
-            return None, 0.0
+            return None
         status, code = str(info.status.value), info.driver_exit_code
-        return driver_state(status, code, str(info.message or "")), (info.end_time or 0) / 1000
+        return driver_state(status, code, str(info.message or ""))
 
     @contextmanager
     def _requesting(self, what: str) -> Iterator[None]:

@@ -143,7 +143,7 @@ class Attempt:
             phase=self._phase,
             **this_process(),
         )
-        self._last_beat = now
+        self._last_beat = time.monotonic()
         self.folder.write_status(self._status)
 
     def _end(self, state: State, message: str) -> None:
@@ -183,12 +183,13 @@ class Attempt:
         if self._phase:
             known["phase"] = self._phase
         with self._lock:
-            now = time.time()
+            # Not by the clock, which may be set while the job runs.
+            now = time.monotonic()
             spent, self._last_beat = now - self._last_beat, now
             self._status = replace(
                 self._status,
                 **{"phase": "starting workers", **known},
-                heartbeat=now,
+                heartbeat=time.time(),
                 running_s=self._status.running_s + spent,
                 gpu_hours=self._status.gpu_hours + self._gpus * spent / 3600,
             )

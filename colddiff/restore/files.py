@@ -19,6 +19,7 @@ from colddiff.data.pil_images import (
 )
 from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES
 from colddiff.errors import DataError, SpecError
+from colddiff.stores.paths import expanded
 from colddiff.types import ImageShape
 
 
@@ -60,7 +61,7 @@ def found_images(sources: Sequence[str], out: Path | None = None) -> list[ImageF
 
 
 def _of(source: str, out: Path | None) -> list[tuple[Path, str]]:
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         found = [(item, _name(item.relative_to(path))) for item in _below(path, out)]
     elif path.exists():

@@ -15,6 +15,7 @@ from torch import Tensor
 from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
 from colddiff.rng import stream
+from colddiff.stores.paths import expanded
 
 SUFFIX = ".omega.safetensors"
 SUFFIXES = (SUFFIX, ".omega.json", ".safetensors", ".json")
@@ -34,7 +35,7 @@ class OmegaFiles:
     """
 
     def __init__(self, place: str | Path) -> None:
-        self.place = Path(place).expanduser()
+        self.place = expanded(place)
         if not self.place.exists():
             raise DataError(f"--omega: {self.place} does not exist")
         self._file = None if self.place.is_dir() else _read(self.place)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from colddiff.errors import Exists, Missing, StoreError
 from colddiff.ports import StoredObject
 from colddiff.stores.keys import TEMPORARY, checked_key, checked_prefix
+from colddiff.stores.paths import absolute_path
 
 WAYS_OUT = {
     errno.ENOSPC: "the disk is full; free some space or use another location",
@@ -39,7 +40,7 @@ class LocalStore:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = absolute_path(root)
 
     @property
     def uri(self) -> str:

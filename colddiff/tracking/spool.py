@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from colddiff.errors import DataError, Exists
+from colddiff.errors import DataError, Exists, RecordError
 from colddiff.ports import Store
+from colddiff.spec.documents import DocumentError, as_record, read_json_object
 
 Kind = Literal["metric", "param", "tag", "artifact", "status"]
 FORMAT = 1
@@ -66,6 +67,12 @@ class RunHeader:
     experiment: str
     run_name: str
     start_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _RunRecord:
+    n: int
+    run_id: str
 
 
 class Spool:
@@ -125,8 +132,8 @@ class Spool:
         found = [s.key for s in self._store.list(f"{self._base}runs/{_hash(tracker)}-")]
         if not found:
             return None
-        record = json.loads(self._store.get(found[-1]))
-        return int(record["n"]), str(record["run_id"])
+        record = self._record(found[-1])
+        return record.n, record.run_id
 
     def claim_run(self, tracker: str, n: int, run_id: str) -> str:
         """Records ``run_id`` as the ``n``-th run on a tracker; returns the id recorded first."""
@@ -135,8 +142,17 @@ class Spool:
         try:
             self._store.put_new(key, json.dumps(record).encode())
         except Exists:
-            return str(json.loads(self._store.get(key))["run_id"])
+            return self._record(key).run_id
         return run_id
+
+    def _record(self, key: str) -> _RunRecord:
+        try:
+            return as_record(_RunRecord, read_json_object(self._store.get(key)))
+        except DocumentError as error:
+            raise RecordError(
+                f"{self._store.uri}/{key} {error}; delete it, and the job's next attempt finds its "
+                "run again or begins another"
+            ) from None
 
 
 def now_ms() -> int:
@@ -152,12 +168,12 @@ def undelivered(store: Store, job_id: str) -> list[str]:
 def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
     """A spooled object's header and entries; DataError if it is not a valid one."""
     try:
-        first, *rest = (json.loads(line) for line in data.decode().splitlines())
+        first, *rest = (read_json_object(line) for line in data.decode().splitlines())
         if first.pop("format") != FORMAT:
             raise ValueError("unknown format")
         first.pop("tags", None)  # earlier versions wrote them, always empty
         return RunHeader(**first), [_entry(line) for line in rest]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, DocumentError) as error:
         raise DataError(f"{key}: not a spooled tracking object ({error})") from None
 
 
