@@ -34,7 +34,7 @@ LAUGHS = "[&a0 [x,x,x,x,x,x,x,x,x]" + "".join(
         ("007.5", 7.5), ("'010'", "010"), ("1e-4x", "1e-4x"), ("12e", "12e"), ("~", None),
         ("", None), ("[1e-4, 2]", [1e-4, 2]),
         ("{a: &x {b: 1}, c: *x}", {"a": {"b": 1}, "c": {"b": 1}}),
-        ("a: &x {b: 1}\nc:\n  <<: *x\n  b: 2\nd: *x", dict(a=dict(b=1), c=dict(b=2), d=dict(b=1))),
+        ("a: &x {b: 1}\nc: {<<: *x, b: 2}", {"a": {"b": 1}, "c": {"b": 2}}),
     ],
     ids=lambda value: ascii(value)[:24],
 )  # fmt: skip
