@@ -84,19 +84,24 @@ class Checkpoints:
 
     A checkpoint is a folder ``step_00001000``; its last object, ``checkpoint.json``, commits it by
     naming every file with size and sha256. Folders without it are ignored.
+
+    ``alone``: the prefix is itself the folder of one checkpoint, whatever its name.
     """
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str, *, alone: bool = False) -> None:
         self.store = store
         self.prefix = prefix.strip("/")
+        self.alone = alone
 
     def key(self, step: int, name: str = "") -> str:
         """Store key of a file of the checkpoint at ``step``."""
+        if self.alone:
+            return f"{self.prefix}/{name}" if self.prefix else name
         return f"{self.prefix}/step_{step:08d}/{name}"
 
     def steps(self) -> list[int]:
-        """Steps with a committed checkpoint, ascending."""
-        return sorted(self._folders()[0])
+        """Steps with a committed checkpoint, ascending; of one alone, what its record says."""
+        return [self._commit(0).step] if self.alone else sorted(self._folders()[0])
 
     def save(
         self,

@@ -65,8 +65,22 @@ class JobFolder:
         self._put("result.json", result)
 
     def result(self) -> dict[str, Any] | None:
-        """What ``write_result`` wrote last, or None."""
-        return self._get("result.json", metrics=dict, checkpoint=str, id=str)
+        """What ``write_result`` wrote last, or None; its addresses are where the job is now."""
+        found = self._get("result.json", metrics=dict, checkpoint=str, id=str)
+        before = (self._get("job.json", storage=str) or {}).get("storage") if found else None
+        if found is None or before in (None, self.store.uri):
+            return found
+        return {name: _moved(value, str(before), self.store.uri) for name, value in found.items()}
+
+    def settle_here(self, tracking_uri: str) -> None:
+        """Makes ``result.json`` and ``job.json`` of a storage that was moved name this place."""
+        job = self._get("job.json", storage=str)
+        if job is None or job.get("storage") in (None, self.store.uri):
+            return
+        if (result := self.result()) is not None:
+            self.write_result(result)
+        # Last: until then it says from where the addresses of the result have moved.
+        self.write_job({**job, "storage": self.store.uri, "tracking_uri": tracking_uri})
 
     def attempts(self) -> list[int]:
         """Numbers of the attempts claimed so far, ascending."""
@@ -260,6 +274,18 @@ def list_jobs(store: Store) -> list[str]:
 def _ascending(names: set[str]) -> list[int]:
     """The numbers among names of files or folders; others may lie there too."""
     return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{1,18}", name))
+
+
+def _moved(value: Any, before: str, now: str) -> Any:
+    """``value`` with the addresses below the storage ``before`` as they are below ``now``."""
+    if isinstance(value, dict):
+        return {name: _moved(inner, before, now) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_moved(inner, before, now) for inner in value]
+    for scheme in ("", "sqlite:///"):
+        if isinstance(value, str) and value.startswith(f"{scheme}{before}/"):
+            return f"{scheme}{now}{value.removeprefix(scheme + before)}"
+    return value
 
 
 def _encode(value: dict[str, Any]) -> bytes:

@@ -69,6 +69,8 @@ def bring_to_end(
     """
     folder = resolved.folder
     status = folder.status()
+    if status is not None and status.finished:
+        folder.settle_here(resolved.tracking_uri)
     if status is not None and is_done(resolved, folder, status):
         announce(resolved.id)
         return report_done(resolved, folder, status)

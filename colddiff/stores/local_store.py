@@ -53,6 +53,9 @@ class LocalStore:
     def get(self, key: str) -> bytes:
         path = self.path(key)
         try:
+            # A pipe or a device has no end.
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise StoreError(f"{path}: is not a regular file")
             return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Missing(f"{path}: no such object") from None
@@ -181,13 +184,27 @@ def _walk(
         _refused(folder, error)
     within = (*above, (here.st_dev, here.st_ino))
     # Key order: ``a-b`` < ``a/b`` < ``a0``, so a folder sorts as its name with the slash.
-    named = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
+    named = sorted((entry.name + "/" * _is_folder(entry), entry) for entry in entries)
     for name, entry in named:
         if name.endswith("/"):
             yield from _walk(folder / entry.name, base + name, "", within)
-        elif entry.is_file():
+        elif _is_file(entry):
             with suppress(FileNotFoundError):
                 yield StoredObject(base + name, entry.stat().st_size)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _listed(entry: os.DirEntry[str], start: str) -> bool:

@@ -13,6 +13,8 @@ from colddiff.errors import SpecError
 from colddiff.stores.paths import absolute_path
 
 SQLITE = "sqlite:///"
+ARTIFACTS = "mlflow-artifacts"
+"""Folder of the artifacts in a STORAGE, beside its database."""
 _USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
 _SENSITIVE = r"(?i)\b(password|passwd|token|secret|signature)="
 _SENSITIVE_QUERY = re.compile(_SENSITIVE + r"[^&\s'\"]+")
@@ -81,4 +83,4 @@ def tracking_address(storage: str, environ: Mapping[str, str] | None = None) -> 
     folder = "./runs" if is_bucket else root
     uri = checked_uri(environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{folder}/mlflow.db")
     served = urlsplit(uri).scheme in ("http", "https")
-    return TrackingAddress(uri, None if served else f"{root}/mlflow-artifacts")
+    return TrackingAddress(uri, None if served else f"{root}/{ARTIFACTS}")

@@ -135,6 +135,13 @@ class Spool:
         record = self._record(found[-1])
         return record.n, record.run_id
 
+    def runs_elsewhere(self, tracker: str) -> list[str]:
+        """Ids of the runs recorded for other trackers, such as this one before it was moved."""
+        prefix = f"{self._base}runs/"
+        keys = [item.key for item in self._store.list(prefix)]
+        here = f"{prefix}{_hash(tracker)}-"
+        return [self._record(key).run_id for key in reversed(keys) if not key.startswith(here)]
+
     def claim_run(self, tracker: str, n: int, run_id: str) -> str:
         """Records ``run_id`` as the ``n``-th run on a tracker; returns the id recorded first."""
         key = f"{self._base}runs/{_hash(tracker)}-{n:04d}.json"
@@ -195,6 +202,12 @@ def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
         size += len(entry.value) + 100
     if page:
         yield page
+
+
+def has_run(store: Store, job_id: str, run_id: str) -> bool:
+    """Whether the job in this store has recorded ``run_id`` as its run."""
+    spool = Spool(store, RunHeader(job_id, "", "", 0))
+    return run_id in spool.runs_elsewhere("")
 
 
 def _hash(tracker: str) -> str:

@@ -9,6 +9,7 @@ from colddiff.jobs.verb import DryRun, Verb
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.resolve import ResolvedJob
     from colddiff.verbs.search.job import SearchJob
 
 
@@ -49,6 +50,10 @@ class Search(Verb):
 
             run_segments = run_segments_on_ray
         return search(attempt, prepared, run_segments)
+
+    def outputs_exist(self, resolved: ResolvedJob) -> bool:
+        folder = resolved.folder
+        return all(folder.store.size(folder.key(name)) for name in ("leaderboard.md", "best.yaml"))
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         from colddiff.verbs.search.resolve import dry_run
