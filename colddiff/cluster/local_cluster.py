@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import secrets
 import shutil
 import socket
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MARKER = "COLDDIFF_CLUSTER_SESSION"
 MIN_CPUS = 4
+LAST_LINES = 3
+ERROR_LINE = re.compile(r"error|exception|fail|cannot|denied|too long|no space", re.IGNORECASE)
 START_S = 120.0
 STOP_GRACE_S = 5.0
 # A socket's path has at most 107 bytes. Below our folder Ray needs 70 of them: the longest of its
@@ -96,6 +99,9 @@ def cluster_environment(home: Home, session: str) -> dict[str, str]:
     ``credentials`` of ``home``: a cluster keeps the environment it was started with.
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    # Ray and torch ask for both, and fail where a container's user has no entry in passwd.
+    env.setdefault("HOME", str(home.path))
+    env.setdefault("USER", "colddiff")
     home.token()
     return (
         env
@@ -146,13 +152,28 @@ def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
         # Before it responds: if we crash, the next command finds what it has to end.
         home.write_record(record)
         _await_answer(home, record)
-    except BaseException:
+    except BaseException as error:
         if record is not None:
             _append_ray_errors(home, temp_dir)
             _clean(home)
         shutil.rmtree(temp_dir.parent, ignore_errors=True)
+        if isinstance(error, ClusterError):
+            raise ClusterError(f"{error}; its end: {_last_words(home)}") from None
         raise
     return record
+
+
+def _last_words(home: Home) -> str:
+    """The last lines of the head's log that say something, on one line."""
+    try:
+        text = home.log_path.read_bytes()[-20_000:].decode(errors="replace")
+    except OSError:
+        return "(no log)"
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    said = [line for line in lines if any(character.isalnum() for character in line)]
+    # A line that names an error says more than the last one.
+    errors = [line for line in said if ERROR_LINE.search(line)]
+    return " | ".join(line[:200] for line in (errors or said)[-LAST_LINES:]) or "(empty)"
 
 
 def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:

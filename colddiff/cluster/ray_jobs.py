@@ -33,6 +33,9 @@ STOP_WAIT_S = 15
 FORGET_S = 5.0
 """How long Ray keeps watching a driver that has ended."""
 END_S = 30.0
+AGENT_S = 60.0
+"""How long a cluster may have no agent that starts jobs, as right after its start."""
+NO_AGENT = "no available agent"
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
@@ -145,6 +148,17 @@ class RayJobs:
             time.sleep(FORGET_S)
             with self._requesting("delete an ended job"):
                 self._client.delete_job(name)
+        deadline = time.monotonic() + AGENT_S
+        while not self._accepts(folder, command, name, give_up=time.monotonic() > deadline):
+            time.sleep(1.0)
+        if self.find_submission(name) is None:
+            raise ClusterError(f"{self.cluster.address} accepted {name} but does not know it")
+
+    def _accepts(self, folder: Path, command: str, name: str, *, give_up: bool) -> bool:
+        """Whether the cluster has taken the job; False while it has no agent, unless ``give_up``.
+
+        A cluster that has just started answers before its first agent is up.
+        """
         try:
             with self._requesting("accept the job"):
                 self._client.submit_job(
@@ -153,12 +167,14 @@ class RayJobs:
                     runtime_env={"working_dir": str(folder), "env_vars": _environment()},
                     metadata={"colddiff": name},
                 )
-        except ClusterError:
+        except ClusterError as error:
             # Another submit of the same attempt was faster: Ray responds with a bare HTTP 500.
-            if self.find_submission(name) is None:
+            if self.find_submission(name) is not None:
+                return True
+            if NO_AGENT not in str(error).lower() or give_up:
                 raise
-        if self.find_submission(name) is None:
-            raise ClusterError(f"{self.cluster.address} accepted {name} but does not know it")
+            return False
+        return True
 
     def find_submission(self, name: str) -> DriverState | None:
         """The state of submission ``name``, or None if the cluster does not know it."""

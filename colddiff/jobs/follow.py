@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PROBE_S = 3.0
 UNREACHABLE_S = 20.0
+SAY_S = 5.0
+"""How long a cluster may not respond before a line says so."""
 # An attempt is queued before its cluster knows it: uploading its code may take this long.
 SUBMIT_S = 30.0
 # The same where another runner starts it: that one knows better, and settles it if it can.
@@ -107,6 +109,7 @@ class AttemptWatch:
         self._alive = self._unknown = self._here = False
         self._next = 0.0
         self._unreachable_since: float | None = None
+        self._told = False
 
     def look(self) -> Seen:
         """Reads the status, and asks who may know the driver; writes a final status if it is gone.
@@ -160,10 +163,13 @@ class AttemptWatch:
             if runner.is_down():
                 return settle(self._folder, status.attempt, None, None)
             self._unreachable_since = self._unreachable_since or now
+            if now - self._unreachable_since > SAY_S and not self._told:
+                self._told = True
+                log.warning("%s; following the job through its storage meanwhile", error)
             if status.state == "queued" and now - self._unreachable_since > UNREACHABLE_S:
                 raise error
             return None  # its heartbeat decides
-        self._unreachable_since = None
+        self._unreachable_since, self._told = None, False
         self._unknown = driver is None
         self._alive = driver is not None and not driver.ended
         if driver is not None and driver.ended:
