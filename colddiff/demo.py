@@ -69,15 +69,15 @@ def _colddiff(arguments: list[str], env: Mapping[str, str]) -> subprocess.Comple
 
 
 def _show(result: Mapping[str, Any], job_id: str, storage: Path, seconds: float) -> None:
-    from colddiff.report.tables import evaluation_table
+    from colddiff.jobs.results import result_lines
 
-    pictures = [Path(path) for path in result.get("pictures", [])]
-    if not pictures:
+    if not result.get("pictures"):
         raise ColddiffError(f"the demo's job {job_id} has no pictures; see `colddiff logs`")
     training_s = result["time"]["training_s"]
     severity = result["provenance"]["severities"][0]
     _print(f"\nDigits blurred {severity} times, restored, on held-out digits:\n")
-    _print(evaluation_table(result["metrics"]))
+    for line in result_lines(job_id, result):
+        _print(line)
     distance = {
         name: result["metrics"][f"eval/{name}/fd_lenet"] for name in ("sampled", "direct", "naive")
     }
@@ -88,15 +88,12 @@ def _show(result: Mapping[str, Any], job_id: str, storage: Path, seconds: float)
             f"digits than the direct restoration R(x_T, T),\nand "
             f"{distance['naive'] / distance['sampled']:.1f} times closer than Algorithm 1, as in "
             "the paper. Direct has the smaller error per\npixel (rmse), because it is an average "
-            "over the images that x_T may come from.\n"
+            "over the images that x_T may come from."
         )
-    _print("Pictures:")
-    for path in pictures:
-        _print(f"  {path}")
     _print(
         f"\nTook {seconds:.0f} s, {training_s:.0f} s of it training.\n\nView the runs:\n"
         f"  {Path(sys.executable).parent}/mlflow ui --backend-store-uri {result['tracking']['uri']}"
-        f"\n\nNext:\n  export COLDDIFF_STORAGE={storage}\n"
+        f"\n\nCommands find the job after\n  export COLDDIFF_STORAGE={storage}\n"
         f"  colddiff status {job_id}\n"
         "  colddiff submit train quickstart num_steps=2000      # resumes from the last step\n"
         "  colddiff submit train quickstart degradation.num_timesteps=10   # another job\n"

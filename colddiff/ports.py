@@ -70,6 +70,9 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Objects whose key starts with ``prefix``, in key order, paged."""
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names of the folders right below ``prefix``, which ends in ``/``, whatever is in them."""
+
     def delete(self, key: str) -> None:
         """Delete the object, if it exists."""
 
@@ -89,6 +92,9 @@ class Tracker(Protocol):
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tags, replacing those of the same name."""
 
+    def set_parent(self, job_id: str) -> None:
+        """Nest the run in that of another job in the same storage."""
+
     def log_artifact(self, name: str, data: bytes) -> None:
         """A small file under a relative name, such as ``grids/step_00001000.png``."""
 
@@ -97,6 +103,9 @@ class Tracker(Protocol):
 
     def finish(self, status: str) -> None:
         """Flush, and end the run as FINISHED, FAILED or KILLED; no logging afterwards."""
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Flush, and end this session but not the run, which another process goes on with."""
 
 
 @dataclass(frozen=True, slots=True)

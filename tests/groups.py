@@ -17,7 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "unit/test_stores.py",
     ),
     # Two clusters, each with half of what runs on one, so that neither process waits for the other.
-    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py"),
+    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py", "cluster/test_search_faults.py"),
     "cluster": ("cluster/test_*.py",),
     "training": (
         "unit/test_estimate.py",

@@ -70,6 +70,9 @@ class Count(Verb):
 
         return count(attempt, prepared, on_ray)
 
+    def next_steps(self, job_id: str, result: Any) -> list[str]:
+        return ["sleep"]
+
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         return DryRun([f"counts {job.goal} sheep"])
 
@@ -95,6 +98,7 @@ def count(attempt: Any, start: int, on_ray: bool) -> dict[str, Any]:
         if attempt.stop_requested():
             raise Stopped("the shepherd was called away")
         attempt.progress(step=n + job.by, num_steps=job.goal, phase="counting")
+    attempt.report(f"{job.goal} sheep have jumped")
     attempt.reached(job.goal)
     attempt.tracker.log_metrics({"count/sheep": float(job.goal)}, job.goal)
     attempt.keep_picture("sheep.txt", b"baa")

@@ -4,58 +4,131 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note, printable
-from colddiff.jobs.status import Status, duration, progress_line, spent_line, verdict_line
+from colddiff.jobs.status import State, Status, duration, progress_line, spent_line, verdict_line
 from colddiff.jobs.verb import unit_of
 from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import has_spooled_entries
 
 if TYPE_CHECKING:
+    from colddiff.cli.job_table import JobRow
     from colddiff.jobs.folder import JobFolder
+    from colddiff.ports import Store
 
 
-def list_(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
-    """List the jobs in a storage, newest last."""
+def list_(
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="Only jobs in this state; repeat it for several."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="TEXT",
+            help="Only jobs whose name or id has this, or fits this pattern: 'deblur-*'.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="KEY", help="seen, created, name, state or best.")
+    ] = "seen",
+    address: Address = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """List the jobs in a storage, newest last, with what tells them apart."""
+    from colddiff.cli import job_table
+    from colddiff.cli.known_jobs import KnownJobs
     from colddiff.cluster.operate import all_current
     from colddiff.errors import ColddiffError, Unreachable
     from colddiff.jobs.folder import JobFolder, list_jobs
 
+    _refuse_unknown("--state", state or (), get_args(State))
+    _refuse_unknown("--sort", [sort], job_table.SORTS)
     store = open_store(storage_at(storage))
-    jobs: list[tuple[JobFolder, Status | None]] = []
+    known = KnownJobs(store.uri, _cache_for(store))
     folders = [JobFolder(store, job_id) for job_id in list_jobs(store)]
-    for folder, found in zip(folders, all_current(folders, address), strict=True):
-        if isinstance(found, Unreachable):
-            raise found
-        if isinstance(found, ColddiffError):
-            note(str(found))  # a damaged file of one job hides no other
+    found, damaged = job_table.read_rows(folders, known)
+    for line in damaged:
+        note(line)
+    unsettled = [row for row in found if row.status is not None and not row.status.finished]
+    now_seen = all_current([row.folder for row in unsettled], address)
+    for row, seen in zip(unsettled, now_seen, strict=True):
+        if isinstance(seen, Unreachable):
+            raise seen
+        if isinstance(seen, ColddiffError):
+            note(str(seen))
         else:
-            jobs.append((folder, found))
-    jobs.sort(key=lambda item: item[1].heartbeat if item[1] else 0.0)
+            row.status = seen
+    rows = job_table.in_order(job_table.chosen(found, state or (), name), sort)
     if as_json:
-        emit_json([_as_data(folder, status) for folder, status in jobs])
+        with ThreadPoolExecutor(job_table.READERS) as pool:
+            emit_json(list(pool.map(_row_as_data, rows)))
         return
-    if not jobs:
-        note(f"no jobs in {store.uri}")
+    if not rows:
+        note(f"no {'such ' * (len(found) > 0)}jobs in {store.uri}")
         return
+    header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
     now = time.time()
-    rows = [
-        (
-            folder.job_id,
-            status.state if status else "-",
-            _progress(folder.job_id, status) if status and status.num_steps else "-",
-            _last_seen(status, now),
-            _first_line(status.message) if status else "",
-        )
-        for folder, status in jobs
+    emit_table(header, [_cells(row, now) for row in rows])
+
+
+def _cache_for(store: Store) -> Store | None:
+    """COLDDIFF_HOME, where reading the store takes requests; None if it cannot be used."""
+    from colddiff.cluster.home import Home
+    from colddiff.errors import ClusterError
+
+    home = Home.from_environment()
+    if "://" not in store.uri:
+        return None
+    try:
+        home.make()
+    except ClusterError:
+        return None
+    return open_store(str(home.path))
+
+
+def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    from colddiff.errors import SpecError
+    from colddiff.spec.base import nearest
+
+    for word in given:
+        if word not in known:
+            offered = ", ".join(known)
+            raise SpecError(f"{option} {word}: not one of {offered}{nearest(word, known)}")
+
+
+def _cells(row: JobRow, now: float) -> list[str]:
+    from colddiff.cli.job_table import differs_text, score_text
+
+    status, job_id = row.status, row.folder.job_id
+    return [
+        job_id,
+        row.state,
+        _progress(job_id, status) if status and status.num_steps else "-",
+        score_text(row),
+        differs_text(row) or "-",
+        _last_seen(status, now),
+        _first_line(status.message) if status else "",
     ]
-    emit_table(("ID", "STATE", "PROGRESS", "LAST SEEN", ""), rows)
+
+
+def _row_as_data(row: JobRow) -> dict[str, Any]:
+    best = None if row.score is None else {"metric": row.score[0], "value": row.score[1]}
+    more = {"name": row.name, "verb": row.verb, "differs": row.differs, "best": best}
+    return {**more, **_as_data(row.folder, row.status)}
 
 
 def status(
@@ -77,6 +150,8 @@ def status(
     emit(f"  {spent_line(now)}")
     if now.message:
         emit(f"  {now.message}")
+    for line in _told(folder, now):
+        emit(f"  {line}".rstrip())
     emit(f"  {folder.uri}")
     if now.finished and has_spooled_entries(folder.store, job_id):
         note(
@@ -139,15 +214,17 @@ def wait(
 ) -> None:
     """Wait until a job has ended; exit code: 0 done, 1 failed, 4 stopped."""
     from colddiff.cluster import operate
+    from colddiff.jobs.results import log_verdict, untold
     from colddiff.jobs.submit import followed, submission_of
 
     folder = operate.find_job(job_id, storage)
     now = folder.status()
-    if now is not None and now.settled:
-        submission = submission_of(folder, now)
-    else:
-        jobs = operate.jobs_of(folder, address)
-        with live_line(sys.stderr) as display:
+    with live_line(sys.stderr) as display, untold() if as_json else nullcontext():
+        if now is not None and now.settled:
+            log_verdict(folder, now)
+            submission = submission_of(folder, now)
+        else:
+            jobs = operate.jobs_of(folder, address)
             submission = followed(folder, now.attempt if now else 1, jobs, display.show)
     if as_json:
         emit_json(asdict(submission))
@@ -180,6 +257,16 @@ def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
     from colddiff.jobs.submit import submission_of
 
     return {**asdict(status or Status()), **asdict(submission_of(folder, status))}
+
+
+def _told(folder: JobFolder, status: Status) -> list[str]:
+    """The result of a job that is done, or the newest result on the way of one that is not."""
+    from colddiff.jobs.results import result_lines
+
+    if status.state == "done":
+        result = folder.result()
+        return result_lines(folder.job_id, result) if result else []
+    return folder.reports(status.attempt)[-1:] if status.reports else []
 
 
 def _progress(job_id: str, status: Status) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,6 +133,7 @@ for _folder, _reason in VERBS.broken.items():
 def submit_verb(verb: str, request: Request) -> None:
     """Runs ``colddiff submit VERB``; exits with the job's exit code."""
     from colddiff.jobs.job import slugify
+    from colddiff.jobs.results import untold
     from colddiff.jobs.submit import bring_to_end
 
     _refuse_contradictions(request)
@@ -148,7 +150,7 @@ def submit_verb(verb: str, request: Request) -> None:
         if not request.as_json:
             emit(job_id)
 
-    with live_line(sys.stderr) as display:
+    with live_line(sys.stderr) as display, untold() if request.as_json else nullcontext():
         try:
             runner, resolved = _resolved(job, slug, request)
             submission = bring_to_end(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster, probe
+from colddiff.cluster.capacity import reported_capacity
 from colddiff.cluster.home import Home
 from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
@@ -24,6 +25,7 @@ from colddiff.processes import this_process
 
 if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
 
     Stage = Callable[[ResolvedJob], AbstractContextManager[Path]]
 
@@ -36,6 +38,7 @@ END_S = 30.0
 AGENT_S = 60.0
 """How long a cluster may have no agent that starts jobs, as right after its start."""
 NO_AGENT = "no available agent"
+JOIN_S = 30.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
@@ -134,6 +137,25 @@ class RayJobs:
 
     def is_down(self) -> bool:
         return self.cluster.local and local_cluster.running(Home.from_environment()) is None
+
+    def capacity(self) -> Capacity:
+        deadline = time.monotonic() + JOIN_S
+        while True:
+            nodes = self._read("/api/v0/nodes?detail=1&limit=10000")["result"]["result"]
+            status = self._read("/api/cluster_status").get("clusterStatus") or {}
+            found = reported_capacity(nodes, status)
+            if found.machines or time.monotonic() > deadline:
+                return found
+            # A cluster that has just been started answers before its own head has joined.
+            time.sleep(0.5)
+
+    def _read(self, endpoint: str) -> dict[str, Any]:
+        with self._requesting("say what it has"):
+            response = self._client._do_request("GET", endpoint)
+            if response.status_code != 200:
+                raise RuntimeError(f"status code {response.status_code}: {response.text[:200]}")
+            data: dict[str, Any] = response.json()["data"]
+        return data
 
     def submit_folder(self, folder: Path, command: str, name: str) -> None:
         """Runs ``command`` in a copy of ``folder`` as submission ``name``, unless it is running."""

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -56,10 +57,14 @@ class Attempt:
         self._limits: LimitsSpec = getattr(resolved.job, "limits", NO_LIMITS)
         self._limit = ""
         self._gpus = gpus
+        self._gpu_hours: Callable[[], float] | None = None
+        self._status: Status  # from the claim on
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._phase = "starting"
         self._superseded = False
+        self._status = Status()
+        self._reports: list[str] = []
 
     @cached_property
     def job(self) -> Job:
@@ -74,13 +79,39 @@ class Attempt:
         """Writes the progress of the work: any of ``PROGRESS_FIELDS``."""
         self.folder.write_progress(self.number, fields)
 
+    def report(self, line: str) -> None:
+        """Logs a result on the way, such as an evaluation; who follows the job is shown it too."""
+        log.info("%s", line)
+        with self._lock:
+            self._reports.append(line)
+        with suppress(ColddiffError):  # the next one writes it too
+            self.folder.write_reports(self.number, self._reports)
+
+    def scored(self, score: tuple[str, float] | None) -> None:
+        """Shows the path and value of a metric in lists of jobs, such as ``Verb.score`` returns."""
+        if score is not None:
+            with self._lock:
+                metric, value = score
+                self._status = replace(self._status, score_metric=metric, score=value)
+
     def reached(self, step: int, **more: Any) -> None:
         """Writes the exact final step: progress is only written periodically."""
         self.folder.write_outcome(self.number, {"step": step, **more})
 
+    def count_gpu_hours(self, spent: Callable[[], float]) -> None:
+        """Takes GPU hours, over all attempts, from ``spent``: those of other jobs it runs."""
+        self._gpu_hours = spent
+
     def stop_requested(self) -> bool:
         """Whether a user, a limit or a signal has requested a stop of this attempt."""
         return self.folder.stop_requested(self.number)
+
+    def superseded(self) -> bool:
+        """Whether there is a later attempt; what cannot be found out now counts as no."""
+        if not self._superseded:
+            with suppress(ColddiffError):
+                self._superseded = self.folder.superseded(self.number)
+        return self._superseded
 
     def request_stop(self) -> None:
         """Requests a stop of this attempt, after a checkpoint if its verb takes any."""
@@ -140,6 +171,8 @@ class Attempt:
             started=before.started or now,
             running_s=before.running_s,
             gpu_hours=before.gpu_hours,
+            score=before.score,
+            score_metric=before.score_metric,
             phase=self._phase,
             **this_process(),
         )
@@ -182,16 +215,19 @@ class Attempt:
         known = {name: progress[name] for name in PROGRESS_FIELDS if name in progress}
         if self._phase:
             known["phase"] = self._phase
+        elsewhere = self._gpu_hours() if self._gpu_hours else None
         with self._lock:
             # Not by the clock, which may be set while the job runs.
             now = time.monotonic()
             spent, self._last_beat = now - self._last_beat, now
+            gpu_hours = self._status.gpu_hours + self._gpus * spent / 3600
             self._status = replace(
                 self._status,
                 **{"phase": "starting workers", **known},
                 heartbeat=time.time(),
+                reports=len(self._reports),
                 running_s=self._status.running_s + spent,
-                gpu_hours=self._status.gpu_hours + self._gpus * spent / 3600,
+                gpu_hours=gpu_hours if elsewhere is None else elsewhere,
             )
             self._write_status()
         self._enforce_limits()

@@ -12,9 +12,9 @@ from typing import Any
 from colddiff.background import in_context
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.status import verdict_line
+from colddiff.jobs.results import log_verdict
 from colddiff.jobs.tracking_run import describe_run, ended_with_work, open_tracker
-from colddiff.jobs.verb import VERBS
+from colddiff.jobs.verb import VERBS, Verb
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +31,29 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
         attempt.phase("preparing")
         prepared = verb.prepare(attempt)
         attempt.tracker = open_tracker(attempt.resolved)
-        with ended_with_work(attempt.tracker):
+        with ended_with_work(attempt.tracker, attempt.superseded):
             describe_run(attempt.tracker, attempt.resolved, attempt.folder)
             attempt.phase("")
             result = verb.run(attempt, prepared, on_ray=on_ray)
         tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
         common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
-        return {**common, **result}
+        result = {**common, **result}
+        return {**result, "summary": _summary(attempt, verb, result)}
 
     with _stop_on_sigterm(attempt):
         code = attempt.drive(work)
-    log.info("%s", verdict_line(attempt.resolved.id, attempt.status, verb.unit))
+    log_verdict(attempt.folder, attempt.status)
     return code
+
+
+def _summary(attempt: Attempt, verb: Verb, result: dict[str, Any]) -> list[str]:
+    """The result as text, after its score is in the status; a flaw of either loses no result."""
+    try:
+        attempt.scored(verb.score(result))
+        return list(verb.summary(result))
+    except Exception as error:
+        log.warning("the result cannot be summarised: %s: %s", type(error).__name__, error)
+        return []
 
 
 @contextmanager

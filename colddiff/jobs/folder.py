@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +14,8 @@ from colddiff.jobs.status import Status, is_number, shown_json
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, read_json_object
 
-_WORDS: Mapping[type, str] = {str: "text", dict: "an object"}
-_SCORE = re.compile(r"eval/sampled/(fid|fd_\w+)")
+_WORDS: Mapping[type, str] = {str: "text", dict: "an object", list: "a list"}
+_SCORES = tuple(re.compile(rf"eval/{name}/(fid|fd_\w+)") for name in ("sampled", "generated"))
 
 
 class JobFolder:
@@ -40,7 +40,10 @@ class JobFolder:
 
     def job(self) -> dict[str, Any]:
         """What ``write_job`` wrote; raises Missing if there is no such job."""
-        found = self._get("job.json", spec=dict, id=str, verb=str)
+        found = self._get("job.json", spec=dict, id=str, verb=str, slug=str)
+        if found is not None and not is_number(found.get("created") or 0.0):
+            what = f"is damaged: created is {shown_json(found['created'])}, not a number"
+            raise self._damaged("job.json", what)
         if found is None:
             raise Missing(
                 f"no job {self.job_id!r} in {self.store.uri}; see `colddiff list`, or set "
@@ -171,6 +174,15 @@ class JobFolder:
         self._as_status(name, found)
         return found
 
+    def write_reports(self, attempt: int, lines: Sequence[str]) -> None:
+        """Writes all results on the way that ``attempt`` has reported so far, a line each."""
+        self._put(f"attempts/{attempt}/reports.json", {"lines": list(lines)})
+
+    def reports(self, attempt: int) -> list[str]:
+        """What ``write_reports`` wrote last; empty before the first."""
+        found = self._get(f"attempts/{attempt}/reports.json", lines=list) or {}
+        return list(map(str, found.get("lines") or ()))
+
     def write_outcome(self, attempt: int, outcome: dict[str, Any]) -> None:
         """Writes how the work of ``attempt`` ended: {step, stopped, failed}."""
         self._put(f"attempts/{attempt}/outcome.json", outcome)
@@ -197,16 +209,22 @@ class JobFolder:
         return _ascending({name.removesuffix(".json") for name in names})
 
     def best_step(self, among: set[int]) -> int | None:
-        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one."""
-        scored = []
-        for step in among & set(self.evaluated_steps()):
-            metrics = (self.evaluation(step) or {}).get("metrics", {})
-            scored += [
+        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one.
+
+        Of samples from the terminal, where no evaluation restores with Algorithm 2.
+        """
+        steps = sorted(among & set(self.evaluated_steps()))
+        found = {step: (self.evaluation(step) or {}).get("metrics") or {} for step in steps}
+        for score in _SCORES:
+            scored = [
                 (value, step)
+                for step, metrics in found.items()
                 for name, value in metrics.items()
-                if _SCORE.fullmatch(name) and is_number(value)
+                if score.fullmatch(name) and is_number(value)
             ]
-        return min(scored)[1] if scored else None
+            if scored:
+                return min(scored)[1]
+        return None
 
     def write_log(self, attempt: int, text: bytes) -> None:
         """Replaces ``attempts/<n>/log.txt``."""
@@ -267,8 +285,7 @@ class JobFolder:
 
 def list_jobs(store: Store) -> list[str]:
     """Ids of all jobs in ``store``."""
-    ids = {item.key.split("/")[1] for item in store.list("jobs/") if item.key.count("/") >= 2}
-    return sorted(ids)
+    return sorted(store.folders("jobs/"))
 
 
 def _ascending(names: set[str]) -> list[int]:

@@ -46,9 +46,11 @@ def follow(
 
     Raises ClusterError if the cluster cannot be reached before the driver wrote anything.
     """
-    watch, warned = AttemptWatch(folder, attempt, runner), False
+    watch, reports = AttemptWatch(folder, attempt, runner), _Reports(folder)
+    warned = False
     while True:
         seen = watch.look()
+        reports.show(seen.status)
         if seen.ended:
             return seen.status
         if seen.hangs and not warned:
@@ -57,6 +59,27 @@ def follow(
         if not seen.hangs:
             show(seen.status)
         time.sleep(poll_seconds(folder))
+
+
+class _Reports:
+    """Logs what attempts report on the way, each line once."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._attempt: int | None = None
+        self._shown = 0
+
+    def show(self, status: Status) -> None:
+        """Logs what is new; of an attempt that began long ago, the last lines only."""
+        if status.attempt != self._attempt:
+            first = self._attempt is None
+            self._shown = max(0, status.reports - TAIL_LINES) if first else 0
+            self._attempt = status.attempt
+        if status.reports > self._shown:
+            lines = self._folder.reports(status.attempt)
+            for line in lines[self._shown :]:
+                log.info("%s", line)
+            self._shown = len(lines)
 
 
 def submit_seconds(folder: JobFolder, attempt: int, runner: Runner) -> float:

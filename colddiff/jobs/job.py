@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from colddiff.errors import SpecError
 from colddiff.spec import Spec, Unit, digest
@@ -40,6 +46,12 @@ class LimitsSpec(Spec):
     gpu_hours: Annotated[float | None, Field(gt=0), Unit("GPU hours")] = None
 
 
+RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
+"""Tags by which runs are found again."""
+GROUPING = ("parent", "tags")
+"""Fields that are written only where they are set."""
+
+
 class TrackingSpec(Spec):
     """Experiment tracking, at MLFLOW_TRACKING_URI, else in a sqlite file in STORAGE."""
 
@@ -57,6 +69,23 @@ class TrackingSpec(Spec):
         bool,
         Field(description="false submits even if the tracker is down; metrics are sent later"),
     ] = True
+    parent: Annotated[
+        str | None,
+        Field(description="id of a job in the same STORAGE: this job's run is nested in its run"),
+    ] = None
+    tags: dict[str, str] = Field(default_factory=dict, description="more tags of the job's run")
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        return {name: value for name, value in data.items() if value or name not in GROUPING}
+
+    @model_validator(mode="after")
+    def _own_tags(self) -> Self:
+        for tag in RESERVED_TAGS:
+            if tag in self.tags:
+                raise SpecError([("tags", f"{tag} is set by colddiff; use another name")])
+        return self
 
 
 def _worker_counts(value: Any) -> Any:

@@ -121,7 +121,7 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
     if not isinstance(variants, dict):
         raise SpecError(f"{path}: variants: expected them by name, got {shown(variants)}")
     if variant is not None:
-        data = _merged(data, _variant(path, variants, variant))
+        data = merged(data, _variant(path, variants, variant))
     return Recipe(
         name=_text(path, data, "name") or name,
         description=_text(path, data, "description"),
@@ -167,6 +167,8 @@ def _text(path: Path, data: Mapping[str, Any], key: str) -> str:
 
 def _placed(section: Any, folder: Path) -> Any:
     """The section with absolute plugin paths: they are written relative to the job file."""
+    if isinstance(section, Mapping) and isinstance(section.get("base"), Mapping):
+        section = {**section, "base": _placed(section["base"], folder)}
     plugins = section.get("plugins") if isinstance(section, Mapping) else None
     if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
         return section
@@ -174,17 +176,18 @@ def _placed(section: Any, folder: Path) -> Any:
     return {**section, "plugins": placed}
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = copy.deepcopy(dict(base))
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the fields of ``over``; a mapping of another kind replaces the one it meets."""
+    found = copy.deepcopy(dict(base))
     for key, value in over.items():
-        below = merged.get(key)
+        below = found.get(key)
         # Another kind has other fields: merging them into the old kind's would mix the two.
         same_kind = isinstance(value, Mapping) and value.get("kind", None) in (
             None,
             below.get("kind") if isinstance(below, Mapping) else None,
         )
         if isinstance(below, Mapping) and isinstance(value, Mapping) and same_kind:
-            merged[key] = _merged(below, value)
+            found[key] = merged(below, value)
         else:
-            merged[key] = copy.deepcopy(value)
-    return merged
+            found[key] = copy.deepcopy(value)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from colddiff.errors import CheckpointError, DataError, Missing, RecordError, SpecError
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.git_state import git_state
 from colddiff.jobs.job import Job
 from colddiff.jobs.plugins import keep_plugins
 from colddiff.jobs.verb import VERBS
@@ -103,7 +103,8 @@ class _Written:
 
 def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
     """Writes ``job.json``, after copies of the plugins: their files may change or disappear."""
-    keep_plugins(folder.store, folder.key().rstrip("/"), map(plugin_source, resolved.job.plugins))
+    sources = (plugin_source(STAGED / plugin) for plugin in resolved.job.plugins)
+    keep_plugins(folder.store, folder.key().rstrip("/"), sources)
     folder.write_job(resolved.to_dict())
 
 
@@ -135,6 +136,7 @@ def resolve(
         refuse_paths(job, storage)
     # Before anything is packed or submitted: fail early if the storage is read-only.
     check_writable(place)
+    _check_parent(job, place)
     if job.tracking.required:
         check_tracker(place, job.tracking.experiment)
     job, content, job_id = identified(job, slug, place, pack=True, new=new)
@@ -148,8 +150,19 @@ def resolve(
         content=content,
         created=time.time(),
         versions={name: version(name) for name in RECORDED} | {"python": platform.python_version()},
-        git=git_state(),
+        git=_git_state(),
     )
+
+
+def _check_parent(job: Job, storage: str) -> None:
+    """Raises SpecError if the job whose run is to hold this one's is not in ``storage``."""
+    parent = job.tracking.parent
+    if parent is None:
+        return
+    try:
+        JobFolder(open_store(storage), parent).job()
+    except Missing as error:
+        raise SpecError([("tracking.parent", str(error))]) from None
 
 
 def identified(
@@ -199,3 +212,26 @@ def refuse_paths(job: Job, storage: str | None = None) -> None:
                 f"{what} {uri} is on this machine but the cluster is not: set {way}, or add "
                 "--shared-path if all nodes see this path"
             )
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the code and whether it has local changes; empty outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(  # noqa: S603  # fixed arguments
+                ["git", "-C", str(STAGED), *arguments],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # The package may be installed inside another repository: only our own root counts.
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != STAGED:
+        return {}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

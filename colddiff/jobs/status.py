@@ -45,6 +45,11 @@ class Status:
     """Current phase, such as ``training`` or ``evaluating``."""
     detail: str = ""
     """Details of the progress, such as ``12/100 shards, 1 retried``."""
+    reports: int = 0
+    """How many results on the way the attempt has reported, such as evaluations."""
+    score: float | None = None
+    """Best value so far of ``score_metric``, the metric that stands for the job in a list."""
+    score_metric: str = ""
     message: str = ""
     """Why it failed or stopped, and what to do about it."""
     host: str = ""
@@ -113,7 +118,7 @@ def _mismatch(name: str, type_name: str, value: object) -> str:
         return "" if isinstance(value, str) else "text"
     if type_name == "float | None" and value is None:
         return ""
-    if name == "loss" and isinstance(value, float):
+    if name in ("loss", "score") and isinstance(value, float):
         return ""  # it may be infinite
     if type_name == "int" and is_number(value) and (value != int(value) or value < 0):
         return "a whole number from 0"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
 from colddiff.jobs.resolve import record_job
-from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line, verdict_line
+from colddiff.jobs.results import log_result, log_verdict
+from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
 from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.processes import this_process
 from colddiff.tracking.open import deliver_late
@@ -81,6 +82,7 @@ def bring_to_end(
     ours = False
     try:
         if attempt is None:
+            VERBS[resolved.verb].check_capacity(resolved.job, runner.capacity)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
@@ -101,7 +103,7 @@ def bring_to_end(
         if claiming:
             _withdraw(folder, newest + 1)
         return _interrupted(folder)
-    log.info("%s", verdict_line(resolved.id, status, unit_of(resolved.id)))
+    log_verdict(folder, status)
     return submission_of(folder, status)
 
 
@@ -111,7 +113,7 @@ def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show)
         status = follow(folder, attempt, runner, show)
     except KeyboardInterrupt:
         return _interrupted(folder)
-    log.info("%s", verdict_line(folder.job_id, status, unit_of(folder.job_id)))
+    log_verdict(folder, status)
     return submission_of(folder, status)
 
 
@@ -119,7 +121,9 @@ def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Sub
     """Reports a finished job, and delivers what is spooled for a tracker that was down."""
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s is done (%s)", resolved.id, extent)
-    deliver_late(resolved.storage, resolved.tracking_uri, resolved.id)
+    log_result(folder)
+    within = (folder.result() or {}).get("jobs", [])
+    deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, *within)
     return submission_of(folder, status)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from colddiff.errors import Stopped
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.job import GROUPING
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.tracking.open import open_tracker as open_run
@@ -27,9 +28,13 @@ def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
 
 def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> None:
     """Logs the job's parameters, versions, git state and ``job.json`` to its run."""
-    tracker.log_params(_flat(resolved.job.to_dict()))
+    spec, tracking = resolved.job.to_dict(), resolved.job.tracking
+    told = {name: value for name, value in spec["tracking"].items() if name not in GROUPING}
+    tracker.log_params(_flat({**spec, "tracking": told}))
+    if tracking.parent is not None:
+        tracker.set_parent(tracking.parent)
     tracker.set_tags(
-        {"storage": resolved.storage}
+        {"storage": resolved.storage, **tracking.tags}
         | _git_tags(resolved.git)
         | {f"version.{name}": number for name, number in resolved.versions.items()}
     )
@@ -37,17 +42,25 @@ def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> 
 
 
 @contextmanager
-def ended_with_work(tracker: Tracker) -> Iterator[None]:
-    """Ends the run with the work within: FINISHED, KILLED if it was stopped, else FAILED."""
+def ended_with_work(
+    tracker: Tracker, superseded: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Ends the run with the work within: FINISHED, KILLED if it was stopped, else FAILED.
+
+    A ``superseded`` attempt ends its session only: the run is now that of a later attempt.
+    """
+    status = "FAILED"
     try:
         yield
+        status = "FINISHED"
     except (Stopped, KeyboardInterrupt):
-        tracker.finish("KILLED")
+        status = "KILLED"
         raise
-    except BaseException:
-        tracker.finish("FAILED")
-        raise
-    tracker.finish("FINISHED")
+    finally:
+        if superseded():
+            tracker.close()
+        else:
+            tracker.finish(status)
 
 
 def sampled(

@@ -6,7 +6,7 @@ import importlib
 import logging
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
 
 PACKAGE = "colddiff.verbs"
 
@@ -80,6 +81,14 @@ class Verb(ABC):
         """Checks the job's output location, once its id is known; raises SpecError, DataError."""
         return
 
+    def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
+        """Checks, before an attempt is claimed, that the job can run where it was submitted to.
+
+        ``capacity`` asks the cluster; it returns None where the job runs in this process. Raises
+        SpecError naming the field. By default a job may wait for machines to be added.
+        """
+        return
+
     def requested_extent(self, job: Job) -> int:
         """The extent that the job requests, in ``unit``; 0 if it is not known before it runs."""
         return int(getattr(job, self.extent)) if self.extent else 0
@@ -103,6 +112,24 @@ class Verb(ABC):
     def outputs(self, job: Any) -> Mapping[str, str]:
         """Addresses outside STORAGE that the job writes to, by field."""
         return {}
+
+    def summary(self, result: Mapping[str, Any]) -> Sequence[str]:
+        """The numbers of a finished job as lines of text, such as a table.
+
+        The driver calls it at the end of a job, with the content of ``result.json``, where the
+        lines are kept; whoever submits, waits for or looks at the job is shown them.
+        """
+        return [f"{path} {value:.5g}" for path, value in result.get("metrics", {}).items()]
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> Sequence[str]:
+        """Commands for what to do with a finished job; imports nothing heavy."""
+        return ()
+
+    def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        """Metric and value that stand for a finished job in a list; imports nothing heavy."""
+        from colddiff.jobs.results import score_of
+
+        return score_of(result.get("metrics", {}))
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         """What `--dry-run` prints; contacts nothing. ``rate``: value of `--rate`; SpecError."""

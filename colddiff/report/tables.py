@@ -10,7 +10,7 @@ from colddiff.samplers import RESERVED, column_labels
 HIGHER = ("ssim", "psnr")
 DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
 NO_VALUE = "-"
-FLOOR = "floor"
+FLOOR, GENERATED = "floor", "generated"
 
 
 def evaluation_table(metrics: Mapping[str, float]) -> str:
@@ -34,6 +34,22 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
         better = "higher is better" if row in HIGHER else "lower is better"
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
     return _aligned(table)
+
+
+def evaluation_line(metrics: Mapping[str, float]) -> str:
+    """The first distance and error of restorations and samples: ``fd_lenet 31.2 (direct), ...``."""
+    there = {path.split("/")[1]: None for path in metrics if path.startswith("eval/")}
+    shown = (name for name in there if name == GENERATED or name not in RESERVED)
+    labels = column_labels(shown)
+    parts = []
+    for row in (*distance_names(metrics)[:1], "rmse"):
+        cells = [
+            f"{_cell(metrics[path], row, best=False).strip()} ({label})"
+            for name, label in labels.items()
+            if (path := f"eval/{name}/{row}") in metrics
+        ]
+        parts += [f"{row} {', '.join(cells)}"] * bool(cells)
+    return "; ".join(parts) or "no metric that restorations share"
 
 
 def _best(metrics: Mapping[str, float], row: str, restored: Iterable[str]) -> str | None:

@@ -106,6 +106,16 @@ class LocalStore:
         base = f"{folder}/" if folder else ""
         return _walk(self.root / folder, base, start, ())
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        folder = self.root / checked_prefix(prefix)
+        try:
+            found = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+            yield from sorted(name for name in found if any((folder / name).iterdir()))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            _refused(folder, error)
+
     def delete(self, key: str) -> None:
         path = self.path(key)
         try:

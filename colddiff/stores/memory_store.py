@@ -50,6 +50,10 @@ class MemoryStore:
             if key.startswith(prefix):
                 yield StoredObject(key, sizes[key])
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        below = (item.key.removeprefix(prefix).split("/") for item in self.list(prefix))
+        yield from dict.fromkeys(name for name, *rest in below if rest)
+
     def delete(self, key: str) -> None:
         with self._lock:
             self._objects.pop(checked_key(key), None)

@@ -131,24 +131,37 @@ class S3Store:
         return None if response is None else int(response["ContentLength"])
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        full = f"{self.prefix}/" if self.prefix else ""
-        wanted = {"Bucket": self.bucket, "Prefix": full + checked_prefix(prefix)}
-        page: dict[str, Any] = {"IsTruncated": True}
-        while page.get("IsTruncated"):
-            if "NextContinuationToken" in page:
-                wanted["ContinuationToken"] = page["NextContinuationToken"]
-            page = self._retried(self.uri, partial(self._page, wanted))
+        full = self._full("")
+        for page in self._pages({"Prefix": full + checked_prefix(prefix)}):
             for item in page.get("Contents", ()):
                 # Some tools create ``folder/`` objects, which carry no data.
                 if not item["Key"].endswith("/"):
                     yield StoredObject(item["Key"].removeprefix(full), int(item["Size"]))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        full = self._full(checked_prefix(prefix))
+        for page in self._pages({"Prefix": full, "Delimiter": "/"}):
+            for item in page.get("CommonPrefixes", ()):
+                yield item["Prefix"].removeprefix(full).removesuffix("/")
 
     def delete(self, key: str) -> None:
         call = partial(self._client.delete_object, Bucket=self.bucket, Key=self._key(key))
         self._retried(f"{self.uri}/{key}", call)
 
     def _key(self, key: str) -> str:
-        return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
+        return self._full(checked_key(key))
+
+    def _full(self, below: str) -> str:
+        return f"{self.prefix}/{below}" if self.prefix else below
+
+    def _pages(self, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        wanted = {"Bucket": self.bucket, **wanted}
+        page: dict[str, Any] = {"IsTruncated": True}
+        while page.get("IsTruncated"):
+            if "NextContinuationToken" in page:
+                wanted["ContinuationToken"] = page["NextContinuationToken"]
+            page = self._retried(self.uri, partial(self._page, wanted))
+            yield page
 
     def _put(self, key: str, data: bytes, token: str, **condition: str) -> None:
         digest = hashlib.md5(data, usedforsecurity=False).digest()

@@ -29,6 +29,8 @@ class MemoryRun:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[MetricRow] = field(default_factory=list)
     artifacts: dict[str, bytes] = field(default_factory=dict)
+    parent: str | None = None
+    """Id of the job whose run this one is nested in."""
 
     def history(self, key: str) -> list[tuple[int, float]]:
         """(step, value) of one metric, as logged."""
@@ -71,6 +73,10 @@ class MemoryTracker:
         if not self._ended:
             self.run.tags.update(tags)
 
+    def set_parent(self, job_id: str) -> None:
+        if not self._ended:
+            self.run.parent = job_id
+
     def log_artifact(self, name: str, data: bytes) -> None:
         if not self._ended:
             self.run.artifacts[name] = bytes(data)
@@ -81,6 +87,9 @@ class MemoryTracker:
     def finish(self, status: str) -> None:
         if not self._ended:
             self.run.status = status
+        self._ended = True
+
+    def close(self, timeout_s: float = 30.0) -> None:  # the port's signature
         self._ended = True
 
 
@@ -95,9 +104,13 @@ class NullTracker:
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
 
+    def set_parent(self, job_id: str) -> None: ...
+
     def log_artifact(self, name: str, data: bytes) -> None: ...
 
     def flush(self, timeout_s: float = 30.0) -> bool:  # the port's signature
         return True
 
     def finish(self, status: str) -> None: ...
+
+    def close(self, timeout_s: float = 30.0) -> None: ...  # the port's signature

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from colddiff.tracking.repeats import is_repeat, second_value_tag
 from colddiff.tracking.spool import Entry, RunHeader, Spool
 
 JOB_TAG, STORAGE_TAG = "colddiff.job_id", "colddiff.storage"
+PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's UI nests the runs that have it."""
 # MLflow's own limits on one request and one value.
 METRICS_PER_REQUEST, TEXTS_PER_REQUEST = 1000, 100
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
@@ -40,8 +42,10 @@ class MlflowRun:
     Discard the object after a TrackerError: its cached state of the run may be stale.
     """
 
-    def __init__(self, api: Any, uri: str, run: Any) -> None:
+    def __init__(self, api: Any, uri: str, run: Any, run_of: Callable[[str], str]) -> None:
+        """``run_of``: the id of the run of another job in the same store."""
         self.run_id = str(run.info.run_id)
+        self._run_of = run_of
         self._api = api
         self._uri = uri
         self._since_ms: int | None = None
@@ -71,6 +75,8 @@ class MlflowRun:
         refused: Refused = []
         texts = self._changed_params(of_kind.get("param", []))
         texts += _last_of_each(of_kind.get("tag", []))
+        for parent in of_kind.get("parent", [])[-1:]:
+            texts.append(Entry("tag", PARENT_TAG, self._run_of(parent.value), parent.time_ms))
         for chunk in _chunks(texts, TEXTS_PER_REQUEST):
             self._send(chunk, refused)
         for chunk in _chunks(self._unseen(of_kind.get("metric", [])), METRICS_PER_REQUEST):
@@ -182,20 +188,25 @@ def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> Mlfl
     experiment_id = initialise(
         uri, header.experiment, artifact_root=address.artifact_root, timeout_s=timeout_s
     )
+
+    def run_of(job_id: str) -> str:
+        # Of two jobs, the first to reach the tracker creates the run of the other as well.
+        return connect(address, spool.of_job(job_id), timeout_s=timeout_s).run_id
+
     api = client(uri)
     tracker = without_userinfo(uri)
     number = 1
     if recorded := spool.known_run(tracker):
         number, run_id = recorded
         if (run := _alive(api, uri, run_id)) is not None:
-            return MlflowRun(api, uri, _placed(api, uri, run, spool.storage))
+            return MlflowRun(api, uri, _placed(api, uri, run, spool.storage), run_of)
         number += 1
     for run_id in spool.runs_elsewhere(tracker) if number == 1 else ():
         run = _alive(api, uri, run_id)
         if run is not None and run.data.tags.get(JOB_TAG) == header.job_id:
             # The same tracker under another name: its database was moved with the storage.
             spool.claim_run(tracker, number, run_id)
-            return MlflowRun(api, uri, _placed(api, uri, run, spool.storage))
+            return MlflowRun(api, uri, _placed(api, uri, run, spool.storage), run_of)
     with translated(uri):
         mine = _tagged(api, experiment_id, header.job_id, spool.storage)
         if created := mine is None:
@@ -204,7 +215,7 @@ def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> Mlfl
     if created and winner != mine.info.run_id:
         with translated(uri):
             api.delete_run(mine.info.run_id)
-    return MlflowRun(api, uri, _known_alive(api, uri, winner))
+    return MlflowRun(api, uri, _known_alive(api, uri, winner), run_of)
 
 
 def _tagged(api: Any, experiment_id: str, job_id: str, storage: str) -> Any:

@@ -57,6 +57,9 @@ class MlflowTracker:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._add(Entry("tag", key, str(value), now_ms()) for key, value in tags.items())
 
+    def set_parent(self, job_id: str) -> None:
+        self._add([Entry("parent", "parent", job_id, now_ms())])
+
     def log_artifact(self, name: str, data: bytes) -> None:
         self._add([Entry.artifact(name, data, now_ms())])
 
@@ -82,7 +85,6 @@ class MlflowTracker:
         self.close()
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Ends this session but not the run, which another process continues or finishes."""
         with self._lock:
             if self._ended:
                 return

@@ -113,15 +113,16 @@ def has_spooled_entries(store: Store, job_id: str) -> bool:
     return bool(undelivered(store, job_id))
 
 
-def deliver_late(storage: str, uri: str, job_id: str) -> None:
-    """``replay_tracking`` that logs the outcome; an unreachable tracker is only a warning."""
-    try:
-        count = replay_tracking(storage, uri, job_id)
-    except Unreachable as error:
-        log.warning("%s: its tracking entries are still spooled: %s", job_id, error)
-        return
-    if count:
-        log.info("%s: %d spooled tracking entries have been delivered", job_id, count)
+def deliver_late(storage: str, uri: str, *job_ids: str) -> None:
+    """``replay_tracking`` of jobs that logs the outcome; an unreachable tracker is one warning."""
+    for job_id in job_ids:
+        try:
+            count = replay_tracking(storage, uri, job_id)
+        except Unreachable as error:
+            log.warning("%s: its tracking entries are still spooled: %s", job_id, error)
+            return
+        if count:
+            log.info("%s: %d spooled tracking entries have been delivered", job_id, count)
 
 
 def system_sampler(

@@ -13,21 +13,24 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from colddiff.errors import DataError, Exists, RecordError
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, as_record, read_json_object
 
-Kind = Literal["metric", "param", "tag", "artifact", "status"]
+Kind = Literal["metric", "param", "tag", "artifact", "status", "parent"]
 FORMAT = 1
 PAGE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing to log; ``value`` is a float's repr (metric), base64 (artifact) or plain text."""
+    """One thing to log; ``value`` is a float's repr (metric), base64 (artifact) or plain text.
+
+    That of a ``parent`` is a job's id: its run may not exist yet, so it is looked up on delivery.
+    """
 
     kind: Kind
     key: str
@@ -89,6 +92,10 @@ class Spool:
     def storage(self) -> str:
         """The store's URI: equal job ids in two stores are two jobs."""
         return self._store.uri
+
+    def of_job(self, job_id: str) -> Spool:
+        """The spool of another job in the same store and experiment."""
+        return Spool(self._store, replace(self.header, job_id=job_id, run_name=job_id))
 
     def keep(self, entries: Sequence[Entry]) -> None:
         """Writes ``entries`` to the store; repeat it with the same entries after a StoreError."""

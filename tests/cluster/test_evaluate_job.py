@@ -95,3 +95,7 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
     assert together["metrics"] == alone["metrics"]
     assert together["provenance"] == alone["provenance"]
     assert len(together["pictures"]) == len(alone["pictures"]) > 0
+    # The table that both end with, also in the log of the cluster's driver.
+    assert together["summary"] == alone["summary"]
+    assert "Algorithm 2" in together["summary"][0]
+    assert "\n".join(together["summary"]) in together["log"]

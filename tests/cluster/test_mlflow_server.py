@@ -243,3 +243,26 @@ def test_attempts_killed_with_and_without_a_tracker_lose_and_repeat_nothing(
     (record,) = job.store.list(f"jobs/{job.id}/tracking/runs/")
     job.check(json.loads(job.store.get(record.key))["run_id"], "FINISHED")
     assert replay(job.store, job.id, job.uri) == 0
+
+
+def test_runs_are_nested_on_a_server_that_was_away_meanwhile(
+    server: Server, tmp_path: Path
+) -> None:
+    server.kill()
+    parent, child = Job(server, tmp_path), Job(server, tmp_path)
+    below, above = child.open(), parent.open()
+    below.set_parent(parent.id)
+    below.set_tags({"colddiff.trial": "3", "mlflow.runName": "trial 3"})
+    below.finish("FINISHED")
+    above.log_metrics({"search/best": 7.5}, 1)
+    server.start()
+    assert above.flush(60)
+    above.finish("FINISHED")
+    assert replay(child.store, child.id, server.uri) > 0
+    api = client(server.uri)
+    experiment = api.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    tag = f"tags.`mlflow.parentRunId` = '{above.run_id}'"
+    (run,) = api.search_runs([experiment.experiment_id], tag)
+    assert (run.data.tags["colddiff.job_id"], run.info.run_name) == (child.id, "trial 3")
+    assert run.info.status == "FINISHED"

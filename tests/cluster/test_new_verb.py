@@ -27,5 +27,9 @@ def test_a_new_verb_is_submitted_to_a_cluster(cluster: RunningCluster, tmp_path:
     more = package.run("submit", "count", "goal=9")
     assert more.returncode == 0, more.stderr
     assert f"{job['id']} is done (9 of 9 sheep)" in more.stderr
+    result = json.loads(Path(job["result"]).read_text())
+    told = ["9 sheep have jumped", "pictures:", f"  {result['pictures'][0]}", "next:", "  sleep"]
+    assert [line for line in more.stderr.splitlines() if line in told] == told
+    assert f"  {result['pictures'][0]}\n" in package.run("logs", job["id"]).stdout
     status = json.loads(package.run("status", job["id"], "--json").stdout)
     assert (status["state"], status["attempt"], status["step"]) == ("done", 3, 9)

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 DATA = {"ARCHITECTURE.md", "features/lenet_digits.safetensors", "catalogue/README.md"}
 SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
-SHORT = ("num_steps=4", "checkpoint_every=4", "evaluation.num_images=32", "workers=1")
+SHORT = (
+    *("num_steps=4", "checkpoint_every=4", "evaluation.num_images=32", "workers=1"),
+    *("degradation.num_timesteps=4", "global_batch_size=16"),
+)
 
 
 def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -119,6 +122,6 @@ def test_the_installed_command_lists_the_catalogue(installed: Installed) -> None
 def test_the_installed_demo_runs_from_any_folder(installed: Installed) -> None:
     done = installed("demo", *SHORT)
     assert done.returncode == 0, done.stderr
-    assert "Pictures:" in done.stdout
+    assert "pictures:" in done.stdout
     (job,) = (installed.folder / "demo" / "runs" / "jobs").iterdir()
     assert (job / "result.json").is_file()

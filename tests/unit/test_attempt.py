@@ -313,3 +313,59 @@ def test_sigterm_is_logged_without_a_promise_of_a_checkpoint(
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     assert driver.drive(attempt(folder), on_ray=False) == 4
     assert [line for line in caplog.messages if "SIGTERM" in line] == ["SIGTERM: stopping"]
+
+
+def test_a_score_is_kept_by_later_attempts(folder: JobFolder) -> None:
+    first = attempt(folder)
+
+    def work() -> dict[str, Any]:
+        first.scored(("eval/sampled/fid", 12.5))
+        first.scored(None)
+        raise Stopped("asked to")
+
+    first.drive(work)
+    attempt(folder, 2).drive(raising(Stopped("asked to")))
+    status = folder.status()
+    assert status
+    assert (status.attempt, status.score_metric, status.score) == (2, "eval/sampled/fid", 12.5)
+
+
+@pytest.mark.parametrize("ending", [ColddiffError("superseded"), Stopped("asked to"), None])
+def test_a_superseded_attempt_leaves_the_run_to_its_successor(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, ending: Exception | None
+) -> None:
+    tracker = MemoryTracker()
+
+    def run(started: Attempt, *_: object, **__: object) -> dict[str, Any]:
+        started.tracker.log_metrics({"train/loss_l1": 0.5}, 1)
+        folder.claim(2, {})
+        if ending is not None:
+            raise ending
+        return {}
+
+    told: dict[str, Any] = {"summary": lambda _: [], "score": lambda _: None}
+    verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps", **told)
+    monkeypatch.setattr(driver, "VERBS", {"train": verb})
+    monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
+    monkeypatch.setattr(driver, "describe_run", lambda *_: None)
+    driver.drive(attempt(folder), on_ray=False)
+    assert tracker.run.status == "RUNNING"
+    assert tracker.run.history("train/loss_l1") == [(1, 0.5)]
+    tracker.log_metrics({"train/loss_l1": 0.25}, 2)  # its session has ended
+    assert len(tracker.run.metrics) == 1
+
+
+def test_a_result_that_cannot_be_summarised_is_kept(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def summary(result: Mapping[str, Any]) -> list[str]:
+        return [str(result["sheep"])]
+
+    told: dict[str, Any] = {"summary": summary, "score": lambda _: None}
+    verb = SimpleNamespace(prepare=lambda _: None, run=lambda *_, **__: {}, unit="steps", **told)
+    monkeypatch.setattr(driver, "VERBS", {"train": verb})
+    monkeypatch.setattr(driver, "open_tracker", lambda _: MemoryTracker())
+    monkeypatch.setattr(driver, "describe_run", lambda *_: None)
+    assert driver.drive(attempt(folder), on_ray=False) == 0
+    assert "the result cannot be summarised: KeyError: 'sheep'" in caplog.messages
+    assert folder.result()

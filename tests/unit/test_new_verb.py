@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> CopiedPackage:
     root = tmp_path_factory.mktemp("toy")
     storage = str(root / "runs")
     return CopiedPackage(root, {"COLDDIFF_STORAGE": storage, "COLDDIFF_HOME": str(root / "home")})
+
+
+def told(result: dict[str, Any]) -> list[str]:
+    """The end of the toy's job, for people."""
+    return ["pictures:", f"  {result['pictures'][0]}", "next:", "  sleep"]
 
 
 def test_a_new_verb_is_submitted_in_this_process(package: CopiedPackage) -> None:
@@ -39,13 +45,24 @@ def test_a_new_verb_is_submitted_in_this_process(package: CopiedPackage) -> None
     assert (result["counted"], result["where"], result["id"]) == (3, "here", job["id"])
     assert Path(result["pictures"][0]).read_text() == "baa"
     assert result["tracking"]["run_id"]
+    assert "sheep.txt" not in done.stderr  # for --json somebody else presents the result
 
     again = package.run("submit", "count", "goal=2", "--local")
     assert (again.returncode, again.stdout) == (0, f"{job['id']}\n")
     assert f"{job['id']} is done (3 of 3 sheep)" in again.stderr
+    assert again.stderr.splitlines()[-4:] == told(result)
     more = package.run("submit", "count", "goal=5", "--local")
     assert f"{job['id']} is done (5 of 5 sheep)" in more.stderr
     assert json.loads(Path(job["result"]).read_text())["started_at"] == 3
+    assert more.stderr.count("5 sheep have jumped\n") == 1
+    lines = more.stderr.splitlines()
+    assert [line for line in lines if line in told(result)] == told(result)
+    shown = package.run("status", job["id"])
+    assert [line[2:] for line in shown.stdout.splitlines() if line[2:] in told(result)] == told(
+        result
+    )
+    assert package.run("wait", job["id"]).stderr.splitlines()[-4:] == told(result)
+    assert "5 sheep have jumped" in package.run("logs", job["id"]).stdout
     assert "5/5 sheep" in package.run("list").stdout
     assert "is done (5 of 5 sheep)" in package.run("logs", job["id"]).stdout
 

@@ -65,6 +65,16 @@ def test_what_was_put_is_read_back_whole(store: Store) -> None:
     assert store.size("a/b/c.bin") == 0
 
 
+def test_folders_are_found_without_what_is_in_them(store: Store) -> None:
+    assert list(store.folders("jobs/")) == []
+    for key in ("jobs/b/x/1", "jobs/b/x/2", "jobs/a/job.json", "jobs/file", "other/c/d"):
+        store.put(key, b"x")
+    assert list(store.folders("jobs/")) == ["a", "b"]
+    assert list(store.folders("jobs/b/")) == ["x"]
+    store.delete("jobs/a/job.json")
+    assert list(store.folders("jobs/")) == ["b"]
+
+
 def test_what_is_not_there_is_missing(store: Store) -> None:
     store.put("a/b", b"x")
     for key in ("nothing", "a", "a/b/c", "a/bc"):

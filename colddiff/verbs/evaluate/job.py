@@ -53,7 +53,7 @@ class EvaluateJob(Job):
     @property
     def spec(self) -> EvaluationSpec:
         """How images are evaluated, as a training job's ``evaluation`` section."""
-        names = EvaluationSpec.model_fields
+        names = EvaluationSpec.model_fields.keys() & type(self).model_fields.keys()
         return EvaluationSpec.model_validate({name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")

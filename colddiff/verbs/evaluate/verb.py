@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import Verb
@@ -42,6 +43,20 @@ class Evaluate(Verb):
 
             sum_batches = sum_on_ray
         return evaluate(attempt, prepared, sum_batches)
+
+    def summary(self, result: Mapping[str, Any]) -> list[str]:
+        from colddiff.report.tables import evaluation_table
+
+        return evaluation_table(result["metrics"]).splitlines()
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        checkpoint = result.get("checkpoint")
+        if checkpoint is None:
+            return []
+        return [
+            f"colddiff restore --checkpoint {checkpoint} IMAGES --out ./restored",
+            f"colddiff submit generate checkpoint={checkpoint} num_samples=64",
+        ]
 
     def max_useful_workers(self, job: Any) -> int | None:
         from colddiff.evaluation.partition import NUM_GROUPS

@@ -55,6 +55,16 @@ class Generate(Verb):
     def requested_extent(self, job: Job) -> int:
         return int(getattr(job, self.extent) or 0)
 
+    def summary(self, result: Mapping[str, Any]) -> list[str]:
+        return [f"{result['num_samples']} images in {result['samples']}", *super().summary(result)]
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        samples = result["samples"]
+        return [
+            f"colddiff submit evaluate samples={samples} reference=URI",
+            "the same command with a larger num_samples makes more",
+        ]
+
     def max_useful_workers(self, job: Any) -> int | None:
         return -(-job.num_samples // job.shard_size) if job.num_samples else None
 

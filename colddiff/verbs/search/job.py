@@ -39,7 +39,8 @@ class SearchJob(Job):
         str | dict[str, Any] | None,
         Field(
             description="the train job that trials vary: a recipe, a job file, {recipe: NAME, "
-            "field: value}, or its fields; null for the train job of the same file"
+            "field: value}, or its fields; null for the train job of the same file, fields alone "
+            "for that job with those fields"
         ),
     ] = None
     over: Annotated[
@@ -54,17 +55,19 @@ class SearchJob(Job):
         ),
     ]
     compare: Annotated[
-        Literal["same_end"],
+        Literal["same_end", "generation"],
         Field(
             description="same_end: each schedule is scaled until D(x, T) removes as much as the "
-            "base's, so that all trials solve the same task"
+            "base's, so that all trials solve the same task; generation: samples from the terminal "
+            "are compared, where D(x, T) holds no information about x"
         ),
     ] = "same_end"
     metric: Annotated[
         str | None,
         Field(
             description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for the Frechet "
-            "distance of Algorithm 2 in the base's features"
+            "distance of Algorithm 2 in the base's features, of samples (eval/generated/...) with "
+            "compare=generation"
         ),
     ] = None
     scheduler: Annotated[

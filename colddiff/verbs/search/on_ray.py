@@ -12,22 +12,33 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from colddiff.errors import ColddiffError, SpecError, Stopped
+from colddiff.cluster.capacity import connected_capacity
+from colddiff.cluster.worker_count import most_workers
+from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.job import ResourcesSpec
+from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import requested
+from colddiff.retry import call_with_retry
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.segment import Segment, SegmentSource, run_segment
+from colddiff.verbs.search.room import refuse_too_small, trial_resources, trials_at_once
+from colddiff.verbs.search.segment import OUTAGE_S, Segment, SegmentSource, run_segment
+from colddiff.verbs.search.settings import base_of
+
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
 
 log = logging.getLogger(__name__)
 
+HOLDER = {"node:__internal_head__": 0.001}
+"""What a trial with workers of its own reserves beside them: no CPU, or trials that wait for their
+workers could hold all that the workers need. Tune refuses a trial that reserves nothing."""
 ENDED = "ended"
 """The one metric that Tune hears of: 1 when a segment has ended, however."""
 QUIET = {
@@ -45,8 +56,20 @@ def run_segments_on_ray(
     job = attempt.resolved.job_as(SearchJob)
     if source.exhausted or attempt.stop_requested():
         return  # Tune's own start takes seconds
-    searcher = _SegmentSearcher(attempt, source, on_change, job.max_concurrent)
-    trainable = tune.with_resources(_segment, _resources(job))
+    base = base_of(job)
+    capacity = connected_capacity()
+    refuse_too_small(job, base, capacity)
+    at_once = trials_at_once(job, base, capacity)
+    if at_once < job.max_concurrent:
+        what = "max_concurrent=%d: the cluster has room for %d at once, the others wait"
+        log.info(what, job.max_concurrent, at_once)
+    config = {
+        "search": attempt.resolved.to_dict(),
+        "attempt": attempt.number,
+        "runner": _runner(job, base),
+    }
+    searcher = _SegmentSearcher(attempt, source, on_change, at_once, config)
+    trainable = tune.with_resources(_segment, _trial_needs(job, base))
     with tempfile.TemporaryDirectory(prefix="colddiff-tune-") as folder, _quiet():
         tuner = tune.Tuner(
             trainable,
@@ -81,8 +104,9 @@ def _segment(config: dict[str, Any]) -> None:
     try:
         error = run_segment(
             Segment(**config["segment"]),
-            search.storage,
+            search,
             lambda: folder.stop_requested(number),
+            InProcess(**config["runner"]),
         )
     except Stopped as stopped:
         error, interrupted = str(stopped), folder.stop_requested(number)
@@ -105,11 +129,11 @@ class _SegmentSearcher(Searcher):
         source: SegmentSource,
         on_change: Callable[[], None],
         max_concurrent: int,
+        config: dict[str, Any],
     ) -> None:
         super().__init__(metric=ENDED, mode="max")
         self._attempt, self._source, self._on_change = attempt, source, on_change
-        self._max = max_concurrent
-        self._search = attempt.resolved.to_dict()
+        self._max, self._config = max_concurrent, config
         self._running: dict[str, Segment] = {}
         _LIVE[id(self)] = self
         self.error: ColddiffError | None = None
@@ -120,25 +144,24 @@ class _SegmentSearcher(Searcher):
         return _live, (id(self),)
 
     def suggest(self, trial_id: str) -> Any:
-        if self.error is not None or self._attempt.stop_requested():
-            return None if self._running else Searcher.FINISHED
         if len(self._running) >= self._max:
             return None
+        segment = None
         try:
-            segment = self._source.next()
+            segment = call_with_retry(self._next, "the next trial", OUTAGE_S)
         except ColddiffError as error:
             # An exception here would end the driver with three nested tracebacks.
             self.error = error
-            return None if self._running else Searcher.FINISHED
         if segment is None:
             return None if self._running else Searcher.FINISHED
         self._running[trial_id] = segment
         self._on_change()
-        return {
-            "search": self._search,
-            "attempt": self._attempt.number,
-            "segment": segment.to_dict(),
-        }
+        return {**self._config, "segment": segment.to_dict()}
+
+    def _next(self) -> Segment | None:
+        if self.error is not None or self._attempt.stop_requested():
+            return None
+        return self._source.next()
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -169,22 +192,19 @@ class _SegmentSearcher(Searcher):
         """Never called: Tune's files are not read again."""
 
 
-def _resources(job: SearchJob) -> dict[str, float]:
-    """What one segment holds; SpecError where the cluster has less in all."""
-    asked = job.resources or ResourcesSpec()
-    wanted = {
-        "resources.cpus": ("CPU", float(asked.cpus)),
-        "resources.gpus": ("GPU", float(asked.gpus)),
-    }
-    if asked.accelerator is not None:
-        # As Ray itself asks for a type: every node that has it, has 1 of it.
-        wanted["resources.accelerator"] = (f"accelerator_type:{asked.accelerator}", 0.001)
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for field, (name, count) in wanted.items():
-        if count > total.get(name, 0.0):
-            what = f"a trial needs {name} {count:g}, the cluster has {total.get(name, 0.0):g}"
-            raise SpecError([(field, what)])
-    return {name.lower() if name in ("CPU", "GPU") else name: n for name, n in wanted.values() if n}
+def _trial_needs(job: SearchJob, base: TrainJob) -> dict[str, float]:
+    """What a Tune trial reserves: what its training needs, or nothing beside workers of its own."""
+    if base.workers != 1:
+        return HOLDER
+    wanted = requested(trial_resources(job, base))
+    return {name.lower() if name in ("CPU", "GPU") else name: n for name, n in wanted.items()}
+
+
+def _runner(job: SearchJob, base: TrainJob) -> dict[str, Any]:
+    """How ``InProcess`` runs a trial: in its actor, or with the workers of a submitted job."""
+    if base.workers == 1:
+        return {}
+    return {"on_ray": True, "gpus": trial_resources(job, base).gpus * most_workers(base)}
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.search.job import SearchJob
 
 
@@ -32,9 +34,16 @@ class Search(Verb):
         return resolve_search(job, storage, pack=pack)
 
     def completed(self, job: Any, recipe: Recipe) -> SearchJob:
-        if job.base is None and "train" in recipe.sections:
-            job = job.model_copy(update={"base": recipe.train.to_dict()})
-        return cast("SearchJob", job)
+        from colddiff.verbs.search.settings import with_base_of
+
+        return with_base_of(job, recipe)
+
+    def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
+        from colddiff.verbs.search.room import refuse_too_small
+        from colddiff.verbs.search.settings import base_of
+
+        if (found := capacity()) is not None:
+            refuse_too_small(job, base_of(job), found)
 
     def prepare(self, attempt: Attempt) -> Any:
         from colddiff.verbs.search.work import prepare
@@ -55,8 +64,22 @@ class Search(Verb):
         folder = resolved.folder
         return all(folder.store.size(folder.key(name)) for name in ("leaderboard.md", "best.yaml"))
 
+    def summary(self, result: Mapping[str, Any]) -> list[str]:
+        from colddiff.verbs.search.tracked import summary_lines
+
+        return summary_lines(result)
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        return [
+            f"colddiff submit train {result['best_yaml']}",
+            "the same command with a larger num_trials searches on",
+        ]
+
+    def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        return result["metric"], result["metrics"]["search/best"]
+
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        from colddiff.verbs.search.resolve import dry_run
+        from colddiff.verbs.search.estimate import dry_run
 
         return dry_run(job, rate)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -15,7 +16,7 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.tracking_run import open_tracker
-from colddiff.verbs.train.checkpoint_evaluation import evaluate_step
+from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.ray_restarts import fit_until_ended
@@ -29,12 +30,12 @@ def fit_on_ray(attempt: Attempt) -> None:
     resolved, folder, number = attempt.resolved, attempt.folder, attempt.number
     job = resolved.job_as(TrainJob)
     workers = most_workers(job) if job.workers == "all" else job.workers
-    with EvaluationWatcher(
-        folder,
-        job.evaluation_interval,
-        job.num_steps,
-        lambda step: ray.get(_evaluation().remote(resolved.to_dict(), step)),
-    ):
+
+    def evaluate(step: int) -> None:
+        record = ray.get(_evaluation().remote(resolved.to_dict(), step))
+        report_evaluation(attempt, step, record)
+
+    with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
         fit_until_ended(
             lambda start: _trainer(resolved, number, start, workers).fit(), job, folder, number
         )
@@ -81,12 +82,11 @@ def _worker(config: dict[str, Any]) -> None:
 def _evaluation() -> Any:
     """A Ray task that evaluates one checkpoint; it reserves no CPU, so it fits small clusters."""
 
-    def run(data: dict[str, Any], step: int) -> None:
+    def run(data: dict[str, Any], step: int) -> dict[str, Any]:
         log_to_stderr()
         resolved = ResolvedJob.from_dict(data)
-        tracker = open_tracker(resolved, join=True)
-        evaluate_step(resolved, resolved.folder, tracker, step)
-        tracker.flush()
+        with closing(open_tracker(resolved, join=True)) as tracker:
+            return evaluate_step(resolved, resolved.folder, tracker, step)
 
     return ray.remote(num_cpus=0, max_retries=1)(run)
 

@@ -7,6 +7,7 @@ from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
 from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
 from colddiff.errors import CheckpointError, SpecError
+from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import is_number
@@ -57,6 +58,8 @@ def _with_other(
     """Adds the second set, if D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
     check_samplers(job.evaluation.samplers, D, "evaluation.samplers")
+    if job.evaluation.generated is not None:
+        check_generated(job.evaluation.generated, D, job.terminal)
     if open_second_set(D) is None:
         return job, content
     uri = packed(D.spec.second_set, "train", False, job, storage, pack=pack)

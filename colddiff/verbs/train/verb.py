@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
@@ -48,6 +49,28 @@ class Train(Verb):
         from colddiff.verbs.train.resolve import trained_checkpoint_exists
 
         return trained_checkpoint_exists(resolved)
+
+    def summary(self, result: Mapping[str, Any]) -> list[str]:
+        from colddiff.report.tables import evaluation_table
+
+        lines = evaluation_table(result["metrics"]).splitlines() if result["metrics"] else []
+        lines.append(f"checkpoint: {result['checkpoint']}")
+        best = result.get("best")
+        if best:
+            lines.append(f"best: step {best['step']}, {best['metric']} {best['value']:.5g}")
+        return lines
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        best = f"{job_id}@best" if result.get("best") else job_id
+        return [
+            f"colddiff restore --checkpoint {best} IMAGES --out ./restored",
+            f"colddiff submit evaluate checkpoint={best}",
+            "the same command with a larger num_steps trains on from here",
+        ]
+
+    def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        best = result.get("best")
+        return (best["metric"], best["value"]) if best else super().score(result)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         from colddiff.verbs.train.estimate import estimate

@@ -42,13 +42,13 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_place_for_artifacts_that_does_not_answer_holds_nothing_up() -> None:
-    run = MlflowRun(Api(goes_away=False), "http://tracker", RUN)
+    run = MlflowRun(Api(goes_away=False), "http://tracker", RUN, str)
     [(entry, reason)] = run.deliver([ARTIFACT], since_ms=1)
     assert entry == ARTIFACT
     assert "no way to the artifacts" in reason
 
 
 def test_what_a_tracker_that_is_away_did_not_take_is_not_set_aside() -> None:
-    run = MlflowRun(Api(goes_away=True), "http://tracker", RUN)
+    run = MlflowRun(Api(goes_away=True), "http://tracker", RUN, str)
     with pytest.raises(TrackerError, match="nobody answers"):
         run.deliver([ARTIFACT], since_ms=1)

@@ -1,0 +1,207 @@
+"""The jobs of a storage as a table: what tells them apart, filtered and sorted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from colddiff.errors import ColddiffError, Unreachable
+from colddiff.jobs.verb import VERBS
+
+if TYPE_CHECKING:
+    from colddiff.cli.known_jobs import KnownJobs
+    from colddiff.jobs.folder import JobFolder
+    from colddiff.jobs.status import Status
+
+READERS = 32
+"""Jobs whose files are read at once: each read is a request where the store is S3."""
+NOT_TOLD = {"storage", "tracking", "plugins", "max_failures", "resources", "limits"}
+"""Fields of how a job is run, which say nothing about what it is."""
+HIGHER_IS_BETTER = ("ssim", "psnr")
+SORTS = ("seen", "created", "name", "state", "best")
+LONGEST = 60
+_HASH = re.compile(r"-[0-9a-f]{8}$")
+
+
+@dataclass(slots=True)
+class JobRow:
+    """A job as `colddiff list` shows it."""
+
+    folder: JobFolder
+    status: Status | None
+    job: Mapping[str, Any]
+    """Parts of ``job.json``; empty where it is not written yet."""
+    score: tuple[str, float] | None
+    """Path and best value of the metric that stands for the job, once there is one."""
+    differs: dict[str, Any] = field(default_factory=dict)
+    """Fields in which jobs of its name differ, by path."""
+
+    @property
+    def verb(self) -> str:
+        """What the job does, the first word of its id."""
+        return self.folder.job_id.partition("-")[0]
+
+    @property
+    def name(self) -> str:
+        """The word that its submitter chose."""
+        without_verb = self.folder.job_id.partition("-")[2]
+        return str(self.job.get("slug") or _HASH.sub("", without_verb))
+
+    @property
+    def state(self) -> str:
+        """State of its newest attempt; ``-`` before the first."""
+        return self.status.state if self.status else "-"
+
+
+def read_rows(folders: Sequence[JobFolder], known: KnownJobs) -> tuple[list[JobRow], list[str]]:
+    """The rows of jobs, and a line for each job that has a damaged file.
+
+    Raises StoreError if the store cannot be reached.
+    """
+    rows: list[JobRow] = []
+    damaged: list[str] = []
+    with ThreadPoolExecutor(READERS, "reader") as pool:
+        for found in pool.map(partial(_read, known), folders):
+            if isinstance(found, str):
+                damaged.append(found)
+            else:
+                rows.append(found)
+    known.save({row.folder.job_id for row in rows})
+    _set_differences(rows)
+    return rows, damaged
+
+
+def chosen(rows: Iterable[JobRow], states: Sequence[str], name: str | None) -> list[JobRow]:
+    """Rows in one of ``states`` (any if empty) whose name or id has, or matches, ``name``."""
+
+    def is_named(row: JobRow) -> bool:
+        if name is None:
+            return True
+        if any(sign in name for sign in "*?["):
+            return fnmatchcase(row.name, name) or fnmatchcase(row.folder.job_id, name)
+        return name in row.folder.job_id or name in row.name
+
+    return [row for row in rows if (not states or row.state in states) and is_named(row)]
+
+
+def in_order(rows: Iterable[JobRow], sort: str) -> list[JobRow]:
+    """Rows sorted by one of ``SORTS``; newest last, best first."""
+
+    def key(row: JobRow) -> tuple[Any, ...]:
+        seen = row.status.heartbeat if row.status else 0.0
+        if sort == "best":
+            if row.score is None:
+                return True, "", 0.0
+            path, value = row.score
+            return False, path, -value if path.endswith(HIGHER_IS_BETTER) else value
+        by = {"created": row.job.get("created") or 0.0, "name": row.name, "state": row.state}
+        return by.get(sort, seen), seen
+
+    return sorted(rows, key=key)
+
+
+def differs_text(row: JobRow) -> str:
+    """``num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters."""
+    short = short_paths(list(row.differs))
+    parts = [
+        f"{path}={_text(value)}"
+        for path, value in zip(short, row.differs.values(), strict=True)
+        if value is not None
+    ]
+    text = ", ".join(parts)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def score_text(row: JobRow) -> str:
+    """``fd_lenet 38.5``; ``-`` without a score."""
+    if row.score is None:
+        return "-"
+    path, value = row.score
+    return f"{path.rpartition('/')[2]} {value:.4g}"
+
+
+def short_paths(paths: Sequence[str]) -> list[str]:
+    """For each path its last part, or as many as no other path has: ``seed``, ``sigma.start``."""
+
+    def shortest(path: str) -> str:
+        parts = path.split(".")
+        for count in range(1, len(parts)):
+            ending = ".".join(parts[-count:])
+            same = [other for other in paths if f".{other}".endswith(f".{ending}")]
+            if len(same) == 1:
+                return ending
+        return path
+
+    return [shortest(path) for path in paths]
+
+
+def _read(known: KnownJobs, folder: JobFolder) -> JobRow | str:
+    try:
+        status = folder.status()
+        job = known.job(folder, status.attempt if status else 0)
+        score = _score(folder, status)
+    except Unreachable:
+        raise
+    except ColddiffError as error:
+        return str(error)  # a damaged file of one job hides no other
+    return JobRow(folder, status, job, score)
+
+
+def _score(folder: JobFolder, status: Status | None) -> tuple[str, float] | None:
+    """Read from the status, which saves a request; from the result of an earlier version's job."""
+    if status is None:
+        return None
+    if status.score_metric and status.score is not None:
+        return status.score_metric, status.score
+    verb = VERBS.get(folder.job_id.partition("-")[0])
+    result = folder.result() if verb and status.state == "done" else None
+    if not (verb and result):
+        return None
+    try:
+        return verb.score(result)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _set_differences(rows: Iterable[JobRow]) -> None:
+    groups: dict[tuple[str, str], list[JobRow]] = {}
+    for row in rows:
+        if row.job.get("spec"):
+            groups.setdefault((row.verb, row.name), []).append(row)
+    for (verb_name, _), group in groups.items():
+        verb = VERBS.get(verb_name)
+        # The extent is what PROGRESS shows.
+        left_out = NOT_TOLD | {verb.extent if verb else ""}
+        flat = [_flat(row.job["spec"], left_out) for row in group]
+        paths = dict.fromkeys(path for fields in flat for path in fields)
+        differing = [path for path in paths if len({repr(f.get(path)) for f in flat}) > 1]
+        for row, fields in zip(group, flat, strict=True):
+            row.differs = {path: fields.get(path) for path in differing}
+
+
+def _flat(
+    data: Mapping[str, Any], left_out: Iterable[str] = (), prefix: str = ""
+) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if name in left_out:
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, (), f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    # Of an address below STORAGE, what distinguishes it.
+    return str(value).rpartition("/jobs/")[2]

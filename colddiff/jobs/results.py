@@ -1,0 +1,100 @@
+"""What a finished job tells: its numbers, its pictures and what to do next, for every verb."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from colddiff.errors import ColddiffError
+from colddiff.jobs.status import verdict_line
+from colddiff.jobs.verb import VERBS, unit_of
+
+if TYPE_CHECKING:
+    from colddiff.jobs.folder import JobFolder
+    from colddiff.jobs.status import Status
+
+SHOWN_PICTURES = 8
+SCORES = (
+    r"eval/sampled/(fid|fd_\w+)",
+    r"eval/samples/(fid|fd_\w+)",
+    r"generate/(fid|fd_\w+)",
+    r"eval/(?!degraded/|floor/)\w+/(fid|fd_\w+)",
+    r"eval/sampled/rmse",
+    r"eval/(?!degraded/)\w+/rmse",
+)
+"""Metrics that stand for a job in a list, the first one that it has."""
+
+log = logging.getLogger(__name__)
+
+_TOLD: ContextVar[bool] = ContextVar("colddiff_told", default=True)
+
+
+def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
+    """The result of a finished job as text: its numbers, pictures, and commands to go on with.
+
+    The numbers are those that its driver wrote into the result: a table may need the plugins of
+    the job, which are not loaded here.
+    """
+    verb = VERBS.get(job_id.partition("-")[0])
+    lines = list(result.get("summary", ()))
+    if verb and "summary" not in result:
+        lines += _read(lambda: verb.summary(result))
+    pictures = list(result.get("pictures", []))
+    lines += ["pictures:"] * bool(pictures)
+    lines += [f"  {address}" for address in pictures[:SHOWN_PICTURES]]
+    if len(pictures) > SHOWN_PICTURES:
+        lines.append(f"  ... and {len(pictures) - SHOWN_PICTURES} more beside them")
+    steps = _read(lambda: verb.next_steps(job_id, result)) if verb else []
+    lines += ["next:"] * bool(steps)
+    return lines + [f"  {step}" for step in steps]
+
+
+def _read(lines: Callable[[], Sequence[str]]) -> list[str]:
+    """``lines()``, or what is missing in a result that another version wrote."""
+    try:
+        return list(lines())
+    except KeyError as missing:
+        return [f"(result.json has no {missing})"]
+
+
+def log_verdict(folder: JobFolder, status: Status) -> None:
+    """Logs how a job ended, and its result if it is done."""
+    log.info("%s", verdict_line(folder.job_id, status, unit_of(folder.job_id)))
+    if status.state == "done":
+        log_result(folder)
+
+
+def log_result(folder: JobFolder) -> None:
+    """Logs the result of a finished job, unless within ``untold``."""
+    if not _TOLD.get():
+        return
+    try:
+        result = folder.result()
+    except ColddiffError as error:
+        log.warning("%s", error)
+        return
+    for line in result_lines(folder.job_id, result) if result else ():
+        log.info("%s", line)
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Within ``with``, results of jobs are not logged: somebody else presents them."""
+    token = _TOLD.set(False)
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
+def score_of(metrics: Mapping[str, float]) -> tuple[str, float] | None:
+    """Path and value of the metric that stands for a job in a list; None without one of them."""
+    for pattern in SCORES:
+        for path in sorted(metrics):
+            if re.fullmatch(pattern, path):
+                return path, float(metrics[path])
+    return None

@@ -1,0 +1,244 @@
+"""`colddiff list`: what tells jobs apart, in the order and of the kind that was asked for."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff.cli.job_table import (
+    JobRow,
+    chosen,
+    differs_text,
+    in_order,
+    read_rows,
+    score_text,
+    short_paths,
+)
+from colddiff.cli.known_jobs import KnownJobs
+from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.status import Status
+from colddiff.ports import Store
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.memory_store import MemoryStore
+from tests.in_process import colddiff_here
+from tests.watched_store import Watched
+
+SIGMA = {"kind": "exponential", "start": 0.3426, "end": 1.37}
+
+
+def write(
+    store: Store, job_id: str, *, slug: str = "blur", state: Any = "done", **spec: Any
+) -> JobFolder:
+    folder = JobFolder(store, job_id)
+    score = spec.pop("score", None)
+    seen = spec.pop("seen", 1.0)
+    folder.write_job({"id": job_id, "slug": slug, "created": -seen, "spec": spec})
+    folder.write_status(Status(state, attempt=1, step=9, num_steps=9, heartbeat=seen))
+    if score is not None:
+        folder.write_result({"metrics": {"eval/sampled/fd_lenet": score}})
+    return folder
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    store = MemoryStore()
+    blur = {"kind": "blur", "num_timesteps": 20, "sigma": SIGMA}
+    short = {**blur, "num_timesteps": 10, "sigma": {**SIGMA, "start": 0.5}}
+    write(store, "train-blur-00000001", degradation=blur, seed=0, score=38.5, seen=2.0)
+    write(store, "train-blur-00000002", degradation=short, seed=0, num_steps=99, score=31.25)
+    write(store, "train-blur-00000003", degradation=blur, seed=1, state="failed", seen=3.0)
+    write(store, "train-deblur-mnist-00000004", slug="deblur-mnist", seed=0, state="stopped")
+    write(
+        store,
+        "evaluate-blur-00000005",
+        checkpoint="/runs/jobs/train-blur-00000001/checkpoints/step_00000009",
+    )
+    write(store, "evaluate-blur-00000006", checkpoint="s3://b/p/jobs/train-x/checkpoints/step_1")
+    return store
+
+
+def rows_of(store: Store) -> list[JobRow]:
+    return read(store, KnownJobs(store.uri, None))
+
+
+def read(store: Store, known: KnownJobs) -> list[JobRow]:
+    rows, damaged = read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)], known)
+    assert damaged == []
+    return rows
+
+
+def ids(rows: list[JobRow]) -> list[str]:
+    return [row.folder.job_id[-1] for row in rows]
+
+
+def test_jobs_of_a_name_are_told_apart_by_the_fields_that_differ(store: MemoryStore) -> None:
+    told = {row.folder.job_id[-1]: differs_text(row) for row in rows_of(store)}
+    # Not by num_steps, which PROGRESS shows, nor by those of other verbs and names.
+    assert told == {
+        "1": "num_timesteps=20, start=0.3426, seed=0",
+        "2": "num_timesteps=10, start=0.5, seed=0",
+        "3": "num_timesteps=20, start=0.3426, seed=1",
+        "4": "",
+        "5": "checkpoint=train-blur-00000001/checkpoints/step_00000009",
+        "6": "checkpoint=train-x/checkpoints/step_1",
+    }
+
+
+def test_how_a_job_is_run_does_not_tell_it_apart(store: MemoryStore) -> None:
+    for number, memory in enumerate((1, 2)):
+        spec = {"tracking": {"images": bool(number)}, "resources": {"gpus": memory}}
+        write(store, f"train-run-0000000{number}", slug="run", **spec)
+    rows = chosen(rows_of(store), (), "run")
+    assert [row.differs for row in rows] == [{}, {}]
+
+
+def test_a_long_difference_is_cut(store: MemoryStore) -> None:
+    for number in range(2):
+        write(store, f"train-long-0000000{number}", slug="long", values=[number + 0.25] * 90)
+    text = differs_text(chosen(rows_of(store), (), "long")[0])
+    assert (len(text), text[-1]) == (60, "…")
+    assert text.startswith("values=[0.25,0.25,")
+
+
+def test_paths_are_as_long_as_it_takes_to_tell_them_apart() -> None:
+    assert short_paths(["seed", "a.sigma.start", "a.sigma.end", "b.sigma.end", "b.seed"]) == [
+        "seed",
+        "start",
+        "a.sigma.end",
+        "b.sigma.end",
+        "b.seed",
+    ]
+
+
+def test_filters(store: MemoryStore) -> None:
+    rows = rows_of(store)
+    assert ids(chosen(rows, ["failed", "stopped"], None)) == ["3", "4"]
+    assert ids(chosen(rows, [], "deblur")) == ["4"]
+    assert ids(chosen(rows, ["done"], "train-blur-*")) == ["1", "2"]
+    assert ids(chosen(rows, [], "0000000[56]")) == []
+    assert ids(chosen(rows, [], "*[56]")) == ["5", "6"]
+
+
+def test_orders(store: MemoryStore) -> None:
+    rows = chosen(rows_of(store), [], "train")
+    assert ids(in_order(rows, "seen")) == ["2", "4", "1", "3"]
+    assert ids(in_order(rows, "created")) == ["3", "1", "2", "4"]
+    assert ids(in_order(rows, "best"))[:2] == ["2", "1"]
+    assert ids(in_order(rows, "name"))[-1] == "4"
+    assert ids(in_order(rows, "state")) == ["2", "1", "3", "4"]
+    assert [score_text(row) for row in rows] == ["fd_lenet 38.5", "fd_lenet 31.25", "-", "-"]
+
+
+def test_of_a_metric_of_which_more_is_better_the_highest_is_first() -> None:
+    store = MemoryStore()
+    for number, value in enumerate((20.0, 25.0)):
+        folder = write(store, f"search-x-0000000{number}")
+        found = {"metric": "eval/sampled/psnr", "metrics": {"search/best": value}}
+        folder.write_result(found)
+    assert ids(in_order(rows_of(store), "best")) == ["1", "0"]
+
+
+def test_a_result_of_another_version_has_no_score() -> None:
+    store = MemoryStore()
+    write(store, "search-x-00000000").write_result({"metrics": {}})
+    assert [score_text(row) for row in rows_of(store)] == ["-"]
+
+
+def test_the_best_of_a_job_that_runs_is_in_its_status(store: MemoryStore) -> None:
+    folder = write(store, "train-blur-00000007", state="stopped", score=99.0)
+    status = Status("stopped", 1, score=12.5, score_metric="eval/sampled/fid")
+    folder.write_status(status)
+    assert score_text(chosen(rows_of(store), ["stopped"], "blur-00000007")[0]) == "fid 12.5"
+
+
+def test_jobs_are_read_side_by_side(tmp_path: Path) -> None:
+    """So that 500 of them on S3, three requests each, take about a second."""
+    together = threading.Barrier(16, timeout=30)
+
+    def before(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith("status.json"):
+            together.wait()
+
+    for number in range(16):
+        write(LocalStore(tmp_path), f"train-x-000000{number:02}")
+    began = time.monotonic()
+    assert len(rows_of(Watched(tmp_path, before))) == 16
+    assert time.monotonic() - began < 30
+
+
+def test_what_cannot_have_changed_is_asked_for_once(tmp_path: Path) -> None:
+    """So that a list of jobs on S3 costs one request for each of them."""
+    asked: list[str] = []
+
+    def before(operation: str, key: str) -> None:
+        asked.append(key.rpartition("/")[2])
+
+    cache, store = LocalStore(tmp_path / "home"), Watched(tmp_path / "runs", before)
+    for seed in range(2):
+        write(store, f"train-x-0000000{seed}", slug="x", seed=seed)
+    # Done jobs have their score in the status; that of earlier versions is in the result.
+    for number in range(2):
+        status = Status("done", 1, score=1.0, score_metric="eval/sampled/fid")
+        JobFolder(store, f"train-x-0000000{number}").write_status(status)
+    first = read(store, KnownJobs("s3://here", cache))
+    asked.clear()
+    again = read(store, KnownJobs("s3://here", cache))
+    assert asked == ["status.json"] * 2
+    assert [row.differs for row in again] == [row.differs for row in first]
+    assert [row.name for row in again] == ["x", "x"]
+
+    JobFolder(store, "train-x-00000000").write_status(Status("queued", 2))
+    asked.clear()
+    read(store, KnownJobs("s3://here", cache))
+    assert sorted(asked) == ["job.json", "status.json", "status.json"]
+    asked.clear()
+    read(store, KnownJobs("s3://elsewhere", cache))
+    assert asked.count("job.json") == 2
+
+
+@pytest.mark.parametrize("damage", [b"{half", b"[]", b'{"train-x-00000000": 7}'])
+def test_a_damaged_cache_is_no_problem(tmp_path: Path, damage: bytes) -> None:
+    cache, store = LocalStore(tmp_path), MemoryStore()
+    write(store, "train-x-00000000", slug="x", seed=0)
+    read(store, KnownJobs(store.uri, cache))
+    (kept,) = cache.list("listed/")
+    cache.put(kept.key, damage)
+    assert [row.name for row in read(store, KnownJobs(store.uri, cache))] == ["x"]
+
+
+def test_a_cache_that_cannot_be_written_is_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = MemoryStore()
+    write(store, "train-x-00000000", slug="x", seed=0)
+    cache = LocalStore(tmp_path / "file" / "home")
+    assert [row.name for row in read(store, KnownJobs(store.uri, cache))] == ["x"]
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed(*words: str) -> Any:
+        return colddiff_here(
+            monkeypatch, capsys, "list", *words, COLDDIFF_STORAGE=str(tmp_path / "runs")
+        )
+
+    store = LocalStore(tmp_path / "runs")
+    write(store, "train-blur-00000001", seed=0, score=38.5, seen=2.0)
+    write(store, "train-blur-00000002", seed=1, state="failed")
+    first, *lines = listed().stdout.splitlines()
+    assert first.split() == ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST", "SEEN"]
+    assert [line.split()[0] for line in lines] == ["train-blur-00000002", "train-blur-00000001"]
+    assert "fd_lenet 38.5" in lines[1]
+    assert "seed=1" in lines[0]
+    (row,) = json.loads(listed("--state", "done", "--json").stdout)
+    assert (row["differs"], row["best"]["value"], row["name"]) == ({"seed": 0}, 38.5, "blur")
+    assert (row["state"], row["result"] is not None) == ("done", True)
+    assert "no such jobs" in listed("--name", "celeba").stderr
+    wrong = listed("--state", "dnoe")
+    assert (wrong.returncode, "did you mean 'done'?" in wrong.stderr) == (2, True)
+    assert listed("--sort", "age").returncode == 2
