@@ -16,6 +16,7 @@ from colddiff.errors import CheckpointError, Exists, Missing
 from colddiff.jobs.plugins import keep_plugins, kept_plugins
 from colddiff.ports import Store
 from colddiff.report.card import card_readme
+from colddiff.spec.documents import DocumentError, read_json_object
 from colddiff.spec.plugins import plugin_source
 from colddiff.stores.open import open_store
 
@@ -196,11 +197,10 @@ def _card_beside(address: CheckpointAddress) -> dict[str, Any] | None:
     if address.home:
         return None
     try:
-        found = json.loads(open_store(address.storage).get(CARD))
-    except (Missing, ValueError):
+        found = read_json_object(open_store(address.storage).get(CARD))
+    except (Missing, DocumentError):
         return None
-    matches = isinstance(found, dict) and found.get("weights_sha256") == address.weights_sha256
-    return found if matches else None
+    return found if found.get("weights_sha256") == address.weights_sha256 else None
 
 
 def _job_json(address: CheckpointAddress) -> dict[str, Any]:

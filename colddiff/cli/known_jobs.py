@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
+from colddiff.spec.documents import DocumentError, read_json_object
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
@@ -29,9 +30,8 @@ class KnownJobs:
         self._key = f"listed/{hashlib.sha256(uri.encode()).hexdigest()[:16]}.json"
         self._jobs: dict[str, Any] = {}
         if cache is not None:
-            with suppress(ColddiffError, ValueError):
-                found = json.loads(cache.get(self._key))
-                self._jobs = found if isinstance(found, dict) else {}
+            with suppress(ColddiffError, DocumentError):
+                self._jobs = read_json_object(cache.get(self._key))
 
     def job(self, folder: JobFolder, attempt: int) -> Mapping[str, Any]:
         """``KEPT`` of ``job.json``, as of ``attempt``; empty where it is not written yet."""

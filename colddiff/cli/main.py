@@ -24,6 +24,7 @@ from colddiff.cli import (
     submit,
 )
 from colddiff.cli.output import emit, note
+from colddiff.cli.streams import Streams
 from colddiff.errors import ColddiffError
 from colddiff.printable import printable
 
@@ -90,8 +91,27 @@ def demo(
     raise typer.Exit(run_demo(out, tuple(overrides or ())))
 
 
+PRINTING = ("list", "status", "logs", "degradations", "recipes", "check", "--version", "--help")
+"""Commands whose whole work is what they print."""
+LONGEST = 2000
+"""Characters of a message: the way out is at its end, and is kept."""
+
+
 def main() -> None:
     """Entry point: runs the command line; a ColddiffError becomes one line and its exit code."""
+    streams = Streams()
+    try:
+        _run()
+    except SystemExit as ended:
+        if ended.code not in (0, None) or not streams.lost:
+            raise
+        note(f"colddiff: stdout cannot be written ({streams.lost}): its output is incomplete")
+        if sys.argv[1:2] and sys.argv[1] in PRINTING:
+            sys.exit(1)
+        raise
+
+
+def _run() -> None:
     try:
         app(prog_name="colddiff")
     except ColddiffError as error:
@@ -110,6 +130,8 @@ def main() -> None:
 def _end(error: Exception, message: str, code: int) -> None:
     if os.environ.get("COLDDIFF_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(error)
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
     note(f"colddiff: error: {message}")
     sys.exit(code)
 

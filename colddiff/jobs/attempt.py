@@ -176,7 +176,7 @@ class Attempt:
             phase=self._phase,
             **this_process(),
         )
-        self._last_beat = now
+        self._last_beat = time.monotonic()
         self.folder.write_status(self._status)
 
     def _end(self, state: State, message: str) -> None:
@@ -217,13 +217,14 @@ class Attempt:
             known["phase"] = self._phase
         elsewhere = self._gpu_hours() if self._gpu_hours else None
         with self._lock:
-            now = time.time()
+            # Not by the clock, which may be set while the job runs.
+            now = time.monotonic()
             spent, self._last_beat = now - self._last_beat, now
             gpu_hours = self._status.gpu_hours + self._gpus * spent / 3600
             self._status = replace(
                 self._status,
                 **{"phase": "starting workers", **known},
-                heartbeat=now,
+                heartbeat=time.time(),
                 reports=len(self._reports),
                 running_s=self._status.running_s + spent,
                 gpu_hours=gpu_hours if elsewhere is None else elsewhere,

@@ -25,6 +25,7 @@ from colddiff.errors import DataError
 from colddiff.files import is_regular, read_regular
 from colddiff.restore.marks import is_degraded, is_result
 from colddiff.stores.local_store import LocalStore
+from colddiff.stores.paths import expanded
 from colddiff.types import ImageShape
 
 RESULTS = "earlier results of `colddiff restore`"
@@ -81,7 +82,7 @@ def found_images(
 
 def _of(source: str, out: Path | None, left_out: LeftOut, results: bool) -> list[tuple[Path, str]]:
     try:
-        path = Path(source).expanduser()
+        path = expanded(source)
         kind = path.stat().st_mode if path.exists() else None
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)

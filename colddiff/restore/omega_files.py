@@ -16,6 +16,7 @@ from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
 from colddiff.files import is_regular, read_regular
 from colddiff.rng import stream
+from colddiff.stores.paths import expanded
 
 SUFFIX = ".omega.safetensors"
 SUFFIXES = (SUFFIX, ".omega.json", ".safetensors", ".json")
@@ -37,7 +38,7 @@ class OmegaFiles:
 
     def __init__(self, place: str | Path) -> None:
         try:
-            self.place = Path(place).expanduser()
+            self.place = expanded(place)
             found = self.place.exists()
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"--omega: {str(place)[:80]!r} cannot be found ({error})") from None

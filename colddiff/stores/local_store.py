@@ -15,6 +15,7 @@ from colddiff.errors import Exists, Missing, StoreError
 from colddiff.files import NotAFile, is_regular, read_regular
 from colddiff.ports import StoredObject
 from colddiff.stores.keys import TEMPORARY, below_root, checked_prefix
+from colddiff.stores.paths import absolute_path
 
 WAYS_OUT_READING = {
     errno.EACCES: "permission denied; this user may not read it",
@@ -45,7 +46,7 @@ class LocalStore:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = absolute_path(root)
 
     @property
     def uri(self) -> str:

@@ -358,5 +358,6 @@ def test_preview_replaces_no_file_but_its_own_pictures(
         assert (code, said in err) == (2, True), err
     assert photo.read_bytes() == before
     for _ in range(2):
-        words = ("preview", "blur", "image_size=16", "--image", photo, "--out", "strip.png")
-        assert run(*words)[0] == 0
+        assert (
+            run("preview", "blur", "image_size=16", "--image", photo, "--out", "strip.png")[0] == 0
+        )

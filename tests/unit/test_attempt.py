@@ -172,7 +172,7 @@ def test_a_driver_presumed_dead_leaves_its_successors_status_alone(folder: JobFo
         return {}
 
     attempt(folder).drive(work)
-    status = folder.status(now=0)
+    status = folder.status()
     assert status
     assert (status.attempt, status.state, status.step) == (2, "running", 7)
 

@@ -84,10 +84,13 @@ def test_what_changed_since_it_was_found_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda record: "{half", "is damaged"),
-        (lambda record: "[]", "is not of format"),
-        (lambda record: json.dumps({**record, "format": "x"}), "is not of format"),
-        (lambda record: json.dumps({**record, "files": []}), "names no files"),
+        (lambda record: "{half", "is not JSON"),
+        (lambda record: "[" * 10_000, "deeper than 64"),
+        (lambda record: "[]", "is not a JSON object"),
+        (lambda record: json.dumps({**record, "format": "x"}), "is of format 'x'"),
+        (lambda record: json.dumps({**record, "format": [2]}), r"is of format \[2\]"),
+        (lambda record: json.dumps({**record, "files": []}), "files is "),
+        (lambda record: json.dumps({**record, "step": "3"}), "step is '3'"),
         (lambda record: json.dumps({**record, "files": {"ema.safetensors": 3}}), "is damaged"),
         (lambda record: json.dumps({**record, "files": {"ema.safetensors": {}}}), "is damaged"),
         (lambda record: json.dumps({**record, "files": {}}), "holds no ema, state"),

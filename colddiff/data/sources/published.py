@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from colddiff.data.pil_images import Pixels
 from colddiff.data.sources.source import SourceEntry, WholeSource
 from colddiff.errors import DataError
+from colddiff.stores.paths import expanded
 
 IDX_IMAGES, IDX_LABELS = 2051, 2049
 MAX_IDX_BYTES = 2**31
@@ -34,7 +35,7 @@ class MnistSource(WholeSource):
     default_holdout: float | None = None
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self._images: dict[str, NDArray[np.uint8]] = {}
 
     @property
@@ -83,7 +84,7 @@ class Cifar10Source(WholeSource):
     default_holdout: float | None = None
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self._batches: dict[str, NDArray[np.uint8]] = {}
 
     @property

@@ -10,6 +10,7 @@ from colddiff.jobs.verb import DryRun, Verb
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Capacity
     from colddiff.verbs.search.job import SearchJob
 
@@ -69,6 +70,10 @@ class Search(Verb):
 
             return search_lists(attempt, prepared, run_segments)
         return search(attempt, prepared, run_segments)
+
+    def outputs_exist(self, resolved: ResolvedJob) -> bool:
+        folder = resolved.folder
+        return all(folder.store.size(folder.key(name)) for name in ("leaderboard.md", "best.yaml"))
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         if _samples_only(result):

@@ -14,8 +14,9 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import resolve
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.on_ray import HOLDER, _runner, _SegmentSearcher, _trial_needs
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.on_ray import HOLDER, _reserved, _runner, _SegmentSearcher
+from colddiff.verbs.search.room import needs_of
+from colddiff.verbs.search.segment import JobSegment, Segment
 from tests.unit.search.bases import train_job
 from tests.unit.search.tiny_search import tiny_search
 
@@ -26,7 +27,7 @@ class Listed:
     """A ``SegmentSource`` of segments that are known before; an error ends it."""
 
     def __init__(self, *keys: str, failing: ColddiffError | None = None) -> None:
-        self.left = [Segment(key, "tiny", {}, 4) for key in keys]
+        self.left: list[Segment] = [JobSegment(key, "tiny", {}, 4) for key in keys]
         self.failing = failing
         self.ended: list[tuple[str, str]] = []
 
@@ -130,6 +131,7 @@ def test_a_pickle_of_it_holds_nothing(attempt: Attempt) -> None:
 def test_a_trial_with_workers_of_its_own_holds_no_cpu(
     workers: Any, resources: dict[str, Any], needs: dict[str, float], runner: dict[str, Any]
 ) -> None:
-    job, base = parse(SearchJob, tiny_search(resources=resources)), train_job(workers=workers)
-    assert _trial_needs(job, base) == needs
-    assert _runner(job, base) == runner
+    job = parse(SearchJob, tiny_search(resources=resources))
+    asked = needs_of(job, train_job(workers=workers))
+    assert _reserved(asked) == needs
+    assert _runner(asked) == runner
