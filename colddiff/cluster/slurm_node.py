@@ -1,0 +1,107 @@
+"""`python -m colddiff.cluster.slurm_node`: Ray on one node of a Slurm allocation, as a step's task.
+
+Ray's own `ray symmetric-run` is not used: it recognises the head by its address, refuses a node on
+which another Ray runs, ends with `ray stop`, which kills every Ray process on the machine, and
+reports success where Ray does not start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+END = signal.SIGUSR1
+"""What the batch step sends through srun once the job has ended."""
+TAIL_BYTES = 1500
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs Ray on this node; returns 0 once it was told to end, 1 if Ray ended by itself."""
+    parser = argparse.ArgumentParser(prog="colddiff.cluster.slurm_node")
+    parser.add_argument("--port", type=int, required=True, help="of Ray's control store")
+    parser.add_argument("--dashboard-port", type=int, required=True)
+    options = parser.parse_args(arguments)
+    env = dict(os.environ)
+    # Short: Ray's sockets live in it. One for each node, as nodes may share a machine.
+    folder = Path(tempfile.mkdtemp(prefix="colddiff-", dir="/tmp"))  # 0700
+    command = start_command(env, folder / "r", options.port, options.dashboard_port)
+    try:
+        with (folder / "start.log").open("wb") as output:
+            ray = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
+            )
+        ended = _ended_on_request(ray, env)
+        if not ended:
+            tail = (folder / "start.log").read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+            sys.stderr.write(f"Ray ended on {_name(env)} ({ray.returncode}):\n{tail}\n")
+        return 0 if ended else 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_command(
+    env: Mapping[str, str], temp_dir: Path, port: int, dashboard_port: int
+) -> list[str]:
+    """The `ray start` of this node: the head on the allocation's first one, with what Slurm gave.
+
+    Raises KeyError where ``env`` is not that of a task of a Slurm step.
+    """
+    options: dict[str, object] = {
+        "num-cpus": env["SLURM_CPUS_ON_NODE"],
+        "num-gpus": env.get("SLURM_GPUS_ON_NODE") or 0,  # not those of other jobs on this machine
+        "temp-dir": temp_dir,
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "dashboard-agent-listen-port": 0,
+    }
+    if env["SLURM_NODEID"] == "0":
+        options |= {
+            "port": port,
+            "include-dashboard": "true",
+            "dashboard-host": "127.0.0.1",  # the batch step is on this node
+            "dashboard-port": dashboard_port,
+            "ray-client-server-port": 0,
+        }
+    else:
+        # Where srun runs, as this node sees it: a name may resolve to 127.0.1.1 on its own machine.
+        options["address"] = f"{env['SLURM_LAUNCH_NODE_IPADDR']}:{port}"
+    head = ["--head"] if env["SLURM_NODEID"] == "0" else []
+    start = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", *head, "--block"]
+    return [*start, "--disable-usage-stats", *(f"--{k}={v}" for k, v in options.items())]
+
+
+def _ended_on_request(ray: subprocess.Popen[bytes], env: Mapping[str, str]) -> bool:
+    """Waits for Ray's end; whether we were told to end it. A notice is handed on to the batch."""
+    told: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        told.append(number)
+        ray.kill()
+
+    def notice(number: int, frame: object) -> None:
+        # Slurm tells the steps of a preempted job, but not always its batch script. Ray has got the
+        # same signal, and drains this node.
+        subprocess.Popen(  # noqa: S603
+            ["scancel", "--batch", "--signal=USR1", env["SLURM_JOB_ID"]],  # noqa: S607
+            stdin=subprocess.DEVNULL,
+        )
+
+    signal.signal(END, end)
+    signal.signal(signal.SIGTERM, notice)
+    ray.wait()
+    return bool(told)
+
+
+def _name(env: Mapping[str, str]) -> str:
+    return env.get("SLURMD_NODENAME") or os.uname().nodename
+
+
+if __name__ == "__main__":
+    sys.exit(main())
