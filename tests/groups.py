@@ -18,6 +18,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     # Two clusters, each with half of what runs on one, so that neither process waits for the other.
     "faults": ("cluster/test_faults.py", "cluster/test_wheel.py"),
+    "slurm": ("cluster/test_slurm.py",),
     "cluster": ("cluster/test_*.py",),
     "training": (
         "unit/test_estimate.py",
@@ -41,6 +42,7 @@ FIRST = (
     "searches",
     "ranks",
     "s3",
+    "slurm",
     "mlflow server",
     "generation",
     "old layout",
