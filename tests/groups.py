@@ -21,6 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "slurm": ("cluster/test_slurm.py",),
     "cluster": ("cluster/test_*.py",),
     "training": (
+        "unit/test_aws.py",
         "unit/test_estimate.py",
         "unit/test_evaluate_job.py",
         "unit/test_preflight.py",

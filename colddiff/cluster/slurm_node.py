@@ -27,11 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="colddiff.cluster.slurm_node")
     parser.add_argument("--port", type=int, required=True, help="of Ray's control store")
     parser.add_argument("--dashboard-port", type=int, required=True)
+    parser.add_argument("--client-port", type=int, required=True, help="of Ray's own clients")
     options = parser.parse_args(arguments)
     env = dict(os.environ)
     # Short: Ray's sockets live in it. One for each node, as nodes may share a machine.
     folder = Path(tempfile.mkdtemp(prefix="colddiff-", dir="/tmp"))  # 0700
-    command = start_command(env, folder / "r", options.port, options.dashboard_port)
+    ports = (options.port, options.dashboard_port, options.client_port)
+    command = start_command(env, folder / "r", ports)
     try:
         with (folder / "start.log").open("wb") as output:
             ray = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
@@ -41,18 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not ended:
             tail = (folder / "start.log").read_bytes()[-TAIL_BYTES:].decode(errors="replace")
             sys.stderr.write(f"Ray ended on {_name(env)} ({ray.returncode}):\n{tail}\n")
+            if _is_head(env):
+                _end_step(env)
         return 0 if ended else 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start_command(
-    env: Mapping[str, str], temp_dir: Path, port: int, dashboard_port: int
-) -> list[str]:
+def start_command(env: Mapping[str, str], temp_dir: Path, ports: tuple[int, int, int]) -> list[str]:
     """The `ray start` of this node: the head on the allocation's first one, with what Slurm gave.
 
-    Raises KeyError where ``env`` is not that of a task of a Slurm step.
+    ``ports`` are those of the head: control store, dashboard, clients. Raises KeyError where ``env``
+    is not that of a task of a Slurm step.
     """
+    port, dashboard_port, client_port = ports
     options: dict[str, object] = {
         "num-cpus": env["SLURM_CPUS_ON_NODE"],
         "num-gpus": env.get("SLURM_GPUS_ON_NODE") or 0,  # not those of other jobs on this machine
@@ -61,18 +65,18 @@ def start_command(
         "max-worker-port": 0,
         "dashboard-agent-listen-port": 0,
     }
-    if env["SLURM_NODEID"] == "0":
+    if _is_head(env):
         options |= {
             "port": port,
             "include-dashboard": "true",
             "dashboard-host": "127.0.0.1",  # the batch step is on this node
             "dashboard-port": dashboard_port,
-            "ray-client-server-port": 0,
+            "ray-client-server-port": client_port,
         }
     else:
         # Where srun runs, as this node sees it: a name may resolve to 127.0.1.1 on its own machine.
         options["address"] = f"{env['SLURM_LAUNCH_NODE_IPADDR']}:{port}"
-    head = ["--head"] if env["SLURM_NODEID"] == "0" else []
+    head = ["--head"] if _is_head(env) else []
     start = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", *head, "--block"]
     return [*start, "--disable-usage-stats", *(f"--{k}={v}" for k, v in options.items())]
 
@@ -97,6 +101,16 @@ def _ended_on_request(ray: subprocess.Popen[bytes], env: Mapping[str, str]) -> b
     signal.signal(signal.SIGTERM, notice)
     ray.wait()
     return bool(told)
+
+
+def _end_step(env: Mapping[str, str]) -> None:
+    """Ends the step on all nodes: without a head the others would wait for one."""
+    step = f"{env['SLURM_JOB_ID']}.{env['SLURM_STEP_ID']}"
+    subprocess.run(["scancel", step], stdin=subprocess.DEVNULL, check=False)  # noqa: S603, S607
+
+
+def _is_head(env: Mapping[str, str]) -> bool:
+    return env["SLURM_NODEID"] == "0"
 
 
 def _name(env: Mapping[str, str]) -> str:
