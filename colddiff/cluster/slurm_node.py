@@ -15,11 +15,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from colddiff.processes import process
 
 END = signal.SIGUSR1
 """What the batch step sends through srun once the job has ended."""
 TAIL_BYTES = 1500
+PLACE, PREFIX = "/tmp", "cds-"  # noqa: S108  # folders of our own in it, 0700, with random names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--client-port", type=int, required=True, help="of Ray's own clients")
     options = parser.parse_args(arguments)
     env = dict(os.environ)
+    _remove_leftovers()
     # Short: Ray's sockets live in it. One for each node, as nodes may share a machine.
-    folder = Path(tempfile.mkdtemp(prefix="colddiff-", dir="/tmp"))  # 0700
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=PLACE))
     ports = (options.port, options.dashboard_port, options.client_port)
     command = start_command(env, folder / "r", ports)
     try:
@@ -53,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def start_command(env: Mapping[str, str], temp_dir: Path, ports: tuple[int, int, int]) -> list[str]:
     """The `ray start` of this node: the head on the allocation's first one, with what Slurm gave.
 
-    ``ports`` are those of the head: control store, dashboard, clients. Raises KeyError where ``env``
-    is not that of a task of a Slurm step.
+    ``ports`` are those of the head: control store, dashboard, clients. Raises KeyError where
+    ``env`` is not that of a task of a Slurm step.
     """
     port, dashboard_port, client_port = ports
     options: dict[str, object] = {
@@ -101,6 +106,16 @@ def _ended_on_request(ray: subprocess.Popen[bytes], env: Mapping[str, str]) -> b
     signal.signal(signal.SIGTERM, notice)
     ray.wait()
     return bool(told)
+
+
+def _remove_leftovers() -> None:
+    """Removes folders of tasks of ours that Slurm ended by SIGKILL on this machine."""
+    for folder in Path(PLACE).glob(f"{PREFIX}*-*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        with suppress(OSError):
+            ours = folder.stat().st_uid == os.getuid() and number.isdigit()
+            if ours and process(int(number)) is None:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end_step(env: Mapping[str, str]) -> None:

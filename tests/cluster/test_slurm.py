@@ -31,7 +31,7 @@ JOB = (
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[LoopbackSlurm]:
-    folder = Path(tempfile.mkdtemp(prefix="cds-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="cdt-", dir="/tmp"))
     try:
         with running_slurm(folder) as cluster:
             yield cluster
@@ -74,7 +74,7 @@ def _log(tmp_path: Path) -> str:
 def test_a_training_on_two_nodes_is_requeued_once_and_done(
     slurm: LoopbackSlurm, tmp_path: Path
 ) -> None:
-    before = set(Path("/tmp").glob("colddiff-*"))
+    before = set(Path("/tmp").glob("cds-*-*"))
     job = _submit(slurm, tmp_path)
     jobs = tmp_path / "runs" / "jobs"
     wait_until(lambda: list(jobs.glob("*/checkpoints/*/checkpoint.json")), "a checkpoint", 180)
@@ -95,7 +95,7 @@ def test_a_training_on_two_nodes_is_requeued_once_and_done(
     starts = [folder.fence(2, start) for start in folder.fencing_tokens(2)]
     assert [(start["step"], start["world_size"]) for start in starts] == [(stopped_at, 2)]
     assert 20 <= stopped_at < 300
-    assert set(Path("/tmp").glob("colddiff-*")) <= before
+    assert set(Path("/tmp").glob("cds-*-*")) <= before
 
 
 def test_an_allocation_that_ends_before_the_first_checkpoint_is_not_requeued(

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from colddiff.cli.main import app
+from colddiff.cluster import slurm_node
 from colddiff.cluster.slurm_allocation import step_command
 from colddiff.cluster.slurm_node import start_command
 from colddiff.cluster.slurm_script import Slurm, submit_script, time_limit_s, write_script
@@ -101,6 +102,19 @@ def test_a_node_offers_what_slurm_gave_it_and_no_more() -> None:
         {**env, "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": "4"}, Path("/r"), (1, 2, 3)
     )
     assert {"--head", "--num-gpus=4", "--port=1", "--dashboard-host=127.0.0.1"} <= set(head)
+
+
+def test_folders_of_killed_tasks_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = (f"cds-{ended.pid}-x", f"cds-{os.getpid()}-y", "cds-of-others")
+    for name in names:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(slurm_node, "PLACE", str(tmp_path))
+    slurm_node._remove_leftovers()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
 
 
 def test_the_token_is_no_argument_of_the_step() -> None:
