@@ -28,8 +28,10 @@ def main() -> int:
         if made.returncode:
             return not_audited(made.stderr)
     audited = _run(
-        [str(python), "-m", "pip_audit", "--requirement", str(ROOT / "constraints.txt")]
-        + ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
+        [
+            *(str(python), "-m", "pip_audit", "--requirement", str(ROOT / "constraints.txt")),
+            *("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"),
+        ]
     )
     try:
         packages = json.loads(audited.stdout)["dependencies"]
