@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.cluster import slurm_script
 from colddiff.cluster.slurm_script import Slurm, write_script
 from colddiff.jobs.folder import JobFolder
 from colddiff.stores.local_store import LocalStore
@@ -67,8 +66,8 @@ def _submit(slurm: LoopbackSlurm, tmp_path: Path) -> str:
 
 
 def _log(tmp_path: Path) -> str:
-    (path,) = tmp_path.glob("train-*.log")
-    return path.read_text()
+    """The log of the Slurm job; empty before it has begun."""
+    return "".join(path.read_text() for path in tmp_path.glob("train-*.log"))
 
 
 def test_a_training_on_two_nodes_is_requeued_once_and_done(
@@ -102,8 +101,7 @@ def test_an_allocation_that_ends_before_the_first_checkpoint_is_not_requeued(
     slurm: LoopbackSlurm, tmp_path: Path
 ) -> None:
     job = _submit(slurm, tmp_path)
-    logs = lambda: list(tmp_path.glob("train-*.log"))  # noqa: E731
-    wait_until(lambda: logs() and "starting Ray on 2 nodes" in _log(tmp_path), "Ray's start", 120)
+    wait_until(lambda: "starting Ray on 2 nodes" in _log(tmp_path), "Ray's start", 120)
     slurm.command("scancel", "--batch", "--signal=USR1", job)
     ended = slurm.wait(job)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "4:0", "0")
@@ -115,7 +113,7 @@ def test_an_allocation_that_ends_before_the_first_checkpoint_is_not_requeued(
 def test_nodes_without_ray_are_named_in_one_line(
     slurm: LoopbackSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_script.sys, "executable", "/nowhere/bin/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/bin/python")
     script = write_script(Slurm(nodes=2, time="20"), "train-none", ["train", *JOB], tmp_path, {})
     answer = subprocess.run(
         ["sbatch", "--parsable"],

@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
 @pytest.fixture(scope="module")
 def blocks() -> dict[tuple[str, str, str], dict[str, Any]]:
     """Resources and data of all files by (resource or data, type, name)."""
-    found = {}
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(AWS.glob("*.tf")):
         with path.open() as file:
             parsed = _plain(hcl2.load(file))
