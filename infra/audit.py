@@ -27,20 +27,33 @@ def main() -> int:
         made = _run([str(python), "-m", "pip", "install", "--quiet", "pip-audit"])
         if made.returncode:
             return not_audited(made.stderr)
-    audited = _run(
-        [
-            *(str(python), "-m", "pip_audit", "--requirement", str(ROOT / "constraints.txt")),
-            *("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"),
-        ]
+    return report(
+        _run(
+            [
+                *(str(python), "-m", "pip_audit", "--requirement", str(ROOT / "constraints.txt")),
+                *("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"),
+            ]
+        )
     )
+
+
+def report(audited: subprocess.CompletedProcess[str]) -> int:
+    """Prints what pip-audit found; returns the exit code."""
     try:
         packages = json.loads(audited.stdout)["dependencies"]
     except (ValueError, KeyError):
         return not_audited(audited.stderr)
+    skipped = [package for package in packages if "skip_reason" in package]
+    if len(skipped) == len(packages):
+        return not_audited(str(skipped[0]["skip_reason"]) if skipped else "no packages")
     found = findings(packages)
     for line in found:
         print(line)
-    print(f"{len(packages)} packages audited, {len(found)} known vulnerabilities", file=sys.stderr)
+    print(
+        f"{len(packages) - len(skipped)} packages audited, {len(found)} known vulnerabilities; "
+        f"not audited: {', '.join(str(package['name']) for package in skipped) or 'none'}",
+        file=sys.stderr,
+    )
     return 1 if found else 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +39,24 @@ def test_what_was_accepted_with_a_reason_is_no_finding(
 ) -> None:
     monkeypatch.setitem(audit.ACCEPTED, "CVE-2025-1", "never called")
     assert audit.findings([FOUND]) == []
+
+
+def _answer(packages: list[Any]) -> subprocess.CompletedProcess[str]:
+    return subprocess.CompletedProcess([], 0, json.dumps({"dependencies": packages}), "")
+
+
+SKIPPED = {"name": "ray", "skip_reason": "Dependency not found on PyPI"}
+
+
+def test_what_could_not_be_asked_for_is_named(
+    audit: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit.report(_answer([FOUND, SKIPPED])) == 1
+    said = capsys.readouterr().err
+    assert said == "1 packages audited, 1 known vulnerabilities; not audited: ray\n"
+    # A mirror without advisories knows no package: that is no clean bill of health.
+    assert audit.report(_answer([SKIPPED])) == 0
+    assert capsys.readouterr().err == "not audited: Dependency not found on PyPI\n"
 
 
 def test_without_an_answer_it_is_said_and_nothing_fails(
