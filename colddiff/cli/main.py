@@ -21,6 +21,7 @@ from colddiff.cli import (
     jobs,
     preview,
     restore,
+    slurm,
     submit,
 )
 from colddiff.cli.output import emit, note
@@ -50,6 +51,8 @@ app.command("logs")(jobs.logs)
 app.command("stop")(jobs.stop)
 app.command("wait")(jobs.wait)
 app.command("delete")(jobs.delete)
+app.command("slurm")(slurm.slurm)
+app.command("slurm-job", hidden=True)(slurm.slurm_job)
 app.command("degradations")(catalogue.degradations)
 app.command("recipes")(catalogue.recipes)
 app.command("check")(check.check)
