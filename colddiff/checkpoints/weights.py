@@ -78,9 +78,13 @@ def check_ema(found: Mapping[str, Tensor], job: Mapping[str, Any], where: str) -
             raise CheckpointError(f"{where}: holds no tensor")
         refuse_nonfinite(found, where)
         return
-    size = int(job["image_size"])
-    with torch.device("meta"):
-        network = RESTORERS.parse(restorer).build(ImageShape(int(job["channels"]), size, size))
+    try:
+        size = int(job["image_size"])
+        with torch.device("meta"):
+            network = RESTORERS.parse(restorer).build(ImageShape(int(job["channels"]), size, size))
+    except (KeyError, TypeError, ValueError) as error:
+        why = str(error)[:200]
+        raise CheckpointError(f"{where}: its state.json describes no network ({why})") from None
     fitting(found, ema_parameters(network, found), where)
 
 

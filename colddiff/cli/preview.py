@@ -83,6 +83,7 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
     import torch
 
     from colddiff.data.pil_images import FILE_FORMATS, crop_and_resize, decode_image, with_channels
+    from colddiff.data.problems import Problems
     from colddiff.data.sources.image_folder import MAX_FILE_BYTES
     from colddiff.errors import DataError, SpecError
     from colddiff.files import read_regular
@@ -90,15 +91,21 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
 
     if shape.channels not in (1, 3):
         raise SpecError(f"preview supports images with 1 or 3 channels, not {shape.channels}")
-    images = []
+    images, problems = [], Problems()
     for path in paths:
         try:
             data = read_regular(path, MAX_FILE_BYTES)
-        except OSError as error:
-            raise DataError(f"--image: {path} cannot be read ({error.strerror})") from None
-        pixels = crop_and_resize(decode_image(data, str(path), FILE_FORMATS), shape.height)
+            decoded = decode_image(data, str(path), FILE_FORMATS)
+        except (OSError, DataError) as error:
+            why = (
+                f"{path} cannot be read ({error.strerror})" if isinstance(error, OSError) else error
+            )
+            problems.add(f"--image: {why}")
+            continue
+        pixels = crop_and_resize(decoded, shape.height)
         pixels = with_channels(pixels, shape.channels)
         images.append(normalise(torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))))
+    problems.refuse("images cannot be drawn")
     return torch.stack(images)
 
 
