@@ -96,11 +96,11 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
         try:
             data = read_regular(path, MAX_FILE_BYTES)
             decoded = decode_image(data, str(path), FILE_FORMATS)
-        except (OSError, DataError) as error:
-            why = (
-                f"{path} cannot be read ({error.strerror})" if isinstance(error, OSError) else error
-            )
-            problems.add(f"--image: {why}")
+        except OSError as error:
+            problems.add(f"--image: {path} cannot be read ({error.strerror})")
+            continue
+        except DataError as error:
+            problems.add(str(error))
             continue
         pixels = crop_and_resize(decoded, shape.height)
         pixels = with_channels(pixels, shape.channels)
