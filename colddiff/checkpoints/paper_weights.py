@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from colddiff.errors import CheckpointError, SpecError
-from colddiff.files import is_regular
+from colddiff.machine.files import is_regular
 from colddiff.restorers.base import Restorer
 
 Weights = Literal["ema", "model"]

@@ -25,8 +25,8 @@ from colddiff.cli import (
     submit,
 )
 from colddiff.cli.output import emit, note
-from colddiff.cli.streams import Streams
 from colddiff.errors import ColddiffError
+from colddiff.machine.streams import Streams
 from colddiff.printable import printable
 
 MOST_DETAILS = 1000

@@ -60,7 +60,7 @@ def _refuse_other_file(out: Path, images: list[Path]) -> None:
     """Raises SpecError if the picture would replace an image, or a file that is no preview."""
     from colddiff.data.pil_images import png_text
     from colddiff.errors import SpecError
-    from colddiff.files import is_regular, read_regular
+    from colddiff.machine.files import is_regular, read_regular
 
     if os.path.realpath(out) in {os.path.realpath(path) for path in images}:
         raise SpecError(f"--out: {out} is one of the images, and is not replaced; use another name")
@@ -83,22 +83,29 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
     import torch
 
     from colddiff.data.pil_images import FILE_FORMATS, crop_and_resize, decode_image, with_channels
+    from colddiff.data.problems import Problems
     from colddiff.data.sources.image_folder import MAX_FILE_BYTES
     from colddiff.errors import DataError, SpecError
-    from colddiff.files import read_regular
+    from colddiff.machine.files import read_regular
     from colddiff.transforms import normalise
 
     if shape.channels not in (1, 3):
         raise SpecError(f"preview supports images with 1 or 3 channels, not {shape.channels}")
-    images = []
+    images, problems = [], Problems()
     for path in paths:
         try:
             data = read_regular(path, MAX_FILE_BYTES)
+            decoded = decode_image(data, str(path), FILE_FORMATS)
         except OSError as error:
-            raise DataError(f"--image: {path} cannot be read ({error.strerror})") from None
-        pixels = crop_and_resize(decode_image(data, str(path), FILE_FORMATS), shape.height)
+            problems.add(f"--image: {path} cannot be read ({error.strerror})")
+            continue
+        except DataError as error:
+            problems.add(str(error))
+            continue
+        pixels = crop_and_resize(decoded, shape.height)
         pixels = with_channels(pixels, shape.channels)
         images.append(normalise(torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))))
+    problems.refuse("images cannot be drawn")
     return torch.stack(images)
 
 

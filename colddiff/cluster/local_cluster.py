@@ -19,7 +19,7 @@ from pathlib import Path
 from colddiff.cluster.address import Cluster, probe
 from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.errors import ClusterError
-from colddiff.processes import Process, marked_processes, process, terminate_all
+from colddiff.machine.processes import Process, marked_processes, process, terminate_all
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from colddiff.cluster.home import Home
 from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
-from colddiff.processes import this_process
+from colddiff.machine.processes import this_process
 
 if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from colddiff.processes import process
+from colddiff.machine.processes import process
 
 END = signal.SIGUSR1
 """What the batch step sends through srun once the job has ended."""

@@ -23,6 +23,7 @@ CLAIM = "pack.json"
 """Claim file: present beside the shards while packing, with the settings in use."""
 
 MAX_WORKERS = 16
+MAX_SHARD_BYTES = 64 * 2**30
 ABOUT = ("left_out", "skipped")
 """Entries of a manifest's settings that say what became of the images; no settings."""
 
@@ -125,6 +126,12 @@ def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -
     size = settings.image_size
     height, width = (size, size) if size else first.shape[:2]
     image = ImageFormat(channels, height, width, settings.bits, settings.range)
+    per_shard = min(settings.shard_size, len(entries))
+    if height * width * channels * settings.bits // 8 * per_shard > MAX_SHARD_BYTES:
+        raise SpecError(
+            f"--shard-size: {per_shard} images of {height}x{width} px may take more than "
+            f"{MAX_SHARD_BYTES // 2**30} GiB, and a shard is made in memory; use fewer"
+        )
     shards = ShardPlan(
         entries,
         image,

@@ -19,8 +19,8 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, State, Status
 from colddiff.jobs.tracking_run import keep_picture
 from colddiff.jobs.verb import VERBS
+from colddiff.machine.processes import this_process
 from colddiff.ports import Tracker
-from colddiff.processes import this_process
 from colddiff.retry import call_with_retry
 
 STOP_GRACE_S = 300.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from colddiff.errors import ClusterError
 from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status
-from colddiff.processes import process
+from colddiff.machine.processes import process
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder

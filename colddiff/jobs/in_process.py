@@ -16,7 +16,7 @@ from colddiff.jobs.runner import DriverState
 from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
-from colddiff.processes import this_process
+from colddiff.machine.processes import this_process
 from colddiff.spec import parse
 
 J = TypeVar("J", bound=Job, contravariant=True)

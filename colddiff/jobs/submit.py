@@ -18,7 +18,7 @@ from colddiff.jobs.resolve import record_job
 from colddiff.jobs.results import log_result, log_verdict
 from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
 from colddiff.jobs.verb import VERBS, unit_of
-from colddiff.processes import this_process
+from colddiff.machine.processes import this_process
 from colddiff.tracking.open import deliver_late
 
 if TYPE_CHECKING:

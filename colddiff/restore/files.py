@@ -22,7 +22,7 @@ from colddiff.data.pil_images import (
 from colddiff.data.problems import Problems
 from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES, image_files
 from colddiff.errors import DataError
-from colddiff.files import is_regular, read_regular
+from colddiff.machine.files import is_regular, read_regular
 from colddiff.restore.marks import is_degraded, is_result
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.paths import expanded
@@ -53,13 +53,11 @@ def found_images(
     sources: Sequence[str],
     out: Path | None = None,
     left_out: LeftOut | None = None,
-    *,
-    results: bool = False,
 ) -> list[ImageFile]:
     """Find the image files in ``sources``: files, folders (with subfolders) and glob patterns.
 
     A folder is searched as ``colddiff data pack`` does, through links. Hidden files, files below
-    ``out`` and, unless ``results``, earlier results of a restoration are passed over, and reported
+    ``out`` and earlier results of a restoration are passed over, and reported
     to ``left_out``.
 
     Raises:
@@ -70,7 +68,7 @@ def found_images(
     files: dict[str, Path] = {}
     problems, apart = Problems(), False
     for source in sources:
-        for path, name in _of(source, out, passed, results):
+        for path, name in _of(source, out, passed):
             first = files.setdefault(name, path)
             if first != path:
                 problems.add(f"{first} and {path} would both become {name}.png")
@@ -80,24 +78,24 @@ def found_images(
     return [ImageFile(path, name) for name, path in sorted(files.items())]
 
 
-def _of(source: str, out: Path | None, left_out: LeftOut, results: bool) -> list[tuple[Path, str]]:
+def _of(source: str, out: Path | None, left_out: LeftOut) -> list[tuple[Path, str]]:
+    path = expanded(source)
     try:
-        path = expanded(source)
         kind = path.stat().st_mode if path.exists() else None
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{source:.80}: cannot be found ({why})") from None
     if kind is not None and stat.S_ISDIR(kind):
-        found = list(_below(path, out, left_out, results))
+        found = list(_below(path, out, left_out))
     elif kind is not None:
-        if not results and is_result(path):
+        if is_result(path):
             raise DataError(
                 f"{path}: is an earlier result of `colddiff restore`; give the image that it was "
                 "made from"
             )
         return [(path, _name(Path(path.name)))]
     else:
-        found = _matching(path, left_out, results)
+        found = _matching(path, left_out)
     if not found:
         what = "no such file or folder" if kind is None else "no images found"
         passed = f"; passed over: {left_out}" if left_out else ""
@@ -106,12 +104,12 @@ def _of(source: str, out: Path | None, left_out: LeftOut, results: bool) -> list
     return found
 
 
-def _matching(pattern: Path, left_out: LeftOut, results: bool) -> list[tuple[Path, str]]:
+def _matching(pattern: Path, left_out: LeftOut) -> list[tuple[Path, str]]:
     found = []
     for match in sorted(Path(match) for match in _matches(str(pattern))):
         if match.suffix.lower() not in SUFFIXES or not is_regular(match):
             left_out.add("other files", str(match))
-        elif not results and is_result(match):
+        elif is_result(match):
             left_out.add(RESULTS, str(match))
         else:
             found.append((match, _name(Path(match.name))))
@@ -123,15 +121,13 @@ def _matches(pattern: str) -> list[str]:
     return glob.glob(pattern, recursive=True)  # noqa: PTH207
 
 
-def _below(
-    folder: Path, out: Path | None, left_out: LeftOut, results: bool
-) -> Iterator[tuple[Path, str]]:
+def _below(folder: Path, out: Path | None, left_out: LeftOut) -> Iterator[tuple[Path, str]]:
     inside = _key_of(out, folder)
     for item in image_files(LocalStore(folder), left_out):
         path = folder / item.key
         if inside is not None and item.key.startswith(f"{inside}/"):
             left_out.add("files in the folder of --out", item.key)
-        elif not results and (is_result(path) or is_degraded(path)):
+        elif is_result(path) or is_degraded(path):
             left_out.add(RESULTS, item.key)
         else:
             yield path, _name(Path(item.key))

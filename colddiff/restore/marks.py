@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from colddiff.data.pil_images import PNG_HEADER
-from colddiff.files import read_start
+from colddiff.machine.files import read_start
 
 RECORD = "colddiff-restore"
 """Keyword of the PNG text chunk that records, as JSON, what a result was made from."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
-from colddiff.files import is_regular, read_regular
+from colddiff.machine.files import is_regular, read_regular
 from colddiff.rng import stream
 from colddiff.stores.paths import expanded
 
@@ -37,8 +37,8 @@ class OmegaFiles:
     """
 
     def __init__(self, place: str | Path) -> None:
+        self.place = expanded(place)
         try:
-            self.place = expanded(place)
             found = self.place.exists()
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"--omega: {str(place)[:80]!r} cannot be found ({error})") from None

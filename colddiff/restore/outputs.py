@@ -10,7 +10,7 @@ from pathlib import Path
 
 from colddiff.data.problems import Problems
 from colddiff.errors import DataError, SpecError
-from colddiff.files import is_regular, read_regular
+from colddiff.machine.files import is_regular, read_regular
 from colddiff.restore.files import ImageFile
 from colddiff.restore.marks import DEGRADED, is_degraded, is_omega, is_result
 from colddiff.restore.scores import CSV_COLUMNS, PROTOCOL

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from colddiff.data.pil_images import PNG_END, Pixels, decode_image, png_text, with_png_text
+from colddiff.data.problems import Problems
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ListedKey
 from colddiff.report.sheets import SheetColumn, draw_sheet, png
@@ -22,6 +23,7 @@ from colddiff.restore.scores import Comparison
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import Image
 
+WAY_OUT = "use --overwrite to replace it, or another --out"
 IMAGE_FIELDS = ("input_sha256", "omega_sha256")
 """Fields of the record that differ per image; the others are the command's settings."""
 
@@ -46,10 +48,11 @@ class Results:
     def existing(self, files: Sequence[ImageFile], overwrite: bool) -> dict[str, dict[str, Any]]:
         """Records of existing results, by name.
 
-        Raises SpecError if one was made with other settings: neither skipping nor replacing it
-        would be safe.
+        Raises DataError naming all that were made with other settings: neither skipping nor
+        replacing them would be safe.
         """
         found: dict[str, dict[str, Any]] = {}
+        problems = Problems()
         for file in files:
             record = self._record(file.name)
             if record is None or overwrite:
@@ -60,8 +63,11 @@ class Results:
                 if record.get(name) != value
             ]
             if differs:
-                self._refuse(file.name, f"was made with {'; '.join(differs)}")
+                problems.add(
+                    f"{self.path(file.name)} already exists and was made with {'; '.join(differs)}"
+                )
             found[file.name] = record
+        problems.refuse("results were made with other settings", WAY_OUT)
         return found
 
     def refuse_another(
@@ -70,7 +76,11 @@ class Results:
         """Raises SpecError if ``name`` was made from another image or omega."""
         for part in IMAGE_FIELDS:
             if record.get(part) != image.get(part):
-                self._refuse(name, f"was made from a different {part.removesuffix('_sha256')}")
+                different = part.removesuffix("_sha256")
+                raise SpecError(
+                    f"{self.path(name)} already exists and was made from a different {different}; "
+                    f"{WAY_OUT}"
+                )
 
     def write(self, name: str, png_file: bytes, image: Mapping[str, Any]) -> None:
         """Write the finished PNG, with the record of what it was made from."""
@@ -99,12 +109,6 @@ class Results:
         except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
-
-    def _refuse(self, name: str, why: str) -> None:
-        raise SpecError(
-            f"{self.path(name)} already exists and {why}; use --overwrite to replace it, or "
-            "another --out"
-        )
 
 
 def to_pixels(x: Image, like: np.dtype[Any]) -> Pixels:

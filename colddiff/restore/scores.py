@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import Pixels
+from colddiff.data.sources.image_folder import image_files
 from colddiff.errors import DataError
 from colddiff.evaluation.metrics import ImageErrors
-from colddiff.restore.files import found_images
+from colddiff.stores.local_store import LocalStore
 from colddiff.transforms import normalise
 
 PROTOCOL = (
@@ -72,18 +74,26 @@ class GroundTruth:
         if not folder.is_dir():
             raise DataError(f"--reference: no such folder: {folder}")
         self._folder = folder
-        found = found_images([str(folder)], results=True)
-        self._paths = {image.name: image.path for image in found}
+        self._paths: dict[str, list[Path]] = {}
+        for item in image_files(LocalStore(folder), LeftOut()):
+            name = str(Path(item.key).with_suffix(""))
+            self._paths.setdefault(name, []).append(folder / item.key)
+        if not self._paths:
+            raise DataError(f"--reference: {folder} has no images")
 
     def paths(self) -> list[Path]:
         """All files."""
-        return list(self._paths.values())
+        return [path for found in self._paths.values() for path in found]
 
     def path(self, name: str) -> Path:
         """The file for ``name``; raises DataError if there is none."""
-        if name not in self._paths:
+        found = self._paths.get(name, [])
+        if not found:
             raise DataError(f"--reference: {self._folder} has no image named {name}")
-        return self._paths[name]
+        if len(found) > 1:
+            names = " and ".join(path.name for path in found)
+            raise DataError(f"--reference: {self._folder} has {names}; keep one of them")
+        return found[0]
 
 
 def mean_scores(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:

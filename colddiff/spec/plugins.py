@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from colddiff.errors import ColddiffError, SpecError
-from colddiff.files import read_regular
+from colddiff.machine.files import read_regular
 from colddiff.spec.registry import forget, registered_by
 
 

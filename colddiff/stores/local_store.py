@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from colddiff.errors import Exists, Missing, StoreError
-from colddiff.files import NotAFile, is_regular, read_regular
+from colddiff.machine.files import NotAFile, is_regular, read_regular
 from colddiff.ports import StoredObject
 from colddiff.stores.keys import TEMPORARY, below_root, checked_prefix
 from colddiff.stores.paths import absolute_path

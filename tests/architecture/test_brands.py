@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "matplotlib": ("report/*.py",),
     "mlflow": ("tracking/mlflow_*.py",),
     "optuna": ("verbs/*/points/optuna_*.py",),
-    "psutil": ("tracking/system_metrics.py", "processes.py"),
+    "psutil": ("tracking/system_metrics.py", "machine/processes.py"),
     "ray": ("cluster/*.py", "verbs/*/on_ray.py", "verbs/*/ray_*.py"),
     "sklearn": ("data/sources/sklearn_*.py", "terminals/sklearn_*.py"),
     "typer": ("cli/*.py",),

@@ -31,7 +31,8 @@ def imported_from_us(tree: ast.Module) -> set[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").startswith("colddiff")
-        and node.module not in ("colddiff.errors", "colddiff.spec.documents")
+        and node.module
+        not in ("colddiff.errors", "colddiff.spec.documents", "colddiff.machine.files")
         for item in node.names
     }
 

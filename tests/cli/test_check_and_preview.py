@@ -353,11 +353,9 @@ def test_preview_replaces_no_file_but_its_own_pictures(
     photo = photographs[0]
     before = photo.read_bytes()
     for out, said in ((photo, "is one of the images"), (photographs[1], "was not drawn by")):
-        words = ("preview", "blur", "image_size=16", "--image", photo, "--out", out)
-        code, _, err = run(*words)
+        code, _, err = run("preview", "blur", "image_size=16", "--image", photo, "--out", out)
         assert (code, said in err) == (2, True), err
     assert photo.read_bytes() == before
     for _ in range(2):
-        assert (
-            run("preview", "blur", "image_size=16", "--image", photo, "--out", "strip.png")[0] == 0
-        )
+        words = ("preview", "blur", "image_size=16", "--image", photo)
+        assert run(*words, "--out", "strip.png")[0] == 0

@@ -43,7 +43,8 @@ def with_ema(folder: Path, change: Callable[[Tensors], Any]) -> str:
 
 
 def first(tensors: Tensors) -> str:
-    return next(name for name, tensor in tensors.items() if tensor.ndim > 1)
+    # By name: a file is read in any order.
+    return min(name for name, value in tensors.items() if value.ndim > 1 and len(value) > 1)
 
 
 def put(value: Callable[[Tensor], Tensor]) -> Callable[[Tensors], None]:
