@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import boto3.session
 import pytest
 
 from colddiff.errors import StoreError
+from colddiff.stores import slow_calls
 from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.faulty_s3 import Answer, Proxy, Relay
@@ -149,3 +151,17 @@ def test_a_server_that_redirects_everything_is_named(s3_service: S3Service) -> N
         for call in every_call(s3(proxy.endpoint)):
             with pytest.raises(StoreError, match=r"redirects every request|another region"):
                 call()
+
+
+def test_a_service_that_is_silent_is_named_while_it_is_waited_for(
+    s3_service: S3Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(slow_calls, "SAY_S", 0.5)
+    monkeypatch.setattr(slow_calls, "LOOK_S", 0.1)
+    monkeypatch.setattr(slow_calls.SLOW_CALLS, "_said", float("-inf"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(StoreError, match="does not respond"):
+            s3(endpoint, read_timeout_s=2.0).get("k")
+    (said,) = [item.message for item in caplog.records if "waiting for" in item.message]
+    assert f"waiting for {endpoint} (s3://bucket/p/k)" in said
