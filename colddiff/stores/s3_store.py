@@ -31,6 +31,7 @@ from colddiff.stores.s3_errors import (
     status,
     store_error,
 )
+from colddiff.stores.slow_calls import SLOW_CALLS
 
 T = TypeVar("T")
 
@@ -231,7 +232,11 @@ class S3Store:
             self._bucket_seen = True
 
     def _retried(self, what: str, call: Callable[[], T]) -> T:
-        """``call()``, retried with backoff after transient failures."""
+        """``call()``, retried with backoff after transient failures; says so if that is long."""
+        with SLOW_CALLS.watched(f"{_shown(self._client.meta.endpoint_url)} ({what})"):
+            return self._tried(what, call)
+
+    def _tried(self, what: str, call: Callable[[], T]) -> T:
         began = time.monotonic()
         for attempt in RETRY.attempts(self._attempts):
             try:
