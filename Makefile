@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo test test-fast check format lint types layers bench soak constraints clean
+.PHONY: install demo test test-fast check format lint types layers bench soak audit constraints clean
 
 install: $(READY)
 
@@ -47,9 +47,13 @@ layers: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
-soak: $(READY)  ## training and generation under random SIGKILLs: half an hour on two idle cores
+soak: $(READY)  ## trainings, generations and searches under random SIGKILLs: 40 min on two idle cores
 	$(BIN)/python -m tests.soak.train
 	$(BIN)/python -m tests.soak.generate
+	$(BIN)/python -m tests.soak.search
+
+audit: $(READY)  ## known vulnerabilities of the pinned packages; says so where nobody can be asked
+	$(BIN)/python infra/audit.py
 
 constraints: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==\([^+]*\)+.*/torch==\1/' | (echo '# Pinned versions that `make install` uses; regenerate with `make constraints` after changing pyproject.toml.'; cat) > constraints.txt

@@ -4,6 +4,7 @@ ColddiffError        1   the job or the command failed
 ├── SpecError        2   an invalid spec, override or command line
 ├── DataError        2   input images, shards or manifests that are missing or do not match
 ├── CheckpointError  2   a checkpoint that is missing, uncommitted, damaged, or of another kind
+├── RecordError      2   a file of a job or a cluster that is damaged
 ├── DivergedError    1   a training whose loss or weights are no longer finite
 ├── Unreachable      3   a service that does not respond
 │   ├── StoreError
@@ -40,13 +41,26 @@ class SpecError(ColddiffError, ValueError):
 
 
 class DataError(ColddiffError):
-    """Input data that is missing, empty, cannot be decoded, or does not match its manifest."""
+    """Input data that is missing, empty, cannot be decoded, or does not match its manifest.
+
+    ``details`` has a line for each thing that is wrong, where they are many.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        self.details = tuple(details)
+        super().__init__(message)
 
 
 class CheckpointError(ColddiffError):
     """A checkpoint that is missing, uncommitted, damaged, or made by something else."""
+
+    exit_code = 2
+
+
+class RecordError(ColddiffError):
+    """A file in the folder of a job or of a cluster that is damaged, or made by something else."""
 
     exit_code = 2
 

@@ -36,12 +36,24 @@ class WorkerContext(Protocol):
         """Whether a worker's machine is about to be preempted; all workers ask at the same step."""
 
 
+class ListedKey(str):
+    """A key as a listing returned it. It names an object, also where our own keys could not.
+
+    Objects that others stored may have a backslash, a line break or an empty part in their key.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """A key and its size in bytes."""
 
     key: str
     size: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ListedKey(self.key))
 
 
 class Store(Protocol):

@@ -92,6 +92,9 @@ class Terminal:
                 f"terminal: kind {spec.kind} has tensors {', '.join(spec.tensor_names) or 'none'}, "
                 f"found {', '.join(sorted(tensors)) or 'none'}"
             )
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float64 or not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(f"terminal: {name} is not float64, or holds NaN or inf")
         return cls(spec, dict(tensors), images)
 
 
@@ -131,10 +134,13 @@ class Gmm(TerminalSpec):
         height, width = self.blocks(D)
         features = D.shape.channels * height * width
         weights, means, factors = (tensors[name].numpy() for name in self.tensor_names)
-        if means.shape != (len(weights), features) or factors.shape[1:] != (features, features):
+        count = len(weights) if weights.ndim == 1 else 0
+        shapes = (means.shape, factors.shape)
+        if count < 1 or shapes != ((count, features), (count, features, features)):
             raise SpecError(
-                f"terminal: the mixture has {means.shape[-1]} features, images of {D.shape} in "
-                f"{height}x{width} blocks have {features}; it was fitted for another degradation"
+                f"terminal: the mixture has {means.shape[-1] if means.ndim else 0} features, in "
+                f"{count} components; images of {D.shape} in {height}x{width} blocks have "
+                f"{features}; its tensors are damaged, or it was fitted for another degradation"
             )
         omega = D.draw(len(rng), rng=rng, images=images)
         ends = np.cumsum(weights) / weights.sum()

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.pil_images import Pixels
-from colddiff.data.sources.source import SourceEntry
+from colddiff.data.sources.source import SourceEntry, WholeSource
 
 
-class Drawn:
+class Drawn(WholeSource):
     """A source of random images made in the test; counts how many were loaded."""
 
     uri = "drawn:here"

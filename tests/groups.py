@@ -17,9 +17,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "unit/test_stores.py",
     ),
     # Two clusters, each with half of what runs on one, so that neither process waits for the other.
-    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py"),
+    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py", "cluster/test_search_faults.py"),
+    "slurm": ("cluster/test_slurm.py",),
     "cluster": ("cluster/test_*.py",),
     "training": (
+        "unit/test_aws.py",
         "unit/test_estimate.py",
         "unit/test_evaluate_job.py",
         "unit/test_preflight.py",
@@ -41,6 +43,7 @@ FIRST = (
     "searches",
     "ranks",
     "s3",
+    "slurm",
     "mlflow server",
     "generation",
     "old layout",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colddiff.cluster.home import ClusterRecord
 from colddiff.cluster.local_cluster import MARKER
-from colddiff.processes import Process, marked_processes
+from colddiff.machine.processes import Process, marked_processes
 
 TRAIN_WORKER = "RayTrainWorker"
 DRIVER = "-m colddiff.cluster.driver"

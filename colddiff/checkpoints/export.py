@@ -11,9 +11,12 @@ from typing import Any
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.references import CheckpointAddress, find_checkpoint
-from colddiff.errors import CheckpointError, Missing
+from colddiff.checkpoints.weights import check_ema
+from colddiff.errors import CheckpointError, Exists, Missing
 from colddiff.jobs.plugins import keep_plugins, kept_plugins
+from colddiff.ports import Store
 from colddiff.report.card import card_readme
+from colddiff.spec.documents import DocumentError, read_json_object
 from colddiff.spec.plugins import plugin_source
 from colddiff.stores.open import open_store
 
@@ -54,13 +57,15 @@ def export(checkpoint_ref: str, out: str, *, plugins: Sequence[str | Path] = ())
     can be loaded is complete.
 
     Raises:
-        CheckpointError: no EMA weights, a missing plugin, or another export at ``out``.
+        CheckpointError: no EMA weights or incomplete ones, a missing plugin, or another export or
+            a foreign file at ``out``.
     """
     address = find_checkpoint(checkpoint_ref)
     stems = [stem for stem in ("ema", "terminal") if stem in address.files]
     if "ema" not in stems:
         raise CheckpointError(f"{address.uri}: holds no EMA weights to export")
     snapshot = address.load(stems)
+    check_ema(snapshot.tensors["ema"], snapshot.state["job"], f"{address.uri}/ema")
     sources = _plugins(address, snapshot, plugins)
     store = open_store(out)
     target = Checkpoints(store, PREFIX)
@@ -68,12 +73,43 @@ def export(checkpoint_ref: str, out: str, *, plugins: Sequence[str | Path] = ())
     state = _public(snapshot.state, names)
     fresh = not _already_exported(target, address, state)
     if fresh:
-        keep_plugins(store, "", sources.values())
         card = make_card(address, snapshot, names)
-        store.put(CARD, (json.dumps(card, indent=2) + "\n").encode())
-        store.put(README, card_readme(card).encode())
+        files = {
+            CARD: (json.dumps(card, indent=2) + "\n").encode(),
+            README: card_readme(card).encode(),
+            **{f"plugins/{sha256}.py": source for sha256, source in sources.items()},
+        }
+        _refuse_foreign(store, files)
+        keep_plugins(store, "", sources.values())
+        for name in (CARD, README):
+            _put_ours(store, name, files[name])
         target.save(Snapshot(address.step, snapshot.tensors, state))
     return Exported(store.uri, address.step, address.weights_sha256, names, fresh)
+
+
+def _refuse_foreign(store: Store, files: Mapping[str, bytes]) -> None:
+    """Raises CheckpointError if one of ``files`` is there with other content."""
+    for name, data in files.items():
+        try:
+            size = store.size(name)
+            same = size is None or (size == len(data) and store.get(name) == data)
+        except Missing:
+            same = True
+        if not same:
+            raise CheckpointError(
+                f"{store.uri}/{name} is not of this export, and is not replaced; export to an "
+                "empty or new folder"
+            )
+
+
+def _put_ours(store: Store, name: str, data: bytes) -> None:
+    try:
+        store.put_new(name, data)
+    except Exists:
+        # Left by an export of the same checkpoint that was interrupted, or put there just now.
+        _refuse_foreign(store, {name: data})
+        if store.size(name) is None:
+            raise CheckpointError(f"{store.uri}/{name} is in the way; use another --out") from None
 
 
 def make_card(
@@ -161,11 +197,10 @@ def _card_beside(address: CheckpointAddress) -> dict[str, Any] | None:
     if address.home:
         return None
     try:
-        found = json.loads(open_store(address.storage).get(CARD))
-    except (Missing, ValueError):
+        found = read_json_object(open_store(address.storage).get(CARD))
+    except (Missing, DocumentError):
         return None
-    matches = isinstance(found, dict) and found.get("weights_sha256") == address.weights_sha256
-    return found if matches else None
+    return found if found.get("weights_sha256") == address.weights_sha256 else None
 
 
 def _job_json(address: CheckpointAddress) -> dict[str, Any]:

@@ -7,16 +7,18 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 
 from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Exists, Missing
 from colddiff.ports import Store
+from colddiff.spec.documents import DocumentError, as_record, read_json_object, shown
 
 log = logging.getLogger(__name__)
 
@@ -47,24 +49,59 @@ class CommittedFile:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """What this version reads of a commit record."""
+
+    step: Annotated[int, Field(ge=0)]
+    files: dict[str, _Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class _JobOfState:
+    plugins: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What this version reads of a ``state.json``."""
+
+    job: _JobOfState
+    terminal: dict[str, Any] | None = None
+    losses: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = field(
+        default_factory=list
+    )
+
+
 class Checkpoints:
     """The checkpoints below one prefix of a store, ``jobs/<id>/checkpoints`` or an export.
 
     A checkpoint is a folder ``step_00001000``; its last object, ``checkpoint.json``, commits it by
     naming every file with size and sha256. Folders without it are ignored.
+
+    ``alone``: the prefix is itself the folder of one checkpoint, whatever its name.
     """
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str, *, alone: bool = False) -> None:
         self.store = store
         self.prefix = prefix.strip("/")
+        self.alone = alone
 
     def key(self, step: int, name: str = "") -> str:
         """Store key of a file of the checkpoint at ``step``."""
+        if self.alone:
+            return f"{self.prefix}/{name}" if self.prefix else name
         return f"{self.prefix}/step_{step:08d}/{name}"
 
     def steps(self) -> list[int]:
-        """Steps with a committed checkpoint, ascending."""
-        return sorted(self._folders()[0])
+        """Steps with a committed checkpoint, ascending; of one alone, what its record says."""
+        return [self._commit(0).step] if self.alone else sorted(self._folders()[0])
 
     def save(
         self,
@@ -110,26 +147,25 @@ class Checkpoints:
 
         Raises CheckpointError if it is missing or damaged.
         """
+        return {
+            name.split(".")[0]: CommittedFile(name, entry.bytes, entry.sha256)
+            for name, entry in self._commit(step).files.items()
+        }
+
+    def _commit(self, step: int) -> _Commit:
         where = f"{self.store.uri}/{self.key(step)}"
         try:
-            record = json.loads(self.store.get(self.key(step, COMMIT)))
+            data = self.store.get(self.key(step, COMMIT))
         except Missing:
             raise CheckpointError(f"{where}: no committed checkpoint") from None
-        except ValueError as error:
-            raise CheckpointError(f"{where}{COMMIT} is damaged ({error})") from None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise CheckpointError(f"{where}{COMMIT} is not of format {FORMAT}")
-        if not isinstance(record.get("files"), dict):
-            raise CheckpointError(f"{where}{COMMIT} names no files")
         try:
-            return {
-                name.split(".")[0]: CommittedFile(name, int(entry["bytes"]), str(entry["sha256"]))
-                for name, entry in record["files"].items()
-            }
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(
-                f"{where}{COMMIT} is damaged (a file without its size or sha256)"
-            ) from None
+            record = read_json_object(data)
+            if record.get("format") != FORMAT:
+                found = shown(record.get("format"))
+                raise DocumentError(f"is of format {found}, this version reads {FORMAT!r}")
+            return as_record(_Commit, record)
+        except DocumentError as error:
+            raise CheckpointError(f"{where}{COMMIT} {error}") from None
 
     def load(
         self,
@@ -152,11 +188,21 @@ class Checkpoints:
             data = self._read(step, files[stem])
             try:
                 tensors[stem] = safetensors.torch.load(data)
-            except SafetensorError as error:
+            except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+                # safetensors knows dtypes that torch does not.
                 raise CheckpointError(
                     f"{self.key(step, stem)}: not safetensors ({error})"
                 ) from None
-        return Snapshot(step, tensors, json.loads(self._read(step, files["state"])))
+        return Snapshot(step, tensors, self._state(step, files["state"]))
+
+    def _state(self, step: int, file: CommittedFile) -> dict[str, Any]:
+        try:
+            state = read_json_object(self._read(step, file))
+            as_record(_State, state)
+        except DocumentError as error:
+            where = f"{self.store.uri}/{self.key(step, file.name)}"
+            raise CheckpointError(f"{where} {error}") from None
+        return state
 
     def newest(self, stems: Collection[str]) -> Snapshot | None:
         """The newest undamaged checkpoint; each damaged one is logged."""
@@ -229,6 +275,10 @@ class Checkpoints:
 
     def _read(self, step: int, file: CommittedFile) -> bytes:
         where = f"{self.store.uri}/{self.key(step, file.name)}"
+        size = self.store.size(self.key(step, file.name))
+        if size is not None and size != file.bytes:
+            # Before it is read: it may be of any size.
+            raise CheckpointError(f"{where}: has {size} bytes, {COMMIT} says {file.bytes}")
         try:
             data = self.store.get(self.key(step, file.name))
         except Missing:

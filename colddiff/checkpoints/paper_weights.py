@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from colddiff.errors import CheckpointError, SpecError
+from colddiff.machine.files import is_regular
 from colddiff.restorers.base import Restorer
 
 Weights = Literal["ema", "model"]
@@ -74,6 +75,8 @@ def import_reference_checkpoint(
 
 def read_tensors(path: Path) -> Any:
     """What ``torch.save`` wrote; CheckpointError if it is not just tensors and containers."""
+    if path.exists() and not is_regular(path):
+        raise CheckpointError(f"{path}: is not a file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

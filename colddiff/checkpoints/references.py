@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from colddiff.checkpoints.format import Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.format import COMMIT, Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.weights import Weights, check_ema, load_weights
 from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, SpecError
@@ -17,14 +18,13 @@ from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS
 from colddiff.restorers import Restorer
 from colddiff.spec import nearest, parse
-from colddiff.stores.open import open_store, storage_at
+from colddiff.stores.open import absolute, open_store, storage_at
 from colddiff.terminal import Terminal
 from colddiff.tracking.open import job_of_run
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
-Weights = Literal["ema", "model"]
 _WHICH = re.compile(r"@(last|best|step=(\d+))$")
 _STEP_FOLDER = re.compile(r"/?step_(\d{8,})$")
 _RUN = "mlflow:"
@@ -41,6 +41,8 @@ class CheckpointAddress:
     prefix: str
     step: int
     files: Mapping[str, CommittedFile] = field(repr=False, hash=False)
+    alone: bool = False
+    """Whether ``prefix`` is its own folder, copied from elsewhere or renamed."""
 
     @property
     def weights_sha256(self) -> str:
@@ -50,7 +52,8 @@ class CheckpointAddress:
     @property
     def uri(self) -> str:
         """Address of the checkpoint's folder."""
-        return f"{self.storage}/{self.prefix}/step_{self.step:08d}"
+        folder = self.prefix if self.alone else f"{self.prefix}/step_{self.step:08d}"
+        return f"{self.storage}/{folder}".rstrip("/")
 
     @property
     def home(self) -> str:
@@ -60,11 +63,12 @@ class CheckpointAddress:
     @property
     def job(self) -> JobFolder | None:
         """The folder of the job that took it; None outside a job's folder, such as an export."""
-        return _parent_job(self.storage, self.prefix)
+        return None if self.alone else _parent_job(self.storage, self.prefix)
 
     def load(self, stems: Collection[str]) -> Snapshot:
         """Its state and the files ``stems``; CheckpointError if one is missing or damaged."""
-        return Checkpoints(open_store(self.storage), self.prefix).load(self.step, stems, self.files)
+        checkpoints = Checkpoints(open_store(self.storage), self.prefix, alone=self.alone)
+        return checkpoints.load(self.step, stems, self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,10 @@ def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> Checkpoi
     """Resolves a checkpoint reference to the address of one committed checkpoint.
 
     Args:
-        checkpoint_ref: a checkpoint folder or URI, a job folder or URI, an export, the id of a job
-            in ``storage`` (default: COLDDIFF_STORAGE, else ./runs), or ``mlflow:RUN_ID`` for the
-            job of that run; with ``@last`` (default), ``@best`` (lowest Frechet distance of
+        checkpoint_ref: a checkpoint folder or URI (one that holds a ``checkpoint.json``, whatever
+            its name), the folder that holds several, a job folder or URI, an export, the id of a
+            job in ``storage`` (default: COLDDIFF_STORAGE, else ./runs), or ``mlflow:RUN_ID`` for
+            the job of that run; with ``@last`` (default), ``@best`` (lowest Frechet distance of
             Algorithm 2) or ``@step=N``.
 
     Raises:
@@ -100,19 +105,35 @@ def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> Checkpoi
         text, which = text[: match.start()].rstrip("/"), match.group(1)
     if text.startswith(_RUN):
         text = job_of_run(text.removeprefix(_RUN), storage or storage_at())
-    if match := _STEP_FOLDER.search(text):
-        text, which = text[: match.start()], f"step={int(match.group(1))}"
-        base, prefix = text, ""
-    elif "/" in text or Path(text).is_dir():
-        base, prefix = text, "checkpoints"
-    else:
-        base, prefix = f"{storage or storage_at()}/jobs/{text}", "checkpoints"
-    root, _, last = base.rpartition("/") if not prefix else (base, "", "")
-    checkpoints = Checkpoints(open_store(root or "."), last or prefix)
+    checkpoints, which = _place(text, which, storage)
     step = _chosen(checkpoints, which, checkpoint_ref)
     return CheckpointAddress(
-        checkpoints.store.uri, checkpoints.prefix, step, checkpoints.files(step)
+        checkpoints.store.uri, checkpoints.prefix, step, checkpoints.files(step), checkpoints.alone
     )
+
+
+def _place(text: str, which: str, storage: str | None) -> tuple[Checkpoints, str]:
+    """The checkpoints that an address or a job's id names, and which of them."""
+    if not ("/" in text or Path(text).is_dir()):
+        job = f"{storage or storage_at()}/jobs/{text}"
+        return Checkpoints(open_store(job), "checkpoints"), which
+    address = absolute(text)
+    if match := _STEP_FOLDER.search(address):
+        root, _, last = address[: match.start()].rpartition("/")
+        if last not in ("", ".", ".."):
+            checkpoints = Checkpoints(open_store(root or "/"), last)
+            return checkpoints, f"step={int(match.group(1))}"
+    if "://" not in address and Path(address).is_file():
+        raise CheckpointError(
+            f"{text} is a file: name the folder of the checkpoint, which holds a {COMMIT}"
+        )
+    store = open_store(address)
+    if store.size(COMMIT) is not None:
+        return Checkpoints(store, "", alone=True), which
+    if any(_STEP_FOLDER.match(f"/{item.key.split('/')[0]}") for item in store.list("step_")):
+        root, _, last = address.rpartition("/")
+        return Checkpoints(open_store(root or "/"), last), which
+    return Checkpoints(store, "checkpoints"), which
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +158,7 @@ def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:
     fitted = address.files.get("terminal")
     if fitted is None:
         return CheckpointAbout(job, None, None)
-    return CheckpointAbout(job, snapshot.state["terminal"], fitted.sha256)
+    return CheckpointAbout(job, _terminal_of(snapshot, address), fitted.sha256)
 
 
 def load_checkpoint(
@@ -165,19 +186,14 @@ def load_checkpoint(
     snapshot = address.load((weights, *["terminal"] * holds_terminal))
     job = _job(snapshot, address, trusted)
     restorer = job.restorer.build(job.shape)
-    try:
-        restorer.load_state_dict(dict(snapshot.tensors[weights]), strict=weights == "model")
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{address.uri}: its weights do not fit its restorer ({str(error).splitlines()[-1]})"
-        ) from None
+    load_weights(restorer, snapshot.tensors[weights], weights, f"{address.uri}/{weights}")
     D = job.degradation.build(job.shape)
     terminal = None
     if holds_terminal:
         # A degradation whose second set is passed as omega names no address to open.
         images = open_second_set(D, job.augment) if D.spec.second_set else None
         terminal = Terminal.from_files(
-            snapshot.tensors["terminal"], snapshot.state["terminal"], images
+            snapshot.tensors["terminal"], _terminal_of(snapshot, address), images
         )
     losses = tuple((step, loss) for step, loss in snapshot.state.get("losses", ()))
     return LoadedCheckpoint(restorer.eval(), D, job, address.step, address, terminal, losses)
@@ -201,9 +217,22 @@ def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str
         ) from None
 
 
+def _terminal_of(snapshot: Snapshot, address: CheckpointAddress) -> Mapping[str, Any]:
+    found = snapshot.state.get("terminal")
+    if found is None:
+        raise CheckpointError(f"{address.uri}/state.json says nothing of its terminal's file")
+    return cast("Mapping[str, Any]", found)
+
+
 def load_snapshot(checkpoint_ref: str) -> Snapshot:
-    """The EMA weights of a checkpoint as tensors, for another job to start from."""
-    return find_checkpoint(checkpoint_ref).load(("ema",))
+    """The EMA weights of a checkpoint as tensors, for another job to start from.
+
+    Raises CheckpointError if they are not those of the network that the checkpoint describes.
+    """
+    address = find_checkpoint(checkpoint_ref)
+    snapshot = address.load(("ema",))
+    check_ema(snapshot.tensors["ema"], snapshot.state["job"], f"{address.uri}/ema")
+    return snapshot
 
 
 def _no_such_job(checkpoints: Checkpoints) -> str:

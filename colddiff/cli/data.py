@@ -12,6 +12,7 @@ from colddiff.cli.output import emit, emit_json, note
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import SpecError
+from colddiff.printable import printable
 from colddiff.stores.open import absolute
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ ImageSize = Annotated[
     typer.Option(metavar="N", help="Side in px: centre crop, then bilinear resize."),
 ]
 Channels = Annotated[
-    int | None, typer.Option(metavar="1|3", help="Default: as in the first image.")
+    int | None, typer.Option(metavar="1|3", help="Default: 3 if any image is in colour.")
 ]
 Bits = Annotated[int, typer.Option(metavar="8|16", help="Bit depth to store.")]
 ValueRange = Annotated[
@@ -59,9 +60,15 @@ GroupBy = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Maximum number of images.")]
 ShardSize = Annotated[int, typer.Option(metavar="N", help="Images per shard.")]
+SkipBroken = Annotated[
+    bool,
+    typer.Option("--skip-broken", help="Leave out images that cannot be decoded, and list them."),
+]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Number of threads; does not affect the result."),
+    typer.Option(
+        metavar="N", min=1, max=1024, help="Number of threads; does not affect the result."
+    ),
 ]
 
 
@@ -78,17 +85,23 @@ def pack(
     group_by: GroupBy = None,
     limit: Limit = None,
     shard_size: ShardSize = 1000,
+    skip_broken: SkipBroken = False,
     workers: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Pack images into PNG tars with a manifest. Run again to resume after an interruption."""
-    progress = ProgressBar("packed", "images")
+    """Pack images into PNG tars with a manifest. Run again to resume after an interruption.
+
+    Ends with what was left out and why, which the manifest lists too.
+    """
+    progress, grey = ProgressBar("packed", "images"), list[int]()
     try:
         manifest, fresh = pack_source(
             source,
             out,
             on_progress=progress,
+            on_grey=grey.append,
             workers=workers,
+            skip_broken=skip_broken,
             split=split,
             image_size=image_size,
             channels=channels,
@@ -99,16 +112,31 @@ def pack(
             limit=limit,
             shard_size=shard_size,
         )
+    except SpecError as error:
+        raise _by_option(error) from None
     finally:
         progress.close()
     if not fresh:
         note(f"{out} is already packed with these settings")
+    for count in grey:
+        note(f"{count} grey images are stored with three equal channels, as in a set in colour")
     _report("packed", manifest, absolute(out), as_json)
+
+
+def _by_option(error: SpecError) -> SpecError:
+    """The error with the names of options instead of those of fields."""
+    from colddiff.data.pack_settings import PackSettings
+
+    options = {name: f"--{name.replace('_', '-')}" for name in PackSettings.model_fields}
+    return SpecError([(options.get(path, path), what) for path, what in error.problems])
 
 
 @app.command()
 def index(uri: Uri, as_json: Json = False) -> None:
-    """Write a manifest beside existing webdataset tars of PNG or JPEG images of one size."""
+    """Write a manifest beside existing webdataset tars of PNG or JPEG images of one size.
+
+    A manifest that is there is kept, unless indexing wrote it.
+    """
     from colddiff.data import packed_sets as datasets
 
     progress = ProgressBar("indexed", "shards")
@@ -203,6 +231,8 @@ def _range(text: str | None) -> tuple[float, float] | None:
 
 
 def _report(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
+    from colddiff.data.manifest import left_out_of
+
     size = sum(shard.bytes for shard in manifest.shards)
     if as_json:
         emit_json(
@@ -214,6 +244,8 @@ def _report(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
                 "shards": len(manifest.shards),
                 "bytes": size,
                 "classes": list(manifest.classes),
+                "left_out": manifest.settings.get("left_out", []),
+                "skipped": manifest.settings.get("skipped", []),
             }
         )
         return
@@ -223,6 +255,8 @@ def _report(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
         f"({image.bits} bit) in {_counted(manifest)}, {size / 1e6:.1f} MB, digest "
         f"{manifest.digest[:12]}: {uri}"
     )
+    for line in left_out_of(manifest):
+        note(f"left out: {printable(line)}")
 
 
 def _counted(manifest: Manifest) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from colddiff.errors import ColddiffError, Missing, Unreachable
+from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
+    from colddiff.cli.known_jobs import KnownJobs
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.status import Status
 
@@ -33,7 +35,7 @@ class JobRow:
     folder: JobFolder
     status: Status | None
     job: Mapping[str, Any]
-    """``job.json``; empty where it is not written yet."""
+    """Parts of ``job.json``; empty where it is not written yet."""
     score: tuple[str, float] | None
     """Path and best value of the metric that stands for the job, once there is one."""
     differs: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class JobRow:
         return self.status.state if self.status else "-"
 
 
-def read_rows(folders: Sequence[JobFolder]) -> tuple[list[JobRow], list[str]]:
+def read_rows(folders: Sequence[JobFolder], known: KnownJobs) -> tuple[list[JobRow], list[str]]:
     """The rows of jobs, and a line for each job that has a damaged file.
 
     Raises StoreError if the store cannot be reached.
@@ -64,11 +66,12 @@ def read_rows(folders: Sequence[JobFolder]) -> tuple[list[JobRow], list[str]]:
     rows: list[JobRow] = []
     damaged: list[str] = []
     with ThreadPoolExecutor(READERS, "reader") as pool:
-        for found in pool.map(_read, folders):
+        for found in pool.map(partial(_read, known), folders):
             if isinstance(found, str):
                 damaged.append(found)
             else:
                 rows.append(found)
+    known.save({row.folder.job_id for row in rows})
     _set_differences(rows)
     return rows, damaged
 
@@ -137,13 +140,10 @@ def short_paths(paths: Sequence[str]) -> list[str]:
     return [shortest(path) for path in paths]
 
 
-def _read(folder: JobFolder) -> JobRow | str:
+def _read(known: KnownJobs, folder: JobFolder) -> JobRow | str:
     try:
         status = folder.status()
-        try:
-            job = folder.job()
-        except Missing:
-            job = {}
+        job = known.job(folder, status.attempt if status else 0)
         score = _score(folder, status)
     except Unreachable:
         raise

@@ -14,15 +14,17 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
-from colddiff.cli.output import emit, emit_json, emit_table, note
+from colddiff.cli.output import LINES, emit, emit_json, emit_table, note
 from colddiff.jobs.status import State, Status, duration, progress_line, spent_line, verdict_line
 from colddiff.jobs.verb import unit_of
+from colddiff.printable import printable
 from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import has_spooled_entries
 
 if TYPE_CHECKING:
     from colddiff.cli.job_table import JobRow
     from colddiff.jobs.folder import JobFolder
+    from colddiff.ports import Store
 
 
 def list_(
@@ -49,23 +51,28 @@ def list_(
 ) -> None:
     """List the jobs in a storage, newest last, with what tells them apart."""
     from colddiff.cli import job_table
-    from colddiff.cluster.operate import current
+    from colddiff.cli.known_jobs import KnownJobs
+    from colddiff.cluster.operate import all_current
     from colddiff.errors import ColddiffError, Unreachable
     from colddiff.jobs.folder import JobFolder, list_jobs
 
     _refuse_unknown("--state", state or (), get_args(State))
     _refuse_unknown("--sort", [sort], job_table.SORTS)
     store = open_store(storage_at(storage))
-    found, damaged = job_table.read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)])
+    known = KnownJobs(store.uri, _cache_for(store))
+    folders = [JobFolder(store, job_id) for job_id in list_jobs(store)]
+    found, damaged = job_table.read_rows(folders, known)
     for line in damaged:
         note(line)
-    for row in found:
-        try:
-            row.status = current(row.folder, address) if row.state == "queued" else row.status
-        except Unreachable:
-            raise
-        except ColddiffError as error:
-            note(str(error))
+    unsettled = [row for row in found if row.status is not None and not row.status.finished]
+    now_seen = all_current([row.folder for row in unsettled], address)
+    for row, seen in zip(unsettled, now_seen, strict=True):
+        if isinstance(seen, Unreachable):
+            raise seen
+        if isinstance(seen, ColddiffError):
+            note(str(seen))
+        else:
+            row.status = seen
     rows = job_table.in_order(job_table.chosen(found, state or (), name), sort)
     if as_json:
         with ThreadPoolExecutor(job_table.READERS) as pool:
@@ -77,6 +84,21 @@ def list_(
     header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
     now = time.time()
     emit_table(header, [_cells(row, now) for row in rows])
+
+
+def _cache_for(store: Store) -> Store | None:
+    """COLDDIFF_HOME, where reading the store takes requests; None if it cannot be used."""
+    from colddiff.cluster.home import Home
+    from colddiff.errors import ClusterError
+
+    home = Home.from_environment()
+    if "://" not in store.uri:
+        return None
+    try:
+        home.make()
+    except ClusterError:
+        return None
+    return open_store(str(home.path))
 
 
 def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -99,7 +121,7 @@ def _cells(row: JobRow, now: float) -> list[str]:
         _progress(job_id, status) if status and status.num_steps else "-",
         score_text(row),
         differs_text(row) or "-",
-        f"{duration(now - status.heartbeat)} ago" if status and status.heartbeat else "-",
+        _last_seen(status, now),
         _first_line(status.message) if status else "",
     ]
 
@@ -162,7 +184,7 @@ def logs(
         return
     pieces = stream_log(folder, number, address) if follow else [read_log(folder, number, address)]
     for piece in pieces:
-        sys.stdout.write(piece.decode(errors="replace"))
+        sys.stdout.write(printable(piece.decode(errors="replace"), keep=LINES))
         sys.stdout.flush()
 
 
@@ -197,7 +219,7 @@ def wait(
     from colddiff.jobs.submit import followed, submission_of
 
     folder = operate.find_job(job_id, storage)
-    now = operate.current(folder, address)
+    now = folder.status()
     with live_line(sys.stderr) as display, untold() if as_json else nullcontext():
         if now is not None and now.settled:
             log_verdict(folder, now)
@@ -250,6 +272,13 @@ def _told(folder: JobFolder, status: Status) -> list[str]:
 
 def _progress(job_id: str, status: Status) -> str:
     return f"{status.step}/{status.num_steps} {unit_of(job_id)}"
+
+
+def _last_seen(status: Status | None, now: float) -> str:
+    if status is None or not status.heartbeat:
+        return "-"
+    # By the driver's clock, which may be ahead of ours.
+    return f"{duration(max(now - status.heartbeat, 0))} ago"
 
 
 def _first_line(text: str) -> str:

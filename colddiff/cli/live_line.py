@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from colddiff.jobs.status import Status, progress_line
+from colddiff.printable import printable
 
 QUIET_S = 5.0
 
@@ -32,7 +33,7 @@ class LiveLine(logging.Handler):
 
     def show(self, status: Status) -> None:
         """Shows the job's current status."""
-        line = progress_line(status)
+        line = printable(progress_line(status))
         if self._live:
             width = shutil.get_terminal_size().columns
             self._stream.write(f"\r\x1b[2K{line[: width - 1]}")
@@ -54,7 +55,7 @@ class LiveLine(logging.Handler):
 
     def _write(self, line: str) -> None:
         self.end_line()
-        self._stream.write(f"{line}\n")
+        self._stream.write(f"{printable(line)}\n")
         self._stream.flush()
 
 

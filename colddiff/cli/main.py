@@ -21,10 +21,16 @@ from colddiff.cli import (
     jobs,
     preview,
     restore,
+    slurm,
     submit,
 )
 from colddiff.cli.output import emit, note
 from colddiff.errors import ColddiffError
+from colddiff.machine.streams import Streams
+from colddiff.printable import printable
+
+MOST_DETAILS = 1000
+"""Lines about single things that are wrong, before the line that ends a command."""
 
 app = typer.Typer(
     name="colddiff",
@@ -45,6 +51,8 @@ app.command("logs")(jobs.logs)
 app.command("stop")(jobs.stop)
 app.command("wait")(jobs.wait)
 app.command("delete")(jobs.delete)
+app.command("slurm")(slurm.slurm)
+app.command("slurm-job", hidden=True)(slurm.slurm_job)
 app.command("degradations")(catalogue.degradations)
 app.command("recipes")(catalogue.recipes)
 app.command("check")(check.check)
@@ -86,11 +94,32 @@ def demo(
     raise typer.Exit(run_demo(out, tuple(overrides or ())))
 
 
+PRINTING = ("list", "status", "logs", "degradations", "recipes", "check", "--version", "--help")
+"""Commands whose whole work is what they print."""
+LONGEST = 2000
+"""Characters of a message: the way out is at its end, and is kept."""
+
+
 def main() -> None:
     """Entry point: runs the command line; a ColddiffError becomes one line and its exit code."""
+    streams = Streams()
+    try:
+        _run()
+    except SystemExit as ended:
+        if ended.code not in (0, None) or not streams.lost:
+            raise
+        note(f"colddiff: stdout cannot be written ({streams.lost}): its output is incomplete")
+        if sys.argv[1:2] and sys.argv[1] in PRINTING:
+            sys.exit(1)
+        raise
+
+
+def _run() -> None:
     try:
         app(prog_name="colddiff")
     except ColddiffError as error:
+        for line in getattr(error, "details", ())[:MOST_DETAILS]:
+            note(f"  {printable(line)}")
         _end(error, " ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
         note("colddiff: interrupted")
@@ -104,6 +133,8 @@ def main() -> None:
 def _end(error: Exception, message: str, code: int) -> None:
     if os.environ.get("COLDDIFF_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(error)
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
     note(f"colddiff: error: {message}")
     sys.exit(code)
 

@@ -7,10 +7,15 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from colddiff.printable import printable
+
+LINES = "\n\t"
+"""What text of several lines is made of."""
+
 
 def emit(line: str) -> None:
     """Print a line of data on stdout, flushed, so that the reader of a pipe gets it immediately."""
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line, keep=LINES)}\n")
     sys.stdout.flush()
 
 
@@ -21,7 +26,7 @@ def emit_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def note(line: str) -> None:
     """Print a message for the user on stderr."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line, keep=LINES)}\n")
     sys.stderr.flush()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from colddiff.types import Image, ImageShape
 
 SIZE = 128
+MARK = "colddiff-preview"
+"""Keyword of a text chunk in the pictures."""
 
 
 def preview(
@@ -33,6 +36,7 @@ def preview(
     variant: Variant = None,
 ) -> None:
     """Draw D(x0, t) over t for each image, with plots of the schedule and the RMSE below."""
+    from colddiff.data.pil_images import with_png_text
     from colddiff.errors import SpecError
 
     # The shell expands `--image *.png` to one option value and further positional words.
@@ -42,13 +46,29 @@ def preview(
     target = read_target(words, variant, image_size=SIZE)
     if not out.parent.is_dir():
         raise SpecError(f"--out: no such folder: {str(out.parent)!r}; create it first")
+    _refuse_other_file(out, image)
     picture = _picture(target, _images(image, target.shape), seed, columns)
     try:
-        out.write_bytes(picture)
+        out.write_bytes(with_png_text(picture, MARK, ""))
     except OSError as error:
         raise SpecError(f"--out: {out} cannot be written ({error.strerror})") from None
     note(str(target))
     emit(str(out))
+
+
+def _refuse_other_file(out: Path, images: list[Path]) -> None:
+    """Raises SpecError if the picture would replace an image, or a file that is no preview."""
+    from colddiff.data.pil_images import png_text
+    from colddiff.errors import SpecError
+    from colddiff.machine.files import is_regular, read_regular
+
+    if os.path.realpath(out) in {os.path.realpath(path) for path in images}:
+        raise SpecError(f"--out: {out} is one of the images, and is not replaced; use another name")
+    if is_regular(out) and png_text(read_regular(out), MARK) is None:
+        raise SpecError(
+            f"--out: {out} already exists and was not drawn by `colddiff preview`, so it is not "
+            "replaced; use another name"
+        )
 
 
 def _is_image(word: str) -> bool:
@@ -63,20 +83,29 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
     import torch
 
     from colddiff.data.pil_images import FILE_FORMATS, crop_and_resize, decode_image, with_channels
+    from colddiff.data.problems import Problems
+    from colddiff.data.sources.image_folder import MAX_FILE_BYTES
     from colddiff.errors import DataError, SpecError
+    from colddiff.machine.files import read_regular
     from colddiff.transforms import normalise
 
     if shape.channels not in (1, 3):
         raise SpecError(f"preview supports images with 1 or 3 channels, not {shape.channels}")
-    images = []
+    images, problems = [], Problems()
     for path in paths:
         try:
-            data = path.read_bytes()
+            data = read_regular(path, MAX_FILE_BYTES)
+            decoded = decode_image(data, str(path), FILE_FORMATS)
         except OSError as error:
-            raise DataError(f"--image: {path} cannot be read ({error.strerror})") from None
-        pixels = crop_and_resize(decode_image(data, str(path), FILE_FORMATS), shape.height)
+            problems.add(f"--image: {path} cannot be read ({error.strerror})")
+            continue
+        except DataError as error:
+            problems.add(str(error))
+            continue
+        pixels = crop_and_resize(decoded, shape.height)
         pixels = with_channels(pixels, shape.channels)
         images.append(normalise(torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))))
+    problems.refuse("images cannot be drawn")
     return torch.stack(images)
 
 

@@ -13,6 +13,7 @@ from colddiff.cli.output import emit, emit_json, note
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
+from colddiff.printable import printable
 
 if TYPE_CHECKING:
     from colddiff.restore import Restored, RestoreSettings
@@ -32,7 +33,7 @@ Checkpoint = Annotated[
         help="Job, checkpoint, export or mlflow:RUN_ID; with @last, @best, @step=N.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
 Severity = Annotated[
     str | None,
     typer.Option(metavar="T|all", help="Severity of the images; default: the checkpoint's T."),
@@ -62,7 +63,9 @@ Fit = Annotated[
 ]
 AnySize = Annotated[bool, typer.Option("--any-size", help="Restore images at their original size.")]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Rows of each forward pass.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing results, and nothing else.")
+]
 
 
 def restore(
@@ -84,8 +87,12 @@ def restore(
     trust_plugin: TrustedPlugins = None,
     as_json: Json = False,
 ) -> None:
-    """Restore images into a folder of PNG files; prints their paths. Exit 1: some failed."""
+    """Restore images into a folder of PNG files; prints their paths. Exit 1: some failed.
+
+    Ends with what was passed over and why. An image, or another file of yours, is never replaced.
+    """
     from colddiff.restore import RestoreSettings
+    from colddiff.restore.outputs import output_folder
     from colddiff.spec.plugins import load_plugins
 
     settings = RestoreSettings(
@@ -103,18 +110,19 @@ def restore(
         raise SpecError("--fit and --any-size are mutually exclusive: use one")
     load_plugins(plugin or ())
     trusted = tuple(trust_plugin or ())
-    done, record = _run(sources, checkpoint, out, settings, omega, reference, trusted)
+    folder = output_folder(out)
+    done, record, left_out = _run(sources, checkpoint, folder, settings, omega, reference, trusted)
     rows = _rows(done)
     scored = any("psnr_db" in row for row in rows)
     if scored:
-        _write_scores(out, record, rows)
+        _write_scores(folder, record, rows)
     if as_json:
-        emit_json({**record, "images": rows, **_counts(done)})
+        emit_json({**record, "images": rows, **_counts(done), "left_out": left_out})
     else:
         for item in done:
             if item.state != "failed":
                 emit(_line(item))
-    _conclude(done, scored, out)
+    _conclude(done, scored, folder, left_out)
     if any(item.state == "failed" for item in done):
         raise typer.Exit(FAILED)
 
@@ -125,7 +133,7 @@ def _severity(text: str | None) -> Any:
     try:
         return int(text)
     except ValueError:
-        raise SpecError(f"--severity: must be a whole number or all, got {text!r}") from None
+        raise SpecError(f"--severity: must be a whole number or all, got {text[:80]!r}") from None
 
 
 def _severities(text: str | None) -> int | tuple[int, ...] | None:
@@ -149,15 +157,19 @@ def _run(
     omega: Path | None,
     reference: Path | None,
     trusted: Sequence[str],
-) -> tuple[list[Restored], dict[str, Any]]:
+) -> tuple[list[Restored], dict[str, Any], list[dict[str, Any]]]:
     import torch
 
     from colddiff.checkpoints.references import load_checkpoint
+    from colddiff.data.left_out import LeftOut
     from colddiff.restore import OmegaFiles, Restoration, found_images
+    from colddiff.restore.outputs import refuse_source_as_out
     from colddiff.restore.scores import GroundTruth
 
     # Check the cheap inputs first: loading a remote checkpoint can take long.
-    files = found_images(sources, out)
+    refuse_source_as_out(sources, out)
+    left_out = LeftOut()
+    files = found_images(sources, out, left_out)
     ground_truth = None if reference is None else GroundTruth(reference)
     omega_files = None if omega is None else OmegaFiles(omega)
     loaded = load_checkpoint(checkpoint, trusted=trusted)
@@ -183,7 +195,8 @@ def _run(
         done = restoration.run(files)
     finally:
         progress.close()
-    return done, {"checkpoint_uri": loaded.address.uri, **restoration.record()}
+    passed_over = [*left_out.to_list(), *restoration.left_out.to_list()]
+    return done, {"checkpoint_uri": loaded.address.uri, **restoration.record()}, passed_over
 
 
 def _rows(done: Sequence[Restored]) -> list[dict[str, Any]]:
@@ -210,9 +223,9 @@ def _write_scores(out: Path, record: Mapping[str, Any], rows: Sequence[dict[str,
 
 def _line(item: Restored) -> str:
     if len(item.comparisons) != 1:
-        return str(item.output)
+        return printable(str(item.output))
     (comparison,) = item.comparisons.values()
-    return f"{item.output}  {comparison.restored}  (before: {comparison.degraded})"
+    return f"{printable(str(item.output))}  {comparison.restored}  (before: {comparison.degraded})"
 
 
 def _counts(done: Sequence[Restored]) -> dict[str, int]:
@@ -220,9 +233,15 @@ def _counts(done: Sequence[Restored]) -> dict[str, int]:
     return {state: states.count(state) for state in ("restored", "skipped", "failed")}
 
 
-def _conclude(done: Sequence[Restored], scored: bool, out: Path) -> None:
+def _conclude(
+    done: Sequence[Restored], scored: bool, out: Path, left_out: Sequence[Mapping[str, Any]]
+) -> None:
+    from colddiff.data.left_out import left_out_lines
+
     counts = ", ".join(f"{count} {state}" for state, count in _counts(done).items() if count)
     note(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
+    for line in left_out_lines(left_out):
+        note(f"left out: {printable(line)}")
     for item in done:
         if item.state == "failed":
-            note(f"failed: {item.error}")
+            note(f"failed: {printable(item.error)}")

@@ -142,7 +142,7 @@ def submit_verb(verb: str, request: Request) -> None:
     if request.dry_run:
         _print_job(slug, job, request, recipe)
         return
-    job = _with_trusted(_with_checkpoint(job, recipe), request)
+    job = completed_job(job, recipe, request)
     announced: list[str] = []
 
     def announce(job_id: str) -> None:
@@ -193,6 +193,11 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
         added = [str(Path(plugin).absolute()) for plugin in request.plugins]
         overrides.append(f"plugins={json.dumps([*written, *added])}")
     return recipe, VERBS[verb].completed(recipe.job(verb, overrides), recipe)
+
+
+def completed_job(job: Job, recipe: Recipe, request: Request) -> Job:
+    """The job with the checkpoint of its file's training, and the plugins that its user trusts."""
+    return _with_trusted(_with_checkpoint(job, recipe), request)
 
 
 def _with_checkpoint(job: Job, recipe: Recipe) -> Job:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPMessage
-from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 from colddiff.errors import ClusterError, SpecError
+from colddiff.spec.documents import DocumentError, read_json_object
+from colddiff.stores.paths import expanded
 
 DASHBOARD_PORT = 8265
 PROBE_S = 5.0
@@ -102,11 +102,11 @@ def probe(cluster: Cluster, timeout_s: float = PROBE_S) -> Cluster:
             "dashboard's address?"
         ) from None
     try:
-        json.loads(body)["ray_version"]
-    except (ValueError, KeyError, TypeError):
-        raise ClusterError(
-            f"{cluster} is not a Ray dashboard; use the dashboard's address"
-        ) from None
+        known = "ray_version" in read_json_object(body)
+    except DocumentError:
+        known = False
+    if not known:
+        raise ClusterError(f"{cluster} is not a Ray dashboard; use the dashboard's address")
     return cluster
 
 
@@ -150,8 +150,8 @@ def _refusal(cluster: Cluster, code: int) -> str:
 def _token() -> str | None:
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     try:
-        return path.read_text().strip() or None
-    except OSError:
+        return expanded(named or "~/.ray/auth_token").read_text().strip() or None
+    except (OSError, UnicodeDecodeError, SpecError):
         return None

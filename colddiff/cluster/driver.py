@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from colddiff.jobs.job import Job
 from colddiff.jobs.logs import log_to_stderr, printed
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.verb import VERBS
+from colddiff.spec.documents import read_json_object
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("job", type=Path, help="the staged job.json")
     parser.add_argument("--attempt", type=int, required=True)
     options = parser.parse_args(arguments)
-    resolved = ResolvedJob.from_dict(json.loads(options.job.read_text()))
+    resolved = ResolvedJob.from_dict(read_json_object(options.job.read_bytes()))
     folder, number = resolved.folder, options.attempt
     with printed(lambda text: folder.write_log(number, text)):
         log_to_stderr()

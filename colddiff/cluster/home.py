@@ -8,11 +8,15 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
-from colddiff.errors import ClusterError
+from pydantic import Field
+
+from colddiff.errors import ClusterError, RecordError
+from colddiff.spec.documents import DocumentError, as_record, read_json_object
+from colddiff.stores.paths import absolute_path
 
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
 
@@ -23,7 +27,7 @@ class ClusterRecord:
 
     pid: int
     """Process, session and process group of the Ray head."""
-    session: str
+    session: Annotated[str, Field(pattern="^[0-9a-f]+$")]
     """Marks every process of this cluster, in its environment."""
     address: str
     """URL of the dashboard and Jobs API, on loopback."""
@@ -47,8 +51,9 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> Home:
-        """COLDDIFF_HOME, else ``~/.colddiff``; creates nothing."""
-        return cls(Path(os.environ.get("COLDDIFF_HOME") or "~/.colddiff").expanduser().absolute())
+        """COLDDIFF_HOME, else ``~/.colddiff``; creates nothing. SpecError if there is no home."""
+        named = os.environ.get("COLDDIFF_HOME") or "~/.colddiff"
+        return cls(absolute_path(named, "set COLDDIFF_HOME to a folder that you own"))
 
     @property
     def record_path(self) -> Path:
@@ -81,6 +86,11 @@ class Home:
                 "COLDDIFF_HOME to a folder that you own"
             ) from None
 
+    def _unusable(self, path: Path, error: OSError) -> ClusterError:
+        return ClusterError(
+            f"{path} cannot be used ({error.strerror}); set COLDDIFF_HOME to a folder that you own"
+        )
+
     def token(self) -> str:
         """The token, created on first use (mode 0600)."""
         self.make()
@@ -88,8 +98,16 @@ class Home:
             with _create_private(self.token_path) as file:
                 file.write(secrets.token_hex(32).encode())
         except FileExistsError:
+            pass
+        except OSError as error:
+            raise self._unusable(self.token_path, error) from None
+        try:
             self.token_path.chmod(PRIVATE_FILE)
-        return self.token_path.read_text().strip()
+            return self.token_path.read_bytes().decode("ascii").strip()
+        except OSError as error:
+            raise self._unusable(self.token_path, error) from None
+        except UnicodeDecodeError:
+            raise RecordError(f"{self.token_path} is not a token; delete it") from None
 
     def credentials(self) -> dict[str, str]:
         """The variables in ``credentials``; ClusterError if other users could read the file."""
@@ -97,12 +115,22 @@ class Home:
             mode = self.credentials_path.stat().st_mode
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise self._unusable(self.credentials_path, error) from None
         if mode & 0o077:
             raise ClusterError(
                 f"{self.credentials_path} can be read by others; run `chmod 600` on it"
             )
         found = {}
-        for number, line in enumerate(self.credentials_path.read_text().splitlines(), start=1):
+        try:
+            text = self.credentials_path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise self._unusable(self.credentials_path, error) from None
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            raise ClusterError(f"{self.credentials_path} is not text: expected NAME=value lines")
+        for number, line in enumerate(text.splitlines(), start=1):
             line = line.strip().removeprefix("export ")
             if not line or line.startswith("#"):
                 continue
@@ -116,14 +144,16 @@ class Home:
     def record(self) -> ClusterRecord | None:
         """The last cluster started here, running or not; ClusterError if the record is damaged."""
         try:
-            data = json.loads(self.record_path.read_text())
-            names = {item.name for item in fields(ClusterRecord)}
-            return ClusterRecord(**{key: data[key] for key in data if key in names})
-        except FileNotFoundError:
+            data = self.record_path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, TypeError):
-            raise ClusterError(
-                f"{self.record_path} is damaged; end the cluster's processes, if any, and delete it"
+        except OSError as error:
+            raise self._unusable(self.record_path, error) from None
+        try:
+            return as_record(ClusterRecord, read_json_object(data))
+        except DocumentError as error:
+            raise RecordError(
+                f"{self.record_path} {error}; end the cluster's processes, if any, and delete it"
             ) from None
 
     def write_record(self, record: ClusterRecord) -> None:

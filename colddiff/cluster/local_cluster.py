@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import secrets
 import shutil
 import socket
@@ -18,12 +19,14 @@ from pathlib import Path
 from colddiff.cluster.address import Cluster, probe
 from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.errors import ClusterError
-from colddiff.processes import Process, marked_processes, process, terminate_all
+from colddiff.machine.processes import Process, marked_processes, process, terminate_all
 
 log = logging.getLogger(__name__)
 
 MARKER = "COLDDIFF_CLUSTER_SESSION"
 MIN_CPUS = 4
+LAST_LINES = 3
+ERROR_LINE = re.compile(r"error|exception|fail|cannot|denied|too long|no space", re.IGNORECASE)
 START_S = 120.0
 STOP_GRACE_S = 5.0
 # A socket's path has at most 107 bytes. Below our folder Ray needs 70 of them: the longest of its
@@ -31,6 +34,7 @@ STOP_GRACE_S = 5.0
 LONGEST_TEMP_DIR = 36
 # Variables of another cluster, or of a Ray job that this process may be part of.
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_", "RAY_JOB_", "RAY_CLIENT_MODE")
+_TEMP_DIR = "--temp-dir=%s"
 PORTS = ("port", "dashboard", "agent", "client")
 
 
@@ -95,6 +99,9 @@ def cluster_environment(home: Home, session: str) -> dict[str, str]:
     ``credentials`` of ``home``: a cluster keeps the environment it was started with.
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    # Ray and torch ask for both, and fail where a container's user has no entry in passwd.
+    env.setdefault("HOME", str(home.path))
+    env.setdefault("USER", "colddiff")
     home.token()
     return (
         env
@@ -145,13 +152,28 @@ def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
         # Before it responds: if we crash, the next command finds what it has to end.
         home.write_record(record)
         _await_answer(home, record)
-    except BaseException:
+    except BaseException as error:
         if record is not None:
             _append_ray_errors(home, temp_dir)
             _clean(home)
         shutil.rmtree(temp_dir.parent, ignore_errors=True)
+        if isinstance(error, ClusterError):
+            raise ClusterError(f"{error}; its end: {_last_words(home)}") from None
         raise
     return record
+
+
+def _last_words(home: Home) -> str:
+    """The last lines of the head's log that say something, on one line."""
+    try:
+        text = home.log_path.read_bytes()[-20_000:].decode(errors="replace")
+    except OSError:
+        return "(no log)"
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    said = [line for line in lines if any(character.isalnum() for character in line)]
+    # A line that names an error says more than the last one.
+    errors = [line for line in said if ERROR_LINE.search(line)]
+    return " | ".join(line[:200] for line in (errors or said)[-LAST_LINES:]) or "(empty)"
 
 
 def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:
@@ -258,8 +280,16 @@ def _await_answer(home: Home, record: ClusterRecord) -> None:
 
 def _head(record: ClusterRecord) -> Process | None:
     head = process(record.pid)
-    # The pid may have been reused by another program: ours has its folder on its command line.
-    return head if head is not None and record.temp_dir in head.command else None
+    # The pid may have been reused by another program, and the record is a file that could have been
+    # edited: ours has its folder, which is named after its session, on its command line.
+    ours = head is not None and _is_ours(record) and _TEMP_DIR % record.temp_dir in head.command
+    return head if ours else None
+
+
+def _is_ours(record: ClusterRecord) -> bool:
+    """Whether the folder of a record is one that we have named."""
+    name = Path(record.temp_dir).parent.name
+    return name in (f"ray-{record.session}", f"colddiff-{record.session}")
 
 
 def _clean(home: Home) -> None:
@@ -277,8 +307,7 @@ def _clean(home: Home) -> None:
         numbers = ", ".join(str(item.pid) for item in survivors)
         raise ClusterError(f"processes {numbers} of the local cluster could not be ended")
     folder = Path(record.temp_dir).parent
-    # The record is a file that could have been edited: only remove a folder named by us.
-    if folder.name in (f"ray-{record.session}", f"colddiff-{record.session}"):
+    if _is_ours(record):
         shutil.rmtree(folder, ignore_errors=True)
     home.record_path.unlink(missing_ok=True)
 

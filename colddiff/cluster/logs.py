@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
-from colddiff.cluster.operate import current, jobs_of
+from colddiff.cluster.operate import jobs_of
 from colddiff.errors import ClusterError, ColddiffError
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.follow import poll_seconds
+from colddiff.jobs.follow import AttemptWatch, poll_seconds
 from colddiff.jobs.submit import newest_attempt
 
 OVERLAP = 4096
@@ -33,8 +34,14 @@ def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
 def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator[bytes]:
     """Yields the log in pieces until the attempt has ended."""
     shown = b""
+    watch = None
     while True:
-        status = current(folder, address)
+        status = folder.status()
+        if watch is None and status is not None and not status.finished:
+            with suppress(ClusterError):
+                watch = AttemptWatch(folder, attempt, jobs_of(folder, address))
+        if watch is not None:
+            status = watch.look().status
         # Read after the status, so that it includes everything printed before the end.
         text = read_log(folder, attempt, address)
         yield added(shown, text)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster, given_address, parse_address, remote_cluster
@@ -12,22 +15,27 @@ from colddiff.cluster.home import Home
 from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
-from colddiff.jobs.follow import SUBMIT_S, poll_seconds, settle
-from colddiff.jobs.status import Status
+from colddiff.jobs.follow import AttemptWatch, poll_seconds, settle
+from colddiff.jobs.status import LOST_AFTER_S, Status
 from colddiff.jobs.submit import newest_attempt
+from colddiff.spec.documents import shown
 from colddiff.stores.open import open_store, storage_at
 
 log = logging.getLogger(__name__)
 Show = Callable[[Status], None]
 
 COMMITS = "/checkpoint.json"
+ASK_S = 2.5
+"""A heartbeat changes within this time; later its cluster is asked, which takes seconds."""
+HERE = os.uname().nodename
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
 def find_job(job_id: str, storage: str | None = None) -> JobFolder:
     """The folder of an existing job; raises Missing, naming the nearest id and the store."""
     store = open_store(storage_at(storage))
-    if not job_id or "/" in job_id:
-        raise SpecError(f"{job_id!r} is not a job id; see `colddiff list`")
+    if JOB_ID.fullmatch(job_id) is None:
+        raise SpecError(f"{shown(job_id)} is not a job id; see `colddiff list`")
     folder = JobFolder(store, job_id)
     try:
         folder.job()
@@ -45,6 +53,8 @@ def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
     not, they only apply to submitting. Raises ClusterError if a remote one does not respond.
     """
     claim = folder.read_claim(newest_attempt(folder, folder.status()))
+    if address is None and claim.get("local") and claim.get("host", HERE) != HERE:
+        return None  # the local cluster of another machine
     if address is None and not claim.get("local"):
         address = claim.get("address")
         if address is None:
@@ -57,18 +67,60 @@ def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
 
 
 def current(folder: JobFolder, address: str | None) -> Status | None:
-    """The job's status; if it is queued and its driver has ended, writes its final status first."""
-    status = folder.status()
-    if status is None or status.state != "queued" or time.time() - status.heartbeat < SUBMIT_S:
-        return status
+    """``all_current`` of one job; raises what it returned."""
+    (found,) = all_current([folder], address)
+    if isinstance(found, ColddiffError):
+        raise found
+    return found
+
+
+def all_current(
+    folders: Sequence[JobFolder], address: str | None
+) -> list[Status | ColddiffError | None]:
+    """The status of each job, after a look at whether its attempt lives; or the error of a look.
+
+    That takes no time for those whose process or cluster is known. Others are watched together,
+    until their heartbeat has changed or they are lost, with a line in the log.
+    """
+    found: dict[int, Status | ColddiffError | None] = {}
+    watched: dict[int, AttemptWatch] = {}
+    began, told = time.monotonic(), False
+    for number, folder in enumerate(folders):
+        try:
+            status = folder.status()
+            found[number] = status
+            if status is not None and not status.finished:
+                watched[number] = AttemptWatch(folder, status.attempt, None)
+        except ColddiffError as error:
+            found[number] = error
+    while watched:
+        asks = time.monotonic() - began > ASK_S
+        for number in list(watched):
+            found[number], decided = _look(folders[number], watched[number], address, asks=asks)
+            if decided:
+                del watched[number]
+        if watched and asks and not told:
+            told = True
+            log.warning("watching the heartbeat of %d jobs, up to %g s", len(watched), LOST_AFTER_S)
+        if watched:
+            time.sleep(max(poll_seconds(folders[number]) for number in watched))
+    return [found[number] for number in range(len(folders))]
+
+
+def _look(
+    folder: JobFolder, watch: AttemptWatch, address: str | None, *, asks: bool
+) -> tuple[Status | ColddiffError | None, bool]:
+    """What a look at an attempt shows, and whether that decides; ``asks`` its cluster first."""
     try:
-        jobs = jobs_of(folder, address)
-        driver = jobs.find(folder.job_id, status.attempt) if jobs else None
+        if asks and watch.runner is None:
+            with suppress(ClusterError):  # its heartbeat decides
+                watch.runner = jobs_of(folder, address)
+        seen = watch.look()
     except ClusterError:
-        return status
-    if driver is not None and not driver.ended:
-        return status
-    return settle(folder, status.attempt, driver, jobs)
+        return folder.status(), True
+    except ColddiffError as error:
+        return error, True
+    return seen.status, seen.ended or seen.beats or seen.alive or seen.runs_here
 
 
 def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> Status | None:
@@ -101,12 +153,12 @@ def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> 
 
 def _await_stop(folder: JobFolder, attempt: int, grace_s: float, show: Show) -> Status:
     deadline = time.monotonic() + grace_s
+    watch = AttemptWatch(folder, attempt, None)
     while True:
-        status = folder.status()
-        assert status is not None
-        if status.finished or status.attempt != attempt or time.monotonic() > deadline:
-            return status
-        show(status)
+        seen = watch.look()
+        if seen.ended or seen.status.attempt != attempt or time.monotonic() > deadline:
+            return seen.status
+        show(seen.status)
         time.sleep(min(poll_seconds(folder), 1.0))
 
 
@@ -116,7 +168,7 @@ def delete(folder: JobFolder) -> int:
     If interrupted, no checkpoint looks complete and the job is still listed. Raises ColddiffError
     if the job is running.
     """
-    status = folder.status()
+    status = current(folder, None)
     if status is not None and not status.finished:
         raise ColddiffError(
             f"{folder.job_id} is {status.state}; run `colddiff stop {folder.job_id}` first"

@@ -16,14 +16,16 @@ from urllib.parse import urlsplit
 
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster, probe
+from colddiff.cluster.capacity import reported_capacity
 from colddiff.cluster.home import Home
 from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
-from colddiff.processes import this_process
+from colddiff.machine.processes import this_process
 
 if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
 
     Stage = Callable[[ResolvedJob], AbstractContextManager[Path]]
 
@@ -33,6 +35,10 @@ STOP_WAIT_S = 15
 FORGET_S = 5.0
 """How long Ray keeps watching a driver that has ended."""
 END_S = 30.0
+AGENT_S = 60.0
+"""How long a cluster may have no agent that starts jobs, as right after its start."""
+NO_AGENT = "no available agent"
+JOIN_S = 30.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
@@ -132,19 +138,49 @@ class RayJobs:
     def is_down(self) -> bool:
         return self.cluster.local and local_cluster.running(Home.from_environment()) is None
 
+    def capacity(self) -> Capacity:
+        deadline = time.monotonic() + JOIN_S
+        while True:
+            nodes = self._read("/api/v0/nodes?detail=1&limit=10000")["result"]["result"]
+            status = self._read("/api/cluster_status").get("clusterStatus") or {}
+            found = reported_capacity(nodes, status)
+            if found.machines or time.monotonic() > deadline:
+                return found
+            # A cluster that has just been started answers before its own head has joined.
+            time.sleep(0.5)
+
+    def _read(self, endpoint: str) -> dict[str, Any]:
+        with self._requesting("say what it has"):
+            response = self._client._do_request("GET", endpoint)
+            if response.status_code != 200:
+                raise RuntimeError(f"status code {response.status_code}: {response.text[:200]}")
+            data: dict[str, Any] = response.json()["data"]
+        return data
+
     def submit_folder(self, folder: Path, command: str, name: str) -> None:
         """Runs ``command`` in a copy of ``folder`` as submission ``name``, unless it is running."""
-        before, ended_at = self._info(name)
+        before = self.find_submission(name)
         if before is not None and not before.ended:
             return
         if before is not None:
             # The job or its storage was deleted, so attempt numbers restart, but the cluster still
             # has the old one. Ray keeps watching an ended driver for a while and would take the new
-            # one's actor for the old, dead one.
-            if abs(time.time() - ended_at) < 60:
-                time.sleep(FORGET_S)
+            # one's actor for the old, dead one. How long ago it ended is told by the cluster's
+            # clock, which may differ from ours.
+            time.sleep(FORGET_S)
             with self._requesting("delete an ended job"):
                 self._client.delete_job(name)
+        deadline = time.monotonic() + AGENT_S
+        while not self._accepts(folder, command, name, give_up=time.monotonic() > deadline):
+            time.sleep(1.0)
+        if self.find_submission(name) is None:
+            raise ClusterError(f"{self.cluster.address} accepted {name} but does not know it")
+
+    def _accepts(self, folder: Path, command: str, name: str, *, give_up: bool) -> bool:
+        """Whether the cluster has taken the job; False while it has no agent, unless ``give_up``.
+
+        A cluster that has just started answers before its first agent is up.
+        """
         try:
             with self._requesting("accept the job"):
                 self._client.submit_job(
@@ -153,26 +189,24 @@ class RayJobs:
                     runtime_env={"working_dir": str(folder), "env_vars": _environment()},
                     metadata={"colddiff": name},
                 )
-        except ClusterError:
+        except ClusterError as error:
             # Another submit of the same attempt was faster: Ray responds with a bare HTTP 500.
-            if self.find_submission(name) is None:
+            if self.find_submission(name) is not None:
+                return True
+            if NO_AGENT not in str(error).lower() or give_up:
                 raise
-        if self.find_submission(name) is None:
-            raise ClusterError(f"{self.cluster.address} accepted {name} but does not know it")
+            return False
+        return True
 
     def find_submission(self, name: str) -> DriverState | None:
         """The state of submission ``name``, or None if the cluster does not know it."""
-        return self._info(name)[0]
-
-    def _info(self, name: str) -> tuple[DriverState | None, float]:
-        """The state of a submission, and when it ended, in seconds since the epoch."""
         try:
             with self._requesting("look up a job"):
                 info = self._client.get_job_info(name)
         except UnknownJob:
-            return None, 0.0
+            return None
         status, code = str(info.status.value), info.driver_exit_code
-        return driver_state(status, code, str(info.message or "")), (info.end_time or 0) / 1000
+        return driver_state(status, code, str(info.message or ""))
 
     @contextmanager
     def _requesting(self, what: str) -> Iterator[None]:

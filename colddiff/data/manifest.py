@@ -10,12 +10,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from colddiff.data.left_out import left_out_lines
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, ShardEntry, Store
 from colddiff.spec import Spec, digest, parse
 
 KEY = "manifest.json"
 FORMAT = "colddiff-shards/1"
+MAX_BYTES = 2**30
+SHOWN = 5
+"""Skipped images that a line names; the manifest has all."""
 
 
 _TAR_KEY = re.compile(r"^(?!/)(?!.*(^|/)\.\.?(/|$))[^\\]+\.tar$")
@@ -33,8 +37,8 @@ class _Image(Spec):
 class _Shard(Spec):
     # The store validates keys in full; this only requires a tar below the manifest.
     key: Annotated[str, Field(pattern=_TAR_KEY)]
-    count: Annotated[int, Field(ge=1)]
-    bytes: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1, le=10**9)]
+    bytes: Annotated[int, Field(ge=1, le=2**50)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -102,10 +106,61 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
+def _read(store: Store) -> bytes:
+    """The content of ``manifest.json``, of which others may have made one of any size."""
+    size = store.size(KEY)
+    if size is not None and size > MAX_BYTES:
+        raise DataError(f"{store.uri}/{KEY}: has {size} bytes, more than the limit of {MAX_BYTES}")
+    return store.get(KEY)
+
+
+def kept_manifest(store: Store) -> Manifest | None:
+    """The manifest that is in ``store``; None if there is none.
+
+    Raises DataError if there is a file of its name that is no manifest of ours.
+    """
+    try:
+        data = _read(store)
+    except Missing:
+        return None
+    try:
+        return parse_manifest(data, f"{store.uri}/{KEY}")
+    except DataError:
+        raise DataError(
+            f"{store.uri}/{KEY} is not a manifest of colddiff, or is damaged, and is not replaced; "
+            "use another folder, or move that file away"
+        ) from None
+
+
+def refuse_kept_manifest(store: Store) -> None:
+    """Raises DataError if there is a manifest.json that indexing must not replace.
+
+    One that indexing wrote may be replaced. One of packing or generating holds classes and
+    settings that the tars do not; one of another program is not ours.
+    """
+    kept = kept_manifest(store)
+    if kept is not None and kept.settings.get("source") != "index":
+        raise DataError(
+            f"{store.uri} is a packed set already, and its {KEY} is not replaced: use it as it is, "
+            "or move the tars to another folder to index them anew"
+        )
+
+
+def left_out_of(manifest: Manifest) -> list[str]:
+    """A line for each reason why something was left out of the set, by count and first names."""
+    lines = left_out_lines(manifest.settings.get("left_out", ()))
+    skipped = manifest.settings.get("skipped", ())
+    if skipped:
+        more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+        shown = "; ".join(why for _, why in skipped[:SHOWN])
+        lines.append(f"images that cannot be packed: {len(skipped)} ({shown}{more})")
+    return lines
+
+
 def read_manifest(store: Store) -> Manifest:
     """Read the manifest of the data set in ``store``; raises DataError if missing or invalid."""
     try:
-        data = store.get(KEY)
+        data = _read(store)
     except Missing:
         raise DataError(
             f"{store.uri}: no {KEY}, so this is not a packed data set, or packing did not finish; "

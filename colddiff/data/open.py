@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import SpecError
@@ -142,12 +143,16 @@ def pack_source(
     uri: str,
     *,
     on_progress: ProgressCallback | None = None,
+    on_grey: Callable[[int], None] = lambda count: None,
     workers: int | None = None,
+    skip_broken: bool = False,
     **settings: object,
 ) -> tuple[Manifest, bool]:
     """Packs a SOURCE to ``uri``; the manifest, and False where it had been packed before.
 
-    ``settings`` are fields of ``PackSettings``; ``workers`` threads work at once.
+    ``settings`` are fields of ``PackSettings``; ``workers`` threads work at once. ``on_grey`` is
+    told how many grey images are stored in three equal channels; with ``skip_broken``, images that
+    cannot be decoded are left out.
     """
     from colddiff.data.pack import pack
     from colddiff.data.pack_settings import PackSettings
@@ -159,5 +164,8 @@ def pack_source(
         parse(PackSettings, settings),
         on_progress,
         workers,
+        skip_broken=skip_broken,
     )
+    if packed.grey:
+        on_grey(packed.grey)
     return packed.manifest, packed.fresh

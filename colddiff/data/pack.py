@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from colddiff.data.manifest import KEY, make_manifest, manifest_bytes, read_manifest
+from colddiff.data.manifest import KEY, kept_manifest, make_manifest, manifest_bytes
 from colddiff.data.pack_settings import PackSettings, selected
-from colddiff.data.pil_images import Pixels, crop_and_resize, with_channels
+from colddiff.data.packer import ColourFoundError, PackedShards, Packer, ShardPlan
+from colddiff.data.pil_images import Pixels
+from colddiff.data.problems import Problems
 from colddiff.data.sources.source import ImageSource, SourceEntry
-from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
+from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Exists, Missing, SpecError
-from colddiff.ports import ImageFormat, Manifest, ShardEntry, Store
+from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec import digest
 from colddiff.types import ProgressCallback
 
@@ -26,6 +23,9 @@ CLAIM = "pack.json"
 """Claim file: present beside the shards while packing, with the settings in use."""
 
 MAX_WORKERS = 16
+MAX_SHARD_BYTES = 64 * 2**30
+ABOUT = ("left_out", "skipped")
+"""Entries of a manifest's settings that say what became of the images; no settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,23 @@ class PackResult:
 
     manifest: Manifest
     fresh: bool
+    grey: int = 0
+    """Grey images that this run stored in three equal channels, in a set of colour images."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    entries: Sequence[SourceEntry]
-    image: ImageFormat
+    shards: ShardPlan
     settings: dict[str, Any]
     """JSON-ready; equal settings produce equal bytes."""
+
+    def in_colour(self) -> _Plan:
+        """The same for a set that holds colour images as well."""
+        image = replace(self.shards.image, channels=3)
+        return _Plan(
+            replace(self.shards, image=image, keep_colour=False),
+            {**self.settings, "image": _json(image)},
+        )
 
 
 def pack(
@@ -50,73 +59,147 @@ def pack(
     settings: PackSettings,
     on_progress: ProgressCallback | None = None,
     workers: int | None = None,
+    *,
+    skip_broken: bool = False,
 ) -> PackResult:
     """Pack ``source`` into ``store``: tars of PNG and JSON members, then the manifest.
 
     Idempotent: repeating it does nothing, and after an interruption it keeps the finished shards.
     ``on_progress`` counts images. ``workers`` is the number of threads (default: one per CPU, at
-    most MAX_WORKERS); the resulting bytes do not depend on it.
+    most MAX_WORKERS); the resulting bytes do not depend on it. A set with a colour image is one of
+    colour images, unless the settings say otherwise. What was left out is in the manifest's
+    settings; with ``skip_broken``, so are the images that cannot be decoded.
 
     Raises:
         SpecError: settings that do not apply to the source, or that differ from those of data
             already packed there.
-        DataError: images that are missing, cannot be decoded, or differ in size.
+        DataError: images that are missing, cannot be decoded, or differ in size: all of them in
+            its details.
     """
-    plan = _make_plan(source, settings)
-    done = _finished(store, plan)
-    if done is None:
-        _claim(store, plan)
-        # A concurrent run may have finished, and released its claim, since the first check.
-        done = _finished(store, plan, claimed=True)
-    if done is not None:
-        return PackResult(done, fresh=False)
-    try:
-        packer = _Packer(source, store, plan, settings.shard_size, on_progress)
-        shards = packer.run(workers or min(os.cpu_count() or 1, MAX_WORKERS))
-    except DataError:
-        # Fixing or removing the bad image changes the set, so these shards would block a retry.
-        _discard(store)
-        raise
+    plan = _as_begun(store, _make_plan(source, settings, skip_broken))
+    while True:
+        done = _finished(store, plan)
+        if done is None:
+            _claim(store, plan)
+            # A concurrent run may have finished, and released its claim, since the first check.
+            done = _finished(store, plan, claimed=True)
+        if done is not None:
+            return PackResult(done, fresh=False)
+        try:
+            packer = Packer(source, store, plan.shards, on_progress)
+            packed = packer.run(workers or min(os.cpu_count() or 1, MAX_WORKERS))
+            return _committed(source, store, plan, packed)
+        except ColourFoundError:
+            plan = _restarted(store, plan)
+        except DataError:
+            # Fixing or removing the bad images changes the set: these shards would block a retry.
+            _discard(store, plan)
+            raise
+
+
+def _committed(source: ImageSource, store: Store, plan: _Plan, packed: PackedShards) -> PackResult:
+    about = {
+        "left_out": [*source.left_out.to_list(), *packed.left_out.to_list()],
+        "skipped": [[_shown(name), _shown(why)] for name, why in packed.skipped],
+    }
     manifest = make_manifest(
-        plan.image, shards, classes=source.classes, source=source.uri, settings=plan.settings
+        plan.shards.image,
+        packed.shards,
+        classes=[_shown(name) for name in source.classes],
+        source=_shown(source.uri),
+        settings={**plan.settings, **{name: found for name, found in about.items() if found}},
     )
     try:
         store.put_new(KEY, manifest_bytes(manifest))
     except Exists:
         _finished(store, plan)
     store.delete(CLAIM)
-    return PackResult(manifest, fresh=True)
+    return PackResult(manifest, fresh=True, grey=packed.grey)
 
 
-def _make_plan(source: ImageSource, settings: PackSettings) -> _Plan:
+def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -> _Plan:
     entries = selected(source, settings)
-    first = source.load(entries[0])
+    first = _first_whole(source, entries)
     channels = settings.channels or first.shape[2]
     if settings.bits == 16 and channels != 1:
-        raise SpecError(f"{source.uri} holds colour images: bits=16 needs channels=1")
+        raise SpecError(f"{source.uri} holds colour images: --bits 16 needs --channels 1")
     size = settings.image_size
     height, width = (size, size) if size else first.shape[:2]
     image = ImageFormat(channels, height, width, settings.bits, settings.range)
-    content = [[entry.name, entry.label, entry.size] for entry in entries]
-    return _Plan(
+    per_shard = min(settings.shard_size, len(entries))
+    if height * width * channels * settings.bits // 8 * per_shard > MAX_SHARD_BYTES:
+        raise SpecError(
+            f"--shard-size: {per_shard} images of {height}x{width} px may take more than "
+            f"{MAX_SHARD_BYTES // 2**30} GiB, and a shard is made in memory; use fewer"
+        )
+    shards = ShardPlan(
         entries,
         image,
+        size,
+        settings.shard_size,
+        skip_broken=skip_broken,
+        keep_colour=settings.channels is None and channels == 1,
+    )
+    content = [[entry.name, entry.label, entry.size] for entry in entries]
+    return _Plan(
+        shards,
         {
             "source": source.uri.partition(":")[0],
             **settings.to_dict(),
-            "image": json.loads(json.dumps(asdict(image))),
+            "image": _json(image),
             "images_sha256": digest(content),
         },
     )
 
 
+def _first_whole(source: ImageSource, entries: list[SourceEntry]) -> Pixels:
+    """The first image that can be decoded; DataError naming all of them if none can."""
+    problems = Problems()
+    for entry in entries:
+        try:
+            return source.load(entry)
+        except (DataError, Missing) as error:
+            problems.add(str(error))
+    raise problems.error("images cannot be packed, which are all there are")
+
+
+def _json(image: ImageFormat) -> Any:
+    return json.loads(json.dumps(asdict(image)))
+
+
+def _shown(name: str) -> str:
+    """A name that may be no text, such as a file's in another encoding, as text."""
+    return name.encode("utf-8", "backslashreplace").decode()[:1000]
+
+
+def _as_begun(store: Store, plan: _Plan) -> _Plan:
+    """The plan in colour, if an earlier run found that it has to be."""
+    if not plan.shards.keep_colour or plan.shards.image.bits == 16:
+        return plan
+    manifest = kept_manifest(store)
+    begun = _settings_of(manifest) if manifest is not None else _read_claim(store, plan)
+    return plan.in_colour() if begun == plan.in_colour().settings else plan
+
+
+def _restarted(store: Store, plan: _Plan) -> _Plan:
+    """The plan in colour, after the shards of grey images are deleted."""
+    colour = plan.in_colour()
+    if _read_claim(store, colour) != colour.settings:
+        _discard(store, plan)
+    return colour
+
+
+def _settings_of(manifest: Manifest) -> dict[str, Any]:
+    return {name: value for name, value in manifest.settings.items() if name not in ABOUT}
+
+
 def _finished(store: Store, plan: _Plan, claimed: bool = False) -> Manifest | None:
-    if store.size(KEY) is None:
+    manifest = kept_manifest(store)
+    if manifest is None:
         return None
     if claimed:
         store.delete(CLAIM)
-    manifest = read_manifest(store)
-    _refuse_other(store, manifest.settings, plan)
+    _refuse_other(store, _settings_of(manifest), plan)
     return manifest
 
 
@@ -135,9 +218,13 @@ def _claim(store: Store, plan: _Plan) -> None:
         )
 
 
-def _discard(store: Store) -> None:
+def _discard(store: Store, plan: _Plan) -> None:
+    """Delete the shards of this plan and its claim, and nothing else."""
+    count = -(-len(plan.shards.entries) // plan.shards.shard_size)
+    ours = {shard_key(number) for number in range(count)}
     for item in list(store.list("shard-")):
-        store.delete(item.key)
+        if item.key in ours:
+            store.delete(item.key)
     store.delete(CLAIM)
 
 
@@ -146,14 +233,20 @@ def _read_claim(store: Store, plan: _Plan) -> Any:
         return json.loads(store.get(CLAIM))
     except Missing:  # the other run finished in the meantime
         return plan.settings
-    except ValueError:
-        raise DataError(f"{store.uri}/{CLAIM}: not valid JSON; delete it and the shards") from None
+    except (ValueError, RecursionError):
+        raise DataError(
+            f"{store.uri}/{CLAIM} is not of `colddiff data pack`, or is damaged; use another "
+            "folder, or delete it and the shards beside it"
+        ) from None
 
 
 def _refuse_other(store: Store, existing: Any, plan: _Plan) -> None:
     if existing == plan.settings:
         return
-    existing = existing if isinstance(existing, dict) else {}
+    if not isinstance(existing, dict) or "images_sha256" not in existing:
+        raise SpecError(
+            f"{store.uri} holds data that was not packed by `colddiff data pack`; use another place"
+        )
     differs = [
         f"{name}: {existing.get(name)!r} there, {wanted!r} here"
         for name, wanted in plan.settings.items()
@@ -163,120 +256,3 @@ def _refuse_other(store: Store, existing: Any, plan: _Plan) -> None:
         f"{store.uri} holds data packed {'with ' if differs else 'from other images'}"
         f"{'; '.join(differs)}; pack to another place, or delete that data first"
     )
-
-
-class _Packer:
-    """Makes shards on several threads; their number and bytes do not depend on how many.
-
-    Threads suffice: reading, decoding and compressing all release the GIL.
-    """
-
-    def __init__(
-        self,
-        source: ImageSource,
-        store: Store,
-        plan: _Plan,
-        shard_size: int,
-        on_progress: ProgressCallback | None,
-    ) -> None:
-        self._source, self._store, self._plan = source, store, plan
-        self._ranges = [
-            range(start, min(start + shard_size, len(plan.entries)))
-            for start in range(0, len(plan.entries), shard_size)
-        ]
-        self._on_progress = on_progress
-        self._done = 0
-        self._lock = threading.Lock()
-        self._first_failed = len(self._ranges)
-        """Number of the first shard that failed; work on later ones is abandoned."""
-
-    def run(self, workers: int) -> list[ShardEntry]:
-        """All shards in order; if several images are bad, the error names the first."""
-        existing = {item.key for item in self._store.list("shard-")}
-        kept = [number for number in self._numbers if shard_key(number) in existing]
-        missing = [number for number in self._numbers if shard_key(number) not in existing]
-        shards = dict(self._all(self._existing_entry, kept, workers))
-        # Reported before the work starts, so that existing shards do not distort the rate.
-        self._progress(sum(shard.count for shard in shards.values()))
-        shards |= self._all(self._make_shard, missing, workers)
-        return [shards[number] for number in self._numbers]
-
-    @property
-    def _numbers(self) -> range:
-        return range(len(self._ranges))
-
-    def _all(
-        self, work: Callable[[int], ShardEntry], numbers: list[int], workers: int
-    ) -> dict[int, ShardEntry]:
-        with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
-            try:
-                entries = pool.map(self._recording_failures(work), numbers)
-                return dict(zip(numbers, entries, strict=True))
-            except BaseException:
-                self._first_failed = -1
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    def _recording_failures(self, work: Callable[[int], ShardEntry]) -> Callable[[int], ShardEntry]:
-        """``work``, whose failure cancels later shards; earlier ones go on and may also fail."""
-
-        def recorded(number: int) -> ShardEntry:
-            try:
-                return work(number)
-            except BaseException:
-                with self._lock:
-                    self._first_failed = min(self._first_failed, number)
-                raise
-
-        return recorded
-
-    def _existing_entry(self, number: int) -> ShardEntry:
-        # The claim fixes the settings and writes are atomic, so the shard is complete and valid.
-        key = shard_key(number)
-        return shard_entry(key, len(self._ranges[number]), self._store.get(key))
-
-    def _make_shard(self, number: int) -> ShardEntry:
-        key, images = shard_key(number), self._ranges[number]
-        data = write_tar(member for n in images for member in self._members(number, n))
-        self._store.put(key, data)
-        return shard_entry(key, len(images), data)
-
-    def _members(self, shard: int, number: int) -> list[tuple[str, bytes]]:
-        if shard > self._first_failed:
-            raise CancelledError
-        plan, entry = self._plan, self._plan.entries[number]
-        pixels = conform_pixels(
-            self._source.load(entry), entry, plan.settings["image_size"], plan.image
-        )
-        described: dict[str, object] = {"source": entry.name}
-        if entry.label is not None:
-            described["label"] = entry.label
-        members = image_members(f"{number:012d}", pixels, described)
-        self._progress(1)
-        return members
-
-    def _progress(self, more: int) -> None:
-        with self._lock:
-            self._done += more
-            if self._on_progress is not None and more:
-                self._on_progress(self._done, len(self._plan.entries))
-
-
-def conform_pixels(
-    pixels: Pixels, entry: SourceEntry, image_size: int | None, image: ImageFormat
-) -> Pixels:
-    """Convert ``pixels`` to the format ``image``; raises DataError naming the entry otherwise."""
-    if pixels.dtype == np.uint16 and image.bits == 8:
-        raise DataError(f"{entry.name}: is a 16-bit image; use bits=16 to keep its depth")
-    pixels = with_channels(pixels, image.channels)
-    if image.bits == 16 and pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.uint16) * 257
-    if image_size is not None:
-        return crop_and_resize(pixels, image_size)
-    height, width = pixels.shape[:2]
-    if (height, width) != (image.height, image.width):
-        raise DataError(
-            f"{entry.name}: is {width}x{height}, the first image is {image.width}x{image.height}; "
-            "set image_size to resize all of them"
-        )
-    return pixels

@@ -23,7 +23,7 @@ class PackSettings(Spec):
         int | None,
         Field(ge=1, le=8192, description="side, px: centre crop, then bilinear resize"),
     ] = None
-    channels: Annotated[Literal[1, 3] | None, Field(description="null: as in the first image")] = (
+    channels: Annotated[Literal[1, 3] | None, Field(description="null: 3 if any is in colour")] = (
         None
     )
     bits: Literal[8, 16] = 8
@@ -47,7 +47,9 @@ class PackSettings(Spec):
             low, high = self.range
             raise SpecError([("range", f"must be increasing, got {low:g},{high:g}")])
         if self.bits == 16 and self.channels == 3:
-            raise SpecError([("bits", "16-bit images have one channel: use channels=1 or bits=8")])
+            raise SpecError(
+                [("bits", "16-bit images have one channel: use --channels 1 or --bits 8")]
+            )
         if self.group_by is not None:
             try:
                 re.compile(self.group_by)
@@ -67,11 +69,11 @@ def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
     """
     official, holdout = bool(source.splits), settings.holdout or source.default_holdout
     if official and settings.holdout is not None:
-        raise SpecError(f"{source.uri} has official train and test splits; do not set holdout")
+        raise SpecError(f"{source.uri} has official train and test splits; leave out --holdout")
     if not official and settings.split is None and settings.holdout is not None:
-        raise SpecError("holdout: also choose the split to pack, train or test")
+        raise SpecError("--holdout: also choose the split to pack, --split train or --split test")
     if not official and settings.split is not None and holdout is None:
-        raise SpecError(f"{source.uri} has no official splits; set holdout, such as 0.1")
+        raise SpecError(f"{source.uri} has no official splits; set --holdout, such as 0.1")
     entries = list(source.entries(settings.split))
     if not official and settings.split is not None and holdout is not None:
         wanted = settings.split == "test"
@@ -80,8 +82,8 @@ def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
         entries.sort(key=lambda entry: _hash("order", entry.name))
     if not entries:
         raise DataError(
-            f"{source.uri}: no images in the {settings.split} split with holdout {holdout}; there "
-            "are too few images or groups, choose another holdout"
+            f"{source.uri}: no images in the {settings.split} split with --holdout {holdout}; "
+            "there are too few images or groups, choose another --holdout"
         )
     return entries[: settings.limit]
 
@@ -91,7 +93,7 @@ def _held_out(entry: SourceEntry, holdout: float, group_by: str | None) -> bool:
     if group_by is not None:
         match = re.search(group_by, entry.name)
         if match is None:
-            raise DataError(f"{entry.name}: group_by {group_by!r} does not match this name")
+            raise DataError(f"{entry.name}: --group-by {group_by!r} does not match this name")
         group = match.group(1) if match.re.groups else match.group(0)
     return int.from_bytes(_hash("holdout", group)[:8], "big") < holdout * 2**64
 

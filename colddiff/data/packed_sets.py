@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 
 def index_shards(uri: str, on_progress: ProgressCallback | None = None) -> Manifest:
-    """Write a manifest beside existing tars packed by other tools."""
-    from colddiff.data.manifest import write_manifest
+    """Write a manifest beside existing tars packed by other tools.
+
+    Raises DataError if a manifest is there that ``index_shards`` did not write.
+    """
+    from colddiff.data.manifest import refuse_kept_manifest, write_manifest
     from colddiff.data.sources.webdataset_source import index_tars
 
     store = open_store(uri)
+    refuse_kept_manifest(store)
     manifest = index_tars(store, on_progress)
     write_manifest(store, manifest)
     return manifest

@@ -6,12 +6,22 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from colddiff.data.decoding.pil_depth import (
+    SIXTEEN_BIT,
+    has_further_frames,
+    quiet_pillow,
+    refuse_lost_depth,
+    upright_levels,
+)
+from colddiff.data.decoding.pil_whole_pixels import bare_pixels
 from colddiff.errors import DataError
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
@@ -25,7 +35,9 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 PNG_SETTINGS: dict[str, Any] = {"format": "PNG", "compress_level": 6, "optimize": False}
 PNG_HEADER = 33
 """Bytes of a PNG's signature and IHDR chunk."""
-SIXTEEN_BIT = ("I;16", "I;16L", "I;16B")
+PNG_END = b"IEND\xaeB`\x82"
+DAMAGED = (OSError, ValueError, SyntaxError, struct.error, EOFError)
+"""What Pillow raises for files that are damaged."""
 GREY = ("1", "L", "LA", "La")
 
 
@@ -50,6 +62,7 @@ def with_png_text(png: bytes, keyword: str, text: str) -> bytes:
 
 def png_text(data: bytes, keyword: str) -> str | None:
     """The text that ``with_png_text`` wrote under ``keyword``, or None; decodes no pixels."""
+    quiet_pillow()
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -58,13 +71,46 @@ def png_text(data: bytes, keyword: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def decode_image(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS) -> Pixels:
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded image, and whether its file has further pages or frames, which are not read."""
+
+    pixels: Pixels
+    multiframe: bool
+
+
+def decode_image(
+    data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS, *, strictly: bool = False
+) -> Pixels:
     """Decode an image to pixels [H, W, C]: C = 1 for grey, 3 for everything else.
 
-    Drops alpha, expands palettes and applies the EXIF orientation. Raises DataError naming
-    ``where`` if the data is not one of ``formats``, is damaged, has more than MAX_PIXELS pixels,
-    or has a bit depth that would be lost.
+    Drops alpha, expands palettes and applies the EXIF orientation. Damaged metadata around whole
+    pixels is ignored, unless ``strictly``. Raises DataError naming ``where`` if the data is not one
+    of ``formats``, is damaged, has more than MAX_PIXELS pixels, or has a depth that would be lost.
     """
+    decode = _decoded if strictly else decode_file
+    return decode(data, where, formats).pixels
+
+
+def decode_file(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS) -> Decoded:
+    """As ``decode_image``, and whether there are further pages or frames."""
+    try:
+        return _decoded(data, where, formats)
+    except _DamagedError as error:
+        for whole in bare_pixels(data):
+            try:
+                return _decoded(whole, where, formats)
+            except DataError:
+                continue
+        raise DataError(str(error)) from None
+
+
+class _DamagedError(DataError):
+    """Data that Pillow does not decode as it is."""
+
+
+def _decoded(data: bytes, where: str, formats: Sequence[str]) -> Decoded:
+    quiet_pillow()
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=list(formats))
         width, height = image.size
@@ -72,33 +118,29 @@ def decode_image(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMAT
             raise DataError(
                 f"{where}: {width}x{height} is more than the limit of {MAX_PIXELS} pixels"
             )
-        _refuse_lost_depth(image, data, where)
-        ImageOps.exif_transpose(image, in_place=True)
-        return _array(image)
+        refuse_lost_depth(image, data, where)
+        multiframe = has_further_frames(image, data)
+        # Pillow reads the orientation from any metadata there is, and raises what that raises.
+        with suppress(*DAMAGED, KeyError, TypeError, IndexError, ZeroDivisionError):
+            ImageOps.exif_transpose(image, in_place=True)
+        return Decoded(_array(image), multiframe)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{where}: has more than the limit of {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        raise DataError(
+        raise _DamagedError(
             f"{where}: not a supported image ({', '.join(formats)}), or damaged"
         ) from None
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError) as error:
-        raise DataError(f"{where}: cannot be decoded ({error}); the file is damaged") from None
-
-
-def _refuse_lost_depth(image: Image.Image, data: bytes, where: str) -> None:
-    # Pillow silently reads 16-bit colour PNG as 8 bit. Byte 24 of a PNG is its bit depth.
-    sixteen_bit_colour = image.format == "PNG" and data[24] == 16 and image.mode not in SIXTEEN_BIT
-    if sixteen_bit_colour or image.mode in ("I", "F", "I;16N"):
-        raise DataError(
-            f"{where}: more than 8 bits per channel are supported for grey images only; convert it "
-            "to 8 bit per channel, or to 16-bit grey PNG"
-        )
+    except (*DAMAGED, MemoryError) as error:
+        why = str(error)[:200]
+        raise _DamagedError(f"{where}: cannot be decoded ({why}); the file is damaged") from None
 
 
 def _array(image: Image.Image) -> Pixels:
     if image.mode in SIXTEEN_BIT:
+        return upright_levels(image, np.asarray(image).astype(np.uint16))[:, :, None]
+    if image.mode == "I":  # a 16-bit PGM, which Pillow scales to 0..65535
         return np.asarray(image).astype(np.uint16)[:, :, None]
     if image.mode in GREY:
         return np.asarray(image if image.mode == "L" else image.convert("L"))[:, :, None]

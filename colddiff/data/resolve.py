@@ -6,6 +6,7 @@ import logging
 import re
 from typing import Any, Protocol
 
+from colddiff.data.manifest import left_out_of
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import DataError
 from colddiff.spec import digest
@@ -73,4 +74,6 @@ def packed(
         manifest, fresh = pack_source(source, uri, **settings)
         if fresh:
             log.info("packed %d images of %s to %s", manifest.count, source, uri)
+            for line in left_out_of(manifest):
+                log.warning("left out of %s: %s", source, line)
     return uri

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable
 
 from colddiff.data.pil_images import Pixels, encode_png
-from colddiff.errors import DataError
+from colddiff.data.tar_members import tar_members
 from colddiff.ports import ShardEntry
 from colddiff.spec import canonical_json
 
@@ -39,16 +39,11 @@ def write_tar(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 def read_tar(data: bytes) -> list[tuple[str, bytes]]:
     """(name, content) of the regular files in a tar; DataError if it is damaged or not a tar."""
-    members: list[tuple[str, bytes]] = []
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is not None:
-                    members.append((member.name, file.read()))
-    except tarfile.TarError as error:
-        raise DataError(f"a shard is not a tar, or is damaged ({error})") from None
-    return members
+    return [
+        (member.name, data[member.offset_data : member.offset_data + member.size])
+        for member in tar_members(io.BytesIO(data), "a shard")
+        if member.isreg() and not member.issparse()
+    ]
 
 
 def shard_entry(key: str, count: int, data: bytes) -> ShardEntry:

@@ -7,19 +7,23 @@ its rule for grouping members into samples is.
 from __future__ import annotations
 
 import json
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Any, BinaryIO, TypeAlias
 
 from colddiff.data.pil_images import Pixels, decode_image, with_channels
+from colddiff.data.tar_members import tar_members
 from colddiff.errors import DataError
 from colddiff.ports import ImageFormat
 
 Buffer: TypeAlias = "bytes | mmap"
 
+PassedOver: TypeAlias = Callable[[str, str], None]
+"""Called with (why, name of the member) for each member that is left out."""
+
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg")
+LABEL_SUFFIXES = ("json", "cls")
 MAX_BYTES = {"png": 256 * 2**20, "jpg": 256 * 2**20, "jpeg": 256 * 2**20, "json": 2**20, "cls": 64}
 
 
@@ -47,22 +51,30 @@ class TarSample:
     """The ``.cls`` member: a number as text."""
 
 
-def tar_samples(file: BinaryIO, where: str) -> list[TarSample]:
+def tar_samples(
+    file: BinaryIO, where: str, passed_over: PassedOver = lambda why, name: None
+) -> list[TarSample]:
     """List the images of an uncompressed tar in order, without decoding any.
 
-    Members that are not regular files, have absolute paths or ``..``, or are of an unknown type
-    are skipped. Raises DataError naming ``where`` for a damaged or truncated tar, a member that is
-    too large, or two images under one name.
+    Members that are not regular files, have absolute paths or ``..``, are of an unknown type, or
+    have no key by webdataset's rule are skipped, and reported to ``passed_over``. Raises DataError
+    naming ``where`` for a damaged or truncated tar, a member that is too large, or two images under
+    one name, wherever they are in the tar.
     """
-    from webdataset.tariterators import group_by_keys
-
-    try:
-        grouped = list(group_by_keys(_members(file, where)))
-    except tarfile.TarError as error:
-        raise DataError(f"{where}: not a tar, or damaged ({error})") from None
-    except ValueError as error:
-        raise DataError(f"{where}: {error.args[0]}") from None
-    return [sample for group in grouped if (sample := _sample(group, where)) is not None]
+    samples: dict[str, TarSample] = {}
+    for group in _groups(file, where, passed_over):
+        sample = _sample(group, where)
+        if sample is None:
+            for suffix in LABEL_SUFFIXES:
+                if suffix in group:
+                    passed_over("labels whose image is not beside them", f"{group['']}.{suffix}")
+        elif sample.name in samples:
+            raise DataError(
+                f"{where}: duplicate file name: two images of the name {sample.name}; rename one"
+            )
+        else:
+            samples[sample.name] = sample
+    return list(samples.values())
 
 
 def tar_pixels(tar: Buffer, sample: TarSample, image: ImageFormat, where: str) -> Pixels:
@@ -95,42 +107,55 @@ def tar_description(tar: Buffer, sample: TarSample, where: str) -> dict[str, Any
     return described
 
 
-def _members(file: BinaryIO, where: str) -> Iterator[dict[str, Any]]:
-    # "r:" rather than "r": a compressed tar could unpack to any size.
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            suffix = member.name.rpartition(".")[2].lower()
-            # A sparse member can claim to be far larger than the tar that contains it.
-            if not member.isreg() or member.issparse() or suffix not in MAX_BYTES:
-                continue
-            if member.name.startswith("/") or ".." in member.name.split("/"):
-                continue
-            if member.size > MAX_BYTES[suffix]:
-                raise DataError(
-                    f"{where}: {member.name} has {member.size} bytes, more than the limit of "
-                    f"{MAX_BYTES[suffix]}"
-                )
-            span = Span(member.offset_data, member.size)
-            yield {"fname": member.name, "data": span, "__url__": where}
-        end = tar.offset
-    _refuse_trailing_data(file, end, where)
+def _groups(file: BinaryIO, where: str, passed_over: PassedOver) -> Iterator[dict[str, Any]]:
+    """Neighbouring members of one key, by suffix; the key itself is under ``""``."""
+    from webdataset.tariterators import base_plus_ext
+
+    group: dict[str, Any] = {}
+    for name, span in _members(file, where, passed_over):
+        key, suffix = base_plus_ext(name)
+        if key is None:
+            passed_over("names that have no key, such as hidden ones", name)
+            continue
+        suffix = suffix.lower()
+        if group and group[""] != key:
+            yield group
+            group = {}
+        group[""] = key
+        if suffix not in MAX_BYTES:
+            passed_over("names with a dot before the suffix, where their key ends", name)
+            continue
+        if suffix in group:
+            raise DataError(f"{where}: {name}: duplicate file name; rename one of the two")
+        group[suffix] = span
+    if group:
+        yield group
 
 
-def _refuse_trailing_data(file: BinaryIO, end: int, where: str) -> None:
-    # tarfile treats a damaged header in the middle as the end of the archive.
-    size = file.seek(0, 2)
-    if end > size:
-        raise DataError(f"{where}: truncated at {size} bytes, its members extend to {end}")
-    file.seek(end)
-    while block := file.read(2**20):
-        if block.strip(b"\0"):
-            raise DataError(f"{where}: damaged at byte {end}, where no member header was found")
+def _members(file: BinaryIO, where: str, passed_over: PassedOver) -> Iterator[tuple[str, Span]]:
+    for member in tar_members(file, where):
+        suffix = member.name.rpartition(".")[2].lower()
+        # A sparse member can claim to be far larger than the tar that contains it.
+        if not member.isreg() or member.issparse():
+            if not member.isdir():
+                passed_over("links and other members that are no files", member.name)
+        elif suffix not in MAX_BYTES:
+            passed_over("members that are not .png, .jpg, .jpeg, .json or .cls", member.name)
+        elif member.name.startswith("/") or ".." in member.name.split("/"):
+            passed_over("absolute names and names with ..", member.name)
+        elif member.size > MAX_BYTES[suffix]:
+            raise DataError(
+                f"{where}: {member.name} has {member.size} bytes, more than the limit of "
+                f"{MAX_BYTES[suffix]}"
+            )
+        else:
+            yield member.name, Span(member.offset_data, member.size)
 
 
 def _sample(group: dict[str, Any], where: str) -> TarSample | None:
     images = [group[suffix] for suffix in IMAGE_SUFFIXES if suffix in group]
     if len(images) > 1:
-        raise DataError(f"{where}: {group['__key__']} has more than one image")
+        raise DataError(f"{where}: {group['']} has more than one image")
     if not images:
         return None
-    return TarSample(group["__key__"], images[0], group.get("json"), group.get("cls"))
+    return TarSample(group[""], images[0], group.get("json"), group.get("cls"))

@@ -39,11 +39,13 @@ class Evaluation:
     """Metrics by path (finite numbers only), their provenance, and sample images.
 
     ``provenance`` is JSON-ready; its ``omitted`` names each metric that is missing, and why.
+    ``reference``: feature statistics of the test images.
     """
 
     metrics: Mapping[str, float]
     provenance: Mapping[str, Any]
     pictures: Pictures
+    reference: FeatureStatistics
     trajectory: Trajectory | None = None
 
 
@@ -227,7 +229,8 @@ class Evaluator:
                 metrics[f"{path}/psnr"] = errors.psnr
             _add_distance(metrics, omitted, f"{path}/{fd}", (column.features, sums.reference))
         _add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
-        return Evaluation(metrics, self._provenance(sums, omitted), sums.pictures, sums.trajectory)
+        provenance = self._provenance(sums, omitted)
+        return Evaluation(metrics, provenance, sums.pictures, sums.reference, sums.trajectory)
 
     def _provenance(self, sums: EvaluationSums, omitted: Mapping[str, str]) -> dict[str, Any]:
         n, features = sums.reference.n, sums.reference.mean.size

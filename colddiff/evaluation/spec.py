@@ -7,11 +7,30 @@ from typing import Annotated
 from pydantic import Field
 
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
-from colddiff.samplers import SamplerName
-from colddiff.spec import Spec
+from colddiff.samplers import DEFAULT, SamplerName
+from colddiff.spec import Spec, Unit
 
 EVALUATED = ("direct", "naive", "improved")
 """The paper's columns: one estimate, Algorithm 1, Algorithm 2."""
+
+
+class GeneratedSpec(Spec):
+    """Unconditional samples, made at each evaluation and compared with the test images."""
+
+    num_images: Annotated[
+        int,
+        Field(ge=2, le=1_000_000, description="samples; distances compare at equal numbers only"),
+        Unit("images"),
+    ] = 1000
+    sampler: SamplerName = DEFAULT
+    severities: Annotated[
+        int | tuple[int, ...] | None,
+        Field(description="null for T..0, n even steps, or a falling list down to 0"),
+    ] = None
+    symmetry_noise: Annotated[
+        float, Field(ge=0, description="std added to each pixel of x_T: 0, or the paper's 0.002")
+    ] = 0.0
+    first_seed: Annotated[int, Field(ge=0, description="seed of the first sample")] = 0
 
 
 class EvaluationSpec(Spec):
@@ -24,5 +43,9 @@ class EvaluationSpec(Spec):
     num_images: Annotated[int | None, Field(ge=2, description="null for the whole test set")] = None
     samplers: tuple[SamplerName, ...] = EVALUATED
     severities: int | tuple[int, ...] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
+    generated: Annotated[
+        GeneratedSpec | None,
+        Field(description="samples from the terminal too, as eval/generated/...; null for none"),
+    ] = None

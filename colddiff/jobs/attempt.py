@@ -19,8 +19,8 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, State, Status
 from colddiff.jobs.tracking_run import keep_picture
 from colddiff.jobs.verb import VERBS
+from colddiff.machine.processes import this_process
 from colddiff.ports import Tracker
-from colddiff.processes import this_process
 from colddiff.retry import call_with_retry
 
 STOP_GRACE_S = 300.0
@@ -57,10 +57,13 @@ class Attempt:
         self._limits: LimitsSpec = getattr(resolved.job, "limits", NO_LIMITS)
         self._limit = ""
         self._gpus = gpus
+        self._gpu_hours: Callable[[], float] | None = None
+        self._status: Status  # from the claim on
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._phase = "starting"
         self._superseded = False
+        self._status = Status()
         self._reports: list[str] = []
 
     @cached_property
@@ -94,6 +97,10 @@ class Attempt:
     def reached(self, step: int, **more: Any) -> None:
         """Writes the exact final step: progress is only written periodically."""
         self.folder.write_outcome(self.number, {"step": step, **more})
+
+    def count_gpu_hours(self, spent: Callable[[], float]) -> None:
+        """Takes GPU hours, over all attempts, from ``spent``: those of other jobs it runs."""
+        self._gpu_hours = spent
 
     def stop_requested(self) -> bool:
         """Whether a user, a limit or a signal has requested a stop of this attempt."""
@@ -169,7 +176,7 @@ class Attempt:
             phase=self._phase,
             **this_process(),
         )
-        self._last_beat = now
+        self._last_beat = time.monotonic()
         self.folder.write_status(self._status)
 
     def _end(self, state: State, message: str) -> None:
@@ -208,16 +215,19 @@ class Attempt:
         known = {name: progress[name] for name in PROGRESS_FIELDS if name in progress}
         if self._phase:
             known["phase"] = self._phase
+        elsewhere = self._gpu_hours() if self._gpu_hours else None
         with self._lock:
-            now = time.time()
+            # Not by the clock, which may be set while the job runs.
+            now = time.monotonic()
             spent, self._last_beat = now - self._last_beat, now
+            gpu_hours = self._status.gpu_hours + self._gpus * spent / 3600
             self._status = replace(
                 self._status,
                 **{"phase": "starting workers", **known},
-                heartbeat=now,
+                heartbeat=time.time(),
                 reports=len(self._reports),
                 running_s=self._status.running_s + spent,
-                gpu_hours=self._status.gpu_hours + self._gpus * spent / 3600,
+                gpu_hours=gpu_hours if elsewhere is None else elsewhere,
             )
             self._write_status()
         self._enforce_limits()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from colddiff.errors import ColddiffError, Exists, Missing
-from colddiff.jobs.status import Status, is_number
+from colddiff.errors import Exists, Missing, RecordError
+from colddiff.jobs.status import Status, is_number, shown_json
 from colddiff.ports import Store
+from colddiff.spec.documents import DocumentError, read_json_object
 
-_SCORE = re.compile(r"eval/sampled/(fid|fd_\w+)")
+_WORDS: Mapping[type, str] = {str: "text", dict: "an object", list: "a list"}
+_SCORES = tuple(re.compile(rf"eval/{name}/(fid|fd_\w+)") for name in ("sampled", "generated"))
 
 
 class JobFolder:
@@ -38,7 +40,10 @@ class JobFolder:
 
     def job(self) -> dict[str, Any]:
         """What ``write_job`` wrote; raises Missing if there is no such job."""
-        found = self._get("job.json")
+        found = self._get("job.json", spec=dict, id=str, verb=str, slug=str)
+        if found is not None and not is_number(found.get("created") or 0.0):
+            what = f"is damaged: created is {shown_json(found['created'])}, not a number"
+            raise self._damaged("job.json", what)
         if found is None:
             raise Missing(
                 f"no job {self.job_id!r} in {self.store.uri}; see `colddiff list`, or set "
@@ -50,30 +55,41 @@ class JobFolder:
         """Replaces ``status.json``."""
         self._put("status.json", asdict(status))
 
-    def status(self, now: float | None = None) -> Status | None:
-        """The job's status, ``lost`` if its heartbeat stopped; None before the first attempt."""
+    def status(self) -> Status | None:
+        """The job's status as it was last written; None before the first attempt.
+
+        Its driver may have died since: ``follow.AttemptWatch`` tells.
+        """
         found = self._get("status.json")
-        if found is None:
-            return None
-        try:
-            status = Status.from_dict(found)
-        except ValueError as error:
-            raise self._damaged("status.json", f"is damaged: {error}") from None
-        return status.seen_at(time.time() if now is None else now)
+        return None if found is None else self._as_status("status.json", found)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes the final metrics and paths (``result.json``)."""
         self._put("result.json", result)
 
     def result(self) -> dict[str, Any] | None:
-        """What ``write_result`` wrote last, or None."""
-        return self._get("result.json")
+        """What ``write_result`` wrote last, or None; its addresses are where the job is now."""
+        found = self._get("result.json", metrics=dict, checkpoint=str, id=str)
+        before = (self._get("job.json", storage=str) or {}).get("storage") if found else None
+        if found is None or before in (None, self.store.uri):
+            return found
+        return {name: _moved(value, str(before), self.store.uri) for name, value in found.items()}
+
+    def settle_here(self, tracking_uri: str) -> None:
+        """Makes ``result.json`` and ``job.json`` of a storage that was moved name this place."""
+        job = self._get("job.json", storage=str)
+        if job is None or job.get("storage") in (None, self.store.uri):
+            return
+        if (result := self.result()) is not None:
+            self.write_result(result)
+        # Last: until then it says from where the addresses of the result have moved.
+        self.write_job({**job, "storage": self.store.uri, "tracking_uri": tracking_uri})
 
     def attempts(self) -> list[int]:
         """Numbers of the attempts claimed so far, ascending."""
         prefix = self.key("attempts/")
         numbers = {item.key.removeprefix(prefix).split("/")[0] for item in self.store.list(prefix)}
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return _ascending(numbers)
 
     def claim(self, attempt: int, record: dict[str, Any]) -> bool:
         """Claims ``attempt`` by a conditional write; exactly one of several claimants gets True.
@@ -91,10 +107,11 @@ class JobFolder:
     def read_claim(self, attempt: int) -> dict[str, Any]:
         """The record of the claim of ``attempt``; empty if it was not claimed yet."""
         name = f"attempts/{attempt}/claim.json"
-        claim = self._get(name) or {}
+        claim = self._get(name, host=str, address=str) or {}
         for field in ("time", "pid"):
             if not is_number(claim.get(field, 0)):
-                raise self._damaged(name, f"is damaged: {field} is not a number")
+                what = f"is damaged: {field} is {shown_json(claim[field])}, not a number"
+                raise self._damaged(name, what)
         return claim
 
     def take_fencing_token(self, attempt: int, record: dict[str, Any]) -> int:
@@ -117,8 +134,8 @@ class JobFolder:
     def fencing_tokens(self, attempt: int) -> list[int]:
         """Fencing tokens taken in ``attempt`` so far, ascending."""
         prefix = self.key(f"attempts/{attempt}/starts/")
-        names = (item.key.removeprefix(prefix) for item in self.store.list(prefix))
-        return sorted(int(name.removesuffix(".json")) for name in names)
+        names = {item.key.removeprefix(prefix) for item in self.store.list(prefix)}
+        return _ascending({name.removesuffix(".json") for name in names})
 
     def write_fence(self, attempt: int, token: int, record: dict[str, Any]) -> None:
         """Replaces the record of a fencing token: step resumed from, number of workers."""
@@ -138,7 +155,7 @@ class JobFolder:
         """What ``write_stacks`` wrote in ``attempt``, by name, oldest first."""
         prefix = self.key(f"attempts/{attempt}/stacks/")
         keys = [item.key for item in self.store.list(prefix)]
-        return {key.removeprefix(prefix): self.store.get(key).decode() for key in keys}
+        return {key.removeprefix(prefix): self._text(key) for key in keys}
 
     def superseded(self, attempt: int, token: int | None = None) -> bool:
         """Whether there is a later attempt, or a later fencing token of it: writers must end."""
@@ -152,7 +169,10 @@ class JobFolder:
 
     def progress(self, attempt: int) -> dict[str, Any]:
         """The latest progress of ``attempt``; empty before the first."""
-        return self._get(f"attempts/{attempt}/progress.json") or {}
+        name = f"attempts/{attempt}/progress.json"
+        found = self._get(name) or {}
+        self._as_status(name, found)
+        return found
 
     def write_reports(self, attempt: int, lines: Sequence[str]) -> None:
         """Writes all results on the way that ``attempt`` has reported so far, a line each."""
@@ -160,7 +180,8 @@ class JobFolder:
 
     def reports(self, attempt: int) -> list[str]:
         """What ``write_reports`` wrote last; empty before the first."""
-        return list((self._get(f"attempts/{attempt}/reports.json") or {}).get("lines", []))
+        found = self._get(f"attempts/{attempt}/reports.json", lines=list) or {}
+        return list(map(str, found.get("lines") or ()))
 
     def write_outcome(self, attempt: int, outcome: dict[str, Any]) -> None:
         """Writes how the work of ``attempt`` ended: {step, stopped, failed}."""
@@ -168,7 +189,10 @@ class JobFolder:
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """What ``write_outcome`` wrote; None if the work did not reach an end."""
-        return self._get(f"attempts/{attempt}/outcome.json")
+        name = f"attempts/{attempt}/outcome.json"
+        found = self._get(name)
+        self._as_status(name, {"step": (found or {}).get("step", 0)})
+        return found
 
     def write_evaluation(self, step: int, evaluation: dict[str, Any]) -> None:
         """Writes metrics and their provenance of the checkpoint at ``step``."""
@@ -176,21 +200,31 @@ class JobFolder:
 
     def evaluation(self, step: int) -> dict[str, Any] | None:
         """What ``write_evaluation`` wrote, or None."""
-        return self._get(f"evaluations/step_{step:08d}.json")
+        return self._get(f"evaluations/step_{step:08d}.json", metrics=dict)
 
     def evaluated_steps(self) -> list[int]:
         """Steps with an evaluation, ascending."""
         prefix = self.key("evaluations/step_")
-        names = (item.key.removeprefix(prefix) for item in self.store.list(prefix))
-        return sorted(int(name.removesuffix(".json")) for name in names)
+        names = {item.key.removeprefix(prefix) for item in self.store.list(prefix)}
+        return _ascending({name.removesuffix(".json") for name in names})
 
     def best_step(self, among: set[int]) -> int | None:
-        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one."""
-        scored = []
-        for step in among & set(self.evaluated_steps()):
-            metrics = (self.evaluation(step) or {}).get("metrics", {})
-            scored += [(value, step) for name, value in metrics.items() if _SCORE.fullmatch(name)]
-        return min(scored)[1] if scored else None
+        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one.
+
+        Of samples from the terminal, where no evaluation restores with Algorithm 2.
+        """
+        steps = sorted(among & set(self.evaluated_steps()))
+        found = {step: (self.evaluation(step) or {}).get("metrics") or {} for step in steps}
+        for score in _SCORES:
+            scored = [
+                (value, step)
+                for step, metrics in found.items()
+                for name, value in metrics.items()
+                if score.fullmatch(name) and is_number(value)
+            ]
+            if scored:
+                return min(scored)[1]
+        return None
 
     def write_log(self, attempt: int, text: bytes) -> None:
         """Replaces ``attempts/<n>/log.txt``."""
@@ -214,22 +248,36 @@ class JobFolder:
     def _put(self, name: str, value: dict[str, Any]) -> None:
         self.store.put(self.key(name), _encode(value))
 
-    def _get(self, name: str) -> dict[str, Any] | None:
+    def _get(self, name: str, **types: type) -> dict[str, Any] | None:
+        """A JSON object, whose fields named in ``types`` are of these types where they exist."""
         try:
-            found = json.loads(self.store.get(self.key(name)))
+            data = self.store.get(self.key(name))
         except Missing:
             return None
-        except ValueError as error:
-            raise self._damaged(name, f"is not JSON ({error})") from None
-        if not isinstance(found, dict):
-            raise self._damaged(name, "is not a JSON object")
+        try:
+            found = read_json_object(data)
+        except DocumentError as error:
+            raise self._damaged(name, str(error)) from None
+        for field, of in types.items():
+            if found.get(field) is not None and not isinstance(found[field], of):
+                what = f"is damaged: {field} is {shown_json(found[field])}, not {_WORDS[of]}"
+                raise self._damaged(name, what)
         return found
 
-    def _damaged(self, name: str, what: str) -> ColddiffError:
+    def _as_status(self, name: str, found: Mapping[str, Any]) -> Status:
+        try:
+            return Status.from_dict(found)
+        except DocumentError as error:
+            raise self._damaged(name, f"is damaged: {error}") from None
+
+    def _text(self, key: str) -> str:
+        return self.store.get(key).decode(errors="replace")
+
+    def _damaged(self, name: str, what: str) -> RecordError:
         """The error of a damaged file, with the way out."""
         # Without its result a job counts as done all the same.
         files = "this file and status.json" if name == "result.json" else "this file"
-        return ColddiffError(
+        return RecordError(
             f"{self.store.uri}/{self.key(name)} {what}; delete {files} and run the same command "
             "again to continue"
         )
@@ -238,6 +286,23 @@ class JobFolder:
 def list_jobs(store: Store) -> list[str]:
     """Ids of all jobs in ``store``."""
     return sorted(store.folders("jobs/"))
+
+
+def _ascending(names: set[str]) -> list[int]:
+    """The numbers among names of files or folders; others may lie there too."""
+    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{1,18}", name))
+
+
+def _moved(value: Any, before: str, now: str) -> Any:
+    """``value`` with the addresses below the storage ``before`` as they are below ``now``."""
+    if isinstance(value, dict):
+        return {name: _moved(inner, before, now) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_moved(inner, before, now) for inner in value]
+    for scheme in ("", "sqlite:///"):
+        if isinstance(value, str) and value.startswith(f"{scheme}{before}/"):
+            return f"{scheme}{now}{value.removeprefix(scheme + before)}"
+    return value
 
 
 def _encode(value: dict[str, Any]) -> bytes:

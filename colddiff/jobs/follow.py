@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from colddiff.errors import ClusterError
 from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status
+from colddiff.machine.processes import process
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 PROBE_S = 3.0
 UNREACHABLE_S = 20.0
+SAY_S = 5.0
+"""How long a cluster may not respond before a line says so."""
 # An attempt is queued before its cluster knows it: uploading its code may take this long.
 SUBMIT_S = 30.0
 # The same where another runner starts it: that one knows better, and settles it if it can.
@@ -36,34 +40,24 @@ def follow(
 ) -> Status:
     """Shows ``attempt`` or a later one until it has ended; returns its final status.
 
-    Progress and final status are read from the folder. The runner is only asked whether the driver
-    is still alive: if it ended without writing a final status, that is written here, with the last
-    lines of its log.
+    Progress and final status are read from the folder; see ``AttemptWatch`` for whether the attempt
+    lives. If it ended without writing a final status, that is written here, with the last lines of
+    its log.
 
     Raises ClusterError if the cluster cannot be reached before the driver wrote anything.
     """
-    probe, reports = _DriverProbe(folder, runner), _Reports(folder)
-    warned, began = False, time.time()
+    watch, reports = AttemptWatch(folder, attempt, runner), _Reports(folder)
+    warned = False
     while True:
-        status = folder.status()
-        if status is None or status.attempt < attempt:
-            status = Status(attempt=attempt, heartbeat=began, phase="queued")
-        attempt = status.attempt
-        reports.show(status)
-        if status.settled:
-            return status
-        verdict = probe.verdict(status)
-        if verdict is not None:
-            return verdict
-        if status.state == "lost":
-            if not probe.driver_is_alive:
-                return status
-            if not warned:
-                log.info("%s, but its driver is alive: waiting", status.message.split(";")[0])
-            warned = True
-        else:
-            warned = False
-            show(status)
+        seen = watch.look()
+        reports.show(seen.status)
+        if seen.ended:
+            return seen.status
+        if seen.hangs and not warned:
+            log.info("no heartbeat for %d s, but its driver is alive: waiting", seen.silent_s)
+        warned = seen.hangs
+        if not seen.hangs:
+            show(seen.status)
         time.sleep(poll_seconds(folder))
 
 
@@ -93,47 +87,148 @@ def submit_seconds(folder: JobFolder, attempt: int, runner: Runner) -> float:
     return SUBMIT_S if runner.owns(folder.read_claim(attempt)) else FOREIGN_SUBMIT_S
 
 
-class _DriverProbe:
-    """Probes the runner periodically for the driver of a job's newest attempt."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look at an attempt has shown."""
 
-    def __init__(self, folder: JobFolder, runner: Runner | None) -> None:
-        self._folder, self._runner = folder, runner
+    status: Status
+    ended: bool = False
+    """Whether it has ended; ``status`` is then final, or ``lost``."""
+    judged: bool = False
+    """Whether that end was found out here, as its driver did not write it."""
+    beats: bool = False
+    """Whether its heartbeat has changed since the last look."""
+    alive: bool = False
+    """Whether its cluster says that its driver runs."""
+    runs_here: bool = False
+    """Whether its driver is a process of this machine that runs."""
+    silent_s: float = 0.0
+    """How long its heartbeat has not changed while it was watched."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether its driver runs, but does not beat."""
+        return self.alive and self.silent_s > LOST_AFTER_S and self.status.state != "queued"
+
+
+class AttemptWatch:
+    """Tells whether an attempt lives, by the one policy of submit, follow, list, status and stop.
+
+    Its cluster knows, or the process table if its driver runs on this machine. Else it lives as
+    long as its heartbeat changes while it is watched here: no time that another machine wrote is
+    compared with this machine's clock, which may be minutes apart.
+
+    Args:
+        folder: the job's.
+        attempt: its number; a later one is followed as soon as there is one.
+        runner: asked for the driver every 3 s; None if it is not known where the attempt runs.
+    """
+
+    def __init__(self, folder: JobFolder, attempt: int, runner: Runner | None) -> None:
+        self.runner = runner
+        self._folder, self._attempt = folder, attempt
+        self._seen: tuple[object, ...] | None = None
+        self._since = time.monotonic()
+        self._alive = self._unknown = self._here = False
         self._next = 0.0
         self._unreachable_since: float | None = None
-        self.driver_is_alive = False
+        self._told = False
 
-    def verdict(self, status: Status) -> Status | None:
-        """The final status if the driver has ended, else None."""
+    def look(self) -> Seen:
+        """Reads the status, and asks who may know the driver; writes a final status if it is gone.
+
+        Raises ClusterError if the cluster cannot be reached before the driver wrote anything.
+        """
+        status = self._folder.status()
+        if status is None or status.attempt < self._attempt:
+            status = Status(attempt=self._attempt, phase="queued")
+        self._attempt = status.attempt
+        if status.settled:
+            return Seen(status, ended=True)
         now = time.monotonic()
-        waited_s = time.time() - status.heartbeat if status.state == "queued" else 0.0
-        if self._runner is None:
-            gone = waited_s > LOST_AFTER_S
-            return settle(self._folder, status.attempt, None, None) if gone else None
-        if now < self._next:
-            return None
-        self._next = now + PROBE_S
-        try:
-            driver = self._runner.find(self._folder.job_id, status.attempt)
-        except ClusterError as error:
-            return self._unreachable(status, now, error)
-        self._unreachable_since = None
-        self.driver_is_alive = driver is not None and not driver.ended
-        if self.driver_is_alive or (driver is None and status.state == "running"):
-            # A driver unknown to this cluster may run on another; its heartbeat decides.
-            return None
-        if driver is None and waited_s < submit_seconds(self._folder, status.attempt, self._runner):
-            return None
-        return settle(self._folder, status.attempt, driver, self._runner)
+        sign = (status.attempt, status.state, status.heartbeat)
+        # The first one may be of a driver that died long ago.
+        beats = self._seen not in (None, sign) and status.state == "running"
+        if sign != self._seen:
+            self._seen, self._since = sign, now
+        silent_s = now - self._since
+        verdict = self._verdict(status, now, silent_s)
+        if verdict is not None:
+            return Seen(verdict, ended=True, judged=True)
+        return Seen(status, beats=beats, alive=self._alive, runs_here=self._here, silent_s=silent_s)
 
-    def _unreachable(self, status: Status, now: float, error: ClusterError) -> Status | None:
-        assert self._runner is not None
-        self.driver_is_alive = False
-        if self._runner.is_down():
+    def _verdict(self, status: Status, now: float, silent_s: float) -> Status | None:
+        """The final status if the driver has ended, else None."""
+        if self.runner is not None and now >= self._next:
+            self._next = now + PROBE_S
+            verdict = self._asked(self.runner, status, now)
+            if verdict is not None:
+                return verdict
+        if self._alive:
+            return None
+        here = runs_here(self._folder, status, unknown=self._unknown and self._owned(status))
+        self._here = here is True
+        if here is False:
             return settle(self._folder, status.attempt, None, None)
-        self._unreachable_since = self._unreachable_since or now
-        if status.state == "queued" and now - self._unreachable_since > UNREACHABLE_S:
-            raise error
+        if status.state == "queued":
+            gone = silent_s > self._queued_s(status)
+            return settle(self._folder, status.attempt, None, None) if gone else None
+        if silent_s > LOST_AFTER_S or status.state == "lost":
+            return self._lost(status, silent_s)
         return None
+
+    def _asked(self, runner: Runner, status: Status, now: float) -> Status | None:
+        """Asks the cluster for the driver; the final status if it has ended."""
+        try:
+            driver = runner.find(self._folder.job_id, status.attempt)
+        except ClusterError as error:
+            self._alive = self._unknown = False
+            if runner.is_down():
+                return settle(self._folder, status.attempt, None, None)
+            self._unreachable_since = self._unreachable_since or now
+            if now - self._unreachable_since > SAY_S and not self._told:
+                self._told = True
+                log.warning("%s; following the job through its storage meanwhile", error)
+            if status.state == "queued" and now - self._unreachable_since > UNREACHABLE_S:
+                raise error
+            return None  # its heartbeat decides
+        self._unreachable_since, self._told = None, False
+        self._unknown = driver is None
+        self._alive = driver is not None and not driver.ended
+        if driver is not None and driver.ended:
+            return settle(self._folder, status.attempt, driver, runner)
+        return None
+
+    def _lost(self, status: Status, silent_s: float) -> Status:
+        """Writes that the attempt is lost; a driver that lives all the same will overwrite it."""
+        if status.state == "lost":
+            return status
+        message = f"no heartbeat in {silent_s:.0f} s of watching it; {AGAIN}"
+        lost = replace(status, state="lost", message=message)
+        self._folder.write_status(lost)
+        return lost
+
+    def _owned(self, status: Status) -> bool:
+        return self.runner is not None and self.runner.owns(self._folder.read_claim(status.attempt))
+
+    def _queued_s(self, status: Status) -> float:
+        if self.runner is None:
+            return LOST_AFTER_S
+        return submit_seconds(self._folder, status.attempt, self.runner)
+
+
+def runs_here(folder: JobFolder, status: Status, *, unknown: bool = False) -> bool | None:
+    """Whether the driver's process runs, if it ran on this machine; None if that is not known.
+
+    ``unknown``: its cluster does not know the attempt, so nobody but its claimant can start it.
+    """
+    host, pid = status.host, status.pid
+    if not host:
+        claim = folder.read_claim(status.attempt)
+        if claim.get("address") and not unknown:
+            return None  # the claimant was only the client
+        host, pid = claim.get("host") or "", int(claim.get("pid", 0))
+    return None if host != os.uname().nodename else process(pid) is not None
 
 
 def settle(

@@ -1,4 +1,4 @@
-"""Jobs in this process, without Ray: `--local`, ``colddiff.train`` and the other verbs."""
+"""Jobs driven by this process: `--local`, ``colddiff.train``, and trials of a search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from colddiff.jobs.runner import DriverState
 from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
-from colddiff.processes import this_process
+from colddiff.machine.processes import this_process
 from colddiff.spec import parse
 
 J = TypeVar("J", bound=Job, contravariant=True)
@@ -29,10 +29,19 @@ class Run(Protocol[J]):
 
 
 class InProcess:
-    """``Runner`` of the calling process: breakpoints work, and an interrupt ends the attempt."""
+    """``Runner`` of the calling process: breakpoints work, and an interrupt ends the attempt.
+
+    Args:
+        on_ray: whether the job's workers are Ray's, in a process that is connected to a cluster.
+            Without it, the work is done here, whatever number of workers the job asks for.
+        gpus: of all those workers together.
+    """
 
     outlives_client = False
     where = "this process"
+
+    def __init__(self, *, on_ray: bool = False, gpus: float | None = None) -> None:
+        self._on_ray, self._gpus = on_ray, gpus
 
     def claim(self) -> dict[str, Any]:
         return this_process()
@@ -42,7 +51,7 @@ class InProcess:
 
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
         accepted()
-        run_here(resolved, attempt)
+        run_here(resolved, attempt, on_ray=self._on_ray, gpus=self._gpus)
 
     def find(self, job_id: str, attempt: int) -> DriverState | None:
         return None  # liveness comes from the heartbeat and its machine's process table
@@ -56,13 +65,22 @@ class InProcess:
     def is_down(self) -> bool:
         return False
 
+    def capacity(self) -> None:
+        return None
 
-def run_here(resolved: ResolvedJob, attempt: int) -> int:
-    """Runs one attempt at a job in this process; returns its exit code."""
-    gpus = getattr(getattr(resolved.job, "resources", None), "gpus", 0.0)
+
+def run_here(
+    resolved: ResolvedJob, attempt: int, *, on_ray: bool = False, gpus: float | None = None
+) -> int:
+    """Runs one attempt at a job, driven by this process; returns its exit code.
+
+    ``gpus``: of all its workers; by default of the one that is this process.
+    """
+    if gpus is None:
+        gpus = getattr(getattr(resolved.job, "resources", None), "gpus", 0.0)
     folder = resolved.folder
     with logged(lambda text: folder.write_log(attempt, text)):
-        return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=False)
+        return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=on_ray)
 
 
 def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:

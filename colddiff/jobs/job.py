@@ -30,7 +30,7 @@ class ResourcesSpec(Spec):
     """What one worker requests from the cluster."""
 
     gpus: Annotated[float, Field(ge=0, le=8)] = 0
-    cpus: Annotated[float, Field(ge=0)] = 1
+    cpus: Annotated[float, Field(ge=0, le=4096)] = 1
     accelerator: str | None = None
     peak_tflops: Annotated[
         float | None,
@@ -62,7 +62,9 @@ class TrackingSpec(Spec):
     ] = True
     system_every_s: Annotated[
         float | None,
-        Field(gt=0, description="between samples of CPU, memory, network, GPU; null for none"),
+        Field(
+            gt=0, le=1e7, description="between samples of CPU, memory, network, GPU; null for none"
+        ),
         Unit("s"),
     ] = 10.0
     required: Annotated[
@@ -96,8 +98,9 @@ def _worker_counts(value: Any) -> Any:
     return value
 
 
+WorkerCount = Annotated[int, Field(ge=1, le=10_000)]
 Workers = Annotated[
-    Literal["all"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], int],
+    Literal["all"] | WorkerCount | tuple[WorkerCount, WorkerCount],
     BeforeValidator(_worker_counts),
 ]
 

@@ -71,9 +71,14 @@ def printed(upload: Callable[[bytes], None]) -> Iterator[None]:
     os.close(write)
 
     def pump() -> None:
+        gone = False
         while chunk := os.read(read, 65536):
-            os.write(saved[0], chunk)
             log.write(chunk)
+            while chunk and not gone:
+                try:
+                    chunk = chunk[os.write(saved[0], chunk) :]
+                except OSError:
+                    gone = True  # full or closed: without a reader of the pipe all would block
         os.close(read)
 
     thread = threading.Thread(target=pump, name="log-pump", daemon=True)

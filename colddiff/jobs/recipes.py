@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import yaml
-
 from colddiff.errors import SpecError
 from colddiff.jobs.job import Job
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import apply_overrides, nearest, parse
+from colddiff.spec.documents import MOST_YAML_BYTES, DocumentError, read_yaml, shown
 from colddiff.spec.plugins import load_plugins
+from colddiff.stores.paths import absolute_path, expanded
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
@@ -52,7 +52,7 @@ class Recipe:
             raise SpecError(f"recipe {self.name}: has no section {verb!r}")
         section = self.sections.get(verb, {})
         if not isinstance(section, Mapping):
-            raise SpecError([(verb, f"expected a mapping of fields, got {section!r}")])
+            raise SpecError([(verb, f"expected a mapping of fields, got {shown(section)}")])
         written = apply_overrides(section, overrides)
         plugins = written.get("plugins")
         if isinstance(plugins, list | tuple) and all(isinstance(path, str) for path in plugins):
@@ -88,67 +88,106 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     path = catalogue() / f"{text}.yaml"
     if text.endswith((".yaml", ".yml")):
         path = Path(text)
-        if not path.is_file():
-            raise SpecError(f"no job file {text!r}; `colddiff recipes` lists the built-in ones")
+        if not _is_file(path):
+            raise SpecError(
+                f"no job file {shown(text)}; `colddiff recipes` lists the built-in ones"
+            )
         text = path.stem
-    elif not path.is_file():
+    elif not _is_file(path):
         names = list_recipes()
         raise SpecError(
-            f"no recipe {text!r}{nearest(text, names)} (see `colddiff recipes`, or give a .yaml "
-            "file)"
+            f"no recipe {shown(text)}{nearest(text, names)} (see `colddiff recipes`, or give a "
+            ".yaml file)"
         )
     return _recipe(path, text, variant)
 
 
-def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
+def _is_file(path: Path) -> bool:
     try:
-        data = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise SpecError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+        return path.is_file()
+    except (OSError, ValueError):
+        return False  # a name too long, a link to itself, a NUL
+
+
+def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
+    data = _read(path)
     if not isinstance(data, dict):
-        raise SpecError(f"{path}: expected sections ({', '.join(VERBS)}), got {data!r}")
+        raise SpecError(f"{path}: expected sections ({', '.join(VERBS)}), got {shown(data)}")
     known = [*ABOUT, *VERBS]
     for key in data:
         if key not in known:
-            raise SpecError(f"{path}: no section {key!r}{nearest(str(key), known)}")
+            raise SpecError(f"{path}: no section {shown(key)}{nearest(str(key), known)}")
     variants = data.get("variants") or {}
+    if not isinstance(variants, dict):
+        raise SpecError(f"{path}: variants: expected them by name, got {shown(variants)}")
     if variant is not None:
-        if variant not in variants:
-            offered = f"it has {', '.join(variants)}" if variants else "it has no variants"
-            raise SpecError(f"{path}: no variant {variant!r}; {offered}")
-        data = _merged(data, variants[variant])
+        data = merged(data, _variant(path, variants, variant))
     return Recipe(
-        name=str(data.get("name") or name),
-        description=str(data.get("description") or ""),
+        name=_text(path, data, "name") or name,
+        description=_text(path, data, "description"),
         sections={verb: _placed(data[verb] or {}, path.parent) for verb in VERBS if verb in data},
-        pack=data.get("pack"),
+        pack=_text(path, data, "pack") or None,
         targets=data.get("targets"),
-        variants=tuple(variants),
+        variants=tuple(map(str, variants)),
     )
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MOST_YAML_BYTES:
+            raise SpecError(f"{path}: a job file has at most {MOST_YAML_BYTES:,} bytes")
+        return read_yaml(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not UTF-8 text, so not a job file") from None
+    except DocumentError as error:
+        raise SpecError(f"{path} {error}") from None
+
+
+def _variant(path: Path, variants: Mapping[Any, Any], name: str) -> Mapping[str, Any]:
+    found = {str(key): value for key, value in variants.items()}
+    if name not in found:
+        offered = f"it has {', '.join(found)}" if found else "it has no variants"
+        raise SpecError(f"{path}: no variant {shown(name)}; {offered}")
+    changed = found[name]
+    if not isinstance(changed, Mapping) or not all(key in (*ABOUT, *VERBS) for key in changed):
+        raise SpecError(
+            f"{path}: variants.{name}: expected sections ({', '.join(VERBS)}), got {shown(changed)}"
+        )
+    return changed
+
+
+def _text(path: Path, data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key)
+    if isinstance(value, Mapping | list):
+        raise SpecError(f"{path}: {key}: expected text, got {shown(value)}")
+    return "" if value is None else str(value)
 
 
 def _placed(section: Any, folder: Path) -> Any:
     """The section with absolute plugin paths: they are written relative to the job file."""
+    if isinstance(section, Mapping) and isinstance(section.get("base"), Mapping):
+        section = {**section, "base": _placed(section["base"], folder)}
     plugins = section.get("plugins") if isinstance(section, Mapping) else None
     if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
         return section
-    placed = [str((folder / Path(plugin).expanduser()).absolute()) for plugin in plugins]
+    placed = [str(absolute_path(folder / expanded(plugin))) for plugin in plugins]
     return {**section, "plugins": placed}
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = copy.deepcopy(dict(base))
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the fields of ``over``; a mapping of another kind replaces the one it meets."""
+    found = copy.deepcopy(dict(base))
     for key, value in over.items():
-        below = merged.get(key)
+        below = found.get(key)
         # Another kind has other fields: merging them into the old kind's would mix the two.
         same_kind = isinstance(value, Mapping) and value.get("kind", None) in (
             None,
             below.get("kind") if isinstance(below, Mapping) else None,
         )
         if isinstance(below, Mapping) and isinstance(value, Mapping) and same_kind:
-            merged[key] = _merged(below, value)
+            found[key] = merged(below, value)
         else:
-            merged[key] = copy.deepcopy(value)
-    return merged
+            found[key] = copy.deepcopy(value)
+    return found

@@ -11,12 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from colddiff.errors import CheckpointError, DataError, Missing, SpecError
+from colddiff.errors import CheckpointError, DataError, Missing, RecordError, SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.plugins import keep_plugins
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
+from colddiff.spec.documents import DocumentError, as_record, shown
 from colddiff.spec.plugins import load_plugins, plugin_digest, plugin_source
 from colddiff.stores.open import absolute, check_writable, open_store, storage_at
 from colddiff.tracking.open import check_tracker
@@ -73,15 +74,37 @@ class ResolvedJob:
         Loads the job's plugins first, which register kinds that the spec names; relative paths are
         next to this package, where they were staged (each node has its own working folder).
         """
-        verb, spec = data["verb"], data["spec"]
-        load_plugins(STAGED / plugin for plugin in spec["plugins"])
+        try:
+            found = as_record(_Written, data)
+        except DocumentError as error:
+            raise RecordError(f"job.json {error}") from None
+        if found.verb not in VERBS:
+            raise RecordError(f"job.json is damaged: there is no verb {shown(found.verb)}")
+        load_plugins(STAGED / plugin for plugin in found.spec.get("plugins", ()))
         rest = {name: data[name] for name in cls.__slots__ if name != "job"}
-        return cls(job=parse(VERBS[verb].spec(), spec, "job.json: spec"), **rest)
+        return cls(job=parse(VERBS[found.verb].spec(), found.spec, "job.json: spec"), **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A ``job.json`` as ``ResolvedJob.from_dict`` reads it."""
+
+    id: str
+    slug: str
+    verb: str
+    spec: dict[str, Any]
+    storage: str
+    tracking_uri: str
+    content: dict[str, str]
+    created: float
+    versions: dict[str, str]
+    git: dict[str, Any]
 
 
 def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
     """Writes ``job.json``, after copies of the plugins: their files may change or disappear."""
-    keep_plugins(folder.store, folder.key().rstrip("/"), map(plugin_source, resolved.job.plugins))
+    sources = (plugin_source(STAGED / plugin) for plugin in resolved.job.plugins)
+    keep_plugins(folder.store, folder.key().rstrip("/"), sources)
     folder.write_job(resolved.to_dict())
 
 

@@ -7,7 +7,39 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from colddiff.jobs.job import ResourcesSpec
     from colddiff.jobs.resolve import ResolvedJob
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The machines of a cluster, with all that they hold, whether it is in use now or not."""
+
+    machines: tuple[Mapping[str, float], ...]
+    """Resources by name, as Ray has them: ``CPU``, ``GPU``, ``accelerator_type:A100``."""
+    grows: bool = False
+    """Whether an autoscaler adds machines when they are asked for."""
+
+    def room(self, resources: ResourcesSpec) -> int:
+        """How many workers that hold ``resources`` fit at once; each on one machine."""
+        wanted = requested(resources)
+        return sum(
+            min(int(machine.get(name, 0.0) / count + 1e-9) for name, count in wanted.items())
+            for machine in self.machines
+        )
+
+    def most(self, name: str) -> float:
+        """The most of a resource that one machine has."""
+        return max((machine.get(name, 0.0) for machine in self.machines), default=0.0)
+
+
+def requested(resources: ResourcesSpec) -> dict[str, float]:
+    """What one worker reserves, by Ray's names; never empty where a job asks for a CPU or a GPU."""
+    wanted = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
+    if resources.accelerator is not None:
+        # As Ray itself asks for a type: every machine that has it, has 1 of it.
+        wanted[f"accelerator_type:{resources.accelerator}"] = 0.001
+    return {name: count for name, count in wanted.items() if count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +89,6 @@ class Runner(Protocol):
 
     def is_down(self) -> bool:
         """Whether the cluster itself has ended for good, with all its drivers."""
+
+    def capacity(self) -> Capacity | None:
+        """What its machines hold; None for this process, where nothing is reserved."""

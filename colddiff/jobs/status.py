@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, Literal, TypeGuard, get_args
 
@@ -13,7 +13,10 @@ TERMINAL: frozenset[str] = frozenset({"done", "failed", "stopped", "lost"})
 EXIT_CODES: dict[str, int] = {"done": 0, "failed": 1, "lost": 1, "stopped": 4}
 INTERRUPTED = 130
 HEARTBEAT_S = 2.0
-LOST_AFTER_S = 60.0
+LOST_AFTER_S = 30.0
+"""How long a heartbeat may not change, while it is watched, before its attempt counts as lost."""
+MOST = 1e15
+"""No number of a status is larger: of seconds, 30 million years."""
 AGAIN = "submit the same job again to continue"
 
 
@@ -26,7 +29,10 @@ class Status:
     step: int = 0
     num_steps: int = 0
     heartbeat: float = 0.0
-    """When the driver last wrote, in seconds since the epoch."""
+    """When the driver last wrote, in seconds since the epoch by its own clock.
+
+    It shows life where it changes, and is never compared with another machine's clock.
+    """
     started: float | None = None
     """When the first attempt started, in seconds since the epoch."""
     running_s: float = 0.0
@@ -52,7 +58,10 @@ class Status:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Status:
-        """The status of a ``status.json``, perhaps of a later version; ValueError if damaged."""
+        """The status of a ``status.json``, perhaps of a later version; raises DocumentError."""
+        # Heavy, and `--help` needs this module.
+        from colddiff.spec.documents import DocumentError
+
         known = {item.name: item for item in fields(cls) if item.name in found}
         # A null text is one that is not known.
         values = {
@@ -61,9 +70,9 @@ class Status:
             if not (item.type == "str" and found[name] is None)
         }
         for name, value in values.items():
-            expected = _mismatch(str(known[name].type), value)
+            expected = _mismatch(name, str(known[name].type), value)
             if expected:
-                raise ValueError(f"{name} is {json.dumps(value)[:40]}, not {expected}")
+                raise DocumentError(f"{name} is {shown_json(value)}, not {expected}")
             if known[name].type == "int":
                 values[name] = int(value)  # a verb may have written 3.0
         return cls(**values)
@@ -78,29 +87,41 @@ class Status:
         """Whether the final status was written, by the driver or by a client that saw it end."""
         return self.finished and self.state != "lost"
 
-    def seen_at(self, now: float) -> Status:
-        """This status as seen at ``now``: ``lost`` once the heartbeat has timed out."""
-        if self.state == "running" and now - self.heartbeat > LOST_AFTER_S:
-            silent_s = int(now - self.heartbeat)
-            return replace(self, state="lost", message=f"no heartbeat for {silent_s} s; {AGAIN}")
-        return self
-
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value read from JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    """Whether a value read from JSON is a finite number of a sensible size."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and isfinite(value)
+        and abs(value) <= MOST
+    )
 
 
-def _mismatch(type_name: str, value: object) -> str:
+def shown_json(value: object) -> str:
+    """``value`` as JSON writes it, cut to a length that fits into a message."""
+    from colddiff.spec.documents import SHOWN
+
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def _mismatch(name: str, type_name: str, value: object) -> str:
     """What a field with this annotation must be, if ``value`` is not that; else ""."""
     if type_name == "State":
-        return "" if value in get_args(State) else f"one of {', '.join(get_args(State))}"
+        return (
+            ""
+            if isinstance(value, str) and value in get_args(State)
+            else f"one of {', '.join(get_args(State))}"
+        )
     if type_name == "str":
         return "" if isinstance(value, str) else "text"
-    if type_name == "float | None" and (value is None or isinstance(value, float)):
-        return ""  # a loss may be infinite
-    if type_name == "int" and is_number(value) and value != int(value):
-        return "a whole number"
+    if type_name == "float | None" and value is None:
+        return ""
+    if name in ("loss", "score") and isinstance(value, float):
+        return ""  # it may be infinite
+    if type_name == "int" and is_number(value) and (value != int(value) or value < 0):
+        return "a whole number from 0"
     return "" if is_number(value) else "a number"
 
 

@@ -7,29 +7,31 @@ The same protocol for a cluster, for `--local` and for ``colddiff.train``: they 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
-from colddiff.jobs.follow import SUBMIT_S, follow, submit_seconds
+from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
 from colddiff.jobs.resolve import record_job
 from colddiff.jobs.results import log_result, log_verdict
 from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
 from colddiff.jobs.verb import VERBS, unit_of
-from colddiff.processes import process, this_process
+from colddiff.machine.processes import this_process
 from colddiff.tracking.open import deliver_late
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job
     from colddiff.jobs.resolve import ResolvedJob
-    from colddiff.jobs.runner import DriverState, Runner
+    from colddiff.jobs.runner import Runner
 
 log = logging.getLogger(__name__)
 Show = Callable[[Status], None]
+
+QUIET_S = 5.0
+"""How long an attempt is watched for a sign of life before a line says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,19 @@ def bring_to_end(
     """
     folder = resolved.folder
     status = folder.status()
+    if status is not None and status.finished:
+        folder.settle_here(resolved.tracking_uri)
     if status is not None and is_done(resolved, folder, status):
         announce(resolved.id)
         return report_done(resolved, folder, status)
     # Read once: a later read could see an attempt that another client has claimed since.
     newest = newest_attempt(folder, status)
-    attempt = _running_attempt(folder, status, newest, runner)
+    attempt = _running_attempt(folder, status, newest, runner, show)
     claiming = attempt is None
     ours = False
     try:
         if attempt is None:
+            VERBS[resolved.verb].check_capacity(resolved.job, runner.capacity)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
@@ -190,20 +195,6 @@ def claim_attempt(
     return True
 
 
-def driver_has_ended(folder: JobFolder, status: Status, driver: DriverState | None) -> bool:
-    """Whether a driver is known to have ended, before its heartbeat times out.
-
-    Known from its cluster, or from the process table if it ran on this machine.
-    """
-    if driver is not None:
-        return driver.ended
-    host, pid = status.host, status.pid
-    if not host:
-        claim = folder.read_claim(status.attempt)
-        host, pid = claim.get("host", ""), int(claim.get("pid", 0))
-    return host == os.uname().nodename and process(pid) is None
-
-
 def _start(
     folder: JobFolder,
     resolved: ResolvedJob,
@@ -265,42 +256,34 @@ def _interrupted(folder: JobFolder) -> Submission:
 
 
 def _running_attempt(
-    folder: JobFolder, status: Status | None, newest: int, runner: Runner
+    folder: JobFolder, status: Status | None, newest: int, runner: Runner, show: Show
 ) -> int | None:
-    """The attempt that is queued or running, or None; a driver without heartbeat is ended first."""
-    if newest > (status.attempt if status else 0):
-        # Another client claimed it and has not yet written its status, or crashed before it could.
-        fresh = time.time() - float(folder.read_claim(newest).get("time", 0)) < SUBMIT_S
-        return newest if fresh and not _claimant_is_dead(folder, newest) else None
-    if status is None or status.settled:
-        return None
-    driver = runner.find(folder.job_id, status.attempt)
-    if status.state == "running":
-        if not driver_has_ended(folder, status, driver):
-            return status.attempt
-        now = folder.status()
-        if now is not None and now.settled:
-            return status.attempt  # it wrote its final status between our two reads
-        log.info("%s: attempt %d lost its driver; resuming", folder.job_id, status.attempt)
-        return None
-    if status.state == "queued":
-        if driver is None:
-            limit_s = submit_seconds(folder, status.attempt, runner)
-            fresh = time.time() - status.heartbeat < limit_s
-            # A client that detached has ended too, but its cluster's runner knows the driver.
-            dead = limit_s == SUBMIT_S and _claimant_is_dead(folder, status.attempt)
-            return status.attempt if fresh and not dead else None
-        return None if driver.ended else status.attempt
-    if driver is not None and not driver.ended:
-        # It would hold the resources that the next attempt waits for.
-        log.info("%s: ending attempt %d, which stopped responding", folder.job_id, status.attempt)
-        runner.stop(folder.job_id, status.attempt)
-    return None
+    """The attempt that lives, or None; a driver that runs without a heartbeat is ended first.
 
-
-def _claimant_is_dead(folder: JobFolder, attempt: int) -> bool:
-    claim = folder.read_claim(attempt)
-    return claim.get("host") == os.uname().nodename and process(int(claim.get("pid", 0))) is None
+    Returns as soon as its heartbeat has changed, which takes about a second.
+    """
+    if newest == 0 or (status is not None and status.settled and status.attempt >= newest):
+        return None
+    watch, told = AttemptWatch(folder, newest, runner), False
+    while True:
+        seen = watch.look()
+        attempt = seen.status.attempt
+        if seen.judged:
+            log.info("%s: attempt %d lost its driver; resuming", folder.job_id, attempt)
+            return None
+        # It has ended by itself meanwhile, or beats, or its cluster has it queued.
+        if seen.ended or seen.beats or (seen.alive and seen.status.state == "queued"):
+            return attempt
+        if seen.hangs:
+            # It would hold the resources that the next attempt waits for.
+            log.info("%s: ending attempt %d, which stopped responding", folder.job_id, attempt)
+            runner.stop(folder.job_id, attempt)
+            return None
+        if seen.silent_s > QUIET_S and not told:
+            told = True
+            log.info("%s: watching attempt %d for a sign of life", folder.job_id, attempt)
+        show(seen.status)
+        time.sleep(poll_seconds(folder))
 
 
 def _created(folder: JobFolder) -> float | None:

@@ -6,7 +6,7 @@ import importlib
 import logging
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
 
 PACKAGE = "colddiff.verbs"
 
@@ -78,6 +79,14 @@ class Verb(ABC):
 
     def check(self, job: Any, storage: str, job_id: str, content: Mapping[str, str]) -> None:
         """Checks the job's output location, once its id is known; raises SpecError, DataError."""
+        return
+
+    def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
+        """Checks, before an attempt is claimed, that the job can run where it was submitted to.
+
+        ``capacity`` asks the cluster; it returns None where the job runs in this process. Raises
+        SpecError naming the field. By default a job may wait for machines to be added.
+        """
         return
 
     def requested_extent(self, job: Job) -> int:

@@ -10,7 +10,7 @@ from colddiff.samplers import RESERVED, column_labels
 HIGHER = ("ssim", "psnr")
 DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
 NO_VALUE = "-"
-FLOOR = "floor"
+FLOOR, GENERATED = "floor", "generated"
 
 
 def evaluation_table(metrics: Mapping[str, float]) -> str:
@@ -37,9 +37,10 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
 
 
 def evaluation_line(metrics: Mapping[str, float]) -> str:
-    """The first distance and the error of each restoration: ``fd_lenet 31.2 (direct), ...``."""
+    """The first distance and error of restorations and samples: ``fd_lenet 31.2 (direct), ...``."""
     there = {path.split("/")[1]: None for path in metrics if path.startswith("eval/")}
-    labels = column_labels(name for name in there if name != FLOOR and name not in RESERVED)
+    shown = (name for name in there if name == GENERATED or name not in RESERVED)
+    labels = column_labels(shown)
     parts = []
     for row in (*distance_names(metrics)[:1], "rmse"):
         cells = [

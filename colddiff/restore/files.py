@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import (
     FILE_FORMATS,
     Pixels,
     crop_and_resize,
-    decode_image,
+    decode_file,
     with_channels,
 )
-from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES
-from colddiff.errors import DataError, SpecError
+from colddiff.data.problems import Problems
+from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES, image_files
+from colddiff.errors import DataError
+from colddiff.machine.files import is_regular, read_regular
+from colddiff.restore.marks import is_degraded, is_result
+from colddiff.stores.local_store import LocalStore
+from colddiff.stores.paths import expanded
 from colddiff.types import ImageShape
+
+RESULTS = "earlier results of `colddiff restore`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +45,74 @@ class Picture:
 
     pixels: Pixels
     sha256: str
+    multiframe: bool = False
+    """Whether the file has further pages or frames, which are not restored."""
 
 
-def found_images(sources: Sequence[str], out: Path | None = None) -> list[ImageFile]:
-    """Find the image files in ``sources``: files, folders (recursively) and glob patterns.
+def found_images(
+    sources: Sequence[str],
+    out: Path | None = None,
+    left_out: LeftOut | None = None,
+) -> list[ImageFile]:
+    """Find the image files in ``sources``: files, folders (with subfolders) and glob patterns.
 
-    Hidden files and files below ``out`` are skipped.
+    A folder is searched as ``colddiff data pack`` does, through links. Hidden files, files below
+    ``out`` and earlier results of a restoration are passed over, and reported
+    to ``left_out``.
 
     Raises:
-        DataError: a source without images.
-        SpecError: two files whose results would have the same name.
+        DataError: a source without images, a file that is an earlier result, or files whose
+            results would have the same name.
     """
+    passed = LeftOut() if left_out is None else left_out
     files: dict[str, Path] = {}
+    problems, apart = Problems(), False
     for source in sources:
-        for path, name in _of(source, out):
+        for path, name in _of(source, out, passed):
             first = files.setdefault(name, path)
             if first != path:
-                raise SpecError(
-                    f"{first} and {path} would both become {name}.png; restore them into two "
-                    "folders, or use their common parent folder as the source"
-                )
+                problems.add(f"{first} and {path} would both become {name}.png")
+                apart = apart or first.parent != path.parent
+    parent = "or use their common parent folder as the source" if apart else "or rename one"
+    problems.refuse("results would be of two images", f"restore them into two folders, {parent}")
     return [ImageFile(path, name) for name, path in sorted(files.items())]
 
 
-def _of(source: str, out: Path | None) -> list[tuple[Path, str]]:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        found = [(item, _name(item.relative_to(path))) for item in _below(path, out)]
-    elif path.exists():
+def _of(source: str, out: Path | None, left_out: LeftOut) -> list[tuple[Path, str]]:
+    path = expanded(source)
+    try:
+        kind = path.stat().st_mode if path.exists() else None
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{source:.80}: cannot be found ({why})") from None
+    if kind is not None and stat.S_ISDIR(kind):
+        found = list(_below(path, out, left_out))
+    elif kind is not None:
+        if is_result(path):
+            raise DataError(
+                f"{path}: is an earlier result of `colddiff restore`; give the image that it was "
+                "made from"
+            )
         return [(path, _name(Path(path.name)))]
     else:
-        matches = sorted(Path(match) for match in _matches(str(path)))
-        found = [(item, _name(Path(item.name))) for item in matches if _is_image(item)]
+        found = _matching(path, left_out)
     if not found:
-        what = "no such file or folder" if not path.is_dir() else "no images found"
-        raise DataError(f"{source}: {what} (files ending in {', '.join(sorted(SUFFIXES))})")
+        what = "no such file or folder" if kind is None else "no images found"
+        passed = f"; passed over: {left_out}" if left_out else ""
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"{source}: {what} (files ending in {suffixes}){passed}")
+    return found
+
+
+def _matching(pattern: Path, left_out: LeftOut) -> list[tuple[Path, str]]:
+    found = []
+    for match in sorted(Path(match) for match in _matches(str(pattern))):
+        if match.suffix.lower() not in SUFFIXES or not is_regular(match):
+            left_out.add("other files", str(match))
+        elif is_result(match):
+            left_out.add(RESULTS, str(match))
+        else:
+            found.append((match, _name(Path(match.name))))
     return found
 
 
@@ -79,16 +121,24 @@ def _matches(pattern: str) -> list[str]:
     return glob.glob(pattern, recursive=True)  # noqa: PTH207
 
 
-def _below(folder: Path, out: Path | None) -> Iterable[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        inside_out = out is not None and out.absolute() in path.absolute().parents
-        if _is_image(path) and not hidden and not inside_out:
-            yield path
+def _below(folder: Path, out: Path | None, left_out: LeftOut) -> Iterator[tuple[Path, str]]:
+    inside = _key_of(out, folder)
+    for item in image_files(LocalStore(folder), left_out):
+        path = folder / item.key
+        if inside is not None and item.key.startswith(f"{inside}/"):
+            left_out.add("files in the folder of --out", item.key)
+        elif is_result(path) or is_degraded(path):
+            left_out.add(RESULTS, item.key)
+        else:
+            yield path, _name(Path(item.key))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def _key_of(out: Path | None, folder: Path) -> str | None:
+    """The key of the folder ``out`` below ``folder``; None if it is elsewhere."""
+    if out is None:
+        return None
+    here, there = folder.resolve(), out.resolve()
+    return there.relative_to(here).as_posix() if here in there.parents else None
 
 
 def _name(relative: Path) -> str:
@@ -98,13 +148,11 @@ def _name(relative: Path) -> str:
 def read_picture(path: Path) -> Picture:
     """Read and decode the file; raises DataError naming it."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"{path}: more than the limit of {MAX_FILE_BYTES} bytes")
-        data = path.read_bytes()
+        data = read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    pixels = decode_image(data, str(path), FILE_FORMATS)
-    return Picture(pixels, hashlib.sha256(data).hexdigest())
+    decoded = decode_file(data, str(path), FILE_FORMATS)
+    return Picture(decoded.pixels, hashlib.sha256(data).hexdigest(), decoded.multiframe)
 
 
 def conformed(

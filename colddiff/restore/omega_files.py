@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,10 +14,13 @@ from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
+from colddiff.machine.files import is_regular, read_regular
 from colddiff.rng import stream
+from colddiff.stores.paths import expanded
 
 SUFFIX = ".omega.safetensors"
 SUFFIXES = (SUFFIX, ".omega.json", ".safetensors", ".json")
+MAX_BYTES = 4 * 2**30
 Row = dict[str, Tensor]
 
 
@@ -34,10 +37,21 @@ class OmegaFiles:
     """
 
     def __init__(self, place: str | Path) -> None:
-        self.place = Path(place).expanduser()
-        if not self.place.exists():
+        self.place = expanded(place)
+        try:
+            found = self.place.exists()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"--omega: {str(place)[:80]!r} cannot be found ({error})") from None
+        if not found:
             raise DataError(f"--omega: {self.place} does not exist")
         self._file = None if self.place.is_dir() else _read(self.place)
+
+    def paths(self, names: Sequence[str]) -> list[Path]:
+        """The files that are read for images of these names."""
+        if self._file is not None:
+            return [self.place]
+        found = (self.place / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
+        return [path for path in found if is_regular(path)]
 
     def row(self, D: Degradation[Any], name: str, path: Path) -> Row:
         """omega of one image, in D's dtypes; raises DataError or SpecError if it is invalid."""
@@ -77,7 +91,7 @@ def save_row(row: Mapping[str, Tensor]) -> bytes:
 def _read(path: Path) -> dict[str, Any]:
     """Entries by name, or entries by image name."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"--omega: {path} cannot be read ({error.strerror})") from None
     try:
@@ -87,7 +101,7 @@ def _read(path: Path) -> dict[str, Any]:
             found = _nested(safetensors.torch.load(data))
         else:
             raise SpecError(f"--omega: {path} is neither .json nor .safetensors")
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         if isinstance(error, SpecError):
             raise
         raise DataError(f"--omega: {path} cannot be parsed ({error})") from None
@@ -117,7 +131,7 @@ def _templates(D: Degradation[Any]) -> dict[str, Tensor]:
 def _tensor(value: Any, like: Tensor, where: Path, entry: str) -> Tensor:
     try:
         tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DataError(f"{where}: {entry} is not an array of numbers ({error})") from None
     # Also accept a batch dimension of 1, as in the result of `D.draw(1)`.
     if tensor.ndim == like.ndim + 1 and tensor.shape[0] == 1:

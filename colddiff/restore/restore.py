@@ -11,12 +11,17 @@ from typing import Any, Literal
 import torch
 
 from colddiff.checkpoints.references import LoadedCheckpoint
-from colddiff.data.pil_images import Pixels, decode_image, encode_png
+from colddiff.data.left_out import FRAMES, LeftOut
+from colddiff.data.pil_images import Pixels, decode_image, encode_png, with_png_text
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, SpecError
+from colddiff.ports import ListedKey
+from colddiff.printable import printable
 from colddiff.restore.files import ImageFile, conformed, read_picture
 from colddiff.restore.forward import Forward, RestoredBatch
+from colddiff.restore.marks import DEGRADED, DEGRADED_RECORD, marked_omega
 from colddiff.restore.omega_files import SUFFIX, OmegaFiles, Row, save_row
+from colddiff.restore.outputs import Outputs
 from colddiff.restore.results import Results, draw_strip, to_pixels
 from colddiff.restore.scores import Comparison, GroundTruth, Score
 from colddiff.restore.settings import RestoreSettings
@@ -29,7 +34,6 @@ from colddiff.types import Image, ImageShape, ProgressCallback
 State = Literal["restored", "skipped", "failed"]
 MAX_SHAPES = 4
 NO_MEMORY = ("out of memory", "can't allocate", "not enough memory")
-DEGRADED = ".degraded.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,14 @@ class Restoration:
         self.results = Results(LocalStore(out), self.record(), settings.severity == "all")
         self._omega, self._ground_truth, self._images = omega, ground_truth, images
         self._device, self._on_progress = torch.device(device), on_progress
+        self.outputs = Outputs(
+            self.results.store.root,
+            strip=self.results.strip,
+            degrade=settings.degrade,
+            omega=bool(D.omega_names),
+        )
+        self.left_out = LeftOut()
+        """What was not restored of the images that were."""
         self._forwards: dict[ImageShape, Forward] = {}
         self._done = self._total = 0
 
@@ -130,8 +142,10 @@ class Restoration:
     def run(self, files: Sequence[ImageFile]) -> list[Restored]:
         """Restore the files, in order; a bad file does not affect the others.
 
-        Raises SpecError if an existing result was made with other settings.
+        Raises SpecError, before anything is written, if an existing result was made with other
+        settings, or if a file that would be written is an input or none of ours.
         """
+        self._refuse_replacing(files)
         existing = self.results.existing(files, self.settings.overwrite)
         self._total = self._steps() * sum(file.name not in existing for file in files)
         found: dict[str, Restored] = {}
@@ -154,6 +168,15 @@ class Restoration:
             found |= self._restored(batch)
         return [found[file.name] for file in files]
 
+    def _refuse_replacing(self, files: Sequence[ImageFile]) -> None:
+        others = [] if self._ground_truth is None else self._ground_truth.paths()
+        if self._omega is not None:
+            others += self._omega.paths([file.name for file in files])
+        scored = self.settings.degrade or self._ground_truth is not None
+        self.outputs.refuse_collisions(files)
+        self.outputs.refuse_inputs(files, others)
+        self.outputs.refuse_foreign(files, scored)
+
     def _steps(self) -> int:
         return sum(len(self.settings.steps(start)) - 1 for start in self.starts)
 
@@ -175,7 +198,10 @@ class Restoration:
         return self._forwards[shape]
 
     def _prepared(self, file: ImageFile) -> _Item:
+        self.outputs.refuse_long_name(file.name)
         picture = read_picture(file.path)
+        if picture.multiframe:
+            self.left_out.add(FRAMES, file.name)
         pixels = self._conformed(picture.pixels, file.path)
         height, width, channels = pixels.shape
         omega = self._omega_of(file, ImageShape(channels, height, width))
@@ -202,7 +228,8 @@ class Restoration:
         if self._omega is not None:
             return self._omega.row(D, file.name, file.path)
         # Keyed by name, not index: a file's draw does not depend on the other files.
-        rng = stream(self.settings.seed, f"restore/omega/{file.name}")
+        name = file.name.encode("utf-8", "backslashreplace").decode()
+        rng = stream(self.settings.seed, f"restore/omega/{name}")
         drawn = D.draw(1, rng=[rng], images=self._images)
         return {name: value[0] for name, value in drawn.items()}
 
@@ -224,7 +251,8 @@ class Restoration:
         if item.ground_truth is not None and not self.results.strip:
             store, shown = self.results.store, {"": item.pixels}
             for suffix in (".png", *[DEGRADED] * self.settings.degrade):
-                shown[suffix] = decode_image(store.get(f"{name}{suffix}"), f"{name}{suffix}")
+                key = ListedKey(f"{name}{suffix}")
+                shown[suffix] = decode_image(store.get(key), key)
             degraded = shown.get(DEGRADED, item.pixels)
             comparisons[self.starts[0]] = _compared(shown[".png"], degraded, item.ground_truth)
         return Restored(item.file.path, self.results.path(name), "skipped", "", comparisons)
@@ -261,14 +289,15 @@ class Restoration:
             comparisons = {t: _compared(restored[t], degraded[t], truth) for t in restored}
         store = self.results.store
         if self.settings.degrade and item.omega:
-            store.put(f"{name}{SUFFIX}", save_row(item.omega))
+            store.put(ListedKey(f"{name}{SUFFIX}"), marked_omega(item.omega))
         if self.results.strip:
             picture = self._strip(item, restored, degraded, comparisons)
         else:
             (start,) = restored
             picture = encode_png(restored[start])
             if self.settings.degrade:
-                store.put(f"{name}{DEGRADED}", encode_png(degraded[start]))
+                png = with_png_text(encode_png(degraded[start]), DEGRADED_RECORD, "")
+                store.put(ListedKey(f"{name}{DEGRADED}"), png)
         self.results.write(name, picture, item.record)
         return Restored(file.path, self.results.path(name), "restored", "", comparisons)
 
@@ -288,7 +317,8 @@ class Restoration:
         return draw_strip(
             {label: {first: item.pixels} | row for label, row in rows.items()},
             {labels[t]: comparison for t, comparison in comparisons.items()},
-            f"{item.file.path.name}, {D.spec.kind} restored from severity t of {D.num_timesteps}",
+            f"{printable(item.file.path.name)}, {D.spec.kind} restored from severity t of "
+            f"{D.num_timesteps}",
         )
 
 

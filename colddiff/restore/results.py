@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from colddiff.data.pil_images import Pixels, png_text, with_png_text
-from colddiff.errors import Missing, SpecError
+from colddiff.data.pil_images import PNG_END, Pixels, decode_image, png_text, with_png_text
+from colddiff.data.problems import Problems
+from colddiff.errors import DataError, Missing, SpecError
+from colddiff.ports import ListedKey
 from colddiff.report.sheets import SheetColumn, draw_sheet, png
 from colddiff.restore.files import ImageFile
+from colddiff.restore.marks import RECORD, is_result
 from colddiff.restore.scores import Comparison
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import Image
 
-RECORD = "colddiff-restore"
-"""Keyword of the PNG text chunk that records, as JSON, what the result was made from."""
+WAY_OUT = "use --overwrite to replace it, or another --out"
 IMAGE_FIELDS = ("input_sha256", "omega_sha256")
 """Fields of the record that differ per image; the others are the command's settings."""
 
@@ -36,7 +38,8 @@ class Results:
 
     def key(self, name: str) -> str:
         """Key of the result of ``name``, relative to the output folder."""
-        return f"{name}.strip.png" if self.strip else f"{name}.png"
+        # The name is that of a file of the user's, which has rules of its own.
+        return ListedKey(f"{name}.strip.png" if self.strip else f"{name}.png")
 
     def path(self, name: str) -> Path:
         """Path of the result of ``name``."""
@@ -45,10 +48,11 @@ class Results:
     def existing(self, files: Sequence[ImageFile], overwrite: bool) -> dict[str, dict[str, Any]]:
         """Records of existing results, by name.
 
-        Raises SpecError if one was made with other settings: neither skipping nor replacing it
-        would be safe.
+        Raises DataError naming all that were made with other settings: neither skipping nor
+        replacing them would be safe.
         """
         found: dict[str, dict[str, Any]] = {}
+        problems = Problems()
         for file in files:
             record = self._record(file.name)
             if record is None or overwrite:
@@ -59,8 +63,11 @@ class Results:
                 if record.get(name) != value
             ]
             if differs:
-                self._refuse(file.name, f"was made with {'; '.join(differs)}")
+                problems.add(
+                    f"{self.path(file.name)} already exists and was made with {'; '.join(differs)}"
+                )
             found[file.name] = record
+        problems.refuse("results were made with other settings", WAY_OUT)
         return found
 
     def refuse_another(
@@ -69,7 +76,11 @@ class Results:
         """Raises SpecError if ``name`` was made from another image or omega."""
         for part in IMAGE_FIELDS:
             if record.get(part) != image.get(part):
-                self._refuse(name, f"was made from a different {part.removesuffix('_sha256')}")
+                different = part.removesuffix("_sha256")
+                raise SpecError(
+                    f"{self.path(name)} already exists and was made from a different {different}; "
+                    f"{WAY_OUT}"
+                )
 
     def write(self, name: str, png_file: bytes, image: Mapping[str, Any]) -> None:
         """Write the finished PNG, with the record of what it was made from."""
@@ -77,22 +88,27 @@ class Results:
         self.store.put(self.key(name), with_png_text(png_file, RECORD, record))
 
     def _record(self, name: str) -> dict[str, Any] | None:
-        """The record of a result; {} for a file without one, None if there is no file."""
+        """The record of a result; {} for a file without one, None if it has to be made.
+
+        A result that is cut off or damaged has to be made again.
+        """
         try:
-            text = png_text(self.store.get(self.key(name)), RECORD)
+            data = self.store.get(self.key(name))
         except Missing:
             return None
         try:
+            decode_image(data, name, strictly=True)
+            whole = data.endswith(PNG_END)
+        except DataError:
+            whole = False
+        if not whole:
+            return None if is_result(self.path(name)) else {}
+        text = png_text(data, RECORD)
+        try:
             found = json.loads(text or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
-
-    def _refuse(self, name: str, why: str) -> None:
-        raise SpecError(
-            f"{self.path(name)} already exists and {why}; use --overwrite to replace it, or "
-            "another --out"
-        )
 
 
 def to_pixels(x: Image, like: np.dtype[Any]) -> Pixels:

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import Pixels
+from colddiff.data.sources.image_folder import image_files
 from colddiff.errors import DataError
 from colddiff.evaluation.metrics import ImageErrors
-from colddiff.restore.files import found_images
+from colddiff.stores.local_store import LocalStore
 from colddiff.transforms import normalise
 
 PROTOCOL = (
@@ -24,6 +26,7 @@ PROTOCOL = (
     "mean squared error; ssim with an 11 px Gaussian window, omitted for smaller images"
 )
 FIELDS = ("psnr_db", "ssim", "input_psnr_db", "input_ssim")
+CSV_COLUMNS = ("image", "output", "severity", *FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +74,26 @@ class GroundTruth:
         if not folder.is_dir():
             raise DataError(f"--reference: no such folder: {folder}")
         self._folder = folder
-        self._paths = {image.name: image.path for image in found_images([str(folder)])}
+        self._paths: dict[str, list[Path]] = {}
+        for item in image_files(LocalStore(folder), LeftOut()):
+            name = str(Path(item.key).with_suffix(""))
+            self._paths.setdefault(name, []).append(folder / item.key)
+        if not self._paths:
+            raise DataError(f"--reference: {folder} has no images")
+
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [path for found in self._paths.values() for path in found]
 
     def path(self, name: str) -> Path:
         """The file for ``name``; raises DataError if there is none."""
-        if name not in self._paths:
+        found = self._paths.get(name, [])
+        if not found:
             raise DataError(f"--reference: {self._folder} has no image named {name}")
-        return self._paths[name]
+        if len(found) > 1:
+            names = " and ".join(path.name for path in found)
+            raise DataError(f"--reference: {self._folder} has {names}; keep one of them")
+        return found[0]
 
 
 def mean_scores(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -99,11 +115,11 @@ def scores_json(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 def scores_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """``scores.csv``: one line per image and severity."""
     file = io.StringIO()
-    columns = ["image", "output", "severity", *FIELDS]
-    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return file.getvalue().encode()
+    # A file name may be no text in UTF-8.
+    return file.getvalue().encode(errors="backslashreplace")
 
 
 def _image(pixels: Pixels) -> torch.Tensor:

@@ -13,6 +13,7 @@ from colddiff.sampling import falling
 SHOWN = 8
 """Number of severities for ``--severity all``."""
 MOST_ROWS, PIXELS = 8, 2**12
+MOST_BATCH = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,10 @@ class RestoreSettings:
             raise SpecError(f"--severities: must be at least 1 step, got {self.severities}")
         if isinstance(self.severities, tuple):
             _check_list(self.severities, T)
-        if self.batch_size is not None and self.batch_size < 1:
-            raise SpecError(f"--batch-size: must be at least 1, got {self.batch_size}")
+        if self.batch_size is not None and not 1 <= self.batch_size <= MOST_BATCH:
+            raise SpecError(f"--batch-size: must be 1..{MOST_BATCH}, got {self.batch_size}")
+        if not 0 <= self.seed < 2**63:
+            raise SpecError("--seed: must be from 0 to 2^63 - 1")
         if (problem := SAMPLERS[self.sampler].unfit(D)) is not None:
             raise SpecError(f"--sampler {self.sampler}: {problem}")
 

@@ -6,11 +6,13 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from colddiff.errors import SpecError
+from colddiff.spec.documents import SHOWN, shown
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -32,11 +34,19 @@ class Spec(BaseModel):
         if isinstance(data, Mapping):
             unknown = [str(key) for key in data if key not in cls.model_fields]
             if unknown:
+                unknown = [key if len(key) <= SHOWN else shown(key) for key in unknown]
                 fields = ", ".join(cls.model_fields)
                 found = [(key, f"no such field{nearest(key, cls.model_fields)}") for key in unknown]
                 # Once is enough for a person who misspelled several.
                 found[-1] = (unknown[-1], f"{found[-1][1]} (fields: {fields})")
                 raise SpecError(found)
+            numbers = _numbers(cls)
+            # Python counts with truth values, pydantic follows it: `num_steps=true` would be 1.
+            wrong = [key for key in numbers & data.keys() if _holds_truth_value(data[key])]
+            if wrong:
+                raise SpecError(
+                    [(key, f"must be a number, got {shown(data[key])}") for key in sorted(wrong)]
+                )
         return data
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,12 +57,30 @@ class Spec(BaseModel):
 S = TypeVar("S", bound=Spec)
 
 
+@cache
+def _numbers(cls: type[Spec]) -> frozenset[str]:
+    """Fields of ``cls`` that take numbers, and no truth value."""
+    kinds = {name: _kinds(field.annotation) for name, field in cls.model_fields.items()}
+    return frozenset(name for name, of in kinds.items() if of & {int, float} and bool not in of)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    below = [kind for inner in get_args(annotation) for kind in _kinds(inner)]
+    return {annotation, *below} if isinstance(annotation, type) else set(below)
+
+
+def _holds_truth_value(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_holds_truth_value(item) for item in value)
+    return isinstance(value, bool)
+
+
 def parse(cls: type[S], data: Any, where: str = "") -> S:
     """Validate ``data`` as ``cls``; raises SpecError naming every invalid path below ``where``."""
     if isinstance(data, cls):
         return data
     if not isinstance(data, Mapping):
-        raise SpecError([(where, f"expected a mapping of fields, got {data!r}")])
+        raise SpecError([(where, f"expected a mapping of fields, got {shown(data)}")])
     try:
         return cls.model_validate(dict(data))
     except ValidationError as error:
@@ -72,7 +100,7 @@ def _problems(error: ValidationError, where: str) -> list[tuple[str, str]]:
             problems.append((path, "is required"))
         else:
             what = item["msg"].removeprefix("Value error, ")
-            problems.append((path, f"{what[:1].lower()}{what[1:]}, got {item['input']!r}"))
+            problems.append((path, f"{what[:1].lower()}{what[1:]}, got {shown(item['input'])}"))
     return problems
 
 

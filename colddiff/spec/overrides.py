@@ -6,13 +6,12 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from colddiff.errors import SpecError
+from colddiff.spec.documents import DocumentError, read_yaml, shown
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """``a.b=1e-4`` -> (["a", "b"], 0.0001); the value is YAML, plus floats such as ``1e-4``.
+    """``a.b=1e-4`` -> (["a", "b"], 0.0001); the value is YAML 1.2.
 
     >>> parse_override("optimizer.lr=1e-4")
     (['optimizer', 'lr'], 0.0001)
@@ -20,13 +19,11 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise SpecError(f"{text!r} is not an override; use key=value, such as seed=3")
+        raise SpecError(f"{shown(text)} is not an override; use key=value, such as seed=3")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise SpecError([(key, f"{value!r} is not valid YAML ({problem})")]) from None
-    return path, _number(parsed)
+        return path, read_yaml(value)
+    except DocumentError as error:
+        raise SpecError([(key, f"{shown(value)}: {str(error).removeprefix('line 1: ')}")]) from None
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -45,22 +42,13 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
                 below = inner[part] = {}
             if not isinstance(below, dict):
                 raise SpecError(
-                    [(".".join(path[:depth]), f"is {below!r}, which has no field {path[depth]!r}")]
+                    [
+                        (
+                            ".".join(path[:depth]),
+                            f"is {shown(below)}, which has no field {path[depth]!r}",
+                        )
+                    ]
                 )
             inner = below
         inner[path[-1]] = value
     return result
-
-
-def _number(value: Any) -> Any:
-    # YAML 1.1 reads 1e-4 as a string, because it requires 1.0e-4.
-    if isinstance(value, str):
-        try:
-            return float(value) if any(c.isdigit() for c in value) else value
-        except ValueError:
-            return value
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _number(item) for key, item in value.items()}
-    return value

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from colddiff.errors import ColddiffError, SpecError
+from colddiff.machine.files import read_regular
 from colddiff.spec.registry import forget, registered_by
 
 
@@ -32,6 +33,7 @@ class LoadedPlugin:
         return [kind for of, kind in self.kinds if of == noun]
 
 
+MAX_BYTES = 16 * 2**20
 _LOADED: dict[str, LoadedPlugin] = {}
 
 
@@ -92,9 +94,10 @@ def unload_plugin(plugin: LoadedPlugin) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SpecError(f"plugin {str(path)!r} cannot be read ({error.strerror})") from None
+        return read_regular(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise SpecError(f"plugin {str(path)[:80]!r} cannot be read ({why})") from None
 
 
 def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:

@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from colddiff.errors import SpecError
 from colddiff.spec.base import Spec, nearest, parse
+from colddiff.spec.documents import shown
 
 V = TypeVar("V")
 K = TypeVar("K", bound=Spec)
@@ -56,7 +57,9 @@ class Catalogue(Generic[V], Mapping[str, V]):
     def unknown(self, name: object) -> str:
         """Error text for an unknown name: the nearest names, and all of them."""
         names = list(self)
-        return f"no {name!r}{nearest(str(name), names)} (one of {', '.join(names)}{self._hint})"
+        return (
+            f"no {shown(name)}{nearest(str(name), names)} (one of {', '.join(names)}{self._hint})"
+        )
 
     def registered_by(self, module: str) -> list[str]:
         """Names whose class was defined in ``module``."""
@@ -106,11 +109,11 @@ class Registry(Catalogue[type[K]], Generic[K]):
         if self.by_name and isinstance(value, str):
             value = {"kind": value}
         if not isinstance(value, Mapping):
-            raise SpecError(f"expected a mapping with a 'kind', got {value!r}")
+            raise SpecError(f"expected a mapping with a 'kind', got {shown(value)}")
         kind = value.get("kind")
         if kind is None:
             raise SpecError([("kind", f"is required; one of {', '.join(self)}{self._hint}")])
-        if kind not in self:
+        if not isinstance(kind, str) or kind not in self:
             raise SpecError([("kind", self.unknown(kind))])
         return parse(self[kind], value)
 

@@ -1,8 +1,12 @@
-"""Keys of a store: relative paths with ``/``, the same on a disk, in S3 and in memory."""
+"""Keys of a store: relative paths with ``/``, the same on a disk, in S3 and in memory.
+
+The rules are those of keys that we choose. An object that is listed is read by the key it has.
+"""
 
 from __future__ import annotations
 
 from colddiff.errors import SpecError
+from colddiff.ports import ListedKey
 
 TEMPORARY = ".tmp-"
 """Prefix of temporary names on a disk, for objects that are not committed yet."""
@@ -12,12 +16,22 @@ def checked_key(key: str) -> str:
     """``key`` if it is valid; raises SpecError.
 
     No empty, ``.`` or ``..`` part, no leading slash, backslash or control character: such keys
-    could escape the store's root on a disk, or name another object in S3 than on a disk.
+    could escape the store's root on a disk, or name another object in S3 than on a disk. A key
+    that a listing returned is valid as it is.
     """
+    if isinstance(key, ListedKey):
+        return key
     problem = _problem(key, key.split("/"))
     if problem:
         raise SpecError(f"store key {key!r}: {problem}")
     return key
+
+
+def below_root(key: str) -> str:
+    """``key`` if its path on a disk is below the root, whatever listed it; raises SpecError."""
+    if key.startswith("/") or ".." in key.split("/") or "\0" in key:
+        raise SpecError(f"store key {key!r}: is not below the folder")
+    return checked_key(key)
 
 
 def checked_prefix(prefix: str) -> str:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BufferedWriter
 from pathlib import Path
 from typing import NoReturn
 
 from colddiff.errors import Exists, Missing, StoreError
+from colddiff.machine.files import NotAFile, is_regular, read_regular
 from colddiff.ports import StoredObject
-from colddiff.stores.keys import TEMPORARY, checked_key, checked_prefix
+from colddiff.stores.keys import TEMPORARY, below_root, checked_prefix
+from colddiff.stores.paths import absolute_path
 
+WAYS_OUT_READING = {
+    errno.EACCES: "permission denied; this user may not read it",
+    errno.EPERM: "not permitted; this user may not read it",
+}
 WAYS_OUT = {
     errno.ENOSPC: "the disk is full; free some space or use another location",
     errno.EDQUOT: "the disk quota is used up; free some space or use another location",
@@ -25,6 +31,7 @@ WAYS_OUT = {
     errno.EEXIST: "a part of this path is a file, not a folder",
     errno.EISDIR: "is a folder, not an object",
     errno.ENAMETOOLONG: "the name is too long for this file system",
+    errno.ELOOP: "its links lead in a circle",
 }
 # A concurrent delete may prune a folder between its creation and the write into it.
 ATTEMPTS = 100
@@ -39,7 +46,7 @@ class LocalStore:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = absolute_path(root)
 
     @property
     def uri(self) -> str:
@@ -47,16 +54,20 @@ class LocalStore:
 
     def path(self, key: str) -> Path:
         """The object's path on the disk; raises SpecError for an invalid key."""
-        return self.root / checked_key(key)
+        return self.root / below_root(key)
 
     def get(self, key: str) -> bytes:
         path = self.path(key)
         try:
-            return path.read_bytes()
+            return read_regular(path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Missing(f"{path}: no such object") from None
+        except NotAFile as error:
+            raise StoreError(f"{path}: {error.strerror}, so it is not read") from None
+        except MemoryError:
+            raise StoreError(f"{path}: is too large for the memory of this machine") from None
         except OSError as error:
-            _refused(path, error)
+            _refused(path, error, reading=True)
 
     def put(self, key: str, data: bytes) -> None:
         path = self.path(key)
@@ -91,11 +102,11 @@ class LocalStore:
     def size(self, key: str) -> int | None:
         path = self.path(key)
         try:
-            return path.stat().st_size if path.is_file() else None
+            return path.stat().st_size if is_regular(path) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            _refused(path, error)
+            _refused(path, error, reading=True)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         folder, _, start = checked_prefix(prefix).rpartition("/")
@@ -111,6 +122,10 @@ class LocalStore:
             return
         except OSError as error:
             _refused(folder, error)
+
+    def list_all(self, passed_over: Callable[[str, str], None]) -> Iterator[StoredObject]:
+        """As ``list``; ``passed_over(key, why)`` is called for what is no regular file."""
+        return _walk(self.root, "", "", (), passed_over)
 
     def delete(self, key: str) -> None:
         path = self.path(key)
@@ -153,7 +168,9 @@ def _opened(path: Path) -> BufferedWriter:
             # Created and pruned by others in between, or a file is in the way.
             if path.parent.exists() and not path.parent.is_dir():
                 raise
-    raise FileNotFoundError(errno.ENOENT, "its folder keeps disappearing")
+    gone = any(part.is_symlink() and not part.exists() for part in path.parents)
+    why = "links to nothing" if gone else "keeps disappearing"
+    raise FileNotFoundError(errno.ENOENT, f"its folder {why}")
 
 
 def _make_folder(folder: Path) -> None:
@@ -175,34 +192,63 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _walk(
-    folder: Path, base: str, start: str, above: tuple[tuple[int, int], ...]
+    folder: Path,
+    base: str,
+    start: str,
+    above: tuple[tuple[int, int], ...],
+    passed_over: Callable[[str, str], None] = lambda key, why: None,
 ) -> Iterator[StoredObject]:
     try:
         here = folder.stat()
         # A link to a folder is followed, unless it leads back to a parent folder.
         if (here.st_dev, here.st_ino) in above:
+            passed_over(base.rstrip("/"), "links to a folder that contains them")
             return
         with os.scandir(folder) as found:
             entries = [entry for entry in found if _listed(entry, start)]
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        _refused(folder, error)
+        _refused(folder, error, reading=True)
     within = (*above, (here.st_dev, here.st_ino))
     # Key order: ``a-b`` < ``a/b`` < ``a0``, so a folder sorts as its name with the slash.
-    named = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
+    named = sorted((entry.name + "/" * _is_folder(entry), entry) for entry in entries)
     for name, entry in named:
         if name.endswith("/"):
-            yield from _walk(folder / entry.name, base + name, "", within)
-        elif entry.is_file():
-            with suppress(FileNotFoundError):
-                yield StoredObject(base + name, entry.stat().st_size)
+            yield from _walk(folder / entry.name, base + name, "", within, passed_over)
+        elif (size := _file_size(entry)) is not None:
+            yield StoredObject(base + name, size)
+        else:
+            passed_over(base + name, _why_no_file(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A link to itself raises OSError.
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _file_size(entry: os.DirEntry[str]) -> int | None:
+    """Size of a regular file, through links; None for anything else."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except OSError:
+        return None
+
+
+def _why_no_file(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "links to what is no file"
+    return "pipes, devices and sockets"
 
 
 def _listed(entry: os.DirEntry[str], start: str) -> bool:
     return entry.name.startswith(start) and not entry.name.startswith(TEMPORARY)
 
 
-def _refused(path: Path, error: OSError) -> NoReturn:
-    why = WAYS_OUT.get(error.errno or 0, error.strerror or str(error))
+def _refused(path: Path, error: OSError, *, reading: bool = False) -> NoReturn:
+    ways = WAYS_OUT | WAYS_OUT_READING if reading else WAYS_OUT
+    why = ways.get(error.errno or 0, error.strerror or str(error))
     raise StoreError(f"{path}: {why}") from None

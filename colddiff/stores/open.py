@@ -10,6 +10,7 @@ from pathlib import Path
 
 from colddiff.errors import SpecError
 from colddiff.ports import Store
+from colddiff.stores.paths import absolute_path
 
 # Any scheme, not just ``x://``: some tools of this field execute what follows ``pipe:``.
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
@@ -36,7 +37,7 @@ def storage_at(place: str | None = None) -> str:
 def absolute(uri: str) -> str:
     """The absolute address: paths made absolute, no trailing slash. Raises SpecError."""
     scheme, rest = _parted(uri)
-    return uri.rstrip("/") if scheme == "s3" else str(Path(rest).expanduser().absolute())
+    return uri.rstrip("/") if scheme == "s3" else str(absolute_path(rest))
 
 
 def _parted(uri: str) -> tuple[str, str]:

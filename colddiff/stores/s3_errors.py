@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from botocore import exceptions as client_errors
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
@@ -13,16 +15,31 @@ CREDENTIALS = (
     "AWS), or assign this machine a role"
 )
 REFUSED_CREDENTIALS = frozenset(
+    {"AccountProblem", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+)
+EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
+SKEWED = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
+OTHER_REGION = frozenset(
     {
-        "AccountProblem",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "Redirect",
+        "TemporaryRedirect",
     }
 )
+ACTIONS = {
+    "DeleteObject": "delete objects in",
+    "GetObject": "read",
+    "HeadBucket": "list",
+    "HeadObject": "read",
+    "ListObjectsV2": "list",
+    "PutObject": "write to",
+}
+"""What each operation does to a bucket."""
+_REGION = re.compile(r"expecting '([a-z0-9-]+)'")
 DAMAGED = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 )
@@ -78,10 +95,19 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, (*UNREACHABLE, *DAMAGED_ANSWERS))
 
 
-def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> ColddiffError:
-    """StoreError for an exception of the client during ``what``; contains no credentials."""
+def store_error(
+    error: Exception, what: str, bucket: str, endpoint: str, *, anonymous: bool = False
+) -> ColddiffError:
+    """StoreError for an exception of the client during ``what``; contains no credentials.
+
+    ``anonymous``: no credentials were found, so the request was sent without any.
+    """
     where = f"{what}: {endpoint}"
     if isinstance(error, ClientError):
+        if anonymous and status(error) in (401, 403):
+            return StoreError(
+                f"{what}: no credentials for {endpoint}, which denies access without; {CREDENTIALS}"
+            )
         return StoreError(f"{where} {_response(error, bucket)}")
     if isinstance(error, client_errors.NoCredentialsError | client_errors.PartialCredentialsError):
         return StoreError(f"{what}: no credentials for {endpoint}; {CREDENTIALS}")
@@ -98,7 +124,11 @@ def store_error(error: Exception, what: str, bucket: str, endpoint: str) -> Cold
             "damages data"
         )
     if isinstance(error, BotoCoreError):
-        return StoreError(f"{where} cannot be used ({type(error).__name__})")
+        reason = " ".join(str(error).split())[:200]
+        return StoreError(
+            f"{where} cannot be used ({type(error).__name__}: {reason}); see AWS_PROFILE and the "
+            "AWS config file"
+        )
     raise error
 
 
@@ -108,16 +138,36 @@ def _response(error: ClientError, bucket: str) -> str:
         return f"has no bucket {bucket!r}; create it, or use another in the s3:// address"
     if name in REFUSED_CREDENTIALS:
         return f"rejects the credentials ({name}); {CREDENTIALS}"
-    if number == 403:
+    if name in EXPIRED:
         return (
-            f"denies access ({name or number}): these credentials cannot read, write and list "
+            f"reports that the session token has expired ({name}); sign in again, or set a new "
+            "AWS_SESSION_TOKEN with its keys"
+        )
+    if name in SKEWED:
+        return f"reports that this machine's clock is wrong ({name}); set the clock, such as by NTP"
+    if name in OTHER_REGION or number in (301, 307):
+        return (
+            f"reports that bucket {bucket!r} is in another region ({name or number}); set "
+            f"AWS_DEFAULT_REGION={_region(error)}, or the endpoint of that region"
+        )
+    if number == 403:
+        action = ACTIONS.get(str(getattr(error, "operation_name", "")), "use")
+        return (
+            f"denies access ({name or number}): these credentials have no permission to {action} "
             f"bucket {bucket!r}; {CREDENTIALS}"
         )
     if name in DAMAGED:
         return f"received other bytes than were sent ({name}); the network damages data, try again"
     if name == "EntityTooLarge":
         return "accepts objects of at most 5 GB in one request; use smaller shards"
-    if number in (301, 307, 400) and "Redirect" in name:
-        return f"reports that bucket {bucket!r} is in another region ({name}); set AWS_REGION to it"
     message = str(error.response.get("Error", {}).get("Message", ""))
     return f"responded {number} {name}" + (f" ({message[:200]})" if message else "")
+
+
+def _region(error: ClientError) -> str:
+    """The region that an answer names, else a word for it."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    found = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region")
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    named = _REGION.search(message)
+    return str(found or (named.group(1) if named else "REGION"))

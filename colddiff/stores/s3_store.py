@@ -5,19 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3.session
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from colddiff.errors import ColddiffError, Exists, Missing, SpecError
+from colddiff.errors import ColddiffError, Exists, Missing, SpecError, StoreError
 from colddiff.ports import StoredObject
 from colddiff.retry import Backoff
 from colddiff.stores.keys import checked_key, checked_prefix
@@ -29,21 +31,25 @@ from colddiff.stores.s3_errors import (
     status,
     store_error,
 )
+from colddiff.stores.slow_calls import SLOW_CALLS
 
 T = TypeVar("T")
 
 RETRY = Backoff(first_s=0.2, longest_s=5.0, jitter=0.5)
 SHA256, TOKEN = "colddiff-sha256", "colddiff-put"
 """Metadata of our objects: the hash of the body, and a token of the put that stored it."""
+AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+"""Ends of the host names of AWS itself."""
 
 
 class S3Store:
     """Implements ``Store`` below ``s3://bucket/prefix``; safe to share between threads.
 
-    Credentials and region are those that boto3 finds; ``endpoint_url``, else AWS_ENDPOINT_URL,
-    names a service that is not AWS. Objects are put in one request (at most 5 GB): some services
-    ignore the condition of ``put_new`` when a multipart upload completes. The service must support
-    ``If-None-Match``.
+    Credentials, region, endpoint, profile and the rest are those that boto3 finds in the
+    environment and in its files; without credentials requests are anonymous, as public buckets
+    need. ``endpoint_url`` overrides the endpoint. Objects are put in one request (at most 5 GB):
+    some services ignore the condition of ``put_new`` when a multipart upload completes. The service
+    must support ``If-None-Match``.
 
     Transient failures (no response, a truncated or damaged body, a 5xx, throttling) are retried
     with backoff, up to ``max_attempts`` in all, none started later than ``retry_for_s`` seconds
@@ -65,21 +71,20 @@ class S3Store:
         self.prefix = checked_key(prefix.strip("/")) if prefix.strip("/") else ""
         self._attempts, self._retry_for_s = max_attempts, retry_for_s
         self._bucket_seen = False
-        endpoint = endpoint_url or _endpoint_of_environment()
         config = Config(
             # Our own retries also cover truncated bodies, and puts whose response was lost.
             retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=connect_timeout_s,
             read_timeout=read_timeout_s,
             max_pool_connections=32,
-            **_dialect(endpoint),
         )
+        self._anonymous = False
         try:
-            session = boto3.session.Session()
-            self._client: Any = session.client("s3", endpoint_url=endpoint, config=config)
-        except ValueError:
+            self._client, self._anonymous = _connected(endpoint_url, config)
+        except ValueError as error:
             raise SpecError(
-                f"AWS_ENDPOINT_URL {_shown(endpoint)!r} is not an address; use http://host:port"
+                f"S3: {_shown(str(error))}; give AWS_ENDPOINT_URL, or endpoint_url in the AWS "
+                "config file, as http://host:port"
             ) from None
         except BotoCoreError as error:
             raise self._error(error, self.uri) from None
@@ -185,7 +190,7 @@ class S3Store:
                 )
             except ClientError as error:
                 if status(error) != 404:
-                    raise
+                    raise self._explained(error, key) from None
                 self._check_bucket()
                 return None
             return found
@@ -200,19 +205,38 @@ class S3Store:
         # If the service stores no metadata, compare the bytes.
         return bool(stored == token) if stored is not None else self.get(key) == data
 
+    def _explained(self, error: ClientError, key: str) -> ClientError:
+        """The error of a HEAD, whose answer has no body, with the reason that a GET is given."""
+        if is_transient(error):
+            return error
+        try:
+            response = self._client.get_object(
+                Bucket=self.bucket, Key=self._key(key), Range="bytes=0-0"
+            )
+        except ClientError as explained:
+            return error if status(explained) in (404, 416) else explained
+        response["Body"].close()
+        return error
+
     def _check_bucket(self) -> None:
         # HEAD has no body, so a missing bucket and a missing object look the same.
         if not self._bucket_seen:
             try:
                 self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
+                if status(error) == 403:
+                    return  # it exists; these credentials may not list it
                 if status(error) == 404:
                     error.response["Error"]["Code"] = "NoSuchBucket"
                 raise
             self._bucket_seen = True
 
     def _retried(self, what: str, call: Callable[[], T]) -> T:
-        """``call()``, retried with backoff after transient failures."""
+        """``call()``, retried with backoff after transient failures; says so if that is long."""
+        with SLOW_CALLS.watched(f"{_shown(self._client.meta.endpoint_url)} ({what})"):
+            return self._tried(what, call)
+
+    def _tried(self, what: str, call: Callable[[], T]) -> T:
         began = time.monotonic()
         for attempt in RETRY.attempts(self._attempts):
             try:
@@ -221,6 +245,12 @@ class S3Store:
                 late = time.monotonic() - began > self._retry_for_s
                 if attempt == self._attempts or late or not is_transient(error):
                     raise self._error(error, what) from None
+            except RecursionError:
+                # botocore asks the bucket for its region, whose answer is a redirect again.
+                raise StoreError(
+                    f"{what}: {_shown(self._client.meta.endpoint_url)} redirects every request; is "
+                    "AWS_ENDPOINT_URL right, with http or https, and AWS_DEFAULT_REGION?"
+                ) from None
         raise AssertionError("the last attempt returned or raised")
 
     def _error(self, error: Exception, what: str) -> ColddiffError:
@@ -228,28 +258,41 @@ class S3Store:
             return Missing(f"{what}: no such object")
         client = getattr(self, "_client", None)
         endpoint = _shown(client.meta.endpoint_url) if client is not None else "S3"
-        return store_error(error, what, self.bucket, endpoint)
+        return store_error(error, what, self.bucket, endpoint, anonymous=self._anonymous)
 
 
-def _endpoint_of_environment() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+def _connected(endpoint_url: str | None, config: Config) -> tuple[Any, bool]:
+    """A client with the user's own settings, and whether it has no credentials.
+
+    Raises ValueError if the endpoint is not an address, BotoCoreError for unusable settings.
+    """
+    session = boto3.session.Session()
+    anonymous = session.get_credentials() is None
+    if anonymous:
+        config = config.merge(Config(signature_version=UNSIGNED))
+    client: Any = session.client("s3", endpoint_url=endpoint_url, config=config)
+    # The client knows its endpoint, wherever it was set: a variable, a profile, a services section.
+    if not (urlsplit(client.meta.endpoint_url).hostname or "").endswith(AWS):
+        dialect = _dialect(session._session.get_scoped_config())
+        client.close()
+        client = session.client("s3", endpoint_url=endpoint_url, config=config.merge(dialect))
+    return client, anonymous
 
 
-def _dialect(endpoint: str | None) -> dict[str, Any]:
-    """Client settings for S3-compatible services other than AWS."""
-    if endpoint is None or (urlsplit(endpoint).hostname or "").endswith("amazonaws.com"):
-        return {}
+def _dialect(chosen: Mapping[str, Any]) -> Config:
+    """Settings for services other than AWS, where the user's config file has not ``chosen`` any."""
     # Many do not support the newer checksums, and their buckets have no host names.
-    checksums = {
-        name: os.environ.get(f"AWS_{name}".upper(), "when_required")
+    settings: dict[str, Any] = {
+        name: "when_required"
         for name in ("request_checksum_calculation", "response_checksum_validation")
+        if name not in chosen and f"AWS_{name}".upper() not in os.environ
     }
-    return {**checksums, "s3": {"addressing_style": "path"}}
+    section = chosen.get("s3")
+    if not isinstance(section, Mapping) or "addressing_style" not in section:
+        settings["s3"] = {"addressing_style": "path"}
+    return Config(**settings)
 
 
-def _shown(endpoint: str | None) -> str:
-    """An endpoint without user name and password."""
-    if endpoint is None:
-        return "S3"
-    scheme, at, host = endpoint.rpartition("@")
-    return f"{scheme.split('//')[0]}//{host}" if at else endpoint
+def _shown(text: str) -> str:
+    """An endpoint, or a message that holds one, without user name and password."""
+    return re.sub(r"(?<=//)[^/\s]*@", "", text)

@@ -11,6 +11,7 @@ import safetensors.torch
 
 from colddiff.errors import Missing
 from colddiff.jobs.folder import JobFolder
+from colddiff.spec.documents import DocumentError, read_json_object
 from colddiff.terminal import Terminal
 
 TENSORS, STATE = "terminal.safetensors", "terminal.json"
@@ -36,12 +37,12 @@ def stored_terminal(
 ) -> Terminal | None:
     """The job's terminal; None if it is missing, incomplete, or was fitted on something else."""
     try:
-        record = json.loads(folder.store.get(folder.key(STATE)))
+        record = read_json_object(folder.store.get(folder.key(STATE)))
         data = folder.store.get(folder.key(TENSORS))
-    except (Missing, ValueError):
+    except (Missing, DocumentError):
         return None
-    if fitted_on is not None and record["fitted_on"] != dict(fitted_on):
+    if fitted_on is not None and record.get("fitted_on") != dict(fitted_on):
         return None
-    if hashlib.sha256(data).hexdigest() != record["sha256"]:
+    if hashlib.sha256(data).hexdigest() != record.get("sha256"):
         return None
-    return Terminal.from_files(safetensors.torch.load(data), record["terminal"])
+    return Terminal.from_files(safetensors.torch.load(data), record.get("terminal", {}))

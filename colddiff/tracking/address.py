@@ -10,8 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from colddiff.errors import SpecError
+from colddiff.stores.paths import absolute_path
 
 SQLITE = "sqlite:///"
+ARTIFACTS = "mlflow-artifacts"
+"""Folder of the artifacts in a STORAGE, beside its database."""
 _USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
 _SENSITIVE = r"(?i)\b(password|passwd|token|secret|signature)="
 _SENSITIVE_QUERY = re.compile(_SENSITIVE + r"[^&\s'\"]+")
@@ -65,7 +68,7 @@ def checked_uri(uri: str) -> str:
     path, query = database_path(uri), uri.partition("?")[2]
     if path is None or path.name in ("", ":memory:"):
         raise SpecError(f"tracking uri {uri!r} names no file; use {SQLITE}/absolute/path/mlflow.db")
-    return f"{SQLITE}{path.expanduser().absolute()}{'?' if query else ''}{query}"
+    return f"{SQLITE}{absolute_path(path)}{'?' if query else ''}{query}"
 
 
 def tracking_address(storage: str, environ: Mapping[str, str] | None = None) -> TrackingAddress:
@@ -76,8 +79,8 @@ def tracking_address(storage: str, environ: Mapping[str, str] | None = None) -> 
     """
     environ = os.environ if environ is None else environ
     is_bucket = "://" in storage
-    root = storage.rstrip("/") if is_bucket else str(Path(storage).expanduser().absolute())
+    root = storage.rstrip("/") if is_bucket else str(absolute_path(storage))
     folder = "./runs" if is_bucket else root
     uri = checked_uri(environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{folder}/mlflow.db")
     served = urlsplit(uri).scheme in ("http", "https")
-    return TrackingAddress(uri, None if served else f"{root}/mlflow-artifacts")
+    return TrackingAddress(uri, None if served else f"{root}/{ARTIFACTS}")

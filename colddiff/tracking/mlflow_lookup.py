@@ -12,8 +12,8 @@ from colddiff.tracking.mlflow_service import GoneError, client, translated
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def job_folder_of(uri: str, run_id: str) -> str:
-    """Address of ``jobs/<id>`` in the storage of the job that logged to ``run_id``.
+def job_of(uri: str, run_id: str) -> tuple[str, str]:
+    """(id, storage) of the job that logged to ``run_id``, as its run's tags name them.
 
     Raises:
         CheckpointError: no such run at ``uri``, or not a run of a colddiff job.
@@ -34,4 +34,4 @@ def job_folder_of(uri: str, run_id: str) -> str:
         raise missing from None
     if JOB_TAG not in tags or STORAGE_TAG not in tags:
         raise CheckpointError(f"mlflow:{run_id}: not the run of a colddiff job")
-    return f"{tags[STORAGE_TAG]}/jobs/{tags[JOB_TAG]}"
+    return tags[JOB_TAG], tags[STORAGE_TAG]

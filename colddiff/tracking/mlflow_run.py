@@ -199,8 +199,14 @@ def connect(address: TrackingAddress, spool: Spool, *, timeout_s: float) -> Mlfl
     if recorded := spool.known_run(tracker):
         number, run_id = recorded
         if (run := _alive(api, uri, run_id)) is not None:
-            return MlflowRun(api, uri, run, run_of)
+            return MlflowRun(api, uri, _placed(api, uri, run, spool.storage), run_of)
         number += 1
+    for run_id in spool.runs_elsewhere(tracker) if number == 1 else ():
+        run = _alive(api, uri, run_id)
+        if run is not None and run.data.tags.get(JOB_TAG) == header.job_id:
+            # The same tracker under another name: its database was moved with the storage.
+            spool.claim_run(tracker, number, run_id)
+            return MlflowRun(api, uri, _placed(api, uri, run, spool.storage), run_of)
     with translated(uri):
         mine = _tagged(api, experiment_id, header.job_id, spool.storage)
         if created := mine is None:
@@ -218,6 +224,15 @@ def _tagged(api: Any, experiment_id: str, job_id: str, storage: str) -> Any:
         [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", order_by=["attributes.start_time ASC"]
     )
     return next((run for run in runs if run.data.tags.get(STORAGE_TAG) == storage), None)
+
+
+def _placed(api: Any, uri: str, run: Any, storage: str) -> Any:
+    """The run, whose tag names the storage where the job is now."""
+    if run.data.tags.get(STORAGE_TAG) == storage:
+        return run
+    with translated(uri):
+        api.set_tag(run.info.run_id, STORAGE_TAG, storage)
+    return _known_alive(api, uri, run.info.run_id)
 
 
 def _create(api: Any, experiment_id: str, header: RunHeader, storage: str) -> Any:

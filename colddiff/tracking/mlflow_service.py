@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from colddiff.errors import TrackerError
-from colddiff.tracking.address import SQLITE, checked_uri, database_path, masked, without_userinfo
+from colddiff.tracking.address import (
+    ARTIFACTS,
+    SQLITE,
+    checked_uri,
+    database_path,
+    masked,
+    without_userinfo,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -104,6 +111,7 @@ def initialise(
         if not database.exists() or database.stat().st_size == 0:
             _set_up(database, artifact_root)
         _openable(database)
+        _relocate(database, artifact_root)
         return _experiment_id(client(uri), uri, experiment, artifact_root)
 
 
@@ -167,6 +175,28 @@ def _openable(database: Path) -> None:
         raise TrackerError(f"tracker {database}: {error}; {OTHER_PLACE}") from None
 
 
+def _relocate(database: Path, artifact_root: str | None) -> None:
+    """Points the artifacts of a database that was moved with its STORAGE to where they are now.
+
+    Only where both lie in one folder, as by default: MLflow stores absolute addresses.
+    """
+    if artifact_root != str(database.with_name(ARTIFACTS)):
+        return
+    try:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                found = connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall()  # noqa: S608
+                for (before,) in found:
+                    path = str(before or "").removeprefix("file://")
+                    root, name, below = path.rpartition(f"/{ARTIFACTS}")
+                    now = f"{artifact_root}{below}"
+                    if name and root.startswith("/") and path != now and below[:1] in ("", "/"):
+                        change = f"UPDATE {table} SET {column} = ? WHERE {column} = ?"  # noqa: S608
+                        connection.execute(change, (now, before))
+    except sqlite3.Error as error:
+        raise TrackerError(f"tracker {database}: {error}; {OTHER_PLACE}") from None
+
+
 def _set_up(database: Path, artifact_root: str | None) -> None:
     """Creates a database under a temporary name and renames it once it is complete.
 
@@ -180,7 +210,7 @@ def _set_up(database: Path, artifact_root: str | None) -> None:
         leftover.unlink()
     with translated(f"{SQLITE}{database}"):
         make: Any = SqlAlchemyStore
-        root = artifact_root or str(database.with_name("mlflow-artifacts"))
+        root = artifact_root or str(database.with_name(ARTIFACTS))
         store = make(f"{SQLITE}{unfinished}", root)
         store.engine.dispose()
     unfinished.replace(database)

@@ -91,12 +91,19 @@ def replay_tracking(storage: str, uri: str, job_id: str) -> int:
 def job_of_run(run_id: str, storage: str) -> str:
     """Address of the folder of the job that logged to an MLflow run.
 
+    In ``storage``, if that holds the job with this run, else where the job last logged from: a
+    storage may have been moved since.
+
     Raises CheckpointError if there is no such run, or it is not of a colddiff job.
     """
     from colddiff.tracking.address import tracking_address
-    from colddiff.tracking.mlflow_lookup import job_folder_of
+    from colddiff.tracking.mlflow_lookup import job_of
+    from colddiff.tracking.spool import has_run
 
-    return job_folder_of(tracking_address(storage).uri, run_id)
+    job_id, place = job_of(tracking_address(storage).uri, run_id)
+    if has_run(open_store(storage), job_id, run_id):
+        place = storage
+    return f"{place}/jobs/{job_id}"
 
 
 def has_spooled_entries(store: Store, job_id: str) -> bool:

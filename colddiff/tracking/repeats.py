@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-RESULTS = ("eval/", "search/")
+RESULTS = "eval/"
 
 
 def is_repeat(key: str, value: str, earlier: Collection[str]) -> bool:
     """Whether to skip a metric's ``value`` at a step, given the ``earlier`` sessions' values there.
 
     A step that was logged is not changed, so that a run resumed from a checkpoint logs no step
-    twice. Results (``RESULTS``) can be computed again: they are skipped only if they are equal.
+    twice. Results (``eval/...``) can be computed again: they are skipped only if they are equal.
     """
     return value in earlier if key.startswith(RESULTS) else bool(earlier)
 

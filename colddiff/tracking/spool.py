@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from colddiff.errors import DataError, Exists
+from colddiff.errors import DataError, Exists, RecordError
 from colddiff.ports import Store
+from colddiff.spec.documents import DocumentError, as_record, read_json_object
 
 Kind = Literal["metric", "param", "tag", "artifact", "status", "parent"]
 FORMAT = 1
@@ -69,6 +70,12 @@ class RunHeader:
     experiment: str
     run_name: str
     start_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _RunRecord:
+    n: int
+    run_id: str
 
 
 class Spool:
@@ -132,8 +139,15 @@ class Spool:
         found = [s.key for s in self._store.list(f"{self._base}runs/{_hash(tracker)}-")]
         if not found:
             return None
-        record = json.loads(self._store.get(found[-1]))
-        return int(record["n"]), str(record["run_id"])
+        record = self._record(found[-1])
+        return record.n, record.run_id
+
+    def runs_elsewhere(self, tracker: str) -> list[str]:
+        """Ids of the runs recorded for other trackers, such as this one before it was moved."""
+        prefix = f"{self._base}runs/"
+        keys = [item.key for item in self._store.list(prefix)]
+        here = f"{prefix}{_hash(tracker)}-"
+        return [self._record(key).run_id for key in reversed(keys) if not key.startswith(here)]
 
     def claim_run(self, tracker: str, n: int, run_id: str) -> str:
         """Records ``run_id`` as the ``n``-th run on a tracker; returns the id recorded first."""
@@ -142,8 +156,17 @@ class Spool:
         try:
             self._store.put_new(key, json.dumps(record).encode())
         except Exists:
-            return str(json.loads(self._store.get(key))["run_id"])
+            return self._record(key).run_id
         return run_id
+
+    def _record(self, key: str) -> _RunRecord:
+        try:
+            return as_record(_RunRecord, read_json_object(self._store.get(key)))
+        except DocumentError as error:
+            raise RecordError(
+                f"{self._store.uri}/{key} {error}; delete it, and the job's next attempt finds its "
+                "run again or begins another"
+            ) from None
 
 
 def now_ms() -> int:
@@ -159,12 +182,12 @@ def undelivered(store: Store, job_id: str) -> list[str]:
 def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
     """A spooled object's header and entries; DataError if it is not a valid one."""
     try:
-        first, *rest = (json.loads(line) for line in data.decode().splitlines())
+        first, *rest = (read_json_object(line) for line in data.decode().splitlines())
         if first.pop("format") != FORMAT:
             raise ValueError("unknown format")
         first.pop("tags", None)  # earlier versions wrote them, always empty
         return RunHeader(**first), [_entry(line) for line in rest]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, DocumentError) as error:
         raise DataError(f"{key}: not a spooled tracking object ({error})") from None
 
 
@@ -186,6 +209,12 @@ def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
         size += len(entry.value) + 100
     if page:
         yield page
+
+
+def has_run(store: Store, job_id: str, run_id: str) -> bool:
+    """Whether the job in this store has recorded ``run_id`` as its run."""
+    spool = Spool(store, RunHeader(job_id, "", "", 0))
+    return run_id in spool.runs_elsewhere("")
 
 
 def _hash(tracker: str) -> str:

@@ -63,7 +63,9 @@ class SystemSampler:
     def _work(self) -> None:
         while not self._ended.wait(self._every_s):
             try:
-                self._tracker.log_metrics(self.sample(), int(time.time() - self._since))
+                # The job may have been made on a machine whose clock is ahead.
+                step = max(int(time.time() - self._since), 0)
+                self._tracker.log_metrics(self.sample(), step)
             except (OSError, RuntimeError, psutil.Error):
                 continue  # a failed reading must not end a job
 

@@ -13,14 +13,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "colddiff"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
-    "PIL": ("data/pil_*.py", "report/*.py"),
+    "PIL": ("data/pil_*.py", "data/decoding/pil_*.py", "report/*.py"),
     "boto3": ("stores/s3_*.py",),
     "botocore": ("stores/s3_*.py",),
     "cleanfid": ("features/cleanfid_*.py",),
     "matplotlib": ("report/*.py",),
     "mlflow": ("tracking/mlflow_*.py",),
     "optuna": ("verbs/*/points/optuna_*.py",),
-    "psutil": ("tracking/system_metrics.py", "processes.py"),
+    "psutil": ("tracking/system_metrics.py", "machine/processes.py"),
     "ray": ("cluster/*.py", "verbs/*/on_ray.py", "verbs/*/ray_*.py"),
     "sklearn": ("data/sources/sklearn_*.py", "terminals/sklearn_*.py"),
     "typer": ("cli/*.py",),

@@ -12,7 +12,17 @@ from typing import Any
 
 import torch
 
-from tests.bench import algorithm2, blur, checkpoints, generate, loader, nets, sampling, training
+from tests.bench import (
+    algorithm2,
+    blur,
+    checkpoints,
+    generate,
+    loader,
+    nets,
+    sampling,
+    search,
+    training,
+)
 from tests.bench.timing import describe, device
 
 Rows = list[dict[str, Any]]
@@ -44,6 +54,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "algorithm2": (
         "D's share of a step of Algorithm 2, for every kind",
         lambda p, _: [algorithm2.measure(p, 64 if p.type == "cuda" else 2)],
+    ),
+    "search": (
+        "what a segment of a search costs beside its training and evaluation",
+        lambda _, quick: [search.measure(3 if quick else 6)],
     ),
     "sampling": (
         "Algorithm 2 against the paper's way of computing; minutes",

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from colddiff.data.sample_plan import SamplePlan
 from colddiff.degradations import build_degradation
+from colddiff.image_maker import ImageMaker
 from colddiff.jobs.work_queue import LocalWorkers, WorkQueue
 from colddiff.restorers import build_restorer
 from colddiff.stores.local_store import LocalStore
 from colddiff.terminal import StandardNormal, Terminal
 from colddiff.types import ImageShape
-from colddiff.verbs.generate.maker import ImageMaker
 from colddiff.verbs.generate.missing import ShardCounts, missing_shards
 from colddiff.verbs.generate.worker import ShardWorker
 

@@ -345,3 +345,17 @@ def test_strips_that_do_not_fit_their_severities_are_refused() -> None:
         DataError, match=r"expected strips \[N, 3, C, H, W\], got \[1, 4, 3, 8, 8\]"
     ):
         draw_preview(strips, [0, 1, 2], [], num_timesteps=2, title="")
+
+
+def test_preview_replaces_no_file_but_its_own_pictures(
+    run: Run, tmp_path: Path, photographs: list[Path]
+) -> None:
+    photo = photographs[0]
+    before = photo.read_bytes()
+    for out, said in ((photo, "is one of the images"), (photographs[1], "was not drawn by")):
+        code, _, err = run("preview", "blur", "image_size=16", "--image", photo, "--out", out)
+        assert (code, said in err) == (2, True), err
+    assert photo.read_bytes() == before
+    for _ in range(2):
+        words = ("preview", "blur", "image_size=16", "--image", photo)
+        assert run(*words, "--out", "strip.png")[0] == 0

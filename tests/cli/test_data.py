@@ -62,10 +62,10 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     ("arguments", "kind", "said"),
     [
         (["imagenet"], SpecError, "no source 'imagenet'"),
-        (["digits", "--channels", "2"], SpecError, "channels: "),
+        (["digits", "--channels", "2"], SpecError, "--channels: "),
         (["digits", "--range", "wide"], SpecError, "must be two numbers"),
-        (["digits", "--split", "validation"], SpecError, "split: "),
-        (["folder:/nowhere"], DataError, "no images found"),
+        (["digits", "--split", "validation"], SpecError, "--split: "),
+        (["folder:/nowhere"], DataError, "folder:/nowhere: no such folder"),
         (["mnist:/nowhere"], DataError, "no train-images-idx3-ubyte"),
     ],
 )

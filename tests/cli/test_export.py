@@ -266,3 +266,20 @@ def test_a_job_keeps_its_plugins_whatever_becomes_of_the_files(
     with pytest.raises(CheckpointError, match="code that came with it"):
         load_checkpoint(resolved.id)
     assert load_checkpoint(resolved.id, trusted=[plugin_digest(EXAMPLE)]).degradation.spec
+
+
+def test_a_file_of_the_users_is_not_replaced(tmp_path: Path, run: Colddiff) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    mine = {"README.md": "my project", "card.json": '{"mine": 1}'}
+    for name, text in mine.items():
+        out = tmp_path / name
+        out.mkdir()
+        (out / name).write_text(text)
+        done = run("export", checkpoint, "--out", out)
+        assert done.returncode == 2
+        assert f"{out / name} is not of this export, and is not replaced" in done.stderr
+        assert {path.name: path.read_text() for path in out.iterdir()} == {name: text}
+    (tmp_path / "folder" / "README.md").mkdir(parents=True)
+    done = run("export", checkpoint, "--out", tmp_path / "folder")
+    assert done.returncode == 2
+    assert "README.md is in the way" in done.stderr

@@ -19,6 +19,7 @@ from colddiff.cli.job_table import (
     score_text,
     short_paths,
 )
+from colddiff.cli.known_jobs import KnownJobs
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.status import Status
 from colddiff.ports import Store
@@ -62,7 +63,11 @@ def store() -> MemoryStore:
 
 
 def rows_of(store: Store) -> list[JobRow]:
-    rows, damaged = read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)])
+    return read(store, KnownJobs(store.uri, None))
+
+
+def read(store: Store, known: KnownJobs) -> list[JobRow]:
+    rows, damaged = read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)], known)
     assert damaged == []
     return rows
 
@@ -164,6 +169,54 @@ def test_jobs_are_read_side_by_side(tmp_path: Path) -> None:
     began = time.monotonic()
     assert len(rows_of(Watched(tmp_path, before))) == 16
     assert time.monotonic() - began < 30
+
+
+def test_what_cannot_have_changed_is_asked_for_once(tmp_path: Path) -> None:
+    """So that a list of jobs on S3 costs one request for each of them."""
+    asked: list[str] = []
+
+    def before(operation: str, key: str) -> None:
+        asked.append(key.rpartition("/")[2])
+
+    cache, store = LocalStore(tmp_path / "home"), Watched(tmp_path / "runs", before)
+    for seed in range(2):
+        write(store, f"train-x-0000000{seed}", slug="x", seed=seed)
+    # Done jobs have their score in the status; that of earlier versions is in the result.
+    for number in range(2):
+        status = Status("done", 1, score=1.0, score_metric="eval/sampled/fid")
+        JobFolder(store, f"train-x-0000000{number}").write_status(status)
+    first = read(store, KnownJobs("s3://here", cache))
+    asked.clear()
+    again = read(store, KnownJobs("s3://here", cache))
+    assert asked == ["status.json"] * 2
+    assert [row.differs for row in again] == [row.differs for row in first]
+    assert [row.name for row in again] == ["x", "x"]
+
+    JobFolder(store, "train-x-00000000").write_status(Status("queued", 2))
+    asked.clear()
+    read(store, KnownJobs("s3://here", cache))
+    assert sorted(asked) == ["job.json", "status.json", "status.json"]
+    asked.clear()
+    read(store, KnownJobs("s3://elsewhere", cache))
+    assert asked.count("job.json") == 2
+
+
+@pytest.mark.parametrize("damage", [b"{half", b"[]", b'{"train-x-00000000": 7}'])
+def test_a_damaged_cache_is_no_problem(tmp_path: Path, damage: bytes) -> None:
+    cache, store = LocalStore(tmp_path), MemoryStore()
+    write(store, "train-x-00000000", slug="x", seed=0)
+    read(store, KnownJobs(store.uri, cache))
+    (kept,) = cache.list("listed/")
+    cache.put(kept.key, damage)
+    assert [row.name for row in read(store, KnownJobs(store.uri, cache))] == ["x"]
+
+
+def test_a_cache_that_cannot_be_written_is_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = MemoryStore()
+    write(store, "train-x-00000000", slug="x", seed=0)
+    cache = LocalStore(tmp_path / "file" / "home")
+    assert [row.name for row in read(store, KnownJobs(store.uri, cache))] == ["x"]
 
 
 def test_the_command(

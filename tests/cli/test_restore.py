@@ -144,9 +144,11 @@ def test_again_skips_and_something_else_is_refused(run: Restore, tmp_path: Path)
 def test_a_file_that_is_no_result_is_never_replaced(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     mine = picture(run.out / "a.png", 2)
-    assert "already exists and was made with" in error_of(run(tmp_path / "a.png"))
+    for words in ((), ("--overwrite",)):
+        message = error_of(run(tmp_path / "a.png", *words))
+        assert "already exists and was not made by `colddiff restore`" in message
     run.out = tmp_path
-    assert "already exists" in error_of(run(tmp_path / "a.png"))
+    assert "a.png is an input and would be replaced" in error_of(run(tmp_path / "a.png"))
     assert np.array_equal(pixels_of(tmp_path / "out" / "a.png"), mine)
 
 

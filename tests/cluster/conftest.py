@@ -14,6 +14,7 @@ import pytest
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster
 from colddiff.cluster.home import ClusterRecord, Home
+from tests.cluster.canary import CANARY
 
 HERE = Path(__file__).parent
 # Ray warns about itself; only our own warnings are errors here.
@@ -57,6 +58,10 @@ class RunningCluster:
 def cluster() -> Iterator[RunningCluster]:
     # Short and private: Ray's sockets live in it, and a socket's path ends at 107 bytes.
     home = Home(Path(tempfile.mkdtemp(prefix="cdt-", dir="/tmp")))
+    home.make()
+    # In the environment of every job on it, and nowhere else (`tests/cluster/canary.py`).
+    home.credentials_path.touch(mode=0o600)
+    home.credentials_path.write_text(f"MLFLOW_TRACKING_PASSWORD={CANARY}\n")
     try:
         yield RunningCluster(home, local_cluster.start(home))
     finally:

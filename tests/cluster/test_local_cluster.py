@@ -22,7 +22,7 @@ from colddiff.cluster.home import Home
 from colddiff.cluster.local_cluster import MARKER
 from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.errors import ClusterError
-from colddiff.processes import Process, alive, marked_processes, processes
+from colddiff.machine.processes import Process, alive, marked_processes, processes
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster

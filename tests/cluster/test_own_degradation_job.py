@@ -21,6 +21,7 @@ from colddiff.rng import streams
 from colddiff.sampling import sample
 from colddiff.spec.plugins import load_plugin, plugin_digest, unload_plugin
 from colddiff.stores.open import open_store
+from tests.cluster.canary import CANARY, places_with
 from tests.cluster.conftest import RunningCluster
 
 pytestmark = pytest.mark.cluster
@@ -66,6 +67,7 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
     env = cluster.env | {
         "COLDDIFF_STORAGE": str(storage),
         "COLDDIFF_CACHE": str(tmp_path / "cache"),
+        "AWS_SECRET_ACCESS_KEY": f"client-{CANARY}",
     }
     env.pop("MLFLOW_TRACKING_URI", None)
 
@@ -108,6 +110,12 @@ def test_it_trains_and_samples_from_the_copy_that_was_staged(
     assert result["step"] == 6
     assert {"eval/degraded/rmse", "eval/naive/rmse"} <= result["metrics"].keys()
     assert _logged_steps(folder, result) == [1, 2, 3, 4, 5, 6]
+
+    # The processes of the job had a secret, its client another: neither is anywhere to be read.
+    head = Path(f"/proc/{cluster.record.pid}/environ").read_bytes()
+    assert CANARY.encode() in head
+    for secret in (CANARY, cluster.home.token()):
+        assert places_with(secret, [storage], cluster.cluster, cluster.record) == []
 
     # Code that came with a checkpoint does not run by itself; the user's own file does.
     with pytest.raises(CheckpointError, match=f"--trust-plugin {digest}"):

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.loopback_slurm import PROGRAMS as SLURM_PROGRAMS
 from tests.system import LOCAL, S3_PROGRAMS, S3Server, require, s3_command, start_s3
 
 pytestmark = [pytest.mark.system, pytest.mark.cluster]
@@ -256,7 +257,7 @@ def test_the_status_of_nothing(folder: Path) -> None:
 
 
 def test_installing_twice_installs_nothing() -> None:
-    require(*S3_PROGRAMS)
+    require(*S3_PROGRAMS, *SLURM_PROGRAMS)
     install = subprocess.run(
         [LOCAL / "install-system-packages"], capture_output=True, text=True, check=False
     )

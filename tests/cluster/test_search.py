@@ -33,5 +33,11 @@ def test_a_search_on_a_cluster(cluster: RunningCluster, tmp_path: Path) -> None:
     # Two segments of the base and of the best other, which a promotion extends.
     stood = sorted((row["steps"], row["state"]) for row in board["rows"])
     assert stood == [(2, "passed over"), (4, "done"), (4, "done")]
+    # The finalists were evaluated with fewer calls by the same workers, and drawn.
+    drawn = {path.name for path in storage.glob("jobs/search-*/pictures/*.png")}
+    assert drawn == {"paths.png", "map.png", "calls.png", "strips.png", "rungs.png"}
+    made = [json.loads(path.read_text()) for path in storage.glob("jobs/evaluate-*/status.json")]
+    assert made
+    assert {status["state"] for status in made} == {"done"}
     # Tune keeps its own files in a temporary folder, never in STORAGE.
     assert not list(storage.rglob("*.pkl"))

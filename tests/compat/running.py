@@ -47,6 +47,8 @@ def storage_in(root: Path) -> Iterator[Path]:
         patch.setenv("COLDDIFF_STORAGE", str(root / "runs"))
         patch.setenv("COLDDIFF_CACHE", str(root / "cache"))
         patch.setenv("COLDDIFF_HOME", str(root / "home"))
+        # The driver of an old run that was killed is not watched for as long as a user's would be.
+        patch.setattr("colddiff.jobs.follow.LOST_AFTER_S", 3.0)
         (root / "runs").mkdir(exist_ok=True)
         yield root / "runs"
 

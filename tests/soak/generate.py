@@ -25,7 +25,7 @@ from pathlib import Path
 from colddiff.cluster import local_cluster
 from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.data.tars import read_tar
-from colddiff.processes import Process, marked_processes
+from colddiff.machine.processes import Process, marked_processes
 from colddiff.verbs.generate.on_ray import GenerationWorker
 from tests.kills import DRIVER
 from tests.unit.generation.trained import train_tiny

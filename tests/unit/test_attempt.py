@@ -172,7 +172,7 @@ def test_a_driver_presumed_dead_leaves_its_successors_status_alone(folder: JobFo
         return {}
 
     attempt(folder).drive(work)
-    status = folder.status(now=0)
+    status = folder.status()
     assert status
     assert (status.attempt, status.state, status.step) == (2, "running", 7)
 
@@ -343,7 +343,7 @@ def test_a_superseded_attempt_leaves_the_run_to_its_successor(
             raise ending
         return {}
 
-    told = {"summary": lambda _: [], "score": lambda _: None}
+    told: dict[str, Any] = {"summary": lambda _: [], "score": lambda _: None}
     verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps", **told)
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
@@ -361,7 +361,7 @@ def test_a_result_that_cannot_be_summarised_is_kept(
     def summary(result: Mapping[str, Any]) -> list[str]:
         return [str(result["sheep"])]
 
-    told = {"summary": summary, "score": lambda _: None}
+    told: dict[str, Any] = {"summary": summary, "score": lambda _: None}
     verb = SimpleNamespace(prepare=lambda _: None, run=lambda *_, **__: {}, unit="steps", **told)
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     monkeypatch.setattr(driver, "open_tracker", lambda _: MemoryTracker())

@@ -76,6 +76,11 @@ def test_a_checkpoint_is_measured_once(
     provenance = result["provenance"]
     assert provenance["n"] == 20
     assert provenance["severities"] == [4, 2, 0]
+    assert "Algorithm 2" in result["summary"][0]
+    # What is not for a program shows the table, here and on a cluster.
+    told = evaluate(*words, "severities=2").stderr
+    for line in (*result["summary"], *(f"  {picture}" for picture in result["pictures"])):
+        assert f"{line}\n" in told
     assert provenance["weights_sha256"] == find_checkpoint(checkpoint).weights_sha256
     assert provenance["test_manifest"] == read_manifest(digits["test"]).digest
     assert all(Path(picture).stat().st_size for picture in result["pictures"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,61 @@ def test_a_description_that_does_not_parse_is_named(name: str, content: bytes) -
     store = set_of(tar_with(*(member(n) for n in contents), contents=contents), 1)
     with pytest.raises(DataError, match=r"a\.tar: 1: cannot parse its json or cls member"):
         WebdatasetSource(store).entries(None)
+
+
+def sized(name: str, size: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A member's header whose size field is these 12 bytes."""
+    header = bytearray(member(name, kind).tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = size
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def base_256(number: int) -> bytes:
+    return (b"\xff" if number < 0 else b"\x80") + (number % 2**88).to_bytes(11, "big")
+
+
+SIZES = {
+    "-1024": base_256(-1024),
+    "-512": base_256(-512),
+    "-2^70": base_256(-(2**70)),
+    "2^63": base_256(2**63),
+    "2^87": base_256(2**87 - 1),
+    "8 GiB": b"77777777777\0",
+    "no number": b"zzzzzzzzzzz\0",
+}
+KINDS = [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("member_kind", KINDS)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_size_that_cannot_be_ends_in_an_error(size: str, member_kind: bytes, first: bool) -> None:
+    good = numbered(1).get(shard_key(0))[:1024]
+    bad = sized("bad.txt", SIZES[size], member_kind)
+    data = (bad + good if first else good + bad) + bytes(1024)
+    store = MemoryStore()
+    store.put("a.tar", data)
+    with pytest.raises(DataError, match=r"memory://store/a\.tar: .*(tar|truncated|damaged)"):
+        WebdatasetSource(store).entries(None)
+
+
+@pytest.mark.parametrize(
+    "record", [b"20 size=-1024000000\n", b"%d size=%d\n" % (30, 10**20), b"99999 size=1\n", b"\xff"]
+)
+def test_a_pax_record_of_nonsense_ends_in_an_error(record: bytes) -> None:
+    header = sized("pax", b"%011o\0" % len(record), tarfile.XHDTYPE)
+    body = record.ljust(512, b"\0")
+    store = MemoryStore()
+    store.put("a.tar", header + body + numbered(1).get(shard_key(0)))
+    with suppress(DataError):
+        WebdatasetSource(store).entries(None)
+
+
+def test_two_images_of_one_name_are_refused_also_apart(kind: str, tmp_path: Path) -> None:
+    names = ["1.png", "2.png", "1.png"]
+    contents = {name: encode_png(pixels_of(1)) for name in names}
+    data = tar_with(*(member(name) for name in names), contents=contents)
+    with pytest.raises(DataError, match=r"a\.tar: duplicate file name: two images of the name 1"):
+        opened(kind, set_of(data, 3), tmp_path).images(0, 1)

@@ -151,5 +151,6 @@ def test_a_finished_job_without_its_result_runs_again(resolved: ResolvedJob) -> 
 
 def test_a_result_is_returned_again_without_another_attempt(resolved: ResolvedJob) -> None:
     first = colddiff.generate(resolved.job.to_dict(), name="again")
+    assert first["summary"] == [f"3 images in {first['samples']}"]
     assert colddiff.generate(resolved.job.to_dict(), name="again") == first
     assert resolved.folder.attempts() == [1]

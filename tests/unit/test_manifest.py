@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from colddiff.data.manifest import (
     KEY,
+    kept_manifest,
     make_manifest,
     manifest_bytes,
     parse_manifest,
@@ -18,6 +20,7 @@ from colddiff.data.manifest import (
 )
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import ImageFormat, Manifest, ShardEntry
+from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 
 SHARDS = (
@@ -113,3 +116,11 @@ def test_a_shard_elsewhere_is_refused(key: str) -> None:
 def test_a_shard_listed_twice_is_refused() -> None:
     with pytest.raises(SpecError, match=r"shard-000000\.tar is listed twice"):
         make_manifest(ImageFormat(1, 8, 8), [SHARDS[0], SHARDS[0]])
+
+
+def test_a_manifest_of_any_size_is_not_read_into_memory(tmp_path: Path) -> None:
+    with (tmp_path / "manifest.json").open("wb") as file:
+        file.truncate(2**40)
+    for read in (read_manifest, kept_manifest):
+        with pytest.raises(DataError, match="more than the limit of"):
+            read(LocalStore(tmp_path))

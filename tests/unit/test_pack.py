@@ -106,6 +106,52 @@ def test_a_bad_image_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     assert packed.manifest.count == 5
 
 
+FOREIGN = [b'{"my": "precious webpage manifest"}', b"not json", b"[]", b""]
+
+
+@pytest.mark.parametrize("manifest", FOREIGN)
+def test_a_manifest_of_another_program_is_not_replaced(manifest: bytes, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    pack(Drawn(), store, PackSettings())
+    store.put(KEY, manifest)
+    with pytest.raises(DataError, match="is not a manifest of colddiff, or is damaged"):
+        datasets.index_shards(str(tmp_path))
+    with pytest.raises(DataError, match="is not a manifest of colddiff, or is damaged"):
+        pack(Drawn(), store, PackSettings())
+    assert store.get(KEY) == manifest
+
+
+def test_indexing_does_not_replace_what_packing_wrote(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    pack(Drawn(), store, PackSettings())
+    before = everything(store)
+    with pytest.raises(DataError, match="is a packed set already"):
+        datasets.index_shards(str(tmp_path))
+    assert everything(store) == before
+
+
+def test_an_index_is_made_anew_when_tars_are_added(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    pack(Drawn(), (made := MemoryStore()), PackSettings(shard_size=12))
+    store.put("0.tar", made.get("shard-000000.tar"))
+    assert datasets.index_shards(str(tmp_path)).count == 12
+    store.put("1.tar", made.get("shard-000001.tar"))
+    assert datasets.index_shards(str(tmp_path)).count == 23
+
+
+def test_a_failed_pack_deletes_its_own_shards_alone(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
+    store = MemoryStore()
+    mine = {"shard-notes.txt": b"mine", "shard-000000.json": b"mine", "README.md": b"mine"}
+    for key, data in mine.items():
+        store.put(key, data)
+    with pytest.raises(DataError, match=r"b\.png"):
+        pack(open_source(f"folder:{tmp_path / 'in'}"), store, PackSettings(shard_size=1))
+    assert everything(store) == mine
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -154,9 +200,9 @@ def test_sixteen_bits_go_through_unchanged() -> None:
     assert (manifest.image.bits, manifest.image.range) == (16, (-1000.0, 3000.0))
     [first, _, *_] = members(store)
     np.testing.assert_array_equal(decode_image(first[1], "x"), source.pixels[0])
-    with pytest.raises(DataError, match="image-000: is a 16-bit image; use bits=16"):
+    with pytest.raises(DataError, match="image-000: is a 16-bit image; use --bits 16"):
         pack(Drawn(dtype=np.uint16), MemoryStore(), PackSettings())
-    with pytest.raises(SpecError, match="bits=16 needs channels=1"):
+    with pytest.raises(SpecError, match="--bits 16 needs --channels 1"):
         pack(Drawn(shape=(8, 8, 3)), MemoryStore(), PackSettings(bits=16))
 
 
@@ -252,7 +298,7 @@ def test_tars_of_others_are_indexed_where_they_lie(tmp_path: Path) -> None:
     assert (indexed.digest, indexed.count) == (original.digest, 23)
     assert read_manifest(made) == indexed
     made.put("z.tar", made.get("shard-000000.tar")[:700])
-    with pytest.raises(DataError, match=r"z\.tar: not a tar"):
+    with pytest.raises(DataError, match=r"z\.tar: truncated at 700 bytes"):
         datasets.index_shards(str(tmp_path))
     made.put("z.tar", bytes(10240))
     with pytest.raises(DataError, match=r"z\.tar: contains no PNG or JPEG"):

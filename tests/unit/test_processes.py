@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from colddiff import processes as processes_module
-from colddiff.processes import alive, marked_processes, process, processes, terminate_all
+from colddiff.machine.processes import alive, marked_processes, process, processes, terminate_all
 
 FAMILY = """
 import subprocess, sys, time
@@ -59,7 +59,7 @@ def test_what_hides_its_environment_is_found_by_its_session() -> None:
 
 def test_who_looks_for_marked_processes_is_never_among_them() -> None:
     code = (
-        "from colddiff.processes import marked_processes\n"
+        "from colddiff.machine.processes import marked_processes\n"
         "print(marked_processes('COLDDIFF_TEST_SELF=1', None))"
     )
     env = {**os.environ, "COLDDIFF_TEST_SELF": "1"}

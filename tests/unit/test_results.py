@@ -46,7 +46,7 @@ RESULTS: dict[str, dict[str, Any]] = {
         "best": {"trial": 5, "job": "train-x", "point": {"degradation.num_timesteps": 9}},
         "base": 40.25,
         "confirmation": ["trial 5, test eval/sampled/fd_lenet: -9: beats the base at 3 of 3 seeds"],
-        "leaderboard": "/runs/jobs/search-x/leaderboard.md",
+        "page": "/runs/jobs/search-x/leaderboard.html",
         "best_yaml": "/runs/jobs/search-x/best.yaml",
     },
 }
@@ -58,6 +58,7 @@ TELLS = {
         "trial 5, degradation.num_timesteps=9",
         "31.5 (the base 40.25)",
         "3 of 3 seeds",
+        "with pictures: /runs/jobs/search-x/leaderboard.html",
         "submit train /runs/jobs/search-x/best.yaml",
     ],
 }

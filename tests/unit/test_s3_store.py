@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import boto3.session
 import pytest
@@ -72,16 +71,6 @@ def test_a_service_that_hangs_is_given_up(s3_service: S3Service) -> None:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(StoreError, match="does not respond"):
             s3(endpoint, read_timeout_s=0.2).get("k")
-
-
-def test_no_credentials(
-    s3_service: S3Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(StoreError, match=r"no credentials for .*AWS_ACCESS_KEY_ID"):
-        s3(s3_service.endpoint).get("k")
 
 
 @pytest.mark.parametrize(

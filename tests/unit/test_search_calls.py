@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colddiff.errors import DataError
-from colddiff.report.search_calls import FRONT, CallsPoint, best_front, calls_plot
+from colddiff.report.search.list_calls import FRONT, CallsPoint, best_front, calls_plot
 
 POINTS = [
     CallsPoint(20, 8.0, "Algorithm 2"),

@@ -46,7 +46,7 @@ def test_groups_are_not_separated() -> None:
     assert parts[0]
     assert parts[1]
     assert not parts[0] & parts[1]
-    with pytest.raises(DataError, match="image-000: group_by 'person' does not match"):
+    with pytest.raises(DataError, match="image-000: --group-by 'person' does not match"):
         selected(Drawn(), PackSettings(split="test", holdout=0.4, group_by="person"))
 
 
@@ -62,7 +62,7 @@ def test_a_folder_is_mixed_so_that_any_part_of_it_is_fair() -> None:
 
 def test_splits_that_cannot_be_meant() -> None:
     for settings, said in (
-        (PackSettings(split="test"), "no official splits; set holdout"),
+        (PackSettings(split="test"), "no official splits; set --holdout"),
         (PackSettings(holdout=0.1), "also choose the split"),
     ):
         with pytest.raises(SpecError, match=said):
@@ -71,7 +71,7 @@ def test_splits_that_cannot_be_meant() -> None:
     official.splits = ("train", "test")
     with pytest.raises(SpecError, match="has official train and test splits"):
         selected(official, PackSettings(split="test", holdout=0.1))
-    with pytest.raises(DataError, match=r"no images in the test split with holdout 0\.01"):
+    with pytest.raises(DataError, match=r"no images in the test split with --holdout 0\.01"):
         selected(Drawn(2), PackSettings(split="test", holdout=0.01))
 
 

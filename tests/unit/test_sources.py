@@ -185,9 +185,10 @@ def test_a_folder_in_s3(s3_service: S3Service) -> None:
 
 
 def test_an_empty_or_missing_folder_is_named(tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(DataError, match=rf"folder:{place}: no images found"):
-            all_of(f"folder:{place}")
+    with pytest.raises(DataError, match=rf"folder:{tmp_path}: no images found"):
+        all_of(f"folder:{tmp_path}")
+    with pytest.raises(DataError, match=rf"folder:{tmp_path / 'nothing'}: no such folder"):
+        all_of(f"folder:{tmp_path / 'nothing'}")
 
 
 def test_sixteen_bit_grey_is_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ another service in the place of the one that the tests start themselves.
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from colddiff.errors import Exists, Missing, SpecError, StoreError
-from colddiff.ports import Store
+from colddiff.ports import ListedKey, Store
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.stores.s3_store import S3Store
+from tests.conftest import S3Service
 from tests.faulty_s3 import FaultyS3
 
 
@@ -244,6 +246,60 @@ def test_a_link_in_a_circle_is_listed_once(tmp_path: Path) -> None:
     (tmp_path / "real" / "back").symlink_to(tmp_path)
     (tmp_path / "other").symlink_to(tmp_path / "real")
     assert keys(LocalStore(tmp_path)) == ["other/image.png", "real/image.png"]
+
+
+def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "self").symlink_to("self")
+    store = LocalStore(tmp_path)
+    for key in ("pipe", "zero"):
+        with pytest.raises(StoreError, match=rf"{key}: is not a regular file"):
+            store.get(key)
+        assert store.size(key) is None
+    with pytest.raises(StoreError, match=r"self: its links lead in a circle"):
+        store.get("self")
+    assert keys(store) == []
+
+
+def test_what_is_no_file_is_named_by_a_full_listing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "back").symlink_to(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    found: dict[str, str] = {}
+    listed = LocalStore(tmp_path).list_all(found.__setitem__)
+    assert [item.key for item in listed] == ["file"]
+    link = "links to what is no file"
+    assert found == {
+        "back": "links to a folder that contains them",
+        "gone": link,
+        "pipe": "pipes, devices and sockets",
+        "self": link,
+    }
+
+
+def test_objects_of_others_are_read_by_the_key_they_have(tmp_path: Path) -> None:
+    names = ["two\nlines", "back\\slash", "a\tb", os.fsdecode(b"caf\xe9")]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode(errors="surrogateescape"))
+    store = LocalStore(tmp_path)
+    found = {item.key: store.get(item.key) for item in store.list()}
+    assert found == {name: name.encode(errors="surrogateescape") for name in names}
+    for name in ("../up", "/etc/passwd", "a/../../b", "a\0b"):
+        with pytest.raises(SpecError, match="not below the folder"):
+            store.get(ListedKey(name))
+
+
+def test_an_empty_part_in_a_key_does_not_make_a_prefix_unusable(s3_service: S3Service) -> None:
+    bucket = s3_service.new_bucket()
+    other = S3Store(bucket, endpoint_url=s3_service.endpoint)
+    other.put(ListedKey("set/a//b.png"), b"1")
+    other.put("set/c.png", b"2")
+    store = S3Store(bucket, "set", endpoint_url=s3_service.endpoint)
+    found = {item.key: store.get(item.key) for item in store.list()}
+    assert found == {"a//b.png": b"1", "c.png": b"2"}
 
 
 def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colddiff.errors import SpecError, StoreError
+from colddiff.stores.paths import absolute_path, expanded
 
 TEMPORARY = ".tmp-"
 LOCKS = 64
@@ -26,9 +27,9 @@ def default_folder() -> Path:
     """COLDDIFF_CACHE, else ``colddiff`` in the user's cache folder."""
     folder = os.environ.get("COLDDIFF_CACHE")
     if folder:
-        return Path(folder).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "colddiff"
+        return absolute_path(folder, "set COLDDIFF_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return expanded(base, "set COLDDIFF_CACHE") / "colddiff"
 
 
 def default_max_bytes() -> int:
@@ -53,7 +54,7 @@ class LocalCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = absolute_path(folder, "set COLDDIFF_CACHE")
         self.max_bytes = default_max_bytes() if max_bytes is None else max_bytes
 
     def open(self, name: str, size: int, make: Make) -> BinaryIO:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
-from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_image
-from colddiff.data.sources.source import SourceEntry
-from colddiff.errors import DataError
+from colddiff.data.left_out import LeftOut
+from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_file
+from colddiff.data.sources.source import SourceEntry, nothing_found
+from colddiff.errors import DataError, Missing, StoreError
 from colddiff.ports import Store, StoredObject
+from colddiff.stores.local_store import LocalStore
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
 )
+OTHER_IMAGES = frozenset(
+    {".gif", ".jfif", ".jpe", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".apng"}
+    | {".svg", ".ico", ".tga", ".psd", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".npy"}
+)
+"""Suffixes of images that are not read."""
 MAX_FILE_BYTES = 256 * 2**20
 
 
 class FolderSource:
-    """Image files below a store, by key; other and hidden files are skipped."""
+    """Image files below a store, by key; other and hidden files are passed over."""
 
     splits: tuple[str, ...] = ()
     sorted_by_name = True
@@ -25,6 +32,8 @@ class FolderSource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._left_out = LeftOut()
+        self._multiframe: set[str] = set()
 
     @property
     def uri(self) -> str:
@@ -33,6 +42,14 @@ class FolderSource:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(sorted({name for item in self._files if (name := _class(item.key))}))
+
+    @property
+    def left_out(self) -> LeftOut:
+        return self._left_out
+
+    @property
+    def multiframe(self) -> Collection[str]:
+        return self._multiframe
 
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
         labels = {name: n for n, name in enumerate(self.classes)}
@@ -45,22 +62,52 @@ class FolderSource:
         where = f"{self._store.uri}/{entry.name}"
         if entry.size > MAX_FILE_BYTES:
             raise DataError(f"{where}: {entry.size} bytes, more than the limit of {MAX_FILE_BYTES}")
-        return decode_image(self._store.get(entry.name), where, FILE_FORMATS)
+        decoded = decode_file(self._read(entry, where), where, FILE_FORMATS)
+        if decoded.multiframe:
+            self._multiframe.add(entry.name)
+        return decoded.pixels
+
+    def _read(self, entry: SourceEntry, where: str) -> bytes:
+        try:
+            return self._store.get(entry.name)
+        except Missing:
+            raise DataError(f"{where}: is gone since the folder was listed") from None
+        except StoreError as error:
+            # On a disk one file may be unreadable; in S3 it is the service.
+            if isinstance(self._store, LocalStore):
+                raise DataError(str(error)) from None
+            raise
 
     @cached_property
     def _files(self) -> list[StoredObject]:
-        files = [item for item in self._store.list() if _is_image(item.key)]
+        files = list(image_files(self._store, self._left_out))
         if not files:
-            raise DataError(
-                f"{self.uri}: no images found; a folder is searched with its subfolders for files "
-                f"ending in {', '.join(sorted(SUFFIXES))}"
+            raise nothing_found(
+                "folder",
+                self._store,
+                "no images found; a folder is searched with its subfolders for files ending in "
+                f"{', '.join(sorted(SUFFIXES))}",
+                self._left_out,
             )
         return files
 
 
-def _is_image(key: str) -> bool:
-    hidden = any(part.startswith(".") for part in key.split("/"))
-    return not hidden and any(key.lower().endswith(suffix) for suffix in SUFFIXES)
+def image_files(store: Store, left_out: LeftOut) -> Iterator[StoredObject]:
+    """The image files below ``store`` in key order, through links; the rest to ``left_out``."""
+    if isinstance(store, LocalStore):
+        listed = store.list_all(lambda key, why: left_out.add(why, key))
+    else:
+        listed = store.list()
+    for item in listed:
+        suffix = item.key.lower().rpartition("/")[2].rpartition(".")
+        if any(part.startswith(".") for part in item.key.split("/")):
+            left_out.add("hidden files", item.key)
+        elif f".{suffix[2]}" in SUFFIXES and suffix[1]:
+            yield item
+        elif f".{suffix[2]}" in OTHER_IMAGES:
+            left_out.add("images of a format that is not read", item.key)
+        else:
+            left_out.add("other files", item.key)
 
 
 def _class(key: str) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.pil_images import Pixels
-from colddiff.data.sources.source import SourceEntry
+from colddiff.data.sources.source import SourceEntry, WholeSource
 from colddiff.errors import DataError
+from colddiff.stores.paths import expanded
 
 IDX_IMAGES, IDX_LABELS = 2051, 2049
 MAX_IDX_BYTES = 2**31
@@ -25,7 +26,7 @@ CIFAR_CLASSES = (
 CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
-class MnistSource:
+class MnistSource(WholeSource):
     """MNIST or a set in its layout: ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]``."""
 
     classes = tuple("0123456789")
@@ -34,7 +35,7 @@ class MnistSource:
     default_holdout: float | None = None
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self._images: dict[str, NDArray[np.uint8]] = {}
 
     @property
@@ -75,7 +76,7 @@ class MnistSource:
         )
 
 
-class Cifar10Source:
+class Cifar10Source(WholeSource):
     """CIFAR-10 in its official binary layout: ``data_batch_{1..5}.bin``, ``test_batch.bin``."""
 
     splits = ("train", "test")
@@ -83,7 +84,7 @@ class Cifar10Source:
     default_holdout: float | None = None
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self._batches: dict[str, NDArray[np.uint8]] = {}
 
     @property

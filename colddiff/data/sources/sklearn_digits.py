@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.pil_images import Pixels
-from colddiff.data.sources.source import SourceEntry
+from colddiff.data.sources.source import SourceEntry, WholeSource
 
 
-class DigitsSource:
+class DigitsSource(WholeSource):
     """scikit-learn's 1797 handwritten digits, 8x8; values 0..16 are scaled to 0..255."""
 
     uri = "digits"

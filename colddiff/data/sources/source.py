@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import Pixels
+from colddiff.errors import DataError
+from colddiff.ports import Store
+from colddiff.stores.local_store import LocalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,43 @@ class ImageSource(Protocol):
     def default_holdout(self) -> float | None:
         """Holdout fraction used if a split is requested without ``holdout``; None: required."""
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What listing the entries passed over."""
+
+    @property
+    def multiframe(self) -> Collection[str]:
+        """Names of the loaded images that have further pages or frames, which are not read."""
+
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
         """All images, or those of one official split; raises DataError if there are none."""
 
     def load(self, entry: SourceEntry) -> Pixels:
         """Decode the image, [H, W, C]; raises DataError naming it if that fails."""
+
+
+class WholeSource:
+    """The part of ``ImageSource`` of a set in a layout of its own, where nothing is passed over."""
+
+    left_out = LeftOut()
+    multiframe: Collection[str] = frozenset()
+
+
+def nothing_found(kind: str, store: Store, what: str, left_out: LeftOut) -> DataError:
+    """The error of a source without images: what was given instead of the folder, or passed over.
+
+    ``kind`` is its prefix, ``what`` the reason where the folder is there.
+    """
+    place, root = store.uri, Path(store.uri) if isinstance(store, LocalStore) else None
+    folder, _, name = place.rpartition("/")
+    use = f"give the folder that holds it, {kind}:{folder}"
+    if root is not None and root.is_file():
+        return DataError(f"{kind}:{place}: is a file; {use}, all of which is read")
+    if any(sign in name for sign in "*?[{"):
+        return DataError(f"{kind}:{place}: is a pattern; {use}, all of which is read")
+    if root is not None and not root.exists():
+        return DataError(f"{kind}:{place}: no such folder")
+    if root is None and name.endswith(".tar"):
+        return DataError(f"{kind}:{place}: no objects below it; if it is one tar, {use}")
+    passed = f"; passed over: {left_out}" if left_out else ""
+    return DataError(f"{kind}:{place}: {what}{passed}")

@@ -40,7 +40,7 @@ class EvaluateJob(Job):
         AnyFeatures,
         Field(description="inception (fid), lenet, resnet20, or your own torchscript network"),
     ] = LenetFeaturesSpec()
-    batch_size: Annotated[int, Field(ge=1, description="rows of every forward pass")] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65536, description="rows of every forward pass")] = 64
     seed: Annotated[int, Field(ge=0, description="seed of omega, and of the floor's halves")] = 0
 
     workers: Annotated[Workers, OPERATION] = 1
@@ -53,7 +53,7 @@ class EvaluateJob(Job):
     @property
     def spec(self) -> EvaluationSpec:
         """How images are evaluated, as a training job's ``evaluation`` section."""
-        names = EvaluationSpec.model_fields
+        names = EvaluationSpec.model_fields.keys() & type(self).model_fields.keys()
         return EvaluationSpec.model_validate({name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")

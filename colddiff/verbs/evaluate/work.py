@@ -147,7 +147,8 @@ def evaluate(attempt: Attempt, subject: Subject, sum_batches: SumBatches) -> dic
     record, drawn = subject.record(sum_batches(attempt, subject, progress))
     attempt.tracker.log_metrics(record["metrics"], subject.step)
     attempt.reached(progress.done)
-    for name, data in (evaluation_pictures(drawn) if drawn else {}).items():
+    wanted = drawn if attempt.job.tracking.images else None
+    for name, data in (evaluation_pictures(wanted) if wanted else {}).items():
         attempt.keep_picture(name, data)
     return {
         "step": subject.step,

@@ -67,7 +67,7 @@ class GenerateJob(Job):
 
     num_samples: Annotated[
         int | None,
-        Field(ge=1, description="null for all images of `data`"),
+        Field(ge=1, le=10**11, description="null for all images of `data`"),
         Unit("images"),
         OPERATION,
     ] = None

@@ -20,6 +20,7 @@ from colddiff.degradations.base import DrawImages
 from colddiff.errors import ColddiffError, DataError, Stopped
 from colddiff.evaluation.metrics import frechet_distance
 from colddiff.features.open import open_features
+from colddiff.image_maker import ImageMaker
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
@@ -33,7 +34,6 @@ from colddiff.terminal import Gmm, Terminal
 from colddiff.terminals.fit import make_terminal
 from colddiff.terminals.stored import store_terminal, stored_terminal
 from colddiff.verbs.generate.job import GenerateJob
-from colddiff.verbs.generate.maker import ImageMaker
 from colddiff.verbs.generate.missing import ShardCounts, missing_shards
 from colddiff.verbs.generate.plan import claim_plan, make_plan
 from colddiff.verbs.generate.progress import GenerationProgress

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.tars import image_members
 from colddiff.evaluation.metrics import FeatureStatistics
+from colddiff.image_maker import ImageMaker, Start
 from colddiff.ports import FeatureExtractor, Store
 from colddiff.verbs.generate.commit import (
     Members,
@@ -25,7 +26,6 @@ from colddiff.verbs.generate.commit import (
     packed_folder,
     packed_tar,
 )
-from colddiff.verbs.generate.maker import ImageMaker, Start
 from colddiff.verbs.generate.statistics import (
     folder_of,
     merge_statistics,

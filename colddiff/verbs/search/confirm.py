@@ -18,8 +18,8 @@ from colddiff.jobs.resolve import identified
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import Segment, TrainSegment
-from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.segment import JobSegment, Segment
+from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial
 
@@ -68,19 +68,24 @@ class PairedComparison:
             return False
         return abs(self.mean) >= 2 * self.sd / math.sqrt(len(self.differences))
 
+    @property
+    def verdict(self) -> str:
+        """``beats the base at 3 of 3 seeds``, or what else is to be said."""
+        n = len(self.values)
+        if not self.distinguished:
+            return "not distinguished from the base"
+        if (self.mean > 0) == self.lower_is_better:
+            return f"worse than the base at {n - self.wins} of {n} seeds"
+        return f"beats the base at {self.wins} of {n} seeds"
+
     def sentence(self, metric: str) -> str:
         """What a person should believe."""
         n, base = len(self.values), sum(self.base) / len(self.base)
         percent = f" ({100 * self.mean / base:+.1f} %)" if base else ""
         spread = "" if self.sd is None else f", sd {self.sd:.3g}"
-        verdict = "not distinguished from the base"
-        if self.distinguished:
-            worse = (self.mean > 0) == self.lower_is_better
-            at = f"at {n - self.wins if worse else self.wins} of {n} seeds"
-            verdict = f"worse than the base {at}" if worse else f"beats the base {at}"
         return (
             f"trial {self.trial}, test {metric}: {self.mean:+.4g}{percent} against the base, "
-            f"paired over {n} fresh seed{'s' * (n != 1)}{spread}: {verdict}"
+            f"paired over {n} fresh seed{'s' * (n != 1)}{spread}: {self.verdict}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +107,7 @@ class Confirmation:
 
     def __init__(self, attempt: Attempt, task: SearchTask, chosen: Sequence[Trial]) -> None:
         self._attempt, self._task, self._chosen = attempt, task, chosen
-        self._slug = f"{attempt.resolved.slug}-confirm"
+        self._slug = f"{attempt.resolved.slug}-confirm-{measured_as(task.base)}"
         self._seeds = [task.base.seed + i + 1 for i in range(task.job.confirm_seeds)]
         self._jobs = {
             (trial.number, seed): self._job(trial, seed) for trial in chosen for seed in self._seeds
@@ -118,7 +123,7 @@ class Confirmation:
     def exhausted(self) -> bool:
         return not self._left and not self._running
 
-    def next(self) -> TrainSegment | None:
+    def next(self) -> JobSegment | None:
         if not self._left:
             return None
         number, seed = self._left.pop(0)
@@ -126,7 +131,7 @@ class Confirmation:
         self._running[key] = (number, seed)
         tracking = nested_run(self._attempt.resolved.id, number, confirmed_with=seed)
         job = self._jobs[number, seed].to_dict()
-        return TrainSegment(key, self._slug, job, self._task.rungs[-1], tracking)
+        return JobSegment(key, self._slug, job, self._task.rungs[-1], tracking)
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]
@@ -137,9 +142,10 @@ class Confirmation:
     def interrupted(self, segment: Segment) -> None:
         self._left.append(self._running.pop(segment.key))
 
-    def job_ids(self) -> list[str]:
-        """Ids of its training jobs."""
-        return [folder.job_id for folder in self._folders.values()]
+    def trainings(self) -> dict[str, bool]:
+        """Ids of all training jobs, and whether each is running; for any thread."""
+        running = set(self._running.values())
+        return {folder.job_id: key in running for key, folder in self._folders.items()}
 
     def failures(self) -> list[str]:
         """A sentence for each training that failed; its seed is in no comparison."""
@@ -169,6 +175,7 @@ class Confirmation:
         return job.model_copy(update={"seed": seed, "test_data": self._task.base.test_data})
 
     def _id(self, job: TrainJob) -> str:
+        job = self._task.with_plugins(job)
         return identified(job, self._slug, self._attempt.resolved.storage)[2]
 
     def _value(self, key: tuple[int, int]) -> float | None:

@@ -47,8 +47,9 @@ class SearchJob(Job):
         str | dict[str, Any] | None,
         Field(
             description="the train job that trials vary: a recipe, a job file, {recipe: NAME, "
-            "field: value}, or its fields; null for the train job of the same file; or "
-            "{checkpoint: JOB@best}, whose `severities` and `sampler` are searched without training"
+            "field: value}, or its fields; null for the train job of the same file, fields alone "
+            "for that job with those fields; or {checkpoint: JOB@best}, whose `severities` and "
+            "`sampler` are searched without training"
         ),
     ] = None
     over: Annotated[
@@ -63,17 +64,19 @@ class SearchJob(Job):
         ),
     ]
     compare: Annotated[
-        Literal["same_end"],
+        Literal["same_end", "generation"],
         Field(
             description="same_end: each schedule is scaled until D(x, T) removes as much as the "
-            "base's, so that all trials solve the same task"
+            "base's, so that all trials solve the same task; generation: samples from the terminal "
+            "are compared, where D(x, T) holds no information about x"
         ),
     ] = "same_end"
     metric: Annotated[
         str | None,
         Field(
             description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for the Frechet "
-            "distance of Algorithm 2 in the base's features"
+            "distance of Algorithm 2 in the base's features, of samples (eval/generated/...) with "
+            "compare=generation"
         ),
     ] = None
     scheduler: Annotated[
@@ -100,12 +103,16 @@ class SearchJob(Job):
     seed: Annotated[int, Field(ge=0, description="of the points; trials have the base's")] = 0
 
     num_trials: Annotated[int, Field(ge=1, le=10_000), Unit("trials"), OPERATION] = 12
-    max_concurrent: Annotated[int, Field(ge=1), Unit("trials at once"), OPERATION] = 2
+    max_concurrent: Annotated[int, Field(ge=1, le=10_000), Unit("trials at once"), OPERATION] = 2
     confirm_best: Annotated[
-        int, Field(ge=0, description="trials that are trained again with fresh seeds"), OPERATION
+        int,
+        Field(ge=0, le=10_000, description="trials that are trained again with fresh seeds"),
+        OPERATION,
     ] = 1
     confirm_seeds: Annotated[
-        int, Field(ge=0, description="fresh seeds of the confirmation; 0 for none"), OPERATION
+        int,
+        Field(ge=0, le=10_000, description="fresh seeds of the confirmation; 0 for none"),
+        OPERATION,
     ] = 3
     resources: Annotated[
         ResourcesSpec | None, Field(description="of one trial; null for the base's"), OPERATION

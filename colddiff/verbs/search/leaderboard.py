@@ -8,17 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from colddiff.evaluation.set_comparison import COLUMN
 from colddiff.sampling import falling
 from colddiff.verbs.search.points.same_end import TOLERANCE
 from colddiff.verbs.search.promotion import BASE, passed_over
 from colddiff.verbs.search.trials import TrialState
 
 NO_VALUE = "-"
-STYLE = (
-    "table{border-collapse:collapse;font:14px sans-serif}"
-    "th,td{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd}"
-    "tr.base{background:#fff3cd}td.text{text-align:left}"
-)
 FORMS = {"rmse": ".4f", "ssim": ".3f", "psnr": ".2f"}
 
 
@@ -44,6 +40,10 @@ class LeaderboardRow:
     end_rmse: float | None
     end_distance: float | None
     """Frechet distance of the degraded images."""
+    information: float | None
+    """Part of the variance of x that D(x, T) holds, where that is limited."""
+    redrawn: int
+    """Points drawn before its own whose end cannot be compared."""
     steps: int
     calls: int | None
     """Calls of the network to restore an image."""
@@ -70,8 +70,13 @@ class Leaderboard:
         if base is not None:
             held = f"within {TOLERANCE:.1%}" if not any(map(self._odd_end, self.rows)) else ""
             parts.append(f"end: RMSE {base:.4f} {held}".rstrip())
+        left = [row.information for row in self.rows if row.information is not None]
+        if left:
+            parts.append(f"D(x, T) holds at most {max(left):.1%} of the variance of x")
+        if redrawn := sum(row.redrawn for row in self.rows):
+            parts.append(f"{redrawn} point{'s' * (redrawn != 1)} drawn again for another end")
         distances = [row.end_distance for row in self.rows if row.end_distance is not None]
-        if distances:
+        if distances and self._restores:
             low, high = _figure("", min(distances)), _figure("", max(distances))
             name = _last(self.metric) if _is_distance(self.metric) else "Frechet distance"
             parts.append(f"degraded {name} {low if low == high else f'{low} to {high}'}")
@@ -82,7 +87,9 @@ class Leaderboard:
         used = {path: None for row in self.rows for path in row.point}
         fixed = ["rank", "trial", *short_paths(list(used))]
         fixed += [f"{_last(self.metric)} @{rung}" for rung in self.rungs]
-        fixed += ["vs base", f"direct {_last(self.metric)}", "rmse", "calls", "steps"]
+        fixed.append("vs base")
+        fixed += [f"direct {_last(self.metric)}", "rmse"] if self._restores else []
+        fixed += ["calls", "steps"]
         fixed += ["end rmse"] if any(map(self._odd_end, self.rows)) else []
         fixed += ["confirmed"] if any(row.confirmed for row in self.rows) else []
         return [*fixed, "state"]
@@ -94,13 +101,19 @@ class Leaderboard:
         texts += [_text(row.point.get(path)) for path in used]
         texts += [_figure(self.metric, row.values.get(rung)) for rung in self.rungs]
         texts.append(NO_VALUE if row.vs_base is None or row.base else f"{row.vs_base:+.1%}")
-        texts += [_figure(self.metric, row.direct), _figure("rmse", row.rmse)]
+        if self._restores:
+            texts += [_figure(self.metric, row.direct), _figure("rmse", row.rmse)]
         texts += [_text(row.calls), str(row.steps)]
         if any(map(self._odd_end, self.rows)):
             texts.append(_figure("rmse", row.end_rmse) if self._odd_end(row) else "")
         if any(other.confirmed for other in self.rows):
             texts.append(row.confirmed or NO_VALUE)
         return [*texts, f"{row.state}: {row.reason}" if row.reason else row.state]
+
+    @property
+    def _restores(self) -> bool:
+        """Whether trials restore images; samples of a terminal have no original."""
+        return not _of_samples(self.metric)
 
     @property
     def _base_end(self) -> float | None:
@@ -152,8 +165,10 @@ def leaderboard(
                 vs_base=_vs_base(state, values[BASE]),
                 **_measured(state, metric),
                 end_rmse=state.trial.end_rmse,
+                information=state.trial.information,
+                redrawn=state.trial.redrawn,
                 steps=state.steps,
-                calls=network_calls(state.trial.job),
+                calls=network_calls(state.trial.job, samples=_of_samples(metric)),
                 job_id=state.trial.job_id,
                 confirmed=(confirmed or {}).get(number, ""),
             )
@@ -177,7 +192,7 @@ def to_markdown(board: Leaderboard) -> str:
 
 
 def to_html(board: Leaderboard) -> str:
-    """The table alone, for a page that has ``STYLE``; the base's row has the class ``base``."""
+    """The table alone; the base's row has the class ``base``, which the page colours."""
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in board.columns())
     lines = ["<table>", f"<caption>{html.escape(board.caption)}</caption>", f"<tr>{heads}</tr>"]
     for row in board.rows:
@@ -188,21 +203,13 @@ def to_html(board: Leaderboard) -> str:
     return "\n".join([*lines, "</table>", ""])
 
 
-def html_page(board: Leaderboard, title: str) -> str:
-    """``to_html`` as a page of its own."""
-    name = html.escape(title)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>{name}</h1>\n{to_html(board)}</body></html>\n"
-    )
-
-
-def network_calls(job: Mapping[str, Any]) -> int | None:
-    """Calls of the network per restored image in a training job's evaluation."""
+def network_calls(job: Mapping[str, Any], *, samples: bool = False) -> int | None:
+    """Calls of the network per restored image in a training job's evaluation, or per sample."""
     num_timesteps = (job.get("degradation") or {}).get("num_timesteps")
     if num_timesteps is None:
         return None
-    severities = (job.get("evaluation") or {}).get("severities")
+    evaluation = job.get("evaluation") or {}
+    severities = ((evaluation.get("generated") or {}) if samples else evaluation).get("severities")
     return len(falling(severities, num_timesteps)) - 1
 
 
@@ -243,6 +250,10 @@ def _measured(state: TrialState, metric: str) -> dict[str, float | None]:
         "rmse": found.get(f"eval/{column}/rmse"),
         "end_distance": found[distances[0]] if distances else None,
     }
+
+
+def _of_samples(metric: str) -> bool:
+    return metric.startswith(f"{COLUMN}/")
 
 
 def _is_distance(path: str) -> bool:

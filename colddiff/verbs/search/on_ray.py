@@ -14,21 +14,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from colddiff.errors import ColddiffError, SpecError, Stopped
+from colddiff.cluster.capacity import connected_capacity
+from colddiff.cluster.worker_count import most_workers
+from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.job import ResourcesSpec
+from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import requested
+from colddiff.retry import call_with_retry
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.segment import Segment, SegmentSource, TrainSegment
+from colddiff.verbs.search.room import Needs, needs_of, refuse_too_small, trials_at_once
+from colddiff.verbs.search.segment import OUTAGE_S, JobSegment, Segment, SegmentSource
 from colddiff.verbs.search.severities.segment import ListSegment
 
 log = logging.getLogger(__name__)
 
+HOLDER = {"node:__internal_head__": 0.001}
+"""What a trial with workers of its own reserves beside them: no CPU, or trials that wait for their
+workers could hold all that the workers need. Tune refuses a trial that reserves nothing."""
 ENDED = "ended"
 """The one metric that Tune hears of: 1 when a segment has ended, however."""
 QUIET = {
@@ -46,8 +53,20 @@ def run_segments_on_ray(
     job = attempt.resolved.job_as(SearchJob)
     if source.exhausted or attempt.stop_requested():
         return  # Tune's own start takes seconds
-    searcher = _SegmentSearcher(attempt, source, on_change, job.max_concurrent)
-    trainable = tune.with_resources(_segment, _resources(job))
+    needs = needs_of(job)
+    capacity = connected_capacity()
+    refuse_too_small(needs, capacity)
+    at_once = trials_at_once(job.max_concurrent, needs, capacity)
+    if at_once < job.max_concurrent:
+        what = "max_concurrent=%d: the cluster has room for %d at once, the others wait"
+        log.info(what, job.max_concurrent, at_once)
+    config = {
+        "search": attempt.resolved.to_dict(),
+        "attempt": attempt.number,
+        "runner": _runner(needs),
+    }
+    searcher = _SegmentSearcher(attempt, source, on_change, at_once, config)
+    trainable = tune.with_resources(_segment, _reserved(needs))
     with tempfile.TemporaryDirectory(prefix="colddiff-tune-") as folder, _quiet():
         tuner = tune.Tuner(
             trainable,
@@ -67,8 +86,10 @@ def run_segments_on_ray(
                 failure_config=tune.FailureConfig(max_failures=job.max_failures),
             ),
         )
-        tuner.fit()
-    del _LIVE[id(searcher)]
+        try:
+            tuner.fit()
+        finally:
+            del _LIVE[id(searcher)]
     if searcher.error is not None:
         raise searcher.error
 
@@ -81,7 +102,8 @@ def _segment(config: dict[str, Any]) -> None:
     interrupted = False
     try:
         segment = _segment_of(config["segment"])
-        error = segment.run(search, lambda: folder.stop_requested(number))
+        runner = InProcess(**config["runner"])
+        error = segment.run(search, lambda: folder.stop_requested(number), runner)
     except Stopped as stopped:
         error, interrupted = str(stopped), folder.stop_requested(number)
     tune.report({ENDED: 1, "error": error, "interrupted": interrupted})
@@ -89,7 +111,7 @@ def _segment(config: dict[str, Any]) -> None:
 
 def _segment_of(data: dict[str, Any]) -> Segment:
     """What ``to_dict`` of a segment made JSON of."""
-    kinds: dict[str, Any] = {kind.kind: kind for kind in (TrainSegment, ListSegment)}
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (JobSegment, ListSegment)}
     return cast("Segment", kinds[data["kind"]](**{k: v for k, v in data.items() if k != "kind"}))
 
 
@@ -109,11 +131,11 @@ class _SegmentSearcher(Searcher):
         source: SegmentSource,
         on_change: Callable[[], None],
         max_concurrent: int,
+        config: dict[str, Any],
     ) -> None:
         super().__init__(metric=ENDED, mode="max")
         self._attempt, self._source, self._on_change = attempt, source, on_change
-        self._max = max_concurrent
-        self._search = attempt.resolved.to_dict()
+        self._max, self._config = max_concurrent, config
         self._running: dict[str, Segment] = {}
         _LIVE[id(self)] = self
         self.error: ColddiffError | None = None
@@ -124,25 +146,24 @@ class _SegmentSearcher(Searcher):
         return _live, (id(self),)
 
     def suggest(self, trial_id: str) -> Any:
-        if self.error is not None or self._attempt.stop_requested():
-            return None if self._running else Searcher.FINISHED
         if len(self._running) >= self._max:
             return None
+        segment = None
         try:
-            segment = self._source.next()
+            segment = call_with_retry(self._next, "the next trial", OUTAGE_S)
         except ColddiffError as error:
             # An exception here would end the driver with three nested tracebacks.
             self.error = error
-            return None if self._running else Searcher.FINISHED
         if segment is None:
             return None if self._running else Searcher.FINISHED
         self._running[trial_id] = segment
         self._on_change()
-        return {
-            "search": self._search,
-            "attempt": self._attempt.number,
-            "segment": segment.to_dict(),
-        }
+        return {**self._config, "segment": segment.to_dict()}
+
+    def _next(self) -> Segment | None:
+        if self.error is not None or self._attempt.stop_requested():
+            return None
+        return self._source.next()
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -173,22 +194,19 @@ class _SegmentSearcher(Searcher):
         """Never called: Tune's files are not read again."""
 
 
-def _resources(job: SearchJob) -> dict[str, float]:
-    """What one segment holds; SpecError where the cluster has less in all."""
-    asked = job.resources or ResourcesSpec()
-    wanted = {
-        "resources.cpus": ("CPU", float(asked.cpus)),
-        "resources.gpus": ("GPU", float(asked.gpus)),
-    }
-    if asked.accelerator is not None:
-        # As Ray itself asks for a type: every node that has it, has 1 of it.
-        wanted["resources.accelerator"] = (f"accelerator_type:{asked.accelerator}", 0.001)
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for field, (name, count) in wanted.items():
-        if count > total.get(name, 0.0):
-            what = f"a trial needs {name} {count:g}, the cluster has {total.get(name, 0.0):g}"
-            raise SpecError([(field, what)])
-    return {name.lower() if name in ("CPU", "GPU") else name: n for name, n in wanted.values() if n}
+def _reserved(needs: Needs) -> dict[str, float]:
+    """What a Tune trial reserves: what its work needs, or nothing beside workers of its own."""
+    if needs.workers != 1:
+        return HOLDER
+    wanted = requested(needs.resources)
+    return {name.lower() if name in ("CPU", "GPU") else name: n for name, n in wanted.items()}
+
+
+def _runner(needs: Needs) -> dict[str, Any]:
+    """How ``InProcess`` runs a trial: in its actor, or with the workers of a submitted job."""
+    if needs.workers == 1:
+        return {}
+    return {"on_ray": True, "gpus": needs.resources.gpus * most_workers(needs)}
 
 
 @contextlib.contextmanager

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
-from colddiff.verbs.search.points.same_end import Scaled
+from colddiff.retry import call_with_retry
 from colddiff.verbs.search.points.space import Point, base_point, job_at
 from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
-from colddiff.verbs.search.search_task import SearchTask, scaled
-from colddiff.verbs.search.segment import Segment, TrainSegment
-from colddiff.verbs.search.settings import lower_is_better
+from colddiff.verbs.search.search_task import End, SearchTask, end_of, end_of_base
+from colddiff.verbs.search.segment import OUTAGE_S, JobSegment, Segment
+from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial
 
@@ -37,10 +37,11 @@ class Planner:
 
     def __init__(self, attempt: Attempt, task: SearchTask) -> None:
         self._attempt, self.task = attempt, task
-        self._slug = f"{attempt.resolved.slug}-trial"
+        self._slug = f"{attempt.resolved.slug}-trial-{measured_as(task.base)}"
         self._trials = read_trials(attempt.folder)
         self._running: set[tuple[int, int]] = set()
         self._errors: dict[int, str] = {}
+        self._unusable: list[Point] = []
         self._failed_in_a_row = 0
         self._wanted = task.job.num_trials
         self.states: list[TrialState] = []
@@ -51,7 +52,7 @@ class Planner:
     def exhausted(self) -> bool:
         return not self._running and isinstance(self._decide(), NoneLeft)
 
-    def next(self) -> TrainSegment | None:
+    def next(self) -> JobSegment | None:
         while True:
             decision = self._decide()
             if isinstance(decision, Wait | NoneLeft):
@@ -67,7 +68,7 @@ class Planner:
             self._running.add((number, step))
             key = f"trial {number} to step {step}"
             tracking = nested_run(self._attempt.resolved.id, number)
-            return TrainSegment(key, self._slug, self._trials[number].job, step, tracking)
+            return JobSegment(key, self._slug, self._trials[number].job, step, tracking)
 
     def finished(self, segment: Segment, error: str) -> None:
         number, step = self._ended(segment)
@@ -113,6 +114,11 @@ class Planner:
         """Why trials cannot go on in this attempt, by number; the next attempt tries them again."""
         return dict(self._errors)
 
+    def trainings(self) -> dict[str, bool]:
+        """Ids of all training jobs, and whether each is running; for any thread."""
+        running = {number for number, _ in tuple(self._running)}
+        return {trial.job_id: trial.number in running for trial in tuple(self._trials)}
+
     def describe(self) -> dict[str, int]:
         """How many trials are asked for, done and running."""
         done = sum(state.done(self.task.rungs) for state in self.states)
@@ -134,12 +140,16 @@ class Planner:
         )
 
     def _refresh(self) -> None:
-        self.states = states(
-            self._attempt.folder.store,
-            self._trials,
-            self.task.rungs,
-            self.task.metric,
-            before=self.states,
+        self.states = call_with_retry(
+            lambda: states(
+                self._attempt.folder.store,
+                self._trials,
+                self.task.rungs,
+                self.task.metric,
+                before=self.states,
+            ),
+            "the results of trials",
+            OUTAGE_S,
         )
         for number, error in self._errors.items():
             if not self.states[number].done(self.task.rungs):
@@ -162,13 +172,14 @@ class Planner:
     def _base(self) -> Trial:
         job = self.task.training(self.task.base)
         point = base_point(self.task.base, self.task.space)
-        return self._trial(BASE, point, Scaled(1.0, self.task.target), job)
+        return self._trial(BASE, point, end_of_base(self.task), job)
 
     def _drawn(self, number: int) -> Trial | None:
         job = self.task.job
         taken = {trial.job_id for trial in self._trials}
         points = [trial.point for trial in self._trials]
         history = observations(self.states, self.task.rungs)
+        missed = 0
         for redraw in range(REDRAWS):
             point = suggested_point(
                 job.searcher,
@@ -181,19 +192,34 @@ class Planner:
             )
             if point is None:
                 return None
-            found = None if point in points else scaled(self.task, point)
+            if point in points:
+                continue
+            found = None if point in self._unusable else end_of(self.task, point)
             if found is None:
+                missed += 1
+                self._unusable.append(point)
                 continue
             training = self.task.training(job_at(self.task.base, point, found.scale))
-            trial = self._trial(number, point, found, training)
+            trial = self._trial(number, point, found, training, missed)
             if trial.job_id not in taken:
                 return trial
         return None
 
-    def _trial(self, number: int, point: Point, found: Scaled, job: TrainJob) -> Trial:
+    def _trial(
+        self, number: int, point: Point, found: End, job: TrainJob, redrawn: int = 0
+    ) -> Trial:
         storage = self._attempt.resolved.storage
-        _, _, job_id = identified(job, self._slug, storage)
+        _, _, job_id = identified(self.task.with_plugins(job), self._slug, storage)
         known = sum(bool(state.values) for state in self.states)
         return Trial(
-            number, job.seed, dict(point), found.scale, found.rmse, job.to_dict(), job_id, known
+            number,
+            job.seed,
+            dict(point),
+            found.scale,
+            found.rmse,
+            job.to_dict(),
+            job_id,
+            known,
+            redrawn,
+            found.information,
         )

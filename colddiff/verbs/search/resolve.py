@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import SpecError
-from colddiff.jobs.verb import VERBS, DryRun
+from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest
+from colddiff.stores.open import absolute
 from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.search_task import open_task, refuse_unreachable
-from colddiff.verbs.search.settings import base_of, check_settings, metric_of, rung_steps
+from colddiff.verbs.search.settings import (
+    base_of,
+    check_settings,
+    measured_as,
+    metric_of,
+)
 from colddiff.verbs.search.splits import split_images
 
 if TYPE_CHECKING:
@@ -24,8 +31,14 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     """
     base = base_of(job)
     check_settings(job, base)
-    resolved, content = VERBS["train"].resolve(base, storage, pack=pack)
-    base = cast("TrainJob", resolved)
+    try:
+        resolved, content = VERBS["train"].resolve(base, storage, pack=pack)
+    except SpecError as error:
+        problems = [(f"base.{path}" if path else "base", what) for path, what in error.problems]
+        raise SpecError(problems) from None
+    # A search stages and registers plugins for all its trials: the base has none of its own left.
+    plugins = tuple(dict.fromkeys(map(absolute, (*job.plugins, *base.plugins))))
+    base = cast("TrainJob", resolved).model_copy(update={"plugins": ()})
     if base.test_data is None and job.confirm_seeds and job.confirm_best:
         raise SpecError(
             [("base.test_data", "is required for the confirmation; or set confirm_seeds=0")]
@@ -34,42 +47,14 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     changes = {
         "base": base.to_dict(),
         "metric": metric,
-        "resources": job.resources or base.resources,
+        "resources": needs_of(job, base).resources,
+        "plugins": plugins,
     }
     job = job.model_copy(update=changes)
     if pack:
         assert base.data is not None
         splits = split_images(base.data, job.validation, storage)
         refuse_unreachable(open_task(job, base, splits))
-    identity = digest({**base.identity(), **content, "num_steps": base.num_steps})
+    rest = {"num_steps": base.num_steps, "evaluation": measured_as(base)}
+    identity = digest({**base.identity(), **content, **rest})
     return job, {"base": identity, "metric": metric}
-
-
-def dry_run(job: SearchJob, rate: str | None) -> DryRun:
-    """Trials, segments and steps, and the estimate of training them; contacts nothing."""
-    base = base_of(job)
-    space = check_settings(job, base)
-    steps = rung_steps(job, base)
-    most = job.num_trials * steps[-1]
-    if job.scheduler == "promotion":
-        most = _promoted_steps(job.num_trials, steps)
-    confirmed = (job.confirm_best + 1) * job.confirm_seeds
-    total = most + confirmed * steps[-1]
-    lines = [
-        f"{job.num_trials} trials over {', '.join(dimension.path for dimension in space)}; "
-        f"rungs at steps {', '.join(map(str, steps))}",
-        f"about {most:,} steps of the {job.num_trials * steps[-1]:,} of a full grid, and "
-        f"{confirmed} trainings of {steps[-1]:,} steps to confirm: {total:,} steps in all",
-    ]
-    whole = base.model_copy(update={"num_steps": total})
-    found = VERBS["train"].dry_run(whole, rate)
-    return DryRun([*lines, *found.lines], {"steps": total, **found.data})
-
-
-def _promoted_steps(num_trials: int, steps: list[int], reduction: int = 4) -> int:
-    """Steps of a promotion in which the base goes to the end and each rung passes on a share."""
-    total, left, before = 0, num_trials, 0
-    for step in steps:
-        total += left * (step - before)
-        before, left = step, max(2, left // reduction)
-    return total

@@ -7,26 +7,28 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
-from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.job import Job
+from colddiff.jobs.resolve import STAGED, ResolvedJob, resolve
 from colddiff.jobs.results import untold
-from colddiff.jobs.submit import bring_to_end
+from colddiff.jobs.runner import Runner
+from colddiff.jobs.submit import Submission, bring_to_end
 from colddiff.jobs.verb import VERBS
+from colddiff.retry import call_with_retry
 from colddiff.spec import parse
-
-if TYPE_CHECKING:
-    from colddiff.verbs.train.job import TrainJob
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+OUTAGE_S = 600.0
+"""How long a search waits for a store or tracker that is unreachable."""
 STOP_GRACE_S = 300.0
 
 
@@ -41,10 +43,13 @@ class Segment(ABC):
     """Its name in messages, such as ``trial 3 to step 125``."""
 
     @abstractmethod
-    def run(self, search: ResolvedJob, stop_requested: Callable[[], bool]) -> str:
-        """Does the work in this process; the error that ended it, or "".
+    def run(
+        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+    ) -> str:
+        """Does the work; the error that ended it, or "".
 
-        Raises Stopped where ``stop_requested`` said so meanwhile.
+        In this process, unless it is a job and ``runner`` has workers elsewhere. Raises Stopped
+        where ``stop_requested`` said so meanwhile.
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,22 +58,27 @@ class Segment(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class TrainSegment(Segment):
+class JobSegment(Segment):
     """Training job ``job`` up to optimizer step ``step``.
 
-    A later segment of the same job extends it: nothing is trained twice.
+    A later segment of the same job extends it: nothing is trained twice. A job of another ``verb``
+    is done whole, and ``step`` only says of which checkpoint.
     """
 
-    kind: ClassVar[str] = "train"
+    kind: ClassVar[str] = "job"
 
     slug: str
     job: Mapping[str, Any]
     step: int
     tracking: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the job's ``tracking`` to set, such as ``nested_run`` returns."""
+    verb: str = "train"
+    """Of the job: ``train``, or another whose job is done whole."""
 
-    def run(self, search: ResolvedJob, stop_requested: Callable[[], bool]) -> str:
-        return run_segment(self, search.storage, stop_requested)
+    def run(
+        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+    ) -> str:
+        return run_segment(self, search, stop_requested, runner)
 
 
 class SegmentSource(Protocol):
@@ -91,30 +101,49 @@ class SegmentSource(Protocol):
         """Whether there will be no further segment."""
 
 
-def resolved_segment(segment: TrainSegment, storage: str) -> ResolvedJob:
-    """The training job of a segment, resolved in the search's own storage."""
-    job = cast("TrainJob", parse(VERBS["train"].spec(), dict(segment.job), segment.key))
+def resolved_segment(segment: JobSegment, search: ResolvedJob) -> ResolvedJob:
+    """The job of a segment, in the storage of its search and with its plugins."""
+    plugins = search.job.plugins
+    found = tuple(str(STAGED / plugin) for plugin in plugins)
+    job: Job = parse(VERBS[segment.verb].spec(), dict(segment.job), segment.key)
     tags = {**job.tracking.tags, **segment.tracking.get("tags", {})}
     tracking = job.tracking.model_copy(update={**segment.tracking, "tags": tags})
-    changes = {"num_steps": segment.step, "tracking": tracking}
-    return resolve(job.model_copy(update=changes), segment.slug, storage=storage)
+    extent = {"num_steps": segment.step} if segment.verb == "train" else {}
+    changes = {"tracking": tracking, "plugins": found, **extent}
+    resolved = resolve(job.model_copy(update=changes), segment.slug, storage=search.storage)
+    # As they were staged: its workers may be on other machines, with working folders of their own.
+    return replace(resolved, job=resolved.job.model_copy(update={"plugins": plugins}))
 
 
-def run_segment(segment: TrainSegment, storage: str, stop_requested: Callable[[], bool]) -> str:
-    """Trains up to the segment's step in this process; the error that ended it, or "".
+def run_segment(
+    segment: JobSegment,
+    search: ResolvedJob,
+    stop_requested: Callable[[], bool],
+    runner: Runner | None = None,
+) -> str:
+    """Does the segment's work; the error that ended it, or "".
 
-    Raises Stopped where ``stop_requested`` said so meanwhile: the training has a checkpoint then.
+
+    Driven by this process, and done by it unless ``runner`` has workers elsewhere. Raises
+    Stopped where ``stop_requested`` said so meanwhile: the training has a checkpoint then.
     """
     threads = torch.get_num_threads()
-    try:
-        resolved = resolved_segment(segment, storage)
+
+    def work() -> Submission:
+        resolved = resolved_segment(segment, search)
         with _stopped_with(resolved.folder, stop_requested), untold():
-            ended = bring_to_end(resolved, InProcess())
+            return bring_to_end(resolved, runner or InProcess())
+
+    try:
+        ended = call_with_retry(work, segment.key, OUTAGE_S)
+        while ended.state == "lost" and not stop_requested():
+            # It was attached to an attempt whose driver was killed together with the search.
+            ended = call_with_retry(work, segment.key, OUTAGE_S)
     except ColddiffError as error:
         return str(error)
     finally:
         torch.set_num_threads(threads)
-    if ended.exit_code == Stopped.exit_code:
+    if ended.state == "lost" or ended.exit_code == Stopped.exit_code:
         raise Stopped(f"{segment.key}: {ended.message}")
     return "" if ended.exit_code == 0 else ended.message or ended.state
 

@@ -4,47 +4,91 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
+from colddiff.evaluation.generated import FIELD as GENERATED
+from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
-from colddiff.jobs.recipes import load_recipe
+from colddiff.evaluation.spec import GeneratedSpec
+from colddiff.jobs.recipes import Recipe, load_recipe, merged
 from colddiff.jobs.verb import VERBS
-from colddiff.spec import nearest, parse
+from colddiff.spec import digest, nearest, parse
+from colddiff.spec.plugins import load_plugins
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.points.space import Dimension, search_space
+from colddiff.verbs.search.points.space import DEGRADATION, Dimension, search_space
 from colddiff.verbs.search.points.suggest import grid_points
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
-METRIC = re.compile(r"eval/(sampled|direct)/(\w+)")
+METRIC = re.compile(r"eval/(sampled|direct|generated)/(\w+)")
 LOWER_IS_BETTER = {"rmse": True, "ssim": False, "psnr": False}
 
 
 def base_of(job: SearchJob) -> TrainJob:
-    """The training job that ``base`` names or spells out; SpecError naming the field."""
+    """The training job that ``base`` names or spells out; SpecError naming the field.
+
+    With ``compare`` "generation" its evaluations make samples, by default settings if it has none.
+    """
+    base = _written_base(job)
+    if job.compare == "generation" and base.evaluation.generated is None:
+        evaluation = base.evaluation.model_copy(update={"generated": GeneratedSpec()})
+        return base.model_copy(update={"evaluation": evaluation})
+    return base
+
+
+def _written_base(job: SearchJob) -> TrainJob:
     if job.base is None:
         raise SpecError(
             [("base", "is required: a recipe, a job file, or the fields of a train job")]
         )
+    load_plugins(job.plugins)
     if isinstance(job.base, str):
         return _recipe(job.base, {})
     fields = dict(job.base)
     recipe = fields.pop("recipe", None)
     if recipe is not None:
         return _recipe(str(recipe), fields)
+    plugins = fields.get("plugins")
+    if isinstance(plugins, list | tuple) and all(isinstance(path, str) for path in plugins):
+        load_plugins(plugins)
     return cast("TrainJob", parse(VERBS["train"].spec(), fields, "base"))
 
 
 def _recipe(name: str, fields: Mapping[str, Any]) -> TrainJob:
     """The train job of a recipe or job file, with some of its fields set."""
-    overrides = [f"{path}={json.dumps(value)}" for path, value in fields.items()]
     try:
-        return cast("TrainJob", load_recipe(name).job("train", overrides))
+        return _varied(load_recipe(name), fields)
     except SpecError as error:
         raise SpecError([("base", str(error))]) from None
+
+
+def with_base_of(job: SearchJob, recipe: Recipe) -> SearchJob:
+    """The search of a job file: its base is the file's train job, if it names no other.
+
+    Fields of ``base`` alone, such as ``base.num_steps=100`` on the command line, are set in that
+    job.
+    """
+    names_other = isinstance(job.base, str) or {"recipe", "checkpoint"} & set(job.base or {})
+    if names_other or "train" not in recipe.sections:
+        return job
+    assert not isinstance(job.base, str)
+    base = _varied(recipe, job.base or {})
+    return job.model_copy(update={"base": base.to_dict()})
+
+
+def _varied(recipe: Recipe, fields: Mapping[str, Any]) -> TrainJob:
+    """The train job of ``recipe`` with ``fields``, nested or by dotted path."""
+    nested = {name: value for name, value in fields.items() if "." not in name}
+    dotted = [f"{path}={json.dumps(value)}" for path, value in fields.items() if "." in path]
+    train = recipe.sections.get("train")
+    if isinstance(train, Mapping):
+        sections = {**recipe.sections, "train": merged(train, nested)}
+        recipe = replace(recipe, sections=sections)
+    return cast("TrainJob", recipe.job("train", dotted))
 
 
 def check_settings(job: SearchJob, base: TrainJob) -> tuple[Dimension, ...]:
@@ -53,9 +97,12 @@ def check_settings(job: SearchJob, base: TrainJob) -> tuple[Dimension, ...]:
     Raises SpecError naming the field.
     """
     _refuse_unsupported(job, base)
+    if job.compare == "generation":
+        _refuse_no_samples(base)
     metric_of(job, base)
     rung_steps(job, base)
     space = search_space(base, job.over, ranges_of(job), job.compare)
+    _refuse_more_steps(job, base, space)
     if job.searcher == "grid":
         grid_points(space, seed=job.seed)
     return space
@@ -63,26 +110,52 @@ def check_settings(job: SearchJob, base: TrainJob) -> tuple[Dimension, ...]:
 
 def _refuse_unsupported(job: SearchJob, base: TrainJob) -> None:
     """SpecError for what a job may ask for and this search does not do."""
-    problems = []
-    for path, plugins in (("plugins", job.plugins), ("base.plugins", base.plugins)):
-        if plugins:
-            problems.append((path, "a search takes no plugins yet; train with them instead"))
-    if base.workers != 1:
-        what = f"a trial is trained by one worker, got {base.workers}; set workers=1 in the base"
-        problems.append(("base.workers", what))
-    if job.limits.gpu_hours is not None:
-        problems.append(("limits.gpu_hours", "a search does not count them; set limits.hours"))
     for name in job.over:
         if name in ("severities", "sampler"):
             what = f"{name}: is searched in a trained checkpoint: base={{checkpoint: JOB@best}}"
-            problems.append(("over", what))
+            raise SpecError([("over", what)])
     if job.calls != SearchJob.model_fields["calls"].default:
-        problems.append(("calls", "is for the search of a checkpoint's severities: leave it out"))
+        what = "is for the search of a checkpoint's severities: leave it out"
+        raise SpecError([("calls", what)])
     asked = job.resources or base.resources
     if not asked.cpus and not asked.gpus:
-        problems.append(("resources.cpus", "a trial needs a CPU or a GPU"))
-    if problems:
-        raise SpecError(problems)
+        raise SpecError([("resources.cpus", "a trial needs a CPU or a GPU")])
+
+
+def _refuse_no_samples(base: TrainJob) -> None:
+    """SpecError where the base's samples have nothing to start from, or settings that D refuses."""
+    assert base.evaluation.generated is not None
+    D = base.degradation.build(base.shape)
+    try:
+        check_generated(base.evaluation.generated, D, base.terminal)
+    except SpecError as error:
+        if error.problems[0][0] != GENERATED:
+            raise SpecError([(f"base.{path}", what) for path, what in error.problems]) from None
+        what = (
+            f"{D.spec.kind} has no distribution of x_T to draw samples from: use "
+            "compare=same_end, or set base.terminal"
+        )
+        raise SpecError([("compare", what)]) from None
+
+
+def _refuse_more_steps(job: SearchJob, base: TrainJob, space: Sequence[Dimension]) -> None:
+    """SpecError where evaluations take more steps than some trials have severities."""
+    fewest = base.degradation.num_timesteps
+    for dimension in space:
+        if dimension.path == f"{DEGRADATION}.num_timesteps":
+            fewest = int(min([fewest, *(dimension.choices or [dimension.low])]))
+    fields: dict[str, Any] = {"base.evaluation.severities": base.evaluation.severities}
+    if job.compare == "generation" and base.evaluation.generated is not None:
+        fields = {f"base.{GENERATED}.severities": base.evaluation.generated.severities}
+    for field, severities in fields.items():
+        if isinstance(severities, int) and severities > fewest:
+            what = f"{severities} steps, but trials have as few as {fewest} severities"
+            raise SpecError([(field, f"{what}; use at most {fewest}, or null for all")])
+        if severities is not None and not isinstance(severities, int):
+            searched = any(d.path == f"{DEGRADATION}.num_timesteps" for d in space)
+            if searched:
+                what = "a list holds for one num_timesteps, which is searched; use a number or null"
+                raise SpecError([(field, what)])
 
 
 def ranges_of(job: SearchJob) -> dict[str, Any]:
@@ -93,39 +166,57 @@ def ranges_of(job: SearchJob) -> dict[str, Any]:
 def metric_of(job: SearchJob, base: TrainJob) -> str:
     """Metric path that trials are ranked by; SpecError for one they cannot be ranked by."""
     distance = distance_of(base)
+    if job.compare == "generation":
+        return _generation_metric(job, distance)
     metric = job.metric or f"eval/sampled/{distance}"
     known = [distance, *LOWER_IS_BETTER]
     match = METRIC.fullmatch(metric)
     if match is None:
-        weak = "degraded" in metric or metric.startswith("train/")
-        why = ": a weaker degradation improves it" if weak else " cannot be compared over trials"
-        raise SpecError(
-            [
-                (
-                    "metric",
-                    f"{metric!r}{why}; use eval/sampled/... or eval/direct/... of "
-                    f"{', '.join(known)}",
-                )
-            ]
-        )
-    if match.group(2) not in known:
-        raise SpecError(
-            [
-                (
-                    "metric",
-                    f"the base's evaluations have no {match.group(2)!r}"
-                    f"{nearest(match.group(2), known)} (they have {', '.join(known)})",
-                )
-            ]
-        )
-    sampler = {"sampled": "improved", "direct": "direct"}[match.group(1)]
+        what = f"{metric!r}{_not_comparable(metric)}; use eval/sampled/... or eval/direct/... of "
+        raise SpecError([("metric", f"{what}{', '.join(known)}")])
+    column, name = match.groups()
+    if column == "generated":
+        what = f"{metric!r} is of samples without an image; use compare=generation for it"
+        raise SpecError([("metric", what)])
+    if name not in known:
+        what = f"the base's evaluations have no {name!r}{nearest(name, known)}"
+        raise SpecError([("metric", f"{what} (they have {', '.join(known)})")])
+    sampler = {"sampled": "improved", "direct": "direct"}[column]
     if sampler not in base.evaluation.samplers:
         what = f"{metric} is of the sampler {sampler}: add it to base.evaluation.samplers"
         raise SpecError([("metric", what)])
-    if match.group(2) == "ssim" and base.image_size < SSIM_WINDOW:
+    if name == "ssim" and base.image_size < SSIM_WINDOW:
         what = f"the base's images are under ssim's window of {SSIM_WINDOW} px; use rmse"
         raise SpecError([("metric", what)])
     return metric
+
+
+def _generation_metric(job: SearchJob, distance: str) -> str:
+    """The Frechet distance of samples: the one number that needs no image to restore."""
+    metric = f"eval/generated/{distance}"
+    if job.metric in (None, metric):
+        return metric
+    match = METRIC.fullmatch(str(job.metric))
+    why = _not_comparable(str(job.metric))
+    if match is not None and match.group(1) != "generated":
+        why = " restores degraded images, and with compare=generation D(x, T) holds none of x"
+    elif match is not None and match.group(2) in LOWER_IS_BETTER:
+        why = " needs the original of each image, and samples have none"
+    elif match is not None:
+        why = " is of other features than the base's evaluations"
+    raise SpecError([("metric", f"{job.metric!r}{why}; use {metric}")])
+
+
+def _not_comparable(metric: str) -> str:
+    weak = "degraded" in metric or metric.startswith("train/")
+    return ": a weaker degradation improves it" if weak else " cannot be compared over trials"
+
+
+def measured_as(base: TrainJob) -> str:
+    """A digest of how the base evaluates: values of other evaluations are never mixed with it."""
+    evaluation = base.evaluation.to_dict()
+    evaluation["features"] = {**evaluation["features"], "path": None}
+    return digest({**evaluation, "batch_size": None})[:4]
 
 
 def distance_of(base: TrainJob) -> str:

@@ -13,21 +13,27 @@ from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import TrialState
 
 SEARCH_TAG, TRIAL_TAG = "colddiff.search", "colddiff.trial"
-CONFIRMATION_TAG = "colddiff.confirmation_seed"
+CONFIRMATION_TAG, CALLS_TAG = "colddiff.confirmation_seed", "colddiff.calls"
 NAME_TAG = "mlflow.runName"
 
 
-def nested_run(search_id: str, trial: int, confirmed_with: int | None = None) -> dict[str, Any]:
-    """``tracking`` fields of a training job of a search: its run is a child of the search's.
+def nested_run(
+    search_id: str, trial: int, confirmed_with: int | None = None, calls: int | None = None
+) -> dict[str, Any]:
+    """``tracking`` fields of a job of a search: its run is a child of the search's.
 
-    ``confirmed_with``: the fresh seed of a training of the confirmation. The tracker was checked as
-    the search was submitted; trials that cannot reach it spool what they log.
+    ``confirmed_with``: the fresh seed of a training of the confirmation; ``calls``: of the network,
+    in an evaluation with skipped severities. The tracker was checked as the search was submitted;
+    jobs that cannot reach it spool what they log.
     """
     name = f"trial {trial}{' (base)' * (trial == BASE)}"
     tags = {SEARCH_TAG: search_id, TRIAL_TAG: str(trial), NAME_TAG: name}
     if confirmed_with is not None:
         tags[CONFIRMATION_TAG] = str(confirmed_with)
         tags[NAME_TAG] = f"{name}, confirmed with seed {confirmed_with}"
+    if calls is not None:
+        tags[CALLS_TAG] = str(calls)
+        tags[NAME_TAG] = f"{name}, {calls} network call{'s' * (calls != 1)}"
     return {"parent": search_id, "tags": tags, "required": False}
 
 
@@ -35,7 +41,7 @@ class SearchRun:
     """The search's own run: its space as params, and its results as they arrive.
 
     ``search/best`` is the best value of the metric at the last rung, ``search/trials`` the number
-    of trials that reached it; both over the number of trials that were measured at any rung.
+    of trials that reached it; both over the number of results: each trial has one a rung.
     """
 
     def __init__(self, tracker: Tracker, task: SearchTask) -> None:
@@ -48,15 +54,15 @@ class SearchRun:
     def __call__(self, states: Sequence[TrialState]) -> None:
         """Logs how the trials stand, if that is new."""
         last = self._task.rungs[-1]
-        measured = sum(bool(state.values) for state in states)
+        results = sum(len(state.values) for state in states)
         ended = [state.values[last] for state in states if last in state.values]
         if not ended:
             return
         best = (min if lower_is_better(self._task.metric) else max)(ended)
-        now = measured, {"search/best": best, "search/trials": float(len(ended))}
+        now = results, {"search/best": best, "search/trials": float(len(ended))}
         if now != self._logged:
             self._logged = now
-            self._tracker.log_metrics(now[1], measured)
+            self._tracker.log_metrics(now[1], results)
 
 
 def summary_lines(result: Mapping[str, Any]) -> list[str]:
@@ -70,7 +76,7 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
         f"best of {result['trials']} trials: {name}, {point}",
         f"{metric} {value:.5g}{beside}, on the validation part",
         *result.get("confirmation", []),
-        f"leaderboard: {result['leaderboard']}",
+        f"leaderboard, with pictures: {result.get('page') or result['leaderboard']}",
     ]
 
 

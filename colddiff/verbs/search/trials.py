@@ -37,6 +37,10 @@ class Trial:
     job_id: str
     known: int
     """How many results the suggestion saw."""
+    redrawn: int = 0
+    """Points drawn before this one whose end cannot be compared with the base's."""
+    information: float | None = None
+    """Part of the variance of x that D(x, T) still holds, 0..1; None where that is not asked."""
 
 
 class TrialRecord(Protocol):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.search.job import SearchJob
 
 
@@ -36,9 +38,15 @@ class Search(Verb):
         return resolve_search(job, storage, pack=pack)
 
     def completed(self, job: Any, recipe: Recipe) -> SearchJob:
-        if job.base is None and "train" in recipe.sections:
-            job = job.model_copy(update={"base": recipe.train.to_dict()})
-        return cast("SearchJob", job)
+        from colddiff.verbs.search.settings import with_base_of
+
+        return with_base_of(job, recipe)
+
+    def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
+        from colddiff.verbs.search.room import needs_of, refuse_too_small
+
+        if (found := capacity()) is not None:
+            refuse_too_small(needs_of(job), found)
 
     def prepare(self, attempt: Attempt) -> Any:
         if attempt.resolved.job_as(self.spec()).samples_only:
@@ -62,6 +70,10 @@ class Search(Verb):
 
             return search_lists(attempt, prepared, run_segments)
         return search(attempt, prepared, run_segments)
+
+    def outputs_exist(self, resolved: ResolvedJob) -> bool:
+        folder = resolved.folder
+        return all(folder.store.size(folder.key(name)) for name in ("leaderboard.md", "best.yaml"))
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         if _samples_only(result):
@@ -94,7 +106,7 @@ class Search(Verb):
             from colddiff.verbs.search.severities.estimate import dry_run_lists
 
             return dry_run_lists(job, rate)
-        from colddiff.verbs.search.resolve import dry_run
+        from colddiff.verbs.search.estimate import dry_run
 
         return dry_run(job, rate)
 

@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from colddiff.errors import Stopped
+from colddiff.errors import Stopped, Unreachable
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.plugins import FOLDER
 from colddiff.jobs.status import AGAIN
+from colddiff.spec.plugins import plugin_digest
 from colddiff.tracking.open import deliver_late
-from colddiff.verbs.search.confirm import Confirmation, PairedComparison
+from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.leaderboard import (
-    Leaderboard,
-    html_page,
-    leaderboard,
-    ranked,
-    to_json,
-    to_markdown,
-)
+from colddiff.verbs.search.leaderboard import Leaderboard, leaderboard, ranked, to_json, to_markdown
+from colddiff.verbs.search.pictures.fewer_calls import FewerCalls, InTurn
+from colddiff.verbs.search.pictures.gallery import Findings, Gallery, guarded
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.promotion import BASE
+from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.search_task import SearchTask, open_task
 from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.settings import base_of, lower_is_better
+from colddiff.verbs.search.spending import GpuHours
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.tracked import SearchRun
-from colddiff.verbs.search.trials import TrialState
+from colddiff.verbs.search.trials import Trial, TrialState
 
+BEST_YAML = "best.yaml"
+BEST_NOTE = (
+    f"{BEST_YAML}, beside this page, is the best trial as a train job on all training images: "
+    f"colddiff submit train {BEST_YAML}."
+)
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
@@ -75,6 +80,11 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     """
     began = time.monotonic()
     planner = Planner(attempt, task)
+    spent = GpuHours(attempt.folder.store)
+    if _uses_gpus(task):
+        spent.include(planner.trainings)
+        attempt.count_gpu_hours(spent)
+    gallery = Gallery(task, attempt.resolved.storage, attempt.resolved.id)
     if planner.resumed:
         total = attempt.resolved.job_as(SearchJob).num_trials
         log.info("%d of %d trials resumed", planner.resumed, total)
@@ -84,25 +94,19 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         run_segments(attempt, planner, changed)
     finally:
         # Also of a search that stops or fails here: its table says which trials failed, and why.
-        _write(attempt, _board(planner, {}), ())
+        _write(attempt, planner, gallery, Findings())
     _refuse_unfinished(attempt, planner.exhausted, planner)
     in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
     done = [state for state in in_order if state.done(task.rungs)]
     run(planner.states)
-    comparisons, failures, confirmed_by = _confirmed(attempt, task, done, run_segments)
-    best_job = task.job_of(done[0].trial).to_dict()
-    sentences = {c.trial: c.sentence(task.metric) for c in comparisons}
-    _write(
-        attempt,
-        _board(planner, sentences),
-        [*sentences.values(), *failures],
-        {"best.yaml": yaml.safe_dump({"train": best_job}, sort_keys=False)},
-    )
+    found = _confirmed(attempt, task, done, run_segments, spent)
+    best_yaml = {BEST_YAML: _best_yaml(task, done[0].trial)}
+    _write(attempt, planner, gallery, found, best_yaml)
     # A space with fewer points than trials is done as well.
     attempt.reached(task.job.num_trials)
     best = done[0]
     metrics = {"search/best": best.values[task.rungs[-1]], "search/trials": float(len(done))}
-    jobs = [state.trial.job_id for state in planner.states] + confirmed_by
+    jobs = [state.trial.job_id for state in planner.states] + list(found.job_ids)
     deliver_late(attempt.resolved.storage, attempt.resolved.tracking_uri, *jobs)
     return {
         "step": task.job.num_trials,
@@ -110,17 +114,30 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
         "trials": planner.describe()["asked"],
         "metric": task.metric,
         "end_rmse": task.target,
+        "redrawn": sum(state.trial.redrawn for state in planner.states),
         "best": {"trial": best.trial.number, "job": best.trial.job_id, "point": best.trial.point},
         "base": planner.states[BASE].values.get(task.rungs[-1]),
-        "confirmation": [*sentences.values(), *failures],
-        "confirmed": [comparison.to_dict() for comparison in comparisons],
+        "confirmation": [*found.sentences(task.metric), *found.failures],
+        "confirmed": [comparison.to_dict() for comparison in found.comparisons],
         "confirm_best": task.job.confirm_best,
         "confirm_seeds": task.job.confirm_seeds,
         "leaderboard": f"{attempt.folder.uri}/leaderboard.md",
-        "best_yaml": f"{attempt.folder.uri}/best.yaml",
+        "page": f"{attempt.folder.uri}/leaderboard.html",
+        "best_yaml": f"{attempt.folder.uri}/{BEST_YAML}",
         "metrics": metrics,
         "time": {"search_s": time.monotonic() - began},
     }
+
+
+def _best_yaml(task: SearchTask, trial: Trial) -> str:
+    """A job file that `submit train` takes; plugins are those kept beside it."""
+    plugins = [f"{FOLDER}/{plugin_digest(plugin)}.py" for plugin in task.job.plugins]
+    job = task.job_of(trial).to_dict() | {"plugins": plugins}
+    return yaml.safe_dump({"train": job}, sort_keys=False)
+
+
+def _uses_gpus(task: SearchTask) -> bool:
+    return needs_of(task.job, task.base).resources.gpus > 0
 
 
 def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> None:
@@ -132,23 +149,37 @@ def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> N
 
 
 def _confirmed(
-    attempt: Attempt, task: SearchTask, done: list[TrialState], run_segments: RunSegments
-) -> tuple[list[PairedComparison], list[str], list[str]]:
-    """What the confirmation found, a sentence for each training that failed, and the jobs' ids."""
+    attempt: Attempt,
+    task: SearchTask,
+    done: list[TrialState],
+    run_segments: RunSegments,
+    spent: GpuHours,
+) -> Findings:
+    """The confirmation, and the finalists with fewer network calls where pictures are drawn."""
     job = task.job
-    chosen = [state.trial for state in done if state.trial.number != 0][: job.confirm_best]
-    base = [state.trial for state in done if state.trial.number == 0]
-    if not (job.confirm_seeds and chosen):
-        return [], [], []
-    attempt.phase("confirming")
-    confirmation = Confirmation(attempt, task, [*base, *chosen])
-    run_segments(attempt, confirmation, lambda: None)
-    if not confirmation.exhausted:
+    base = [state for state in done if state.trial.number == BASE]
+    others = [state for state in done if state.trial.number != BASE]
+    finalists = [*base, *others[:1]] if job.tracking.images else []
+    fewer = FewerCalls(attempt, task, finalists)
+    confirming = bool(job.confirm_seeds and others[: job.confirm_best])
+    chosen = [state.trial for state in [*base, *others[: job.confirm_best]]] if confirming else []
+    confirmation = Confirmation(attempt, task, chosen)
+    spent.include(confirmation.trainings)
+    source = InTurn(fewer, confirmation)
+    if not source.exhausted:
+        attempt.phase("confirming" if confirming else "evaluating")
+        run_segments(attempt, source, lambda: None)
+    if not source.exhausted:
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     comparisons = confirmation.comparisons()
     for comparison in comparisons:
         attempt.report(comparison.sentence(task.metric))
-    return comparisons, confirmation.failures(), confirmation.job_ids()
+    return Findings(
+        tuple(comparisons),
+        tuple(confirmation.failures()),
+        fewer.values(),
+        (*confirmation.trainings(), *fewer.job_ids()),
+    )
 
 
 class _Progress:
@@ -168,13 +199,14 @@ class _Progress:
         detail = f"{about['asked']}/{total} trials asked, {about['running']} running"
         if self._planner.resumed:
             detail += f", {self._planner.resumed} resumed"
-        self._attempt.progress(
-            step=about["done"],
-            num_steps=total,
-            phase="searching",
-            detail=detail,
-            eta_s=passed / made * (total - about["done"]) if made else None,
-        )
+        with suppress(Unreachable):  # the next change is written again
+            self._attempt.progress(
+                step=about["done"],
+                num_steps=total,
+                phase="searching",
+                detail=detail,
+                eta_s=passed / made * (total - about["done"]) if made else None,
+            )
 
 
 def _board(planner: Planner, confirmed: Mapping[int, str]) -> Leaderboard:
@@ -190,15 +222,29 @@ def _board(planner: Planner, confirmed: Mapping[int, str]) -> Leaderboard:
 
 
 def _write(
-    attempt: Attempt, board: Leaderboard, sentences: Sequence[str], more: Mapping[str, str] = EMPTY
+    attempt: Attempt,
+    planner: Planner,
+    gallery: Gallery,
+    found: Findings,
+    more: Mapping[str, str] = EMPTY,
 ) -> None:
-    """The leaderboard and ``more`` files, whole, into the job's folder and its tracking run."""
+    """Leaderboard, pictures and ``more`` files, whole, into the job's folder and its run."""
+    board = _board(planner, {each.trial: each.verdict for each in found.comparisons})
+    lines = [*found.sentences(planner.task.metric), *found.failures]
     files = {
         "leaderboard.json": to_json(board),
-        "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in sentences),
-        "leaderboard.html": html_page(board, attempt.resolved.id),
+        "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in lines),
         **more,
     }
+    # Made of all else, and not worth the result of a search: what fails is logged and missing.
+    notes = [BEST_NOTE] if BEST_YAML in more else []
+    shown = guarded("leaderboard.html", lambda: gallery.files(planner, board, found, notes))
+    page, pictures = shown or ("", [])
+    if page:
+        files["leaderboard.html"] = page
     for name, text in files.items():
         attempt.folder.store.put(attempt.folder.key(name), text.encode())
         attempt.tracker.log_artifact(name, text.encode())
+    attempt.pictures.clear()  # drawn once before the confirmation, and once after it
+    for picture in pictures:
+        attempt.keep_picture(picture.name, picture.png)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_second_set, open_transformed, read_manifest
+from colddiff.errors import CheckpointError
 from colddiff.evaluation.evaluator import Evaluation, Evaluator, evaluate_all
+from colddiff.evaluation.generated import GeneratedSamples, evaluate_generated
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.features.open import open_features
+from colddiff.image_maker import ImageMaker
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.results import score_of
 from colddiff.ports import Tracker
+from colddiff.report.contact_sheet import contact_sheet
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.report.tables import evaluation_line
 from colddiff.restorers import Restorer, for_inference
+from colddiff.terminal import Terminal
 from colddiff.verbs.train.job import TrainJob
 
 DRY_IMAGES = 8
@@ -38,9 +44,17 @@ def evaluate_step(
     R = for_inference(checkpoint.restorer.to(device_of(job.resources)))
     found = _evaluation(job, R, job.evaluation)
     record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
-    tracker.log_metrics(found.metrics, step)
+    samples = _generated(job, R, found, job.evaluation, checkpoint.terminal)
+    if samples is not None:
+        record["metrics"] |= samples.metrics
+        record["provenance"]["generated"] = dict(samples.provenance)
+    tracker.log_metrics(record["metrics"], step)
     pictures = []
-    drawn = evaluation_pictures(found, checkpoint.losses) if job.tracking.images else {}
+    drawn: dict[str, bytes] = {}
+    if job.tracking.images:
+        drawn = evaluation_pictures(found, checkpoint.losses)
+        if samples is not None:
+            drawn["samples.png"] = contact_sheet(samples.images)
     for name, data in drawn.items():
         key = folder.key(f"pictures/step_{step:08d}/{name}")
         folder.store.put(key, data)
@@ -59,8 +73,10 @@ def report_evaluation(attempt: Attempt, step: int, record: Mapping[str, Any]) ->
         attempt.scored(score)
 
 
-def dry_evaluation(job: TrainJob) -> None:
+def dry_evaluation(job: TrainJob, terminal: Terminal | None) -> None:
     """Evaluates an untrained restorer on eight images, at one severity.
+
+    ``terminal`` is the one that the job's checkpoints will hold.
 
     Raises what the real evaluation would: SpecError for too many images or invalid severities,
     CheckpointError for feature weights that are missing or different, DataError.
@@ -68,14 +84,49 @@ def dry_evaluation(job: TrainJob) -> None:
     restorer = job.restorer.build(job.shape).eval()
     _evaluator(job, restorer, job.evaluation)
     few = min(DRY_IMAGES, read_manifest(str(job.test_data)).count)
-    dry = {"num_images": few, "severities": 1, "batch_size": few}
-    found = _evaluation(job, restorer, job.evaluation.model_copy(update=dry))
+    dry: dict[str, Any] = {"num_images": few, "severities": 1, "batch_size": few}
+    if job.evaluation.generated is not None:
+        fewer = {"num_images": few, "severities": 1}
+        dry["generated"] = job.evaluation.generated.model_copy(update=fewer)
+    spec = job.evaluation.model_copy(update=dry)
+    found = _evaluation(job, restorer, spec)
+    _generated(job, restorer, found, spec, terminal)
     if job.tracking.images:
         evaluation_pictures(found, ())
 
 
 def _evaluation(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evaluation:
     return evaluate_all(_evaluator(job, restorer, spec))
+
+
+def _generated(
+    job: TrainJob,
+    restorer: Restorer,
+    found: Evaluation,
+    spec: EvaluationSpec,
+    terminal: Terminal | None,
+) -> GeneratedSamples | None:
+    """Samples from ``terminal``, against the test images of ``found``; None if none are wanted."""
+    wanted = spec.generated
+    if wanted is None:
+        return None
+    if terminal is None:
+        raise CheckpointError("the checkpoint holds no terminal to draw samples from; train again")
+    device = device_of(job.resources)
+    D = job.degradation.build(job.shape)
+    images = open_second_set(D, job.augment)
+    maker = ImageMaker(
+        restorer.to(device),
+        D.to(device),
+        wanted.sampler,
+        wanted.severities,
+        wanted.symmetry_noise,
+        terminal=replace(terminal, images=images),
+        images=images,
+        device=device,
+    )
+    extractor = open_features(spec.features, device)
+    return evaluate_generated(maker, wanted, found.reference, extractor, batch_size=spec.batch_size)
 
 
 def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evaluator:

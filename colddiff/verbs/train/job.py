@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from colddiff.degradations import AnyDegradation
 from colddiff.degradations.blur import BlurSpec
+from colddiff.errors import SpecError
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.restorers import AnyRestorer
@@ -17,6 +18,9 @@ from colddiff.spec import Range, Spec, Unit
 from colddiff.terminal import AnyTerminal
 from colddiff.transforms import Augment
 from colddiff.types import ImageShape
+
+MOST_BATCH_BYTES = 4 * 2**40
+"""Of the images of one optimizer step, over all workers."""
 
 
 class OptimizerSpec(Spec):
@@ -63,7 +67,11 @@ class TrainJob(Job):
     restorer: AnyRestorer = ConvNextUnetSpec()
     global_batch_size: Annotated[
         int,
-        Field(ge=1, description="images per optimizer step, over all workers and micro-batches"),
+        Field(
+            ge=1,
+            le=2**20,
+            description="images per optimizer step, over all workers and micro-batches",
+        ),
     ] = 64
     optimizer: OptimizerSpec = OptimizerSpec()
     ema: EmaSpec = EmaSpec()
@@ -74,12 +82,12 @@ class TrainJob(Job):
     ] = None
     seed: Annotated[int, Field(ge=0)] = 0
 
-    num_steps: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 700_000
+    num_steps: Annotated[int, Field(ge=1, le=10**12), Unit("optimizer steps"), OPERATION] = 700_000
     workers: Annotated[Workers, OPERATION] = 1
     resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
     max_batch_per_worker: Annotated[
         int | None,
-        Field(ge=1, description="largest micro-batch; accumulation follows from it"),
+        Field(ge=1, le=2**20, description="largest micro-batch; accumulation follows from it"),
         OPERATION,
     ] = None
     compile: Annotated[bool, OPERATION] = False
@@ -115,13 +123,17 @@ class TrainJob(Job):
     on_nonfinite: Annotated[Literal["fail"], OPERATION] = "fail"
     hang_timeout_s: Annotated[
         float | None,
-        Field(gt=0, description="workers are restarted after this long without a step"),
+        Field(gt=0, le=1e7, description="workers are restarted after this long without a step"),
         Unit("s"),
         OPERATION,
     ] = 600.0
     store_patience_s: Annotated[
         float,
-        Field(ge=0, description="how long writing a checkpoint is retried while the store is down"),
+        Field(
+            ge=0,
+            le=1e7,
+            description="how long writing a checkpoint is retried while the store is down",
+        ),
         Unit("s"),
         OPERATION,
     ] = 600.0
@@ -136,6 +148,22 @@ class TrainJob(Job):
     def evaluation_interval(self) -> int | None:
         """Checkpoints at multiples of this step are evaluated; None for the last one only."""
         return self.evaluate_every if self.test_data is not None else None
+
+    @model_validator(mode="after")
+    def _fits_a_machine(self) -> Self:
+        pixels = self.channels * self.image_size**2
+        size = 4 * pixels * self.global_batch_size
+        if size > MOST_BATCH_BYTES:
+            raise SpecError(
+                [
+                    (
+                        "global_batch_size",
+                        f"{self.global_batch_size} images of {self.shape} take {size / 2**40:.0f} "
+                        f"TiB; use at most {MOST_BATCH_BYTES // (4 * pixels)}",
+                    )
+                ]
+            )
+        return self
 
     @model_validator(mode="after")
     def _shapes_match(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -84,10 +85,8 @@ def _evaluation() -> Any:
     def run(data: dict[str, Any], step: int) -> dict[str, Any]:
         log_to_stderr()
         resolved = ResolvedJob.from_dict(data)
-        tracker = open_tracker(resolved, join=True)
-        record = evaluate_step(resolved, resolved.folder, tracker, step)
-        tracker.flush()
-        return record
+        with closing(open_tracker(resolved, join=True)) as tracker:
+            return evaluate_step(resolved, resolved.folder, tracker, step)
 
     return ray.remote(num_cpus=0, max_retries=1)(run)
 

@@ -42,7 +42,7 @@ def check_before_training(resolved: ResolvedJob, folder: JobFolder) -> None:
             _verify_data(resolved, field, uri)
     _prepare_terminal(resolved, folder)
     if job.test_data is not None:
-        dry_evaluation(job)
+        dry_evaluation(job, stored_terminal(folder))
     log.info("preflight checks passed in %.1f s", time.monotonic() - began)
 
 

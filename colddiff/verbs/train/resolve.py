@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from colddiff.checkpoints.format import Checkpoints
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
 from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
-from colddiff.errors import SpecError
+from colddiff.errors import CheckpointError, SpecError
+from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.status import is_number
 from colddiff.samplers import check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
@@ -54,6 +58,8 @@ def _with_other(
     """Adds the second set, if D mixes one in: packed, and in the identity by its digest."""
     D = job.degradation.build(job.shape)
     check_samplers(job.evaluation.samplers, D, "evaluation.samplers")
+    if job.evaluation.generated is not None:
+        check_generated(job.evaluation.generated, D, job.terminal)
     if open_second_set(D) is None:
         return job, content
     uri = packed(D.spec.second_set, "train", False, job, storage, pack=pack)
@@ -78,3 +84,21 @@ def _with_start(
         job.model_copy(update={"start_from": address.uri}),
         {**content, "start_from": address.weights_sha256},
     )
+
+
+def trained_checkpoint_exists(resolved: ResolvedJob) -> bool:
+    """Whether the checkpoint of the step that the result claims is there, whole, and far enough.
+
+    By the sizes of its files; their hashes are verified where they are read.
+    """
+    folder, job = resolved.folder, resolved.job_as(TrainJob)
+    step = (folder.result() or {}).get("step")
+    if not is_number(step) or step < job.num_steps:
+        return False
+    checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+    try:
+        files = checkpoints.files(int(step)).values()
+    except CheckpointError:
+        return False
+    stored = {item.key: item.size for item in folder.store.list(checkpoints.key(int(step)))}
+    return all(stored.get(checkpoints.key(int(step), file.name)) == file.bytes for file in files)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from colddiff.background import Prefetcher
 from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.checkpoints.weights import check_resumed, load_weights
 from colddiff.checkpoints.writer import CheckpointWriter
 from colddiff.data.readers.transformed import transform_of
 from colddiff.degradations import Degradation
@@ -98,7 +99,7 @@ class Trainer:
             torch.manual_seed(int(stream(job.seed, "train/init").integers(2**31)))
             self.restorer: Restorer = job.restorer.build(job.shape)
         if start is not None:
-            self.restorer.load_state_dict(dict(start.tensors["ema"]), strict=False)
+            load_weights(self.restorer, start.tensors["ema"], "ema", f"--from {job.start_from}")
         self.layout = torch.channels_last if job.channels_last else torch.contiguous_format
         move: Any = self.restorer.to  # torch's type stubs lack memory_format
         move(ctx.device, memory_format=self.layout)
@@ -302,6 +303,8 @@ class Trainer:
         if step == 0:
             return 0
         snapshot = found or self.checkpoints.load(step, RESUMED)
+        where = f"{self.checkpoints.store.uri}/{self.checkpoints.key(step)}"
+        check_resumed(snapshot.tensors, self.restorer, where)
         self.restorer.load_state_dict(dict(snapshot.tensors["model"]))
         self.ema.load(snapshot.tensors["ema"])
         self._load_optimizer(snapshot.tensors["optimizer"])

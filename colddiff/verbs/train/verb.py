@@ -9,6 +9,7 @@ from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.resolve import ResolvedJob
     from colddiff.verbs.train.job import TrainJob
 
 
@@ -43,6 +44,11 @@ class Train(Verb):
 
             return train(attempt, fit_on_ray)
         return train(attempt, fit_here)
+
+    def outputs_exist(self, resolved: ResolvedJob) -> bool:
+        from colddiff.verbs.train.resolve import trained_checkpoint_exists
+
+        return trained_checkpoint_exists(resolved)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         from colddiff.report.tables import evaluation_table

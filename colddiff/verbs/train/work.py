@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
@@ -18,7 +19,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.results import score_of
 from colddiff.jobs.status import AGAIN
 from colddiff.jobs.tracking_run import open_tracker, sampled
-from colddiff.ports import WorkerContext
+from colddiff.ports import Tracker, WorkerContext
 from colddiff.retry import call_with_retry
 from colddiff.terminals.stored import stored_terminal
 from colddiff.tracking.open import null_tracker
@@ -41,12 +42,27 @@ def train_rank(
     every rank sees it at the same step, and a launcher that restarts failures must not retry it.
     ``watched``: a rank without a step for ``job.hang_timeout_s`` seconds logs its stacks and exits.
     """
-    folder = resolved.folder
-    job = resolved.job_as(TrainJob)
-    assert job.data is not None
     tracker = null_tracker()
     if ctx.rank == 0:
         tracker = open_tracker(resolved, join=True)
+    # Closed whatever happens: this process may go on to train another job.
+    with closing(tracker):
+        outcome = _trained(resolved, ctx, attempt, tracker, watched)
+    if ctx.rank == 0:
+        call_with_retry(
+            lambda: resolved.folder.write_outcome(attempt, outcome),
+            "the training outcome",
+            resolved.job_as(TrainJob).store_patience_s,
+        )
+
+
+def _trained(
+    resolved: ResolvedJob, ctx: WorkerContext, attempt: int, tracker: Tracker, watched: bool
+) -> dict[str, Any]:
+    """Trains; returns the outcome."""
+    folder = resolved.folder
+    job = resolved.job_as(TrainJob)
+    assert job.data is not None
     began = time.time()
     trainer = Trainer(
         job,
@@ -63,21 +79,14 @@ def train_rank(
     try:
         with sampled(resolved, ctx, tracker):
             ended = trainer.run()
-        outcome: dict[str, Any] = {
-            "step": ended.step,
-            "stopped": ended.stopped,
-            "left": ended.preempted,
-            "training_s": time.time() - began,
-        }
     except DivergedError as error:
-        outcome = {"failed": _with_advice(error, resolved, trainer)}
-    tracker.flush()
-    if ctx.rank == 0:
-        call_with_retry(
-            lambda: folder.write_outcome(attempt, outcome),
-            "the training outcome",
-            job.store_patience_s,
-        )
+        return {"failed": _with_advice(error, resolved, trainer)}
+    return {
+        "step": ended.step,
+        "stopped": ended.stopped,
+        "left": ended.preempted,
+        "training_s": time.time() - began,
+    }
 
 
 def _initial_weights(job: TrainJob, folder: JobFolder) -> Snapshot | None:
@@ -146,7 +155,9 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
         "metrics": {},
     }
     if job.test_data is not None:
+        began = time.monotonic()
         result |= evaluate_step(resolved, folder, attempt.tracker, step)
+        result["time"]["evaluation_s"] = time.monotonic() - began
         result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
         result["best"] = _best(folder, result["best_step"])
     return result

@@ -12,10 +12,10 @@ from torch import Tensor
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.tars import read_tar
 from colddiff.degradations import build_degradation
+from colddiff.image_maker import ImageMaker
 from colddiff.ports import Store
 from colddiff.terminal import StandardNormal, Terminal
 from colddiff.types import ImageShape
-from colddiff.verbs.generate.maker import ImageMaker
 from colddiff.verbs.generate.worker import ShardWorker
 
 SHAPE = ImageShape(1, 8, 8)

@@ -10,10 +10,8 @@ import pytest
 
 from colddiff.verbs.search.leaderboard import (
     NO_VALUE,
-    STYLE,
     Leaderboard,
     LeaderboardRow,
-    html_page,
     leaderboard,
     network_calls,
     short_paths,
@@ -184,14 +182,6 @@ def test_html_marks_the_base_and_escapes_what_others_wrote(board: Leaderboard) -
     assert [kind for kind, _ in page.rows] == [None, None, "base", None, None, None, None, None]
     assert {len(cells) for _, cells in page.rows} == {len(board.columns())}
     assert page.rows[7][1][-1].strip() == "failed: the loss is nan | at step 12\n<b>"
-
-
-def test_the_page_stands_alone_and_colours_the_base(board: Leaderboard) -> None:
-    page = html_page(board, "search <digits>")
-    assert "<title>search &lt;digits&gt;</title>" in page
-    assert "tr.base{background:" in STYLE
-    assert STYLE in page
-    assert to_html(board) in page
 
 
 def test_the_shared_end_is_said_once(board: Leaderboard) -> None:

@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 
+from colddiff.errors import StoreError
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import resolve
 from colddiff.spec import parse
 from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import TrainSegment
+from colddiff.verbs.search.segment import JobSegment
 from colddiff.verbs.search.trials import Trial, read_trials, write_trial
 from colddiff.verbs.search.work import prepare
 from tests.unit.search.tiny_search import tiny_search
+from tests.watched_store import Watched
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def attempt_at(storage: str, **fields: Any) -> tuple[Attempt, SearchTask]:
     return attempt, prepare(attempt)
 
 
-def asked(planner: Planner) -> TrainSegment:
+def asked(planner: Planner) -> JobSegment:
     segment = planner.next()
     assert segment is not None
     return segment
@@ -124,3 +127,21 @@ def test_best_yaml_is_the_trial_on_all_images(storage: str) -> None:
         assert best.checkpoint_every == task.base.checkpoint_every
         assert best.tracking.images
     assert Path(task.splits.fit).exists()
+
+
+def test_a_store_that_is_down_for_a_moment_costs_no_trial(storage: str) -> None:
+    attempt, task = attempt_at(storage, seed=8)
+    failing: list[str] = []
+
+    def fail(operation: str, key: str) -> None:
+        if failing and operation == "get":
+            raise StoreError(failing.pop())
+
+    folder = JobFolder(Watched(Path(storage), fail), attempt.resolved.id)
+    planner = Planner(Attempt(attempt.resolved, 1, folder=folder), task)
+    asked(planner)
+    segment = asked(planner)
+    failing.append("the store is down")
+    planner.finished(segment, "its worker died too often")
+    assert not failing
+    assert planner.failed() == {1: "its worker died too often"}

@@ -11,6 +11,15 @@ import pytest
 from tests.in_process import colddiff_here
 from tests.unit.search.tiny_search import BASE, tiny_search
 
+GONE = {
+    "kind": "blur",
+    "num_timesteps": 6,
+    "kernel_size": 31,
+    "padding": "circular",
+    "sigma": {"kind": "constant", "value": 40.0},
+}
+SIGMA = "degradation.sigma.value"
+SAMPLES: dict[str, Any] = {"compare": "generation", "over": [SIGMA], "ranges": {}}
 EMA = {"decay": 0.99, "every": 1, "start": 0}
 NARROW = {**BASE["degradation"], "kernel_size": 3}
 T = "degradation.num_timesteps"
@@ -29,6 +38,8 @@ def refused(job: dict[str, Any], storage: Path, patch: Any, captured: Any, *word
     done = colddiff_here(patch, captured, "submit", "search", path, *words or ["--local"], **env)
     assert done.returncode == 2, done.stderr
     assert not (storage / "jobs").exists()
+    said = done.stderr.strip().splitlines()
+    assert [line.startswith("colddiff: error: ") for line in said].index(True) == len(said) - 1
     return done.stderr
 
 
@@ -92,7 +103,88 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         },
         "searcher: a grid over 6 fields has",
     ),
-    "generation": ({"compare": "generation"}, "search.compare: input should be 'same_end'"),
+    "samples of another comparison": (
+        {"metric": "eval/generated/fd_lenet"},
+        "metric: 'eval/generated/fd_lenet' is of samples without an image; use compare=generation",
+    ),
+    "restorations of a generation": (
+        {**SAMPLES, "metric": "eval/sampled/fd_lenet"},
+        "metric: 'eval/sampled/fd_lenet' restores degraded images, and with compare=generation "
+        "D(x, T) holds none of x; use eval/generated/fd_lenet",
+    ),
+    "an error without an original": (
+        {**SAMPLES, "metric": "eval/generated/rmse"},
+        "metric: 'eval/generated/rmse' needs the original of each image, and samples have none; "
+        "use eval/generated/fd_lenet",
+    ),
+    "samples in other features": (
+        {**SAMPLES, "metric": "eval/generated/fid"},
+        "metric: 'eval/generated/fid' is of other features than the base's evaluations; use",
+    ),
+    "the loss of a generation": (
+        {**SAMPLES, "metric": "train/loss_l1"},
+        "metric: 'train/loss_l1': a weaker degradation improves it; use eval/generated/fd_lenet",
+    ),
+    "nothing to start samples from": (
+        {"base": {"degradation": {"kind": "inpaint"}}, **SAMPLES},
+        "compare: inpaint has no distribution of x_T to draw samples from: use compare=same_end",
+    ),
+    "more steps than severities": (
+        {
+            **SAMPLES,
+            "over": [T],
+            "ranges": {T: {"low": 4, "high": 12}},
+            "base": {"degradation": GONE, "evaluation": {"generated": {"severities": 5}}},
+        },
+        "base.evaluation.generated.severities: 5 steps, but trials have as few as 4 severities; "
+        "use at most 4, or null for all",
+    ),
+    "more steps than the base has": (
+        {"base": {"evaluation": {**BASE["evaluation"], "severities": 7}}},
+        "base.evaluation.severities: 7 steps, but trials have as few as 6 severities; use at most",
+    ),
+    "a list of severities": (
+        {"base": {"evaluation": {**BASE["evaluation"], "severities": [6, 3, 0]}}},
+        "base.evaluation.severities: a list holds for one num_timesteps, which is searched; use a",
+    ),
+    "samples that start below T": (
+        {
+            **SAMPLES,
+            "base": {"degradation": GONE, "evaluation": {"generated": {"severities": [4, 0]}}},
+        },
+        "base.evaluation.generated.severities: must start at T = 6, where x_T is drawn, got 4",
+    ),
+    "points that hold information": (
+        {
+            **SAMPLES,
+            "ranges": {SIGMA: {"choices": [0.05, 0.5, 1.0]}},
+            "base": {"degradation": GONE},
+        },
+        f"{SIGMA}: 200 of 200 points of the space leave more than 2% of the variance of x in "
+        "D(x, T), which the base does not; search it where D removes more",
+    ),
+    "no data": (
+        {"base": {"data": None}},
+        "base.data: is required: the URI of packed shards, or a SOURCE such as mnist:DIR; pack one "
+        "with `colddiff data pack SOURCE --out URI --image-size 16 --channels 1`",
+    ),
+    "unknown field of the base": (
+        {"base": {"num_step": 4}},
+        "base.num_step",
+    ),
+    "range of another field": (
+        {"ranges": {"degradation.kernel_size": {"low": 3, "high": 9}}},
+        "ranges.degradation.kernel_size: is not searched",
+    ),
+    "range upside down": (
+        {"ranges": {T: {"low": 9, "high": 6}}},
+        f"ranges.{T}: low must be below high, got 9 and 6",
+    ),
+    "information at T": (
+        {"compare": "generation"},
+        "base.degradation: a linear restorer recovers 97.3% of the variance of x from D(x, T), at "
+        "most 2% may be left where samples are compared; base.degradation.collapse_to_mean=true",
+    ),
     "severities of a train job": (
         {"over": ["severities"], "ranges": {}},
         "over: severities: is searched in a trained checkpoint: base={checkpoint: JOB@best}",
@@ -104,13 +196,8 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "calls of a train job": ({"calls": [5]}, "calls: is for the search of a checkpoint's"),
     "no base": ({"base": None}, "base: is required: a recipe, a job file, or the fields"),
     "unknown recipe": ({"base": "quikstart"}, "base: no recipe 'quikstart'; did you mean"),
-    "two workers": (
-        {"base": {"workers": 2}},
-        "base.workers: a trial is trained by one worker, got 2; set workers=1 in the base",
-    ),
-    "a recipe with two workers": ({"base": "quickstart"}, "base.workers: a trial is trained"),
-    "plugins": ({"base": {"plugins": ["kind.py"]}}, "base.plugins: a search takes no plugins"),
-    "GPU hours": ({"limits": {"gpu_hours": 1}}, "limits.gpu_hours: a search does not count them"),
+    "no plugin": ({"base": {"plugins": ["kind.py"]}}, "kind.py' cannot be read"),
+    "no plugin of its own": ({"plugins": ["kind.py"]}, "kind.py' cannot be read"),
     "no CPU": ({"resources": {"cpus": 0}}, "resources.cpus: a trial needs a CPU or a GPU"),
     "no test set": (
         {"base": {"data": "PACKED"}, "confirm_seeds": 1},
@@ -140,8 +227,8 @@ def test_a_dry_run_refuses_what_needs_no_data(
 ) -> None:
     said = refused(tiny_search(rungs=[2.0]), storage, monkeypatch, capsys, "--dry-run")
     assert "rungs: must rise" in said
-    said = refused(tiny_search(base={"workers": 2}), storage, monkeypatch, capsys, "--dry-run")
-    assert "base.workers" in said
+    said = refused(tiny_search(resources={"cpus": 0}), storage, monkeypatch, capsys, "--dry-run")
+    assert "resources.cpus" in said
 
 
 def test_a_recipe_with_other_fields_is_a_base(

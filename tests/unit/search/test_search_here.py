@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import colddiff
-from colddiff.errors import ColddiffError
+from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.resolve import resolve
 from colddiff.spec import parse
+from colddiff.stores.open import open_store
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
+from colddiff.verbs.search.segment import JobSegment, run_segment
+from colddiff.verbs.search.trials import read_trials
 from colddiff.verbs.search.work import prepare
+from tests.conftest import S3Service
 from tests.in_process import colddiff_here
 from tests.unit.search.nested_runs import history, nested_runs
 from tests.unit.search.tiny_search import (
+    BASE,
     folder_of,
     tiny_search,
     trained,
@@ -33,7 +43,7 @@ from tests.unit.search.tiny_search import (
 
 T = "degradation.num_timesteps"
 RATIO = "degradation.sigma.ratio"
-STRAIGHT = {"scheduler": "none", "rungs": [1.0]}
+STRAIGHT: dict[str, Any] = {"scheduler": "none", "rungs": [1.0]}
 
 
 @pytest.fixture
@@ -70,15 +80,21 @@ def test_a_search_with_its_confirmation(
     (confirmed,) = result["confirmed"]
     assert (confirmed["n"], confirmed["trial"] != 0) == (2, True)
     assert len(trained(storage)) == 4 + 2 * 2
-    assert not list(storage.rglob("pictures"))
+    # Of the search alone: its trials draw none.
+    assert [path.parent.name for path in storage.glob("jobs/*/pictures")] == [result["id"]]
 
     run, children = nested_runs(storage)
     assert run.info.status == "FINISHED"
     assert run.data.params["metric"] == "eval/sampled/fd_lenet"
     assert run.data.params[f"space.{T}"] == "6 to 12, log scale"
-    assert set(result["jobs"]) == trained(storage)
-    assert {child.data.tags["colddiff.job_id"] for child in children} == trained(storage)
+    evaluated = {path.name for path in storage.glob("jobs/evaluate-*")}
+    assert set(result["jobs"]) == trained(storage) | evaluated
+    assert {child.data.tags["colddiff.job_id"] for child in children} == set(result["jobs"])
     assert {child.data.tags["colddiff.search"] for child in children} == {result["id"]}
+    fewer = [child for child in children if "colddiff.calls" in child.data.tags]
+    assert {child.data.tags["colddiff.job_id"] for child in fewer} == evaluated
+    assert "trial 0 (base), 3 network calls" in {child.info.run_name for child in fewer}
+    children = [child for child in children if child not in fewer]
     asked = [child for child in children if "colddiff.confirmation_seed" not in child.data.tags]
     assert [child.data.tags["colddiff.job_id"] for child in asked] == [t.job_id for t in trials]
     assert asked[0].info.run_name == "trial 0 (base)"
@@ -88,9 +104,10 @@ def test_a_search_with_its_confirmation(
     ]
     assert sorted(again) == ["1", "1", "2", "2"]
     best = history(storage, run, "search/best")
-    assert best[-1] == (4, result["metrics"]["search/best"])
-    assert [step for step, _ in best] == sorted({step for step, _ in best})
-    assert history(storage, run, "search/trials")[-1] == (4, 2.0)
+    # Six results, of which the second is the base's at the last rung, and the last the best's.
+    assert [step for step, _ in best] == [2, 3, 4, 5, 6]
+    assert best[-1][1] == result["metrics"]["search/best"] == min(value for _, value in best)
+    assert history(storage, run, "search/trials") == [(n, 1 + (n == 6)) for n in range(2, 7)]
 
     folder = storage / "jobs" / result["id"]
     sentence = f"trial {confirmed['trial']}, test eval/sampled/fd_lenet"
@@ -125,6 +142,9 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
         assert process.wait(60) == (-signal.SIGKILL if ended == "KILL" else 4), log.read_text()
     begun = trials_of(storage)
     assert len(begun) < 3
+    drawn = {path.name for path in storage.glob("jobs/search-*/pictures/*")}
+    assert drawn >= ({"paths.png", "map.png", "rungs.png"} if ended == "TERM" else set())
+    assert bool(drawn) == (ended == "TERM")
 
     again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stderr
@@ -216,3 +236,99 @@ def planned(storage: Path, **fields: Any) -> list[tuple[Any, ...]]:
 def folder_text(storage: Path, name: str) -> str:
     folder = folder_of(storage)
     return folder.store.get(folder.key(name)).decode()
+
+
+PLUGIN = '''
+"""A blur of the user's own."""
+
+from typing import Literal
+
+from colddiff.degradations import DEGRADATIONS
+from colddiff.degradations.blur import BlurSpec
+
+
+@DEGRADATIONS.register
+class OwnBlurSpec(BlurSpec):
+    """Severity t is t chained Gaussian blurs."""
+
+    kind: Literal["own_blur"] = "own_blur"
+'''
+
+
+@pytest.mark.usefixtures("unloaded_plugins")
+def test_a_degradation_of_the_users_own_is_searched(
+    tmp_path: Path,
+    storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "own.py").write_text(PLUGIN)
+    base = {"degradation": {**BASE["degradation"], "kind": "own_blur"}, "plugins": ["own.py"]}
+    job = write_search(tmp_path / "tiny.yaml", base=base, num_trials=2, **STRAIGHT)
+    done = colddiff_here(monkeypatch, capsys, "submit", "search", job, "--local")
+    assert done.returncode == 0, done.stderr
+    assert [trial.job["plugins"] for trial in trials_of(storage)] == [[], []]
+    sha256 = hashlib.sha256(PLUGIN.encode()).hexdigest()
+    for job_id in [folder_of(storage).job_id, *trained(storage)]:
+        assert (storage / "jobs" / job_id / "plugins" / f"{sha256}.py").exists()
+    best = storage / "jobs" / folder_of(storage).job_id / "best.yaml"
+    dry = colddiff_here(monkeypatch, capsys, "submit", "train", best, "--dry-run", "--json")
+    assert dry.returncode == 0, dry.stderr
+    train = json.loads(dry.stdout)["train"]
+    assert train["degradation"]["kind"] == "own_blur"
+    assert train["plugins"] == [str(best.parent / "plugins" / f"{sha256}.py")]
+
+
+def test_gpu_hours_are_those_of_all_trials(storage: Path) -> None:
+    gpu = {"resources": {"gpus": 1}, "base": {"workers": 2}}
+    search(num_trials=2, confirm_seeds=1, **gpu, **STRAIGHT)
+    jobs = [JobFolder(folder_of(storage).store, job_id) for job_id in trained(storage)]
+    assert len(jobs) == 4
+    spent = [status.gpu_hours for job in jobs if (status := job.status())]
+    status = folder_of(storage).status()
+    assert status
+    assert status.gpu_hours == pytest.approx(sum(spent))
+    assert min(spent) > 0
+    with pytest.raises(Stopped, match=r"limits\.gpu_hours=1e-09 reached: stopped"):
+        search(num_trials=4, limits={"gpu_hours": 1e-9}, **gpu, **STRAIGHT)
+    search(num_trials=4, limits={"gpu_hours": 1}, **gpu, **STRAIGHT)
+
+
+def test_a_search_in_s3(
+    s3_service: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"s3://{s3_service.new_bucket()}/runs"
+    monkeypatch.setenv("COLDDIFF_STORAGE", place)
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    result = search(num_trials=2, **STRAIGHT)
+    more = search(num_trials=3, **STRAIGHT)
+    assert (more["id"], more["trials"]) == (result["id"], 3)
+    folder = JobFolder(open_store(place), result["id"])
+    trials = read_trials(folder)
+    ids = {job_id for job_id in list_jobs(folder.store) if job_id.startswith("train-")}
+    assert {trial.job_id for trial in trials} == ids
+    assert len(ids) == 3
+    assert more["best_yaml"] == f"{place}/jobs/{result['id']}/best.yaml"
+    best = yaml.safe_load(folder.store.get(folder.key("best.yaml")))["train"]
+    assert best["data"].startswith(place)
+    # A process that trains one trial after the other keeps no session of an earlier one.
+    assert "mlflow-tracker" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_training_whose_driver_died_meanwhile_is_taken_over(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a search killed with its trial on another machine: found alive, then lost."""
+    search(num_trials=1, **STRAIGHT)
+    (job_id,) = trained(storage)
+    folder = JobFolder(folder_of(storage).store, job_id)
+    before = folder.status()
+    assert before
+    folder.write_status(replace(before, state="running", heartbeat=time.time(), host="elsewhere"))
+    monkeypatch.setattr("colddiff.jobs.status.LOST_AFTER_S", 2.0)
+    resolved = resolve(parse(SearchJob, tiny_search(num_trials=1, **STRAIGHT)), "tiny")
+    (trial,) = trials_of(storage)
+    segment = JobSegment("trial 0 to step 4", "tiny-trial", trial.job, 4)
+    assert run_segment(segment, resolved, lambda: False) == ""
+    assert folder.attempts() == [1, 2]

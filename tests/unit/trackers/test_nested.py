@@ -111,14 +111,3 @@ def test_in_memory_a_parent_is_a_jobs_id() -> None:
     tracker.set_parent("search-y-00000000")
     tracker.finish("FAILED")
     assert (tracker.run.parent, tracker.run.status) == ("search-x-00000000", "RUNNING")
-
-
-def test_a_result_of_a_search_at_the_same_step_replaces_the_earlier_one(mlflow: MlflowTwin) -> None:
-    """A resumed search may find a better trial without measuring a further one."""
-    for best in (9.0, 8.0, 8.0):
-        tracker = mlflow.open()
-        tracker.log_metrics({"search/best": best}, 4)
-        tracker.finish("KILLED")
-    assert sorted(mlflow.read().history("search/best")) == [(4, 8.0), (4, 9.0)]
-    run = client(mlflow.uri).get_run(mlflow.runs()[0])
-    assert run.data.metrics["search/best"] == 8.0

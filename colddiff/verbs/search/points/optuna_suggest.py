@@ -53,7 +53,7 @@ def tpe_point(
         sampler=sampler,
         direction="minimize" if lower_is_better else "maximize",
     )
-    distributions = {dimension.path: _distribution(dimension) for dimension in space}
+    distributions = {dimension.path: distribution_of(dimension) for dimension in space}
     for observation in history:
         told = _told(observation, space, distributions)
         if told is not None:
@@ -62,7 +62,8 @@ def tpe_point(
     return {dimension.path: _value(dimension, asked[dimension.path]) for dimension in space}
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """The dimension as Optuna has it; a choice by its index."""
     if dimension.choices is not None:
         # By index: a choice may be anything that JSON holds, Optuna takes scalars.
         return CategoricalDistribution(range(len(dimension.choices)))
@@ -83,7 +84,7 @@ def _told(
     space: Sequence[Dimension],
     distributions: dict[str, BaseDistribution],
 ) -> FrozenTrial | None:
-    params = _params(observation.point, space)
+    params = params_of(observation.point, space)
     if params is None:
         return None
     states = optuna.trial.TrialState
@@ -103,7 +104,8 @@ def _told(
     )
 
 
-def _params(point: Mapping[str, Any], space: Sequence[Dimension]) -> dict[str, Any] | None:
+def params_of(point: Mapping[str, Any], space: Sequence[Dimension]) -> dict[str, Any] | None:
+    """A point in terms of ``distribution_of``; None where it lies outside the space."""
     params: dict[str, Any] = {}
     for dimension in space:
         if dimension.path not in point:

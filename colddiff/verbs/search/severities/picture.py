@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from colddiff.report.search_calls import CallsPoint, calls_plot
+from collections.abc import Mapping
+
+from colddiff.report.search.figures import SearchPicture
+from colddiff.report.search.list_calls import CallsPoint, best_front, calls_plot
 from colddiff.samplers import column_labels, find_sampler
 from colddiff.verbs.search.severities.table import ListBoard
 from colddiff.verbs.search.severities.task import ListTask
 
 
-def list_picture(board: ListBoard, task: ListTask) -> bytes | None:
-    """The picture as a PNG; None before anything was measured."""
+def list_picture(board: ListBoard, task: ListTask) -> SearchPicture | None:
+    """The picture; None before anything was measured."""
     metric = board.metric
     measured = [row for row in board.rows if metric in row.metrics]
     points = {
@@ -19,16 +22,23 @@ def list_picture(board: ListBoard, task: ListTask) -> bytes | None:
     if not points:
         return None
     kind = task.trained.degradation.kind
-    return calls_plot(
+    title = f"{kind.capitalize()} from severity {task.space.start}: quality against calls"
+    png = calls_plot(
         list(points.values()),
         {row.calls: row.metrics[metric] for row in measured if row.even},
         next((points[row.number] for row in measured if row.base), None),
         task.job.calls,
         metric=metric,
         lower_is_better=board.lower_is_better,
-        title=f"{kind.capitalize()} from severity {task.space.start}: quality against calls",
+        title=title,
         subtitle=f"{len(points)} lists of severities on {board.images} validation images",
     )
+    best = ", ".join(f"{point.calls} calls {point.value:.4g}" for point in _front(board, points))
+    return SearchPicture("calls.png", png, title, f"{title}. The best by {metric}: {best}.")
+
+
+def _front(board: ListBoard, points: Mapping[int, CallsPoint]) -> list[CallsPoint]:
+    return best_front(list(points.values()), lower_is_better=board.lower_is_better)
 
 
 def sampler_label(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import Runner
 from colddiff.verbs.search.segment import Segment
 from colddiff.verbs.search.severities.evaluator import open_list_evaluator
 from colddiff.verbs.search.severities.journal import write_list_result
@@ -29,7 +30,9 @@ class ListSegment(Segment):
     result: str
     groups: int = 0
 
-    def run(self, search: ResolvedJob, stop_requested: Callable[[], bool]) -> str:
+    def run(
+        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+    ) -> str:
         asked = time.monotonic()
 
         def refuse_stopped() -> None:

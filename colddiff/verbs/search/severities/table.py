@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from colddiff.verbs.search.leaderboard import FORMS, NO_VALUE, STYLE
+from colddiff.verbs.search.leaderboard import FORMS, NO_VALUE
 from colddiff.verbs.search.severities.confirm import BestList
 from colddiff.verbs.search.severities.journal import ListState
 from colddiff.verbs.search.severities.lists import SeverityList
@@ -169,16 +169,11 @@ def board_markdown(board: ListBoard) -> str:
     return "\n\n".join([*parts, _markdown(board.trial_table(), bold), board.caption]) + "\n"
 
 
-def board_page(board: ListBoard, title: str) -> str:
-    """Both tables as an HTML page; the base's row has the class ``base``."""
-    name = html.escape(title)
+def board_html(board: ListBoard) -> str:
+    """Both tables for a page; the base's row has the class ``base``."""
     base = [i for i, row in enumerate(board.rows) if row.base]
     tables = _html(board.best_table(), "the best lists", ()) if board.best else ""
-    tables += _html(board.trial_table(), board.caption, base)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>{name}</h1>\n{tables}</body></html>\n"
-    )
+    return tables + _html(board.trial_table(), board.caption, base)
 
 
 def figure(metric: str, value: float | None) -> str:

@@ -11,6 +11,8 @@ from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.status import AGAIN
+from colddiff.report.search.page import search_page
+from colddiff.verbs.search.pictures.gallery import guarded
 from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.severities.best import best_yaml
@@ -19,9 +21,9 @@ from colddiff.verbs.search.severities.evaluator import close_list_evaluators
 from colddiff.verbs.search.severities.picture import list_picture
 from colddiff.verbs.search.severities.planner import ListPlanner
 from colddiff.verbs.search.severities.table import (
+    board_html,
     board_json,
     board_markdown,
-    board_page,
     list_board,
 )
 from colddiff.verbs.search.severities.task import ListTask, open_list_task
@@ -105,17 +107,21 @@ def _write(
     files = {
         "leaderboard.json": board_json(board),
         "leaderboard.md": board_markdown(board) + sentences,
-        "leaderboard.html": board_page(board, attempt.resolved.id),
     }
     if best:
         about = describe_checkpoint(find_checkpoint(task.base.checkpoint))
         files["best.yaml"] = best_yaml(task, best, has_terminal=about.terminal is not None)
+    # Made of all else, and not worth the result of a search: what fails is logged and missing.
+    picture = guarded("calls.png", lambda: list_picture(board, task))
+    shown = [picture] if picture is not None else []
+    told = [*_sentences(task, best), *failures] or [board.caption]
+    files["leaderboard.html"] = search_page(attempt.resolved.id, told, board_html(board), shown)
     for name, text in files.items():
         attempt.folder.store.put(attempt.folder.key(name), text.encode())
         attempt.tracker.log_artifact(name, text.encode())
-    picture = list_picture(board, task)
-    if picture is not None:
-        attempt.keep_picture("calls.png", picture)
+    attempt.pictures.clear()  # drawn once before the confirmation, and once after it
+    for drawn in shown:
+        attempt.keep_picture(drawn.name, drawn.png)
 
 
 def _result(

@@ -1,0 +1,1 @@
+"""Decoding with Pillow: depth that it would lose, and damage that is none."""

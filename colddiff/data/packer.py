@@ -1,0 +1,256 @@
+"""Makes the shards of a data set on several threads: the same bytes for any number of them."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from colddiff.data.left_out import FRAMES, LeftOut
+from colddiff.data.pil_images import Pixels, crop_and_resize, with_channels
+from colddiff.data.problems import Problems
+from colddiff.data.sources.source import ImageSource, SourceEntry
+from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
+from colddiff.data.webdataset_tar import tar_description, tar_samples
+from colddiff.errors import ColddiffError, DataError, Missing
+from colddiff.ports import ImageFormat, ShardEntry, Store
+from colddiff.types import ProgressCallback
+
+PNG_SIZE = slice(16, 24)
+PNG_COLOUR_TYPE = 25
+COLOUR_TYPES = {1: 0, 3: 2}
+"""In a PNG's header, by number of channels."""
+FURTHER = "further_frames"
+SIZES_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """What the shards of a set are made of, in order, and how."""
+
+    entries: Sequence[SourceEntry]
+    image: ImageFormat
+    image_size: int | None
+    shard_size: int
+    skip_broken: bool = False
+    """Leave out images that cannot be decoded, and keep a list of them."""
+    keep_colour: bool = False
+    """A colour image ends the work with ColourFoundError where the set is of grey images."""
+
+
+class ColourFoundError(Exception):
+    """A colour image in what was taken for a set of grey images."""
+
+
+class _UnfitError(DataError):
+    """An image that would be packed with another size; never skipped."""
+
+
+@dataclass(slots=True)
+class PackedShards:
+    """The shards that hold images, and what happened to images on the way."""
+
+    shards: list[ShardEntry] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(name, why) of each image that was skipped, in order."""
+    grey: int = 0
+    """Grey images that this run stored in three equal channels."""
+
+
+class Packer:
+    """Makes shards on several threads.
+
+    Threads suffice: reading, decoding and compressing all release the GIL.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        store: Store,
+        plan: ShardPlan,
+        on_progress: ProgressCallback | None,
+    ) -> None:
+        self._source, self._store, self._plan = source, store, plan
+        self._ranges = [
+            range(start, min(start + plan.shard_size, len(plan.entries)))
+            for start in range(0, len(plan.entries), plan.shard_size)
+        ]
+        self._on_progress = on_progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._broken: dict[int, str] = {}
+        self._problems = Problems()
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._result = PackedShards()
+
+    def run(self, workers: int) -> PackedShards:
+        """All shards in order.
+
+        Raises DataError naming every image that cannot be packed, unless they are skipped.
+        """
+        existing = {item.key for item in self._store.list("shard-")}
+        kept = [number for number in self._numbers if shard_key(number) in existing]
+        shards = self._all(self._existing_entry, kept, workers)
+        missing = [number for number in self._numbers if shards.get(number) is None]
+        # Reported before the work starts, so that existing shards do not distort the rate.
+        self._progress(sum(len(self._ranges[n]) for n in kept if shards[n] is not None))
+        shards |= self._all(self._make_shard, missing, workers)
+        self._refuse_problems()
+        self._result.shards = [
+            shard for number in self._numbers if (shard := shards[number]) and shard.count
+        ]
+        self._result.skipped = [
+            (self._plan.entries[n].name, self._broken[n]) for n in sorted(self._broken)
+        ]
+        if not self._result.shards:
+            raise DataError(
+                f"{self._source.uri}: none of the {len(self._plan.entries)} images can be packed: "
+                f"{self._result.skipped[0][1]}"
+            )
+        return self._result
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self._ranges))
+
+    def _all(
+        self, work: Callable[[int], ShardEntry | None], numbers: list[int], workers: int
+    ) -> dict[int, ShardEntry | None]:
+        def unless_stopped(number: int) -> ShardEntry | None:
+            if self._stopped:
+                raise CancelledError
+            return work(number)
+
+        with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
+            try:
+                return dict(zip(numbers, pool.map(unless_stopped, numbers), strict=True))
+            except BaseException:
+                self._stopped = True
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _existing_entry(self, number: int) -> ShardEntry | None:
+        """The entry of a shard that an earlier run made; None if it has to be made again.
+
+        The claim fixes the settings and writes are atomic, so it is complete. It holds fewer
+        images where broken ones were skipped, and grey ones where colour was found later.
+        """
+        key = shard_key(number)
+        data = self._store.get(key)
+        try:
+            samples = {int(sample.name): sample for sample in tar_samples(io.BytesIO(data), key)}
+        except (ColddiffError, ValueError):
+            return None
+        image, further = self._plan.image, list[str]()
+        for n, sample in samples.items():
+            png = sample.image.of(data)
+            size = image.width.to_bytes(4, "big") + image.height.to_bytes(4, "big")
+            if png[PNG_SIZE] != size or png[PNG_COLOUR_TYPE] != COLOUR_TYPES[image.channels]:
+                return None
+            if n not in self._ranges[number]:
+                return None
+            if FURTHER in tar_description(data, sample, key):
+                further.append(self._plan.entries[n].name)
+        for n in self._ranges[number]:
+            if n not in samples and (not self._plan.skip_broken or self._pixels(n) is not None):
+                return None
+        for name in further:
+            self._result.left_out.add(FRAMES, name)
+        return shard_entry(key, len(samples), data)
+
+    def _make_shard(self, number: int) -> ShardEntry | None:
+        key = shard_key(number)
+        members = [member for n in self._ranges[number] for member in self._members(n)]
+        if not members:
+            return ShardEntry(key, 0, 0, "")
+        data = write_tar(members)
+        self._store.put(key, data)
+        return shard_entry(key, len(members) // 2, data)
+
+    def _members(self, number: int) -> list[tuple[str, bytes]]:
+        if self._stopped:
+            raise CancelledError
+        entry, pixels = self._plan.entries[number], self._pixels(number)
+        self._progress(1)
+        # Once an image is bad there will be no set: the others are looked at, and not stored.
+        if pixels is None or self._problems:
+            return []
+        described: dict[str, object] = {"source": entry.name}
+        if entry.label is not None:
+            described["label"] = entry.label
+        if entry.name in self._source.multiframe:
+            described[FURTHER] = True
+            self._result.left_out.add(FRAMES, entry.name)
+        return image_members(f"{number:012d}", pixels, described)
+
+    def _pixels(self, number: int) -> Pixels | None:
+        """The pixels of an image as they are stored; None if it is broken, which is recorded."""
+        entry, plan = self._plan.entries[number], self._plan
+        try:
+            pixels = self._source.load(entry)
+            with self._lock:
+                self._sizes[pixels.shape[1], pixels.shape[0]] += 1
+                self._result.grey += plan.image.channels == 3 and pixels.shape[2] == 1
+            if plan.keep_colour and pixels.shape[2] > plan.image.channels:
+                if plan.image.bits == 16:
+                    raise DataError(
+                        f"{entry.name}: is a colour image; 16 bits are for grey images: set "
+                        "--channels 1, or pack with 8 bits"
+                    )
+                raise ColourFoundError
+            return conform_pixels(pixels, entry, plan.image_size, plan.image)
+        except _UnfitError as error:
+            self._problems.add(str(error), number)
+        except (DataError, Missing) as error:
+            if plan.skip_broken:
+                self._broken[number] = str(error)
+            else:
+                self._problems.add(str(error), number)
+        return None
+
+    def _refuse_problems(self) -> None:
+        way_out = (
+            ""
+            if self._plan.skip_broken
+            else "`colddiff data pack --skip-broken` leaves such images out"
+        )
+        if self._plan.image_size is None and len(self._sizes) > 1:
+            sizes = [f"{n} of {w}x{h}" for (w, h), n in self._sizes.most_common(SIZES_SHOWN)]
+            more = ", ..." if len(self._sizes) > SIZES_SHOWN else ""
+            way_out = (
+                f"the images have {len(self._sizes)} sizes ({', '.join(sizes)}{more}): set "
+                "--image-size to crop and resize all of them"
+            )
+        self._problems.refuse("images cannot be packed", way_out)
+
+    def _progress(self, more: int) -> None:
+        with self._lock:
+            self._done += more
+            if self._on_progress is not None and more:
+                self._on_progress(self._done, len(self._plan.entries))
+
+
+def conform_pixels(
+    pixels: Pixels, entry: SourceEntry, image_size: int | None, image: ImageFormat
+) -> Pixels:
+    """Convert ``pixels`` to the format ``image``; raises DataError naming the entry otherwise."""
+    if pixels.dtype == np.uint16 and image.bits == 8:
+        raise DataError(f"{entry.name}: is a 16-bit image; use --bits 16 to keep its depth")
+    pixels = with_channels(pixels, image.channels)
+    if image.bits == 16 and pixels.dtype == np.uint8:
+        pixels = pixels.astype(np.uint16) * 257
+    if image_size is not None:
+        return crop_and_resize(pixels, image_size)
+    height, width = pixels.shape[:2]
+    if (height, width) != (image.height, image.width):
+        raise _UnfitError(
+            f"{entry.name}: is {width}x{height}, the first image is {image.width}x{image.height}"
+        )
+    return pixels

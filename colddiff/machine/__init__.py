@@ -1,0 +1,1 @@
+"""The machine this runs on: files that others made, and processes."""

@@ -1,0 +1,1 @@
+"""Pictures, sentences and the page of a search, from plain data."""

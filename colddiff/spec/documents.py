@@ -1,0 +1,246 @@
+"""JSON and YAML that others wrote: read here alone, with type, depth, size and keys checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+from collections.abc import Hashable, Iterable
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+DEEPEST = 64
+"""Levels of nesting; Python's own recursion ends somewhere above 900."""
+MOST_BYTES = 64 << 20
+MOST_YAML_BYTES = 1 << 20
+MOST_NODES = 100_000
+"""Of a YAML document whose aliases are written out."""
+MOST_BITS = 64
+"""Of a whole number: what no integer of a machine holds is a typing error."""
+SHOWN = 80
+"""Characters of a value in a message."""
+
+T = TypeVar("T")
+
+
+class DocumentError(Exception):
+    """Text that is not the document that it should be; says why in one short line."""
+
+
+def read_json(data: bytes | str, *, most_bytes: int = MOST_BYTES) -> Any:
+    """The value of a JSON text of at most ``most_bytes``.
+
+    Raises DocumentError if it is not JSON, nested deeper than 64 levels, has a key twice in one
+    object, or a whole number beyond 64 bits.
+    """
+    if len(data) > most_bytes:
+        raise DocumentError(f"has {len(data):,} bytes, at most {most_bytes:,} are read")
+    try:
+        found = json.loads(data, object_pairs_hook=_object, parse_int=_whole)
+    except json.JSONDecodeError as error:
+        raise DocumentError(f"is not JSON ({error})") from None
+    except UnicodeDecodeError:
+        raise DocumentError("is not JSON (not UTF-8 text)") from None
+    except RecursionError:
+        raise DocumentError(f"is nested deeper than {DEEPEST} levels") from None
+    _refuse_depth(found)
+    return found
+
+
+def read_json_object(data: bytes | str, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    """``read_json`` of a text that must be an object."""
+    found = read_json(data, most_bytes=most_bytes)
+    if not isinstance(found, dict):
+        raise DocumentError("is not a JSON object")
+    return found
+
+
+def as_record(cls: type[T], data: Any) -> T:
+    """JSON data as the dataclass ``cls``, without converting types; fields it lacks are ignored.
+
+    Raises DocumentError naming each field that is missing or of another type.
+    """
+    try:
+        # As JSON again: pydantic's strict mode makes a dataclass of no mapping of Python's.
+        adapter = _adapter(cast("Hashable", cls))
+        return cast("T", adapter.validate_json(json.dumps(data), strict=True))
+    except ValidationError as error:
+        found = [
+            f"{'.'.join(map(str, item['loc'])) or 'it'} is missing"
+            if item["type"] == "missing"
+            else f"{'.'.join(map(str, item['loc'])) or 'it'} is {shown(item['input'])}: "
+            f"{item['msg'][:1].lower()}{item['msg'][1:]}"
+            for item in error.errors(include_url=False)[:3]
+        ]
+        raise DocumentError(f"is damaged: {'; '.join(found)}") from None
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of one YAML document, as YAML 1.2 reads its plain scalars.
+
+    ``yes``, ``on`` and ``1:30`` are text, ``true`` and ``1e-4`` are not; ``010`` is refused, which
+    some read as 8 and others as 10.
+
+    Raises DocumentError if it is not YAML, has a key twice in one mapping, is larger than 1 MiB or
+    100,000 nodes with its aliases written out, or is nested deeper than 64 levels.
+    """
+    if len(text) > MOST_YAML_BYTES:
+        raise DocumentError(f"has {len(text):,} characters, at most {MOST_YAML_BYTES:,} are read")
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _Nodes().size(node, 0)
+        return loader.construct_document(node)
+    except DocumentError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = error.problem or error.context or "not YAML"
+        raise DocumentError(f"{place}not YAML ({problem[:200]})") from None
+    except RecursionError:
+        raise DocumentError(f"is nested deeper than {DEEPEST} levels") from None
+    except Exception as error:  # PyYAML lets errors of int(), datetime() and others through
+        what = " ".join(str(error).split())[:100]
+        raise DocumentError(f"not YAML ({what or type(error).__name__})") from None
+
+
+def shown(value: object) -> str:
+    """``value`` in a message: at most 80 printable characters, whatever it is."""
+    text = _SHOWN.repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+class _Shown(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = SHOWN
+        self.maxlist = self.maxdict = self.maxtuple = 8
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to print numbers of more than 4300 digits.
+        return (
+            str(x) if x.bit_length() <= 256 else f"a number of {int(x.bit_length() * 0.301)} digits"
+        )
+
+
+_SHOWN = _Shown()
+
+
+def _whole(text: str, base: int = 10) -> int:
+    # By its length first: Python refuses to convert more than 4300 digits.
+    number = int(text, base) if len(text) <= MOST_BITS + 2 else None
+    if number is None or number.bit_length() > MOST_BITS:
+        raise DocumentError(f"{shown(text)} is a number that no machine holds")
+    return number
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise DocumentError(f"has the key {shown(key)} twice")
+        found[key] = value
+    return found
+
+
+def _refuse_depth(value: Any) -> None:
+    level, depth = [value] if isinstance(value, dict | list) else [], 0
+    while level:
+        if depth > DEEPEST:
+            raise DocumentError(f"is nested deeper than {DEEPEST} levels")
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        depth += 1
+
+
+class _Nodes:
+    """Counts the nodes of a YAML document with its aliases written out."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._open: set[int] = set()
+
+    def size(self, node: yaml.Node, depth: int) -> int:
+        """Number of nodes below and with ``node``; DocumentError if there are too many."""
+        known = id(node)
+        if known in self._open:
+            raise DocumentError(f"{_line(node)}an anchor contains itself")
+        if depth > DEEPEST:
+            raise DocumentError(f"is nested deeper than {DEEPEST} levels")
+        if known not in self._sizes:
+            self._open.add(known)
+            _refuse_same_keys(node)
+            self._sizes[known] = 1 + sum(self.size(below, depth + 1) for below in _below(node))
+            self._open.remove(known)
+        if self._sizes[known] > MOST_NODES:
+            raise DocumentError(f"has more than {MOST_NODES:,} values, its aliases written out")
+        return self._sizes[known]
+
+
+def _refuse_same_keys(node: yaml.Node) -> None:
+    seen = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                raise DocumentError(f"{_line(key)}has the key {shown(key.value)} twice")
+            seen.add((key.tag, key.value))
+
+
+def _line(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}: "
+
+
+def _below(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain scalars as in YAML 1.2's core schema."""
+
+    def whole(self, node: yaml.ScalarNode) -> int:
+        text = str(self.construct_scalar(node))
+        if _OCTAL_OR_DECIMAL.fullmatch(text):
+            raise DocumentError(
+                f"{_line(node)}{shown(text)} is read as octal by some and as decimal by others: "
+                "write it without leading zeros, or as text, in quotes"
+            )
+        digits = text.replace("_", "").lstrip("+-")
+        base = {"0x": 16, "0o": 8, "0b": 2}.get(digits[:2].lower(), 10)
+        number = _whole(digits, base)
+        return -number if text.startswith("-") else number
+
+
+_Loader.yaml_implicit_resolvers = {}
+_OCTAL_OR_DECIMAL = re.compile(r"[-+]?0[0-9_]+")
+_TAG = "tag:yaml.org,2002:"
+for _name, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+    ("int", r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*\.[0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor(f"{_TAG}int", _Loader.whole)

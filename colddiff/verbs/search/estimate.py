@@ -1,0 +1,136 @@
+"""What a search will take, before it starts: trials, segments, steps, FLOPs, hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from colddiff.jobs.verb import VERBS, DryRun
+from colddiff.samplers import find_sampler
+from colddiff.sampling import falling
+from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.promotion import REDUCTION
+from colddiff.verbs.search.settings import base_of, check_settings, rung_steps
+
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEstimate:
+    """A search in numbers; promotion depends on results, so that its segments are about right."""
+
+    num_trials: int
+    rungs: tuple[int, ...]
+    """Optimizer steps at which trials are compared."""
+    segments: int
+    """Trainings of a trial up to a rung, each of which ends with an evaluation."""
+    trial_steps: int
+    full_grid_steps: int
+    """Steps of all trials to the end."""
+    confirmations: int
+    """Trainings to the end on fresh seeds."""
+    steps: int
+    """Optimizer steps of trials and confirmations."""
+    evaluation_calls: int | None
+    """Network calls, one image each, of an evaluation of the base; None where the number of its
+    images follows from the data."""
+    evaluation_flops: float | None
+    """Of all evaluations."""
+    evaluation_hours: float | None
+    """At the rate given."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def dry_run(job: SearchJob, rate: str | None) -> DryRun:
+    """Trials, segments and steps, and the estimate of training them; contacts nothing.
+
+    ``rate``: value of `--rate`, of all workers together. Raises SpecError.
+    """
+    base = base_of(job)
+    space = check_settings(job, base)
+    rungs = tuple(rung_steps(job, base))
+    counts = trials_by_rung(job.num_trials, len(rungs) if job.scheduler == "promotion" else 1)
+    counts = [counts[0]] * (len(rungs) - len(counts)) + counts
+    before = (0, *rungs)
+    trial_steps = sum(n * (b - a) for n, a, b in zip(counts, before, rungs, strict=False))
+    segments = sum(counts) if job.scheduler == "promotion" else job.num_trials
+    confirmations = (job.confirm_best + 1) * job.confirm_seeds if job.confirm_best else 0
+    steps = trial_steps + confirmations * rungs[-1]
+    training = VERBS["train"].dry_run(base.model_copy(update={"num_steps": steps}), rate)
+    cost = training.data["estimate"]
+    calls = _evaluation_calls(job, base)
+    flops = hours = None
+    if calls is not None:
+        flops = (segments + confirmations) * calls * cost["forward_flops_per_image"]
+        if cost["hours"] is not None:
+            hours = flops / cost["flops"] * cost["hours"]
+    found = SearchEstimate(
+        job.num_trials,
+        rungs,
+        segments,
+        trial_steps,
+        job.num_trials * rungs[-1],
+        confirmations,
+        steps,
+        calls,
+        flops,
+        hours,
+    )
+    over = [dimension.path for dimension in space]
+    lines = [*_lines(found, over), *training.lines, _evaluations(found)]
+    return DryRun(lines, {"trials": {**found.to_dict(), "over": over}, **training.data})
+
+
+def trials_by_rung(num_trials: int, rungs: int, reduction: int = REDUCTION) -> list[int]:
+    """About how many trials a promotion evaluates at each rung: the best share, and the base.
+
+    >>> trials_by_rung(12, 3)
+    [12, 4, 2]
+    """
+    counts = [num_trials]
+    while len(counts) < rungs:
+        counts.append(min(num_trials, max(2, counts[-1] // reduction + 1)))
+    return counts
+
+
+def _evaluation_calls(job: SearchJob, base: TrainJob) -> int | None:
+    """Network calls of one evaluation of the base, summed over its images."""
+    T, evaluation = base.degradation.num_timesteps, base.evaluation
+    if job.compare == "generation":
+        assert evaluation.generated is not None
+        made = evaluation.generated
+        return made.num_images * (len(falling(made.severities, T, made.sampler)) - 1)
+    if evaluation.num_images is None:
+        return None
+    names = [find_sampler(name).name for name in evaluation.samplers]
+    each = sum(len(falling(evaluation.severities, T, name)) - 1 for name in names)
+    return evaluation.num_images * each
+
+
+def _lines(found: SearchEstimate, over: Sequence[str]) -> list[str]:
+    about = "about " if len(set(found.rungs)) > 1 and found.segments > found.num_trials else ""
+    return [
+        f"{found.num_trials} trials over {', '.join(over)}; rungs at steps "
+        f"{', '.join(map(str, found.rungs))}",
+        f"{about}{found.segments} segments and {found.trial_steps:,} steps, of the "
+        f"{found.full_grid_steps:,} of a full grid, and {found.confirmations} trainings of "
+        f"{found.rungs[-1]:,} steps to confirm: {found.steps:,} steps in all",
+    ]
+
+
+def _evaluations(found: SearchEstimate) -> str:
+    total = found.segments + found.confirmations
+    if found.evaluation_calls is None or found.evaluation_flops is None:
+        return f"besides, {total} evaluations, each of all images of its set"
+    line = (
+        f"besides, {total} evaluations of about {found.evaluation_calls:,} network calls: "
+        f"{found.evaluation_flops / 1e12:,.3g} TFLOP"
+    )
+    return (
+        line if found.evaluation_hours is None else f"{line}, {found.evaluation_hours:,.3g} hours"
+    )

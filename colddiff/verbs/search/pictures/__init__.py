@@ -1,0 +1,1 @@
+"""What the pictures of a search need: gathered from its trials, measured, evaluated."""

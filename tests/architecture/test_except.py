@@ -1,0 +1,61 @@
+"""A SpecError is a ValueError: who expects one of Python's must not swallow one of ours."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCES = sorted((Path(__file__).resolve().parents[2] / "colddiff").rglob("*.py"))
+OURS = {"SpecError", "ColddiffError", "Exception", "BaseException"}
+
+
+def names(node: ast.expr | None) -> set[str]:
+    """The names of the exceptions that a handler catches."""
+    if node is None:
+        return {"BaseException"}
+    parts = node.elts if isinstance(node, ast.Tuple) else [node]
+    return {name_of(part) for part in parts}
+
+
+def name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def imported_from_us(tree: ast.Module) -> set[str]:
+    """What a module imports from colddiff: a call of it may raise SpecError."""
+    return {
+        item.asname or item.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("colddiff")
+        and node.module
+        not in ("colddiff.errors", "colddiff.spec.documents", "colddiff.machine.files")
+        for item in node.names
+    }
+
+
+def calls(body: list[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Call):
+                yield name_of(node.func)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_nobody_swallows_a_spec_error_as_a_value_error(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    own = imported_from_us(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Try):
+            continue
+        for handler in node.handlers:
+            caught = names(handler.type)
+            if caught & OURS:
+                break
+            if "ValueError" in caught:
+                swallowed = own & set(calls(node.body))
+                where = f"{path.name}:{handler.lineno}"
+                assert not swallowed, f"{where}: catch SpecError before ValueError of {swallowed}"

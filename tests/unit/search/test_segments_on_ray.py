@@ -1,0 +1,137 @@
+"""What Ray Tune is told and asked: segments of a source, and nothing that it could unpickle."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from colddiff.errors import ColddiffError, StoreError
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.resolve import resolve
+from colddiff.spec import parse
+from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.on_ray import HOLDER, _reserved, _runner, _SegmentSearcher
+from colddiff.verbs.search.room import needs_of
+from colddiff.verbs.search.segment import JobSegment, Segment
+from tests.unit.search.bases import train_job
+from tests.unit.search.tiny_search import tiny_search
+
+CONFIG = {"search": {}, "attempt": 1, "runner": {}}
+
+
+class Listed:
+    """A ``SegmentSource`` of segments that are known before; an error ends it."""
+
+    def __init__(self, *keys: str, failing: ColddiffError | None = None) -> None:
+        self.left: list[Segment] = [JobSegment(key, "tiny", {}, 4) for key in keys]
+        self.failing = failing
+        self.ended: list[tuple[str, str]] = []
+
+    @property
+    def exhausted(self) -> bool:
+        return not self.left
+
+    def next(self) -> Segment | None:
+        if self.failing is not None:
+            error, self.failing = self.failing, None
+            raise error
+        return self.left.pop(0) if self.left else None
+
+    def finished(self, segment: Segment, error: str) -> None:
+        self.ended.append((segment.key, error))
+        if error == "fatal":
+            raise ColddiffError("the base failed")
+
+    def interrupted(self, segment: Segment) -> None:
+        self.left.append(segment)
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Attempt:
+    return Attempt(resolve(parse(SearchJob, tiny_search()), "tiny", storage=str(tmp_path)), 1)
+
+
+def searcher_of(attempt: Attempt, source: Listed, at_once: int = 2) -> _SegmentSearcher:
+    return _SegmentSearcher(attempt, source, lambda: None, at_once, CONFIG)
+
+
+def test_segments_until_there_are_none(attempt: Attempt) -> None:
+    source = Listed("a", "b", "c")
+    searcher = searcher_of(attempt, source)
+    first, second = searcher.suggest("1"), searcher.suggest("2")
+    assert [first["segment"]["key"], second["segment"]["key"]] == ["a", "b"]
+    assert searcher.suggest("3") is None  # two at once
+    searcher.on_trial_complete("1", result={"error": "", "interrupted": False})
+    assert searcher.suggest("3")["segment"]["key"] == "c"
+    searcher.on_trial_complete("2", error=True)
+    assert searcher.suggest("4") is None
+    searcher.on_trial_complete("3", result={"error": "diverged"})
+    assert searcher.suggest("4") == Searcher.FINISHED
+    assert source.ended == [("a", ""), ("b", "its worker died too often"), ("c", "diverged")]
+
+
+def test_a_stop_starts_nothing_more_and_keeps_what_was_interrupted(attempt: Attempt) -> None:
+    source = Listed("a", "b")
+    searcher = searcher_of(attempt, source)
+    searcher.suggest("1")
+    attempt.request_stop()
+    assert searcher.suggest("2") is None
+    searcher.on_trial_complete("1", result={"error": "stopped", "interrupted": True})
+    assert searcher.suggest("2") == Searcher.FINISHED
+    assert [segment.key for segment in source.left] == ["b", "a"]
+    assert source.ended == []
+
+
+def test_an_error_ends_it_once_nothing_runs(attempt: Attempt) -> None:
+    source = Listed("a", "b", "c")
+    searcher = searcher_of(attempt, source)
+    searcher.suggest("1"), searcher.suggest("2")
+    searcher.on_trial_complete("1", result={"error": "fatal"})
+    assert searcher.suggest("3") is None
+    searcher.on_trial_complete("2", result={"error": ""})
+    assert searcher.suggest("3") == Searcher.FINISHED
+    assert str(searcher.error) == "the base failed"
+
+    damaged = searcher_of(attempt, Listed("a", failing=ColddiffError("trials/0.json is damaged")))
+    assert damaged.suggest("1") == Searcher.FINISHED
+    assert "damaged" in str(damaged.error)
+
+
+def test_a_store_that_is_down_is_waited_for(attempt: Attempt) -> None:
+    searcher = searcher_of(attempt, Listed("a", failing=StoreError("the store is down")))
+    assert searcher.suggest("1")["segment"]["key"] == "a"
+    assert searcher.error is None
+
+
+def test_a_pickle_of_it_holds_nothing(attempt: Attempt) -> None:
+    searcher = searcher_of(attempt, Listed("a"))
+    data = pickle.dumps(searcher)
+    assert len(data) < 200
+    assert pickle.loads(data) is searcher  # our own, of this very process
+
+
+@pytest.mark.parametrize(
+    ("workers", "resources", "needs", "runner"),
+    [
+        (1, {"cpus": 2}, {"cpu": 2.0}, {}),
+        (
+            1,
+            {"cpus": 1, "gpus": 0.5, "accelerator": "A100"},
+            {"cpu": 1.0, "gpu": 0.5, "accelerator_type:A100": 0.001},
+            {},
+        ),
+        (3, {"cpus": 2, "gpus": 1}, HOLDER, {"on_ray": True, "gpus": 3.0}),
+        ([1, 4], {"cpus": 1}, HOLDER, {"on_ray": True, "gpus": 0.0}),
+    ],
+)
+def test_a_trial_with_workers_of_its_own_holds_no_cpu(
+    workers: Any, resources: dict[str, Any], needs: dict[str, float], runner: dict[str, Any]
+) -> None:
+    job = parse(SearchJob, tiny_search(resources=resources))
+    asked = needs_of(job, train_job(workers=workers))
+    assert _reserved(asked) == needs
+    assert _runner(asked) == runner
