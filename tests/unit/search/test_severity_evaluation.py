@@ -12,6 +12,7 @@ import torch
 
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_shards, pack_source
+from colddiff.errors import Stopped
 from colddiff.evaluation.evaluator import Evaluator, evaluate_all
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.features.open import open_features
@@ -132,3 +133,20 @@ def test_a_difference_counts_from_two_standard_errors_on(
     found = ListDifference("even spacing", FIRST, 10.0, difference, se, lower)
     assert found.verdict == verdict
     assert found.sentence.endswith(f": {verdict}")
+
+
+def test_a_stop_is_heard_between_calls_of_the_network(tmp_path: Path, digits: str) -> None:
+    calls: list[int] = []
+
+    def stop() -> None:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise Stopped("asked to")
+
+    lists = ListEvaluator(evaluator(tmp_path, digits))
+    with pytest.raises(Stopped):
+        lists.measure(FIRST, on_call=stop)
+    assert len(calls) == 2
+    # What was called before is kept: the rest of 3 calls on the first batch, and the other batch.
+    n, first = EVALUATION["num_images"], EVALUATION["batch_size"]
+    assert lists.measure(FIRST).calls_made == 3 * n - first

@@ -23,6 +23,7 @@ from colddiff.jobs.job import ResourcesSpec
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.restorers import for_inference
 from colddiff.rng import stream
+from colddiff.types import Image, Severity
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.severities.journal import ListResult
 from colddiff.verbs.search.severities.lists import SeverityList
@@ -80,19 +81,18 @@ class ListEvaluator:
         chosen: SeverityList,
         *,
         groups: int = 0,
-        on_batch: Callable[[], None] = lambda: None,
+        on_call: Callable[[], None] = lambda: None,
     ) -> ListResult:
         """The metrics of ``chosen``; with ``groups``, each of them without each group as well.
 
-        ``on_batch`` is called after each batch and may raise. Raises DivergedError for an estimate
-        that holds NaN or inf.
+        ``on_call`` is called before each call of the network on a batch, and may raise. Raises
+        DivergedError for an estimate that holds NaN or inf.
         """
         began, made = time.monotonic(), self.shared.calls_made
         found: dict[int, _Sums] = {}
         for number, positions in enumerate(self.evaluator.batches()):
-            for group, sums in self._batch(number, positions, chosen, max(groups, 1)):
+            for group, sums in self._batch(number, positions, chosen, max(groups, 1), on_call):
                 found[group] = found[group].merge(sums) if group in found else sums
-            on_batch()
         distance = self.evaluator.extractor.metric
         total = _merged(list(found.values()))
         return ListResult(
@@ -104,11 +104,21 @@ class ListEvaluator:
         )
 
     def _batch(
-        self, number: int, positions: range, chosen: SeverityList, groups: int
+        self,
+        number: int,
+        positions: range,
+        chosen: SeverityList,
+        groups: int,
+        on_call: Callable[[], None],
     ) -> Iterator[tuple[int, _Sums]]:
         evaluator = self.evaluator
+
+        def estimate(x_t: Image, t: Severity) -> Image:
+            on_call()
+            return evaluator.estimate(x_t, t)
+
         inputs = self._inputs_of(number, positions)
-        restore = self.shared.restore(evaluator.estimate, chosen, number)
+        restore = self.shared.restore(estimate, chosen, number)
         x_0 = evaluator.restored(inputs, chosen.sampler, chosen.severities, restore=restore)
         features, originals = evaluator.features(x_0), self._originals[number]
         # Drawn at random: a data set may list its classes in turn.

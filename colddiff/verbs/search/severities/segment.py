@@ -37,7 +37,7 @@ class ListSegment(Segment):
 
         def refuse_stopped() -> None:
             nonlocal asked
-            # Asking the store after every batch could take longer than the batch.
+            # Asking the store before every call could take longer than the call.
             if time.monotonic() - asked > STOP_CHECK_S:
                 asked = time.monotonic()
                 if stop_requested():
@@ -46,7 +46,7 @@ class ListSegment(Segment):
         chosen = SeverityList(tuple(self.severities), self.sampler)
         try:
             evaluator = open_list_evaluator(search, self.images)
-            found = evaluator.measure(chosen, groups=self.groups, on_batch=refuse_stopped)
+            found = evaluator.measure(chosen, groups=self.groups, on_call=refuse_stopped)
             write_list_result(search.folder, self.result, found)
         except Stopped:
             raise
