@@ -212,8 +212,9 @@ def _requeue(allocation: Allocation, job_id: str) -> None:
         log.info("Slurm job %s is %s: not requeued", allocation.job_id, state.lower() or "ending")
         return
     log.info("requeueing Slurm job %s, which continues %s", allocation.job_id, job_id)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _slurm("scontrol", "requeue", allocation.job_id)
-    time.sleep(REQUEUED_S)  # Slurm ends us
+    time.sleep(REQUEUED_S)  # Slurm ends us by SIGTERM
 
 
 def _slurm(*command: str) -> str:
