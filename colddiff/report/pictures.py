@@ -9,6 +9,9 @@ from colddiff.report.curves import loss_curve
 from colddiff.report.grids import comparison_grid
 from colddiff.report.strips import trajectory_animation, trajectory_strip
 
+SAMPLES = "samples.png"
+"""The sheet of samples from the terminal, beside the pictures of restorations."""
+
 
 def evaluation_pictures(
     evaluation: Evaluation, losses: Sequence[tuple[int, float]] = ()

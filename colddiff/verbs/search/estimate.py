@@ -127,10 +127,11 @@ def _evaluations(found: SearchEstimate) -> str:
     total = found.segments + found.confirmations
     if found.evaluation_calls is None or found.evaluation_flops is None:
         return f"besides, {total} evaluations, each of all images of its set"
+    large = found.evaluation_flops >= 1e15
+    flops = found.evaluation_flops / (1e15 if large else 1e12)
+    hours = found.evaluation_hours
     line = (
         f"besides, {total} evaluations of about {found.evaluation_calls:,} network calls: "
-        f"{found.evaluation_flops / 1e12:,.3g} TFLOP"
+        f"{flops:,.3g} {'P' if large else 'T'}FLOP"
     )
-    return (
-        line if found.evaluation_hours is None else f"{line}, {found.evaluation_hours:,.3g} hours"
-    )
+    return line if hours is None else f"{line}, {hours:,.3g} hours"

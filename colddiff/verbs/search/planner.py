@@ -194,10 +194,11 @@ class Planner:
                 return None
             if point in points:
                 continue
-            found = None if point in self._unusable else end_of(self.task, point)
+            known = point in self._unusable
+            found = None if known else end_of(self.task, point)
             if found is None:
                 missed += 1
-                self._unusable.append(point)
+                self._unusable += [] if known else [point]
                 continue
             training = self.task.training(job_at(self.task.base, point, found.scale))
             trial = self._trial(number, point, found, training, missed)

@@ -82,10 +82,11 @@ class SearchTask:
 
     def training(self, job: TrainJob) -> TrainJob:
         """``job`` as a trial is trained: on the fit part, compared on the validation part."""
-        evaluation = job.evaluation
+        evaluation, images = job.evaluation, False
         if self.job.compare == "generation":
             # Restorations cost as much as samples, and nothing is compared by them.
             evaluation = evaluation.model_copy(update={"samplers": ()})
+            images = self.job.tracking.images  # a sheet of the samples that were made anyway
         return job.model_copy(
             update={
                 "evaluation": evaluation,
@@ -97,7 +98,7 @@ class SearchTask:
                 "evaluate_every": None,
                 "checkpoint_every": max(1, min(self.rungs[0], job.checkpoint_every)),
                 "keep": 1,
-                "tracking": self.job.tracking.model_copy(update={"images": False}),
+                "tracking": self.job.tracking.model_copy(update={"images": images}),
                 "storage": None,
             }
         )

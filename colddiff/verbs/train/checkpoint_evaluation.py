@@ -22,7 +22,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.results import score_of
 from colddiff.ports import Tracker
 from colddiff.report.contact_sheet import contact_sheet
-from colddiff.report.pictures import evaluation_pictures
+from colddiff.report.pictures import SAMPLES, evaluation_pictures
 from colddiff.report.tables import evaluation_line
 from colddiff.restorers import Restorer, for_inference
 from colddiff.terminal import Terminal
@@ -54,7 +54,7 @@ def evaluate_step(
     if job.tracking.images:
         drawn = evaluation_pictures(found, checkpoint.losses)
         if samples is not None:
-            drawn["samples.png"] = contact_sheet(samples.images)
+            drawn[SAMPLES] = contact_sheet(samples.images)
     for name, data in drawn.items():
         key = folder.key(f"pictures/step_{step:08d}/{name}")
         folder.store.put(key, data)

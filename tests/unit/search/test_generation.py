@@ -113,6 +113,10 @@ def test_a_whole_search_compares_samples(tmp_path: Path, monkeypatch: pytest.Mon
         assert found["provenance"]["generated"]["n"] == 20
     (confirmed,) = result["confirmed"]
     assert confirmed["n"] == 1
+    sheets = {Path(address).name for address in result["pictures"]}
+    assert {"samples_best.png", "samples_base.png"} <= sheets
+    page = folder.store.get(folder.key("leaderboard.html")).decode()
+    assert "Samples of the base, trial 0" in page
     table = folder.store.get(folder.key("leaderboard.md")).decode()
     assert "D(x, T) holds at most 0.0% of the variance of x" in table
     head = table.partition("\n")[0]

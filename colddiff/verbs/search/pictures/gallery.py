@@ -29,6 +29,7 @@ from colddiff.verbs.search.pictures.measure import (
     measured_path,
     measured_strips,
     path_images,
+    stored_samples,
     strip_trials,
 )
 from colddiff.verbs.search.planner import Planner
@@ -86,6 +87,10 @@ class Gallery:
         drawn = self.task.job.tracking.images
         results = self.results(planner, board, found, drawn=drawn)
         pictures = search_pictures(results) if drawn else []
+        if drawn and self.task.job.compare == "generation":
+            chosen = strip_trials(planner.states, board, self.task.rungs)
+            sheets = guarded("samples", lambda: stored_samples(self.task, chosen, self.storage))
+            pictures += sheets or []
         sentences = verdict_sentences(results, found.sentences(self.task.metric), found.failures)
         told = list(notes)
         if len(results.axes) > 1:

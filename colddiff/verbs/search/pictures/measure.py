@@ -12,7 +12,10 @@ import torch
 
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_second_set, open_transformed
+from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.verb import VERBS
+from colddiff.report.pictures import SAMPLES
+from colddiff.report.search.figures import SearchPicture
 from colddiff.report.search.results import Importance, Line, SearchAxis, Strip, Strips
 from colddiff.report.search.sentences import FEWEST_TRIALS
 from colddiff.restorers import for_inference
@@ -20,6 +23,7 @@ from colddiff.rng import streams
 from colddiff.samplers import DEFAULT, find_sampler
 from colddiff.sampling import sample_steps
 from colddiff.spec import Unit, parse
+from colddiff.stores.open import open_store
 from colddiff.transforms import eight_bit, normalise
 from colddiff.verbs.search.leaderboard import Leaderboard
 from colddiff.verbs.search.points.space import schedules_of_degradation
@@ -97,6 +101,21 @@ def measured_strips(
             return None
         strips.append(strip)
     return Strips(PLACES, find_sampler(name).label, tuple(strips))
+
+
+def stored_samples(
+    task: SearchTask, chosen: Sequence[tuple[str, Trial]], storage: str
+) -> list[SearchPicture]:
+    """The sheets of samples that the trials' last evaluations drew: ``samples_best.png``, ..."""
+    store, found = open_store(storage), []
+    for role, trial in chosen:
+        title = f"Samples of {'trial' if role != 'base' else 'the base, trial'} {trial.number}"
+        title += "" if role == "base" else f" ({role})"
+        folder = JobFolder(store, trial.job_id)
+        sheet = store.get(folder.key(f"pictures/step_{task.rungs[-1]:08d}/{SAMPLES}"))
+        alt = f"{title}, from the same seeds as those of the other trials"
+        found.append(SearchPicture(f"samples_{role}.png", sheet, title, alt, photo=True))
+    return found
 
 
 def _strip(
