@@ -206,6 +206,8 @@ def _remote(actor: type[WorkerActor], job: AsksForWorkers, in_flight: int) -> An
         max_task_retries=0,
         # One for each task it holds, and one for ``ready``.
         max_concurrency=in_flight + 1,
+        # Anywhere: not within what a trial of Ray Tune reserves, where its driver is one.
+        scheduling_strategy="DEFAULT",
     )
 
 

@@ -94,6 +94,8 @@ def test_trials_with_two_workers_never_wait_for_each_other(
     log = folder.log(1).decode()
     if max(4, os.cpu_count() or 0) < 6:
         assert "max_concurrent=3: the cluster has room for 2 at once, the others wait" in log
+    # Evaluations of its trials have workers too.
+    assert "was not evaluated" not in log
     assert trained(storage) == {trial.job_id for trial in trials_of(storage)}
     for job_id in trained(storage):
         fence = json.loads((storage / "jobs" / job_id / "attempts/1/starts/1.json").read_text())

@@ -329,6 +329,7 @@ def test_a_training_whose_driver_died_meanwhile_is_taken_over(
     monkeypatch.setattr("colddiff.jobs.status.LOST_AFTER_S", 2.0)
     resolved = resolve(parse(SearchJob, tiny_search(num_trials=1, **STRAIGHT)), "tiny")
     (trial,) = trials_of(storage)
-    segment = JobSegment("trial 0 to step 4", "tiny-trial", trial.job, 4)
+    slug = job_id.removeprefix("train-").rpartition("-")[0]
+    segment = JobSegment("trial 0 to step 4", slug, trial.job, 4)
     assert run_segment(segment, resolved, lambda: False) == ""
     assert folder.attempts() == [1, 2]
