@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from colddiff.jobs.recipes import list_recipes, load_recipe
 from colddiff.verbs.train.job import TrainJob
 
 BLUR: dict[str, Any] = {
@@ -26,3 +27,9 @@ def train_job(degradation: dict[str, Any] = BLUR, **fields: Any) -> TrainJob:
 def blur_job(sigma: dict[str, Any], **fields: Any) -> TrainJob:
     """The same job with another schedule, or other fields of its blur."""
     return train_job({**BLUR, "sigma": sigma, **fields})
+
+
+def training_searches() -> list[str]:
+    """Recipes whose trials are trained, and not samples of one checkpoint."""
+    names = [name for name in list_recipes() if name.startswith("search/")]
+    return [name for name in names if not load_recipe(name).sections["search"].get("base")]

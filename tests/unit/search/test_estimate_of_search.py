@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from colddiff.jobs.recipes import list_recipes, load_recipe
+from colddiff.jobs.recipes import load_recipe
 from colddiff.verbs.search.estimate import dry_run, trials_by_rung
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.verb import VERB
 from tests.in_process import colddiff_here
+from tests.unit.search.bases import training_searches
 from tests.unit.search.test_promotion import RECORDED, in_order, searched
 from tests.unit.search.tiny_search import tiny_search
 
-RECIPES = [name for name in list_recipes() if name.startswith("search/")]
+RECIPES = training_searches()
 
 
 def estimated(rate: str | None = None, **fields: Any) -> tuple[dict[str, Any], list[str]]:

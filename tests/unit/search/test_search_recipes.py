@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from colddiff.jobs.recipes import list_recipes, load_recipe
+from colddiff.jobs.recipes import load_recipe
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.points.same_end import end_rmse, scaled_to_end
 from colddiff.verbs.search.points.space import Dimension, base_point, job_at, search_space
 from colddiff.verbs.search.settings import base_of, ranges_of
 from colddiff.verbs.search.verb import VERB
 from colddiff.verbs.train.job import TrainJob
+from tests.unit.search.bases import training_searches
 
 T, RATIO = "degradation.num_timesteps", "degradation.sigma.ratio"
-RECIPES = [name for name in list_recipes() if name.startswith("search/")]
+RECIPES = training_searches()
 
 
 def opened(name: str) -> tuple[SearchJob, TrainJob, dict[str, Dimension]]:
