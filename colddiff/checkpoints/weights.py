@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from colddiff.errors import CheckpointError
+from colddiff.errors import CheckpointError, SpecError
 from colddiff.restorers import RESTORERS
 from colddiff.spec import nearest
 from colddiff.types import ImageShape
@@ -82,7 +82,7 @@ def check_ema(found: Mapping[str, Tensor], job: Mapping[str, Any], where: str) -
         size = int(job["image_size"])
         with torch.device("meta"):
             network = RESTORERS.parse(restorer).build(ImageShape(int(job["channels"]), size, size))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, SpecError, ValueError) as error:
         why = str(error)[:200]
         raise CheckpointError(f"{where}: its state.json describes no network ({why})") from None
     fitting(found, ema_parameters(network, found), where)

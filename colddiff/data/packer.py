@@ -145,9 +145,12 @@ class Packer:
         key = shard_key(number)
         data = self._store.get(key)
         try:
-            samples = {int(sample.name): sample for sample in tar_samples(io.BytesIO(data), key)}
-        except (DataError, ValueError):
+            found = tar_samples(io.BytesIO(data), key)
+        except DataError:
             return None
+        if not all(sample.name.isdecimal() for sample in found):
+            return None
+        samples = {int(sample.name): sample for sample in found}
         image, further = self._plan.image, list[str]()
         for n, sample in samples.items():
             png = sample.image.of(data)

@@ -16,7 +16,6 @@ from colddiff.data.pil_images import Pixels, decode_image, encode_png, with_png_
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import ListedKey
-from colddiff.printable import printable
 from colddiff.restore.files import ImageFile, conformed, read_picture
 from colddiff.restore.forward import Forward, RestoredBatch
 from colddiff.restore.marks import DEGRADED, DEGRADED_RECORD, marked_omega
@@ -314,7 +313,7 @@ class Restoration:
         return draw_strip(
             {label: {first: item.pixels} | row for label, row in rows.items()},
             {labels[t]: comparison for t, comparison in comparisons.items()},
-            f"{printable(item.file.path.name)}, {D.spec.kind} restored from severity t of "
+            f"{ascii(item.file.path.name)[1:-1]}, {D.spec.kind} restored from severity t of "
             f"{D.num_timesteps}",
         )
 
