@@ -305,6 +305,7 @@ class Restoration:
         comparisons: Mapping[int, Comparison],
     ) -> bytes:
         D = self.checkpoint.degradation
+        name = "".join(c if c.isprintable() else "?" for c in item.file.path.name)
         labels = {start: f"t = {start}" for start in restored}
         rows = {"restored": {labels[t]: restored[t] for t in restored}}
         first = "original" if self.settings.degrade else "input"
@@ -313,8 +314,7 @@ class Restoration:
         return draw_strip(
             {label: {first: item.pixels} | row for label, row in rows.items()},
             {labels[t]: comparison for t, comparison in comparisons.items()},
-            f"{ascii(item.file.path.name)[1:-1]}, {D.spec.kind} restored from severity t of "
-            f"{D.num_timesteps}",
+            f"{name}, {D.spec.kind} restored from severity t of {D.num_timesteps}",
         )
 
 
