@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, note
+from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import SpecError
-from colddiff.printable import printable
 from colddiff.stores.open import absolute
 
 if TYPE_CHECKING:
@@ -256,7 +255,7 @@ def _report(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
         f"{manifest.digest[:12]}: {uri}"
     )
     for line in left_out_of(manifest):
-        note(f"left out: {printable(line)}")
+        note(f"left out: {one_line(line)}")
 
 
 def _counted(manifest: Manifest) -> str:

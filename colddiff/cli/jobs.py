@@ -14,10 +14,9 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
-from colddiff.cli.output import LINES, emit, emit_json, emit_table, note
+from colddiff.cli.output import emit, emit_json, emit_table, note, printable
 from colddiff.jobs.status import State, Status, duration, progress_line, spent_line, verdict_line
 from colddiff.jobs.verb import unit_of
-from colddiff.printable import printable
 from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import has_spooled_entries
 
@@ -184,7 +183,7 @@ def logs(
         return
     pieces = stream_log(folder, number, address) if follow else [read_log(folder, number, address)]
     for piece in pieces:
-        sys.stdout.write(printable(piece.decode(errors="replace"), keep=LINES))
+        sys.stdout.write(printable(piece.decode(errors="replace")))
         sys.stdout.flush()
 
 

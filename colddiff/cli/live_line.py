@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from colddiff.cli.output import printable
 from colddiff.jobs.status import Status, progress_line
-from colddiff.printable import printable
 
 QUIET_S = 5.0
 

@@ -24,10 +24,9 @@ from colddiff.cli import (
     slurm,
     submit,
 )
-from colddiff.cli.output import emit, note
+from colddiff.cli.output import emit, note, one_line
 from colddiff.errors import ColddiffError
 from colddiff.machine.streams import Streams
-from colddiff.printable import printable
 
 MOST_DETAILS = 1000
 """Lines about single things that are wrong, before the line that ends a command."""
@@ -119,7 +118,7 @@ def _run() -> None:
         app(prog_name="colddiff")
     except ColddiffError as error:
         for line in getattr(error, "details", ())[:MOST_DETAILS]:
-            note(f"  {printable(line)}")
+            note(f"  {one_line(line)}")
         _end(error, " ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
         note("colddiff: interrupted")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colddiff.cli.options import Json, Plugins, TrustedPlugins
-from colddiff.cli.output import emit, emit_json, note
+from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
-from colddiff.printable import printable
 
 if TYPE_CHECKING:
     from colddiff.restore import Restored, RestoreSettings
@@ -223,9 +222,9 @@ def _write_scores(out: Path, record: Mapping[str, Any], rows: Sequence[dict[str,
 
 def _line(item: Restored) -> str:
     if len(item.comparisons) != 1:
-        return printable(str(item.output))
+        return one_line(str(item.output))
     (comparison,) = item.comparisons.values()
-    return f"{printable(str(item.output))}  {comparison.restored}  (before: {comparison.degraded})"
+    return f"{one_line(str(item.output))}  {comparison.restored}  (before: {comparison.degraded})"
 
 
 def _counts(done: Sequence[Restored]) -> dict[str, int]:
@@ -241,7 +240,7 @@ def _conclude(
     counts = ", ".join(f"{count} {state}" for state, count in _counts(done).items() if count)
     note(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
     for line in left_out_lines(left_out):
-        note(f"left out: {printable(line)}")
+        note(f"left out: {one_line(line)}")
     for item in done:
         if item.state == "failed":
-            note(f"failed: {printable(item.error)}")
+            note(f"failed: {one_line(item.error)}")

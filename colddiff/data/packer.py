@@ -17,7 +17,7 @@ from colddiff.data.problems import Problems
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
 from colddiff.data.webdataset_tar import tar_description, tar_samples
-from colddiff.errors import ColddiffError, DataError, Missing
+from colddiff.errors import DataError, Missing
 from colddiff.ports import ImageFormat, ShardEntry, Store
 from colddiff.types import ProgressCallback
 
@@ -145,9 +145,12 @@ class Packer:
         key = shard_key(number)
         data = self._store.get(key)
         try:
-            samples = {int(sample.name): sample for sample in tar_samples(io.BytesIO(data), key)}
-        except (ColddiffError, ValueError):
+            found = tar_samples(io.BytesIO(data), key)
+        except DataError:
             return None
+        if not all(sample.name.isdecimal() for sample in found):
+            return None
+        samples = {int(sample.name): sample for sample in found}
         image, further = self._plan.image, list[str]()
         for n, sample in samples.items():
             png = sample.image.of(data)

@@ -39,8 +39,11 @@ def is_omega(path: Path) -> bool:
     """Whether the file is omega that ``--degrade`` wrote."""
     try:
         start = read_start(path, 8 + 2**16)
+    except OSError:
+        return False
+    try:
         header = json.loads(start[8 : 8 + int.from_bytes(start[:8], "little")])
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return False
     return isinstance(header, dict) and header.get("__metadata__") == OMEGA_MARK
 

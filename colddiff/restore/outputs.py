@@ -141,9 +141,12 @@ def _is_scores(path: Path) -> bool:
         return False
     try:
         data = read_regular(path)
-        if path.suffix == ".csv":
-            return data.startswith(",".join(CSV_COLUMNS).encode())
+    except OSError:
+        return False
+    if path.suffix == ".csv":
+        return data.startswith(",".join(CSV_COLUMNS).encode())
+    try:
         found = json.loads(data)
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("protocol") == PROTOCOL

@@ -16,7 +16,6 @@ from colddiff.data.pil_images import Pixels, decode_image, encode_png, with_png_
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import ListedKey
-from colddiff.printable import printable
 from colddiff.restore.files import ImageFile, conformed, read_picture
 from colddiff.restore.forward import Forward, RestoredBatch
 from colddiff.restore.marks import DEGRADED, DEGRADED_RECORD, marked_omega
@@ -309,6 +308,7 @@ class Restoration:
         comparisons: Mapping[int, Comparison],
     ) -> bytes:
         D = self.checkpoint.degradation
+        name = "".join(c if c.isprintable() else "?" for c in item.file.path.name)
         labels = {start: f"t = {start}" for start in restored}
         rows = {"restored": {labels[t]: restored[t] for t in restored}}
         first = "original" if self.settings.degrade else "input"
@@ -317,8 +317,7 @@ class Restoration:
         return draw_strip(
             {label: {first: item.pixels} | row for label, row in rows.items()},
             {labels[t]: comparison for t, comparison in comparisons.items()},
-            f"{printable(item.file.path.name)}, {D.spec.kind} restored from severity t of "
-            f"{D.num_timesteps}",
+            f"{name}, {D.spec.kind} restored from severity t of {D.num_timesteps}",
         )
 
 

@@ -93,11 +93,12 @@ def unload_plugin(plugin: LoadedPlugin) -> None:
 
 
 def _read(path: Path) -> bytes:
+    if "\0" in str(path):
+        raise SpecError(f"plugin {str(path)!r} is not a path: it holds a NUL character")
     try:
         return read_regular(path, MAX_BYTES)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise SpecError(f"plugin {str(path)[:80]!r} cannot be read ({why})") from None
+    except OSError as error:
+        raise SpecError(f"plugin {str(path)!r} cannot be read ({error.strerror})") from None
 
 
 def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:

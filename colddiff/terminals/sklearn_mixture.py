@@ -55,7 +55,10 @@ def _checked(features: Iterable[Features], least: int) -> Iterable[Features]:
         if len(batch):
             yield np.asarray(batch, dtype=np.float64)
     if count < least:
-        raise DataError(f"terminal: {count} images, a mixture needs at least {least}")
+        raise DataError(
+            f"terminal: {count} images, a mixture needs at least {least}; pack more images, or set "
+            "fewer terminal.components"
+        )
 
 
 def _one(batches: Iterable[Features]) -> tuple[Features, Features, Features]:

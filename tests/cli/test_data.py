@@ -151,3 +151,30 @@ def test_its_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert said.stdout == "[]\n"
+
+
+def test_packing_ends_with_what_was_left_out(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for n in range(4):
+        Image.new("RGB", (16, 16), (n, 0, 0)).save(photos / f"{n}.png")
+    Image.new("L", (16, 16)).save(photos / "grey.png")
+    (photos / "bad.png").write_bytes(b"no image")
+    (photos / "two\nlines.gif").write_bytes(b"GIF89a")
+    arguments = ("pack", f"folder:{photos}", "--out", str(tmp_path / "set"))
+    refused = run(*arguments)
+    assert isinstance(refused.exception, DataError)
+    assert "bad.png: not a supported image" in str(refused.exception)
+    assert not list((tmp_path / "set").glob("*"))
+    done = run(*arguments, "--skip-broken")
+    assert done.exit_code == 0
+    for line in (
+        "1 grey images are stored with three equal channels",
+        "left out: images of a format that is not read: 1 (two\\nlines.gif)",
+        "left out: images that cannot be packed: 1 (",
+    ):
+        assert line in done.output
+    again = run(*arguments, "--json")
+    found = json.loads(again.stdout)
+    assert (found["count"], [name for name, _ in found["skipped"]]) == (5, ["bad.png"])
+    assert [reason["count"] for reason in found["left_out"]] == [1]

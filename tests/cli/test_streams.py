@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.cli.output import LINES
-from colddiff.printable import printable
+from colddiff.cli.output import printable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,7 +75,7 @@ def test_the_output_of_a_driver_is_kept_where_its_own_stdout_is_full(tmp_path: P
 
 
 def test_what_others_wrote_does_not_steer_the_terminal() -> None:
-    assert printable("a\x1b]0;owned\x07\x1b[31mred\r\n\tä \N{SNOWMAN}\xa0.", keep=LINES) == (
-        "a\\x1b]0;owned\\x07\\x1b[31mred\\x0d\n\tä \N{SNOWMAN}\xa0."
+    assert printable("a\x1b]0;owned\x07\x1b[31mred\r\n\tä \N{SNOWMAN}\xa0.") == (
+        "a\\x1b]0;owned\\x07\\x1b[31mred\\r\n\tä \N{SNOWMAN}\xa0."
     )
     assert printable("\udcff\u202e\x00\x9b") == "\\udcff\\u202e\\x00\\x9b"
