@@ -8,7 +8,7 @@ from pydantic import Field
 
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
 from colddiff.samplers import DEFAULT, SamplerName
-from colddiff.spec import Spec, Unit
+from colddiff.spec import LATER, Spec, Unit
 
 EVALUATED = ("direct", "naive", "improved")
 """The paper's columns: one estimate, Algorithm 1, Algorithm 2."""
@@ -48,4 +48,5 @@ class EvaluationSpec(Spec):
     generated: Annotated[
         GeneratedSpec | None,
         Field(description="samples from the terminal too, as eval/generated/...; null for none"),
+        LATER,
     ] = None

@@ -9,13 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
 from colddiff.errors import SpecError
-from colddiff.spec import Spec, Unit, digest
+from colddiff.spec import LATER, Spec, Unit, digest
 
 
 class Operation:
@@ -48,8 +46,6 @@ class LimitsSpec(Spec):
 
 RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
 """Tags by which runs are found again."""
-GROUPING = ("parent", "tags")
-"""Fields that are written only where they are set."""
 
 
 class TrackingSpec(Spec):
@@ -74,13 +70,11 @@ class TrackingSpec(Spec):
     parent: Annotated[
         str | None,
         Field(description="id of a job in the same STORAGE: this job's run is nested in its run"),
+        LATER,
     ] = None
-    tags: dict[str, str] = Field(default_factory=dict, description="more tags of the job's run")
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = write(self)
-        return {name: value for name, value in data.items() if value or name not in GROUPING}
+    tags: Annotated[dict[str, str], LATER] = Field(
+        default_factory=dict, description="more tags of the job's run"
+    )
 
     @model_validator(mode="after")
     def _own_tags(self) -> Self:

@@ -8,11 +8,13 @@ from typing import Any
 
 from colddiff.errors import Stopped
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.job import GROUPING
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.tracking.open import open_tracker as open_run
 from colddiff.tracking.open import system_sampler
+
+GROUPING = ("parent", "tags")
+"""Fields of ``tracking`` that are the run's parent and tags, and no parameters of it."""
 
 
 def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:

@@ -1,6 +1,7 @@
 """Frozen specs, search ranges, overrides, plugins and the open catalogues of kinds."""
 
 from colddiff.spec.base import (
+    LATER,
     Spec,
     canonical_json,
     digest,
@@ -13,6 +14,7 @@ from colddiff.spec.ranges import Choices, Range, SearchRange, Unit, search_range
 from colddiff.spec.registry import Catalogue, KindOf, Registry
 
 __all__ = [
+    "LATER",
     "Catalogue",
     "Choices",
     "KindOf",

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from colddiff.errors import SpecError
 from colddiff.spec.documents import SHOWN, shown
@@ -19,6 +26,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """``; did you mean 'x'?`` if one of ``names`` is close to ``name``, else an empty string."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Later:
+    """Marks a field that earlier versions did not have.
+
+    It is written only where it is set, so that records and digests of old jobs stay what they were.
+    """
+
+
+LATER = Later()
 
 
 class Spec(BaseModel):
@@ -49,12 +66,30 @@ class Spec(BaseModel):
                 )
         return data
 
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        for name, default in _later(type(self)).items():
+            if getattr(self, name) == default:
+                data.pop(name, None)
+        return data
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; ``parse(type(spec), spec.to_dict()) == spec``."""
         return self.model_dump(mode="json")
 
 
 S = TypeVar("S", bound=Spec)
+
+
+@cache
+def _later(cls: type[Spec]) -> dict[str, Any]:
+    """Fields of ``cls`` that are marked ``LATER``, with their defaults."""
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in cls.model_fields.items()
+        if any(isinstance(mark, Later) for mark in field.metadata)
+    }
 
 
 @cache

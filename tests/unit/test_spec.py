@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
 from colddiff.errors import SpecError
 from colddiff.jobs.job import slugify
-from colddiff.spec import Range, Spec, apply_overrides, digest, parse, search_ranges
+from colddiff.spec import LATER, Range, Spec, apply_overrides, digest, parse, search_ranges
 from colddiff.verbs.train.job import TrainJob
 
 
@@ -134,3 +135,21 @@ def test_equal_numbers_of_different_type_are_one_identity() -> None:
 )
 def test_slugs(text: str, slug: str) -> None:
     assert slugify(text) == slug
+
+
+def test_a_field_of_a_later_version_is_written_only_where_it_is_set() -> None:
+    class Older(Spec):
+        size: int = 1
+
+    class Newer(Older):
+        names: Annotated[list[str], LATER] = Field(default_factory=list)
+        deep: Annotated[Older | None, LATER] = None
+
+    class Outer(Spec):
+        inner: Newer = Newer()
+
+    assert Newer().to_dict() == Older().to_dict() == {"size": 1}
+    assert digest(Outer().to_dict()) == digest({"inner": {"size": 1}})
+    wider = parse(Outer, {"inner": {"names": ["a"], "deep": {"size": 2}}})
+    assert wider.to_dict() == {"inner": {"size": 1, "names": ["a"], "deep": {"size": 2}}}
+    assert parse(Outer, wider.to_dict()) == wider
