@@ -92,7 +92,7 @@ def test_only_a_place_with_machines_is_asked() -> None:
 
 
 def test_what_a_dashboard_reports() -> None:
-    """Recorded from Ray 2.60: `ray start --head`, and one with an autoscaler."""
+    """In the form of Ray 2.60: of `ray start --head`, and of one with an autoscaler."""
     node = {"node_id": "5f" * 28, "resources_total": FOUR}
     nodes = [{**node, "state": "ALIVE"}, {**node, "state": "DEAD"}]
     assert reported_capacity(nodes, {}) == Capacity((FOUR,))
