@@ -50,3 +50,14 @@ def test_one_point_is_drawn_and_none_is_refused() -> None:
     assert calls_plot(POINTS[:1], {}, None, [20], metric="rmse")
     with pytest.raises(DataError, match="no list was measured"):
         calls_plot([], {}, None, [5], metric="rmse")
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_far_worse_lists_leave_room_for_those_that_are_compared(lower: bool) -> None:
+    worse = CallsPoint(7, 5000.0 if lower else -5000.0, "interpolated")
+    both = [
+        calls_plot([*POINTS, point], {}, None, [5], metric="m", lower_is_better=lower)
+        for point in (worse, CallsPoint(7, 2 * worse.value, "interpolated"))
+    ]
+    # How much worse no longer matters: it is drawn at the edge.
+    assert both[0] == both[1]

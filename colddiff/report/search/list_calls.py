@@ -17,8 +17,8 @@ from colddiff.report.sheets import INK, SOFT
 COLOURS = ("#2f6fde", "#e07b39", "#3a9d5d", "#8d5fd3", "#c2436f", "#7a7a80")
 EVEN, FRONT = "#1c1c1e", "#d7263d"
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
-LOG_RATIO = 4.0
-"""Values that differ by more than this factor are drawn on a log scale."""
+ROOM = 0.25
+"""Room for worse lists, as a part of the span of what is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,10 @@ def calls_plot(
     figure = Figure(figsize=(7.6, 4.8), dpi=144, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _draw_samplers(axes, points)
+    front = best_front(points, lower_is_better=lower_is_better)
+    compared = [*even.values(), *(p.value for p in front), *([base.value] if base else [])]
+    edge = _edge(compared, [p.value for p in points], lower_is_better)
+    _draw_samplers(axes, points, edge, lower_is_better)
     if even:
         calls = sorted(even)
         axes.plot(
@@ -71,7 +74,6 @@ def calls_plot(
             label="evenly spaced",
             zorder=3,
         )
-    front = best_front(points, lower_is_better=lower_is_better)
     _draw_front(axes, front, budgets)
     if base is not None:
         _draw_base(axes, base)
@@ -94,18 +96,47 @@ def best_front(points: Sequence[CallsPoint], *, lower_is_better: bool = True) ->
     return front
 
 
-def _draw_samplers(axes: Axes, points: Sequence[CallsPoint]) -> None:
+def _edge(compared: Sequence[float], values: Sequence[float], lower_is_better: bool) -> float:
+    """The worst value that has a place of its own: what is compared needs room to be told apart.
+
+    Far worse lists, such as of a sampler that fails, are drawn at this edge.
+    """
+    best, worst = (min, max) if lower_is_better else (max, min)
+    limit = worst(compared) + ROOM * (worst(compared) - best(compared))
+    return best(limit, worst(values))
+
+
+def _draw_samplers(
+    axes: Axes, points: Sequence[CallsPoint], edge: float, lower_is_better: bool
+) -> None:
+    sign = 1.0 if lower_is_better else -1.0
     for number, sampler in enumerate(dict.fromkeys(point.sampler for point in points)):
         own = [point for point in points if point.sampler == sampler]
-        axes.scatter(
-            [point.calls for point in own],
-            [point.value for point in own],
-            s=22,
-            color=COLOURS[number % len(COLOURS)],
-            alpha=0.55,
-            linewidth=0,
-            label=sampler,
-            zorder=2,
+        colour = COLOURS[number % len(COLOURS)]
+        for beyond in (False, True):
+            shown = [p for p in own if (sign * p.value > sign * edge) is beyond]
+            axes.scatter(
+                [point.calls for point in shown],
+                [edge if beyond else point.value for point in shown],
+                s=28 if beyond else 22,
+                marker=("^" if lower_is_better else "v") if beyond else "o",
+                color=colour,
+                alpha=0.55,
+                linewidth=0,
+                label=None if beyond else sampler,
+                zorder=2,
+            )
+    hidden = sum(sign * point.value > sign * edge for point in points)
+    if hidden:
+        axes.annotate(
+            f"{hidden} worse lists are at this edge",
+            (1.0, edge),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(-4, 6 if lower_is_better else -14),
+            textcoords="offset points",
+            ha="right",
+            color=SOFT,
+            fontsize=8,
         )
 
 
@@ -119,7 +150,7 @@ def _draw_front(axes: Axes, front: Sequence[CallsPoint], budgets: Sequence[int])
         drawstyle="steps-post",
         color=FRONT,
         linewidth=2,
-        label="best so far",
+        label="best",
         zorder=4,
     )
     for budget in budgets:
@@ -144,11 +175,10 @@ def _draw_base(axes: Axes, base: CallsPoint) -> None:
     axes.axhline(base.value, color=SOFT, linestyle="--", linewidth=1.2, zorder=2)
     axes.annotate(
         f"base, {base.calls} calls: {base.value:.4g}",
-        (1.0, base.value),
+        (0.0, base.value),
         xycoords=axes.get_yaxis_transform(),
-        xytext=(-4, 4),
+        xytext=(4, -12),
         textcoords="offset points",
-        ha="right",
         color=SOFT,
         fontsize=9,
     )
@@ -157,18 +187,12 @@ def _draw_base(axes: Axes, base: CallsPoint) -> None:
 def _draw_axes(
     axes: Axes, points: Sequence[CallsPoint], metric: str, lower_is_better: bool
 ) -> None:
-    counts, values = [p.calls for p in points], [p.value for p in points]
+    counts = [p.calls for p in points]
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if t <= 1.3 * max(counts)]))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
-    if min(values) > 0 and max(values) > LOG_RATIO * min(values):
-        axes.set_yscale("log")
-        for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            plain = ScalarFormatter()
-            plain.set_scientific(False)
-            axis_format(plain)
     better = "lower" if lower_is_better else "higher"
     axes.set_xlabel("calls of the network per image", color=SOFT)
     axes.set_ylabel(f"{metric} ({better} is better)", color=SOFT)
