@@ -71,7 +71,7 @@ class LoopbackSlurm:
         words = self.command("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, job: str, timeout_s: float = 240) -> dict[str, str]:
+    def wait(self, job: str, timeout_s: float = 420) -> dict[str, str]:
         """The job once it has ended for good."""
         deadline = time.monotonic() + timeout_s
         while (found := self.show(job))["JobState"] in ("PENDING", "RUNNING", "COMPLETING"):
@@ -107,6 +107,10 @@ def running_slurm(folder: Path) -> Iterator[LoopbackSlurm]:
         _await(lambda: _idle_nodes(slurm) == len(NODES), "two idle nodes")
         yield slurm
     finally:
+        # Else the steps of a test that failed would outlive the daemons that can end them.
+        subprocess.run(["scancel", "--user=root"], env=slurm.env, check=False)
+        with suppress(AssertionError):
+            _await(lambda: not _jobs(slurm), "the end of all jobs")
         for process in reversed(running):
             process.terminate()
         for process in running:
@@ -138,6 +142,14 @@ def _start(daemon: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _jobs(slurm: LoopbackSlurm) -> str:
+    """The jobs that are queued, running or ending; empty without an answer, too."""
+    answer = subprocess.run(
+        ["squeue", "--noheader"], env=slurm.env, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip()
 
 
 def _idle_nodes(slurm: LoopbackSlurm) -> int:

@@ -21,7 +21,7 @@ from tests.loopback_slurm import LoopbackSlurm, running_slurm
 pytestmark = [pytest.mark.cluster, pytest.mark.system]
 
 JOB = (
-    *("quickstart", "num_steps=300", "checkpoint_every=20", "degradation.num_timesteps=4"),
+    *("quickstart", "num_steps=120", "checkpoint_every=20", "degradation.num_timesteps=4"),
     *("restorer={kind: convnext_unet, dim: 8, dim_mults: [1, 2]}", "global_batch_size=16"),
     # Two CPUs each, so that each worker has a node of its own.
     *("workers=2", "resources.cpus=2", "evaluation.num_images=8", "tracking.images=false"),
@@ -89,11 +89,11 @@ def test_a_training_on_two_nodes_is_requeued_once_and_done(
     assert log.count(f"requeueing Slurm job {job}") == 1
     status = folder.status()
     assert status
-    assert (status.state, status.attempt, status.step) == ("done", 2, 300)
+    assert (status.state, status.attempt, status.step) == ("done", 2, 120)
     stopped_at = int((folder.outcome(1) or {})["step"])
     starts = [folder.fence(2, start) for start in folder.fencing_tokens(2)]
     assert [(start["step"], start["world_size"]) for start in starts] == [(stopped_at, 2)]
-    assert 20 <= stopped_at < 300
+    assert 20 <= stopped_at < 120
     assert set(Path("/tmp").glob("cds-*-*")) <= before
 
 
