@@ -299,9 +299,10 @@ def _moved(value: Any, before: str, now: str) -> Any:
         return {name: _moved(inner, before, now) for name, inner in value.items()}
     if isinstance(value, list):
         return [_moved(inner, before, now) for inner in value]
-    for scheme in ("", "sqlite:///"):
-        if isinstance(value, str) and value.startswith(f"{scheme}{before}/"):
-            return f"{scheme}{now}{value.removeprefix(scheme + before)}"
+    if isinstance(value, str):
+        # Also within a sentence, or in the address of a database; never within a longer path.
+        begins = r"(?:^|(?<=[\s'\"=(])|(?<=sqlite:///))"
+        return re.sub(f"{begins}{re.escape(before)}(?=/)", lambda _: now, value)
     return value
 
 

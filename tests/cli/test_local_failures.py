@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from colddiff.spec.plugins import load_plugin, unload_plugin
 from tests.in_process import Done, colddiff_here
 from tests.unit.generation.trained import TRAIN, train_tiny
 
@@ -87,7 +88,10 @@ def test_a_diverged_run(here: Here, tmp_path: Path) -> None:
 def test_an_unexpected_error(here: Here, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     job = written(tmp_path, degradation={"kind": "broken"}, plugins=[str(tmp_path / "broken.py")])
-    done = here("submit", "train", job, "--local")
+    try:
+        done = here("submit", "train", job, "--local")
+    finally:
+        unload_plugin(load_plugin(tmp_path / "broken.py"))
     assert "bug" not in done.stderr
     why(here, done, "no such pixel", "no such pixel")
 

@@ -38,6 +38,8 @@ COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
 
 DRIVER = """
 import json, os, signal, sys, time
+import torch
+from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import ResolvedJob
@@ -62,6 +64,9 @@ def work():
     attempt.progress(step=steps, num_steps=steps, loss=0.5)
     if behaviour == "wait":
         raise Stopped("with a checkpoint")
+    state = {"job": resolved.job.to_dict()}
+    snapshot = Snapshot(steps, {"model": {"w": torch.zeros(1)}}, state)
+    Checkpoints(attempt.folder.store, attempt.folder.key("checkpoints")).save(snapshot)
     return {"step": steps}
 
 sys.exit(attempt.drive(work))

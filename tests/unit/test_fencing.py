@@ -21,8 +21,12 @@ from tests.unit.test_train import folder_in, job, trainer
 from tests.watched_store import Watched
 
 
+def state_of(value: float) -> dict[str, Any]:
+    return {"job": {}, "value": value}
+
+
 def snapshot(value: float, step: int = 3) -> Snapshot:
-    return Snapshot(step, {"model": {"w": torch.full((4,), value)}}, {"value": value})
+    return Snapshot(step, {"model": {"w": torch.full((4,), value)}}, state_of(value))
 
 
 def checkpoints_of(folder: JobFolder) -> Checkpoints:
@@ -80,7 +84,7 @@ def test_a_superseded_writer_in_mid_upload_spoils_nothing(
     found = checkpoints_of(folder).newest(("model",))
     assert not caplog.records
     assert found
-    assert found.state == {"value": 2.0}
+    assert found.state == state_of(2.0)
     assert found.tensors["model"]["w"].tolist() == [2.0] * 4
 
 
@@ -140,7 +144,7 @@ def test_the_writer_of_checkpoints_is_fenced_by_a_later_start_not_by_its_own(
     assert checkpoints_of(folder).steps() == []
     later.save(3, lambda: snapshot(2.0), needed=True)
     later.wait()
-    assert checkpoints_of(folder).load(3, ("model",)).state == {"value": 2.0}
+    assert checkpoints_of(folder).load(3, ("model",)).state == state_of(2.0)
 
 
 def test_earlier_writers_are_fenced_off_before_a_checkpoint_is_chosen(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from colddiff import processes as processes_module
+from colddiff.machine import processes as processes_module
 from colddiff.machine.processes import alive, marked_processes, process, processes, terminate_all
 
 FAMILY = """
