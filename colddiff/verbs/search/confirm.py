@@ -6,7 +6,6 @@ order of their images, which cuts the noise between them.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +16,15 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import identified
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
+from colddiff.verbs.search.listed import ListedSegments
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import JobSegment, Segment
+from colddiff.verbs.search.segment import JobSegment
 from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class PairedComparison:
         }
 
 
-class Confirmation:
+class Confirmation(ListedSegments[tuple[int, int], JobSegment]):
     """``SegmentSource`` of the trainings of chosen trials and the base with fresh seeds."""
 
     def __init__(self, attempt: Attempt, task: SearchTask, chosen: Sequence[Trial]) -> None:
@@ -115,41 +113,19 @@ class Confirmation:
         self._folders = {
             key: JobFolder(attempt.folder.store, self._id(job)) for key, job in self._jobs.items()
         }
-        self._left = [key for key in self._jobs if self._value(key) is None]
-        self._running: dict[str, tuple[int, int]] = {}
-        self._errors: dict[str, str] = {}
+        super().__init__(key for key in self._jobs if self._value(key) is None)
 
-    @property
-    def exhausted(self) -> bool:
-        return not self._left and not self._running
-
-    def next(self) -> JobSegment | None:
-        if not self._left:
-            return None
-        number, seed = self._left.pop(0)
+    def _segment(self, item: tuple[int, int]) -> JobSegment:
+        number, seed = item
         key = f"confirmation of trial {number}, seed {seed}"
-        self._running[key] = (number, seed)
         tracking = nested_run(self._attempt.resolved.id, number, confirmed_with=seed)
-        job = self._jobs[number, seed].to_dict()
+        job = self._jobs[item].to_dict()
         return JobSegment(key, self._slug, job, self._task.rungs[-1], tracking)
-
-    def finished(self, segment: Segment, error: str) -> None:
-        del self._running[segment.key]
-        if error:
-            log.warning("%s failed: %s", segment.key, error)
-            self._errors[segment.key] = error
-
-    def interrupted(self, segment: Segment) -> None:
-        self._left.append(self._running.pop(segment.key))
 
     def trainings(self) -> dict[str, bool]:
         """Ids of all training jobs, and whether each is running; for any thread."""
         running = set(self._running.values())
         return {folder.job_id: key in running for key, folder in self._folders.items()}
-
-    def failures(self) -> list[str]:
-        """A sentence for each training that failed; its seed is in no comparison."""
-        return [f"{key} failed: {error}" for key, error in self._errors.items()]
 
     def comparisons(self) -> list[PairedComparison]:
         """One for each chosen trial but the base, over the seeds at which both have a value."""

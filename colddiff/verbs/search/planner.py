@@ -10,10 +10,10 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
 from colddiff.retry import call_with_retry
+from colddiff.verbs.search.listed import FailuresInARow
 from colddiff.verbs.search.points.space import Point, base_point, job_at
 from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
@@ -42,7 +42,7 @@ class Planner:
         self._running: set[tuple[int, int]] = set()
         self._errors: dict[int, str] = {}
         self._unusable: list[Point] = []
-        self._failed_in_a_row = 0
+        self._failures = FailuresInARow(task.job.max_failures, "trials")
         self._wanted = task.job.num_trials
         self.states: list[TrialState] = []
         self._refresh()
@@ -75,13 +75,13 @@ class Planner:
         self._refresh()
         value = self.states[number].values.get(step)
         if not error and value is not None:
-            self._failed_in_a_row = 0
+            self._failures.succeeded()
             self._attempt.report(f"{segment.key}: {self.task.metric} {value:.5g}")
             return
         self._errors[number] = error or self.states[number].failed or "it was not evaluated"
         log.warning("%s failed: %s", segment.key, self._errors[number])
         self._refresh()
-        self._refuse_to_go_on(number)
+        self._failures.failed(number, self._errors[number])
 
     def interrupted(self, segment: Segment) -> None:
         self._ended(segment)
@@ -96,19 +96,6 @@ class Planner:
         )
         self._running.discard(mine)
         return mine
-
-    def _refuse_to_go_on(self, number: int) -> None:
-        """Raises ColddiffError where a failure ends the search; others are rows of its table."""
-        self._failed_in_a_row += 1
-        why = f"trial {number}: {self._errors[number]}"
-        if number == BASE:
-            raise ColddiffError(f"the base failed, which trials are compared with ({why})")
-        allowed = self.task.job.max_failures
-        if self._failed_in_a_row > allowed:
-            raise ColddiffError(
-                f"{self._failed_in_a_row} trials in a row failed, max_failures={allowed} are "
-                f"allowed; the last was {why}"
-            )
 
     def failed(self) -> dict[int, str]:
         """Why trials cannot go on in this attempt, by number; the next attempt tries them again."""

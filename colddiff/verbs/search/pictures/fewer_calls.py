@@ -18,6 +18,7 @@ from colddiff.jobs.resolve import identified
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.leaderboard import network_calls
+from colddiff.verbs.search.listed import ListedSegments
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.segment import JobSegment, Segment, SegmentSource
 from colddiff.verbs.search.tracked import nested_run
@@ -40,11 +41,13 @@ def fewer_calls(calls: int) -> list[int]:
     return sorted({max(1, round(calls * part)) for part in PARTS} - {calls}, reverse=True)
 
 
-class FewerCalls:
+class FewerCalls(ListedSegments[tuple[int, int], JobSegment]):
     """``SegmentSource`` of the evaluations of ``finalists``, trials that are done.
 
     Without any where the metric is not of a sampler that takes steps.
     """
+
+    says_failed = "was not evaluated"  # a picture lacks a point; the search has all it needs
 
     def __init__(self, attempt: Attempt, task: SearchTask, finalists: Sequence[TrialState]) -> None:
         self._attempt, self._task = attempt, task
@@ -54,31 +57,14 @@ class FewerCalls:
         if task.metric.startswith(SAMPLED):
             for state in finalists:
                 self._add(state)
-        self._left = [key for key in self._jobs if self._value(key) is None]
-        self._running: dict[str, tuple[int, int]] = {}
+        super().__init__(key for key in self._jobs if self._value(key) is None)
 
-    @property
-    def exhausted(self) -> bool:
-        return not self._left and not self._running
-
-    def next(self) -> Segment | None:
-        if not self._left:
-            return None
-        number, calls = self._left.pop(0)
+    def _segment(self, item: tuple[int, int]) -> JobSegment:
+        number, calls = item
         key = f"trial {number} with {calls} network calls"
-        self._running[key] = (number, calls)
-        job, step = self._jobs[number, calls], self._task.rungs[-1]
         tracking = nested_run(self._attempt.resolved.id, number, calls=calls)
-        return JobSegment(key, self._slug, job.to_dict(), step, tracking, "evaluate")
-
-    def finished(self, segment: Segment, error: str) -> None:
-        del self._running[segment.key]
-        if error:
-            # A picture lacks a point; the search has all it needs.
-            log.warning("%s was not evaluated: %s", segment.key, error)
-
-    def interrupted(self, segment: Segment) -> None:
-        self._left.append(self._running.pop(segment.key))
+        job, step = self._jobs[item].to_dict(), self._task.rungs[-1]
+        return JobSegment(key, self._slug, job, step, tracking, "evaluate")
 
     def job_ids(self) -> list[str]:
         """Ids of its evaluation jobs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from colddiff.data.open import read_manifest
 from colddiff.jobs.attempt import Attempt
-from colddiff.verbs.search.segment import Segment
+from colddiff.verbs.search.listed import ListedSegments
 from colddiff.verbs.search.severities.evaluator import GROUPS
 from colddiff.verbs.search.severities.journal import (
     ListResult,
@@ -21,8 +20,6 @@ from colddiff.verbs.search.severities.journal import (
 from colddiff.verbs.search.severities.lists import SeverityList
 from colddiff.verbs.search.severities.segment import ListSegment
 from colddiff.verbs.search.severities.task import ListTask
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def best_lists(
     return found
 
 
-class ListConfirmation:
+class ListConfirmation(ListedSegments[SeverityList, ListSegment]):
     """``SegmentSource`` of the best lists and what they are compared with, on the test images."""
 
     def __init__(self, attempt: Attempt, task: ListTask, best: Sequence[BestList]) -> None:
@@ -110,35 +107,11 @@ class ListConfirmation:
         wanted = [task.space.base]
         for found in best:
             wanted += [found.state.trial.chosen, *self._others(found).values()]
-        self._left = [c for c in dict.fromkeys(wanted) if self._result(c) is None]
-        self._running: dict[str, SeverityList] = {}
-        self._errors: dict[str, str] = {}
+        super().__init__(c for c in dict.fromkeys(wanted) if self._result(c) is None)
 
-    @property
-    def exhausted(self) -> bool:
-        return not self._left and not self._running
-
-    def next(self) -> ListSegment | None:
-        if not self._left:
-            return None
-        chosen = self._left.pop(0)
-        key = f"confirmation of {chosen}"
-        self._running[key] = chosen
-        name = confirmation_name(chosen, self._digest)
-        return ListSegment(key, chosen.severities, chosen.sampler, self._images, name, GROUPS)
-
-    def finished(self, segment: Segment, error: str) -> None:
-        del self._running[segment.key]
-        if error:
-            log.warning("%s failed: %s", segment.key, error)
-            self._errors[segment.key] = error
-
-    def interrupted(self, segment: Segment) -> None:
-        self._left.append(self._running.pop(segment.key))
-
-    def failures(self) -> list[str]:
-        """A sentence for each evaluation that failed; what needed it is not compared."""
-        return [f"{key} failed: {error}" for key, error in self._errors.items()]
+    def _segment(self, item: SeverityList) -> ListSegment:
+        key, name = f"confirmation of {item}", confirmation_name(item, self._digest)
+        return ListSegment(key, item.severities, item.sampler, self._images, name, GROUPS)
 
     def confirmed(self) -> list[BestList]:
         """The best lists with what was found on the test images."""

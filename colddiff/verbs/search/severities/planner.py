@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
-from colddiff.verbs.search.promotion import BASE
+from colddiff.verbs.search.listed import FailuresInARow
 from colddiff.verbs.search.segment import Segment
 from colddiff.verbs.search.severities.confirm import BestList, best_lists
 from colddiff.verbs.search.severities.journal import (
@@ -32,7 +31,7 @@ class ListPlanner:
         self._searcher = task.searcher
         self._running: dict[str, int] = {}
         self._errors: dict[int, str] = {}
-        self._failed_in_a_row = 0
+        self._failures = FailuresInARow(task.job.max_failures, "lists")
         self._wanted = task.job.num_trials
         self.states: list[ListState] = []
         self._refresh()
@@ -91,11 +90,12 @@ class ListPlanner:
         self._refresh()
         value = self.states[number].value(self.task.metric)
         if value is not None:
-            self._failed_in_a_row = 0
+            self._failures.succeeded()
             log.info("%s: %s %.5g", segment.key, self.task.metric, value)
             return
+        self._errors.setdefault(number, "it was not evaluated")
         log.warning("%s failed: %s", segment.key, self._errors[number])
-        self._refuse_to_go_on(number)
+        self._failures.failed(number, self._errors[number])
 
     def interrupted(self, segment: Segment) -> None:
         del self._running[segment.key]
@@ -123,19 +123,6 @@ class ListPlanner:
             self._trials = read_list_trials(self._attempt.folder)
         self._refresh()
         return number
-
-    def _refuse_to_go_on(self, number: int) -> None:
-        """Raises ColddiffError where a failure ends the search; others are rows of its table."""
-        self._failed_in_a_row += 1
-        why = f"trial {number}: {self._errors[number]}"
-        if number == BASE:
-            raise ColddiffError(f"the base failed, which lists are compared with ({why})")
-        allowed = self.task.job.max_failures
-        if self._failed_in_a_row > allowed:
-            raise ColddiffError(
-                f"{self._failed_in_a_row} trials in a row failed, max_failures={allowed} are "
-                f"allowed; the last was {why}"
-            )
 
     def _refresh(self) -> None:
         self.states = list_states(
