@@ -5,6 +5,9 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Compiled modules are kept: without them each of the hundreds of processes that the tests start
+# compiles torch, ray and mlflow anew, which takes three times as long as importing them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test test-fast check format lint types layers bench soak audit constraints clean
 
