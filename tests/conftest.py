@@ -27,6 +27,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before anything loads a BLAS: threads of several workers that wait for each other in turn
     # take ten times as long as one each. Subprocesses inherit it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Ray starts its workers with a niceness of 15: beside tests that compute in their own process
+    # they would hardly run at all, and what waits for them would fail.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def _group(nodeid: str) -> Group:
