@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from colddiff.degradations import Degradation
+from colddiff.spec import Unit
 from colddiff.types import Image, Omega
 
 CHUNK = 32
@@ -72,6 +73,21 @@ def measure_severity_profile(D: Degradation[Any], x0: Image, omega: Omega) -> Se
             last = x[-1]
     scale = 0.5 / math.sqrt(max(len(x0), 1))  # from [-1, 1] to [0, 1], from sums to means
     return SeverityProfile(np.sqrt(away) * scale, np.sqrt(step) * scale, len(x0))
+
+
+def labelled_parameters(D: Degradation[Any]) -> dict[str, NDArray[np.float64]]:
+    """The physical parameters of ``D.parameters``, [T] each, by name and unit: ``sigma (px)``."""
+    units = {
+        name: mark.name
+        for name, field in type(D.spec).model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Unit)
+    }
+    units |= D.parameter_units
+    return {
+        f"{name} ({units[name]})" if units.get(name) else name: values
+        for name, values in D.parameters().items()
+    }
 
 
 def _path(D: Degradation[Any], image: Image, t: torch.Tensor, own: Omega) -> Image:

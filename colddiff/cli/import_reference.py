@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from colddiff.cli.degradation.target import Variant
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, note
-from colddiff.cli.target import Variant
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,8 +182,3 @@ def _ticks(severities: Sequence[int]) -> list[int]:
     """Tick positions: the shown severities, thinned out so that labels do not overlap."""
     every = -(-len(severities) // 12)
     return list(severities[::every])
-
-
-def parameter_label(name: str, units: Mapping[str, str]) -> str:
-    """``sigma (px)``, or only the name if it has no unit."""
-    return f"{name} ({units[name]})" if units.get(name) else name

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from colddiff.cli.degradation.target import Target, Variant, Words, read_target
 from colddiff.cli.output import emit, note
-from colddiff.cli.target import Target, Variant, Words, read_target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,8 +112,8 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
 def _picture(target: Target, x0: Image, seed: int, columns: int | None) -> bytes:
     import torch
 
-    from colddiff.report.preview import Curve, draw_preview, parameter_label, shown_severities
-    from colddiff.severity_profile import measure_severity_profile
+    from colddiff.report.preview import Curve, draw_preview, shown_severities
+    from colddiff.severity_profile import labelled_parameters, measure_severity_profile
 
     D, T = target.spec.build(target.shape), target.spec.num_timesteps
     omega = _omega(D, x0, seed)
@@ -121,10 +121,7 @@ def _picture(target: Target, x0: Image, seed: int, columns: int | None) -> bytes
     states = [D.degrade(x0, torch.full((len(x0),), t), omega) for t in severities]
     strips = torch.stack(states, dim=1).clamp(-1, 1)
     profile = measure_severity_profile(D, x0, omega)
-    units = {**_units(target), **D.parameter_units}
-    curves = [
-        Curve(parameter_label(name, units), values) for name, values in D.parameters().items()
-    ]
+    curves = [Curve(label, values) for label, values in labelled_parameters(D).items()]
     curves.append(Curve("RMSE of D(x0, t) against x0, on the scale 0..1", profile.rmse))
     return draw_preview(
         ((strips + 1) * 127.5).round().to(torch.uint8).numpy(),
@@ -148,17 +145,6 @@ def _omega(D: Degradation[Any], x0: Image, seed: int) -> dict[str, Tensor]:
             "mixed with the next"
         )
     return {name: x0.roll(-1, dims=0) for name in D.omega_images}
-
-
-def _units(target: Target) -> dict[str, str]:
-    from colddiff.spec import Unit
-
-    return {
-        name: mark.name
-        for name, field in type(target.spec).model_fields.items()
-        for mark in field.metadata
-        if isinstance(mark, Unit)
-    }
 
 
 def _settings(target: Target, D: Degradation[Any], seed: int) -> str:

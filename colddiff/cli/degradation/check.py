@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from colddiff.cli.degradation.target import Target, Variant, Words, read_target
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, emit_table
-from colddiff.cli.target import Target, Variant, Words, read_target
 from colddiff.data.open import open_transformed
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Commands on a degradation: its laws, and how it looks."""
