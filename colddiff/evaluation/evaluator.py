@@ -15,10 +15,18 @@ from colddiff.data.readers.transformed import TRANSFORM_SETTING
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, DivergedError, SpecError
-from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
+from colddiff.evaluation.by_severity import BySeverity, measure_by_severity
+from colddiff.evaluation.image_scores import Candidate, ImageScores, nearest_median, worth_showing
+from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, add_distance, ssim_of
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.evaluation.sums import Column, EvaluationSums, Pictures
-from colddiff.evaluation.trajectory import Recorder, Trajectory
+from colddiff.evaluation.trajectory import (
+    MAX_FRAMES,
+    MAX_SHOWN,
+    Recorder,
+    Trajectory,
+    evenly,
+)
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.restorers import evaluating
 from colddiff.rng import stream, streams
@@ -28,6 +36,8 @@ from colddiff.spec import digest
 from colddiff.transforms import eight_bit, normalise
 from colddiff.types import Image, Omega, Severity
 
+KEPT_IMAGES = 8
+"""Images of the first batch that are kept as pictures."""
 IMAGE_PROTOCOL = (
     "ssim, rmse, psnr against the test images on the scale [0, 1] at full depth, not clamped; rmse "
     "and psnr of the mean squared error over all images, ssim the mean over images"
@@ -39,14 +49,22 @@ class Evaluation:
     """Metrics by path (finite numbers only), their provenance, and sample images.
 
     ``provenance`` is JSON-ready; its ``omitted`` names each metric that is missing, and why.
-    ``reference``: feature statistics of the test images.
+    ``reference``: feature statistics of the test images; ``trajectory``: that of the sampler shown.
+    ``sums``: all that was kept of single images and severities.
     """
 
     metrics: Mapping[str, float]
     provenance: Mapping[str, Any]
     pictures: Pictures
     reference: FeatureStatistics
-    trajectory: Trajectory | None = None
+    trajectory: Trajectory | None
+    sums: EvaluationSums
+
+    @property
+    def median_image(self) -> Candidate | None:
+        """The image shown for the median error; None if no images were kept."""
+        errors = self.sums.columns[self.sums.judged_by].scores.mse
+        return next(iter(nearest_median(self.sums.candidates, errors)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,7 @@ class Evaluator:
     spec: EvaluationSpec
     extractor: FeatureExtractor
     device: torch.device | str = "cpu"
-    keep: int = 8
+    keep: int = KEPT_IMAGES
     images: DrawImages | None = None
 
     def __post_init__(self) -> None:
@@ -126,23 +144,67 @@ class Evaluator:
         x0, x_T = inputs.x0, inputs.degraded
         # Only the first batch holds image 0, whichever worker sums it.
         kept = self.keep if 0 in positions else 0
-        recorder = None
-        made = {"degraded": x_T}
+        made, trajectories = {"degraded": x_T}, {}
         for name in self.spec.samplers:
-            sampler, own = SAMPLERS[name], None
-            if name == self._shown:
-                own = recorder = Recorder(self.D.num_timesteps, kept, sampler.label)
+            sampler = SAMPLERS[name]
+            # For the strip and its animation; the others are shown at fewer severities.
+            frames = self._frames if name == self._shown else self._shown_severities
+            recorder = Recorder(frames, kept, sampler.label)
             made[sampler.column] = self.restored(
-                inputs, sampler.name, self.spec.severities, recorder=own
+                inputs, sampler.name, self.spec.severities, recorder=recorder
             )
+            trajectories[sampler.column] = recorder.trajectory()
+        columns = {name: self._column(images, x0) for name, images in made.items()}
         return EvaluationSums(
-            {name: self._column(images, x0) for name, images in made.items()},
+            columns,
             self._halves(x0, positions),
             {name: eight_bit(images[:kept]) for name, images in {"original": x0, **made}.items()}
             if kept
             else {},
-            recorder.trajectory() if recorder else None,
+            {name: path for name, path in trajectories.items() if path is not None},
+            self._by_severity(inputs, kept) if kept else None,
+            self._candidates(positions, columns, {"original": x0, **made}),
+            self._judged_by,
         )
+
+    def _by_severity(self, inputs: EvaluationInputs, kept: int) -> BySeverity:
+        with evaluating(self.R), torch.inference_mode():
+            return measure_by_severity(
+                self.estimate, self.D, inputs.x0, inputs.omega, self._shown_severities, kept
+            )
+
+    @property
+    def _frames(self) -> list[int]:
+        return evenly(falling(self.spec.severities, self.D.num_timesteps), MAX_FRAMES)
+
+    @property
+    def _shown_severities(self) -> list[int]:
+        return evenly(self._frames, MAX_SHOWN)
+
+    def _candidates(
+        self, positions: range, columns: Mapping[str, Column], images: Mapping[str, Image]
+    ) -> tuple[Candidate, ...]:
+        """Images of this batch that may be the worst or the median one."""
+        if not self.keep:
+            return ()
+        errors = columns[self._judged_by].scores.mse
+        few = worth_showing(
+            [Candidate(row, float(error), {}) for row, error in enumerate(errors)], errors
+        )
+        return tuple(
+            Candidate(
+                positions[one.position],
+                one.error,
+                {name: eight_bit(batch[one.position]) for name, batch in images.items()},
+            )
+            for one in few
+        )
+
+    @property
+    def _judged_by(self) -> str:
+        """The column by whose errors images are chosen to be shown."""
+        names = (self._shown, *self.spec.samplers)
+        return next((SAMPLERS[name].column for name in names if name), "degraded")
 
     @property
     def _shown(self) -> str | None:
@@ -190,7 +252,13 @@ class Evaluator:
         return x0_hat.float()
 
     def _column(self, images: Image, x0: Image) -> Column:
-        return Column(image_errors(images, x0), self._features(images))
+        pair = ((images.double() + 1) / 2, (x0.double() + 1) / 2)
+        similarity = ssim_of(*pair)
+        return Column(
+            ImageErrors.of(*pair, similarity),
+            self._features(images),
+            ImageScores.of(*pair, similarity),
+        )
 
     def _halves(
         self, x0: Image, positions: range
@@ -227,10 +295,11 @@ class Evaluator:
                 omitted[f"{path}/psnr"] = "infinite: the images equal the test images"
             else:
                 metrics[f"{path}/psnr"] = errors.psnr
-            _add_distance(metrics, omitted, f"{path}/{fd}", (column.features, sums.reference))
-        _add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
+            add_distance(metrics, omitted, f"{path}/{fd}", (column.features, sums.reference))
+        add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
         provenance = self._provenance(sums, omitted)
-        return Evaluation(metrics, provenance, sums.pictures, sums.reference, sums.trajectory)
+        walked = sums.trajectories.get(SAMPLERS[self._shown].column) if self._shown else None
+        return Evaluation(metrics, provenance, sums.pictures, sums.reference, walked, sums)
 
     def _provenance(self, sums: EvaluationSums, omitted: Mapping[str, str]) -> dict[str, Any]:
         n, features = sums.reference.n, sums.reference.mean.size
@@ -274,7 +343,7 @@ def evaluate(
     extractor: FeatureExtractor,
     *,
     device: torch.device | str = "cpu",
-    keep: int = 8,
+    keep: int = KEPT_IMAGES,
     images: DrawImages | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -317,16 +386,3 @@ def images_at(source: ShardSource, indices: Sequence[int]) -> NDArray[Any]:
     if indices[-1] - indices[0] == len(indices) - 1:
         return np.array(source.images(indices[0], indices[-1] + 1))
     return np.concatenate([source.images(index, index + 1) for index in indices])
-
-
-def _add_distance(
-    metrics: dict[str, float],
-    omitted: dict[str, str],
-    path: str,
-    sides: tuple[FeatureStatistics | None, FeatureStatistics | None],
-) -> None:
-    a, b = sides
-    if a is None or b is None or min(a.n, b.n) < 2:
-        omitted[path] = "fewer than 2 images on a side"
-    else:
-        metrics[path] = frechet_distance(a, b)

@@ -59,6 +59,13 @@ def ssim(images: Tensor, originals: Tensor) -> Tensor:
     return (luminance * structure).mean(dim=(1, 2, 3))
 
 
+def ssim_of(images: Tensor, originals: Tensor) -> Tensor:
+    """``ssim`` of each image, float64 [B]; [0] if they are smaller than its window."""
+    if min(images.shape[-2:]) < SSIM_WINDOW:
+        return torch.empty(0, dtype=torch.float64)
+    return ssim(images, originals)
+
+
 @lru_cache(maxsize=16)
 def _windows(side: int) -> Tensor:
     """The window at every position along ``side``: float64 [side - 10, side]."""
@@ -84,15 +91,19 @@ class ImageErrors:
     ssim_sum: float | None = 0.0
 
     @classmethod
-    def of(cls, images: Tensor, originals: Tensor) -> ImageErrors:
-        """The sums of one batch, [B, C, H, W] on the scale [0, 1], not clamped (PAPER 6)."""
+    def of(cls, images: Tensor, originals: Tensor, similarity: Tensor | None = None) -> ImageErrors:
+        """The sums of one batch, [B, C, H, W] on the scale [0, 1], not clamped (PAPER 6).
+
+        ``similarity``: their ``ssim_of``, where it has been computed already.
+        """
         _check_pair(images, originals)
-        has_window = min(images.shape[-2:]) >= SSIM_WINDOW
+        if similarity is None:
+            similarity = ssim_of(images, originals)
         return cls(
             n=len(images),
             values=images.numel(),
             squared_error=float(((images.double() - originals.double()) ** 2).sum()),
-            ssim_sum=float(ssim(images, originals).sum()) if has_window else None,
+            ssim_sum=float(similarity.sum()) if len(similarity) else None,
         )
 
     def merge(self, other: ImageErrors) -> ImageErrors:
@@ -216,6 +227,20 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     means = float(((a.mean - b.mean) ** 2).sum())
     traces = float(np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(cross).sum())
     return max(0.0, means + traces)
+
+
+def add_distance(
+    metrics: dict[str, float],
+    omitted: dict[str, str],
+    path: str,
+    sides: tuple[FeatureStatistics | None, FeatureStatistics | None],
+) -> None:
+    """Adds the Frechet distance of ``sides`` as ``path``, or why there is none to ``omitted``."""
+    a, b = sides
+    if a is None or b is None or min(a.n, b.n) < 2:
+        omitted[path] = "fewer than 2 images on a side"
+    else:
+        metrics[path] = frechet_distance(a, b)
 
 
 def _check_pair(images: Tensor, originals: Tensor) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from colddiff.errors import DataError, SpecError
 from colddiff.evaluation.evaluator import images_at
-from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
+from colddiff.evaluation.metrics import FeatureStatistics, add_distance
 from colddiff.evaluation.sums import merged
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.rng import stream
@@ -121,15 +121,8 @@ class SetComparison:
         reference = merged(*sums.halves)
         metrics: dict[str, float] = {}
         omitted: dict[str, str] = {}
-        for path, sides in (
-            (f"{COLUMN}/{fd}", (sums.samples, reference)),
-            (f"eval/floor/{fd}", sums.halves),
-        ):
-            a, b = sides
-            if a is None or b is None or min(a.n, b.n) < 2:
-                omitted[path] = "fewer than 2 images on a side"
-            else:
-                metrics[path] = frechet_distance(a, b)
+        add_distance(metrics, omitted, f"{COLUMN}/{fd}", (sums.samples, reference))
+        add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
         return metrics, self._provenance(sums.samples, reference, omitted)
 
     def _provenance(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from colddiff.evaluation.by_severity import BySeverity
+from colddiff.evaluation.image_scores import Candidate, ImageScores
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors
 from colddiff.evaluation.set_comparison import SetSums
 from colddiff.evaluation.sums import Column, EvaluationSums
@@ -18,6 +20,8 @@ from colddiff.evaluation.trajectory import Trajectory
 
 Arrays = dict[str, NDArray[Any]]
 FACTS = "facts"
+MEASURED = ("removed", "steps", "restored", "states", "estimates", "spectra")
+"""The arrays of a ``BySeverity``."""
 
 
 def sums_to_bytes(sums: EvaluationSums | SetSums) -> bytes:
@@ -32,10 +36,9 @@ def sums_to_bytes(sums: EvaluationSums | SetSums) -> bytes:
         facts["columns"] = {name: asdict(c.errors) for name, c in sums.columns.items()}
         for name, column in sums.columns.items():
             _put(arrays, f"column.{name}", column.features)
-        arrays |= {f"picture.{name}": images for name, images in sums.pictures.items()}
-        if (path := sums.trajectory) is not None:
-            facts |= {"severities": path.severities, "label": path.label}
-            arrays |= {"states": path.states, "estimates": path.estimates}
+            arrays[f"mse.{name}"], arrays[f"ssim.{name}"] = column.scores.mse, column.scores.ssim
+        facts["judged_by"] = sums.judged_by
+        _put_pictures(arrays, facts, sums)
     arrays[FACTS] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
     return safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
 
@@ -51,19 +54,69 @@ def sums_from_bytes(data: bytes) -> EvaluationSums | SetSums:
     for name, errors in facts["columns"].items():
         features = _take(arrays, f"column.{name}")
         assert features is not None
-        columns[name] = Column(ImageErrors(**errors), features)
-    path = None
-    if "severities" in facts:
-        path = Trajectory(
-            tuple(facts["severities"]), arrays["states"], arrays["estimates"], facts["label"]
-        )
-    pictures = {
-        name.removeprefix("picture."): images
-        for name, images in arrays.items()
-        if name.startswith("picture.")
+        scores = ImageScores(arrays[f"mse.{name}"], arrays[f"ssim.{name}"])
+        columns[name] = Column(ImageErrors(**errors), features, scores)
+    return EvaluationSums(
+        columns,
+        halves,
+        _pictures(arrays, "picture", columns),
+        {
+            name: Trajectory(
+                tuple(path["severities"]),
+                arrays[f"states.{name}"],
+                arrays[f"estimates.{name}"],
+                path["label"],
+            )
+            for name, path in facts["trajectories"].items()
+        },
+        _by_severity(arrays, facts["by_severity"]),
+        tuple(
+            Candidate(position, error, _pictures(arrays, f"candidate.{number}", columns))
+            for number, (position, error) in enumerate(facts["candidates"])
+        ),
+        facts["judged_by"],
+    )
+
+
+def _put_pictures(arrays: Arrays, facts: dict[str, Any], sums: EvaluationSums) -> None:
+    arrays |= {f"picture.{name}": images for name, images in sums.pictures.items()}
+    facts["trajectories"] = {
+        name: {"severities": path.severities, "label": path.label}
+        for name, path in sums.trajectories.items()
     }
-    order = [name for name in ("original", *columns) if name in pictures]
-    return EvaluationSums(columns, halves, {name: pictures[name] for name in order}, path)
+    for name, path in sums.trajectories.items():
+        arrays |= {f"states.{name}": path.states, f"estimates.{name}": path.estimates}
+    facts["candidates"] = [(one.position, one.error) for one in sums.candidates]
+    for number, one in enumerate(sums.candidates):
+        arrays |= {f"candidate.{number}.{name}": image for name, image in one.images.items()}
+    facts["by_severity"] = None
+    if (found := sums.by_severity) is not None:
+        arrays |= {f"by_severity.{name}": getattr(found, name) for name in MEASURED}
+        arrays |= {f"parameter.{name}": values for name, values in found.parameters.items()}
+        facts["by_severity"] = {
+            "num_images": found.num_images,
+            "severities": found.severities,
+            "spectrum_severities": found.spectrum_severities,
+            "parameters": list(found.parameters),
+        }
+
+
+def _by_severity(arrays: Arrays, facts: Mapping[str, Any] | None) -> BySeverity | None:
+    if facts is None:
+        return None
+    return BySeverity(
+        num_images=facts["num_images"],
+        severities=tuple(facts["severities"]),
+        spectrum_severities=tuple(facts["spectrum_severities"]),
+        parameters={name: arrays[f"parameter.{name}"] for name in facts["parameters"]},
+        **{name: arrays[f"by_severity.{name}"] for name in MEASURED},
+    )
+
+
+def _pictures(arrays: Arrays, prefix: str, columns: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Pictures by column, in the order of the columns of a table."""
+    paths = {name: f"{prefix}.{name}" for name in ("original", *columns)}
+    return {name: arrays[path] for name, path in paths.items() if path in arrays}
 
 
 def _put(arrays: Arrays, name: str, statistics: FeatureStatistics | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from colddiff.transforms import eight_bit
 from colddiff.types import Image
 
-MAX_FRAMES = 60
+MAX_FRAMES = 61
+"""Severities of an animation, at most."""
+MAX_SHOWN = 21
+"""Severities between which a page moves, at most; they are among those of an animation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +31,26 @@ class Trajectory:
     label: str
 
 
-class Recorder:
-    """Records about 60 evenly spread severities at most, of the first ``keep`` images."""
+def evenly(severities: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of ``severities``, evenly spaced, with the first and the last."""
+    last = len(severities) - 1
+    chosen = np.linspace(0, last, min(last + 1, max(most, 2))).round().astype(np.int64)
+    return [severities[i] for i in np.unique(chosen)]
 
-    def __init__(self, num_timesteps: int, keep: int, label: str) -> None:
-        self._spacing = max(1.0, num_timesteps / MAX_FRAMES)
+
+class Recorder:
+    """Records the states at some ``severities``, of the first ``keep`` images."""
+
+    def __init__(self, severities: Sequence[int], keep: int, label: str) -> None:
+        self._wanted = frozenset(severities)
         self._keep, self._label = keep, label
         self._severities: list[int] = []
         self._states: list[NDArray[np.uint8]] = []
         self._estimates: list[NDArray[np.uint8]] = []
 
     def record(self, t: int, x_t: Image, x0_hat: Image) -> None:
-        """Records a state and its estimate, [B, C, H, W] in [-1, 1], unless too near the last."""
-        near = bool(self._severities) and self._severities[-1] - t < self._spacing
-        if self._keep == 0 or (near and t > 0):
+        """Records a state and its estimate, [B, C, H, W] in [-1, 1], if t is chosen."""
+        if self._keep == 0 or t not in self._wanted:
             return
         self._severities.append(t)
         self._states.append(eight_bit(x_t[: self._keep]))

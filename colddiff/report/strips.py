@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from colddiff.evaluation.trajectory import Trajectory
+from colddiff.evaluation.trajectory import Trajectory, evenly
 from colddiff.report.sheets import INK, MARGIN, SheetColumn, draw_sheet, png
 
 STATE, ESTIMATE = "x_t", "R(x_t, t)"
@@ -20,7 +19,7 @@ def trajectory_strip(
     path: Trajectory, *, title: str = "", columns: int = 8, images: int = 3
 ) -> bytes:
     """A PNG with severity decreasing from left to right: x_t of each image above R(x_t, t)."""
-    chosen = _evenly(len(path.severities), columns)
+    chosen = evenly(range(len(path.severities)), columns)
     shown = min(images, path.states.shape[1])
     sheet = draw_sheet(
         [
@@ -81,15 +80,10 @@ def _frame(path: Trajectory, i: int, title: str, images: int) -> Image.Image:
 
 
 def _palette(frames: list[Image.Image]) -> Image.Image:
-    few = [frames[i] for i in _evenly(len(frames), 6)]
+    few = [frames[i] for i in evenly(range(len(frames)), 6)]
     together = Image.new("RGB", (few[0].width, sum(frame.height for frame in few)))
     top = 0
     for frame in few:
         together.paste(frame, (0, top))
         top += frame.height
     return together.quantize(colors=256, method=Image.Quantize.MEDIANCUT)
-
-
-def _evenly(count: int, wanted: int) -> NDArray[np.int64]:
-    """At most ``wanted`` evenly spaced indices of 0..count - 1, including first and last."""
-    return np.unique(np.linspace(0, count - 1, min(count, max(wanted, 2))).round().astype(np.int64))
