@@ -13,17 +13,17 @@ import typer
 from colddiff import __version__
 from colddiff.cli import (
     catalogue,
-    check,
     cluster,
     data,
     export,
     import_reference,
     jobs,
-    preview,
+    report,
     restore,
     slurm,
     submit,
 )
+from colddiff.cli.degradation import check, preview
 from colddiff.cli.output import emit, note, one_line
 from colddiff.errors import ColddiffError
 from colddiff.machine.streams import Streams
@@ -57,6 +57,7 @@ app.command("recipes")(catalogue.recipes)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("restore")(restore.restore)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("import-reference")(import_reference.import_reference)
 

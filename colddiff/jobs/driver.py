@@ -12,6 +12,7 @@ from typing import Any
 from colddiff.background import in_context
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.pages.write import write_page
 from colddiff.jobs.results import log_verdict
 from colddiff.jobs.tracking_run import describe_run, ended_with_work, open_tracker
 from colddiff.jobs.verb import VERBS, Verb
@@ -34,11 +35,15 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
         with ended_with_work(attempt.tracker, attempt.superseded):
             describe_run(attempt.tracker, attempt.resolved, attempt.folder)
             attempt.phase("")
-            result = verb.run(attempt, prepared, on_ray=on_ray)
-        tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
-        common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
-        result = {**common, **result}
-        return {**result, "summary": _summary(attempt, verb, result)}
+            found = verb.run(attempt, prepared, on_ray=on_ray)
+            tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
+            common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
+            result = {**common, **found}
+            result["summary"] = _summary(attempt, verb, result)
+            if attempt.job.tracking.images:
+                attempt.phase("writing its report")
+                result["report"] = write_page(attempt.folder, attempt.tracker, result)
+        return result
 
     with _stop_on_sigterm(attempt):
         code = attempt.drive(work)

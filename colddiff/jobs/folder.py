@@ -202,6 +202,20 @@ class JobFolder:
         """What ``write_evaluation`` wrote, or None."""
         return self._get(f"evaluations/step_{step:08d}.json", metrics=dict)
 
+    def write_details(self, step: int, data: bytes) -> None:
+        """Writes what an evaluation at ``step`` keeps for its page, beside its metrics."""
+        self.store.put(self._details_key(step), data)
+
+    def details(self, step: int) -> bytes | None:
+        """What ``write_details`` wrote, or None."""
+        try:
+            return self.store.get(self._details_key(step))
+        except Missing:
+            return None
+
+    def _details_key(self, step: int) -> str:
+        return self.key(f"evaluations/step_{step:08d}.safetensors")
+
     def evaluated_steps(self) -> list[int]:
         """Steps with an evaluation, ascending."""
         prefix = self.key("evaluations/step_")

@@ -54,7 +54,7 @@ class TrackingSpec(Spec):
     experiment: str = "colddiff"
     images: Annotated[
         bool,
-        Field(description="false: no pictures of evaluations, and no others in the tracker"),
+        Field(description="false: no pictures of evaluations, no report, none in the tracker"),
     ] = True
     system_every_s: Annotated[
         float | None,

@@ -48,6 +48,8 @@ def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
     lines += [f"  {address}" for address in pictures[:SHOWN_PICTURES]]
     if len(pictures) > SHOWN_PICTURES:
         lines.append(f"  ... and {len(pictures) - SHOWN_PICTURES} more beside them")
+    if result.get("report"):
+        lines.append(f"report: {result['report']}")
     steps = _read(lambda: verb.next_steps(job_id, result)) if verb else []
     lines += ["next:"] * bool(steps)
     return lines + [f"  {step}" for step in steps]

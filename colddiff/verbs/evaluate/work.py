@@ -12,13 +12,14 @@ from colddiff.checkpoints.pinned_inputs import check_pinned_digest, load_pinned_
 from colddiff.checkpoints.references import LoadedCheckpoint
 from colddiff.data.open import open_second_set, open_shards, open_transformed
 from colddiff.errors import Stopped
-from colddiff.evaluation.evaluator import Evaluation, Evaluator
+from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluation, Evaluator
 from colddiff.evaluation.partition import BatchedEvaluation, group_batches, merge_sums
 from colddiff.evaluation.set_comparison import SetComparison
 from colddiff.features.open import open_features
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.report.page.details import details_to_bytes
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.restorers import for_inference
 from colddiff.verbs.evaluate.job import EvaluateJob
@@ -88,6 +89,7 @@ def open_subject(resolved: ResolvedJob) -> Subject:
         job.spec,
         extractor,
         device=device,
+        keep=KEPT_IMAGES if job.tracking.images else 0,
         images=open_second_set(D, trained.augment),
     )
     return Subject(evaluator, loaded)
@@ -147,9 +149,10 @@ def evaluate(attempt: Attempt, subject: Subject, sum_batches: SumBatches) -> dic
     record, drawn = subject.record(sum_batches(attempt, subject, progress))
     attempt.tracker.log_metrics(record["metrics"], subject.step)
     attempt.reached(progress.done)
-    wanted = drawn if attempt.job.tracking.images else None
-    for name, data in (evaluation_pictures(wanted) if wanted else {}).items():
-        attempt.keep_picture(name, data)
+    if drawn is not None and attempt.job.tracking.images:
+        attempt.folder.write_details(subject.step, details_to_bytes(drawn))
+        for name, data in evaluation_pictures(drawn).items():
+            attempt.keep_picture(name, data)
     return {
         "step": subject.step,
         **record,

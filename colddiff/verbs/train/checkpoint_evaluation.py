@@ -10,7 +10,7 @@ from typing import Any
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.errors import CheckpointError
-from colddiff.evaluation.evaluator import Evaluation, Evaluator, evaluate_all
+from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluation, Evaluator, evaluate_all
 from colddiff.evaluation.generated import GeneratedSamples, evaluate_generated
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.features.open import open_features
@@ -22,6 +22,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.results import score_of
 from colddiff.ports import Tracker
 from colddiff.report.contact_sheet import contact_sheet
+from colddiff.report.page.details import details_to_bytes
 from colddiff.report.pictures import SAMPLES, evaluation_pictures
 from colddiff.report.tables import evaluation_line
 from colddiff.restorers import Restorer, for_inference
@@ -52,6 +53,7 @@ def evaluate_step(
     pictures = []
     drawn: dict[str, bytes] = {}
     if job.tracking.images:
+        folder.write_details(step, details_to_bytes(found, checkpoint.losses))
         drawn = evaluation_pictures(found, checkpoint.losses)
         if samples is not None:
             drawn[SAMPLES] = contact_sheet(samples.images)
@@ -93,6 +95,7 @@ def dry_evaluation(job: TrainJob, terminal: Terminal | None) -> None:
     _generated(job, restorer, found, spec, terminal)
     if job.tracking.images:
         evaluation_pictures(found, ())
+        details_to_bytes(found)
 
 
 def _evaluation(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evaluation:
@@ -140,5 +143,6 @@ def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evalu
         spec,
         open_features(spec.features, device),
         device=device,
+        keep=KEPT_IMAGES if job.tracking.images else 0,
         images=open_second_set(D, job.augment),
     )

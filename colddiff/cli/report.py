@@ -1,0 +1,169 @@
+"""`colddiff report`: a page and tables of jobs, from STORAGE alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colddiff.cli.options import Json, Storage
+from colddiff.cli.output import emit, emit_json, note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from colddiff.report.page.run import ReportedRun
+
+FORMATS = {"html": "report.html", "md": "report.md", "latex": "report.tex", "csv": "report.csv"}
+OVER = ("seed",)
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Job ids, patterns over them ('train-deblur-*'), folders, URIs, mlflow:RUN_ID.",
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="A folder for the report.")],
+    over: Annotated[
+        str | None,
+        typer.Option(
+            "--over",
+            metavar="FIELD",
+            help="seed: runs that differ only in their seeds become one table with intervals.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Only this metric; repeat it for several."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="html, md, latex, csv, with commas.")
+    ] = "html",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Write a report of jobs: what was undone, how well, and how each number was made.
+
+    It reads STORAGE alone: the cluster and the tracker may be away. A job that is not finished is
+    shown as it stands.
+    """
+    from colddiff.jobs.pages.find import find_jobs
+    from colddiff.jobs.pages.read import read_run
+    from colddiff.stores.open import storage_at
+
+    kinds = _kinds(formats)
+    _check_over(over)
+    folder = _folder(out, kinds)
+    found, damaged = _readable(find_jobs(runs, storage_at(storage)), read_run)
+    for line in damaged:
+        note(line)
+    texts = _texts(found, kinds, over_seed=over == "seed", only=metric or ())
+    written = _write(folder, texts)
+    for run in found:
+        note(f"{run.id}: {run.state}")
+    if as_json:
+        emit_json({"files": written, "runs": [run.id for run in found], "left_out": damaged})
+    else:
+        for path in written.values():
+            emit(path)
+
+
+def _kinds(formats: str) -> list[str]:
+    from colddiff.errors import SpecError
+    from colddiff.spec import nearest
+
+    known = ", ".join(FORMATS)
+    kinds = [kind.strip() for kind in formats.split(",") if kind.strip()]
+    for kind in kinds:
+        if kind not in FORMATS:
+            close = nearest(kind, FORMATS)
+            raise SpecError(f"--format: no {kind!r}{close}; one or more of {known}")
+    if not kinds:
+        raise SpecError(f"--format: name one or more of {known}")
+    return kinds
+
+
+def _check_over(over: str | None) -> None:
+    from colddiff.errors import SpecError
+
+    if over is not None and over not in OVER:
+        raise SpecError(f"--over: only {', '.join(OVER)} is possible, got {over!r}")
+
+
+def _folder(out: str, kinds: Sequence[str]) -> Path:
+    """OUT, checked before anything is read: none of its files that we did not write is replaced."""
+    from pathlib import Path
+
+    from colddiff.errors import SpecError
+    from colddiff.report.page.page import is_ours
+
+    if "://" in out:
+        raise SpecError(f"--out: {out} is not on this machine; give a folder, and copy it there")
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"--out: {out} is a file; give a folder")
+    for kind in kinds:
+        path = folder / FORMATS[kind]
+        if path.exists() and not is_ours(path):
+            raise SpecError(
+                f"--out: {path} was not written by `colddiff report`, so it is not replaced; give "
+                "another folder"
+            )
+    return folder
+
+
+def _readable(folders: Sequence[Any], read: Any) -> tuple[list[ReportedRun], list[str]]:
+    """The runs that can be read, and a line for each that cannot; SpecError if none can."""
+    from colddiff.errors import ColddiffError, SpecError
+
+    found, damaged = [], []
+    for folder in folders:
+        try:
+            found.append(read(folder))
+        except ColddiffError as error:
+            damaged.append(f"left out: {error}")
+    if not found:
+        raise SpecError(damaged[0].removeprefix("left out: "))
+    if not any(run.last or run.pictures or run.result for run in found):
+        states = ", ".join(f"{run.id} is {run.state}" for run in found[:3])
+        raise SpecError(f"no results yet to report: {states}; wait for it, or see `colddiff logs`")
+    return found, damaged
+
+
+def _texts(
+    runs: Sequence[ReportedRun], kinds: Sequence[str], *, over_seed: bool, only: Sequence[str]
+) -> dict[str, str]:
+    from colddiff.errors import SpecError
+    from colddiff.report.page.page import MARK, report_page
+    from colddiff.report.page.table import tables_of, to_csv, to_latex, to_markdown
+    from colddiff.spec import nearest
+
+    tables = tables_of(runs, over_seed=over_seed)
+    known = sorted({metric for table in tables for metric in table.metrics})
+    for name in only:
+        if name not in known:
+            raise SpecError(
+                f"--metric: no run has {name!r}{nearest(name, known)}; they have {', '.join(known)}"
+            )
+    tables = tables_of(runs, over_seed=over_seed, only=only)
+    made = {
+        "html": lambda: report_page(runs, over_seed=over_seed, only=only),
+        "md": lambda: f"<!-- {MARK} -->\n\n{to_markdown(tables)}",
+        "latex": lambda: f"% {MARK}\n{to_latex(tables)}",
+        "csv": lambda: to_csv(tables),
+    }
+    return {kind: made[kind]() for kind in kinds}
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
+    """Writes all files, each whole or not at all."""
+    from colddiff.stores.local_store import LocalStore
+
+    store = LocalStore(folder.absolute())
+    for kind, text in texts.items():
+        store.put(FORMATS[kind], text.encode())
+    return {kind: str(folder / FORMATS[kind]) for kind in texts}

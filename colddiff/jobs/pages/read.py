@@ -1,0 +1,176 @@
+"""A job's folder read as its report page sees it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from colddiff.errors import ColddiffError, DataError, Missing
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.verb import VERBS
+from colddiff.ports import Store
+from colddiff.report.page.details import Details, details_from_bytes
+from colddiff.report.page.run import AttemptFacts, Measured, ReportedRun, ReportPicture, WorkerStart
+from colddiff.spec import parse
+
+MOST_STEPS = 8
+"""Evaluations whose images are read, beside the last one's: for the way over training."""
+MOST_PICTURES = 40
+
+
+def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> ReportedRun:
+    """The job in ``folder`` at the state it has now; asks nothing but its store.
+
+    ``result``: with which the job is about to be done, if it is not written yet. A damaged result
+    is named in ``problems`` and the rest is read. Raises Missing if there is no such job,
+    RecordError if its job.json or status.json is damaged.
+    """
+    job = folder.job()
+    status = folder.status()
+    problems: list[str] = []
+    state = "done" if result is not None else status.state if status else "queued"
+    result = _result(folder, problems) if result is None else result
+    evaluations = _evaluations(folder, result, problems)
+    return ReportedRun(
+        id=folder.job_id,
+        verb=str(job["verb"]),
+        uri=folder.uri.rstrip("/"),
+        job=job,
+        state=state,
+        status=asdict(status) if status else {},
+        evaluations=tuple(evaluations),
+        result=result,
+        attempts=tuple(_attempt(folder, number) for number in folder.attempts()),
+        pictures=() if _has_images(evaluations) else tuple(_pictures(folder.store, folder)),
+        sentences=_sentences(result),
+        problems=tuple(problems),
+        command=command_of(job),
+    )
+
+
+def command_of(job: Mapping[str, Any]) -> str:
+    """The command that submits an equal job: the fields that differ from their defaults.
+
+    Every field is written out where a kind is not known here, such as a plugin's.
+    """
+    spec = dict(job.get("spec", {}))
+    verb = VERBS.get(str(job["verb"]))
+    if verb is not None:
+        try:
+            parsed = parse(verb.spec(), spec)
+            # Whole fields: within one, its kind may be the default and must be named all the same.
+            set_here, whole = parsed.model_dump(exclude_defaults=True), parsed.to_dict()
+            spec = {name: whole[name] for name in set_here}
+        except ColddiffError:
+            spec = {name: value for name, value in spec.items() if value is not None}
+    words = [
+        f"{name}={_flow(value)}" for name, value in spec.items() if value not in (None, {}, [])
+    ]
+    line = ["colddiff", "submit", str(job["verb"]), "--name", str(job.get("slug", "job"))]
+    return shlex.join([*line, *words])
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).strip()
+
+
+def _result(folder: JobFolder, problems: list[str]) -> dict[str, Any]:
+    try:
+        return folder.result() or {}
+    except ColddiffError as error:
+        problems.append(str(error))
+        return {}
+
+
+def _evaluations(
+    folder: JobFolder, result: Mapping[str, Any], problems: list[str]
+) -> list[Measured]:
+    steps = folder.evaluated_steps()
+    detailed = _spread(steps)
+    found = []
+    for step in steps:
+        try:
+            record = folder.evaluation(step) or {}
+            details = _details(folder, step) if step in detailed else None
+        except ColddiffError as error:
+            problems.append(str(error))
+            continue
+        found.append(_measured(step, record, details))
+    if not found and result.get("metrics"):
+        step = int(result.get("step") or 0)
+        details = None
+        try:
+            details = _details(folder, step)
+        except ColddiffError as error:
+            problems.append(str(error))
+        found.append(_measured(step, result, details))
+    return found
+
+
+def _measured(step: int, record: Mapping[str, Any], details: Details | None) -> Measured:
+    metrics = {
+        name: float(value)
+        for name, value in (record.get("metrics") or {}).items()
+        if isinstance(value, int | float)
+    }
+    return Measured(step, metrics, record.get("provenance") or {}, details)
+
+
+def _details(folder: JobFolder, step: int) -> Details | None:
+    data = folder.details(step)
+    if data is None:
+        return None
+    try:
+        return details_from_bytes(data)
+    except DataError as error:
+        raise DataError(f"the images of step {step} of {folder.job_id}: {error}") from None
+
+
+def _spread(steps: Sequence[int]) -> set[int]:
+    """The steps whose images are read: the last, and some before it, evenly spread."""
+    last = len(steps) - 1
+    count = min(len(steps), MOST_STEPS + 1)
+    return {steps[round(last * i / max(count - 1, 1))] for i in range(count)}
+
+
+def _has_images(evaluations: Sequence[Measured]) -> bool:
+    return bool(evaluations) and evaluations[-1].details is not None
+
+
+def _attempt(folder: JobFolder, number: int) -> AttemptFacts:
+    claim = folder.read_claim(number)
+    starts = []
+    for token in folder.fencing_tokens(number):
+        record = folder.fence(number, token)
+        starts.append(
+            WorkerStart(
+                float(record.get("time", 0.0)), record.get("step"), record.get("world_size")
+            )
+        )
+    return AttemptFacts(number, claim.get("time"), tuple(starts), folder.outcome(number) or {})
+
+
+def _pictures(store: Store, folder: JobFolder) -> list[ReportPicture]:
+    prefix = folder.key("pictures/")
+    keys = [item.key for item in store.list(prefix) if item.key.endswith(".png")]
+    found = []
+    for key in keys[:MOST_PICTURES]:
+        try:
+            found.append(ReportPicture(key.removeprefix(prefix), store.get(key)))
+        except Missing:
+            continue  # replaced or deleted while it was listed
+    return found
+
+
+def _sentences(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the verb says about its result, without tables."""
+    lines = result.get("confirmation") or result.get("summary") or ()
+    return tuple(str(line) for line in lines if line and "   " not in str(line))

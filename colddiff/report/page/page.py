@@ -1,0 +1,223 @@
+"""The report page as one HTML file: it asks for nothing else, and equal runs give equal bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from colddiff.report.page.facts import attempts_of, cost_of, facts_of, provenance_of
+from colddiff.report.page.images import PageImages, images_of
+from colddiff.report.page.measurements import plots_of
+from colddiff.report.page.plots import Plot
+from colddiff.report.page.run import ReportedRun
+from colddiff.report.page.table import (
+    CSV_HEAD,
+    Cell,
+    ResultTable,
+    cell_text,
+    head_text,
+    note_of,
+    tables_of,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from colddiff.report.page.verdict import difference, verdict
+from colddiff.report.tables import FLOOR
+
+PARTS = "parts"
+MARK = "written by colddiff report"
+"""In the head of every file of a report, by which it is known again."""
+HEAD_BYTES = 4096
+MOST_BYTES = 5_000_000
+"""Of a page; images are left out until it is smaller."""
+IMAGE_BYTES = 3_300_000
+"""Of all pictures on a page, before base64 makes a third more of them."""
+
+
+def report_page(
+    runs: Sequence[ReportedRun],
+    *,
+    over_seed: bool = False,
+    only: Sequence[str] = (),
+    title: str = "",
+) -> str:
+    """The page of one run, or of several side by side.
+
+    Args:
+        runs: at least one; images and plots are those of the first that has any.
+        over_seed: runs that differ in their seeds alone become one table with intervals.
+        only: metrics to show, such as ``rmse``; all by default.
+        title: heading; by default the ids of the runs.
+    """
+    tables = tables_of(runs, over_seed=over_seed, only=only)
+    shown = _most_telling(runs)
+    own = next((table for table in tables if shown in table.runs), None)
+    images = images_of(shown, IMAGE_BYTES)
+    groups = plots_of(shown)
+    style = _part("page.css")
+    script = _part("page.js")
+    groups, classes = _styled(groups)
+    counts = sorted({len(walk["images"]) for walk in (images.walk, images.steps) if walk})
+    style += "".join(f".tiles.n{count}{{--n:{count}}}" for count in counts) + classes
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.from_string(
+        _part("page.html.j2")
+    ).render(
+        policy=policy,
+        mark=MARK,
+        style=Markup(style),  # noqa: S704  # ours, and its hash is in the policy
+        script=Markup(script),  # noqa: S704
+        title=title or ", ".join(run.id for run in runs[:3]) + (" ..." if len(runs) > 3 else ""),
+        facts=facts_of(shown),
+        verdict=verdict(shown, own),
+        problems=[f"{run.id}: {what}" for run in runs for what in run.problems],
+        tables=[_table(table, number) for number, table in enumerate(tables)],
+        copies={
+            "Markdown": to_markdown(tables),
+            "LaTeX": to_latex(tables),
+            "CSV": to_csv(tables),
+        },
+        **_image_parts(images),
+        plots=groups,
+        attempts=attempts_of(shown),
+        cost=cost_of(shown),
+        provenance=provenance_of(runs),
+    )
+    return page + "\n"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file was written by ``colddiff report``."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return MARK.encode() in head or head.startswith(CSV_HEAD.encode())
+
+
+def _most_telling(runs: Sequence[ReportedRun]) -> ReportedRun:
+    """The first run with images, else the first with metrics, else the first."""
+    with_details = (run for run in runs if run.last and run.last.details)
+    with_metrics = (run for run in runs if run.last)
+    return next(with_details, next(with_metrics, runs[0]))
+
+
+def _image_parts(images: PageImages) -> dict[str, Any]:
+    return {
+        "sheets": images.sheets,
+        "walk": images.walk,
+        "chosen": images.chosen,
+        "chosen_columns": images.columns,
+        "judged_by": images.judged_by,
+        "steps": images.steps,
+        "pictures": images.pictures,
+    }
+
+
+def _table(table: ResultTable, number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "title": table.title,
+        "why": table.why,
+        "note": note_of(table),
+        "heads": [head_text(metric) for metric in table.metrics],
+        "rows": [
+            {
+                "label": row.label,
+                "real": row.column == FLOOR,
+                "cells": [
+                    _cell(row.column, metric, row.cells.get(metric)) for metric in table.metrics
+                ],
+            }
+            for row in table.rows
+        ],
+    }
+
+
+def _cell(column: str, metric: str, cell: Cell | None) -> dict[str, Any] | None:
+    if cell is None:
+        return None
+    return {
+        "text": cell_text(metric, cell),
+        "best": cell.best,
+        "proof": json.dumps(_proof(column, metric, cell)),
+    }
+
+
+def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
+    """Where a number comes from, as pairs of name and value."""
+    found = [("number", f"eval/{column}/{metric}")]
+    for source in cell.sources:
+        proof = source.measured.provenance
+        command = (
+            f"colddiff submit evaluate checkpoint={source.run.id}@step={source.measured.step}"
+            if source.run.verb == "train"
+            else f"colddiff status {source.run.id}"
+        )
+        found += [
+            ("run", source.run.id),
+            ("value", repr(source.value)),
+            ("step", str(source.measured.step)),
+            ("n", str(proof.get("n", "unknown"))),
+            ("reference images", str(proof.get("reference_sha256", "unknown"))),
+            ("weights", str(proof.get("weights_sha256", source.run.result.get("weights", "-")))),
+            ("features", f"{proof.get('metric')} {proof.get('feature_weights_sha256', '')}"),
+            ("protocol", str(proof.get("protocol" if _distance(metric) else "image_protocol", ""))),
+            ("again by", command),
+        ]
+        apart = difference(source.measured, metric, column) if column != "direct" else None
+        if apart is not None and apart.low is not None and apart.high is not None:
+            found.append(
+                (
+                    "less that of direct",
+                    f"{apart.value:+.4g}, 95 % interval {apart.low:+.4g} to {apart.high:+.4g} "
+                    f"(bootstrap over {apart.n} pairs)",
+                )
+            )
+    if cell.interval.low is not None and cell.interval.high is not None:
+        interval = f"{cell.interval.low:.5g} to {cell.interval.high:.5g}"
+        found.append(("95 % interval over seeds", interval))
+    return found
+
+
+def _distance(metric: str) -> bool:
+    return metric == "fid" or metric.startswith("fd_")
+
+
+def _styled(groups: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The plots with classes in place of style attributes, which the policy would not allow."""
+    names: dict[str, str] = {}
+
+    def named(match: re.Match[str]) -> str:
+        return f'class="{names.setdefault(match[1], f"p{len(names)}")}"'
+
+    found = []
+    for group in groups:
+        plots = [
+            Plot(plot.title, re.sub(r'style="([^"]*)"', named, plot.svg), plot.alt)
+            for plot in group["plots"]
+        ]
+        found.append({**group, "plots": plots})
+    return found, "".join(f".{name}{{{rule}}}" for rule, name in names.items())
+
+
+def _part(name: str) -> str:
+    return (importlib.resources.files(__package__) / PARTS / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,105 @@
+"""A job as its page sees it: facts read from STORAGE, without anything that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from colddiff.report.page.details import Details
+
+COMPARED_BY = (
+    "metric",
+    "feature_weights_sha256",
+    "protocol",
+    "reference_sha256",
+    "samples_manifest",
+    "n",
+)
+"""Entries of a provenance that must be equal for two distances to stand in one column."""
+SHOWN_AS = {
+    "metric": "features",
+    "feature_weights_sha256": "weights of the features",
+    "protocol": "protocol",
+    "reference_sha256": "reference images",
+    "samples_manifest": "samples",
+    "n": "number of images",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One evaluation of a job: metrics by path and where they come from."""
+
+    step: int
+    metrics: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    details: Details | None = None
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What must be equal for two evaluations to be compared."""
+        return {
+            name: self.provenance.get(name) for name in COMPARED_BY if name != "samples_manifest"
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """One start of an attempt's workers: when, from which step, how many."""
+
+    time: float
+    step: int | None
+    workers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFacts:
+    """An attempt at a job; times are seconds since 1970 on the clock of whoever wrote them."""
+
+    number: int
+    began: float | None
+    starts: tuple[WorkerStart, ...] = ()
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPicture:
+    """A picture of a job, as it lies in its folder."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedRun:
+    """A job and what it has left in STORAGE, at its state when it was read.
+
+    ``job`` is its job.json, ``evaluations`` are in the order of their steps, ``sentences`` what
+    its verb says about its result.
+    """
+
+    id: str
+    verb: str
+    uri: str
+    job: Mapping[str, Any]
+    state: str
+    status: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: tuple[Measured, ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+    attempts: tuple[AttemptFacts, ...] = ()
+    pictures: tuple[ReportPicture, ...] = ()
+    sentences: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    command: str = ""
+    """The command that submits an equal job."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The job's fields."""
+        return dict(self.job.get("spec", {}))
+
+    @property
+    def last(self) -> Measured | None:
+        """The evaluation at the latest step."""
+        return self.evaluations[-1] if self.evaluations else None

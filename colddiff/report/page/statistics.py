@@ -1,0 +1,99 @@
+"""Intervals: of a mean over seeds, and of paired differences over test images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from colddiff.errors import DataError
+from colddiff.rng import stream
+
+LEVEL = 0.95
+RESAMPLES = 2000
+CHUNK = 64
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 95 % interval; ``n`` values are behind it.
+
+    Without an interval (one seed) ``low`` and ``high`` are None.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def parts_from(self, other: Interval) -> bool:
+        """Whether both have intervals, and these do not overlap."""
+        ends = (self.low, self.high, other.low, other.high)
+        if None in ends:
+            return False
+        assert self.low is not None
+        assert self.high is not None
+        assert other.low is not None
+        assert other.high is not None
+        return self.high < other.low or other.high < self.low
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean and Student's t interval of independent runs; no interval for a single one.
+
+    >>> found = mean_interval([1.0, 2.0, 3.0])
+    >>> found.value, round(found.low, 2), round(found.high, 2)
+    (2.0, -0.48, 4.48)
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found) or not np.isfinite(found).all():
+        raise DataError("interval: expected one or more finite values")
+    mean = float(found.mean())
+    if len(found) == 1:
+        return Interval(mean, None, None, 1)
+    error = float(found.std(ddof=1)) / math.sqrt(len(found))
+    half = float(student_t.ppf((1 + LEVEL) / 2, len(found) - 1)) * error
+    return Interval(mean, mean - half, mean + half, len(found))
+
+
+def paired_difference(a: Float64, b: Float64, metric: str) -> Interval:
+    """``metric`` of a minus that of b over the same images, with a bootstrap interval.
+
+    Images are drawn with replacement ``RESAMPLES`` times, the same ones for both, by a stream of
+    their own: equal arguments give an equal interval.
+
+    Args:
+        a: per image, the mean squared error for ``rmse`` and ``psnr``, SSIM for ``ssim``; [n].
+        b: the same images of another column.
+        metric: ``rmse`` and ``psnr`` are functions of the mean over the images, as in evaluations.
+
+    Raises:
+        DataError: fewer than two images, unequal numbers of them, or values that are not finite.
+    """
+    if a.shape != b.shape or len(a) < 2:
+        raise DataError(f"paired difference: {len(a)} and {len(b)} images; give 2 or more pairs")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataError("paired difference: the scores of some images are not finite")
+    rng = stream(0, "report/bootstrap")
+    found = []
+    for _ in range(0, RESAMPLES, CHUNK):
+        drawn = rng.integers(0, len(a), size=(CHUNK, len(a)))
+        found.append(
+            _metric(a[drawn].mean(axis=1), metric) - _metric(b[drawn].mean(axis=1), metric)
+        )
+    spread = np.concatenate(found)
+    low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = float(_metric(a.mean(), metric) - _metric(b.mean(), metric))
+    return Interval(value, float(low), float(high), len(a))
+
+
+def _metric(mean: Float64, metric: str) -> Float64:
+    if metric == "ssim":
+        return mean
+    root = np.sqrt(mean)
+    return root if metric == "rmse" else -20 * np.log10(np.maximum(root, 1e-12))

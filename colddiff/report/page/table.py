@@ -1,0 +1,304 @@
+"""The paper's table of runs: methods by metrics, with intervals; as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from colddiff.report.grids import distance_names, number
+from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
+from colddiff.report.page.statistics import Interval, mean_interval
+from colddiff.report.tables import DIGITS, FLOOR, GENERATED, HIGHER
+from colddiff.samplers import column_labels
+
+REAL = "real against real"
+"""Label of the distance between two halves of the test images."""
+CURVE = "curve_"
+SEED_FIELDS = ("seed",)
+CSV_HEAD = "run,step,column,metric,value,n,reference_sha256,weights_sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one number comes from: a run and one of its evaluations."""
+
+    run: ReportedRun
+    measured: Measured
+    path: str
+
+    @property
+    def value(self) -> float:
+        """The number."""
+        return float(self.measured.metrics[self.path])
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number of a table, what it is the mean of, and whether it is the best of its row."""
+
+    interval: Interval
+    sources: tuple[Source, ...]
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method: its label and its numbers by metric."""
+
+    column: str
+    label: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultTable:
+    """Numbers that may be compared: one protocol, reference and number of images.
+
+    ``why`` says what sets it apart from the table before it.
+    """
+
+    title: str
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+    runs: tuple[ReportedRun, ...]
+    measured: tuple[Measured, ...]
+    why: str = ""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+
+def tables_of(
+    runs: Sequence[ReportedRun], *, over_seed: bool = False, only: Sequence[str] = ()
+) -> list[ResultTable]:
+    """A table for each run, or for all runs that differ in their seeds alone.
+
+    Runs without metrics are left out. Runs whose numbers are unlike (``COMPARED_BY``) never share
+    a table, even if they differ only in their seeds. ``only``: names of the metrics that are shown.
+    """
+    groups: dict[str, list[tuple[ReportedRun, Measured]]] = {}
+    for run in runs:
+        if run.last is None or not run.last.metrics:
+            continue
+        protocol = json.dumps(run.last.protocol, sort_keys=True, default=str)
+        same = _without_seeds(run) if over_seed else run.id
+        groups.setdefault(f"{same}\n{protocol}", []).append((run, run.last))
+    tables: list[ResultTable] = []
+    for members in groups.values():
+        found = _table(members, only)
+        before = tables[-1] if tables else None
+        tables.append(_with_reason(found, before))
+    return tables
+
+
+def _table(members: Sequence[tuple[ReportedRun, Measured]], only: Sequence[str]) -> ResultTable:
+    runs = tuple(run for run, _ in members)
+    paths = {path: 0.0 for _, measured in members for path in measured.metrics}
+    names = [*distance_names(paths), *DIGITS]
+    found = {path.rsplit("/", 1)[-1] for path in paths if path.startswith("eval/")}
+    metrics = tuple(name for name in names if name in found and (not only or name in only))
+    columns = {path.split("/")[1]: None for path in paths if path.startswith("eval/")}
+    labels = column_labels(name for name in columns if name != FLOOR and not name.startswith(CURVE))
+    labels |= {FLOOR: REAL} if FLOOR in columns else {}
+    rows = [Row(name, label, _cells(members, name, metrics)) for name, label in labels.items()]
+    rows = [row for row in rows if row.cells]
+    title = runs[0].id if len(runs) == 1 else f"{runs[0].job.get('slug', '')}: {len(runs)} seeds"
+    return ResultTable(
+        title,
+        metrics,
+        tuple(_with_best(rows, metrics)),
+        runs,
+        tuple(measured for _, measured in members),
+        protocol=members[0][1].protocol,
+    )
+
+
+def _cells(
+    members: Sequence[tuple[ReportedRun, Measured]], column: str, metrics: Sequence[str]
+) -> dict[str, Cell]:
+    cells = {}
+    for metric in metrics:
+        path = f"eval/{column}/{metric}"
+        sources = tuple(
+            Source(run, measured, path) for run, measured in members if path in measured.metrics
+        )
+        if sources:
+            cells[metric] = Cell(mean_interval([one.value for one in sources]), sources)
+    return cells
+
+
+def _with_best(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
+    """Marks the best restoration of a metric where its interval parts from all others'."""
+    chosen: dict[str, str] = {}
+    for metric in metrics:
+        scored = [
+            (row.column, row.cells[metric].interval)
+            for row in rows
+            if metric in row.cells and row.column not in ("degraded", FLOOR, GENERATED)
+        ]
+        if len(scored) < 2:
+            continue
+        pick: Callable[..., Any] = max if metric in HIGHER else min
+        best, interval = pick(scored, key=lambda one: one[1].value)
+        if all(interval.parts_from(other) for name, other in scored if name != best):
+            chosen[metric] = best
+    return [
+        Row(
+            row.column,
+            row.label,
+            {
+                metric: Cell(cell.interval, cell.sources, chosen.get(metric) == row.column)
+                for metric, cell in row.cells.items()
+            },
+        )
+        for row in rows
+    ]
+
+
+def _with_reason(table: ResultTable, before: ResultTable | None) -> ResultTable:
+    if before is None:
+        return table
+    unlike = [
+        f"{SHOWN_AS[name]} ({_short(before.protocol.get(name))} there, {_short(value)} here)"
+        for name, value in table.protocol.items()
+        if before.protocol.get(name) != value
+    ]
+    if not unlike:
+        return table
+    why = f"not to be compared with the table above: unequal {', '.join(unlike)}"
+    return ResultTable(
+        table.title, table.metrics, table.rows, table.runs, table.measured, why, table.protocol
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:8] if len(text) == 64 else text
+
+
+def _without_seeds(run: ReportedRun) -> str:
+    spec = {name: value for name, value in run.spec.items() if name not in SEED_FIELDS}
+    evaluation = dict(spec.get("evaluation") or {})
+    spec["evaluation"] = {k: v for k, v in evaluation.items() if k not in SEED_FIELDS}
+    # An evaluation is one of a checkpoint: seeds of trainings differ behind it.
+    spec.pop("checkpoint", None)
+    return json.dumps([run.verb, run.job.get("slug"), spec], sort_keys=True, default=str)
+
+
+def text_of(metric: str, value: float) -> str:
+    """A number as tables show it."""
+    return f"{value:{DIGITS[metric]}}" if metric in DIGITS else number(value)
+
+
+def cell_text(metric: str, cell: Cell, *, joint: str = " ± ") -> str:
+    """A number, with half of its interval if it has one."""
+    interval = cell.interval
+    if interval.high is None:
+        return text_of(metric, interval.value)
+    half = interval.high - interval.value
+    places = DIGITS.get(metric, "")
+    spread = f"{half:{places}}" if places else f"{half:.2g}"
+    return f"{text_of(metric, interval.value)}{joint}{spread}"
+
+
+def head_text(metric: str) -> str:
+    """The header of a metric: its name, unit, and which direction is better."""
+    unit = " (dB)" if metric == "psnr" else ""
+    return f"{metric}{unit} {'↑' if metric in HIGHER else '↓'}"
+
+
+def to_markdown(tables: Sequence[ResultTable]) -> str:
+    """The tables as GitHub-flavoured Markdown."""
+    lines = []
+    for table in tables:
+        lines += [f"### {table.title}", ""]
+        lines += [f"{table.why}", ""] if table.why else []
+        heads = ["", *map(head_text, table.metrics)]
+        lines += [_pipes(heads), _pipes(["---", *["---:"] * len(table.metrics)])]
+        for row in table.rows:
+            lines.append(_pipes([row.label, *_texts(row, table.metrics, "**{}**")]))
+        lines += ["", note_of(table), ""]
+    return "\n".join(lines)
+
+
+def to_latex(tables: Sequence[ResultTable]) -> str:
+    """The tables as LaTeX ``tabular`` environments, for ``booktabs``."""
+    lines = []
+    for table in tables:
+        arrows = {"↑": r" $\uparrow$", "↓": r" $\downarrow$"}
+        heads = [
+            _latex(head_text(metric)[:-2]) + arrows[head_text(metric)[-1]]
+            for metric in table.metrics
+        ]
+        lines += [
+            f"% {table.title}: {note_of(table)}",
+            rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
+            r"\toprule",
+            " & ".join(["", *heads]) + r" \\",
+            r"\midrule",
+        ]
+        for row in table.rows:
+            cells = [
+                text.replace(" ± ", r" $\pm$ ")
+                for text in _texts(row, table.metrics, r"\textbf{{{}}}")
+            ]
+            lines.append(" & ".join([_latex(row.label), *cells]) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join(lines)
+
+
+def to_csv(tables: Sequence[ResultTable]) -> str:
+    """One line a number: run, step, column, metric, value, n, and what it was compared with."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_HEAD.split(","))
+    for table in tables:
+        for row in table.rows:
+            for metric, cell in row.cells.items():
+                for source in cell.sources:
+                    proof = source.measured.provenance
+                    writer.writerow(
+                        [
+                            source.run.id,
+                            source.measured.step,
+                            row.column,
+                            metric,
+                            repr(source.value),
+                            proof.get("n", ""),
+                            proof.get("reference_sha256", ""),
+                            proof.get("weights_sha256", ""),
+                        ]
+                    )
+    return buffer.getvalue()
+
+
+def note_of(table: ResultTable) -> str:
+    """What a table's numbers are: images, features, seeds."""
+    protocol = table.protocol
+    seeds = len(table.runs)
+    spread = (
+        f"mean of {seeds} seeds ± half of the 95 % interval (Student's t); bold where the best "
+        "interval parts from all others"
+        if seeds > 1
+        else "one seed, so no intervals and nothing in bold"
+    )
+    return f"n = {protocol.get('n')} images, features {protocol.get('metric')}; {spread}."
+
+
+def _texts(row: Row, metrics: Sequence[str], bold: str) -> list[str]:
+    found = []
+    for metric in metrics:
+        cell = row.cells.get(metric)
+        text = cell_text(metric, cell) if cell else "-"
+        found.append(bold.format(text) if cell and cell.best else text)
+    return found
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _latex(text: str) -> str:
+    return text.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")

@@ -1,0 +1,146 @@
+"""Three sentences on a run: what was undone, whether sampling beats one step, what to run next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from colddiff.errors import DataError
+from colddiff.report.grids import distance_names
+from colddiff.report.page.run import Measured, ReportedRun
+from colddiff.report.page.statistics import Interval, paired_difference
+from colddiff.report.page.table import ResultTable, text_of
+from colddiff.report.tables import HIGHER
+from colddiff.samplers import column_labels
+
+DIRECT, SAMPLED, DEGRADED = "direct", "sampled", "degraded"
+STILL_FALLING = 0.03
+"""Relative gain of the last evaluation over the one before that counts as still improving."""
+
+
+def verdict(run: ReportedRun, table: ResultTable | None = None) -> list[str]:
+    """Up to three sentences; a run that measured nothing says so and how to go on.
+
+    With ``table`` of several seeds, the second sentence compares their intervals.
+    """
+    last = run.last
+    if run.state != "done":
+        return [_standing(run), *([_undone(run, last)] if last else [])]
+    if last is None or f"eval/{DEGRADED}/rmse" not in last.metrics:
+        return list(run.sentences) or ["This job measured no restoration."]
+    told = [_undone(run, last), _compared(last, table)]
+    return [sentence for sentence in (*told, _next(run, table)) if sentence]
+
+
+def _standing(run: ReportedRun) -> str:
+    status = run.status
+    step, of = status.get("step", 0), status.get("num_steps", 0)
+    reason = f": {status['message']}" if status.get("message") else ""
+    return f"The job is {run.state} at {step} of {of}{reason}."
+
+
+def _undone(run: ReportedRun, last: Measured) -> str:
+    D = last.provenance.get("degradation", {})
+    severities = last.provenance.get("severities", [])
+    start = severities[0] if severities else D.get("num_timesteps")
+    before = last.metrics.get(f"eval/{DEGRADED}/rmse")
+    column, after = best_restoration(last)
+    if before is None or after is None:
+        return f"Evaluated on {last.provenance.get('n')} test images."
+    change = 100 * (1 - after / before) if before > 0 else 0.0
+    label = column_labels([column])[column]
+    where = f" after step {last.step}" if run.verb == "train" else ""
+    effect = (
+        f"takes the RMSE from {before:.3f} to {after:.3f}, {change:.0f} % less"
+        if change >= 0
+        else f"makes the RMSE worse, {after:.3f} instead of {before:.3f}"
+    )
+    return (
+        f"Of {str(D.get('kind', 'the degradation')).replace('_', ' ')} at severity {start}, the "
+        f"restorer{where} {effect} ({label}, {last.provenance.get('n')} test images)."
+    )
+
+
+def best_restoration(last: Measured) -> tuple[str, float | None]:
+    """The sampler's column with the lowest RMSE."""
+    scored = {
+        path.split("/")[1]: value
+        for path, value in last.metrics.items()
+        if path.startswith("eval/") and path.endswith("/rmse")
+    }
+    for name in [name for name in scored if name == DEGRADED or name.startswith("curve_")]:
+        del scored[name]
+    if not scored:
+        return DIRECT, None
+    name = min(scored, key=lambda one: scored[one])
+    return name, scored[name]
+
+
+def _compared(last: Measured, table: ResultTable | None) -> str:
+    """Whether Algorithm 2 beats one step, in distance and in error, and how sure that is."""
+    metrics = last.metrics
+    parts = []
+    for metric in (*distance_names(metrics)[:1], "rmse", "ssim"):
+        sampled, direct = (metrics.get(f"eval/{name}/{metric}") for name in (SAMPLED, DIRECT))
+        if sampled is None or direct is None:
+            continue
+        better = (sampled > direct) if metric in HIGHER else (sampled < direct)
+        values = f"{text_of(metric, sampled)} against {text_of(metric, direct)}"
+        sure = _seeds(table, metric) or _images(last, metric)
+        parts.append(f"{'better' if better else 'worse'} in {metric} ({values}{sure})")
+    if not parts:
+        return ""
+    return f"Sampling (Algorithm 2) against one step (direct): {', '.join(parts)}."
+
+
+def _seeds(table: ResultTable | None, metric: str) -> str:
+    if table is None or len(table.runs) < 2:
+        return ""
+    cells = {row.column: row.cells.get(metric) for row in table.rows}
+    a, b = cells.get(SAMPLED), cells.get(DIRECT)
+    if a is None or b is None:
+        return ""
+    apart = a.interval.parts_from(b.interval)
+    return (
+        f"; over {len(table.runs)} seeds {'the intervals part' if apart else 'not distinguished'}"
+    )
+
+
+def _images(last: Measured, metric: str) -> str:
+    found = difference(last, metric)
+    if found is None or found.low is None or found.high is None:
+        return "; no interval, one seed"
+    if found.low <= 0 <= found.high:
+        return f"; not distinguished over {found.n} images"
+    return f"; difference {found.low:+.3g} to {found.high:+.3g} over {found.n} images"
+
+
+def difference(last: Measured, metric: str, a: str = SAMPLED, b: str = DIRECT) -> Interval | None:
+    """The paired difference of two columns in ``metric``; None if it cannot be computed."""
+    details = last.details
+    if details is None or metric not in ("rmse", "psnr", "ssim"):
+        return None
+    scores = details.ssim if metric == "ssim" else details.mse
+    if a not in scores or b not in scores:
+        return None
+    try:
+        return paired_difference(scores[a], scores[b], metric)
+    except DataError:
+        return None
+
+
+def _next(run: ReportedRun, table: ResultTable | None) -> str:
+    if run.verb == "train" and _improving(run.evaluations):
+        steps = int(run.spec.get("num_steps", 0))
+        return f"The last evaluation still improved: run it on with num_steps={2 * steps}."
+    if run.verb == "train" and (table is None or len(table.runs) < 2):
+        return "One seed says nothing about the spread: train seed=1 and seed=2 too, and compare."
+    if run.verb == "evaluate":
+        return "For the spread over trainings, evaluate checkpoints of other seeds the same way."
+    return ""
+
+
+def _improving(evaluations: Sequence[Measured]) -> bool:
+    if len(evaluations) < 2:
+        return False
+    before, after = (best_restoration(one)[1] for one in evaluations[-2:])
+    return before is not None and after is not None and after < before * (1 - STILL_FALLING)

@@ -1,0 +1,151 @@
+"""The report page: one file, the same bytes, nothing from outside; and in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.pages.read import command_of, read_run
+from colddiff.report.page.page import MOST_BYTES, report_page
+from tests.browser import opened
+from tests.unit.report.made_runs import train_job
+
+
+def page_of(storage: Path, **fields: object) -> str:
+    return report_page([read_run(train_job(storage, **fields))])  # type: ignore[arg-type]
+
+
+def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
+    folder = train_job(tmp_path)
+    first, second = (report_page([read_run(folder)]) for _ in range(2))
+    assert first == second
+    assert len(first.encode()) < MOST_BYTES
+
+
+def test_it_names_nothing_outside_and_allows_nothing_else(tmp_path: Path) -> None:
+    text = page_of(tmp_path)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+    assert not re.search(r"url\((?!#)", text)
+    assert "@import" not in text
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    policy = html.unescape(policy)
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    for name in ("style", "script"):
+        (inner,) = re.findall(rf"<{name}>(.*?)</{name}>", text, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+    # Such styles would be blocked, and the page would look wrong.
+    assert not re.search(r"<style|<[^>]* style=", text.split("</style>", 1)[1])
+
+
+def test_what_others_wrote_is_text(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>"
+    text = page_of(tmp_path, data=bad)
+    assert bad not in text
+    assert html.escape(bad) in text
+
+
+def test_every_number_says_where_it_comes_from(tmp_path: Path) -> None:
+    text = page_of(tmp_path)
+    proofs = [html.unescape(found) for found in re.findall(r'data-proof="([^"]*)"', text)]
+    assert len(proofs) == 4 * 4 + 1
+    for proof in proofs:
+        for word in ("reference images", "again by", "protocol", "train-blocks-00000001"):
+            assert word in proof
+    assert any("bootstrap over 23 pairs" in proof for proof in proofs)
+
+
+def test_a_damaged_part_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    folder = train_job(tmp_path)
+    folder.store.put(folder.key("evaluations/step_00000010.safetensors"), b"damaged")
+    folder.store.put(folder.key("result.json"), b"{")
+    run = read_run(folder)
+    assert len(run.problems) == 2
+    text = report_page([run])
+    assert "the images of step 10 of train-blocks-00000001: not the details" in text
+    assert "result.json" in text
+    assert 'id="severity"' in text
+
+
+def test_a_job_without_results_says_how_it_stands(tmp_path: Path) -> None:
+    text = report_page([read_run(train_job(tmp_path, strengths=(), state="running"))])
+    assert "The job is running at 0 of 20." in text
+    assert "<table>" not in text.split("Attempts and cost")[0]
+
+
+def test_large_images_are_left_out_until_it_is_small_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train_job(tmp_path)
+    whole = report_page([read_run(folder)])
+    monkeypatch.setattr("colddiff.report.page.page.IMAGE_BYTES", 6_000)
+    small = report_page([read_run(folder)])
+    assert len(small) < len(whole)
+    assert small.count('id="path-') < whole.count('id="path-')
+
+
+def test_the_command_submits_an_equal_job(tmp_path: Path) -> None:
+    folder: JobFolder = train_job(tmp_path, seed=3)
+    command = command_of(folder.job())
+    assert command.startswith("colddiff submit train --name blocks ")
+    assert "seed=3" in command
+    assert "'degradation={kind: blur, num_timesteps: 4" in command
+    assert "checkpoint_every" not in command  # its default
+
+
+@pytest.mark.system
+def test_in_a_browser_without_network(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page_of(tmp_path / "runs"))
+    with opened(path, tmp_path / "profile") as page:
+        others = [url for url in page.requests if not url.startswith(("file:", "data:"))]
+        assert (others, page.complaints) == ([], [])
+        first = "document.querySelector('#severities ~ section.walk canvas')"
+        before = page.js(f"{first}.toDataURL()")
+        page.js(
+            "(() => { const s = document.getElementById('severity'); s.value = s.max;"
+            " s.dispatchEvent(new Event('input')); })()"
+        )
+        assert page.js("document.querySelector('output[for=severity]').textContent") == "t = 0"
+        after = page.js(f"{first}.toDataURL()")
+        assert before != after
+        # At severity 0 the first row shows the original, and its error is black.
+        page.js("document.querySelector('section.walk input[type=checkbox]').click()")
+        error = base64.b64decode(page.js(f"{first}.toDataURL()").partition(",")[2])
+        assert not np.asarray(Image.open(io.BytesIO(error)).convert("RGB")).any()
+        page.js("document.querySelector('button.num').click()")
+        assert "reference images" in page.js("document.querySelector('.proof').textContent")
+        assert page.js("document.querySelector('.proof').hidden") is False
+        page.js("document.querySelector('button.copy').click()")
+        page.js("new Promise(done => setTimeout(done, 300))")
+        assert page.js("document.querySelector('button.copy').textContent") == "copied"
+        shots = []
+        for scheme, media in (("light", "screen"), ("dark", "screen"), ("light", "print")):
+            page.theme(scheme, media)
+            shots.append(np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L")))
+        light, dark, printed = (float(shot.mean()) for shot in shots)
+        assert light > 180 > 90 > dark
+        assert printed > 180
+        assert page.complaints == []
+        contrasts = page.js(CONTRASTS)
+        assert min(contrasts) >= 4.5, contrasts
+
+
+CONTRASTS = """(() => {
+  const channel = (c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = (text) => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b); };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll('p, th, td, button, figcaption, dt, dd, h1, h2, summary')]
+    .map((one) => light(getComputedStyle(one).color))
+    .map((ink) => (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05));
+})()"""
