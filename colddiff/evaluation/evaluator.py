@@ -18,7 +18,7 @@ from colddiff.errors import DataError, DivergedError, SpecError
 from colddiff.evaluation.by_severity import BySeverity, measure_by_severity
 from colddiff.evaluation.image_scores import Candidate, ImageScores, nearest_median, worth_showing
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, add_distance, ssim_of
-from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.evaluation.spec import CURVE, EvaluationSpec
 from colddiff.evaluation.sums import Column, EvaluationSums, Pictures
 from colddiff.evaluation.trajectory import (
     MAX_FRAMES,
@@ -113,7 +113,21 @@ class Evaluator:
                 [("evaluation.num_images", f"{wanted} of {count} test images; use at most {count}")]
             )
         check_samplers(self.spec.samplers, self.D, "evaluation.samplers")
-        self.D.check_start(falling(self.spec.severities, self.D.num_timesteps)[0])
+        self.D.check_start(self._start)
+        self._check_curve()
+
+    def _check_curve(self) -> None:
+        calls = self.spec.curve or ()
+        if (self.spec.curve is not None and len(set(calls)) != len(calls)) or self.spec.curve == ():
+            raise SpecError([("evaluation.curve", "needs numbers of calls, each of them once")])
+        if max(calls, default=0) > self._start:
+            what = f"{max(calls)} calls need as many severities; there are {self._start}"
+            raise SpecError([("evaluation.curve", what)])
+
+    @property
+    def _start(self) -> int:
+        """The severity of the degraded images."""
+        return falling(self.spec.severities, self.D.num_timesteps)[0]
 
     @property
     def num_images(self) -> int:
@@ -134,8 +148,7 @@ class Evaluator:
         x0 = normalise(torch.from_numpy(images_at(self.source, indices)).to(self.device))
         rng = streams(self.spec.seed, "evaluation/omega", indices)
         omega = self.D.draw(len(x0), rng=rng, images=self.images)
-        start = falling(self.spec.severities, self.D.num_timesteps)[0]
-        x_T = self.D.observe(x0, torch.full((len(x0),), start), omega)
+        x_T = self.D.observe(x0, torch.full((len(x0),), self._start), omega)
         return EvaluationInputs(x0, omega, x_T)
 
     def sum_batch(self, positions: range) -> EvaluationSums:
@@ -155,6 +168,10 @@ class Evaluator:
             )
             trajectories[sampler.column] = recorder.trajectory()
         columns = {name: self._column(images, x0) for name, images in made.items()}
+        columns |= {
+            f"{CURVE}{calls}": self._column(self._by_calls(inputs, calls), x0)
+            for calls in self.spec.curve or ()
+        }
         return EvaluationSums(
             columns,
             self._halves(x0, positions),
@@ -166,6 +183,11 @@ class Evaluator:
             self._candidates(positions, columns, {"original": x0, **made}),
             self._judged_by,
         )
+
+    def _by_calls(self, inputs: EvaluationInputs, calls: int) -> Image:
+        """Restored by so many calls of R at even severities."""
+        evenly_down = [round(self._start * (calls - i) / calls) for i in range(calls + 1)]
+        return self.restored(inputs, self._shown or DEFAULT, tuple(evenly_down))
 
     def _by_severity(self, inputs: EvaluationInputs, kept: int) -> BySeverity:
         with evaluating(self.R), torch.inference_mode():

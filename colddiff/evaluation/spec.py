@@ -14,6 +14,18 @@ EVALUATED = ("direct", "naive", "improved")
 """The paper's columns: one estimate, Algorithm 1, Algorithm 2."""
 
 
+CURVE = "curve_"
+"""Columns ``curve_<n>`` are restorations by ``n`` network calls."""
+Calls = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...] | None,
+    Field(
+        description="also restore with these numbers of network calls, at even severities, as "
+        "eval/curve_<n>/...; null for none"
+    ),
+    LATER,
+]
+
+
 class GeneratedSpec(Spec):
     """Unconditional samples, made at each evaluation and compared with the test images."""
 
@@ -45,6 +57,7 @@ class EvaluationSpec(Spec):
     severities: int | tuple[int, ...] | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
+    curve: Calls = None
     generated: Annotated[
         GeneratedSpec | None,
         Field(description="samples from the terminal too, as eval/generated/...; null for none"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names, number
 from colddiff.samplers import RESERVED, column_labels
 
@@ -21,7 +22,7 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
     """
     found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
     rows = [name for name in (*distance_names(metrics), *DIGITS) if name in found]
-    there = {path.split("/")[1]: None for path in metrics if path.startswith("eval/")}
+    there = _columns(metrics)
     columns = column_labels(name for name in there if name != FLOOR)
     restored = [name for name in columns if name not in RESERVED]
     columns |= {FLOOR: FLOOR} if FLOOR in there else {}
@@ -38,8 +39,7 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
 
 def evaluation_line(metrics: Mapping[str, float]) -> str:
     """The first distance and error of restorations and samples: ``fd_lenet 31.2 (direct), ...``."""
-    there = {path.split("/")[1]: None for path in metrics if path.startswith("eval/")}
-    shown = (name for name in there if name == GENERATED or name not in RESERVED)
+    shown = (name for name in _columns(metrics) if name == GENERATED or name not in RESERVED)
     labels = column_labels(shown)
     parts = []
     for row in (*distance_names(metrics)[:1], "rmse"):
@@ -50,6 +50,26 @@ def evaluation_line(metrics: Mapping[str, float]) -> str:
         ]
         parts += [f"{row} {', '.join(cells)}"] * bool(cells)
     return "; ".join(parts) or "no metric that restorations share"
+
+
+def curve_table(metrics: Mapping[str, float]) -> str:
+    """Quality against the number of network calls as aligned text; "" if it was not measured."""
+    found = (path.split("/")[1] for path in metrics if path.startswith(f"eval/{CURVE}"))
+    calls = sorted({int(name.removeprefix(CURVE)) for name in found})
+    if not calls:
+        return ""
+    table = [["network calls", *map(str, calls), ""]]
+    for row in (*distance_names(metrics), *DIGITS):
+        cells = [_cell(metrics.get(f"eval/{CURVE}{n}/{row}"), row, best=False) for n in calls]
+        if any(cell.strip() != NO_VALUE for cell in cells):
+            table.append([row, *cells, "higher is better" if row in HIGHER else "lower is better"])
+    return _aligned(table)
+
+
+def _columns(metrics: Mapping[str, float]) -> dict[str, None]:
+    """Columns of an evaluation, in their order, without those of the curve."""
+    names = (path.split("/")[1] for path in metrics if path.startswith("eval/"))
+    return {name: None for name in names if not name.startswith(CURVE)}
 
 
 def _best(metrics: Mapping[str, float], row: str, restored: Iterable[str]) -> str | None:

@@ -27,6 +27,10 @@ RESERVED = (*OTHER_COLUMNS, "floor", "generated")
 """Column names that a sampler cannot use."""
 
 
+TAKEN = "curve_"
+"""Columns that begin so are restorations by a number of network calls."""
+
+
 class Sampler(ABC):
     """One way from x_T to x_0; a subclass sets ``name``, implements ``step`` and is registered.
 
@@ -84,6 +88,8 @@ class Samplers(Catalogue[Sampler]):
     def _refuse_column(self, cls: type[Sampler]) -> None:
         owners = {entry.column: name for name, (_, entry) in self._beside(cls).items()}
         owner = owners.get(cls.column, "evaluation" if cls.column in RESERVED else cls.name)
+        if cls.column.startswith(TAKEN):
+            owner = "evaluation"
         if owner != cls.name or not NAME.fullmatch(cls.column):
             raise SpecError(
                 f"{cls.__name__}: column {cls.column!r} is taken by {owner}; choose another, in "

@@ -19,6 +19,7 @@ from colddiff.errors import DataError, DivergedError, SpecError
 from colddiff.evaluation.evaluator import Evaluation, Evaluator, evaluate
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
 from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.report.tables import curve_table, evaluation_table
 from colddiff.rng import streams
 from colddiff.sampling import sample
 from colddiff.transforms import normalise
@@ -232,6 +233,30 @@ def test_samplers_and_severities_are_chosen() -> None:
     x_3 = D.observe(x0, torch.full((len(x0),), 3))
     rmse = ImageErrors.of((x_3 + 1) / 2, (x0 + 1) / 2).rmse
     assert found.metrics["eval/degraded/rmse"] == pytest.approx(rmse, rel=1e-6)
+
+
+def test_quality_against_calls_is_that_of_even_severities() -> None:
+    spec = EvaluationSpec(samplers=("improved",), curve=(1, 2, 4))
+    found = of(some_images(), spec=spec)
+    for calls in (1, 2, 4):
+        alone = of(some_images(), spec=EvaluationSpec(samplers=("improved",), severities=calls))
+        for metric in ("fd_blocks", "ssim", "rmse", "psnr"):
+            path = f"eval/curve_{calls}/{metric}"
+            assert found.metrics[path] == pytest.approx(alone.metrics[f"eval/sampled/{metric}"])
+    assert "curve_2" not in found.pictures
+    table = curve_table(found.metrics).splitlines()
+    assert table[0].split() == ["network", "calls", "1", "2", "4"]
+    assert f"{found.metrics['eval/curve_2/rmse']:.4f}" in table[3]
+    assert "curve" not in evaluation_table(found.metrics)
+    assert curve_table({"eval/direct/rmse": 0.1}) == ""
+
+
+@pytest.mark.parametrize(
+    ("curve", "told"), [((5,), "5 calls need"), ((2, 2), "each of them once"), ((), "each of them")]
+)
+def test_curves_that_cannot_be(curve: tuple[int, ...], told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        of(some_images(), spec=EvaluationSpec(curve=curve))
 
 
 def test_ssim_under_its_window_is_left_out_and_said() -> None:

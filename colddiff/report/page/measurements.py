@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names
 from colddiff.report.page.details import Details
 from colddiff.report.page.plots import Plot, PlotLine, line_plot, loss_plot
 from colddiff.report.page.run import Measured, ReportedRun
-from colddiff.report.page.table import CURVE
 from colddiff.samplers import column_labels
 from colddiff.severity_profile import DEAD
 

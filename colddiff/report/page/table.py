@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names, number
 from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, mean_interval
@@ -17,7 +18,6 @@ from colddiff.samplers import column_labels
 
 REAL = "real against real"
 """Label of the distance between two halves of the test images."""
-CURVE = "curve_"
 SEED_FIELDS = ("seed",)
 CSV_HEAD = "run,step,column,metric,value,n,reference_sha256,weights_sha256"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from colddiff.errors import DataError
+from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names
 from colddiff.report.page.run import Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, paired_difference
@@ -67,7 +68,7 @@ def best_restoration(last: Measured) -> tuple[str, float | None]:
         for path, value in last.metrics.items()
         if path.startswith("eval/") and path.endswith("/rmse")
     }
-    for name in [name for name in scored if name == DEGRADED or name.startswith("curve_")]:
+    for name in [name for name in scored if name == DEGRADED or name.startswith(CURVE)]:
         del scored[name]
     if not scored:
         return DIRECT, None

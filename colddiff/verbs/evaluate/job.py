@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.spec import EVALUATED, EvaluationSpec
+from colddiff.evaluation.spec import EVALUATED, Calls, EvaluationSpec
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
 from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.samplers import SamplerName
@@ -36,6 +36,7 @@ class EvaluateJob(Job):
     ] = None
     samplers: tuple[SamplerName, ...] = EVALUATED
     severities: int | tuple[int, ...] | None = None
+    curve: Calls = None
     features: Annotated[
         AnyFeatures,
         Field(description="inception (fid), lenet, resnet20, or your own torchscript network"),
@@ -60,6 +61,8 @@ class EvaluateJob(Job):
     def _one_subject(self) -> Self:
         if self.checkpoint is not None and self.samples is not None:
             raise SpecError([("samples", "cannot be combined with checkpoint: give one of them")])
+        if self.samples is not None and self.curve is not None:
+            raise SpecError([("curve", "is for checkpoints: samples are made already")])
         if self.samples is None and self.reference is not None:
             raise SpecError(
                 [("reference", "is for samples; a checkpoint's images are compared with test_data")]

@@ -80,6 +80,9 @@ def _with_checkpoint(
     address = find_checkpoint(job.checkpoint, storage)
     trained = describe_checkpoint(address).job
     check_samplers(job.samplers, trained.degradation.build(trained.shape), "samplers")
+    T = trained.degradation.num_timesteps
+    if max(job.curve or (), default=0) > T:
+        raise SpecError([("curve", f"at most T = {T} calls, the severities of the checkpoint")])
     test = job.test_data or trained.test_data
     if test is None:
         raise SpecError(

@@ -45,9 +45,10 @@ class Evaluate(Verb):
         return evaluate(attempt, prepared, sum_batches)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
-        from colddiff.report.tables import evaluation_table
+        from colddiff.report.tables import curve_table, evaluation_table
 
-        return evaluation_table(result["metrics"]).splitlines()
+        metrics = result["metrics"]
+        return [*evaluation_table(metrics).splitlines(), *curve_table(metrics).splitlines()]
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         checkpoint = result.get("checkpoint")

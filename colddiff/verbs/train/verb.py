@@ -51,9 +51,11 @@ class Train(Verb):
         return trained_checkpoint_exists(resolved)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
-        from colddiff.report.tables import evaluation_table
+        from colddiff.report.tables import curve_table, evaluation_table
 
-        lines = evaluation_table(result["metrics"]).splitlines() if result["metrics"] else []
+        metrics = result["metrics"]
+        lines = evaluation_table(metrics).splitlines() if metrics else []
+        lines += curve_table(metrics).splitlines()
         lines.append(f"checkpoint: {result['checkpoint']}")
         best = result.get("best")
         if best:
