@@ -16,15 +16,15 @@ from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, DivergedError, SpecError
 from colddiff.evaluation.by_severity import BySeverity, measure_by_severity
-from colddiff.evaluation.image_scores import Candidate, ImageScores, nearest_median, worth_showing
+from colddiff.evaluation.image_scores import Candidate, ImageScores, worth_showing
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, add_distance, ssim_of
+from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import CURVE, EvaluationSpec
-from colddiff.evaluation.sums import Column, EvaluationSums, Pictures
+from colddiff.evaluation.sums import Column, EvaluationSums
 from colddiff.evaluation.trajectory import (
     MAX_FRAMES,
     MAX_SHOWN,
     Recorder,
-    Trajectory,
     evenly,
 )
 from colddiff.ports import FeatureExtractor, ShardSource
@@ -42,29 +42,6 @@ IMAGE_PROTOCOL = (
     "ssim, rmse, psnr against the test images on the scale [0, 1] at full depth, not clamped; rmse "
     "and psnr of the mean squared error over all images, ssim the mean over images"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Metrics by path (finite numbers only), their provenance, and sample images.
-
-    ``provenance`` is JSON-ready; its ``omitted`` names each metric that is missing, and why.
-    ``reference``: feature statistics of the test images; ``trajectory``: that of the sampler shown.
-    ``sums``: all that was kept of single images and severities.
-    """
-
-    metrics: Mapping[str, float]
-    provenance: Mapping[str, Any]
-    pictures: Pictures
-    reference: FeatureStatistics
-    trajectory: Trajectory | None
-    sums: EvaluationSums
-
-    @property
-    def median_image(self) -> Candidate | None:
-        """The image shown for the median error; None if no images were kept."""
-        errors = self.sums.columns[self.sums.judged_by].scores.mse
-        return next(iter(nearest_median(self.sums.candidates, errors)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from colddiff.evaluation.evaluator import Evaluation
+from colddiff.evaluation.result import Evaluation
 from colddiff.report.curves import loss_curve
 from colddiff.report.grids import comparison_grid
 from colddiff.report.strips import trajectory_animation, trajectory_strip

@@ -62,7 +62,8 @@ def curve_table(metrics: Mapping[str, float]) -> str:
     for row in (*distance_names(metrics), *DIGITS):
         cells = [_cell(metrics.get(f"eval/{CURVE}{n}/{row}"), row, best=False) for n in calls]
         if any(cell.strip() != NO_VALUE for cell in cells):
-            table.append([row, *cells, "higher is better" if row in HIGHER else "lower is better"])
+            better = "higher is better" if row in HIGHER else "lower is better"
+            table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
     return _aligned(table)
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import Degradation, build_degradation
 from colddiff.errors import DataError, DivergedError, SpecError
-from colddiff.evaluation.evaluator import Evaluation, Evaluator, evaluate
+from colddiff.evaluation.evaluator import Evaluator, evaluate
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
+from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.report.tables import curve_table, evaluation_table
 from colddiff.rng import streams

@@ -21,7 +21,8 @@ import colddiff
 from colddiff.data.open import open_samples, pack_source
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.errors import SpecError
-from colddiff.evaluation.evaluator import Evaluation, evaluate
+from colddiff.evaluation.evaluator import evaluate
+from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.jobs.recipes import load_recipe
 from colddiff.report.card import _results

@@ -11,6 +11,8 @@ import yaml
 
 from colddiff.errors import ColddiffError, DataError, Missing
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.job import slugify
+from colddiff.jobs.recipes import list_recipes, load_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import Store
 from colddiff.report.page.details import Details, details_from_bytes
@@ -48,6 +50,7 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
         pictures=() if _has_images(evaluations) else tuple(_pictures(folder.store, folder)),
         sentences=_sentences(result),
         problems=tuple(problems),
+        targets=_targets(job),
         command=command_of(job),
     )
 
@@ -72,6 +75,12 @@ def command_of(job: Mapping[str, Any]) -> str:
     ]
     line = ["colddiff", "submit", str(job["verb"]), "--name", str(job.get("slug", "job"))]
     return shlex.join([*line, *words])
+
+
+def _targets(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Published numbers of the recipe that the job was submitted from, known by its slug."""
+    names = [name for name in list_recipes() if slugify(name) == job.get("slug")]
+    return dict(load_recipe(names[0]).targets or {}) if names else {}
 
 
 def _flow(value: Any) -> str:

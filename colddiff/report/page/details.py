@@ -13,8 +13,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from colddiff.errors import DataError
-from colddiff.evaluation.evaluator import Evaluation
 from colddiff.evaluation.image_scores import WORST, Candidate
+from colddiff.evaluation.result import Evaluation
 from colddiff.report.page.sprites import sprite_sheet
 
 FORMAT = 1

@@ -55,7 +55,7 @@ def cost_of(run: ReportedRun) -> dict[str, str]:
     status = run.status
     found = {
         "state": run.state,
-        "running": f"{float(status.get('running_s', 0.0)) / 3600:.3g} h over all attempts",
+        "running": f"{_spent(float(status.get('running_s', 0.0)))} over all attempts",
         "GPU hours": f"{float(status.get('gpu_hours', 0.0)):.3g}",
     }
     price = run.spec.get("price_per_gpu_hour")
@@ -106,6 +106,10 @@ def _provenance(run: ReportedRun) -> dict[str, str]:
         for path, why in (last.provenance.get("omitted") or {}).items():
             found[f"no {path}"] = str(why)
     return found
+
+
+def _spent(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.3g} h"
 
 
 def _utc(seconds: float) -> str:

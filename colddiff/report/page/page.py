@@ -154,8 +154,15 @@ def _cell(column: str, metric: str, cell: Cell | None) -> dict[str, Any] | None:
     return {
         "text": cell_text(metric, cell),
         "best": cell.best,
+        "paper": _published(f"eval/{column}/{metric}", cell),
         "proof": json.dumps(_proof(column, metric, cell)),
     }
+
+
+def _published(path: str, cell: Cell) -> str:
+    """The number that the paper has for this cell; "" without one."""
+    found = cell.sources[0].run.targets.get(path)
+    return f"{found:g}" if isinstance(found, int | float) else ""
 
 
 def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
@@ -188,6 +195,8 @@ def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
                     f"(bootstrap over {apart.n} pairs)",
                 )
             )
+    if _published(f"eval/{column}/{metric}", cell):
+        found.append(("the paper's number from", str(cell.sources[0].run.targets.get("source"))))
     if cell.interval.low is not None and cell.interval.high is not None:
         interval = f"{cell.interval.low:.5g} to {cell.interval.high:.5g}"
         found.append(("95 % interval over seeds", interval))

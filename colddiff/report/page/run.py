@@ -91,6 +91,8 @@ class ReportedRun:
     pictures: tuple[ReportPicture, ...] = ()
     sentences: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    targets: Mapping[str, Any] = field(default_factory=dict)
+    """Published numbers that its recipe aims at, by metric path, and their ``source``."""
     command: str = ""
     """The command that submits an equal job."""
 

@@ -12,8 +12,9 @@ from colddiff.checkpoints.pinned_inputs import check_pinned_digest, load_pinned_
 from colddiff.checkpoints.references import LoadedCheckpoint
 from colddiff.data.open import open_second_set, open_shards, open_transformed
 from colddiff.errors import Stopped
-from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluation, Evaluator
+from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluator
 from colddiff.evaluation.partition import BatchedEvaluation, group_batches, merge_sums
+from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.set_comparison import SetComparison
 from colddiff.features.open import open_features
 from colddiff.jobs.attempt import Attempt

@@ -10,8 +10,9 @@ from typing import Any
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.errors import CheckpointError
-from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluation, Evaluator, evaluate_all
+from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluator, evaluate_all
 from colddiff.evaluation.generated import GeneratedSamples, evaluate_generated
+from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.features.open import open_features
 from colddiff.image_maker import ImageMaker

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from colddiff.evaluation.evaluator import Evaluation
+from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import Status

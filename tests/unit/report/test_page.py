@@ -102,6 +102,21 @@ def test_the_command_submits_an_equal_job(tmp_path: Path) -> None:
     assert "checkpoint_every" not in command  # its default
 
 
+def test_the_papers_number_stands_beside_ours_where_the_recipe_has_one(tmp_path: Path) -> None:
+    folder = train_job(tmp_path)
+    job = {**folder.job(), "slug": "paper-deblur-mnist"}
+    folder.write_job(job)
+    record = folder.evaluation(20)
+    assert record is not None
+    record["metrics"]["eval/sampled/fid"] = 7.5
+    folder.write_evaluation(20, record)
+    text = report_page([read_run(folder)])
+    assert text.count("<small>paper ") == 1
+    assert "7.5</button><small>paper 4.69</small>" in text
+    assert "arXiv 2208.09392, Table 1" in html.unescape(text)
+    assert "<small>paper " not in page_of(tmp_path / "other")
+
+
 @pytest.mark.system
 def test_in_a_browser_without_network(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
