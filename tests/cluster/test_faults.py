@@ -20,7 +20,7 @@ from colddiff.spec import parse
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.train.job import TrainJob
 from tests.cluster.conftest import RunningCluster
-from tests.kills import wait_until
+from tests.kills import PATIENCE_S, wait_until
 from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
 
 pytestmark = pytest.mark.cluster
@@ -101,11 +101,11 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
         folder = JobFolder(LocalStore(tmp_path / "runs"), next(jobs.iterdir()).name)
         _await_training(folder, workers=2)
         (tmp_path / "hang").touch()
-        wait_until(lambda: len(folder.fencing_tokens(1)) == 2, "the start after the hang", 120)
+        wait_until(lambda: len(folder.fencing_tokens(1)) == 2, "the start after the hang")
         _await_training(folder, workers=2)
         wait_until(lambda: checkpoints_of(folder).steps(), "a checkpoint to go on from")
         (tmp_path / "nan").touch()
-        _, talk = process.communicate(timeout=120)
+        _, talk = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.wait()
@@ -188,7 +188,7 @@ def test_workers_3_2_1_by_a_notice_and_by_a_loss(
         _await_training(folder, workers=3)
         told = time.time()
         _give_notice(cluster.address, noticed.node_id)
-        wait_until(lambda: (folder.outcome(1) or {}).get("left"), "the notice to be seen", 60)
+        wait_until(lambda: (folder.outcome(1) or {}).get("left"), "the notice to be seen")
         left_at = (folder.outcome(1) or {})["step"]
         cluster.remove_node(noticed, allow_graceful=False)
         second = _await_training(folder, workers=2)
@@ -197,7 +197,7 @@ def test_workers_3_2_1_by_a_notice_and_by_a_loss(
         third = _await_training(folder, workers=1)
         assert third["step"] >= second["step"]
         folder.request_stop(1, 60)
-        assert driver.wait(timeout=120) == 4
+        assert driver.wait(timeout=PATIENCE_S) == 4
     finally:
         driver.kill()
         driver.wait()
@@ -216,7 +216,7 @@ def _await_training(folder: JobFolder, workers: int) -> dict[str, Any]:
         step = int(folder.progress(1).get("step", 0))
         return note.get("world_size") == workers and step > note.get("step", step)
 
-    wait_until(trains, f"a training with {workers} workers", 240)
+    wait_until(trains, f"a training with {workers} workers")
     return _newest_start(folder)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import RunningCluster
-from tests.kills import DRIVER
+from tests.kills import DRIVER, PATIENCE_S
 from tests.soak.generate import ACTOR, Trial
 from tests.unit.generation.trained import train_tiny
 
@@ -32,7 +32,7 @@ def test_killed_actors_and_a_killed_driver_leave_the_same_bytes(trial: Trial) ->
     assert trial.checked("killed", 605) == whole
     # Typed once more, it is done.
     process = trial.start("killed", 2)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert "is done (605 of 605 images)" in stderr
     outcome = json.loads(stdout)

@@ -76,7 +76,7 @@ def test_a_training_on_two_nodes_is_requeued_once_and_done(
     before = set(Path("/tmp").glob("cds-*-*"))
     job = _submit(slurm, tmp_path)
     jobs = tmp_path / "runs" / "jobs"
-    wait_until(lambda: list(jobs.glob("*/checkpoints/*/checkpoint.json")), "a checkpoint", 180)
+    wait_until(lambda: list(jobs.glob("*/checkpoints/*/checkpoint.json")), "a checkpoint")
     folder = JobFolder(LocalStore(tmp_path / "runs"), next(jobs.iterdir()).name)
     # What Slurm itself sends by --signal, at whole minutes.
     slurm.command("scancel", "--batch", "--signal=USR1", job)
@@ -101,7 +101,7 @@ def test_an_allocation_that_ends_before_the_first_checkpoint_is_not_requeued(
     slurm: LoopbackSlurm, tmp_path: Path
 ) -> None:
     job = _submit(slurm, tmp_path)
-    wait_until(lambda: "starting Ray on 2 nodes" in _log(tmp_path), "Ray's start", 120)
+    wait_until(lambda: "starting Ray on 2 nodes" in _log(tmp_path), "Ray's start")
     slurm.command("scancel", "--batch", "--signal=USR1", job)
     ended = slurm.wait(job)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "4:0", "0")

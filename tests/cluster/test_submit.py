@@ -32,8 +32,11 @@ from colddiff.jobs.submit import Submission, bring_to_end, followed
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.train.job import TrainJob
 from tests.cluster.conftest import RunningCluster
+from tests.kills import PATIENCE_S
 
 pytestmark = pytest.mark.cluster
+NEVER_S = 1e9
+"""Of watching a heartbeat, in tests where a job is lost for another reason."""
 COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
 
 DRIVER = """
@@ -126,7 +129,7 @@ class Case:
         )
 
     def until(self, holds: Callable[[Status], bool]) -> Status:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             status = self.folder.status()
             if status is not None and holds(status):
@@ -166,7 +169,7 @@ def test_a_second_submit_attaches_and_stop_ends_both_with_a_checkpoint(
     follower.start()
     time.sleep(1.5)
     ended = operate.stop(operate.find_job(case.resolved.id, str(case.place)), None, 30, no_show)
-    follower.join(timeout=30)
+    follower.join(timeout=PATIENCE_S)
     assert ended is not None
     assert (ended.state, ended.message) == ("stopped", "with a checkpoint")
     assert [(end.state, end.exit_code, end.attempt) for end in ends] == [("stopped", 4, 1)]
@@ -180,7 +183,7 @@ def test_two_submits_at_once_are_one_attempt(case: Case) -> None:
     for racer in racers:
         racer.start()
     for racer in racers:
-        racer.join(timeout=60)
+        racer.join(timeout=PATIENCE_S)
     assert [(end.state, end.exit_code) for end in ends] == [("done", 0)] * 3
     assert case.folder.attempts() == [1]
 
@@ -194,12 +197,13 @@ def test_a_driver_that_crashed_has_failed_with_its_last_words(case: Case) -> Non
     assert case.submit("finish").attempt == 2
 
 
-def test_a_driver_that_was_killed_is_lost_at_once(case: Case) -> None:
-    began = time.monotonic()
+def test_a_driver_that_was_killed_is_lost_at_once(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colddiff.jobs.follow.LOST_AFTER_S", NEVER_S)
     killed = case.submit("die")
     assert (killed.state, killed.exit_code) == ("lost", 1)
     assert "signal 9" in killed.message
-    assert time.monotonic() - began < 30
     assert case.submit("finish").state == "done"
 
 
@@ -229,7 +233,7 @@ def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCl
     while "running" not in (line := waiter.stderr.readline()) and "starting" not in line:
         assert waiter.poll() is None
     waiter.send_signal(signal.SIGINT)
-    out, err = waiter.communicate(timeout=120)
+    out, err = waiter.communicate(timeout=PATIENCE_S)
     assert waiter.returncode == 130
     assert "the job continues" in err
     assert json.loads(out)["state"] == "running"
@@ -294,11 +298,10 @@ def test_a_job_whose_cluster_is_stopped_is_lost_at_once(
         case.submit("wait", detach=True)
         case.until(lambda status: status.state == "running")
         local_cluster.stop(home)
-        began = time.monotonic()
+        monkeypatch.setattr("colddiff.jobs.follow.LOST_AFTER_S", NEVER_S)
         outcome = followed(case.folder, 1, case.jobs, no_show)
         assert (outcome.state, outcome.exit_code) == ("lost", 1)
         assert "submit the same job again" in outcome.message
-        assert time.monotonic() - began < 20
     finally:
         local_cluster.stop(home)
         shutil.rmtree(home.path)

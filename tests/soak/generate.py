@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.data.tars import read_tar
 from colddiff.machine.processes import Process, marked_processes
 from colddiff.verbs.generate.on_ray import GenerationWorker
-from tests.kills import DRIVER
+from tests.kills import DRIVER, PATIENCE_S, wait_until
 from tests.unit.generation.trained import train_tiny
 
 ACTOR = GenerationWorker.__name__
@@ -85,8 +85,8 @@ class Trial:
             dead = self.kills[ACTOR] - before
             if goals and dead >= goals[0]:
                 goals.pop(0)
-                wait_for(lambda: self.kill(DRIVER))
-                process.communicate(timeout=300)
+                wait_until(lambda: self.kill(DRIVER), "a driver", every_s=0.1)
+                process.communicate(timeout=PATIENCE_S)
                 process = self.start(name, workers)
             elif dead < actors:
                 self.kill(ACTOR, rng)
@@ -124,14 +124,6 @@ class Trial:
         manifest = json.loads((self.out(name) / "manifest.json").read_text())
         assert {s["key"]: s["sha256"] for s in manifest["shards"]} == hashes
         return hashes
-
-
-def wait_for(look: Callable[[], bool], timeout_s: float = 240) -> None:
-    """Until ``look`` says yes."""
-    deadline = time.monotonic() + timeout_s
-    while not look():
-        assert time.monotonic() < deadline, "nothing came of it in time"
-        time.sleep(0.1)
 
 
 @contextmanager

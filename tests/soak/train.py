@@ -27,6 +27,7 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.stores.local_store import LocalStore
 from tests.kills import (
     DRIVER,
+    PATIENCE_S,
     TRAIN_WORKER,
     kill,
     kill_cluster,
@@ -113,7 +114,7 @@ class KilledTraining:
         if kind in ("driver", "cluster"):
             # Whoever followed it says that it is lost; the same command goes on.
             assert self._process is not None
-            assert self._process.wait(timeout=300) != 0
+            assert self._process.wait(timeout=PATIENCE_S) != 0
             self._process = self._submit("killed")
         wait_until(lambda: len(self._starts(folder)) > len(starts), f"a start after {kind}")
         gap_s = time.monotonic() - began
@@ -156,7 +157,7 @@ class KilledTraining:
             return bool(seen)
 
         if kind == "upload":
-            wait_until(uploading, "an upload")
+            wait_until(uploading, "an upload", every_s=0.002)
         kill(victims)
         committed, reached = self._newest(folder), self._reached(folder)
         if kind == "upload" and (seen[0] / "checkpoint.json").exists():
