@@ -13,22 +13,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from colddiff.data.open import open_shards, pack_source
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.resolve import resolve
+from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.spec import parse
 from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.trainer import Trainer
 from tests.cluster.conftest import RunningCluster
 from tests.kills import PATIENCE_S, wait_until
+from tests.ranks import run_ranks
 from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
+from tests.unit.test_train import GlooContext
 
 pytestmark = pytest.mark.cluster
 
 
+class KilledBesideRanks(KilledTraining):
+    """The training that is left alone has two ranks as well, without a cluster."""
+
+    def whole(self) -> JobFolder:
+        resolved = self._folder("killed").job()
+        run_ranks(_train, 2, json.dumps(resolved), str(self.place))
+        return JobFolder(LocalStore(self.place / "whole"), resolved["id"])
+
+
+def _train(rank: int, world_size: int, resolved: str, place: str) -> None:
+    torch.set_num_threads(1)  # as many as a worker on a cluster has
+    found = ResolvedJob.from_dict(json.loads(resolved))
+    job, folder = found.job_as(TrainJob), JobFolder(LocalStore(Path(place) / "whole"), found.id)
+    assert job.data
+    context = GlooContext(rank, world_size, f"{place}/group")
+    Trainer(job, open_shards(job.data), folder, context, MemoryTracker(), attempt=1).run()
+    torch.distributed.destroy_process_group()
+
+
 def test_three_kills_change_nothing(cluster: RunningCluster, tmp_path: Path) -> None:
     env = {k: v for k, v in cluster.env.items() if k != "MLFLOW_TRACKING_URI"}
-    training = KilledTraining(tmp_path, cluster.home, env, num_steps=160, every=5)
+    training = KilledBesideRanks(tmp_path, cluster.home, env, num_steps=160, every=5)
     findings = soak(training, ["upload", "driver", "worker"], seed=1, talk=print)
     assert len(findings.kills) == 3
     findings.check()
@@ -83,8 +108,7 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
         "COLDDIFF_CACHE": str(tmp_path / "cache"),
     }
     data = tmp_path / "data"
-    pack = ("data", "pack", "digits", "--image-size", "16", "--out", str(data))
-    subprocess.run([*COLDDIFF, *pack], env=env, check=True, capture_output=True)
+    pack_source("digits", str(data), image_size=16, channels=1)
     degradation = f"{{kind: planted, num_timesteps: 4, place: {tmp_path}}}"
     command = [
         *(*COLDDIFF, "submit", "train", "--plugin", str(plugin), "--name", "planted"),

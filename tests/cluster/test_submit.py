@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.cluster import local_cluster, operate
-from colddiff.cluster.home import Home
+from colddiff.cluster import operate
 from colddiff.cluster.logs import read_log
 from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.cluster.stage import staged
@@ -28,10 +25,12 @@ from colddiff.errors import ColddiffError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status
-from colddiff.jobs.submit import Submission, bring_to_end, followed
+from colddiff.jobs.submit import Submission, bring_to_end
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.train.job import TrainJob
+from tests import in_process
 from tests.cluster.conftest import RunningCluster
+from tests.in_process import Done
 from tests.kills import PATIENCE_S
 
 pytestmark = pytest.mark.cluster
@@ -218,7 +217,9 @@ def test_stop_ends_a_deaf_driver_by_force(case: Case) -> None:
         read_log(case.folder, 7, None)
 
 
-def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCluster) -> None:
+def test_interrupting_wait_leaves_the_job_running(
+    case: Case, cluster: RunningCluster, colddiff_here: Callable[..., Done]
+) -> None:
     case.submit("wait", detach=True)
     case.until(lambda status: status.state == "running")
     env = {**cluster.env, "COLDDIFF_STORAGE": str(case.place)}
@@ -237,16 +238,11 @@ def test_interrupting_wait_leaves_the_job_running(case: Case, cluster: RunningCl
     assert waiter.returncode == 130
     assert "the job continues" in err
     assert json.loads(out)["state"] == "running"
-    stopped = subprocess.run(
-        [*COLDDIFF, "stop", case.resolved.id], env=env, capture_output=True, text=True, check=False
-    )
+    where = {"COLDDIFF_STORAGE": str(case.place)}
+    stopped = colddiff_here("stop", case.resolved.id, **where)
     assert stopped.returncode == 0, stopped.stderr
-    waited = subprocess.run([*COLDDIFF, "wait", case.resolved.id], env=env, check=False)
-    assert waited.returncode == 4
-    shown = subprocess.run(
-        [*COLDDIFF, "logs", case.resolved.id], env=env, capture_output=True, text=True, check=True
-    )
-    assert "first words" in shown.stdout
+    assert colddiff_here("wait", case.resolved.id, **where).returncode == 4
+    assert "first words" in colddiff_here("logs", case.resolved.id, **where).stdout
 
 
 def test_delete_wants_an_ended_job_and_takes_all_of_it(case: Case) -> None:
@@ -287,41 +283,21 @@ def test_what_is_staged_is_ours_alone_and_equal_each_time(case: Case) -> None:
     assert trees[0][plugin] == b"x = 1\n"
 
 
-def test_a_job_whose_cluster_is_stopped_is_lost_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = Home(Path(tempfile.mkdtemp(prefix="cdt-", dir="/tmp")))
-    monkeypatch.setenv("COLDDIFF_HOME", str(home.path))
-    try:
-        record = local_cluster.start(home)
-        case = Case(tmp_path, RayJobs(local_cluster.local(home, record), stage))
-        case.submit("wait", detach=True)
-        case.until(lambda status: status.state == "running")
-        local_cluster.stop(home)
-        monkeypatch.setattr("colddiff.jobs.follow.LOST_AFTER_S", NEVER_S)
-        outcome = followed(case.folder, 1, case.jobs, no_show)
-        assert (outcome.state, outcome.exit_code) == ("lost", 1)
-        assert "submit the same job again" in outcome.message
-    finally:
-        local_cluster.stop(home)
-        shutil.rmtree(home.path)
-
-
 def test_a_cluster_of_others_wants_its_token_and_a_storage_it_can_see(
-    cluster: RunningCluster, tmp_path: Path
+    cluster: RunningCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said = ("COLDDIFF_", "RAY_", "MLFLOW_")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(said)}
-    env |= {"COLDDIFF_HOME": str(tmp_path / "home"), "COLDDIFF_STORAGE": str(tmp_path / "runs")}
+    for name in [name for name in os.environ if name.startswith(("COLDDIFF_", "RAY_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
 
-    def submit(**more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COLDDIFF, "submit", "train", "quickstart", "--address", cluster.address],
-            env={**env, "RAY_AUTH_TOKEN_PATH": "/nonexistent", **more},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def submit(**more: str) -> Done:
+        words = ("submit", "train", "quickstart", "--address", cluster.address)
+        env = {"RAY_AUTH_TOKEN_PATH": "/nonexistent", **more}
+        return in_process.colddiff_here(monkeypatch, capsys, *words, **env)
 
     stranger = submit()
     assert (stranger.returncode, stranger.stdout) == (3, "")

@@ -50,16 +50,19 @@ class Trial:
         return self.root / name
 
     def start(self, name: str, workers: int) -> subprocess.Popen[str]:
-        """`colddiff submit generate`, as a person would type it."""
-        words = [f"checkpoint={self.checkpoint}", f"out={self.out(name)}", f"workers={workers}"]
-        command = [sys.executable, "-m", "colddiff.cli.main", "submit", "generate"]
+        """`colddiff submit generate` in a process of its own."""
         return subprocess.Popen(
-            [*command, *words, *self.fields, "--name", name, "--json"],
+            [sys.executable, "-m", "colddiff.cli.main", *self.words(name, workers)],
             env=dict(self.env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def words(self, name: str, workers: int) -> list[str]:
+        """What a person would type after `colddiff`."""
+        words = [f"checkpoint={self.checkpoint}", f"out={self.out(name)}", f"workers={workers}"]
+        return ["submit", "generate", *words, *self.fields, "--name", name, "--json"]
 
     def whole(self, name: str, workers: int, timeout_s: float = 1800) -> None:
         """One run to its end, which must be a good one."""

@@ -23,6 +23,7 @@ import torch
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.cluster import local_cluster
 from colddiff.cluster.home import Home
+from colddiff.data.open import pack_source
 from colddiff.jobs.folder import JobFolder
 from colddiff.stores.local_store import LocalStore
 from tests.kills import (
@@ -79,7 +80,7 @@ class KilledTraining:
         self.num_steps = num_steps
         self._process: subprocess.Popen[bytes] | None = None
         self.data = place / "data"
-        self._run("data", "pack", "digits", "--image-size", "16", "--out", str(self.data))
+        pack_source("digits", str(self.data), image_size=16, channels=1)
 
     def whole(self) -> JobFolder:
         """The job left alone."""
@@ -197,9 +198,6 @@ class KilledTraining:
 
     def _talk(self, name: str) -> str:
         return (self.place / f"{name}.log").read_text()[-3000:]
-
-    def _run(self, *words: str) -> None:
-        subprocess.run([*COLDDIFF, *words], env=self.env, check=True, capture_output=True)
 
 
 def checkpoints_of(folder: JobFolder) -> Checkpoints:

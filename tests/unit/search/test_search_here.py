@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,8 +49,10 @@ STRAIGHT: dict[str, Any] = {"scheduler": "none", "rungs": [1.0]}
 
 
 @pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def storage(tmp_path: Path, tracker_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "runs"
+    place.mkdir()
+    shutil.copy(tracker_database, place / "mlflow.db")
     monkeypatch.setenv("COLDDIFF_STORAGE", str(place))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     return place
@@ -126,7 +129,12 @@ def test_a_search_with_its_confirmation(
 
 @pytest.mark.parametrize(("searcher", "ended"), [("random", "KILL"), ("grid", "TERM")])
 def test_a_search_that_was_ended_goes_on_with_the_same_trials(
-    tmp_path: Path, storage: Path, searcher: str, ended: str
+    tmp_path: Path,
+    storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    searcher: str,
+    ended: str,
 ) -> None:
     fields = {"searcher": searcher, "num_trials": 3, **STRAIGHT}
     job = write_search(tmp_path / "tiny.yaml", **fields)
@@ -149,7 +157,7 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     assert drawn >= ({"paths.png", "map.png", "rungs.png"} if ended == "TERM" else set())
     assert bool(drawn) == (ended == "TERM")
 
-    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    again = colddiff_here(monkeypatch, capsys, *words[3:])
     assert again.returncode == 0, again.stderr
     assert "of 3 trials resumed" in again.stderr
     trials = trials_of(storage)
@@ -300,8 +308,9 @@ def test_gpu_hours_are_those_of_all_trials(storage: Path) -> None:
 
 
 def test_a_search_in_s3(
-    s3_service: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_service: S3Service, tracker_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(tracker_database, tmp_path / "mlflow.db")
     place = f"s3://{s3_service.new_bucket()}/runs"
     monkeypatch.setenv("COLDDIFF_STORAGE", place)
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))

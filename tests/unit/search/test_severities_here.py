@@ -120,6 +120,7 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     tmp_path: Path,
     storage: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     searcher: str,
     ended: str,
 ) -> None:
@@ -144,7 +145,7 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     begun = list_trials_of(storage)
     assert 5 <= len(before) < 30
 
-    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    again = colddiff_here(monkeypatch, capsys, *words[3:])
     assert again.returncode == 0, again.stderr
     assert f"{len(before)} of 30 trials resumed" in again.stderr
     # A result holds how long it took: written again, it would be another.
