@@ -124,3 +124,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent; COLDDIFF_SHARED names the folder of vectors and images")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tracker_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ``mlflow.db`` after MLflow's migrations, which take a second; nothing was logged to it."""
+    from colddiff.tracking.mlflow_service import initialise
+
+    database = tmp_path_factory.mktemp("tracker") / "mlflow.db"
+    initialise(f"sqlite:///{database}", "another experiment")
+    return database

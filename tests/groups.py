@@ -39,11 +39,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
 FIRST = (
     "cluster",
     "faults",
-    "training",
+    "slurm",
     "searches",
+    "training",
     "ranks",
     "s3",
-    "slurm",
     "mlflow server",
     "generation",
     "old layout",

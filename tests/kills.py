@@ -13,6 +13,8 @@ from colddiff.cluster.home import ClusterRecord
 from colddiff.cluster.local_cluster import MARKER
 from colddiff.machine.processes import Process, marked_processes
 
+PATIENCE_S = 900.0
+"""How long a test waits for another process, which others may starve of its CPUs."""
 TRAIN_WORKER = "RayTrainWorker"
 DRIVER = "-m colddiff.cluster.driver"
 
@@ -47,10 +49,10 @@ def upload_under_way(checkpoints: Path) -> Path | None:
     return None
 
 
-def wait_until(look: Callable[[], object], what: str, timeout_s: float = 300) -> None:
-    """Returns as soon as ``look()`` is true; looks often, for what it waits for may be short."""
-    deadline = time.monotonic() + timeout_s
+def wait_until(look: Callable[[], object], what: str, *, every_s: float = 0.05) -> None:
+    """Returns once ``look()``, asked every ``every_s`` seconds, is true."""
+    deadline = time.monotonic() + PATIENCE_S
     while not look():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not in {timeout_s:.0f} s")
-        time.sleep(0.002)
+            raise AssertionError(f"{what}: not in {PATIENCE_S:.0f} s")
+        time.sleep(every_s)

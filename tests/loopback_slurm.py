@@ -7,13 +7,14 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.kills import PATIENCE_S, wait_until
 from tests.system import require
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
@@ -71,9 +72,9 @@ class LoopbackSlurm:
         words = self.command("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, job: str, timeout_s: float = 420) -> dict[str, str]:
+    def wait(self, job: str) -> dict[str, str]:
         """The job once it has ended for good."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + PATIENCE_S
         while (found := self.show(job))["JobState"] in ("PENDING", "RUNNING", "COMPLETING"):
             assert time.monotonic() < deadline, found
             time.sleep(0.3)
@@ -103,14 +104,14 @@ def running_slurm(folder: Path) -> Iterator[LoopbackSlurm]:
         for daemon in daemons:
             running.append(_start(daemon, slurm.env))
             if daemon[0] == "munged":
-                _await(lambda: (folder / "socket" / "munge").exists(), "munged")
-        _await(lambda: _idle_nodes(slurm) == len(NODES), "two idle nodes")
+                wait_until(lambda: (folder / "socket" / "munge").exists(), "munged")
+        wait_until(lambda: _idle_nodes(slurm) == len(NODES), "two idle nodes")
         yield slurm
     finally:
         # Else the steps of a test that failed would outlive the daemons that can end them.
         subprocess.run(["scancel", "--user=root"], env=slurm.env, check=False)
         with suppress(AssertionError):
-            _await(lambda: not _jobs(slurm), "the end of all jobs")
+            wait_until(lambda: not _jobs(slurm), "the end of all jobs")
         for process in reversed(running):
             process.terminate()
         for process in running:
@@ -161,13 +162,6 @@ def _idle_nodes(slurm: LoopbackSlurm) -> int:
         check=False,
     )
     return answer.stdout.split().count("idle")
-
-
-def _await(look: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not look():
-        assert time.monotonic() < deadline, f"{what}: not in {timeout_s:.0f} s"
-        time.sleep(0.1)
 
 
 def _three_ports_in_a_row() -> list[int]:

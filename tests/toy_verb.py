@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import colddiff
+from tests.kills import PATIENCE_S
 
 FILES = {
     "__init__.py": '"""`submit count`: counts, to show what a verb is."""\n',
@@ -126,6 +128,26 @@ def ask() -> str:
 }
 
 
+SERVER = """
+import contextlib, io, json, sys, traceback
+
+for line in sys.stdin:
+    sys.argv, code = ["colddiff", *json.loads(line)], 0
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                from colddiff.cli.main import main
+
+                main()
+            except SystemExit as ended:
+                code = ended.code or 0
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
 class CopiedPackage:
     """The package with ``verbs/count/`` added, and its command line."""
 
@@ -140,10 +162,30 @@ class CopiedPackage:
         for name, text in FILES.items():
             (folder / name).write_text(text)
         self.env = {**os.environ, **env, "PYTHONPATH": str(root)}
+        self._server: subprocess.Popen[str] | None = None
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`colddiff WORDS` from a folder of its own."""
-        return self.python("-m", "colddiff.cli.main", *words)
+        """`colddiff WORDS` from a folder of its own, one after the other in one process."""
+        if self._server is None:
+            self._server = subprocess.Popen(
+                [sys.executable, "-c", SERVER],
+                cwd=self.root,
+                env=self.env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._server.stdin
+        assert self._server.stdout
+        self._server.stdin.write(f"{json.dumps(words)}\n")
+        self._server.stdin.flush()
+        return subprocess.CompletedProcess(words, *json.loads(self._server.stdout.readline()))
+
+    def close(self) -> None:
+        """Ends the process of ``run``; the next command has a new one."""
+        if self._server is not None:
+            self._server.communicate(timeout=PATIENCE_S)
+            self._server = None
 
     def python(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Python with the copied package in front."""

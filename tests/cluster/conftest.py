@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import pytest
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import Cluster
 from colddiff.cluster.home import ClusterRecord, Home
+from tests import in_process
 from tests.cluster.canary import CANARY
+from tests.in_process import Done
 
 HERE = Path(__file__).parent
 # Ray warns about itself; only our own warnings are errors here.
@@ -54,6 +56,43 @@ class RunningCluster:
         }
 
 
+@pytest.fixture
+def storage(tmp_path: Path, tracker_database: Path) -> Path:
+    """A STORAGE of this test's own, with its own tracker."""
+    place = tmp_path / "runs"
+    place.mkdir()
+    shutil.copy(tracker_database, place / "mlflow.db")
+    return place
+
+
+@pytest.fixture
+def colddiff_here(
+    cluster: RunningCluster,
+    storage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Done]:
+    """``colddiff WORDS`` for the cluster and ``storage``, without a process of its own."""
+    for name in (
+        "COLDDIFF_ADDRESS",
+        "RAY_ADDRESS",
+        "RAY_API_SERVER_ADDRESS",
+        "MLFLOW_TRACKING_URI",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    places = {
+        "COLDDIFF_HOME": str(cluster.home.path),
+        "COLDDIFF_STORAGE": str(storage),
+        "COLDDIFF_CACHE": str(tmp_path / "cache"),
+    }
+
+    def run(*words: object, **env: str) -> Done:
+        return in_process.colddiff_here(monkeypatch, capsys, *words, **{**places, **env})
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RunningCluster]:
     # Short and private: Ray's sockets live in it, and a socket's path ends at 107 bytes.
@@ -63,7 +102,11 @@ def cluster() -> Iterator[RunningCluster]:
     home.credentials_path.touch(mode=0o600)
     home.credentials_path.write_text(f"MLFLOW_TRACKING_PASSWORD={CANARY}\n")
     try:
-        yield RunningCluster(home, local_cluster.start(home))
+        with pytest.MonkeyPatch.context() as patch:
+            # One process less for each training; `test_faults.py` has machines of its own for it.
+            patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            record = local_cluster.start(home)
+        yield RunningCluster(home, record)
     finally:
         local_cluster.stop(home)
         shutil.rmtree(home.path)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from colddiff.data.open import pack_source
 from colddiff.spec.plugins import load_plugin, unload_plugin
-from tests.cluster.conftest import RunningCluster
+from tests.in_process import Done
 from tests.tiny_checkpoint import BLUR, tiny_checkpoint
 
 pytestmark = pytest.mark.cluster
@@ -57,7 +57,7 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
-    cluster: RunningCluster, tmp_path: Path, plugin: Path
+    colddiff_here: Callable[..., Done], tmp_path: Path, plugin: Path
 ) -> None:
     marker = tmp_path / "died"
     degradation = {**BLUR, "kind": "faltering", "marker": str(marker)}
@@ -72,15 +72,9 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
     )
 
     def evaluate(place: str, *more: str) -> dict[str, Any]:
-        env = cluster.env | {
-            "COLDDIFF_STORAGE": str(tmp_path / place),
-            "COLDDIFF_CACHE": str(tmp_path / "cache"),
-            "OMP_NUM_THREADS": "1",
-        }
-        env.pop("MLFLOW_TRACKING_URI", None)
-        command = [sys.executable, "-m", "colddiff.cli.main", "submit", "evaluate", *words, *more]
-        done = subprocess.run(
-            [*command, "--json"], env=env, capture_output=True, text=True, check=False
+        storage = str(tmp_path / place)
+        done = colddiff_here(
+            "submit", "evaluate", *words, *more, "--json", COLDDIFF_STORAGE=storage
         )
         assert done.returncode == 0, done.stderr
         outcome = json.loads(done.stdout)
@@ -91,7 +85,8 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
     together = evaluate("cluster", "workers=2")
     assert marker.exists()
     assert ": retrying: its worker died" in together["log"]
-    alone = evaluate("here", "--local")
+    with _one_thread():  # as many as a worker has
+        alone = evaluate("here", "--local")
     assert together["metrics"] == alone["metrics"]
     assert together["provenance"] == alone["provenance"]
     assert len(together["pictures"]) == len(alone["pictures"]) > 0
@@ -99,3 +94,13 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
     assert together["summary"] == alone["summary"]
     assert "Algorithm 2" in together["summary"][0]
     assert "\n".join(together["summary"]) in together["log"]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

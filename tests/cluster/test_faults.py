@@ -13,22 +13,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from colddiff.data.open import open_shards, pack_source
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.resolve import resolve
+from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.spec import parse
 from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.trainer import Trainer
 from tests.cluster.conftest import RunningCluster
-from tests.kills import wait_until
+from tests.kills import PATIENCE_S, wait_until
+from tests.ranks import run_ranks
 from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
+from tests.unit.test_train import GlooContext
 
 pytestmark = pytest.mark.cluster
 
 
+class KilledBesideRanks(KilledTraining):
+    """The training that is left alone has two ranks as well, without a cluster."""
+
+    def whole(self) -> JobFolder:
+        resolved = self._folder("killed").job()
+        run_ranks(_train, 2, json.dumps(resolved), str(self.place))
+        return JobFolder(LocalStore(self.place / "whole"), resolved["id"])
+
+
+def _train(rank: int, world_size: int, resolved: str, place: str) -> None:
+    torch.set_num_threads(1)  # as many as a worker on a cluster has
+    found = ResolvedJob.from_dict(json.loads(resolved))
+    job, folder = found.job_as(TrainJob), JobFolder(LocalStore(Path(place) / "whole"), found.id)
+    assert job.data
+    context = GlooContext(rank, world_size, f"{place}/group")
+    Trainer(job, open_shards(job.data), folder, context, MemoryTracker(), attempt=1).run()
+    torch.distributed.destroy_process_group()
+
+
 def test_three_kills_change_nothing(cluster: RunningCluster, tmp_path: Path) -> None:
     env = {k: v for k, v in cluster.env.items() if k != "MLFLOW_TRACKING_URI"}
-    training = KilledTraining(tmp_path, cluster.home, env, num_steps=160, every=5)
+    training = KilledBesideRanks(tmp_path, cluster.home, env, num_steps=160, every=5)
     findings = soak(training, ["upload", "driver", "worker"], seed=1, talk=print)
     assert len(findings.kills) == 3
     findings.check()
@@ -83,8 +108,7 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
         "COLDDIFF_CACHE": str(tmp_path / "cache"),
     }
     data = tmp_path / "data"
-    pack = ("data", "pack", "digits", "--image-size", "16", "--out", str(data))
-    subprocess.run([*COLDDIFF, *pack], env=env, check=True, capture_output=True)
+    pack_source("digits", str(data), image_size=16, channels=1)
     degradation = f"{{kind: planted, num_timesteps: 4, place: {tmp_path}}}"
     command = [
         *(*COLDDIFF, "submit", "train", "--plugin", str(plugin), "--name", "planted"),
@@ -101,11 +125,11 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
         folder = JobFolder(LocalStore(tmp_path / "runs"), next(jobs.iterdir()).name)
         _await_training(folder, workers=2)
         (tmp_path / "hang").touch()
-        wait_until(lambda: len(folder.fencing_tokens(1)) == 2, "the start after the hang", 120)
+        wait_until(lambda: len(folder.fencing_tokens(1)) == 2, "the start after the hang")
         _await_training(folder, workers=2)
         wait_until(lambda: checkpoints_of(folder).steps(), "a checkpoint to go on from")
         (tmp_path / "nan").touch()
-        _, talk = process.communicate(timeout=120)
+        _, talk = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.wait()
@@ -188,7 +212,7 @@ def test_workers_3_2_1_by_a_notice_and_by_a_loss(
         _await_training(folder, workers=3)
         told = time.time()
         _give_notice(cluster.address, noticed.node_id)
-        wait_until(lambda: (folder.outcome(1) or {}).get("left"), "the notice to be seen", 60)
+        wait_until(lambda: (folder.outcome(1) or {}).get("left"), "the notice to be seen")
         left_at = (folder.outcome(1) or {})["step"]
         cluster.remove_node(noticed, allow_graceful=False)
         second = _await_training(folder, workers=2)
@@ -197,7 +221,7 @@ def test_workers_3_2_1_by_a_notice_and_by_a_loss(
         third = _await_training(folder, workers=1)
         assert third["step"] >= second["step"]
         folder.request_stop(1, 60)
-        assert driver.wait(timeout=120) == 4
+        assert driver.wait(timeout=PATIENCE_S) == 4
     finally:
         driver.kill()
         driver.wait()
@@ -216,7 +240,7 @@ def _await_training(folder: JobFolder, workers: int) -> dict[str, Any]:
         step = int(folder.progress(1).get("step", 0))
         return note.get("world_size") == workers and step > note.get("step", step)
 
-    wait_until(trains, f"a training with {workers} workers", 240)
+    wait_until(trains, f"a training with {workers} workers")
     return _newest_start(folder)
 
 

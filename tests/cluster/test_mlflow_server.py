@@ -25,6 +25,7 @@ from colddiff.tracking.mlflow_service import client, initialise
 from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
 from colddiff.tracking.spool import undelivered
 from colddiff.verbs.train.job import TrainJob
+from tests.kills import PATIENCE_S
 from tests.unit.test_run import TINY
 
 pytestmark = pytest.mark.cluster
@@ -56,7 +57,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE_S
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "server.log").read_text()
             assert time.monotonic() < deadline
@@ -236,7 +237,7 @@ def test_attempts_killed_with_and_without_a_tracker_lose_and_repeat_nothing(
                     attempt.kill()
         assert attempt.returncode == -signal.SIGKILL
     with _attempt(job, nobody, 35) as attempt:
-        attempt.communicate(timeout=120)
+        attempt.communicate(timeout=PATIENCE_S)
     assert attempt.returncode == 0
     assert undelivered(job.store, job.id)
     assert replay(job.store, job.id, job.uri) > 0

@@ -13,9 +13,12 @@ from tests.toy_verb import CopiedPackage
 pytestmark = pytest.mark.cluster
 
 
-def test_a_new_verb_is_submitted_to_a_cluster(cluster: RunningCluster, tmp_path: Path) -> None:
+def test_a_new_verb_is_submitted_to_a_cluster(
+    cluster: RunningCluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     storage = str(tmp_path / "runs")
     package = CopiedPackage(tmp_path / "copy", {**cluster.env, "COLDDIFF_STORAGE": storage})
+    request.addfinalizer(package.close)
     done = package.run("submit", "count", "goal=3", "--json")
     assert done.returncode == 0, done.stderr
     job = json.loads(done.stdout)

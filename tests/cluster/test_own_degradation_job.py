@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from colddiff.errors import CheckpointError
 from colddiff.jobs.folder import JobFolder
 from colddiff.rng import streams
 from colddiff.sampling import sample
-from colddiff.spec.plugins import load_plugin, plugin_digest, unload_plugin
+from colddiff.spec.plugins import is_loaded, load_plugin, plugin_digest, unload_plugin
 from colddiff.stores.open import open_store
 from tests.cluster.canary import CANARY, places_with
 from tests.cluster.conftest import RunningCluster
+from tests.in_process import Done
 
 pytestmark = pytest.mark.cluster
 
@@ -61,20 +60,18 @@ def forgotten() -> Iterator[None]:
 
 
 def test_it_trains_and_samples_from_the_copy_that_was_staged(
-    cluster: RunningCluster, tmp_path: Path, mine: Path, forgotten: None
+    cluster: RunningCluster,
+    colddiff_here: Callable[..., Done],
+    storage: Path,
+    mine: Path,
+    forgotten: None,
 ) -> None:
-    storage = tmp_path / "runs"
-    env = cluster.env | {
-        "COLDDIFF_STORAGE": str(storage),
-        "COLDDIFF_CACHE": str(tmp_path / "cache"),
-        "AWS_SECRET_ACCESS_KEY": f"client-{CANARY}",
-    }
-    env.pop("MLFLOW_TRACKING_URI", None)
-
     def colddiff(*words: str) -> str:
-        command = [sys.executable, "-m", "colddiff.cli.main", *words]
-        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        ran = colddiff_here(*words, AWS_SECRET_ACCESS_KEY=f"client-{CANARY}")
         assert ran.returncode == 0, ran.stderr
+        # A process of its own would be gone, and what it had loaded with it.
+        if is_loaded(digest):
+            unload_plugin(load_plugin(EXAMPLE / "kspace.py"))
         return ran.stdout.strip()
 
     digest = plugin_digest(mine / "kspace.py")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from colddiff.cluster.ray_jobs import RayJobs, entrypoint
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
 from tests.cluster.conftest import RunningCluster
+from tests.kills import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -50,15 +50,14 @@ def command(trace: Path, seconds: float = 0, code: int = 0) -> str:
     return f"{entrypoint(1, local=True).split(' job.json')[0]} {trace} {seconds} {code}"
 
 
-def ended(jobs: RayJobs, name: str, timeout_s: float = 60) -> DriverState:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        driver = jobs.find_submission(name)
-        assert driver is not None
-        if driver.ended:
-            return driver
-        time.sleep(0.2)
-    raise AssertionError(f"{name} still runs")
+def ended(jobs: RayJobs, name: str) -> DriverState:
+    def state() -> DriverState:
+        found = jobs.find_submission(name)
+        assert found is not None
+        return found
+
+    wait_until(lambda: state().ended, f"the end of {name}", every_s=0.2)
+    return state()
 
 
 def test_exit_codes_arrive(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
@@ -106,9 +105,7 @@ def test_an_ended_submission_of_the_same_name_makes_room(
 def test_stop_ends_the_driver(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     jobs.submit_folder(stage, command(trace, seconds=120), "stopped-1")
-    deadline = time.monotonic() + 60
-    while not trace.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_until(trace.exists, "the driver")
     jobs.stop("stopped", 1)
     assert jobs.find("stopped", 1) == DriverState(ended=True, ending="stopped")
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.kills import wait_until
 from tests.loopback_slurm import PROGRAMS as SLURM_PROGRAMS
 from tests.system import LOCAL, S3_PROGRAMS, S3Server, require, s3_command, start_s3
 
@@ -223,10 +224,7 @@ def test_a_service_of_the_tests_ends_with_them_even_when_they_are_killed(folder:
     assert killed.returncode == -signal.SIGKILL
     pids = tuple(int(pid) for pid in killed.stdout.split())
     assert len(pids) == 3
-    deadline = time.monotonic() + 30
-    while folder.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not folder.exists()
+    wait_until(lambda: not folder.exists(), "the end of the service")
     assert alive(pids) == []
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import RunningCluster
+from tests.in_process import Done
 from tests.unit.search.tiny_search import folder_of, trained, trials_of, write_search
 
 pytestmark = pytest.mark.cluster
 
 
-def test_a_search_on_a_cluster(cluster: RunningCluster, tmp_path: Path) -> None:
-    storage = tmp_path / "runs"
-    env = {**os.environ, **cluster.env, "COLDDIFF_STORAGE": str(storage)}
+def test_a_search_on_a_cluster(
+    colddiff_here: Callable[..., Done], storage: Path, tmp_path: Path
+) -> None:
     job = write_search(tmp_path / "tiny.yaml", max_concurrent=2, searcher="random")
-    words = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job), "--json"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    done = colddiff_here("submit", "search", job, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(Path(json.loads(done.stdout)["result"]).read_text())
     trials = trials_of(storage)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.work import prepare
 from tests.cluster.conftest import RunningCluster
+from tests.in_process import Done
 from tests.soak.search import KilledSearch, findings, records
 from tests.unit.search.tiny_search import folder_of, trained, trials_of, write_search
 
@@ -60,40 +60,29 @@ def test_kills_change_nothing_and_more_trials_extend_it(
 
 
 def test_trials_with_two_workers_never_wait_for_each_other(
-    env: dict[str, str], tmp_path: Path
+    colddiff_here: Callable[..., Done], storage: Path, tmp_path: Path
 ) -> None:
-    storage = tmp_path / "runs"
-    env |= {"COLDDIFF_STORAGE": str(storage)}
+    # The workers of one trial take all CPUs: two trials at once would each hold some of them, and
+    # wait for those of the other.
+    cpus = max(4, os.cpu_count() or 0) // 2
     job = write_search(
         tmp_path / "two.yaml",
         base={"workers": 2},
-        num_trials=3,
-        max_concurrent=3,
+        num_trials=2,
+        max_concurrent=2,
         searcher="random",
+        resources={"cpus": cpus},
         **STRAIGHT,
     )
-    command = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job)]
-    larger = subprocess.run(
-        [*command, "resources={cpus: 3}"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    # Four logical CPUs: one worker with three of them, and no second one.
-    room = max(4, os.cpu_count() or 0) // 3
-    if room < 2:
-        assert larger.returncode == 2
-        assert f"base.workers: a trial needs 2 workers, the cluster has room for {room}" in (
-            larger.stderr
-        )
-        assert not (storage / "jobs").exists()
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    larger = colddiff_here("submit", "search", job, f"resources={{cpus: {cpus + 1}}}")
+    assert larger.returncode == 2
+    assert "base.workers: a trial needs 2 workers, the cluster has room for 1" in larger.stderr
+    assert not (storage / "jobs").exists()
+    done = colddiff_here("submit", "search", job)
     assert done.returncode == 0, done.stderr
     folder = folder_of(storage)
     log = folder.log(1).decode()
-    if max(4, os.cpu_count() or 0) < 6:
-        assert "max_concurrent=3: the cluster has room for 2 at once, the others wait" in log
+    assert "max_concurrent=2: the cluster has room for 1 at once, the others wait" in log
     # Evaluations of its trials have workers too.
     assert "was not evaluated" not in log
     assert trained(storage) == {trial.job_id for trial in trials_of(storage)}

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import RunningCluster
+from tests.in_process import Done
 from tests.unit.search.tiny_lists import list_search, list_trials_of, packed_lists
 
 pytestmark = pytest.mark.cluster
 
 
-def test_lists_of_severities_on_a_cluster(cluster: RunningCluster, tmp_path: Path) -> None:
-    storage = tmp_path / "runs"
-    env = {**os.environ, **cluster.env, "COLDDIFF_STORAGE": str(storage)}
+def test_lists_of_severities_on_a_cluster(
+    colddiff_here: Callable[..., Done], storage: Path, tmp_path: Path
+) -> None:
     checkpoint = packed_lists(tmp_path / "packed")
     job = tmp_path / "tiny.yaml"
     job.write_text(json.dumps({"search": list_search(checkpoint, max_concurrent=2)}))
-    words = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job), "--json"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    done = colddiff_here("submit", "search", job, "--json")
     assert done.returncode == 0, done.stderr
     submission = json.loads(done.stdout)
     result = json.loads(Path(submission["result"]).read_text())

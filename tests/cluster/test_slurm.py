@@ -24,7 +24,7 @@ JOB = (
     *("quickstart", "num_steps=120", "checkpoint_every=20", "degradation.num_timesteps=4"),
     *("restorer={kind: convnext_unet, dim: 8, dim_mults: [1, 2]}", "global_batch_size=16"),
     # Two CPUs each, so that each worker has a node of its own.
-    *("workers=2", "resources.cpus=2", "evaluation.num_images=8", "tracking.images=false"),
+    *("resources.cpus=2", "evaluation.num_images=8", "tracking.images=false"),
 )
 
 
@@ -48,12 +48,12 @@ def _env(slurm: LoopbackSlurm, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def _submit(slurm: LoopbackSlurm, tmp_path: Path) -> str:
-    """Submits JOB on two nodes; returns the id of the Slurm job."""
+def _submit(slurm: LoopbackSlurm, tmp_path: Path, nodes: int, workers: int) -> str:
+    """Submits JOB; returns the id of the Slurm job."""
     answer = subprocess.run(
         [
-            *(sys.executable, "-m", "colddiff.cli.main", "slurm", *JOB),
-            *("--nodes", "2", "--time", "20", "--submit"),
+            *(sys.executable, "-m", "colddiff.cli.main", "slurm", *JOB, f"workers={workers}"),
+            *("--nodes", str(nodes), "--time", "20", "--submit"),
         ],
         env=_env(slurm, tmp_path),
         cwd=tmp_path,
@@ -74,9 +74,9 @@ def test_a_training_on_two_nodes_is_requeued_once_and_done(
     slurm: LoopbackSlurm, tmp_path: Path
 ) -> None:
     before = set(Path("/tmp").glob("cds-*-*"))
-    job = _submit(slurm, tmp_path)
+    job = _submit(slurm, tmp_path, nodes=2, workers=2)
     jobs = tmp_path / "runs" / "jobs"
-    wait_until(lambda: list(jobs.glob("*/checkpoints/*/checkpoint.json")), "a checkpoint", 180)
+    wait_until(lambda: list(jobs.glob("*/checkpoints/*/checkpoint.json")), "a checkpoint")
     folder = JobFolder(LocalStore(tmp_path / "runs"), next(jobs.iterdir()).name)
     # What Slurm itself sends by --signal, at whole minutes.
     slurm.command("scancel", "--batch", "--signal=USR1", job)
@@ -100,8 +100,8 @@ def test_a_training_on_two_nodes_is_requeued_once_and_done(
 def test_an_allocation_that_ends_before_the_first_checkpoint_is_not_requeued(
     slurm: LoopbackSlurm, tmp_path: Path
 ) -> None:
-    job = _submit(slurm, tmp_path)
-    wait_until(lambda: "starting Ray on 2 nodes" in _log(tmp_path), "Ray's start", 120)
+    job = _submit(slurm, tmp_path, nodes=1, workers=1)
+    wait_until(lambda: "starting Ray on 1 nodes" in _log(tmp_path), "Ray's start")
     slurm.command("scancel", "--batch", "--signal=USR1", job)
     ended = slurm.wait(job)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "4:0", "0")

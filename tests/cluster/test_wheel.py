@@ -14,6 +14,7 @@ import pytest
 
 from colddiff import __version__
 from colddiff.jobs.recipes import catalogue, list_recipes
+from tests.kills import PATIENCE_S
 
 pytestmark = pytest.mark.cluster
 
@@ -36,7 +37,7 @@ def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProc
         env=inherited | env,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=PATIENCE_S,
         check=False,
     )
 

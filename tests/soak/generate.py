@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.data.tars import read_tar
 from colddiff.machine.processes import Process, marked_processes
 from colddiff.verbs.generate.on_ray import GenerationWorker
-from tests.kills import DRIVER
+from tests.kills import DRIVER, PATIENCE_S, wait_until
 from tests.unit.generation.trained import train_tiny
 
 ACTOR = GenerationWorker.__name__
@@ -50,16 +50,19 @@ class Trial:
         return self.root / name
 
     def start(self, name: str, workers: int) -> subprocess.Popen[str]:
-        """`colddiff submit generate`, as a person would type it."""
-        words = [f"checkpoint={self.checkpoint}", f"out={self.out(name)}", f"workers={workers}"]
-        command = [sys.executable, "-m", "colddiff.cli.main", "submit", "generate"]
+        """`colddiff submit generate` in a process of its own."""
         return subprocess.Popen(
-            [*command, *words, *self.fields, "--name", name, "--json"],
+            [sys.executable, "-m", "colddiff.cli.main", *self.words(name, workers)],
             env=dict(self.env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def words(self, name: str, workers: int) -> list[str]:
+        """What a person would type after `colddiff`."""
+        words = [f"checkpoint={self.checkpoint}", f"out={self.out(name)}", f"workers={workers}"]
+        return ["submit", "generate", *words, *self.fields, "--name", name, "--json"]
 
     def whole(self, name: str, workers: int, timeout_s: float = 1800) -> None:
         """One run to its end, which must be a good one."""
@@ -85,8 +88,8 @@ class Trial:
             dead = self.kills[ACTOR] - before
             if goals and dead >= goals[0]:
                 goals.pop(0)
-                wait_for(lambda: self.kill(DRIVER))
-                process.communicate(timeout=300)
+                wait_until(lambda: self.kill(DRIVER), "a driver", every_s=0.1)
+                process.communicate(timeout=PATIENCE_S)
                 process = self.start(name, workers)
             elif dead < actors:
                 self.kill(ACTOR, rng)
@@ -124,14 +127,6 @@ class Trial:
         manifest = json.loads((self.out(name) / "manifest.json").read_text())
         assert {s["key"]: s["sha256"] for s in manifest["shards"]} == hashes
         return hashes
-
-
-def wait_for(look: Callable[[], bool], timeout_s: float = 240) -> None:
-    """Until ``look`` says yes."""
-    deadline = time.monotonic() + timeout_s
-    while not look():
-        assert time.monotonic() < deadline, "nothing came of it in time"
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from colddiff.cluster.home import Home
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.stores.open import open_store
 from colddiff.verbs.search.trials import Trial, read_trials
-from tests.kills import DRIVER, kill, kill_cluster, processes_of, wait_until
+from tests.kills import DRIVER, PATIENCE_S, kill, kill_cluster, processes_of, wait_until
 from tests.unit.search.tiny_search import BASE, tiny_search
 
 KINDS = ("driver", "trial", "driver", "cluster")
@@ -137,7 +137,7 @@ class KilledSearch:
             kill_cluster(record)
         else:
             kill([item.pid for item in processes_of(record, DRIVER)])
-        assert process.wait(timeout=300) != 0
+        assert process.wait(timeout=PATIENCE_S) != 0
         return kind
 
     @property

@@ -23,10 +23,12 @@ import torch
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.cluster import local_cluster
 from colddiff.cluster.home import Home
+from colddiff.data.open import pack_source
 from colddiff.jobs.folder import JobFolder
 from colddiff.stores.local_store import LocalStore
 from tests.kills import (
     DRIVER,
+    PATIENCE_S,
     TRAIN_WORKER,
     kill,
     kill_cluster,
@@ -78,7 +80,7 @@ class KilledTraining:
         self.num_steps = num_steps
         self._process: subprocess.Popen[bytes] | None = None
         self.data = place / "data"
-        self._run("data", "pack", "digits", "--image-size", "16", "--out", str(self.data))
+        pack_source("digits", str(self.data), image_size=16, channels=1)
 
     def whole(self) -> JobFolder:
         """The job left alone."""
@@ -113,7 +115,7 @@ class KilledTraining:
         if kind in ("driver", "cluster"):
             # Whoever followed it says that it is lost; the same command goes on.
             assert self._process is not None
-            assert self._process.wait(timeout=300) != 0
+            assert self._process.wait(timeout=PATIENCE_S) != 0
             self._process = self._submit("killed")
         wait_until(lambda: len(self._starts(folder)) > len(starts), f"a start after {kind}")
         gap_s = time.monotonic() - began
@@ -156,7 +158,7 @@ class KilledTraining:
             return bool(seen)
 
         if kind == "upload":
-            wait_until(uploading, "an upload")
+            wait_until(uploading, "an upload", every_s=0.002)
         kill(victims)
         committed, reached = self._newest(folder), self._reached(folder)
         if kind == "upload" and (seen[0] / "checkpoint.json").exists():
@@ -196,9 +198,6 @@ class KilledTraining:
 
     def _talk(self, name: str) -> str:
         return (self.place / f"{name}.log").read_text()[-3000:]
-
-    def _run(self, *words: str) -> None:
-        subprocess.run([*COLDDIFF, *words], env=self.env, check=True, capture_output=True)
 
 
 def checkpoints_of(folder: JobFolder) -> Checkpoints:

@@ -11,7 +11,6 @@ import pytest
 from colddiff.jobs.resolve import resolve
 from colddiff.spec import plugins
 from colddiff.spec.plugins import unload_plugin
-from colddiff.tracking.mlflow_service import initialise
 from colddiff.verbs.train.job import TrainJob
 
 
@@ -43,14 +42,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A COLDDIFF_CACHE where images that several tests train on are decoded once."""
     return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def tracker_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ``mlflow.db`` after MLflow's migrations, which take a second; nothing was logged to it."""
-    database = tmp_path_factory.mktemp("tracker") / "mlflow.db"
-    initialise(f"sqlite:///{database}", "another experiment")
-    return database
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def using(*words: str) -> set[str]:
 
 
 def test_two_processes_use_a_cluster_and_one_the_s3_server() -> None:
-    assert using("cluster: RunningCluster") == {"cluster", "faults"}
+    assert using("cluster: RunningCluster", "colddiff_here: Callable") == {"cluster", "faults"}
     assert using("s3_server: S3Server", "real_s3_service") == {"s3"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from tests.toy_verb import CopiedPackage
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> CopiedPackage:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CopiedPackage]:
     root = tmp_path_factory.mktemp("toy")
     storage = str(root / "runs")
-    return CopiedPackage(root, {"COLDDIFF_STORAGE": storage, "COLDDIFF_HOME": str(root / "home")})
+    found = CopiedPackage(root, {"COLDDIFF_STORAGE": storage, "COLDDIFF_HOME": str(root / "home")})
+    yield found
+    found.close()
 
 
 def told(result: dict[str, Any]) -> list[str]:
@@ -118,6 +121,7 @@ def test_a_new_verb_has_its_section_in_job_files(package: CopiedPackage) -> None
 def test_a_broken_folder_is_named_and_the_other_verbs_work(
     package: CopiedPackage, text: str | None, reason: str
 ) -> None:
+    package.close()  # verbs are looked for once in a process
     folder = package.root / "colddiff" / "verbs" / "broken"
     folder.mkdir()
     try:
@@ -128,8 +132,10 @@ def test_a_broken_folder_is_named_and_the_other_verbs_work(
         listed = package.run("list")
         assert (listed.returncode, listed.stderr.splitlines()[0]) == (0, line)
         assert "Traceback" not in listed.stderr
+        package.close()
         wanted = package.run("submit", "broken", "goal=3", "--local")
         assert wanted.returncode == 1
         assert wanted.stderr.splitlines() == [line, f"colddiff: error: {line}"]
     finally:
+        package.close()
         shutil.rmtree(folder)

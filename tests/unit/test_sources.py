@@ -46,6 +46,14 @@ def save(path: Path, array: NDArray[np.generic], **settings: object) -> None:
     Image.fromarray(array).save(path, **settings)  # type: ignore[arg-type]
 
 
+def test_digits_are_parsed_once_in_a_process() -> None:
+    one, other = open_source("digits"), open_source("digits")
+    (entry, *_) = one.entries(None)
+    assert np.shares_memory(one.load(entry), other.load(entry))
+    with pytest.raises(ValueError, match="read-only"):
+        one.load(entry)[:] = 0
+
+
 def test_digits_keep_every_value_and_label() -> None:
     found = all_of("digits")
     values, labels = load_digits(return_X_y=True)

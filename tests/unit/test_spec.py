@@ -9,7 +9,10 @@ from pydantic import Field
 
 from colddiff.errors import SpecError
 from colddiff.jobs.job import slugify
+from colddiff.restorers import Restorer
+from colddiff.restorers.convnext_unet import ConvNextUnetSpec
 from colddiff.spec import LATER, Range, Spec, apply_overrides, digest, parse, search_ranges
+from colddiff.types import ImageShape
 from colddiff.verbs.train.job import TrainJob
 
 
@@ -153,3 +156,21 @@ def test_a_field_of_a_later_version_is_written_only_where_it_is_set() -> None:
     wider = parse(Outer, {"inner": {"names": ["a"], "deep": {"size": 2}}})
     assert wider.to_dict() == {"inner": {"size": 1, "names": ["a"], "deep": {"size": 2}}}
     assert parse(Outer, wider.to_dict()) == wider
+
+
+def test_a_network_is_built_once_for_equal_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[ImageShape] = []
+    build = ConvNextUnetSpec.build
+
+    def noted(spec: ConvNextUnetSpec, shape: ImageShape) -> Restorer:
+        built.append(shape)
+        return build(spec, shape)
+
+    monkeypatch.setattr(ConvNextUnetSpec, "build", noted)
+    job = {"data": "d", "restorer": {"kind": "convnext_unet", "dim": 12, "dim_mults": [1, 2]}}
+    for size in (16, 16, 24, 16):
+        parse(TrainJob, {**job, "image_size": size})
+    assert built == [ImageShape(3, 16, 16), ImageShape(3, 24, 24)]
+    for _ in range(2):  # one that cannot be built is refused each time
+        with pytest.raises(SpecError, match="17"):
+            parse(TrainJob, {**job, "image_size": 17})

@@ -12,15 +12,17 @@ from colddiff.degradations.blur import BlurSpec
 from colddiff.errors import SpecError
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
-from colddiff.restorers import AnyRestorer
+from colddiff.restorers import AnyRestorer, RestorerSpec
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
-from colddiff.spec import Range, Spec, Unit
+from colddiff.spec import Range, Spec, Unit, digest
 from colddiff.terminal import AnyTerminal
 from colddiff.transforms import Augment
 from colddiff.types import ImageShape
 
 MOST_BATCH_BYTES = 4 * 2**40
 """Of the images of one optimizer step, over all workers."""
+_BUILDABLE: set[tuple[type[RestorerSpec], str, ImageShape]] = set()
+"""Networks that were built once without an error, by kind, digest of their spec and image shape."""
 
 
 class OptimizerSpec(Spec):
@@ -169,6 +171,10 @@ class TrainJob(Job):
     def _shapes_match(self) -> Self:
         # Built without weights or tables: a mismatch is an error here, not on a GPU.
         self.degradation.build(self.shape)
-        with torch.device("meta"):
-            self.restorer.build(self.shape)
+        # One process may read hundreds of jobs, such as the trials of a search.
+        network = (type(self.restorer), digest(self.restorer.to_dict()), self.shape)
+        if network not in _BUILDABLE:
+            with torch.device("meta"):
+                self.restorer.build(self.shape)
+            _BUILDABLE.add(network)
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from colddiff.verbs.search.trials import read_trials
 from colddiff.verbs.search.work import prepare
 from tests.conftest import S3Service
 from tests.in_process import colddiff_here
+from tests.kills import PATIENCE_S
 from tests.unit.search.nested_runs import history, nested_runs
 from tests.unit.search.tiny_search import (
     BASE,
@@ -47,8 +49,10 @@ STRAIGHT: dict[str, Any] = {"scheduler": "none", "rungs": [1.0]}
 
 
 @pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def storage(tmp_path: Path, tracker_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "runs"
+    place.mkdir()
+    shutil.copy(tracker_database, place / "mlflow.db")
     monkeypatch.setenv("COLDDIFF_STORAGE", str(place))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     return place
@@ -125,7 +129,12 @@ def test_a_search_with_its_confirmation(
 
 @pytest.mark.parametrize(("searcher", "ended"), [("random", "KILL"), ("grid", "TERM")])
 def test_a_search_that_was_ended_goes_on_with_the_same_trials(
-    tmp_path: Path, storage: Path, searcher: str, ended: str
+    tmp_path: Path,
+    storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    searcher: str,
+    ended: str,
 ) -> None:
     fields = {"searcher": searcher, "num_trials": 3, **STRAIGHT}
     job = write_search(tmp_path / "tiny.yaml", **fields)
@@ -133,20 +142,22 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(os.environ))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while not list(storage.glob("jobs/search-*/trials/0001.json")):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         process.send_signal(getattr(signal, f"SIG{ended}"))
-        assert process.wait(60) == (-signal.SIGKILL if ended == "KILL" else 4), log.read_text()
+        assert process.wait(PATIENCE_S) == (-signal.SIGKILL if ended == "KILL" else 4), (
+            log.read_text()
+        )
     begun = trials_of(storage)
     assert len(begun) < 3
     drawn = {path.name for path in storage.glob("jobs/search-*/pictures/*")}
     assert drawn >= ({"paths.png", "map.png", "rungs.png"} if ended == "TERM" else set())
     assert bool(drawn) == (ended == "TERM")
 
-    again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    again = colddiff_here(monkeypatch, capsys, *words[3:])
     assert again.returncode == 0, again.stderr
     assert "of 3 trials resumed" in again.stderr
     trials = trials_of(storage)
@@ -297,8 +308,9 @@ def test_gpu_hours_are_those_of_all_trials(storage: Path) -> None:
 
 
 def test_a_search_in_s3(
-    s3_service: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_service: S3Service, tracker_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(tracker_database, tmp_path / "mlflow.db")
     place = f"s3://{s3_service.new_bucket()}/runs"
     monkeypatch.setenv("COLDDIFF_STORAGE", place)
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
@@ -328,7 +340,7 @@ def test_a_training_whose_driver_died_meanwhile_is_taken_over(
     before = folder.status()
     assert before
     folder.write_status(replace(before, state="running", heartbeat=time.time(), host="elsewhere"))
-    monkeypatch.setattr("colddiff.jobs.status.LOST_AFTER_S", 2.0)
+    monkeypatch.setattr("colddiff.jobs.follow.LOST_AFTER_S", 2.0)
     resolved = resolve(parse(SearchJob, tiny_search(num_trials=1, **STRAIGHT)), "tiny")
     (trial,) = trials_of(storage)
     slug = job_id.removeprefix("train-").rpartition("-")[0]

@@ -20,6 +20,7 @@ import colddiff
 from colddiff.errors import ColddiffError
 from colddiff.sampling import falling
 from tests.in_process import colddiff_here
+from tests.kills import PATIENCE_S
 from tests.unit.search.tiny_lists import T, list_search, list_trials_of, packed_lists
 from tests.unit.search.tiny_search import folder_of
 
@@ -119,6 +120,7 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     tmp_path: Path,
     storage: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     searcher: str,
     ended: str,
 ) -> None:
@@ -129,19 +131,21 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(os.environ))
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE_S
         while not list(storage.glob("jobs/search-*/results/0004.json")):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
         process.send_signal(getattr(signal, f"SIG{ended}"))
-        assert process.wait(60) == (-signal.SIGKILL if ended == "KILL" else 4), log.read_text()
+        assert process.wait(PATIENCE_S) == (-signal.SIGKILL if ended == "KILL" else 4), (
+            log.read_text()
+        )
     (place,) = storage.glob("jobs/search-*")
     before = {path: path.read_bytes() for path in place.glob("results/*")}
     begun = list_trials_of(storage)
     assert 5 <= len(before) < 30
 
-    again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    again = colddiff_here(monkeypatch, capsys, *words[3:])
     assert again.returncode == 0, again.stderr
     assert f"{len(before)} of 30 trials resumed" in again.stderr
     # A result holds how long it took: written again, it would be another.
