@@ -214,9 +214,9 @@ def _below(node: yaml.Node) -> list[yaml.Node]:
 class _Loader(yaml.SafeLoader):
     """Plain scalars as in YAML 1.2's core schema; the escapes of JSON, which is YAML too."""
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         text = super().construct_scalar(node)
-        if isinstance(text, str) and not text.isascii():
+        if not text.isascii():
             try:
                 # JSON writes a character beyond 16 bits as two escapes, which PyYAML leaves apart.
                 return text.encode("utf-16", "surrogatepass").decode("utf-16")
