@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # compiles torch, ray and mlflow anew, which takes three times as long as importing them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast check format lint types layers bench soak audit constraints clean
+.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit constraints clean
 
 install: $(READY)
 
@@ -54,6 +54,10 @@ soak: $(READY)  ## trainings, generations and searches under random SIGKILLs: 40
 	$(BIN)/python -m tests.soak.train
 	$(BIN)/python -m tests.soak.generate
 	$(BIN)/python -m tests.soak.search
+
+# Not collected by pytest: tests/fuzz holds no test_*.py.
+fuzz: $(READY)  ## tars, records, job files and overrides that are almost right: 10 min
+	$(BIN)/python -m tests.fuzz
 
 audit: $(READY)  ## known vulnerabilities of the pinned packages; says so where nobody can be asked
 	$(BIN)/python infra/audit.py

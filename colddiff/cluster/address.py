@@ -12,6 +12,7 @@ from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 from colddiff.errors import ClusterError, SpecError
+from colddiff.slow_calls import SLOW_CALLS
 from colddiff.spec.documents import DocumentError, read_json_object
 from colddiff.stores.paths import expanded
 
@@ -118,7 +119,11 @@ def _get(cluster: Cluster, path: str, timeout_s: float) -> bytes:
     if cluster.loopback:
         # A configured HTTP proxy cannot reach this machine's own ports.
         handlers.append(urllib.request.ProxyHandler({}))
-    with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
+    opener = urllib.request.build_opener(*handlers)
+    with (
+        SLOW_CALLS.watched(f"the cluster at {cluster}", "whether it responds"),
+        opener.open(request, timeout=timeout_s) as answer,
+    ):
         return bytes(answer.read(65536))
 
 

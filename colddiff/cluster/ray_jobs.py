@@ -22,6 +22,7 @@ from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
 from colddiff.machine.processes import this_process
+from colddiff.slow_calls import SLOW_CALLS
 
 if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
@@ -215,7 +216,8 @@ class RayJobs:
 
         where = self.cluster.address
         try:
-            yield
+            with SLOW_CALLS.watched(f"the cluster at {where}", f"to {what}"):
+                yield
         except AuthenticationError:
             raise ClusterError(f"{where} rejects the token; see RAY_AUTH_TOKEN_PATH") from None
         except (requests.exceptions.RequestException, OSError) as error:

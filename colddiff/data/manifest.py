@@ -14,6 +14,7 @@ from colddiff.data.left_out import left_out_lines
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, ShardEntry, Store
 from colddiff.spec import Spec, digest, parse
+from colddiff.spec.documents import DocumentError, read_json_object, shown
 
 KEY = "manifest.json"
 FORMAT = "colddiff-shards/1"
@@ -42,6 +43,19 @@ class _Shard(Spec):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class _Reason(Spec):
+    why: str
+    count: Annotated[int, Field(ge=1)]
+    first: tuple[str, ...]
+
+
+class _About(Spec):
+    """Entries of the settings that commands print; the others are only compared."""
+
+    left_out: tuple[_Reason, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
 class _Manifest(Spec):
     format: Literal["colddiff-shards/1"]
     count: Annotated[int, Field(ge=1)]
@@ -50,6 +64,12 @@ class _Manifest(Spec):
     classes: tuple[str, ...] = ()
     source: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_what_is_left_out(self) -> Self:
+        found = {name: self.settings[name] for name in _About.model_fields & self.settings.keys()}
+        parse(_About, found, "settings")
+        return self
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -174,14 +194,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     """Parse and validate a manifest; raises DataError naming ``where`` and every invalid field."""
     way_out = "pack the data again, or index its tars with `colddiff data index`"
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise DataError(f"{where}: not valid JSON; {way_out}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{where}: not a JSON object; {way_out}")
+        content = read_json_object(data, most_bytes=MAX_BYTES)
+    except DocumentError as error:
+        raise DataError(f"{where}: {error}; {way_out}") from None
     if content.get("format") != FORMAT:
         raise DataError(
-            f"{where}: format is {content.get('format')!r}, this version reads {FORMAT!r}; "
+            f"{where}: format is {shown(content.get('format'))}, this version reads {FORMAT!r}; "
             f"{way_out}"
         )
     try:

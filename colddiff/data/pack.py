@@ -17,6 +17,7 @@ from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Exists, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec import digest
+from colddiff.spec.documents import DocumentError, read_json
 from colddiff.types import ProgressCallback
 
 CLAIM = "pack.json"
@@ -230,10 +231,10 @@ def _discard(store: Store, plan: _Plan) -> None:
 
 def _read_claim(store: Store, plan: _Plan) -> Any:
     try:
-        return json.loads(store.get(CLAIM))
+        return read_json(store.get(CLAIM))
     except Missing:  # the other run finished in the meantime
         return plan.settings
-    except (ValueError, RecursionError):
+    except DocumentError:
         raise DataError(
             f"{store.uri}/{CLAIM} is not of `colddiff data pack`, or is damaged; use another "
             "folder, or delete it and the shards beside it"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Missing
 from colddiff.ports import ImageFormat, Store
 from colddiff.spec import digest
+from colddiff.spec.documents import DocumentError, as_record, read_json_object, shown
 
 KEY = "plan.json"
 FORMAT = "colddiff-samples/1"
@@ -104,22 +107,53 @@ class SamplePlan:
         return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A ``plan.json``."""
+
+    content: dict[str, Any]
+    threads: Annotated[int, Field(ge=1)]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    channels: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    bits: int = 8
+    range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What the properties of a plan read of its content."""
+
+    image: _Image
+    shard_size: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    first_seed: int
+    writer: str
+
+
 def read_plan(store: Store) -> SamplePlan | None:
     """Read the plan in ``store``; None if there is none, DataError if it is invalid."""
     where = f"{store.uri}/{KEY}"
     try:
-        data = json.loads(store.get(KEY))
-        if data["format"] != FORMAT:
-            raise DataError(f"{where}: format is {data['format']!r}, this version reads {FORMAT!r}")
-        plan = SamplePlan(data["content"], int(data["threads"]))
-        image_is_readable = plan.image.channels >= 1 and plan.shard_size >= 1
+        data = read_json_object(store.get(KEY))
+        if data.get("format") != FORMAT:
+            found = shown(data.get("format"))
+            raise DataError(f"{where}: format is {found}, this version reads {FORMAT!r}")
+        record = as_record(_Record, data)
+        as_record(_Content, record.content)
     except Missing:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except DocumentError as error:
         raise DataError(
-            f"{where}: not a valid sample plan ({type(error).__name__}); use another out"
+            f"{where} {error}; it is not a valid sample plan: use another out"
         ) from None
-    if not image_is_readable or plan.digest != data.get("digest"):
+    plan = SamplePlan(record.content, record.threads)
+    if plan.digest != record.digest:
         raise DataError(f"{where}: damaged, its digest does not match; use another out")
     return plan
 

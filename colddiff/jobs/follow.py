@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from colddiff.background import in_context
 from colddiff.errors import ClusterError
 from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status
 from colddiff.machine.processes import process
@@ -21,6 +23,8 @@ PROBE_S = 3.0
 UNREACHABLE_S = 20.0
 SAY_S = 5.0
 """How long a cluster may not respond before a line says so."""
+ANSWER_S = 5.0
+"""How long a cluster is waited for; later its answer counts once it is there."""
 # An attempt is queued before its cluster knows it: uploading its code may take this long.
 SUBMIT_S = 30.0
 # The same where another runner starts it: that one knows better, and settles it if it can.
@@ -133,6 +137,7 @@ class AttemptWatch:
         self._next = 0.0
         self._unreachable_since: float | None = None
         self._told = False
+        self._question: _Question | None = None
 
     def look(self) -> Seen:
         """Reads the status, and asks who may know the driver; writes a final status if it is gone.
@@ -180,7 +185,7 @@ class AttemptWatch:
     def _asked(self, runner: Runner, status: Status, now: float) -> Status | None:
         """Asks the cluster for the driver; the final status if it has ended."""
         try:
-            driver = runner.find(self._folder.job_id, status.attempt)
+            driver = self._answer(runner, status.attempt)
         except ClusterError as error:
             self._alive = self._unknown = False
             if runner.is_down():
@@ -199,6 +204,17 @@ class AttemptWatch:
             return settle(self._folder, status.attempt, driver, runner)
         return None
 
+    def _answer(self, runner: Runner, attempt: int) -> DriverState | None:
+        """What the cluster says of the driver; ClusterError if it does not answer in time."""
+        if self._question is None or self._question.attempt != attempt:
+            self._question = _Question(runner, self._folder.job_id, attempt)
+        question = self._question
+        if not question.answered.wait(ANSWER_S if question.new else 0.0):
+            question.new = False
+            raise ClusterError(f"{runner.where} does not answer")
+        self._question = None
+        return question.answer()
+
     def _lost(self, status: Status, silent_s: float) -> Status:
         """Writes that the attempt is lost; a driver that lives all the same will overwrite it."""
         if status.state == "lost":
@@ -206,6 +222,7 @@ class AttemptWatch:
         message = f"no heartbeat in {silent_s:.0f} s of watching it; {AGAIN}"
         lost = replace(status, state="lost", message=message)
         self._folder.write_status(lost)
+        _end_run(self._folder, lost)
         return lost
 
     def _owned(self, status: Status) -> bool:
@@ -215,6 +232,30 @@ class AttemptWatch:
         if self.runner is None:
             return LOST_AFTER_S
         return submit_seconds(self._folder, status.attempt, self.runner)
+
+
+class _Question:
+    """Asks a cluster for a driver, in a thread: one that hangs does not hold up the following."""
+
+    def __init__(self, runner: Runner, job_id: str, attempt: int) -> None:
+        self.attempt, self.answered, self.new = attempt, threading.Event(), True
+        self._found: DriverState | None = None
+        self._error: Exception | None = None
+
+        def ask() -> None:
+            try:
+                self._found = runner.find(job_id, attempt)
+            except Exception as error:
+                self._error = error
+            self.answered.set()
+
+        threading.Thread(target=in_context(ask), name="ask-cluster", daemon=True).start()
+
+    def answer(self) -> DriverState | None:
+        """What it said; raises what asking raised."""
+        if self._error is not None:
+            raise self._error
+        return self._found
 
 
 def runs_here(folder: JobFolder, status: Status, *, unknown: bool = False) -> bool | None:
@@ -259,7 +300,15 @@ def settle(
         message = f"{why}; end of its log: {tail[-500:]}"
     verdict = replace(status, state=state, message=message, phase="", eta_s=None)
     folder.write_status(verdict)
+    _end_run(folder, verdict)
     return verdict
+
+
+def _end_run(folder: JobFolder, ended: Status) -> None:
+    # Heavy, and few jobs are lost.
+    from colddiff.jobs.tracking_run import end_lost_run
+
+    end_lost_run(folder, ended.state)
 
 
 def _verdict(driver: DriverState | None, *, on_cluster: bool) -> tuple[State, str]:

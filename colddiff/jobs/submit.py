@@ -90,7 +90,8 @@ def bring_to_end(
             if runner.outlives_client:
                 log.info("%s: attempt %d submitted to %s", resolved.id, attempt, runner.where)
         else:
-            log.info("%s is already running (attempt %d)", resolved.id, attempt)
+            where = running_where(folder.read_claim(attempt))
+            log.info("%s is already running (attempt %d, %s)", resolved.id, attempt, where)
             _log_differences(folder, resolved)
             announce(resolved.id)
         if detach:
@@ -154,6 +155,15 @@ def is_covered(status: Status, job: Job, result: Mapping[str, Any] | None = None
     """Whether a finished job covers what ``job`` requests; a larger extent would extend it."""
     reached = status.state == "done" and status.step >= VERBS[job.verb].requested_extent(job)
     return reached and job.covered_by(result or {})
+
+
+def running_where(claim: Mapping[str, Any]) -> str:
+    """Where the attempt of a claim runs, for a message; another client may have another cluster."""
+    host = claim.get("host") or "a machine that its claim does not name"
+    if not claim.get("address"):
+        return f"in process {claim.get('pid', '?')} on {host}"
+    of = f", the local one of {host}" if claim.get("local") else ""
+    return f"on the cluster at {claim['address']}{of}"
 
 
 def newest_attempt(folder: JobFolder, status: Status | None) -> int:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from colddiff.errors import Stopped
+from colddiff.errors import Missing, RecordError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.ports import Tracker, WorkerContext
+from colddiff.tracking.open import end_run, system_sampler
 from colddiff.tracking.open import open_tracker as open_run
-from colddiff.tracking.open import system_sampler
 
 GROUPING = ("parent", "tags")
 """Fields of ``tracking`` that are the run's parent and tags, and no parameters of it."""
@@ -63,6 +63,21 @@ def ended_with_work(
             tracker.close()
         else:
             tracker.finish(status)
+
+
+def end_lost_run(folder: JobFolder, state: str) -> None:
+    """Ends the run of a job whose attempt ended in ``state`` without doing that itself.
+
+    If the attempt lives all the same, it ends its run once more.
+    """
+    with suppress(Missing, RecordError):
+        job = folder.job()
+        uri = str(job.get("tracking_uri") or "")
+        told = job.get("spec", {}).get("tracking")
+        if uri and isinstance(told, dict):
+            experiment = str(told.get("experiment") or "")
+            status = "KILLED" if state == "stopped" else "FAILED"
+            end_run(folder.store.uri, uri, experiment, folder.job_id, status)
 
 
 def sampled(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +15,7 @@ from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
 from colddiff.machine.files import is_regular, read_regular
 from colddiff.rng import stream
+from colddiff.spec.documents import DocumentError, read_json
 from colddiff.stores.paths import expanded
 
 SUFFIX = ".omega.safetensors"
@@ -96,12 +96,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"--omega: {path} cannot be read ({error.strerror})") from None
     try:
         if path.suffix == ".json":
-            found = json.loads(data)
+            found = read_json(data, most_bytes=MAX_BYTES)
         elif path.suffix == ".safetensors":
             found = _nested(safetensors.torch.load(data))
         else:
             raise SpecError(f"--omega: {path} is neither .json nor .safetensors")
-    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, DocumentError) as error:
         if isinstance(error, SpecError):
             raise
         raise DataError(f"--omega: {path} cannot be parsed ({error})") from None

@@ -212,7 +212,17 @@ def _below(node: yaml.Node) -> list[yaml.Node]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain scalars as in YAML 1.2's core schema."""
+    """Plain scalars as in YAML 1.2's core schema; the escapes of JSON, which is YAML too."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        text = super().construct_scalar(node)
+        if not text.isascii():
+            try:
+                # JSON writes a character beyond 16 bits as two escapes, which PyYAML leaves apart.
+                return text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                raise DocumentError(f"{_line(node)}{shown(text)} holds half a character") from None
+        return text
 
     def whole(self, node: yaml.ScalarNode) -> int:
         text = str(self.construct_scalar(node))

@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from colddiff.errors import ColddiffError, Exists, Missing, SpecError, StoreError
 from colddiff.ports import StoredObject
 from colddiff.retry import Backoff
+from colddiff.slow_calls import SLOW_CALLS
 from colddiff.stores.keys import checked_key, checked_prefix
 from colddiff.stores.s3_errors import (
     FAILURES,
@@ -31,7 +32,6 @@ from colddiff.stores.s3_errors import (
     status,
     store_error,
 )
-from colddiff.stores.slow_calls import SLOW_CALLS
 
 T = TypeVar("T")
 
@@ -233,7 +233,7 @@ class S3Store:
 
     def _retried(self, what: str, call: Callable[[], T]) -> T:
         """``call()``, retried with backoff after transient failures; says so if that is long."""
-        with SLOW_CALLS.watched(f"{_shown(self._client.meta.endpoint_url)} ({what})"):
+        with SLOW_CALLS.watched(_shown(self._client.meta.endpoint_url), what):
             return self._tried(what, call)
 
     def _tried(self, what: str, call: Callable[[], T]) -> T:

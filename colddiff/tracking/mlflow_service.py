@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from colddiff.errors import TrackerError
+from colddiff.slow_calls import SLOW_CALLS
 from colddiff.tracking.address import (
     ARTIFACTS,
     SQLITE,
@@ -124,10 +125,11 @@ def translated(uri: str, *, refusable: bool = False) -> Iterator[None]:
     """Translates MLflow's errors to one line: TrackerError, or GoneError if it does not exist.
 
     With ``refusable``, RefusedError for permanent errors; wrong credentials or a full disk are not
-    permanent, the entries then stay spooled.
+    permanent, the entries then stay spooled. A tracker that is waited for is named in the log.
     """
     try:
-        yield
+        with SLOW_CALLS.watched(f"tracker {masked(uri)}", "MLflow"):
+            yield
     except TrackerError:
         raise
     except Exception as error:
@@ -219,7 +221,10 @@ def _set_up(database: Path, artifact_root: str | None) -> None:
 def _probe(uri: str, timeout_s: float) -> None:
     request = urllib.request.Request(f"{without_userinfo(uri).rstrip('/')}/health")  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310  # http(s) only
+        with (
+            SLOW_CALLS.watched(f"tracker {masked(uri)}", "whether it responds"),
+            urllib.request.urlopen(request, timeout=timeout_s),  # noqa: S310  # http(s) only
+        ):
             pass
     except urllib.error.HTTPError as answer:
         # Something responds; the first real request shows whether access is granted.
@@ -246,17 +251,22 @@ def _locked(database: Path, timeout_s: float) -> Iterator[None]:
     except OSError as error:
         raise TrackerError(f"tracker {database}: {error.strerror}; {OTHER_PLACE}") from None
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+        with SLOW_CALLS.watched(f"tracker {database}", f"another process to release {lock}"):
+            while not _has_locked(descriptor):
                 if time.monotonic() > deadline:
                     raise TrackerError(
                         f"tracker {database}: another process has held {lock} for too long; end "
                         "that process and retry"
-                    ) from None
+                    )
                 time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
+
+
+def _has_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

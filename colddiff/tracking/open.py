@@ -6,7 +6,7 @@ import logging
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from colddiff.errors import Unreachable
+from colddiff.errors import ColddiffError, Unreachable
 from colddiff.ports import Store, Tracker
 from colddiff.stores.open import open_store
 
@@ -123,6 +123,25 @@ def deliver_late(storage: str, uri: str, *job_ids: str) -> None:
             return
         if count:
             log.info("%s: %d spooled tracking entries have been delivered", job_id, count)
+
+
+def end_run(storage: str, uri: str, experiment: str, job_id: str, status: str) -> None:
+    """Ends the run of a job whose driver is gone, if it has one: ``FAILED`` or ``KILLED``.
+
+    If its tracker is away, or is a database on another machine, the end is spooled: whoever
+    submits the job again delivers it.
+    """
+    from colddiff.tracking.address import database_path
+    from colddiff.tracking.spool import keep_end
+
+    try:
+        if not keep_end(open_store(storage), job_id, experiment, status):
+            return
+        database = database_path(uri)
+        if database is None or database.exists():
+            replay_tracking(storage, uri, job_id)
+    except ColddiffError as error:
+        log.warning("%s: its tracking run has not ended yet: %s", job_id, error)
 
 
 def system_sampler(

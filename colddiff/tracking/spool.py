@@ -179,6 +179,16 @@ def undelivered(store: Store, job_id: str) -> list[str]:
     return [stored.key for stored in store.list(f"jobs/{job_id}/tracking/spool/")]
 
 
+def keep_end(store: Store, job_id: str, experiment: str, status: str) -> bool:
+    """Spools the end of a job's run, for an attempt that could not; False if it has no run."""
+    if next(iter(store.list(f"jobs/{job_id}/tracking/")), None) is None:
+        return False
+    now = now_ms()
+    header = RunHeader(job_id, experiment, job_id, now)
+    Spool(store, header).keep([Entry("status", "status", status, now)])
+    return True
+
+
 def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
     """A spooled object's header and entries; DataError if it is not a valid one."""
     try:

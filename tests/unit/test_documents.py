@@ -35,6 +35,7 @@ LAUGHS = "[&a0 [x,x,x,x,x,x,x,x,x]" + "".join(
         ("", None), ("[1e-4, 2]", [1e-4, 2]),
         ("{a: &x {b: 1}, c: *x}", {"a": {"b": 1}, "c": {"b": 1}}),
         ("a: &x {b: 1}\nc: {<<: *x, b: 2}", {"a": {"b": 1}, "c": {"b": 2}}),
+        ('"\\ud83d\\ude00"', "\N{GRINNING FACE}"), ("\N{GRINNING FACE}", "\N{GRINNING FACE}"),
     ],
     ids=lambda value: ascii(value)[:24],
 )  # fmt: skip
@@ -60,6 +61,7 @@ def test_plain_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
         ("!!timestamp x", "not YAML"), ("!!bool x", "not YAML"),
         ("!!python/object:os.system x", "not YAML"),
         ("!!timestamp 2024-13-45", "not YAML"), ("{[1]: 2}", "not YAML"), ("@x", "not YAML"),
+        ('"\\ud800"', "half a character"), ('{"\\udfff": 1}', "half a character"),
         ("\0", "not YAML"), ("\x1b[31m", "not YAML"), ("a: 1\n---\nb: 2", "another document"),
     ],
     ids=lambda value: ascii(value)[:24],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,9 +18,9 @@ from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.follow import FOREIGN_SUBMIT_S, SUBMIT_S, submit_seconds
 from colddiff.jobs.in_process import InProcess, run
-from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.resolve import ResolvedJob, record_job, resolve
 from colddiff.jobs.status import Status
-from colddiff.jobs.submit import bring_to_end
+from colddiff.jobs.submit import bring_to_end, running_where
 from colddiff.spec import parse
 from colddiff.verbs.generate.job import GenerateJob
 from tests.unit.generation.trained import train_tiny
@@ -154,3 +155,46 @@ def test_a_result_is_returned_again_without_another_attempt(resolved: ResolvedJo
     assert first["summary"] == [f"3 images in {first['samples']}"]
     assert colddiff.generate(resolved.job.to_dict(), name="again") == first
     assert resolved.folder.attempts() == [1]
+
+
+def test_the_client_of_another_cluster_is_told_where_the_job_runs(
+    resolved: ResolvedJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, ended = resolved.folder, threading.Event()
+    folder.claim(1, {**ELSEWHERE, "host": "another-machine", "pid": 7})
+    record_job(resolved, folder)
+    status = Status("running", attempt=1, host="another-machine", pid=7)
+
+    def beat() -> None:
+        while not ended.wait(0.2):
+            folder.write_status(replace(status, heartbeat=time.time()))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        found = bring_to_end(resolved, Cluster(unexpected), detach=True)
+    finally:
+        ended.set()
+        thread.join()
+    assert (found.state, found.attempt, found.exit_code) == ("running", 1, 0)
+    assert "is already running (attempt 1, on the cluster at http://192.0.2.1:8265)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("claim", "where"),
+    [
+        ({"host": "a", "pid": 7}, "in process 7 on a"),
+        ({"host": "a", "pid": 7, "address": "http://b:8265"}, "on the cluster at http://b:8265"),
+        (
+            {"host": "a", "address": "http://127.0.0.1:1", "local": True},
+            "on the cluster at http://127.0.0.1:1, the local one of a",
+        ),
+        ({}, "in process ? on a machine that its claim does not name"),
+    ],
+)
+def test_where_an_attempt_runs_is_said(claim: dict[str, Any], where: str) -> None:
+    assert running_where(claim) == where
+
+
+def unexpected() -> None:
+    raise AssertionError("it runs elsewhere, and is not started again")

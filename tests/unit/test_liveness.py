@@ -191,3 +191,31 @@ def test_list_watches_all_jobs_at_once_and_a_damaged_one_hides_no_other(
     assert time.monotonic() - began < 4 * LOST_S
     assert isinstance(found.pop(3), RecordError)
     assert [getattr(status, "state", None) for status in found] == ["lost"] * 7
+
+
+def test_a_dashboard_that_hangs_does_not_hold_up_the_following(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+
+    class Hangs(Known):
+        def find(self, job_id: str, attempt: int) -> DriverState | None:
+            release.wait()
+            return self.state
+
+    monkeypatch.setattr(following, "ANSWER_S", 0.05)
+    monkeypatch.setattr(following, "PROBE_S", 0.0)
+    monkeypatch.setattr(following, "SAY_S", 0.1)
+    watch = AttemptWatch(folder, 1, Hangs(DriverState(ended=True, ending="killed")))
+    with beating(folder, 0.0):
+        steps = []
+        while len(steps) < 3 or "does not answer" not in caplog.text:
+            seen = watch.look()
+            assert not seen.ended
+            steps += [seen.status.step] * seen.beats
+            time.sleep(0.05)
+        assert "following the job through its storage" in caplog.text
+        release.set()
+        while not (seen := watch.look()).ended:
+            time.sleep(0.05)
+    assert seen.status.state == "lost"

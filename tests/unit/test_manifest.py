@@ -78,9 +78,9 @@ def test_without_one_the_way_out_is_said() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "not valid JSON"),
-        (b"\x80\x04pickle", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b"", "is not JSON"),
+        (b"\x80\x04pickle", "is not JSON"),
+        (b"[" * 100_000, "deeper"),
         (b"[1, 2]", "not a JSON object"),
         (broken(format="colddiff-shards/99"), "format is 'colddiff-shards/99'"),
         (broken(format=None), "format is None"),
@@ -91,6 +91,12 @@ def test_without_one_the_way_out_is_said() -> None:
         (broken(image={"channels": 1, "height": 8, "width": 8, "bits": 12}), r"image\.bits: "),
         (broken(image={"channels": 1, "height": 8}), r"image\.width: is required"),
         (broken(colour="red"), "colour: no such field"),
+        (b'{"format": 1, "format": 2}', "has the key 'format' twice"),
+        (broken(format=[1] * 1000), r"format is \[1, .{,99}, this version"),
+        (broken(settings={"left_out": 3}), r"settings\.left_out: "),
+        (broken(settings={"left_out": [{"why": "x", "count": "y"}]}), r"left_out\.0\.count: "),
+        (broken(settings={"skipped": [None]}), r"settings\.skipped\.0: "),
+        (broken(settings={"skipped": [["a.png", "broken", 3]]}), r"settings\.skipped\.0"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(data: bytes, said: str) -> None:

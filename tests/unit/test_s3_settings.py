@@ -8,8 +8,8 @@ from pathlib import Path
 import boto3.session
 import pytest
 
+from colddiff import slow_calls
 from colddiff.errors import StoreError
-from colddiff.stores import slow_calls
 from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.faulty_s3 import Answer, Proxy, Relay
@@ -158,7 +158,7 @@ def test_a_service_that_is_silent_is_named_while_it_is_waited_for(
 ) -> None:
     monkeypatch.setattr(slow_calls, "SAY_S", 0.5)
     monkeypatch.setattr(slow_calls, "LOOK_S", 0.1)
-    monkeypatch.setattr(slow_calls.SLOW_CALLS, "_said", float("-inf"))
+    monkeypatch.setattr(slow_calls.SLOW_CALLS, "_said", {})
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(StoreError, match="does not respond"):

@@ -55,6 +55,11 @@ def test_a_wrong_spec_is_one_clear_line(data: dict[str, Any], message: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_that_is_no_text_is_refused() -> None:
+    with pytest.raises(SpecError, match="no Unicode text"):
+        parse(TrainJob, {"degradation": {"kind": "blur"}, "resources": {"\ud800": 1}})
+
+
 def test_every_wrong_path_is_named() -> None:
     with pytest.raises(SpecError) as caught:
         parse(TrainJob, {"num_steps": 0, "optimizer": {"lr": -1}}, "train")

@@ -12,7 +12,7 @@ import torch
 
 from colddiff.data.open import open_samples
 from colddiff.data.readers.memory_shards import MemoryShards
-from colddiff.data.sample_plan import differences, read_plan
+from colddiff.data.sample_plan import SamplePlan, differences, read_plan
 from colddiff.data.sample_set import entries_in_order, sample_manifest, stored_shards
 from colddiff.data.tars import read_tar
 from colddiff.degradations import build_degradation
@@ -226,6 +226,11 @@ def test_a_place_that_holds_something_else_is_refused() -> None:
         b'{"format": "x"}',
         b"[]",
         plan().to_bytes().replace(b"improved", b"naive"),
+        b"[" * 100_000,
+        SamplePlan({"image": 3}).to_bytes(),
+        SamplePlan({**plan().content, "image": {"channels": 1, "height": "x"}}).to_bytes(),
+        SamplePlan({**plan().content, "shard_size": 0}).to_bytes(),
+        SamplePlan(plan().content, threads=0).to_bytes(),
     ):
         store.put("plan.json", wrong)
         with pytest.raises(DataError, match=r"plan.json"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from colddiff import slow_calls
 from colddiff.errors import TrackerError
 from colddiff.tracking.address import TrackingAddress
 from colddiff.tracking.mlflow_service import client, initialise
@@ -153,6 +154,17 @@ def test_a_server_that_hangs_is_given_up_in_time(mute: str) -> None:
     with pytest.raises(TrackerError, match="does not respond"):
         initialise(mute, EXPERIMENT, timeout_s=0.3)
     assert time.perf_counter() - started < 5
+
+
+def test_a_server_that_hangs_is_named_while_it_is_waited_for(
+    mute: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(slow_calls, "SAY_S", 0.3)
+    monkeypatch.setattr(slow_calls, "LOOK_S", 0.1)
+    monkeypatch.setattr(slow_calls.SLOW_CALLS, "_said", {})
+    with pytest.raises(TrackerError, match="does not respond"):
+        initialise(mute, EXPERIMENT, timeout_s=2.0)
+    assert f"waiting for tracker {mute} (whether it responds)" in caplog.text
 
 
 def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A fuzzer of what other people write: tars, JSON records, job files and overrides."""
