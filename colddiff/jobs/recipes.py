@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib.resources
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,6 +59,19 @@ class Recipe:
         if isinstance(plugins, list | tuple) and all(isinstance(path, str) for path in plugins):
             load_plugins(plugins)
         return parse(VERBS[verb].spec(), written, verb)
+
+    def varied(self, verb: str, fields: Mapping[str, Any]) -> Job:
+        """The job of section ``verb`` with ``fields`` set, nested or by dotted path.
+
+        A mapping is merged with the one it meets, unless that is of another kind. Raises SpecError.
+        """
+        nested = {name: value for name, value in fields.items() if "." not in name}
+        dotted = [f"{path}={json.dumps(value)}" for path, value in fields.items() if "." in path]
+        section = self.sections.get(verb)
+        if not isinstance(section, Mapping):
+            return self.job(verb, dotted)
+        sections = {**self.sections, verb: merged(section, nested)}
+        return replace(self, sections=sections).job(verb, dotted)
 
     @property
     def train(self) -> TrainJob:

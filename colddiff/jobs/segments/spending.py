@@ -1,4 +1,4 @@
-"""GPU hours of a search: those of its training jobs, over all their attempts."""
+"""GPU hours of a job that runs others: those of its training jobs, over all their attempts."""
 
 from __future__ import annotations
 
