@@ -35,6 +35,10 @@ class GpuHours:
                 (self._running.add if running else self._running.discard)(job_id)
         return sum(self._hours.values())
 
+    def of(self, job_id: str) -> float:
+        """Those of one training job, as they were read last."""
+        return self._hours.get(job_id, 0.0)
+
     def _read(self, job_id: str) -> None:
         # What cannot be read now counts as it did: a heartbeat must not end.
         with suppress(ColddiffError):

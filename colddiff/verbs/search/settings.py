@@ -59,7 +59,7 @@ def _written_base(job: SearchJob) -> TrainJob:
 def _recipe(name: str, fields: Mapping[str, Any]) -> TrainJob:
     """The train job of a recipe or job file, with some of its fields set."""
     try:
-        return cast("TrainJob", load_recipe(name).varied("train", fields))
+        return load_recipe(name).varied("train", fields).train
     except SpecError as error:
         raise SpecError([("base", str(error))]) from None
 
@@ -74,7 +74,7 @@ def with_base_of(job: SearchJob, recipe: Recipe) -> SearchJob:
     if names_other or "train" not in recipe.sections:
         return job
     assert not isinstance(job.base, str)
-    base = recipe.varied("train", job.base or {})
+    base = recipe.varied("train", job.base or {}).train
     return job.model_copy(update={"base": base.to_dict()})
 
 
