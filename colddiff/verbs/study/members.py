@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from colddiff.checkpoints.format import Checkpoints
 from colddiff.data.open import read_manifest
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.attempt import Attempt
@@ -106,7 +107,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
         self._done = {member.number for member in members if is_trained(attempt.resolved, member)}
         self.already_done = len(self._done)
         left = [member for member in members if member.number not in self._done]
-        self.resumed = sum(self.steps(member) > 0 for member in left)
+        self.resumed = sum(self._has_checkpoint(member) for member in left)
         super().__init__(left)
 
     def _segment(self, item: Member) -> JobSegment:
@@ -192,6 +193,10 @@ class Trainings(ListedSegments[Member, JobSegment]):
             return int(result.get("step") or step), dict(result.get("metrics") or {})
 
         return call_with_retry(read, f"the result of {member.id}", OUTAGE_S)
+
+    def _has_checkpoint(self, member: Member) -> bool:
+        folder = self._folder(member)
+        return bool(Checkpoints(folder.store, folder.key("checkpoints")).steps())
 
     def _folder(self, member: Member) -> JobFolder:
         return JobFolder(self._attempt.folder.store, member.id)

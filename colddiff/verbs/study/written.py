@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import CheckpointError, DataError, SpecError
 from colddiff.jobs.job import LimitsSpec, slugify
@@ -66,21 +66,15 @@ def blamed(
 
 
 def _written(job: StudyJob, number: int) -> tuple[str, TrainJob]:
-    member = job.jobs[number]
-    recipe = _recipe(member, f"jobs[{number}]")
-    if job.seeds is not None:
-        for where, paths in (
-            (f"jobs[{number}].overrides", _paths(member)),
-            ("overrides", job.overrides),
-        ):
-            if "seed" in paths:
-                raise SpecError([(f"{where}.seed", "is set by `seeds`: leave out one of the two")])
+    member, where = job.jobs[number], f"jobs[{number}]"
+    recipe = _recipe(member, where)
+    _refuse_seed(job, member, where)
     try:
         recipe = recipe.varied("train", job.overrides)
         if isinstance(member.overrides, dict):
             train = recipe.varied("train", member.overrides).train
         else:
-            train = recipe.job("train", member.overrides)  # type: ignore[assignment]
+            train = cast("TrainJob", recipe.job("train", member.overrides))
     except SpecError as error:
         problems = [(_below_train(path), what) for path, what in error.problems]
         raise blamed(job, number, SpecError(problems)) from None
@@ -89,6 +83,17 @@ def _written(job: StudyJob, number: int) -> tuple[str, TrainJob]:
             what = f"is the study's to set, for all its jobs together: {field}=..."
             raise SpecError([(field_of(job, number, field), what)])
     return slugify(member.name or recipe.name), train
+
+
+def _refuse_seed(job: StudyJob, member: MemberSpec, where: str) -> None:
+    """SpecError for a seed among the overrides of a study with ``seeds``."""
+    try:
+        own = _paths(member)
+    except SpecError as error:
+        raise SpecError([(f"{where}.overrides", str(error))]) from None
+    for place, paths in ((f"{where}.overrides", own), ("overrides", job.overrides)):
+        if job.seeds is not None and "seed" in paths:
+            raise SpecError([(f"{place}.seed", "is set by `seeds`: leave out one of the two")])
 
 
 def _recipe(member: MemberSpec, where: str) -> Recipe:
