@@ -31,6 +31,7 @@ _HOMES = {
     "EvaluateJob": "colddiff.verbs.evaluate.job",
     "GenerateJob": "colddiff.verbs.generate.job",
     "SearchJob": "colddiff.verbs.search.job",
+    "StudyJob": "colddiff.verbs.study.job",
     "load_recipe": "colddiff.jobs.recipes",
     "import_reference_checkpoint": "colddiff.checkpoints.paper_weights",
     "load_checkpoint": "colddiff.checkpoints.references",
@@ -52,6 +53,7 @@ __all__ = [
     "SearchJob",
     "Severity",
     "SpecError",
+    "StudyJob",
     "TrainJob",
     "__version__",
     "build_degradation",
@@ -64,6 +66,7 @@ __all__ = [
     "sample",
     "sample_steps",
     "search",
+    "study",
     "train",
 ]
 
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
     from colddiff.verbs.evaluate.job import EvaluateJob
     from colddiff.verbs.generate.job import GenerateJob
     from colddiff.verbs.search.job import SearchJob
+    from colddiff.verbs.study.job import StudyJob
     from colddiff.verbs.train.job import TrainJob
 
     # Every verb in `verbs/` has such a function; these are declared for type checkers.
@@ -92,6 +96,7 @@ if TYPE_CHECKING:
     evaluate: Run[EvaluateJob]
     generate: Run[GenerateJob]
     search: Run[SearchJob]
+    study: Run[StudyJob]
 
 
 def __getattr__(name: str) -> Any:

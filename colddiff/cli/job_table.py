@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.verb import VERBS
+from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing_fields
 
 if TYPE_CHECKING:
     from colddiff.cli.known_jobs import KnownJobs
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
-NOT_TOLD = {"storage", "tracking", "plugins", "max_failures", "resources", "limits"}
-"""Fields of how a job is run, which say nothing about what it is."""
 HIGHER_IS_BETTER = ("ssim", "psnr")
 SORTS = ("seen", "created", "name", "state", "best")
 LONGEST = 60
@@ -107,13 +106,7 @@ def in_order(rows: Iterable[JobRow], sort: str) -> list[JobRow]:
 
 def differs_text(row: JobRow) -> str:
     """``num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters."""
-    short = short_paths(list(row.differs))
-    parts = [
-        f"{path}={_text(value)}"
-        for path, value in zip(short, row.differs.values(), strict=True)
-        if value is not None
-    ]
-    text = ", ".join(parts)
+    text = differences_text(row.differs)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
@@ -123,21 +116,6 @@ def score_text(row: JobRow) -> str:
         return "-"
     path, value = row.score
     return f"{path.rpartition('/')[2]} {value:.4g}"
-
-
-def short_paths(paths: Sequence[str]) -> list[str]:
-    """For each path its last part, or as many as no other path has: ``seed``, ``sigma.start``."""
-
-    def shortest(path: str) -> str:
-        parts = path.split(".")
-        for count in range(1, len(parts)):
-            ending = ".".join(parts[-count:])
-            same = [other for other in paths if f".{other}".endswith(f".{ending}")]
-            if len(same) == 1:
-                return ending
-        return path
-
-    return [shortest(path) for path in paths]
 
 
 def _read(known: KnownJobs, folder: JobFolder) -> JobRow | str:
@@ -176,32 +154,7 @@ def _set_differences(rows: Iterable[JobRow]) -> None:
     for (verb_name, _), group in groups.items():
         verb = VERBS.get(verb_name)
         # The extent is what PROGRESS shows.
-        left_out = NOT_TOLD | {verb.extent if verb else ""}
-        flat = [_flat(row.job["spec"], left_out) for row in group]
-        paths = dict.fromkeys(path for fields in flat for path in fields)
-        differing = [path for path in paths if len({repr(f.get(path)) for f in flat}) > 1]
-        for row, fields in zip(group, flat, strict=True):
-            row.differs = {path: fields.get(path) for path in differing}
-
-
-def _flat(
-    data: Mapping[str, Any], left_out: Iterable[str] = (), prefix: str = ""
-) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if name in left_out:
-            continue
-        if isinstance(value, Mapping):
-            flat |= _flat(value, (), f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    # Of an address below STORAGE, what distinguishes it.
-    return str(value).rpartition("/jobs/")[2]
+        left_out = HOW_IT_RUNS | {verb.extent if verb else ""}
+        differing = differing_fields([row.job["spec"] for row in group], left_out)
+        for row, fields in zip(group, differing, strict=True):
+            row.differs = fields

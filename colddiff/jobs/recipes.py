@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib.resources
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -59,6 +60,19 @@ class Recipe:
             load_plugins(plugins)
         return parse(VERBS[verb].spec(), written, verb)
 
+    def varied(self, verb: str, fields: Mapping[str, Any]) -> Recipe:
+        """The recipe with ``fields`` of section ``verb`` set, nested or by dotted path.
+
+        A mapping is merged with the one it meets, unless that is of another kind. Raises SpecError.
+        """
+        nested = {name: value for name, value in fields.items() if "." not in name}
+        dotted = [f"{path}={json.dumps(value)}" for path, value in fields.items() if "." in path]
+        section = self.sections.get(verb)
+        if not isinstance(section, Mapping):
+            return self
+        changed = apply_overrides(merged(section, nested), dotted)
+        return replace(self, sections={**self.sections, verb: changed})
+
     @property
     def train(self) -> TrainJob:
         """The recipe's training job."""
@@ -86,7 +100,7 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     """
     text = str(name)
     path = catalogue() / f"{text}.yaml"
-    if text.endswith((".yaml", ".yml")):
+    if _is_job_file(text):
         path = Path(text)
         if not _is_file(path):
             raise SpecError(
@@ -166,14 +180,37 @@ def _text(path: Path, data: Mapping[str, Any], key: str) -> str:
 
 
 def _placed(section: Any, folder: Path) -> Any:
-    """The section with absolute plugin paths: they are written relative to the job file."""
-    if isinstance(section, Mapping) and isinstance(section.get("base"), Mapping):
-        section = {**section, "base": _placed(section["base"], folder)}
-    plugins = section.get("plugins") if isinstance(section, Mapping) else None
-    if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
+    """The section with absolute paths of plugins, and of a study's job files.
+
+    They are written relative to the file that the section is in.
+    """
+    if not isinstance(section, Mapping):
         return section
-    placed = [str(absolute_path(folder / expanded(plugin))) for plugin in plugins]
-    return {**section, "plugins": placed}
+    placed = dict(section)
+    for below in ("base", "train", "overrides"):
+        if isinstance(section.get(below), Mapping):
+            placed[below] = _placed(section[below], folder)
+    plugins = section.get("plugins")
+    if isinstance(plugins, list) and all(isinstance(plugin, str) for plugin in plugins):
+        placed["plugins"] = [str(absolute_path(folder / expanded(plugin))) for plugin in plugins]
+    if isinstance(section.get("jobs"), list):
+        placed["jobs"] = [_placed_member(member, folder) for member in section["jobs"]]
+    return placed
+
+
+def _placed_member(member: Any, folder: Path) -> Any:
+    """An entry of a study's ``jobs``: a recipe's name, or a mapping with a recipe or train job."""
+    if _is_job_file(member):
+        return str(absolute_path(folder / expanded(member)))
+    placed = _placed(member, folder)
+    if isinstance(placed, dict) and _is_job_file(placed.get("recipe")):
+        placed["recipe"] = str(absolute_path(folder / expanded(placed["recipe"])))
+    return placed
+
+
+def _is_job_file(name: Any) -> bool:
+    """Whether the name of a recipe is the path of a file, and none of the catalogue's."""
+    return isinstance(name, str) and name.endswith((".yaml", ".yml"))
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

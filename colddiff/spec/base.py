@@ -142,7 +142,8 @@ def _problems(error: ValidationError, where: str) -> list[tuple[str, str]]:
 
 
 def _join(*parts: str) -> str:
-    return ".".join(part for part in parts if part)
+    # An index, such as [1], follows the field that it is of.
+    return ".".join(part for part in parts if part).replace(".[", "[")
 
 
 def canonical_json(data: Any) -> str:

@@ -16,11 +16,11 @@ import ray
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import record_job, resolve
+from colddiff.jobs.segments.segment import Segment, SegmentSource
 from colddiff.jobs.tracking_run import open_tracker
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.on_ray import run_segments_on_ray
-from colddiff.verbs.search.segment import Segment, SegmentSource
+from colddiff.verbs.search.on_ray import run_trials_on_ray
 from colddiff.verbs.search.trials import read_trials
 from colddiff.verbs.search.work import prepare, search
 from tests.unit.search.tiny_search import tiny_search
@@ -87,7 +87,7 @@ def _overheads(place: Path, num_trials: int) -> list[float]:
 
     def run(attempt: Attempt, source: SegmentSource, on_change: Callable[[], None]) -> None:
         timed = Timed(source, lambda segment: _training_of(attempt, segment))
-        run_segments_on_ray(attempt, timed, on_change)
+        run_trials_on_ray(attempt, timed, on_change)
         found.extend(timed.overheads)
 
     search(attempt, prepare(attempt), run)

@@ -17,12 +17,12 @@ from colddiff.cli.job_table import (
     in_order,
     read_rows,
     score_text,
-    short_paths,
 )
 from colddiff.cli.known_jobs import KnownJobs
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.status import Status
 from colddiff.ports import Store
+from colddiff.report.differences import short_paths
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from tests.in_process import colddiff_here

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import identified
+from colddiff.jobs.segments.listed import ListedSegments
+from colddiff.jobs.segments.segment import JobSegment
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
-from colddiff.verbs.search.listed import ListedSegments
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import JobSegment
 from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial

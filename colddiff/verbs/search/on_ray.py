@@ -1,229 +1,37 @@
-"""Segments as trials of Ray Tune: it places them, reuses its actors and counts their failures.
-
-Everything that decides is ours, and so is everything that is kept: Tune's own files hold pickles,
-so they go to a temporary folder that is never read again.
-"""
+"""The segments of a search on a cluster."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable
 
-from ray import tune
-from ray.tune.search import Searcher
-
-from colddiff.cluster.capacity import connected_capacity
-from colddiff.cluster.worker_count import most_workers
-from colddiff.errors import ColddiffError, Stopped
+from colddiff.cluster.ray_segments import (
+    Placement,
+    on_workers,
+    reserved_by,
+    room_for,
+    run_segments_on_ray,
+)
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.in_process import InProcess
-from colddiff.jobs.logs import log_to_stderr
-from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.runner import requested
-from colddiff.retry import call_with_retry
+from colddiff.jobs.runner import Capacity
+from colddiff.jobs.segments.segment import JobSegment, SegmentSource
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.room import Needs, needs_of, refuse_too_small, trials_at_once
-from colddiff.verbs.search.segment import OUTAGE_S, JobSegment, Segment, SegmentSource
+from colddiff.verbs.search.room import needs_of, refuse_no_room
 from colddiff.verbs.search.severities.segment import ListSegment
 
-log = logging.getLogger(__name__)
 
-HOLDER = {"node:__internal_head__": 0.001}
-"""What a trial with workers of its own reserves beside them: no CPU, or trials that wait for their
-workers could hold all that the workers need. Tune refuses a trial that reserves nothing."""
-ENDED = "ended"
-"""The one metric that Tune hears of: 1 when a segment has ended, however."""
-QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-
-def run_segments_on_ray(
+def run_trials_on_ray(
     attempt: Attempt, source: SegmentSource, on_change: Callable[[], None]
 ) -> None:
-    """Runs segments as Tune trials until the source is exhausted or a stop was requested."""
+    """Runs segments until the source is exhausted or a stop was requested; all need the same."""
     job = attempt.resolved.job_as(SearchJob)
-    if source.exhausted or attempt.stop_requested():
-        return  # Tune's own start takes seconds
-    needs = needs_of(job)
-    capacity = connected_capacity()
-    refuse_too_small(needs, capacity)
-    at_once = trials_at_once(job.max_concurrent, needs, capacity)
-    if at_once < job.max_concurrent:
-        what = "max_concurrent=%d: the cluster has room for %d at once, the others wait"
-        log.info(what, job.max_concurrent, at_once)
-    config = {
-        "search": attempt.resolved.to_dict(),
-        "attempt": attempt.number,
-        "runner": _runner(needs),
-    }
-    searcher = _SegmentSearcher(attempt, source, on_change, at_once, config)
-    trainable = tune.with_resources(_segment, _reserved(needs))
-    with tempfile.TemporaryDirectory(prefix="colddiff-tune-") as folder, _quiet():
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=-1,
-                reuse_actors=True,
-                metric=ENDED,
-                mode="max",
-                max_concurrent_trials=None,
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=folder,
-                verbose=0,
-                stop=lambda trial_id, result: False,
-                failure_config=tune.FailureConfig(max_failures=job.max_failures),
-            ),
-        )
-        try:
-            tuner.fit()
-        finally:
-            del _LIVE[id(searcher)]
-    if searcher.error is not None:
-        raise searcher.error
 
+    def place(capacity: Capacity) -> Placement:
+        needs = needs_of(job)
+        refuse_no_room(needs, capacity)
+        at_once = room_for(job.max_concurrent, needs, capacity)
+        # A trial of one worker is done by the actor itself.
+        runner = {} if needs.workers == 1 else on_workers(needs)
+        kinds = (JobSegment, ListSegment)
+        return Placement(at_once, reserved_by(needs), lambda segment: runner, kinds=kinds)
 
-def _segment(config: dict[str, Any]) -> None:
-    """What a Tune trial does: one segment, whose end is all that Tune hears of."""
-    log_to_stderr()
-    search = ResolvedJob.from_dict(config["search"])
-    folder, number = search.folder, config["attempt"]
-    interrupted = False
-    try:
-        segment = _segment_of(config["segment"])
-        runner = InProcess(**config["runner"])
-        error = segment.run(search, lambda: folder.stop_requested(number), runner)
-    except Stopped as stopped:
-        error, interrupted = str(stopped), folder.stop_requested(number)
-    tune.report({ENDED: 1, "error": error, "interrupted": interrupted})
-
-
-def _segment_of(data: dict[str, Any]) -> Segment:
-    """What ``to_dict`` of a segment made JSON of."""
-    kinds: dict[str, Any] = {kind.kind: kind for kind in (JobSegment, ListSegment)}
-    return cast("Segment", kinds[data["kind"]](**{k: v for k, v in data.items() if k != "kind"}))
-
-
-_LIVE: dict[int, Any] = {}
-
-
-def _live(number: int) -> Any:
-    return _LIVE[number]
-
-
-class _SegmentSearcher(Searcher):
-    """Tune's questions answered by a ``SegmentSource``; Tune asks from one thread."""
-
-    def __init__(
-        self,
-        attempt: Attempt,
-        source: SegmentSource,
-        on_change: Callable[[], None],
-        max_concurrent: int,
-        config: dict[str, Any],
-    ) -> None:
-        super().__init__(metric=ENDED, mode="max")
-        self._attempt, self._source, self._on_change = attempt, source, on_change
-        self._max, self._config = max_concurrent, config
-        self._running: dict[str, Segment] = {}
-        _LIVE[id(self)] = self
-        self.error: ColddiffError | None = None
-
-    def __reduce__(self) -> Any:
-        # Tune pickles its settings into its own folder. There is nothing of ours to be found there:
-        # in this process the "copy" is this very object, elsewhere there is none.
-        return _live, (id(self),)
-
-    def suggest(self, trial_id: str) -> Any:
-        if len(self._running) >= self._max:
-            return None
-        segment = None
-        try:
-            segment = call_with_retry(self._next, "the next trial", OUTAGE_S)
-        except ColddiffError as error:
-            # An exception here would end the driver with three nested tracebacks.
-            self.error = error
-        if segment is None:
-            return None if self._running else Searcher.FINISHED
-        self._running[trial_id] = segment
-        self._on_change()
-        return {**self._config, "segment": segment.to_dict()}
-
-    def _next(self) -> Segment | None:
-        if self.error is not None or self._attempt.stop_requested():
-            return None
-        return self._source.next()
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        segment = self._running.pop(trial_id, None)
-        if segment is None:
-            return
-        found = result or {}
-        reason = "its worker died too often" if error else str(found.get("error") or "")
-        try:
-            if found.get("interrupted"):
-                self._source.interrupted(segment)
-            else:
-                self._source.finished(segment, reason)
-        except ColddiffError as failure:
-            self.error = failure
-        self._on_change()
-
-    def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
-    ) -> bool:
-        return True
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is what a search continues from."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Never called: Tune's files are not read again."""
-
-
-def _reserved(needs: Needs) -> dict[str, float]:
-    """What a Tune trial reserves: what its work needs, or nothing beside workers of its own."""
-    if needs.workers != 1:
-        return HOLDER
-    wanted = requested(needs.resources)
-    return {name.lower() if name in ("CPU", "GPU") else name: n for name, n in wanted.items()}
-
-
-def _runner(needs: Needs) -> dict[str, Any]:
-    """How ``InProcess`` runs a trial: in its actor, or with the workers of a submitted job."""
-    if needs.workers == 1:
-        return {}
-    return {"on_ray": True, "gpus": needs.resources.gpus * most_workers(needs)}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Within ``with``, Tune prints no tables and no paths; what colddiff logs goes on."""
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(QUIET)
-    tune_log = logging.getLogger("ray.tune")
-    level = tune_log.level
-    tune_log.setLevel(logging.CRITICAL)
-    try:
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            yield
-    finally:
-        tune_log.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    run_segments_on_ray(attempt, source, on_change, place)

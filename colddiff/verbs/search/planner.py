@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
+from colddiff.jobs.segments.segment import OUTAGE_S, JobSegment, Segment
 from colddiff.retry import call_with_retry
-from colddiff.verbs.search.listed import FailuresInARow
+from colddiff.verbs.search.failures import FailuresInARow
 from colddiff.verbs.search.points.space import Point, base_point, job_at
 from colddiff.verbs.search.points.suggest import observations, suggested_point
 from colddiff.verbs.search.promotion import BASE, New, NoneLeft, Wait, next_segment
 from colddiff.verbs.search.search_task import End, SearchTask, end_of, end_of_base
-from colddiff.verbs.search.segment import OUTAGE_S, JobSegment, Segment
 from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial, TrialState, read_trials, states, write_trial

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
@@ -13,7 +11,7 @@ from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
 from colddiff.evaluation.spec import GeneratedSpec
-from colddiff.jobs.recipes import Recipe, load_recipe, merged
+from colddiff.jobs.recipes import Recipe, load_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest, nearest, parse
 from colddiff.spec.plugins import load_plugins
@@ -61,7 +59,7 @@ def _written_base(job: SearchJob) -> TrainJob:
 def _recipe(name: str, fields: Mapping[str, Any]) -> TrainJob:
     """The train job of a recipe or job file, with some of its fields set."""
     try:
-        return _varied(load_recipe(name), fields)
+        return load_recipe(name).varied("train", fields).train
     except SpecError as error:
         raise SpecError([("base", str(error))]) from None
 
@@ -76,19 +74,8 @@ def with_base_of(job: SearchJob, recipe: Recipe) -> SearchJob:
     if names_other or "train" not in recipe.sections:
         return job
     assert not isinstance(job.base, str)
-    base = _varied(recipe, job.base or {})
+    base = recipe.varied("train", job.base or {}).train
     return job.model_copy(update={"base": base.to_dict()})
-
-
-def _varied(recipe: Recipe, fields: Mapping[str, Any]) -> TrainJob:
-    """The train job of ``recipe`` with ``fields``, nested or by dotted path."""
-    nested = {name: value for name, value in fields.items() if "." not in name}
-    dotted = [f"{path}={json.dumps(value)}" for path, value in fields.items() if "." in path]
-    train = recipe.sections.get("train")
-    if isinstance(train, Mapping):
-        sections = {**recipe.sections, "train": merged(train, nested)}
-        recipe = replace(recipe, sections=sections)
-    return cast("TrainJob", recipe.job("train", dotted))
 
 
 def check_settings(job: SearchJob, base: TrainJob) -> tuple[Dimension, ...]:

@@ -43,10 +43,10 @@ class Search(Verb):
         return with_base_of(job, recipe)
 
     def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
-        from colddiff.verbs.search.room import needs_of, refuse_too_small
+        from colddiff.verbs.search.room import needs_of, refuse_no_room
 
         if (found := capacity()) is not None:
-            refuse_too_small(needs_of(job), found)
+            refuse_no_room(needs_of(job), found)
 
     def prepare(self, attempt: Attempt) -> Any:
         if attempt.resolved.job_as(self.spec()).samples_only:
@@ -58,13 +58,14 @@ class Search(Verb):
         return prepare(attempt)
 
     def run(self, attempt: Attempt, prepared: Any, *, on_ray: bool) -> dict[str, Any]:
-        from colddiff.verbs.search.work import RunSegments, run_segments_here, search
+        from colddiff.jobs.segments.here import RunSegments, run_segments_here
+        from colddiff.verbs.search.work import search
 
         run_segments: RunSegments = run_segments_here
         if on_ray:
-            from colddiff.verbs.search.on_ray import run_segments_on_ray
+            from colddiff.verbs.search.on_ray import run_trials_on_ray
 
-            run_segments = run_segments_on_ray
+            run_segments = run_trials_on_ray
         if attempt.resolved.job_as(self.spec()).samples_only:
             from colddiff.verbs.search.severities.work import search_lists
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,8 @@ import yaml
 from colddiff.errors import Stopped, Unreachable
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.plugins import FOLDER
+from colddiff.jobs.segments.here import RunSegments
+from colddiff.jobs.segments.spending import GpuHours
 from colddiff.jobs.status import AGAIN
 from colddiff.spec.plugins import plugin_digest
 from colddiff.tracking.open import deliver_late
@@ -26,9 +28,7 @@ from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.search_task import SearchTask, open_task
-from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.settings import base_of, lower_is_better
-from colddiff.verbs.search.spending import GpuHours
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.tracked import SearchRun
 from colddiff.verbs.search.trials import Trial, TrialState
@@ -42,9 +42,6 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
-RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
-"""(attempt, source, on change): runs segments until the source is exhausted or a stop is asked."""
-
 
 def prepare(attempt: Attempt) -> SearchTask:
     """The task: the images split, and the base's end measured."""
@@ -53,23 +50,6 @@ def prepare(attempt: Attempt) -> SearchTask:
     assert base.data is not None
     splits = split_images(base.data, job.validation, attempt.resolved.storage)
     return open_task(job, base, splits)
-
-
-def run_segments_here(
-    attempt: Attempt, source: SegmentSource, on_change: Callable[[], None]
-) -> None:
-    """One segment after the other in this process."""
-    while not attempt.stop_requested() and (segment := source.next()) is not None:
-        on_change()
-        try:
-            error = segment.run(attempt.resolved, attempt.stop_requested)
-        except Stopped:
-            # SIGTERM reaches the innermost attempt of this process: it is meant for the search.
-            attempt.request_stop()
-            source.interrupted(segment)
-            return
-        source.finished(segment, error)
-        on_change()
 
 
 def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dict[str, Any]:

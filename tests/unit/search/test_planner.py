@@ -12,12 +12,12 @@ from colddiff.errors import StoreError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import resolve
+from colddiff.jobs.segments.segment import JobSegment
 from colddiff.spec import parse
 from colddiff.verbs.search.confirm import Confirmation
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import JobSegment
 from colddiff.verbs.search.trials import Trial, read_trials, write_trial
 from colddiff.verbs.search.work import prepare
 from tests.unit.search.tiny_search import tiny_search

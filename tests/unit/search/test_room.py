@@ -9,10 +9,11 @@ import pytest
 from colddiff.cluster.capacity import reported_capacity
 from colddiff.errors import SpecError
 from colddiff.jobs.runner import Capacity
+from colddiff.jobs.segments.room import fitting_at_once
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.room import needs_of, refuse_too_small, trials_at_once
+from colddiff.verbs.search.room import needs_of, refuse_no_room
 from tests.unit.search.bases import train_job
 from tests.unit.search.tiny_search import tiny_search
 
@@ -49,9 +50,9 @@ def test_no_trial_waits_for_machines_that_another_holds(
 ) -> None:
     needs = needs_of(search(resources=resources), train_job(workers=workers))
     capacity = Capacity(tuple(machines))
-    refuse_too_small(needs, capacity)
-    assert trials_at_once(8, needs, capacity) == at_once
-    assert trials_at_once(1, needs, capacity) == 1
+    refuse_no_room(needs, capacity)
+    assert fitting_at_once(8, needs, capacity) == at_once
+    assert fitting_at_once(1, needs, capacity) == 1
 
 
 @pytest.mark.parametrize(
@@ -73,10 +74,10 @@ def test_too_small_a_cluster_is_refused(
 ) -> None:
     needs = needs_of(search(resources=resources), train_job(workers=workers))
     with pytest.raises(SpecError, match=message.split("(", maxsplit=1)[0]):
-        refuse_too_small(needs, Capacity((FOUR, FOUR)))
+        refuse_no_room(needs, Capacity((FOUR, FOUR)))
     grows = Capacity((FOUR, FOUR), grows=True)
-    refuse_too_small(needs, grows)
-    assert trials_at_once(8, needs, grows) == 8
+    refuse_no_room(needs, grows)
+    assert fitting_at_once(8, needs, grows) == 8
 
 
 def test_a_trial_that_only_samples_needs_one_worker() -> None:

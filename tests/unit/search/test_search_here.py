@@ -23,11 +23,11 @@ from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.resolve import resolve
+from colddiff.jobs.segments.segment import JobSegment, run_segment
 from colddiff.spec import parse
 from colddiff.stores.open import open_store
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
-from colddiff.verbs.search.segment import JobSegment, run_segment
 from colddiff.verbs.search.trials import read_trials
 from colddiff.verbs.search.work import prepare
 from tests.conftest import S3Service

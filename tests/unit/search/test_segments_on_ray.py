@@ -9,18 +9,22 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from colddiff.cluster.ray_segments import (
+    HOLDER,
+    Placement,
+    _SegmentSearcher,
+    on_workers,
+    reserved_by,
+)
 from colddiff.errors import ColddiffError, StoreError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import resolve
+from colddiff.jobs.segments.segment import JobSegment, Segment
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.on_ray import HOLDER, _reserved, _runner, _SegmentSearcher
 from colddiff.verbs.search.room import needs_of
-from colddiff.verbs.search.segment import JobSegment, Segment
 from tests.unit.search.bases import train_job
 from tests.unit.search.tiny_search import tiny_search
-
-CONFIG = {"search": {}, "attempt": 1, "runner": {}}
 
 
 class Listed:
@@ -55,8 +59,9 @@ def attempt(tmp_path: Path) -> Attempt:
     return Attempt(resolve(parse(SearchJob, tiny_search()), "tiny", storage=str(tmp_path)), 1)
 
 
-def searcher_of(attempt: Attempt, source: Listed, at_once: int = 2) -> _SegmentSearcher:
-    return _SegmentSearcher(attempt, source, lambda: None, at_once, CONFIG)
+def searcher_of(attempt: Attempt, source: Listed, **fields: Any) -> _SegmentSearcher:
+    placement = Placement(2, HOLDER, lambda segment: {}, **fields)
+    return _SegmentSearcher(attempt, source, lambda: None, placement)
 
 
 def test_segments_until_there_are_none(attempt: Attempt) -> None:
@@ -114,24 +119,40 @@ def test_a_pickle_of_it_holds_nothing(attempt: Attempt) -> None:
     assert pickle.loads(data) is searcher  # our own, of this very process
 
 
+def test_what_needs_more_room_waits_until_there_is_room(attempt: Attempt) -> None:
+    source = Listed("small", "large", "small too")
+    fitting = {"small": 2, "large": 1, "small too": 2}
+    searcher = searcher_of(attempt, source, fitting=lambda segment: fitting[segment.key])
+    assert searcher.suggest("1")["segment"]["key"] == "small"
+    assert searcher.suggest("2") is None
+    searcher.on_trial_complete("1", result={"error": ""})
+    assert searcher.suggest("2")["segment"]["key"] == "large"
+    assert searcher.suggest("3") is None
+    attempt.request_stop()
+    searcher.on_trial_complete("2", result={"error": "", "interrupted": True})
+    assert searcher.suggest("3") == Searcher.FINISHED
+    # What waited for room was never begun, and is handed out again by the next attempt.
+    assert [segment.key for segment in source.left] == ["large", "small too"]
+
+
 @pytest.mark.parametrize(
-    ("workers", "resources", "needs", "runner"),
+    ("workers", "resources", "needs", "gpus"),
     [
-        (1, {"cpus": 2}, {"cpu": 2.0}, {}),
+        (1, {"cpus": 2}, {"cpu": 2.0}, 0.0),
         (
             1,
             {"cpus": 1, "gpus": 0.5, "accelerator": "A100"},
             {"cpu": 1.0, "gpu": 0.5, "accelerator_type:A100": 0.001},
-            {},
+            0.5,
         ),
-        (3, {"cpus": 2, "gpus": 1}, HOLDER, {"on_ray": True, "gpus": 3.0}),
-        ([1, 4], {"cpus": 1}, HOLDER, {"on_ray": True, "gpus": 0.0}),
+        (3, {"cpus": 2, "gpus": 1}, HOLDER, 3.0),
+        ([1, 4], {"cpus": 1}, HOLDER, 0.0),
     ],
 )
 def test_a_trial_with_workers_of_its_own_holds_no_cpu(
-    workers: Any, resources: dict[str, Any], needs: dict[str, float], runner: dict[str, Any]
+    workers: Any, resources: dict[str, Any], needs: dict[str, float], gpus: float
 ) -> None:
     job = parse(SearchJob, tiny_search(resources=resources))
     asked = needs_of(job, train_job(workers=workers))
-    assert _reserved(asked) == needs
-    assert _runner(asked) == runner
+    assert reserved_by(asked) == needs
+    assert on_workers(asked) == {"on_ray": True, "gpus": gpus}

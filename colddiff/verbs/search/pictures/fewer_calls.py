@@ -15,12 +15,12 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.resolve import identified
+from colddiff.jobs.segments.listed import ListedSegments
+from colddiff.jobs.segments.segment import JobSegment, Segment, SegmentSource
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.leaderboard import network_calls
-from colddiff.verbs.search.listed import ListedSegments
 from colddiff.verbs.search.search_task import SearchTask
-from colddiff.verbs.search.segment import JobSegment, Segment, SegmentSource
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import TrialState
 

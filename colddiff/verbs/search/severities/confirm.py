@@ -9,7 +9,7 @@ from typing import Any
 
 from colddiff.data.open import read_manifest
 from colddiff.jobs.attempt import Attempt
-from colddiff.verbs.search.listed import ListedSegments
+from colddiff.jobs.segments.listed import ListedSegments
 from colddiff.verbs.search.severities.evaluator import GROUPS
 from colddiff.verbs.search.severities.journal import (
     ListResult,

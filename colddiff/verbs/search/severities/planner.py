@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from colddiff.jobs.attempt import Attempt
-from colddiff.verbs.search.listed import FailuresInARow
-from colddiff.verbs.search.segment import Segment
+from colddiff.jobs.segments.segment import Segment
+from colddiff.verbs.search.failures import FailuresInARow
 from colddiff.verbs.search.severities.confirm import BestList, best_lists
 from colddiff.verbs.search.severities.journal import (
     ListState,

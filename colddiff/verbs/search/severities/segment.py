@@ -10,7 +10,7 @@ from typing import ClassVar
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.runner import Runner
-from colddiff.verbs.search.segment import Segment
+from colddiff.jobs.segments.segment import Segment
 from colddiff.verbs.search.severities.evaluator import open_list_evaluator
 from colddiff.verbs.search.severities.journal import write_list_result
 from colddiff.verbs.search.severities.lists import SeverityList
@@ -31,7 +31,7 @@ class ListSegment(Segment):
     groups: int = 0
 
     def run(
-        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+        self, outer: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
     ) -> str:
         asked = time.monotonic()
 
@@ -45,9 +45,9 @@ class ListSegment(Segment):
 
         chosen = SeverityList(tuple(self.severities), self.sampler)
         try:
-            evaluator = open_list_evaluator(search, self.images)
+            evaluator = open_list_evaluator(outer, self.images)
             found = evaluator.measure(chosen, groups=self.groups, on_call=refuse_stopped)
-            write_list_result(search.folder, self.result, found)
+            write_list_result(outer.folder, self.result, found)
         except Stopped:
             raise
         except ColddiffError as error:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.segments.here import RunSegments
 from colddiff.jobs.status import AGAIN
 from colddiff.report.search.page import search_page
 from colddiff.verbs.search.pictures.gallery import guarded
 from colddiff.verbs.search.promotion import BASE
-from colddiff.verbs.search.segment import SegmentSource
 from colddiff.verbs.search.severities.best import best_yaml
 from colddiff.verbs.search.severities.confirm import BestList, ListConfirmation
 from colddiff.verbs.search.severities.evaluator import close_list_evaluators
@@ -29,8 +29,6 @@ from colddiff.verbs.search.severities.table import (
 from colddiff.verbs.search.severities.task import ListTask, open_list_task
 
 log = logging.getLogger(__name__)
-
-RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
 
 
 def prepare_lists(attempt: Attempt) -> ListTask:

@@ -1,11 +1,14 @@
-"""Segments: the pieces of work that a search hands to its workers, such as a training to a step."""
+"""Segments: the pieces of work that a job hands out, such as a training up to a step.
+
+A search hands out its trials, a study the trainings it names. Their own job is the *outer* one.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -23,18 +26,19 @@ from colddiff.jobs.submit import Submission, bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.retry import call_with_retry
 from colddiff.spec import parse
+from colddiff.spec.plugins import plugin_digest
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 OUTAGE_S = 600.0
-"""How long a search waits for a store or tracker that is unreachable."""
+"""How long a store or tracker that is unreachable is waited for."""
 STOP_GRACE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Segment(ABC):
-    """A piece of work of a search; JSON-ready, equal ones are the same work."""
+    """A piece of work of an outer job; JSON-ready, equal ones are the same work."""
 
     kind: ClassVar[str]
     """What a worker that gets it as JSON knows its class by."""
@@ -44,7 +48,7 @@ class Segment(ABC):
 
     @abstractmethod
     def run(
-        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+        self, outer: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
     ) -> str:
         """Does the work; the error that ended it, or "".
 
@@ -74,11 +78,13 @@ class JobSegment(Segment):
     """Fields of the job's ``tracking`` to set, such as ``nested_run`` returns."""
     verb: str = "train"
     """Of the job: ``train``, or another whose job is done whole."""
+    plugins: Sequence[str] | None = None
+    """sha256 of those plugins of the outer job that this one has; None for all of them."""
 
     def run(
-        self, search: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+        self, outer: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
     ) -> str:
-        return run_segment(self, search, stop_requested, runner)
+        return run_segment(self, outer, stop_requested, runner)
 
 
 class SegmentSource(Protocol):
@@ -90,7 +96,7 @@ class SegmentSource(Protocol):
     def finished(self, segment: Segment, error: str) -> None:
         """Records that a segment has ended, with an error or, where that is empty, well.
 
-        Raises ColddiffError where the search cannot go on after this error.
+        Raises ColddiffError where the outer job cannot go on after this error.
         """
 
     def interrupted(self, segment: Segment) -> None:
@@ -101,28 +107,31 @@ class SegmentSource(Protocol):
         """Whether there will be no further segment."""
 
 
-def resolved_segment(segment: JobSegment, search: ResolvedJob) -> ResolvedJob:
-    """The job of a segment, in the storage of its search and with its plugins."""
-    plugins = search.job.plugins
+def resolved_segment(segment: JobSegment, outer: ResolvedJob) -> ResolvedJob:
+    """The job of a segment, in the storage of the outer job and with its plugins."""
+    plugins = tuple(
+        plugin
+        for plugin in outer.job.plugins
+        if segment.plugins is None or plugin_digest(STAGED / plugin) in segment.plugins
+    )
     found = tuple(str(STAGED / plugin) for plugin in plugins)
     job: Job = parse(VERBS[segment.verb].spec(), dict(segment.job), segment.key)
     tags = {**job.tracking.tags, **segment.tracking.get("tags", {})}
     tracking = job.tracking.model_copy(update={**segment.tracking, "tags": tags})
     extent = {"num_steps": segment.step} if segment.verb == "train" else {}
     changes = {"tracking": tracking, "plugins": found, **extent}
-    resolved = resolve(job.model_copy(update=changes), segment.slug, storage=search.storage)
+    resolved = resolve(job.model_copy(update=changes), segment.slug, storage=outer.storage)
     # As they were staged: its workers may be on other machines, with working folders of their own.
     return replace(resolved, job=resolved.job.model_copy(update={"plugins": plugins}))
 
 
 def run_segment(
     segment: JobSegment,
-    search: ResolvedJob,
+    outer: ResolvedJob,
     stop_requested: Callable[[], bool],
     runner: Runner | None = None,
 ) -> str:
     """Does the segment's work; the error that ended it, or "".
-
 
     Driven by this process, and done by it unless ``runner`` has workers elsewhere. Raises
     Stopped where ``stop_requested`` said so meanwhile: the training has a checkpoint then.
@@ -130,14 +139,14 @@ def run_segment(
     threads = torch.get_num_threads()
 
     def work() -> Submission:
-        resolved = resolved_segment(segment, search)
+        resolved = resolved_segment(segment, outer)
         with _stopped_with(resolved.folder, stop_requested), untold():
             return bring_to_end(resolved, runner or InProcess())
 
     try:
         ended = call_with_retry(work, segment.key, OUTAGE_S)
         while ended.state == "lost" and not stop_requested():
-            # It was attached to an attempt whose driver was killed together with the search.
+            # It was attached to an attempt whose driver was killed together with the outer job's.
             ended = call_with_retry(work, segment.key, OUTAGE_S)
     except ColddiffError as error:
         return str(error)
@@ -150,7 +159,7 @@ def run_segment(
 
 @contextmanager
 def _stopped_with(folder: JobFolder, stop_requested: Callable[[], bool]) -> Iterator[None]:
-    """Within ``with``, a request to stop the search stops the training in ``folder`` too."""
+    """Within ``with``, a request to stop the outer job stops the one in ``folder`` too."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -161,7 +170,7 @@ def _stopped_with(folder: JobFolder, stop_requested: Callable[[], bool]) -> Iter
                     folder.request_stop(status.attempt, STOP_GRACE_S)
                     return
 
-    thread = threading.Thread(target=watch, name="search-stop", daemon=True)
+    thread = threading.Thread(target=watch, name="outer-stop", daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""GPU hours of a search: those of its training jobs, over all their attempts."""
+"""GPU hours of a job that runs others: those of its training jobs, over all their attempts."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ class GpuHours:
                 # One that has ended is read once more: its status was written last.
                 (self._running.add if running else self._running.discard)(job_id)
         return sum(self._hours.values())
+
+    def of(self, job_id: str) -> float:
+        """Those of one training job, as they were read last."""
+        return self._hours.get(job_id, 0.0)
 
     def _read(self, job_id: str) -> None:
         # What cannot be read now counts as it did: a heartbeat must not end.

@@ -1,0 +1,29 @@
+"""Segments in this process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from colddiff.errors import Stopped
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.segments.segment import SegmentSource
+
+RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
+"""(attempt, source, on change): runs segments until the source is exhausted or a stop is asked."""
+
+
+def run_segments_here(
+    attempt: Attempt, source: SegmentSource, on_change: Callable[[], None]
+) -> None:
+    """One segment after the other in this process."""
+    while not attempt.stop_requested() and (segment := source.next()) is not None:
+        on_change()
+        try:
+            error = segment.run(attempt.resolved, attempt.stop_requested)
+        except Stopped:
+            # SIGTERM reaches the innermost attempt of this process: it is meant for the outer one.
+            attempt.request_stop()
+            source.interrupted(segment)
+            return
+        source.finished(segment, error)
+        on_change()

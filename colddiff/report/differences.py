@@ -1,0 +1,69 @@
+"""What tells jobs apart: the fields in which they differ, by the shortest paths."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+HOW_IT_RUNS = frozenset(
+    {"storage", "tracking", "plugins", "max_failures", "resources", "limits", "trainings"}
+)
+"""Fields of how a job is run, which say nothing about what it is."""
+
+
+def differing_fields(
+    specs: Sequence[Mapping[str, Any]], left_out: Collection[str] = HOW_IT_RUNS
+) -> list[dict[str, Any]]:
+    """For each job, its values of the fields in which ``specs`` differ, by path.
+
+    None where a job has no such field. ``left_out``: fields of the jobs that are not compared.
+    """
+    flat = [_flat({k: v for k, v in spec.items() if k not in left_out}) for spec in specs]
+    paths = dict.fromkeys(path for fields in flat for path in fields)
+    differing = [path for path in paths if len({repr(fields.get(path)) for fields in flat}) > 1]
+    return [{path: fields.get(path) for path in differing} for fields in flat]
+
+
+def differences_text(differs: Mapping[str, Any]) -> str:
+    """``num_timesteps=9, sigma.start=0.42``."""
+    short = short_paths(list(differs))
+    parts = [
+        f"{path}={_text(value)}"
+        for path, value in zip(short, differs.values(), strict=True)
+        if value is not None
+    ]
+    return ", ".join(parts)
+
+
+def short_paths(paths: Sequence[str]) -> list[str]:
+    """For each path its last part, or as many as no other path has: ``seed``, ``sigma.start``."""
+
+    def shortest(path: str) -> str:
+        parts = path.split(".")
+        for count in range(1, len(parts)):
+            ending = ".".join(parts[-count:])
+            same = [other for other in paths if f".{other}".endswith(f".{ending}")]
+            if len(same) == 1:
+                return ending
+        return path
+
+    return [shortest(path) for path in paths]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    # Of an address below STORAGE, what distinguishes it.
+    return str(value).rpartition("/jobs/")[2]

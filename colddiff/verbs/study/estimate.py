@@ -1,0 +1,66 @@
+"""What a study will take, before it starts: trainings, steps, FLOPs, hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from colddiff.jobs.verb import VERBS, DryRun
+from colddiff.report.differences import differences_text, differing_fields
+from colddiff.verbs.study.job import StudyJob
+from colddiff.verbs.study.written import written_trainings
+
+
+def dry_run(job: StudyJob, rate: str | None) -> DryRun:
+    """Trainings and the estimate of each; contacts nothing.
+
+    ``rate``: value of `--rate`, of all workers of one training. Raises SpecError.
+    """
+    written = written_trainings(job)
+    differs = _differences(written)
+    members: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for (slug, train), text in zip(written, differs, strict=True):
+        training = VERBS["train"].dry_run(train, rate)
+        seeds = list(job.seeds or (train.seed,))
+        name = " ".join(filter(None, (slug, text)))
+        lines += [f"{name}, seed {', '.join(map(str, seeds))}: {train.num_steps:,} steps each"]
+        lines += [f"  {line}" for line in training.lines]
+        found = {"name": slug, "differs": text, "num_steps": train.num_steps}
+        members += [{**found, "seed": seed, **training.data} for seed in seeds]
+    totals = _totals(members)
+    return DryRun([*lines, _sum(job, totals)], {"members": members, "total": totals})
+
+
+def _differences(written: Sequence[tuple[str, Any]]) -> list[str]:
+    """For each entry, in which fields it differs from others of its name."""
+    texts = [""] * len(written)
+    for slug in {slug for slug, _ in written}:
+        numbers = [number for number, (other, _) in enumerate(written) if other == slug]
+        fields = differing_fields([written[number][1].to_dict() for number in numbers])
+        for number, found in zip(numbers, fields, strict=True):
+            texts[number] = differences_text(found)
+    return texts
+
+
+def _totals(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sums over all trainings; None where one of them is not known."""
+    totals: dict[str, Any] = {
+        "jobs": len(members),
+        "steps": sum(member["num_steps"] for member in members),
+    }
+    for name in ("flops", "images", "hours", "gpu_hours"):
+        values = [member["estimate"][name] for member in members]
+        totals[name] = None if None in values else sum(values)
+    return totals
+
+
+def _sum(job: StudyJob, totals: dict[str, Any]) -> str:
+    seeds = len(job.seeds or (0,))
+    of = f" ({len(job.jobs)} x {seeds} seeds)" if seeds > 1 else ""
+    line = f"{totals['jobs']} jobs{of}, {totals['steps']:,} steps and "
+    line += f"{totals['flops'] / 1e12:,.3g} TFLOP in all"
+    if totals["hours"] is not None:
+        line += f": {totals['hours']:,.3g} hours one after the other"
+        line += f", {totals['gpu_hours']:,.3g} GPU hours" if totals["gpu_hours"] else ""
+    return f"{line}; besides, an evaluation of each at its end"

@@ -1,0 +1,127 @@
+"""The table of a study: a row a training, and the mean and deviation over the seeds of each job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from colddiff.report.differences import differences_text
+from colddiff.report.grids import distance_names, number
+from colddiff.report.tables import DIGITS, FLOOR, NO_VALUE
+from colddiff.samplers import column_labels
+
+Record = Mapping[str, Any]
+SAMPLED = "sampled"
+"""The column whose errors are shown beside the distances: Algorithm 2."""
+
+
+def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """For each job its number of seeds that are done, and mean and deviation of each metric.
+
+    ``sd`` is that of a sample, and null for a single seed. A metric that a seed lacks is left out.
+    """
+    found = []
+    for group in _groups(records, "entry"):
+        done = [record["metrics"] for record in group if record["state"] == "done"]
+        shared = [path for path in done[0] if all(path in other for other in done)] if done else []
+        values = {path: [metrics[path] for metrics in done] for path in shared}
+        found.append(
+            {
+                "entry": group[0]["entry"],
+                "name": group[0]["name"],
+                "differs": dict(group[0]["differs"]),
+                "seeds": [record["seed"] for record in group],
+                "n": len(done),
+                "mean": {path: fmean(of) for path, of in values.items()},
+                "sd": {path: stdev(of) if len(of) > 1 else None for path, of in values.items()},
+            }
+        )
+    return found
+
+
+def table_lines(records: Sequence[Record], *, markdown: bool = False) -> list[str]:
+    """The table as text; numbers that were not measured alike are in tables of their own."""
+    lines: list[str] = []
+    for group in _groups(records, "measured"):
+        table = _table(group)
+        lines += ["", *(_markdown(table) if markdown else _aligned(table))]
+    return lines[1:]
+
+
+def _table(records: Sequence[Record]) -> list[list[str]]:
+    """Rows of cells, the first two of them headings."""
+    paths = _columns(records)
+    labels = column_labels(path.split("/")[1] for path in paths)
+    trained_on = any(r["state"] == "done" and r["step"] != r["num_steps"] for r in records)
+    unlike = len({record["num_steps"] for record in records}) > 1
+    steps = trained_on or unlike
+    unfinished = any(record["state"] != "done" for record in records)
+    fixed = ["job", "seed", *["step"] * steps]
+    rows = [
+        [*[""] * len(fixed), *[labels[path.split("/")[1]] for path in paths], *[""] * unfinished],
+        [*fixed, *[path.rpartition("/")[2] for path in paths], *["state"] * unfinished],
+    ]
+    for job in _groups(records, "entry"):
+        name = " ".join(filter(None, (job[0]["name"], differences_text(job[0]["differs"]))))
+        for record in job:
+            cells = [name, str(record["seed"]), *[str(record["step"])] * steps]
+            cells += [_figure(path, record["metrics"].get(path)) for path in paths]
+            rows.append([*cells, *[_state(record)] * unfinished])
+        (found,) = over_seeds(job)
+        if found["n"] > 1:
+            for label, values in ((f"mean of {found['n']}", found["mean"]), ("sd", found["sd"])):
+                cells = [name, label, *[""] * steps]
+                cells += [_figure(path, values.get(path)) for path in paths]
+                rows.append([*cells, *[""] * unfinished])
+    return rows
+
+
+def _columns(records: Sequence[Record]) -> list[str]:
+    """Metric paths that are shown: distances of all columns, and the errors of Algorithm 2."""
+    there = {path: 0.0 for record in records for path in record["metrics"] if _is_shown(path)}
+    columns = column_labels(dict.fromkeys(path.split("/")[1] for path in there))
+    distances = [f"eval/{c}/{name}" for name in distance_names(there) for c in columns]
+    errors = [f"eval/{SAMPLED}/{name}" for name in DIGITS]
+    return [path for path in (*distances, *errors) if path in there]
+
+
+def _is_shown(path: str) -> bool:
+    # The floor is a property of the test images, equal in all rows.
+    return path.startswith("eval/") and path.count("/") == 2 and path.split("/")[1] != FLOOR
+
+
+def _state(record: Record) -> str:
+    return ": ".join(filter(None, (record["state"], record["message"])))
+
+
+def _figure(path: str, value: float | None) -> str:
+    if value is None:
+        return NO_VALUE
+    name = path.rpartition("/")[2]
+    return f"{value:{DIGITS[name]}}" if name in DIGITS else number(value)
+
+
+def _groups(records: Iterable[Record], key: str) -> list[list[Record]]:
+    """Records with equal ``key`` together, in the order of their first ones."""
+    groups: dict[Any, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record[key], []).append(record)
+    return list(groups.values())
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = []
+    for first, *cells in table:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("   ".join([first.ljust(widths[0]), *padded]).rstrip())
+    return lines
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
+    above, below, *rows = table
+    heads = [" ".join(filter(None, pair)) for pair in zip(above, below, strict=True)]
+    ruled = [heads, [":---", *["---:"] * (len(heads) - 1)], *rows]
+    cells = ([" ".join(c.replace("|", r"\|").split()) for c in row] for row in ruled)
+    return [f"| {' | '.join(row)} |" for row in cells]

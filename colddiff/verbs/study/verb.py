@@ -1,0 +1,89 @@
+"""What `submit study` is, for everybody who asks: the command line, resolution, the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from colddiff.jobs.verb import DryRun, Verb
+
+if TYPE_CHECKING:
+    from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.job import Job
+    from colddiff.jobs.recipes import Recipe
+    from colddiff.jobs.runner import Capacity
+    from colddiff.verbs.study.job import StudyJob
+
+
+class Study(Verb):
+    """Several training jobs over several seeds, submitted, resumed and reported as one."""
+
+    name = "study"
+    help = "Train several jobs, each with several seeds, as one."
+    unit = "jobs"
+
+    def spec(self) -> type[StudyJob]:
+        from colddiff.verbs.study.job import StudyJob
+
+        return StudyJob
+
+    def resolve(self, job: Any, storage: str, *, pack: bool) -> tuple[StudyJob, dict[str, str]]:
+        from colddiff.verbs.study.resolve import resolve_study
+
+        return resolve_study(job, storage, pack=pack)
+
+    def completed(self, job: Any, recipe: Recipe) -> StudyJob:
+        from colddiff.verbs.study.written import with_train_of
+
+        return with_train_of(job, recipe)
+
+    def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
+        from colddiff.verbs.study.room import refuse_no_room
+
+        if (found := capacity()) is not None:
+            refuse_no_room(job, found)
+
+    def prepare(self, attempt: Attempt) -> Any:
+        from colddiff.verbs.study.work import prepare
+
+        return prepare(attempt)
+
+    def run(self, attempt: Attempt, prepared: Any, *, on_ray: bool) -> dict[str, Any]:
+        from colddiff.jobs.segments.here import RunSegments, run_segments_here
+        from colddiff.verbs.study.work import study
+
+        run_segments: RunSegments = run_segments_here
+        if on_ray:
+            from colddiff.verbs.study.on_ray import run_trainings_on_ray
+
+            run_segments = run_trainings_on_ray
+        return study(attempt, prepared, run_segments)
+
+    def requested_extent(self, job: Job) -> int:
+        return int(getattr(job, "num_trainings", 0))
+
+    def outputs_exist(self, resolved: Any) -> bool:
+        from colddiff.verbs.study.members import all_done
+
+        return all_done(resolved)
+
+    def summary(self, result: Mapping[str, Any]) -> list[str]:
+        from colddiff.verbs.study.table import table_lines
+
+        return [*table_lines(result["members"]), f"table: {result['table']}"]
+
+    def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
+        first = result["jobs"][0]
+        return [
+            f"colddiff status {first}    # likewise for each of its jobs",
+            f"colddiff submit evaluate checkpoint={first}",
+            "the same command with more steps in its jobs trains them on from here",
+        ]
+
+    def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        from colddiff.verbs.study.estimate import dry_run
+
+        return dry_run(job, rate)
+
+
+VERB = Study()
