@@ -36,6 +36,12 @@ class ResourcesSpec(Spec):
         Unit("TFLOP/s"),
     ] = None
 
+    price_per_gpu_hour: Annotated[
+        float | None,
+        Field(ge=0, description="for the cost in reports, in any currency; null: not shown"),
+        LATER,
+    ] = None
+
 
 class LimitsSpec(Spec):
     """Budgets over all attempts; at a limit the job takes a checkpoint and exits with code 4."""

@@ -15,6 +15,7 @@ from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
@@ -130,6 +131,10 @@ class Verb(ABC):
         from colddiff.jobs.results import score_of
 
         return score_of(result.get("metrics", {}))
+
+    def members(self, folder: JobFolder) -> Sequence[str]:
+        """Ids of the jobs that stand for this one in a report, such as the trainings of a study."""
+        return ()
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         """What `--dry-run` prints; contacts nothing. ``rate``: value of `--rate`; SpecError."""

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from colddiff.jobs.folder import JobFolder
 from colddiff.report.page.page import MARK
+from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.study.members import write_members
 from tests.in_process import Done, colddiff_here
 from tests.unit.report.made_runs import train_job
 
@@ -104,3 +107,16 @@ def test_a_damaged_job_among_others_is_named(here: Here, tmp_path: Path) -> None
     alone = here("report", "train-blocks-00000009", "--out", tmp_path / "alone")
     assert alone.returncode == 2
     assert not (tmp_path / "alone").exists()
+
+
+def test_a_study_stands_for_its_trainings(here: Here, tmp_path: Path) -> None:
+    ids = [f"train-blocks-0000000{seed}" for seed in range(3)]
+    for seed, job_id in enumerate(ids[:2]):
+        train_job(tmp_path / "runs", job_id, seed=seed)
+    study = JobFolder(LocalStore(tmp_path / "runs"), "study-blocks-00000001")
+    study.write_job({"id": study.job_id, "verb": "study", "slug": "blocks", "spec": {}})
+    write_members(study, [{"id": job_id} for job_id in ids])  # the last one has not begun
+    done = here("report", study.job_id, "--over", "seed", "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"] == ids[:2]
+    assert "blocks: 2 seeds" in (tmp_path / "out/report.html").read_text()

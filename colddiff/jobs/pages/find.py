@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from colddiff.errors import Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.verb import VERBS
 from colddiff.ports import Store
 from colddiff.spec import nearest
 from colddiff.stores.open import absolute, open_store
@@ -20,7 +21,8 @@ def find_jobs(words: Sequence[str], storage: str) -> list[JobFolder]:
 
     Args:
         words: job ids or patterns over them such as ``train-deblur-*``, in ``storage``; folders
-            and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``; ``mlflow:RUN_ID``.
+            and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``; ``mlflow:RUN_ID``. A study
+            stands for its trainings.
         storage: a STORAGE address.
 
     Raises:
@@ -30,9 +32,21 @@ def find_jobs(words: Sequence[str], storage: str) -> list[JobFolder]:
     store = open_store(storage)
     found: dict[str, JobFolder] = {}
     for word in words:
-        for folder in _named(word, store):
-            found.setdefault(folder.uri, folder)
+        for named in _named(word, store):
+            found |= {folder.uri: folder for folder in reported(named) if folder.uri not in found}
     return list(found.values())
+
+
+def reported(folder: JobFolder) -> list[JobFolder]:
+    """The jobs whose numbers a report of the job in ``folder`` shows: its members, or itself.
+
+    Members that have not begun yet are left out. Raises Missing if there is no such job.
+    """
+    verb = VERBS.get(str(folder.job()["verb"]))
+    ids = verb.members(folder) if verb else ()
+    begun = set(list_jobs(folder.store)) if ids else set()
+    found = [JobFolder(folder.store, job_id) for job_id in ids if job_id in begun]
+    return found or [folder]
 
 
 def _named(word: str, store: Store) -> list[JobFolder]:

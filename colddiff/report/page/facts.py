@@ -58,7 +58,7 @@ def cost_of(run: ReportedRun) -> dict[str, str]:
         "running": f"{_spent(float(status.get('running_s', 0.0)))} over all attempts",
         "GPU hours": f"{float(status.get('gpu_hours', 0.0)):.3g}",
     }
-    price = run.spec.get("price_per_gpu_hour")
+    price = (run.spec.get("resources") or {}).get("price_per_gpu_hour")
     if price is not None:
         found["cost"] = f"{float(price) * float(status.get('gpu_hours', 0.0)):.2f}"
     times = run.result.get("time")

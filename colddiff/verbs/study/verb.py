@@ -9,6 +9,7 @@ from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.runner import Capacity
@@ -66,6 +67,11 @@ class Study(Verb):
         from colddiff.verbs.study.members import all_done
 
         return all_done(resolved)
+
+    def members(self, folder: JobFolder) -> list[str]:
+        from colddiff.verbs.study.members import read_members
+
+        return [str(member["id"]) for member in read_members(folder).get("members", ())]
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         from colddiff.verbs.study.table import table_lines

@@ -7,6 +7,7 @@ import hashlib
 import html
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,15 @@ def test_the_papers_number_stands_beside_ours_where_the_recipe_has_one(tmp_path:
     assert "7.5</button><small>paper 4.69</small>" in text
     assert "arXiv 2208.09392, Table 1" in html.unescape(text)
     assert "<small>paper " not in page_of(tmp_path / "other")
+
+
+def test_money_is_shown_where_a_price_is_set(tmp_path: Path) -> None:
+    folder = train_job(tmp_path, resources={"gpus": 1, "price_per_gpu_hour": 2.5})
+    status = folder.status()
+    assert status is not None
+    folder.write_status(replace(status, gpu_hours=3.0))
+    assert "<dt>cost</dt><dd>7.50</dd>" in report_page([read_run(folder)])
+    assert "<dt>cost</dt>" not in page_of(tmp_path / "other")
 
 
 @pytest.mark.system
