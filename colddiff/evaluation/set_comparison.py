@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from colddiff.errors import DataError, SpecError
 from colddiff.evaluation.evaluator import images_at
 from colddiff.evaluation.metrics import FeatureStatistics, add_distance
+from colddiff.evaluation.set_metrics import coverage_of, drawn_rows, kernel_distance
 from colddiff.evaluation.sums import merged
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.rng import stream
 from colddiff.spec import digest
 
 COLUMN = "eval/generated"
+NO_ROWS: NDArray[np.float64] = np.empty((0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class SetSums:
 
     samples: FeatureStatistics | None
     halves: tuple[FeatureStatistics | None, FeatureStatistics | None]
+    rows: tuple[NDArray[np.float64], NDArray[np.float64]] = (NO_ROWS, NO_ROWS)
+    """Features [n, F] of the samples and reference images that set metrics compare."""
 
     def merge(self, other: SetSums) -> SetSums:
         """The sums over both sets of images, which must be disjoint."""
@@ -36,6 +40,7 @@ class SetSums:
                 merged(self.halves[0], other.halves[0]),
                 merged(self.halves[1], other.halves[1]),
             ),
+            (_joined(self.rows[0], other.rows[0]), _joined(self.rows[1], other.rows[1])),
         )
 
 
@@ -50,6 +55,7 @@ class SetComparison:
         num_samples: number of samples, evenly spread over the set; None for all.
         batch_size: images per batch.
         seed: of the random halves of the reference that give the floor.
+        set_metrics: KID, precision, recall, density and coverage too, of ``MOST`` images a side.
     """
 
     samples: ShardSource
@@ -58,6 +64,7 @@ class SetComparison:
     num_samples: int | None = None
     batch_size: int = 64
     seed: int = 0
+    set_metrics: bool = False
 
     def __post_init__(self) -> None:
         shapes = [
@@ -99,21 +106,34 @@ class SetComparison:
         if positions.start < n:
             count = self.samples.manifest.count
             images = images_at(self.samples, [position * count // n for position in positions])
-            return SetSums(self._features(images), (None, None))
+            features = self._features(images)
+            rows = self._rows(features, positions, n, "samples")
+            return SetSums(FeatureStatistics.of(features), (None, None), (rows, NO_ROWS))
         indices = range(positions.start - n, positions.stop - n)
         images = images_at(self.reference, indices)
         size = self.reference.manifest.count
         # Drawn at random, not every other image: a data set may list its classes in turn.
         order = stream(self.seed, "evaluation/halves").permutation(size)
         first = order[indices.start : indices.stop] < size // 2
-        halves = [self._features(images[side]) if side.any() else None for side in (first, ~first)]
-        return SetSums(None, (halves[0], halves[1]))
+        features = self._features(images)
+        halves = [
+            FeatureStatistics.of(features[side]) if side.any() else None for side in (first, ~first)
+        ]
+        rows = self._rows(features, indices, size, "reference")
+        return SetSums(None, (halves[0], halves[1]), (NO_ROWS, rows))
 
-    def _features(self, images: NDArray[Any]) -> FeatureStatistics:
+    def _rows(
+        self, features: NDArray[np.float64], positions: range, count: int, side: str
+    ) -> NDArray[np.float64]:
+        if not self.set_metrics:
+            return NO_ROWS
+        return features[drawn_rows(count, self.seed, side)[positions.start : positions.stop]]
+
+    def _features(self, images: NDArray[Any]) -> NDArray[np.float64]:
         if images.dtype == np.uint16:
             images = np.rint(images / 257)
         rounded = torch.from_numpy(images.astype(np.uint8))
-        return FeatureStatistics.of(self.extractor.features(rounded))
+        return np.asarray(self.extractor.features(rounded), dtype=np.float64)
 
     def summary(self, sums: SetSums) -> tuple[dict[str, float], dict[str, Any]]:
         """Metrics by path, and their provenance (JSON-ready)."""
@@ -123,7 +143,24 @@ class SetComparison:
         omitted: dict[str, str] = {}
         add_distance(metrics, omitted, f"{COLUMN}/{fd}", (sums.samples, reference))
         add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
+        if self.set_metrics:
+            self._compare_rows(metrics, omitted, sums)
         return metrics, self._provenance(sums.samples, reference, omitted)
+
+    def _compare_rows(
+        self, metrics: dict[str, float], omitted: dict[str, str], sums: SetSums
+    ) -> None:
+        samples, reference = sums.rows
+        # `fd_lenet` -> `kid_lenet`; the features of `fid` need no name.
+        name = self.extractor.metric.removeprefix("fid").removeprefix("fd")
+        try:
+            kid = kernel_distance(samples, reference, seed=self.seed)
+            found = coverage_of(reference, samples)
+        except DataError as error:
+            omitted[f"{COLUMN}/kid{name}"] = str(error)
+            return
+        values = {"kid": kid.value, "kid_error": kid.error, **asdict(found)}
+        metrics |= {f"{COLUMN}/{metric}{name}": value for metric, value in values.items()}
 
     def _provenance(
         self,
@@ -154,3 +191,7 @@ class SetComparison:
             "omitted": dict(omitted),
             "notes": notes,
         }
+
+
+def _joined(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([a, b]) if len(a) and len(b) else a if len(a) else b

@@ -32,6 +32,7 @@ def sums_to_bytes(sums: EvaluationSums | SetSums) -> bytes:
     facts: dict[str, Any] = {}
     if isinstance(sums, SetSums):
         _put(arrays, "samples", sums.samples)
+        arrays |= {f"rows.{side}": rows for side, rows in enumerate(sums.rows)}
     else:
         facts["columns"] = {name: asdict(c.errors) for name, c in sums.columns.items()}
         for name, column in sums.columns.items():
@@ -49,7 +50,7 @@ def sums_from_bytes(data: bytes) -> EvaluationSums | SetSums:
     facts = json.loads(arrays[FACTS].tobytes())
     halves = (_take(arrays, "half.0"), _take(arrays, "half.1"))
     if "columns" not in facts:
-        return SetSums(_take(arrays, "samples"), halves)
+        return SetSums(_take(arrays, "samples"), halves, (arrays["rows.0"], arrays["rows.1"]))
     columns = {}
     for name, errors in facts["columns"].items():
         features = _take(arrays, f"column.{name}")

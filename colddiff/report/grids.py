@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,14 @@ def _captions(name: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def distance_names(metrics: Mapping[str, float]) -> Sequence[str]:
-    """Names of the Frechet distances in ``metrics``: ``fid`` and ``fd_<name>``, sorted."""
-    last = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
+def distance_names(metrics: Iterable[str]) -> Sequence[str]:
+    """Names of the Frechet distances in ``metrics``: ``fid`` and ``fd_<name>``, sorted.
+
+    Of paths ``eval/<column>/<name>``, or of names alone.
+    """
+    last = {
+        path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/") or "/" not in path
+    }
     return sorted(name for name in last if name == "fid" or name.startswith("fd_"))
 
 

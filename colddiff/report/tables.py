@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names, number
 from colddiff.samplers import RESERVED, column_labels
 
-HIGHER = ("ssim", "psnr")
+HIGHER = ("ssim", "psnr", "precision", "recall", "density", "coverage")
+SETS = re.compile(r"(kid(?!_error)|precision|recall|density|coverage)(_\w+)?")
+"""Metrics of two sets beside their Frechet distance; after ``_``, the features."""
 DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
 NO_VALUE = "-"
 FLOOR, GENERATED = "floor", "generated"
@@ -20,8 +23,7 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
     ``floor`` is the distance between two halves of the test images. Restorations of these same
     images can score below it; images generated independently would not.
     """
-    found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
-    rows = [name for name in (*distance_names(metrics), *DIGITS) if name in found]
+    rows = metric_names(metrics)
     there = _columns(metrics)
     columns = column_labels(name for name in there if name != FLOOR)
     restored = [name for name in columns if name not in RESERVED]
@@ -32,9 +34,21 @@ def evaluation_table(metrics: Mapping[str, float]) -> str:
     for row in rows:
         best = _best(metrics, row, restored)
         cells = [_cell(metrics.get(f"eval/{name}/{row}"), row, name == best) for name in columns]
-        better = "higher is better" if row in HIGHER else "lower is better"
+        better = "higher is better" if is_higher_better(row) else "lower is better"
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
     return _aligned(table)
+
+
+def metric_names(metrics: Iterable[str]) -> list[str]:
+    """Names of the metrics among paths ``eval/<column>/<metric>`` that tables show, in order."""
+    found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
+    sets = sorted(name for name in found if SETS.fullmatch(name))
+    return [name for name in (*distance_names(found), *sets, *DIGITS) if name in found]
+
+
+def is_higher_better(metric: str) -> bool:
+    """Whether larger values of a metric are better; distances and errors should be small."""
+    return metric.partition("_")[0] in HIGHER
 
 
 def evaluation_line(metrics: Mapping[str, float]) -> str:
@@ -62,7 +76,7 @@ def curve_table(metrics: Mapping[str, float]) -> str:
     for row in (*distance_names(metrics), *DIGITS):
         cells = [_cell(metrics.get(f"eval/{CURVE}{n}/{row}"), row, best=False) for n in calls]
         if any(cell.strip() != NO_VALUE for cell in cells):
-            better = "higher is better" if row in HIGHER else "lower is better"
+            better = "higher is better" if is_higher_better(row) else "lower is better"
             table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
     return _aligned(table)
 
@@ -77,7 +91,7 @@ def _best(metrics: Mapping[str, float], row: str, restored: Iterable[str]) -> st
     scores = {name: metrics[path] for name in restored if (path := f"eval/{name}/{row}") in metrics}
     if len(scores) < 2:
         return None
-    return (max if row in HIGHER else min)(scores, key=lambda name: scores[name])
+    return (max if is_higher_better(row) else min)(scores, key=lambda name: scores[name])
 
 
 def _cell(value: float | None, row: str, best: bool) -> str:

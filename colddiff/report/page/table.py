@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colddiff.evaluation.spec import CURVE
-from colddiff.report.grids import distance_names, number
+from colddiff.report.grids import number
 from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, mean_interval
-from colddiff.report.tables import DIGITS, FLOOR, GENERATED, HIGHER
+from colddiff.report.tables import DIGITS, FLOOR, GENERATED, is_higher_better, metric_names
 from colddiff.samplers import column_labels
 
 REAL = "real against real"
@@ -96,9 +96,7 @@ def tables_of(
 def _table(members: Sequence[tuple[ReportedRun, Measured]], only: Sequence[str]) -> ResultTable:
     runs = tuple(run for run, _ in members)
     paths = {path: 0.0 for _, measured in members for path in measured.metrics}
-    names = [*distance_names(paths), *DIGITS]
-    found = {path.rsplit("/", 1)[-1] for path in paths if path.startswith("eval/")}
-    metrics = tuple(name for name in names if name in found and (not only or name in only))
+    metrics = tuple(name for name in metric_names(paths) if not only or name in only)
     columns = {path.split("/")[1]: None for path in paths if path.startswith("eval/")}
     labels = column_labels(name for name in columns if name != FLOOR and not name.startswith(CURVE))
     labels |= {FLOOR: REAL} if FLOOR in columns else {}
@@ -140,7 +138,7 @@ def _with_best(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
         ]
         if len(scored) < 2:
             continue
-        pick: Callable[..., Any] = max if metric in HIGHER else min
+        pick: Callable[..., Any] = max if is_higher_better(metric) else min
         best, interval = pick(scored, key=lambda one: one[1].value)
         if all(interval.parts_from(other) for name, other in scored if name != best):
             chosen[metric] = best
@@ -206,7 +204,7 @@ def cell_text(metric: str, cell: Cell, *, joint: str = " ± ") -> str:
 def head_text(metric: str) -> str:
     """The header of a metric: its name, unit, and which direction is better."""
     unit = " (dB)" if metric == "psnr" else ""
-    return f"{metric}{unit} {'↑' if metric in HIGHER else '↓'}"
+    return f"{metric}{unit} {'↑' if is_higher_better(metric) else '↓'}"
 
 
 def to_markdown(tables: Sequence[ResultTable]) -> str:

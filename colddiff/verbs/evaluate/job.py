@@ -11,6 +11,7 @@ from colddiff.evaluation.spec import EVALUATED, Calls, EvaluationSpec
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
 from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.samplers import SamplerName
+from colddiff.spec import LATER
 
 
 class EvaluateJob(Job):
@@ -37,6 +38,11 @@ class EvaluateJob(Job):
     samplers: tuple[SamplerName, ...] = EVALUATED
     severities: int | tuple[int, ...] | None = None
     curve: Calls = None
+    set_metrics: Annotated[
+        bool,
+        Field(description="of samples also KID, precision, recall, density and coverage"),
+        LATER,
+    ] = False
     features: Annotated[
         AnyFeatures,
         Field(description="inception (fid), lenet, resnet20, or your own torchscript network"),
@@ -61,6 +67,8 @@ class EvaluateJob(Job):
     def _one_subject(self) -> Self:
         if self.checkpoint is not None and self.samples is not None:
             raise SpecError([("samples", "cannot be combined with checkpoint: give one of them")])
+        if self.samples is None and self.set_metrics:
+            raise SpecError([("set_metrics", "is for samples, which are compared as a set")])
         if self.samples is not None and self.curve is not None:
             raise SpecError([("curve", "is for checkpoints: samples are made already")])
         if self.samples is None and self.reference is not None:

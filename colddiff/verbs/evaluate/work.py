@@ -74,7 +74,15 @@ def open_subject(resolved: ResolvedJob) -> Subject:
         check_pinned_digest(resolved, "samples", job.samples, samples.manifest.digest)
         check_pinned_digest(resolved, "reference", job.reference, reference.manifest.digest)
         return Subject(
-            SetComparison(samples, reference, extractor, job.num_images, job.batch_size, job.seed)
+            SetComparison(
+                samples,
+                reference,
+                extractor,
+                job.num_images,
+                job.batch_size,
+                job.seed,
+                job.set_metrics,
+            )
         )
     assert job.checkpoint is not None
     assert job.test_data is not None
