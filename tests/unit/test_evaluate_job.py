@@ -81,6 +81,7 @@ def test_a_checkpoint_is_measured_once(
     told = evaluate(*words, "severities=2").stderr
     for line in (*result["summary"], *(f"  {picture}" for picture in result["pictures"])):
         assert f"{line}\n" in told
+    assert 'id="severity"' in Path(result["report"]).read_text()
     assert provenance["weights_sha256"] == find_checkpoint(checkpoint).weights_sha256
     assert provenance["test_manifest"] == read_manifest(digits["test"]).digest
     assert all(Path(picture).stat().st_size for picture in result["pictures"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from colddiff.checkpoints.references import find_checkpoint
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import resolve
+from colddiff.jobs.results import result_lines
 from colddiff.stores.open import open_store
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.tracking.mlflow_service import client
@@ -68,7 +70,11 @@ def test_one_run_has_it_all_over_two_attempts(storage: Path, packed: dict[str, s
     assert metrics["system/cpu_utilization_percentage"] >= 0
     assert metrics["system/system_memory_usage_megabytes"] > 100
     found = artifacts(api, run.info.run_id)
-    assert {"job.json", "checkpoints.json"} <= found
+    assert {"job.json", "checkpoints.json", "report.html"} <= found
+    page = Path(result["report"]).read_text()
+    assert "after step 6" in page
+    assert '"step 2", "step 4", "step 6"' in html.unescape(page)  # over training
+    assert f"report: {result['report']}" in result_lines(result["id"], result)
     assert any(name.startswith("pictures/step_00000002/") for name in found)
     git = resolve(job(**fields), "tiny").git
     assert run.data.tags.get("mlflow.source.git.commit") == git.get("commit")
@@ -97,6 +103,7 @@ def test_no_pictures_are_drawn_where_the_job_says_so(storage: Path, packed: dict
     result = colddiff.train(job(**fields), "tiny")
     assert result["pictures"] == []
     assert not list(storage.rglob("pictures"))
+    assert not list(storage.rglob("report.html"))
     api, run = tracked(storage, job(**fields))
     assert artifacts(api, run.info.run_id) == {"job.json", "checkpoints.json"}
     assert not [name for name in run.data.metrics if name.startswith("system/")]

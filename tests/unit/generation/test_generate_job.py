@@ -44,6 +44,7 @@ def test_made_once_then_extended(submitted: Callable[..., ResolvedJob], storage:
     assert status.detail == "3/3 shards"
     sheet = Image.open(io.BytesIO(Path(result["pictures"][0]).read_bytes()))
     assert sheet.size == (5 * 66 + 2, 5 * 66 + 2)
+    assert "contact_sheet.png" in Path(result["report"]).read_text()
     more = submitted(num_samples=40)
     assert more.id == first.id
     times = {p.name: p.stat().st_mtime_ns for p in Path(store.uri).glob("*.tar")}

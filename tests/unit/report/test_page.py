@@ -16,7 +16,9 @@ from PIL import Image
 
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.pages.read import command_of, read_run
+from colddiff.jobs.pages.write import write_page
 from colddiff.report.page.page import MOST_BYTES, report_page
+from colddiff.tracking.memory_tracker import MemoryTracker
 from tests.browser import opened
 from tests.unit.report.made_runs import train_job
 
@@ -125,6 +127,17 @@ def test_money_is_shown_where_a_price_is_set(tmp_path: Path) -> None:
     folder.write_status(replace(status, gpu_hours=3.0))
     assert "<dt>cost</dt><dd>7.50</dd>" in report_page([read_run(folder)])
     assert "<dt>cost</dt>" not in page_of(tmp_path / "other")
+
+
+def test_a_page_that_cannot_be_made_fails_no_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = train_job(tmp_path)
+    folder.store.put(folder.key("job.json"), b"{")
+    tracker = MemoryTracker()
+    assert write_page(folder, tracker, {}) is None
+    assert "report.html was not written (RecordError: " in caplog.text
+    assert folder.store.size(folder.key("report.html")) is None
 
 
 @pytest.mark.system
