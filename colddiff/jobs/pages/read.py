@@ -48,6 +48,7 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
         result=result,
         attempts=tuple(_attempt(folder, number) for number in folder.attempts()),
         pictures=() if _has_images(evaluations) else tuple(_pictures(folder.store, folder)),
+        written=tuple(_written(folder)),
         sentences=_sentences(result),
         problems=tuple(problems),
         targets=_targets(job),
@@ -179,7 +180,18 @@ def _pictures(store: Store, folder: JobFolder) -> list[ReportPicture]:
     return found
 
 
+def _written(folder: JobFolder) -> list[tuple[str, str]]:
+    """The Markdown files beside job.json, by name."""
+    prefix = folder.key().rstrip("/") + "/"
+    names = (item.key.removeprefix(prefix) for item in folder.store.list(prefix))
+    return [
+        (name, folder.store.get(prefix + name).decode(errors="replace"))
+        for name in names
+        if name.endswith(".md") and "/" not in name
+    ]
+
+
 def _sentences(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the verb says about its result, without tables."""
-    lines = result.get("confirmation") or result.get("summary") or ()
-    return tuple(str(line) for line in lines if line and "   " not in str(line))
+    """What the verb says about its result, without tables and addresses."""
+    lines = [str(line) for line in result.get("summary") or ()]
+    return tuple(line for line in lines if line and "   " not in line and "://" not in line)

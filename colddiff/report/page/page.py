@@ -32,6 +32,7 @@ from colddiff.report.page.table import (
     to_markdown,
 )
 from colddiff.report.page.verdict import difference, verdict
+from colddiff.report.page.written import written_parts
 from colddiff.report.tables import FLOOR
 
 PARTS = "parts"
@@ -91,6 +92,7 @@ def report_page(
             "LaTeX": to_latex(tables),
             "CSV": to_csv(tables),
         },
+        written=written_parts([file for run in runs for file in run.written]),
         **_image_parts(images),
         plots=groups,
         attempts=attempts_of(shown),

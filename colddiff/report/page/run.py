@@ -89,6 +89,8 @@ class ReportedRun:
     result: Mapping[str, Any] = field(default_factory=dict)
     attempts: tuple[AttemptFacts, ...] = ()
     pictures: tuple[ReportPicture, ...] = ()
+    written: tuple[tuple[str, str], ...] = ()
+    """Markdown files that its verb wrote, such as a leaderboard: (name, content)."""
     sentences: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     targets: Mapping[str, Any] = field(default_factory=dict)

@@ -80,7 +80,7 @@ def tables_of(
     """
     groups: dict[str, list[tuple[ReportedRun, Measured]]] = {}
     for run in runs:
-        if run.last is None or not run.last.metrics:
+        if run.last is None or not metric_names(run.last.metrics):
             continue
         protocol = json.dumps(run.last.protocol, sort_keys=True, default=str)
         same = _without_seeds(run) if over_seed else run.id

@@ -120,6 +120,24 @@ def test_the_papers_number_stands_beside_ours_where_the_recipe_has_one(tmp_path:
     assert "<small>paper " not in page_of(tmp_path / "other")
 
 
+def test_tables_that_a_verb_wrote_are_on_its_page(tmp_path: Path) -> None:
+    folder = train_job(tmp_path, strengths=())
+    board = "| rank | who |\n| ---: | :--- |\n| 1 | a \\| b |\n| **2** | **base** |\n\nlow <b>\n"
+    folder.store.put(folder.key("leaderboard.md"), board.encode())
+    text = report_page([read_run(folder)])
+    assert "<h2>Leaderboard</h2>" in text
+    assert '<th scope="col">rank</th><th scope="col">who</th>' in text
+    assert "<tr><td>1</td><td>a | b</td></tr>" in text
+    assert '<tr class="marked"><td>2</td><td>base</td></tr>' in text
+    assert "<p>low &lt;b&gt;</p>" in text
+    folder.write_result(
+        {"id": folder.job_id, "metrics": {"search/best": 3.0}, "summary": ["Best."]}
+    )
+    text = report_page([read_run(folder)])
+    assert '<h2 id="numbers">' not in text  # of restorations, of which there are none
+    assert "<p>Best.</p>" in text
+
+
 def test_money_is_shown_where_a_price_is_set(tmp_path: Path) -> None:
     folder = train_job(tmp_path, resources={"gpus": 1, "price_per_gpu_hour": 2.5})
     status = folder.status()
