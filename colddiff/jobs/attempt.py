@@ -194,7 +194,7 @@ class Attempt:
             result = work()
             call_with_retry(lambda: self.folder.write_result(result), "the result", VERDICT_RETRY_S)
         except Stopped as stopped:
-            return "stopped", f"{self._limit}: {stopped}" if self._limit else str(stopped)
+            return "stopped", self._limited(stopped) if self._limit else str(stopped)
         except ColddiffError as error:
             return "failed", str(error)
         except Exception as error:
@@ -247,8 +247,17 @@ class Attempt:
         ):
             allowed = getattr(self._limits, name)
             if allowed is not None and spent >= allowed:
-                self._limit = f"limits.{name}={allowed:g} reached"
+                self._limit = f"limits.{name}"
                 self.request_stop()
+
+    def _limited(self, stopped: Stopped) -> str:
+        """Why a limit stopped it; the same job alone would stop at once, with what it has spent."""
+        allowed = getattr(self._limits, self._limit.removeprefix("limits."))
+        reached = str(stopped).removesuffix(f"; {AGAIN}")
+        return (
+            f"{self._limit}={allowed:g} reached: {reached}; submit the same job with a larger "
+            f"{self._limit} to continue"
+        )
 
 
 def _has_begun(status: Status) -> bool:

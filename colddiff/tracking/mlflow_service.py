@@ -220,9 +220,10 @@ def _set_up(database: Path, artifact_root: str | None) -> None:
 
 def _probe(uri: str, timeout_s: float) -> None:
     request = urllib.request.Request(f"{without_userinfo(uri).rstrip('/')}/health")  # noqa: S310
+    tracker = f"tracker {masked(uri)}"
     try:
         with (
-            SLOW_CALLS.watched(f"tracker {masked(uri)}", "whether it responds"),
+            SLOW_CALLS.watched(tracker, "whether it responds"),
             urllib.request.urlopen(request, timeout=timeout_s),  # noqa: S310  # http(s) only
         ):
             pass

@@ -128,3 +128,27 @@ def test_a_generation_whose_checkpoint_is_damaged_after_its_submission(
     finally:
         weights.write_bytes(kept)
     why(here, done, "sha256 is", "sha256 is")
+
+
+def test_a_training_whose_images_are_damaged(here: Here, tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    assert here("data", "pack", "digits", "--out", data, "--limit", "40").returncode == 0
+    shard = data / "shard-000000.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:700] + bytes([whole[700] ^ 1]) + whole[701:])
+    done = here("submit", "train", written(tmp_path, data=str(data), image_size=8), "--local")
+    why(here, done, "shard-000000.tar", "shard-000000.tar")
+    last = done.stderr.splitlines()[-1]
+    assert "colddiff data verify" in last
+    assert "pack them again" in last
+
+
+def test_a_training_that_reaches_its_limit(here: Here, tmp_path: Path) -> None:
+    job = written(tmp_path, num_steps=10_000, limits={"hours": 1e-9})
+    done = here("submit", "train", job, "--local")
+    (job_id,) = done.stdout.split()
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 4
+    assert last.startswith(f"{job_id} ended: stopped")
+    assert "limits.hours=1e-09 reached" in last
+    assert last.endswith("submit the same job with a larger limits.hours to continue")

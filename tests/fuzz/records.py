@@ -130,10 +130,10 @@ def job_files(folder: Path) -> Target:
 
     check(("status.json", whole["status.json"]))
     states = ("queued", "running", "done", "failed", "stopped", "lost")
+    # Half of them are of the status, the file that all commands read.
+    drawn_from = [*documents.items(), *[("status.json", asdict(RUNNING))] * 5]
     inputs = st.one_of(
-        st.tuples(st.just(name), json_like(document, states))
-        # Half of them are of the status, the file that all commands read.
-        for name, document in [*documents.items(), *[("status.json", asdict(RUNNING))] * 5]
+        [st.tuples(st.just(name), json_like(document, states)) for name, document in drawn_from]
     )
     return Target("status", inputs, check)
 

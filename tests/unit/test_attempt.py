@@ -162,7 +162,10 @@ def test_a_reached_limit_asks_for_a_stop_and_names_itself(folder: JobFolder) -> 
     assert attempt(folder, limits=LimitsSpec(hours=1e-9)).drive(work) == 4
     status = folder.status()
     assert status
-    assert status.message == "limits.hours=1e-09 reached: stopped after step 3"
+    assert status.message == (
+        "limits.hours=1e-09 reached: stopped after step 3; submit the same job with a larger "
+        "limits.hours to continue"
+    )
 
 
 def test_a_driver_presumed_dead_leaves_its_successors_status_alone(folder: JobFolder) -> None:

@@ -160,6 +160,7 @@ def test_a_result_is_returned_again_without_another_attempt(resolved: ResolvedJo
 def test_the_client_of_another_cluster_is_told_where_the_job_runs(
     resolved: ResolvedJob, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     folder, ended = resolved.folder, threading.Event()
     folder.claim(1, {**ELSEWHERE, "host": "another-machine", "pid": 7})
     record_job(resolved, folder)

@@ -208,7 +208,7 @@ def test_a_dashboard_that_hangs_does_not_hold_up_the_following(
     monkeypatch.setattr(following, "SAY_S", 0.1)
     watch = AttemptWatch(folder, 1, Hangs(DriverState(ended=True, ending="killed")))
     with beating(folder, 0.0):
-        steps = []
+        steps: list[int] = []
         while len(steps) < 3 or "does not answer" not in caplog.text:
             seen = watch.look()
             assert not seen.ended
