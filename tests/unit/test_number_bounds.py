@@ -31,6 +31,7 @@ HUGE = {
     "evaluate": ("batch_size", "workers"),
     "generate": ("batch_size", "workers", "shard_size", "first_seed", "num_samples"),
     "search": ("num_trials", "max_concurrent", "confirm_best", "confirm_seeds"),
+    "study": ("seeds", "max_concurrent"),
 }
 BASE: dict[str, dict[str, Any]] = {"search": {"base": {}, "over": ["optimizer.lr"]}}
 KINDS = {"degradation": "blur", "restorer": "convnext_unet"}

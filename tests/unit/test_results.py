@@ -26,6 +26,14 @@ METRICS = {
     "eval/sampled/rmse": 0.0912,
     "eval/floor/fd_lenet": 4.5,
 }
+
+
+def member(seed: int, metrics: dict[str, float]) -> dict[str, Any]:
+    """A training of a study."""
+    about = {"entry": 0, "name": "digits", "differs": {}, "seed": seed, "measured": "a"}
+    return {**about, "state": "done", "message": "", "step": 4, "num_steps": 4, "metrics": metrics}
+
+
 RESULTS: dict[str, dict[str, Any]] = {
     "train": {
         "checkpoint": "/runs/jobs/train-x/checkpoints/step_00000250",
@@ -49,6 +57,13 @@ RESULTS: dict[str, dict[str, Any]] = {
         "page": "/runs/jobs/search-x/leaderboard.html",
         "best_yaml": "/runs/jobs/search-x/best.yaml",
     },
+    "study": {
+        "jobs": ["train-x-00000000", "train-x-00000001"],
+        "members": [member(0, METRICS), member(1, {**METRICS, "eval/sampled/fd_lenet": 39.5})],
+        "over_seeds": [{"measured": "a", "mean": {**METRICS, "eval/sampled/fd_lenet": 39.0}}],
+        "metrics": {"study/jobs": 2.0},
+        "table": "/runs/jobs/study-x/study.md",
+    },
 }
 TELLS = {
     "train": ["38.5*", "Algorithm 2", "best: step 200, eval/sampled/fd_lenet 37.25", "@best"],
@@ -61,8 +76,9 @@ TELLS = {
         "with pictures: /runs/jobs/search-x/leaderboard.html",
         "submit train /runs/jobs/search-x/best.yaml",
     ],
+    "study": ["digits", "mean of 2", "Algorithm 2", "39.5", "/runs/jobs/study-x/study.md"],
 }
-SCORES = {"train": 37.25, "evaluate": 38.5, "generate": 12.5, "search": 31.5}
+SCORES = {"train": 37.25, "evaluate": 38.5, "generate": 12.5, "search": 31.5, "study": 39.0}
 
 
 def test_every_verb_tells_its_result() -> None:

@@ -14,6 +14,8 @@ from colddiff.spec.documents import shown
 
 MOST_JOBS = 1000
 MOST_SEEDS = 1000
+NONE_NAMED: tuple[()] = ()
+"""``jobs`` that were left out, other than an empty list: the file's own train section."""
 
 
 def _as_overrides(value: Any) -> Any:
@@ -64,10 +66,14 @@ class TrainingSpec(Spec):
 
 def _as_members(value: Any) -> Any:
     """``quickstart`` is short for ``{recipe: quickstart}``."""
+    if value is NONE_NAMED:
+        return value
     if not isinstance(value, list | tuple):
-        raise SpecError(f"write a list of recipes or of {{recipe, overrides}}, got {shown(value)}")
+        raise SpecError(f"write a list of recipes or {{recipe, overrides}}, got {shown(value)}")
     if not value:
         raise SpecError("is empty: name at least one recipe, or write a train section")
+    if len(value) > MOST_JOBS:
+        raise SpecError(f"names {len(value):,} jobs, a study has at most {MOST_JOBS}")
     entries = [{"recipe": item} if isinstance(item, str) else item for item in value]
     return tuple(parse(MemberSpec, entry, f"[{i}]") for i, entry in enumerate(entries))
 
@@ -80,6 +86,8 @@ def _as_seeds(value: Any) -> Any:
         if not 1 <= value <= MOST_SEEDS:
             raise SpecError(f"a number of seeds is 1 to {MOST_SEEDS}, got {shown(value)}")
         return list(range(value))
+    if value is not None and len(value) > MOST_SEEDS:
+        raise SpecError(f"names {len(value):,} seeds, a study has at most {MOST_SEEDS}")
     if value is not None and not value:
         raise SpecError("is empty: name at least one seed, or leave it out")
     return value
@@ -97,11 +105,11 @@ class StudyJob(Job):
         tuple[MemberSpec, ...],
         BeforeValidator(_as_members, json_schema_input_type=list[str | MemberSpec]),
         Field(
-            max_length=MOST_JOBS,
             description="recipes, job files or train sections, each with overrides of its own; an "
-            "entry with overrides alone varies the train section of the same file",
+            "entry with overrides alone varies the train section of the same file, which is also "
+            "what is trained if `jobs` is left out",
         ),
-    ]
+    ] = NONE_NAMED
     overrides: Annotated[
         dict[str, Any], Field(description="{path: value}, set in every job before its own")
     ] = Field(default_factory=dict)
@@ -109,7 +117,6 @@ class StudyJob(Job):
         tuple[Seed, ...] | None,
         BeforeValidator(_as_seeds, json_schema_input_type=int | list[int] | None),
         Field(
-            max_length=MOST_SEEDS,
             description="each job is trained with each of them; n stands for 0 to n - 1, null for "
             "the job's own seed",
         ),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from colddiff.jobs.results import score_of
 from colddiff.report.differences import differences_text
 from colddiff.report.grids import distance_names, number
 from colddiff.report.tables import DIGITS, FLOOR, NO_VALUE
@@ -31,6 +32,7 @@ def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
                 "entry": group[0]["entry"],
                 "name": group[0]["name"],
                 "differs": dict(group[0]["differs"]),
+                "measured": group[0]["measured"],
                 "seeds": [record["seed"] for record in group],
                 "n": len(done),
                 "mean": {path: fmean(of) for path, of in values.items()},
@@ -38,6 +40,16 @@ def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def best_mean(jobs: Sequence[Record]) -> tuple[str, float] | None:
+    """Metric and lowest mean among the jobs of ``over_seeds``; None where they are unlike."""
+    if len({job["measured"] for job in jobs}) != 1:
+        return None
+    found = [score for job in jobs if (score := score_of(job["mean"])) is not None]
+    if len({path for path, _ in found}) != 1:
+        return None
+    return min(found, key=lambda score: score[1])
 
 
 def table_lines(records: Sequence[Record], *, markdown: bool = False) -> list[str]:

@@ -86,6 +86,11 @@ class Study(Verb):
             "the same command with more steps in its jobs trains them on from here",
         ]
 
+    def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
+        from colddiff.verbs.study.table import best_mean
+
+        return best_mean(result["over_seeds"])
+
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         from colddiff.verbs.study.estimate import dry_run
 

@@ -28,7 +28,7 @@ def with_train_of(job: StudyJob, recipe: Recipe) -> StudyJob:
         member
         if member.recipe is not None or member.train is not None
         else member.model_copy(update={**own, "name": member.name or recipe.name})
-        for member in job.jobs
+        for member in job.jobs or (MemberSpec(),)
     ]
     return job.model_copy(update={"jobs": tuple(members)})
 
@@ -38,6 +38,10 @@ def written_trainings(job: StudyJob) -> list[tuple[str, TrainJob]]:
 
     Raises SpecError naming the field, such as ``jobs[1].overrides.optimizer.lr``.
     """
+    if not job.jobs:
+        raise SpecError(
+            [("jobs", "is required: name recipes or job files, or write train sections")]
+        )
     return [_written(job, number) for number in range(len(job.jobs))]
 
 

@@ -100,6 +100,15 @@ def test_a_bad_study_is_refused_by_the_field(fields: dict[str, Any], message: st
         written_trainings(study_of(**fields))
 
 
+def test_a_study_without_jobs_is_of_the_file_s_own_training() -> None:
+    recipe = load_recipe("quickstart")
+    study = VERBS["study"].completed(recipe.job("study", ["seeds=2"]), recipe)
+    assert isinstance(study, StudyJob)
+    assert written_trainings(study) == [("quickstart", recipe.train)]
+    with pytest.raises(SpecError, match=r"^jobs: is required: name recipes"):
+        written_trainings(parse(StudyJob, {"seeds": 2}))
+
+
 def test_nothing_is_written_for_a_bad_study(
     storage: Path,
     tmp_path: Path,

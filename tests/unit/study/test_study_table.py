@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from colddiff.verbs.study.table import over_seeds, table_lines
+from colddiff.verbs.study.table import best_mean, over_seeds, table_lines
 
 
 def record(entry: int, seed: int, **fields: Any) -> dict[str, Any]:
@@ -50,6 +50,14 @@ def test_seeds_of_a_job_have_a_mean_and_a_deviation() -> None:
     assert first["mean"]["eval/sampled/fd_lenet"] == pytest.approx(11)
     assert first["sd"]["eval/sampled/fd_lenet"] == pytest.approx(1)
     assert second["mean"]["eval/sampled/fd_lenet"] == pytest.approx(12)
+
+
+def test_a_study_is_listed_by_the_best_mean_of_what_can_be_compared() -> None:
+    records = [record(entry, seed) for entry in (0, 1) for seed in (0, 2)]
+    assert best_mean(over_seeds(records)) == ("eval/sampled/fd_lenet", 11)
+    unlike = [*records, record(2, 0, measured="b")]
+    assert best_mean(over_seeds(unlike)) is None
+    assert best_mean(over_seeds([record(0, 0, state="failed", metrics={})])) is None
 
 
 def test_a_single_seed_has_no_deviation() -> None:
