@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from colddiff.evaluation.result import Evaluation
-from colddiff.report.curves import loss_curve
 from colddiff.report.grids import comparison_grid
 from colddiff.report.strips import trajectory_animation, trajectory_strip
 
@@ -37,6 +36,9 @@ def evaluation_pictures(
         found["strip.png"] = trajectory_strip(path, title=title)
         found["strip.gif"] = trajectory_animation(path, title=title)
     if losses:
+        # Only here: importing matplotlib takes a second, also in each worker of a training.
+        from colddiff.report.curves import loss_curve
+
         steps, values = zip(*losses, strict=True)
         found["loss.png"] = loss_curve(steps, values)
     return found

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.pil_images import Pixels
 from colddiff.data.sources.source import SourceEntry, WholeSource
+from colddiff.errors import DataError
 
 
 class DigitsSource(WholeSource):
@@ -32,10 +36,22 @@ class DigitsSource(WholeSource):
 
 @cache
 def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All images and labels: scikit-learn parses them as text, which takes a third of a second."""
-    from sklearn.datasets import load_digits
+    """All images and labels, as ``sklearn.datasets.load_digits`` reads them.
 
-    images, labels = load_digits(return_X_y=True)
-    pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    From its file: importing scikit-learn takes 3 s of work, most of it for scipy and pandas.
+    """
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    try:
+        with gzip.open(path, "rt") as lines:
+            table = np.loadtxt(lines, delimiter=",")
+    except OSError as error:
+        raise DataError(
+            f"digits: cannot read {path} ({error}); install a scikit-learn that has it, or train "
+            "on other images, such as mnist:DIR"
+        ) from None
+    pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     pixels.flags.writeable = False  # of all who read them
-    return pixels, labels.astype(np.int64)
+    return pixels, table[:, -1].astype(np.int64)
