@@ -104,7 +104,9 @@ def cluster() -> Iterator[RunningCluster]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             # One process less for each training; `test_faults.py` has machines of its own for it.
+            # And figures of the machine once a minute: nobody looks at the dashboard.
             patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "60000")
             record = local_cluster.start(home)
         yield RunningCluster(home, record)
     finally:
