@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import RunningCluster
+from tests.in_process import Done
 from tests.unit.study.tiny_study import LR, attempts, folder_of, write_study
 
 pytestmark = pytest.mark.cluster
 
 
-def test_a_study_on_a_cluster(cluster: RunningCluster, tmp_path: Path) -> None:
-    storage = tmp_path / "runs"
-    env = {**os.environ, **cluster.env, "COLDDIFF_STORAGE": str(storage)}
+def test_a_study_on_a_cluster(
+    colddiff_here: Callable[..., Done], storage: Path, tmp_path: Path
+) -> None:
     entries = [{"overrides": {"workers": 2}}, {"overrides": {LR: 1e30}}]
     job = write_study(tmp_path / "tiny.yaml", jobs=entries, seeds=1)
-    words = [sys.executable, "-m", "colddiff.cli.main", "submit", "study", str(job)]
-    failed = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    failed = colddiff_here("submit", "study", job)
     assert failed.returncode == 1, failed.stderr
     folder = folder_of(storage)
     members = json.loads(folder.store.get(folder.key("members.json")))["members"]
