@@ -24,7 +24,7 @@ def test_a_study_on_a_cluster(
     folder = folder_of(storage)
     members = json.loads(folder.store.get(folder.key("members.json")))["members"]
     assert [member["state"] for member in members] == ["done", "failed"]
-    assert f"1 of 2 jobs failed, 1 are done: {members[1]['id']}" in failed.stderr
+    assert f"1 of 2 jobs failed (1 done): {members[1]['id']}" in failed.stderr
     assert "not finite" in members[1]["message"]
     # Each with Ray Train's workers, as if it had been submitted alone, and in one attempt.
     starts = storage / "jobs" / members[0]["id"] / "attempts" / "1" / "starts" / "1.json"

@@ -8,6 +8,7 @@ from typing import Any
 from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.report.differences import differences_text, differing_fields
 from colddiff.verbs.study.job import StudyJob
+from colddiff.verbs.study.members import operation_fields
 from colddiff.verbs.study.written import written_trainings
 
 
@@ -37,7 +38,8 @@ def _differences(written: Sequence[tuple[str, Any]]) -> list[str]:
     texts = [""] * len(written)
     for slug in {slug for slug, _ in written}:
         numbers = [number for number, (other, _) in enumerate(written) if other == slug]
-        fields = differing_fields([written[number][1].to_dict() for number in numbers])
+        jobs = [written[number][1].to_dict() for number in numbers]
+        fields = differing_fields(jobs, operation_fields())
         for number, found in zip(numbers, fields, strict=True):
             texts[number] = differences_text(found)
     return texts

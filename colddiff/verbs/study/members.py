@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.checkpoints.format import Checkpoints
@@ -66,8 +67,9 @@ def members_of(job: StudyJob) -> list[Member]:
     for slug in {training.slug for training in job.trainings}:
         numbers = [n for n, training in enumerate(job.trainings) if training.slug == slug]
         plain = [{**job.trainings[n].train, "seed": None} for n in numbers]
-        differs |= dict(zip(numbers, differing_fields(plain), strict=True))
+        differs |= dict(zip(numbers, differing_fields(plain, operation_fields()), strict=True))
     members = []
+    manifest = cache(lambda uri: read_manifest(uri).digest)
     for number, training in enumerate(job.trainings):
         train = cast("TrainJob", parse(spec, training.train, f"trainings[{number}].train"))
         members.append(
@@ -80,10 +82,17 @@ def members_of(job: StudyJob) -> list[Member]:
                 training.train,
                 training.plugins,
                 differs[number],
-                _measured(train),
+                _measured(train, manifest),
             )
         )
     return members
+
+
+def operation_fields() -> set[str]:
+    """Fields of a training that say how it is run, the number of steps aside."""
+    train = VERBS["train"]
+    spec = train.spec()
+    return set(spec.model_fields) - set(spec.identity_fields()) - {train.extent} | {"plugins"}
 
 
 def is_trained(study: ResolvedJob, member: Member) -> bool:
@@ -156,7 +165,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
         """A training as ``members.json`` has it: what it is, how it stands, its final metrics."""
         entry = self._attempt.resolved.job_as(StudyJob).jobs[member.entry]
         overrides = entry.overrides
-        state, error = self._state(member), self._errors.get(member.id, "")
+        state, error = self.state(member), self._errors.get(member.id, "")
         step, metrics = self._metrics(member) if state == "done" else (self.steps(member), {})
         return {
             "id": member.id,
@@ -174,7 +183,8 @@ class Trainings(ListedSegments[Member, JobSegment]):
             "metrics": metrics,
         }
 
-    def _state(self, member: Member) -> str:
+    def state(self, member: Member) -> str:
+        """``done``, ``failed``, ``running`` or ``waiting``, in this attempt."""
         if member.number in self._done:
             return "done"
         if member.id in self._errors:
@@ -217,8 +227,8 @@ def read_members(folder: JobFolder) -> dict[str, Any]:
         return {}
 
 
-def _measured(job: TrainJob) -> str:
+def _measured(job: TrainJob, digest_of: Callable[[str], str]) -> str:
     evaluation = {**job.evaluation.to_dict(), "batch_size": None}
     evaluation["features"] = {**evaluation["features"], "path": None}
-    images = read_manifest(job.test_data).digest if job.test_data is not None else None
-    return digest([evaluation, images, job.to_dict()["augment"], list(job.shape.chw)])[:8]
+    images = digest_of(job.test_data) if job.test_data is not None else None
+    return digest([evaluation, images, job.augment, list(job.shape.chw)])[:8]

@@ -13,8 +13,10 @@ from colddiff.report.tables import DIGITS, FLOOR, NO_VALUE
 from colddiff.samplers import column_labels
 
 Record = Mapping[str, Any]
+STATE = "state"
+"""Heading of the column that says how a training stands, where one is not done."""
 SAMPLED = "sampled"
-"""The column whose errors are shown beside the distances: Algorithm 2."""
+"""The column of metrics whose errors are shown beside the distances: Algorithm 2."""
 
 
 def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -72,7 +74,7 @@ def _table(records: Sequence[Record]) -> list[list[str]]:
     fixed = ["job", "seed", *["step"] * steps]
     rows = [
         [*[""] * len(fixed), *[labels[path.split("/")[1]] for path in paths], *[""] * unfinished],
-        [*fixed, *[path.rpartition("/")[2] for path in paths], *["state"] * unfinished],
+        [*fixed, *[path.rpartition("/")[2] for path in paths], *[STATE] * unfinished],
     ]
     for job in _groups(records, "entry"):
         name = " ".join(filter(None, (job[0]["name"], differences_text(job[0]["differs"]))))
@@ -124,10 +126,14 @@ def _groups(records: Iterable[Record], key: str) -> list[list[Record]]:
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    words = {0} | {i for i, head in enumerate(table[1]) if head == STATE}
     lines = []
-    for first, *cells in table:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("   ".join([first.ljust(widths[0]), *padded]).rstrip())
+    for row in table:
+        cells = [
+            cell.ljust(width) if i in words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("   ".join(cells).rstrip())
     return lines
 
 

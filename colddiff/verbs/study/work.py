@@ -85,7 +85,7 @@ def _refuse_unfinished(attempt: Attempt, trainings: Trainings) -> None:
         attempt.report(line)
     why = "; ".join(f"{job_id}: {error}" for job_id, error in failed.items())
     raise ColddiffError(
-        f"{len(failed)} of {total} jobs failed, {trainings.done} are done: {why}. `colddiff logs "
+        f"{len(failed)} of {total} jobs failed ({trainings.done} done): {why}. `colddiff logs "
         "JOB` shows more; submit the same study again to try those that failed, nothing else"
     )
 
@@ -114,10 +114,10 @@ class _Results:
             attempt.count_gpu_hours(lambda: max(0.0, spent() - sum(self._before.values())))
 
     def records(self) -> list[dict[str, Any]]:
-        """All trainings as they stand; those that are done are read once."""
+        """All trainings as they stand; each is read while it runs, and when its state changes."""
         for member in self._trainings.members:
-            known = self._records.get(member.number)
-            if known is None or known["state"] != "done":
+            known, state = self._records.get(member.number), self._trainings.state(member)
+            if known is None or state == "running" or known["state"] != state:
                 self._records[member.number] = self._trainings.record(member)
         return [self._records[member.number] for member in self._trainings.members]
 

@@ -124,6 +124,7 @@ def test_a_study_that_was_killed_and_stopped_repeats_nothing(
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert re.fullmatch(r"train-tiny-\w+ at step \d/4", folder_of(storage).progress(1)["detail"])
     begun = {folder.name for folder in storage.glob("jobs/train-*") if has_checkpoint(folder)}
 
     def stop_after_one() -> None:
@@ -174,7 +175,7 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(
     assert [member["state"] for member in members] == ["failed", "done", "done"]
     assert "not finite" in members[0]["message"]
     last = failed.stderr.splitlines()[-1]
-    assert f"1 of 3 jobs failed, 2 are done: {members[0]['id']}: " in last
+    assert f"1 of 3 jobs failed (2 done): {members[0]['id']}: " in last
     assert "submit the same study again to try those that failed" in last
     assert "tiny lr=0.002" in failed.stderr
     assert folder_of(storage).result() is None

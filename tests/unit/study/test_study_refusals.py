@@ -161,6 +161,7 @@ def test_members_have_the_ids_of_the_same_jobs_submitted_alone(
     assert [(m.slug, m.job.seed) for m in members] == [
         (slug, seed) for slug in ("my-own", "quickstart", "blur") for seed in (4, 2)
     ]
+    assert not any(member.differs for member in members)
 
     def alone(path: Path | str, words: list[str], slug: str) -> str:
         job = load_recipe(path).job("train", words)
@@ -184,7 +185,9 @@ def test_members_have_the_ids_of_the_same_jobs_submitted_alone(
         assert found.job.tracking.parent == study.id
 
     # The same trainings are the same study, however they are written.
-    full = [{"train": m.data | own_plugins(m.slug, tmp_path), "name": m.slug} for m in members[::2]]
+    full: list[dict[str, Any]] = [
+        {"train": {**m.data, **own_plugins(m.slug, tmp_path)}, "name": m.slug} for m in members[::2]
+    ]
     full = [{**entry, "train": {**entry["train"], "seed": 0}} for entry in full]
     assert resolve(parse(StudyJob, {"jobs": full, "seeds": [4, 2]}), "s").id == study.id
     other = parse(StudyJob, {"jobs": full, "seeds": [2, 4, 6]})
