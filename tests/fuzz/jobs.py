@@ -18,7 +18,7 @@ from colddiff.samplers import SAMPLERS
 from tests.fuzz.harness import Target
 from tests.fuzz.odd import BYTES, VALUES, broken, changed, places
 
-RECIPES = ("quickstart", "search/blur-digits")
+RECIPES = ("quickstart", "search/blur-digits", "study/paper-restoration-small")
 WORDS = (*DEGRADATIONS, *RESTORERS, *SAMPLERS, *VERBS, "linear", "exponential", "table", "all")
 ODD_YAML = st.sampled_from(
     [
@@ -34,9 +34,9 @@ def _documents() -> list[dict[str, Any]]:
     found = []
     for name in RECIPES:
         recipe = load_recipe(name)
-        sections: dict[str, Any] = {**recipe.sections, "train": recipe.train.to_dict()}
-        for verb in ("evaluate", "generate"):
-            sections.setdefault(verb, recipe.job(verb).to_dict())
+        sections = dict(recipe.sections)
+        for verb in ("evaluate", "generate", *["train"] * ("train" in sections)):
+            sections[verb] = recipe.job(verb).to_dict()
         found.append({"name": recipe.name, **sections})
     return found
 

@@ -93,6 +93,7 @@ def study_of(**fields: Any) -> StudyJob:
         ({"seeds": [1, 1]}, r"^study\.seeds: names a seed twice: \[1, 1\]"),
         ({"seeds": [-1]}, r"^study\.seeds\.0: input should be greater than or equal to 0"),
         ({"seeds": 2000}, r"^study\.seeds: a number of seeds is 1 to 1000"),
+        ({"seeds": [0] * 1001}, r"^study\.seeds: names 1,001 seeds"),
     ],
 )
 def test_a_bad_study_is_refused_by_the_field(fields: dict[str, Any], message: str) -> None:
@@ -107,6 +108,11 @@ def test_a_study_without_jobs_is_of_the_file_s_own_training() -> None:
     assert written_trainings(study) == [("quickstart", recipe.train)]
     with pytest.raises(SpecError, match=r"^jobs: is required: name recipes"):
         written_trainings(parse(StudyJob, {"seeds": 2}))
+
+
+@pytest.mark.parametrize("fields", [{}, {"seeds": None}])
+def test_without_seeds_each_job_keeps_its_own(fields: dict[str, Any]) -> None:
+    assert parse(StudyJob, {"jobs": [{"train": TRAIN}], **fields}).seeds is None
 
 
 def test_nothing_is_written_for_a_bad_study(
