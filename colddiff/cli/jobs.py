@@ -101,11 +101,11 @@ def _cache_for(store: Store) -> Store | None:
 
 
 def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
-    from colddiff.errors import SpecError
-    from colddiff.spec.base import nearest
-
     for word in given:
         if word not in known:
+            from colddiff.errors import SpecError
+            from colddiff.spec.base import nearest
+
             offered = ", ".join(known)
             raise SpecError(f"{option} {word}: not one of {offered}{nearest(word, known)}")
 
@@ -224,7 +224,9 @@ def wait(
             log_verdict(folder, now)
             submission = submission_of(folder, now)
         else:
-            jobs = operate.jobs_of(folder, address)
+            from colddiff.cluster.connect import jobs_of
+
+            jobs = jobs_of(folder, address)
             submission = followed(folder, now.attempt if now else 1, jobs, display.show)
     if as_json:
         emit_json(asdict(submission))

@@ -265,8 +265,8 @@ def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJo
     if request.local:
         return InProcess(), resolve(job, slug, new=request.new)
 
+    from colddiff.cluster.connect import given_cluster, started_cluster
     from colddiff.cluster.home import Home
-    from colddiff.cluster.operate import given_cluster, started_cluster
     from colddiff.cluster.ray_jobs import RayJobs
 
     home = Home.from_environment()

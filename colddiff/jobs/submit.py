@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
-from colddiff.jobs.resolve import record_job
 from colddiff.jobs.results import log_result, log_verdict
 from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
 from colddiff.jobs.verb import VERBS, unit_of
@@ -183,6 +182,9 @@ def claim_attempt(
     The winner writes the job and its queued status. Running time and GPU hours of earlier attempts
     (``status``) are carried over.
     """
+    # Commands on submitted jobs need this module, and none of the jobs' classes.
+    from colddiff.jobs.resolve import record_job
+
     if not folder.claim(attempt, runner.claim()):
         return False
     record_job(replace(resolved, created=_created(folder) or resolved.created), folder)
