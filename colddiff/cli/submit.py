@@ -134,7 +134,7 @@ def submit_verb(verb: str, request: Request) -> None:
     """Runs ``colddiff submit VERB``; exits with the job's exit code."""
     from colddiff.jobs.job import slugify
     from colddiff.jobs.results import untold
-    from colddiff.jobs.submit import bring_to_end
+    from colddiff.jobs.submit import bring_to_end, report_if_done
 
     _refuse_contradictions(request)
     recipe, job = read_job(verb, request)
@@ -152,9 +152,14 @@ def submit_verb(verb: str, request: Request) -> None:
 
     with live_line(sys.stderr) as display, untold() if request.as_json else nullcontext():
         try:
-            runner, resolved = _resolved(job, slug, request)
-            submission = bring_to_end(
-                resolved, runner, show=display.show, detach=request.detach, announce=announce
+            find_runner, resolved = _resolved(job, slug, request)
+            # A cluster is started last: it takes seconds, and keeps running.
+            submission = report_if_done(resolved, announce) or bring_to_end(
+                resolved,
+                find_runner(),
+                show=display.show,
+                detach=request.detach,
+                announce=announce,
             )
         except Exception as error:
             if announced and request.as_json:
@@ -257,13 +262,13 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
 
 
-def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJob]:
-    """The runner, and the job with absolute addresses and its id."""
+def _resolved(job: Job, slug: str, request: Request) -> tuple[Callable[[], Runner], ResolvedJob]:
+    """What makes the runner, and the job with absolute addresses and its id."""
     from colddiff.jobs.in_process import InProcess
     from colddiff.jobs.resolve import refuse_paths, resolve
 
     if request.local:
-        return InProcess(), resolve(job, slug, new=request.new)
+        return InProcess, resolve(job, slug, new=request.new)
 
     from colddiff.cluster.connect import given_cluster, started_cluster
     from colddiff.cluster.home import Home
@@ -279,5 +284,4 @@ def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJo
         # Connect before packing the data, which can take long.
         runner = RayJobs(cluster)
     resolved = resolve(job, slug, remote=remote, shared_path=request.shared_path, new=request.new)
-    # Start a cluster last, when the job is known to be valid: it takes seconds and keeps running.
-    return runner or RayJobs(started_cluster(home)), resolved
+    return lambda: runner or RayJobs(started_cluster(home)), resolved

@@ -67,13 +67,11 @@ def bring_to_end(
     Raises ClusterError, StoreError. An interrupt ends with exit code 130; if the runner outlives
     its client the job keeps running, else it has ended as stopped.
     """
+    finished = report_if_done(resolved, announce)
+    if finished is not None:
+        return finished
     folder = resolved.folder
     status = folder.status()
-    if status is not None and status.finished:
-        folder.settle_here(resolved.tracking_uri)
-    if status is not None and is_done(resolved, folder, status):
-        announce(resolved.id)
-        return report_done(resolved, folder, status)
     # Read once: a later read could see an attempt that another client has claimed since.
     newest = newest_attempt(folder, status)
     attempt = _running_attempt(folder, status, newest, runner, show)
@@ -117,8 +115,20 @@ def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show)
     return submission_of(folder, status)
 
 
-def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Submission:
-    """Reports a finished job, and delivers what is spooled for a tracker that was down."""
+def report_if_done(
+    resolved: ResolvedJob, announce: Callable[[str], None] = lambda job_id: None
+) -> Submission | None:
+    """Reports a job that is done; None for any other. No cluster is needed for it.
+
+    Delivers what is spooled for a tracker that was down.
+    """
+    folder = resolved.folder
+    status = folder.status()
+    if status is not None and status.finished:
+        folder.settle_here(resolved.tracking_uri)
+    if status is None or not is_done(resolved, folder, status):
+        return None
+    announce(resolved.id)
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s is done (%s)", resolved.id, extent)
     log_result(folder)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.data.pil_images import Pixels
 from colddiff.data.sources.source import SourceEntry, WholeSource
+from colddiff.errors import DataError
 
 
 class DigitsSource(WholeSource):
@@ -32,10 +35,18 @@ class DigitsSource(WholeSource):
 
 @cache
 def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All images and labels: scikit-learn parses them as text, which takes a third of a second."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    """All images and labels, as ``load_digits`` reads them; importing scikit-learn takes seconds."""
+    rows = np.loadtxt(_table(), delimiter=",", dtype=np.float64)
+    pixels = np.rint(rows[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     pixels.flags.writeable = False  # of all who read them
-    return pixels, labels.astype(np.int64)
+    return pixels, rows[:, -1].astype(np.int64)
+
+
+def _table() -> Path:
+    """The file of the digits in the installed scikit-learn, which is not imported."""
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return path
+    raise DataError("digits: scikit-learn, which brings them, is not installed; pip install it")
