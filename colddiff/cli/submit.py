@@ -72,7 +72,12 @@ def _command(verb: str) -> Callable[..., None]:
         ] = None,
         detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
         dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Print the job as YAML; contact nothing.")
+            bool,
+            typer.Option(
+                "--dry-run",
+                help="Print the job as YAML; contact nothing, but a cluster that is named, to say "
+                "whether the job can ever fit.",
+            ),
         ] = False,
         rate: Annotated[
             str | None,
@@ -254,12 +259,33 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         # Its id depends on the recipe's name and train section, so both are part of the file.
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
     found = VERBS[job.verb].dry_run(job, request.rate)
-    for line in found.lines:
+    fit = None if request.local else _fit(job, request.address)
+    for line in [*found.lines, *([fit] if fit else [])]:
         note(line)
     if request.as_json:
-        emit_json(data | dict(found.data))
+        emit_json(data | dict(found.data) | ({"cluster": fit} if fit else {}))
     else:
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
+
+
+def _fit(job: Job, address: str | None) -> str | None:
+    """Whether the job can ever run on the cluster that is named; None without one."""
+    from colddiff.cluster.connect import given_cluster
+    from colddiff.cluster.home import Home
+    from colddiff.cluster.ray_jobs import RayJobs
+    from colddiff.errors import SpecError
+    from colddiff.jobs.runner import fit_line
+
+    cluster = given_cluster(address, Home.from_environment())
+    if cluster is None:
+        return None
+    capacity = RayJobs(cluster).capacity()
+    try:
+        VERBS[job.verb].check_capacity(job, lambda: capacity)
+    except SpecError as error:
+        return f"{cluster.address}: can never fit: {error}"
+    resources, workers = getattr(job, "resources", None), getattr(job, "workers", 1)
+    return f"{cluster.address}: {fit_line(resources, workers, capacity)}" if resources else None
 
 
 def _resolved(job: Job, slug: str, request: Request) -> tuple[Callable[[], Runner], ResolvedJob]:

@@ -48,6 +48,12 @@ class LimitsSpec(Spec):
 
     hours: Annotated[float | None, Field(gt=0), Unit("hours")] = None
     gpu_hours: Annotated[float | None, Field(gt=0), Unit("GPU hours")] = None
+    queue_hours: Annotated[
+        float | None,
+        Field(gt=0, description="of waiting for a cluster's CPUs or GPUs, over all attempts"),
+        Unit("hours"),
+        LATER,
+    ] = None
 
 
 RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
