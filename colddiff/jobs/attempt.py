@@ -63,7 +63,7 @@ class Attempt:
         self._lock = threading.Lock()
         self._phase, self._detail = "starting", ""
         self._eta_s: float | None = None
-        self._waits_for = ""
+        self._waits_for, self._waited_s = "", 0.0
         self._superseded = False
         self._status = Status()
         self._reports: list[str] = []
@@ -252,6 +252,7 @@ class Attempt:
             now = time.monotonic()
             spent, self._last_beat = now - self._last_beat, now
             waited, ran = (spent, 0.0) if waits_for else (0.0, spent)
+            self._waited_s += waited
             gpu_hours = self._status.gpu_hours + self._gpus * ran / 3600
             self._status = replace(
                 self._status,
@@ -277,7 +278,8 @@ class Attempt:
         for name, spent in (
             ("hours", self._status.running_s / 3600),
             ("gpu_hours", self._status.gpu_hours),
-            ("queue_hours", self._status.waiting_s / 3600),
+            # Of this attempt: who submits the job again is ready to wait again.
+            ("queue_hours", self._waited_s / 3600),
         ):
             allowed = getattr(self._limits, name)
             if allowed is not None and spent >= allowed:

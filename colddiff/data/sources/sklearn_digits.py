@@ -35,7 +35,7 @@ class DigitsSource(WholeSource):
 
 @cache
 def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All images and labels, as ``load_digits`` reads them; importing scikit-learn takes seconds."""
+    """All images and labels, as ``load_digits`` reads them; its import alone takes seconds."""
     rows = np.loadtxt(_table(), delimiter=",", dtype=np.float64)
     pixels = np.rint(rows[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     pixels.flags.writeable = False  # of all who read them
