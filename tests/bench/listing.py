@@ -58,7 +58,6 @@ def _many(storage: str, root: Path, num_jobs: int, repeats: int) -> dict[str, An
 
 def _make_jobs(storage: str, count: int) -> list[str]:
     store, spec = open_store(storage), TrainJob(data="/data").to_dict()
-    best = {"score": 12.5, "score_metric": "eval/sampled/fd_lenet"}
 
     def make(number: int) -> str:
         folder = JobFolder(store, f"train-{'ab'[number % 2]}-{number:08x}")
@@ -67,7 +66,17 @@ def _make_jobs(storage: str, count: int) -> list[str]:
         folder.write_job({**job, "storage": storage, "spec": {**spec, "seed": number}})
         folder.write_log(1, b"a line\n" * 100)
         folder.write_result({"id": folder.job_id, "metrics": {}, "summary": [], "pictures": []})
-        folder.write_status(Status("done", 1, 700, 700, heartbeat=1e9 + number, **best))
+        folder.write_status(
+            Status(
+                "done",
+                1,
+                700,
+                700,
+                heartbeat=1e9 + number,
+                score=12.5,
+                score_metric="eval/sampled/fd_lenet",
+            )
+        )
         return folder.job_id
 
     with ThreadPoolExecutor(16) as pool:
