@@ -15,7 +15,15 @@ import typer
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note, printable
-from colddiff.jobs.status import State, Status, duration, progress_line, spent_line, verdict_line
+from colddiff.jobs.status import (
+    State,
+    Status,
+    duration,
+    note_of,
+    progress_line,
+    spent_line,
+    verdict_line,
+)
 from colddiff.jobs.verb import unit_of
 from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import has_spooled_entries
@@ -101,11 +109,11 @@ def _cache_for(store: Store) -> Store | None:
 
 
 def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
-    from colddiff.errors import SpecError
-    from colddiff.spec.base import nearest
-
     for word in given:
         if word not in known:
+            from colddiff.errors import SpecError
+            from colddiff.spec.base import nearest
+
             offered = ", ".join(known)
             raise SpecError(f"{option} {word}: not one of {offered}{nearest(word, known)}")
 
@@ -121,7 +129,7 @@ def _cells(row: JobRow, now: float) -> list[str]:
         score_text(row),
         differs_text(row) or "-",
         _last_seen(status, now),
-        _first_line(status.message) if status else "",
+        _first_line(note_of(status)) if status else "",
     ]
 
 
@@ -224,7 +232,9 @@ def wait(
             log_verdict(folder, now)
             submission = submission_of(folder, now)
         else:
-            jobs = operate.jobs_of(folder, address)
+            from colddiff.cluster.connect import jobs_of
+
+            jobs = jobs_of(folder, address)
             submission = followed(folder, now.attempt if now else 1, jobs, display.show)
     if as_json:
         emit_json(asdict(submission))
@@ -282,4 +292,4 @@ def _last_seen(status: Status | None, now: float) -> str:
 
 def _first_line(text: str) -> str:
     line = text.splitlines()[0] if text else ""
-    return line if len(line) <= 80 else line[:79] + "…"
+    return line if len(line) <= 120 else line[:119] + "…"

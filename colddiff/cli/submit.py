@@ -72,7 +72,12 @@ def _command(verb: str) -> Callable[..., None]:
         ] = None,
         detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
         dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Print the job as YAML; contact nothing.")
+            bool,
+            typer.Option(
+                "--dry-run",
+                help="Print the job as YAML; contact nothing, but a cluster that is named, to say "
+                "whether the job can ever fit.",
+            ),
         ] = False,
         rate: Annotated[
             str | None,
@@ -134,7 +139,7 @@ def submit_verb(verb: str, request: Request) -> None:
     """Runs ``colddiff submit VERB``; exits with the job's exit code."""
     from colddiff.jobs.job import slugify
     from colddiff.jobs.results import untold
-    from colddiff.jobs.submit import bring_to_end
+    from colddiff.jobs.submit import bring_to_end, report_if_done
 
     _refuse_contradictions(request)
     recipe, job = read_job(verb, request)
@@ -152,9 +157,14 @@ def submit_verb(verb: str, request: Request) -> None:
 
     with live_line(sys.stderr) as display, untold() if request.as_json else nullcontext():
         try:
-            runner, resolved = _resolved(job, slug, request)
-            submission = bring_to_end(
-                resolved, runner, show=display.show, detach=request.detach, announce=announce
+            find_runner, resolved = _resolved(job, slug, request)
+            # A cluster is started last: it takes seconds, and keeps running.
+            submission = report_if_done(resolved, announce) or bring_to_end(
+                resolved,
+                find_runner(),
+                show=display.show,
+                detach=request.detach,
+                announce=announce,
             )
         except Exception as error:
             if announced and request.as_json:
@@ -249,24 +259,45 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         # Its id depends on the recipe's name and train section, so both are part of the file.
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
     found = VERBS[job.verb].dry_run(job, request.rate)
-    for line in found.lines:
+    fit = None if request.local else _fit(job, request.address)
+    for line in [*found.lines, *([fit] if fit else [])]:
         note(line)
     if request.as_json:
-        emit_json(data | dict(found.data))
+        emit_json(data | dict(found.data) | ({"cluster": fit} if fit else {}))
     else:
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
 
 
-def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJob]:
-    """The runner, and the job with absolute addresses and its id."""
+def _fit(job: Job, address: str | None) -> str | None:
+    """Whether the job can ever run on the cluster that is named; None without one."""
+    from colddiff.cluster.connect import given_cluster
+    from colddiff.cluster.home import Home
+    from colddiff.cluster.ray_jobs import RayJobs
+    from colddiff.errors import SpecError
+    from colddiff.jobs.runner import fit_line
+
+    cluster = given_cluster(address, Home.from_environment())
+    if cluster is None:
+        return None
+    capacity = RayJobs(cluster).capacity()
+    try:
+        VERBS[job.verb].check_capacity(job, lambda: capacity)
+    except SpecError as error:
+        return f"{cluster.address}: can never fit: {error}"
+    resources, workers = getattr(job, "resources", None), getattr(job, "workers", 1)
+    return f"{cluster.address}: {fit_line(resources, workers, capacity)}" if resources else None
+
+
+def _resolved(job: Job, slug: str, request: Request) -> tuple[Callable[[], Runner], ResolvedJob]:
+    """What makes the runner, and the job with absolute addresses and its id."""
     from colddiff.jobs.in_process import InProcess
     from colddiff.jobs.resolve import refuse_paths, resolve
 
     if request.local:
-        return InProcess(), resolve(job, slug, new=request.new)
+        return InProcess, resolve(job, slug, new=request.new)
 
+    from colddiff.cluster.connect import given_cluster, started_cluster
     from colddiff.cluster.home import Home
-    from colddiff.cluster.operate import given_cluster, started_cluster
     from colddiff.cluster.ray_jobs import RayJobs
 
     home = Home.from_environment()
@@ -279,5 +310,4 @@ def _resolved(job: Job, slug: str, request: Request) -> tuple[Runner, ResolvedJo
         # Connect before packing the data, which can take long.
         runner = RayJobs(cluster)
     resolved = resolve(job, slug, remote=remote, shared_path=request.shared_path, new=request.new)
-    # Start a cluster last, when the job is known to be valid: it takes seconds and keeps running.
-    return runner or RayJobs(started_cluster(home)), resolved
+    return lambda: runner or RayJobs(started_cluster(home)), resolved

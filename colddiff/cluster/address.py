@@ -18,6 +18,8 @@ from colddiff.stores.paths import expanded
 
 DASHBOARD_PORT = 8265
 PROBE_S = 5.0
+LARGEST_ANSWER = 1 << 30
+"""Bytes; of a driver's whole output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def probe(cluster: Cluster, timeout_s: float = PROBE_S) -> Cluster:
     Raises ClusterError if nothing responds, it is not Ray, or the token is missing or wrong.
     """
     try:
-        body = _get(cluster, "/api/version", timeout_s)
+        with SLOW_CALLS.watched(f"the cluster at {cluster}", "whether it responds"):
+            body = request(cluster, "/api/version", timeout_s=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 401 and cluster.token is None and (token := _token()):
@@ -111,20 +114,19 @@ def probe(cluster: Cluster, timeout_s: float = PROBE_S) -> Cluster:
     return cluster
 
 
-def _get(cluster: Cluster, path: str, timeout_s: float) -> bytes:
-    request = urllib.request.Request(cluster.address + path)  # noqa: S310  # http(s) only
+def request(
+    cluster: Cluster, path: str, *, method: str = "GET", timeout_s: float = PROBE_S
+) -> bytes:
+    """The body of the dashboard's answer; raises OSError (HTTPError) or HTTPException."""
+    sent = urllib.request.Request(cluster.address + path, method=method)  # noqa: S310  # http(s)
     if cluster.token:
-        request.add_header("Authorization", f"Bearer {cluster.token}")
+        sent.add_header("Authorization", f"Bearer {cluster.token}")
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if cluster.loopback:
         # A configured HTTP proxy cannot reach this machine's own ports.
         handlers.append(urllib.request.ProxyHandler({}))
-    opener = urllib.request.build_opener(*handlers)
-    with (
-        SLOW_CALLS.watched(f"the cluster at {cluster}", "whether it responds"),
-        opener.open(request, timeout=timeout_s) as answer,
-    ):
-        return bytes(answer.read(65536))
+    with urllib.request.build_opener(*handlers).open(sent, timeout=timeout_s) as answer:
+        return bytes(answer.read(LARGEST_ANSWER))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -6,17 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import ray
 
-from colddiff.cluster.worker_count import AsksForWorkers, most_workers
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.driver import drive
-from colddiff.jobs.job import Job
 from colddiff.jobs.logs import log_to_stderr, printed
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.verb import VERBS
 from colddiff.spec.documents import read_json_object
 
 
@@ -31,17 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with printed(lambda text: folder.write_log(number, text)):
         log_to_stderr()
         ray.init(log_to_driver=True, ignore_reinit_error=True)
-        return drive(Attempt(resolved, number, gpus=_gpus(resolved.job)), on_ray=True)
-
-
-def _gpus(job: Job) -> float:
-    """GPUs of all the job's workers together; 0 if it requests none."""
-    if not hasattr(job, "workers"):
-        return 0.0
-    asking = cast("AsksForWorkers", job)
-    useful = VERBS[job.verb].max_useful_workers(job)
-    workers = most_workers(asking)
-    return asking.resources.gpus * (workers if useful is None else min(workers, useful))
+        return drive(Attempt(resolved, number), on_ray=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from colddiff.cluster.operate import jobs_of
 from colddiff.errors import ClusterError, ColddiffError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.follow import AttemptWatch, poll_seconds
@@ -24,6 +23,8 @@ def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
         )
     if text := folder.log(attempt):
         return text
+    from colddiff.cluster.connect import jobs_of
+
     try:
         jobs = jobs_of(folder, address)
     except ClusterError:
@@ -38,6 +39,8 @@ def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator
     while True:
         status = folder.status()
         if watch is None and status is not None and not status.finished:
+            from colddiff.cluster.connect import jobs_of
+
             with suppress(ClusterError):
                 watch = AttemptWatch(folder, attempt, jobs_of(folder, address))
         if watch is not None:

@@ -1,23 +1,17 @@
-"""Operations on a submitted job: find, stop, delete; and the cluster of a command."""
+"""Operations on submitted jobs: find, look at, stop, delete; its cluster is asked where need be."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from colddiff.cluster import local_cluster
-from colddiff.cluster.address import Cluster, given_address, parse_address, remote_cluster
-from colddiff.cluster.home import Home
-from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.follow import AttemptWatch, poll_seconds, settle
 from colddiff.jobs.status import LOST_AFTER_S, Status
-from colddiff.jobs.submit import newest_attempt
 from colddiff.spec.documents import shown
 from colddiff.stores.open import open_store, storage_at
 
@@ -27,7 +21,6 @@ Show = Callable[[Status], None]
 COMMITS = "/checkpoint.json"
 ASK_S = 2.5
 """A heartbeat changes within this time; later its cluster is asked, which takes seconds."""
-HERE = os.uname().nodename
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -44,26 +37,6 @@ def find_job(job_id: str, storage: str | None = None) -> JobFolder:
 
         raise Missing(f"{missing}{nearest(job_id, list_jobs(store))}") from None
     return folder
-
-
-def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
-    """The cluster that runs a job's newest attempt; None if it no longer exists.
-
-    ``--address`` overrides the address in the attempt's claim; COLDDIFF_ADDRESS and RAY_ADDRESS do
-    not, they only apply to submitting. Raises ClusterError if a remote one does not respond.
-    """
-    claim = folder.read_claim(newest_attempt(folder, folder.status()))
-    if address is None and claim.get("local") and claim.get("host", HERE) != HERE:
-        return None  # the local cluster of another machine
-    if address is None and not claim.get("local"):
-        address = claim.get("address")
-        if address is None:
-            return None
-    home = Home.from_environment()
-    record = local_cluster.running(home)
-    if record is not None and (address is None or parse_address(address) == record.address):
-        return RayJobs(local_cluster.local(home, record))
-    return RayJobs(remote_cluster(address)) if address is not None else None
 
 
 def current(folder: JobFolder, address: str | None) -> Status | None:
@@ -113,6 +86,8 @@ def _look(
     """What a look at an attempt shows, and whether that decides; ``asks`` its cluster first."""
     try:
         if asks and watch.runner is None:
+            from colddiff.cluster.connect import jobs_of
+
             with suppress(ClusterError):  # its heartbeat decides
                 watch.runner = jobs_of(folder, address)
         seen = watch.look()
@@ -139,6 +114,8 @@ def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> 
         status = _await_stop(folder, attempt, grace_s, show)
         if status.settled:
             return status
+    from colddiff.cluster.connect import jobs_of
+
     jobs = jobs_of(folder, address)
     if jobs is None and status.state == "running":
         raise ColddiffError(
@@ -178,29 +155,3 @@ def delete(folder: JobFolder) -> int:
     for key in sorted(keys, key=lambda key: (last.get(key, 0), not key.endswith(COMMITS), key)):
         folder.store.delete(key)
     return len(keys)
-
-
-def given_cluster(address: str | None, home: Home) -> Cluster | None:
-    """The cluster that ``--address``, COLDDIFF_ADDRESS or RAY_ADDRESS names; contacts nothing.
-
-    None if none of them is set. The address of the running local cluster selects that one.
-    """
-    named = given_address(address)
-    if named is None:
-        return None
-    cluster = remote_cluster(*named)
-    record = local_cluster.running(home)
-    if record is not None and cluster.address == record.address:
-        return local_cluster.local(home, record)
-    return cluster
-
-
-def started_cluster(home: Home) -> Cluster:
-    """The local cluster, started if none is running; logs that it keeps running."""
-    before = local_cluster.running(home)
-    record = local_cluster.start(home)
-    if before is None:
-        log.info(
-            "local cluster at %s keeps running; `colddiff cluster stop` ends it", record.address
-        )
-    return local_cluster.local(home, record)

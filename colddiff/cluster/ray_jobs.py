@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
 
 from colddiff.cluster import local_cluster
-from colddiff.cluster.address import Cluster, probe
+from colddiff.cluster.address import LARGEST_ANSWER, Cluster, probe, request
 from colddiff.cluster.capacity import reported_capacity
 from colddiff.cluster.home import Home
-from colddiff.cluster.stage import staged
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
 from colddiff.machine.processes import this_process
 from colddiff.slow_calls import SLOW_CALLS
+from colddiff.spec.documents import DocumentError, read_json_object
 
 if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
@@ -85,16 +87,20 @@ class UnknownJob(ClusterError):
 class RayJobs:
     """``Runner`` on one cluster, through its Jobs API.
 
-    Every method raises ClusterError if the cluster does not respond.
+    Plain HTTP, except to submit: Ray takes seconds to import. Every method raises ClusterError if
+    the cluster does not respond.
     """
 
     outlives_client = True
 
-    def __init__(self, cluster: Cluster, stage: Stage = staged) -> None:
+    def __init__(self, cluster: Cluster, stage: Stage | None = None) -> None:
         self.cluster = probe(cluster)
         self._stage = stage
+
+    @cached_property
+    def _client(self) -> Any:
         with self._requesting("connect"):
-            self._client = _client(self.cluster)
+            return _client(self.cluster)
 
     @property
     def where(self) -> str:
@@ -107,8 +113,10 @@ class RayJobs:
         return bool(claim.get("address", self.cluster.address) == self.cluster.address)
 
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
+        from colddiff.cluster.stage import staged
+
         command = entrypoint(attempt, local=self.cluster.local)
-        with self._stage(resolved) as folder:
+        with (self._stage or staged)(resolved) as folder:
             self.submit_folder(folder, command, submission_id(resolved.id, attempt))
         accepted()
 
@@ -119,7 +127,7 @@ class RayJobs:
         """Sends SIGTERM, then SIGKILL; ClusterError if it is not ended by then (``timeout_s``)."""
         name = submission_id(job_id, attempt)
         with suppress(UnknownJob), self._requesting("stop a job"):
-            self._client.stop_job(name)
+            self._answer(f"/api/jobs/{quote(name)}/stop", "POST")
         deadline = time.monotonic() + timeout_s
         while (driver := self.find_submission(name)) is not None and not driver.ended:
             if time.monotonic() > deadline:
@@ -132,7 +140,8 @@ class RayJobs:
         """The driver's whole output, as long as the cluster exists; empty if it is unknown."""
         try:
             with self._requesting("read a job's log"):
-                return str(self._client.get_job_logs(submission_id(job_id, attempt)))
+                name = quote(submission_id(job_id, attempt))
+                return str(self._answer(f"/api/jobs/{name}/logs").get("logs") or "")
         except UnknownJob:
             return ""
 
@@ -152,11 +161,13 @@ class RayJobs:
 
     def _read(self, endpoint: str) -> dict[str, Any]:
         with self._requesting("say what it has"):
-            response = self._client._do_request("GET", endpoint)
-            if response.status_code != 200:
-                raise RuntimeError(f"status code {response.status_code}: {response.text[:200]}")
-            data: dict[str, Any] = response.json()["data"]
+            data: dict[str, Any] = self._answer(endpoint)["data"]
         return data
+
+    def _answer(self, path: str, method: str = "GET") -> dict[str, Any]:
+        """The object in the cluster's answer; within ``_requesting`` alone."""
+        body = request(self.cluster, path, method=method, timeout_s=REQUEST_S)
+        return read_json_object(body, most_bytes=LARGEST_ANSWER)
 
     def submit_folder(self, folder: Path, command: str, name: str) -> None:
         """Runs ``command`` in a copy of ``folder`` as submission ``name``, unless it is running."""
@@ -170,7 +181,7 @@ class RayJobs:
             # clock, which may differ from ours.
             time.sleep(FORGET_S)
             with self._requesting("delete an ended job"):
-                self._client.delete_job(name)
+                self._answer(f"/api/jobs/{quote(name)}", "DELETE")
         deadline = time.monotonic() + AGENT_S
         while not self._accepts(folder, command, name, give_up=time.monotonic() > deadline):
             time.sleep(1.0)
@@ -203,34 +214,36 @@ class RayJobs:
         """The state of submission ``name``, or None if the cluster does not know it."""
         try:
             with self._requesting("look up a job"):
-                info = self._client.get_job_info(name)
+                info = self._answer(f"/api/jobs/{quote(name)}")
         except UnknownJob:
             return None
-        status, code = str(info.status.value), info.driver_exit_code
-        return driver_state(status, code, str(info.message or ""))
+        code = info.get("driver_exit_code")
+        return driver_state(str(info.get("status")), code, str(info.get("message") or ""))
 
     @contextmanager
     def _requesting(self, what: str) -> Iterator[None]:
-        import requests
-        from ray.exceptions import AuthenticationError
-
         where = self.cluster.address
         try:
             with SLOW_CALLS.watched(f"the cluster at {where}", f"to {what}"):
                 yield
-        except AuthenticationError:
-            raise ClusterError(f"{where} rejects the token; see RAY_AUTH_TOKEN_PATH") from None
-        except (requests.exceptions.RequestException, OSError) as error:
+        except HTTPError as error:
+            with error:
+                said = error.read(10_000).decode(errors="replace")
+            if error.code in (401, 403):
+                raise ClusterError(f"{where} rejects the token; see RAY_AUTH_TOKEN_PATH") from None
+            if error.code == 404:
+                raise UnknownJob(f"{where} does not know the job") from None
+            raise ClusterError(f"{where} cannot {what}: {_last_line(said)}") from None
+        except (OSError, HTTPException) as error:  # those of Ray's client are OSErrors too
             raise ClusterError(
                 f"the cluster at {where} stopped responding ({type(error).__name__}: cannot {what})"
             ) from None
-        except RuntimeError as error:
-            if _http_status(error) == 404:
-                raise UnknownJob(f"{where} does not know the job") from None
-            raise ClusterError(f"{where} cannot {what}: {_last_line(error)}") from None
+        except (RuntimeError, DocumentError, KeyError) as error:
+            raise ClusterError(f"{where} cannot {what}: {_last_line(str(error))}") from None
 
 
 def _client(cluster: Cluster) -> Any:
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     for name in CHATTY:
@@ -245,7 +258,12 @@ def _client(cluster: Cluster) -> Any:
             if cluster.loopback:
                 # A configured HTTP proxy cannot reach this machine's own ports.
                 kwargs.setdefault("proxies", {"no_proxy": host})
-            return super()._do_request(method, endpoint, **kwargs)
+            try:
+                return super()._do_request(method, endpoint, **kwargs)
+            except AuthenticationError:
+                raise ClusterError(
+                    f"{cluster.address} rejects the token; see RAY_AUTH_TOKEN_PATH"
+                ) from None
 
     headers = {"Authorization": f"Bearer {cluster.token}"} if cluster.token else {}
     with _without(OVERRIDES):
@@ -268,11 +286,6 @@ def _environment() -> Mapping[str, str]:
     return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "RAY_COLOR_PREFIX": "0"}
 
 
-def _http_status(error: RuntimeError) -> int | None:
-    found = re.search(r"status code (\d+)", str(error))
-    return int(found.group(1)) if found else None
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
-    return lines[-1][:300] if lines else type(error).__name__
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
+    return lines[-1][:300] if lines else "it gives no reason"

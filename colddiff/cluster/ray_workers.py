@@ -12,16 +12,19 @@ from typing import Any, Generic, TypeVar
 
 import ray
 
+from colddiff.cluster.waiting import say_waiting
 from colddiff.cluster.worker_count import AsksForWorkers
+from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import refuse_idle_gpu
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import requested
 from colddiff.jobs.work_queue import Failure, Finished, Task, attempted
 
 log = logging.getLogger(__name__)
 
-ALONE_S = 60.0
-"""After this long without any worker, a log line says what the job waits for."""
+ALONE_S = 10.0
+"""After this long without any worker, the job's status says what it waits for."""
 RESTART_S = 1.0
 """How often to ask an actor that Ray restarts whether it is up."""
 REPLACE_S = 5.0
@@ -80,7 +83,8 @@ class RayWorkers(Generic[TaskT, ReportT]):
 
     Args:
         actor: class of the actors.
-        resolved: the job, with ``workers`` and ``resources``.
+        attempt: that of the job, with ``workers`` and ``resources``; told what it waits for, and
+            how many GPUs its workers hold.
         count: number of actors.
         encode: converts a task to JSON-ready data.
         decode: converts what an actor returned to a report.
@@ -90,7 +94,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
     def __init__(
         self,
         actor: type[WorkerActor],
-        resolved: ResolvedJob,
+        attempt: Attempt,
         count: int,
         *,
         encode: Callable[[TaskT], dict[str, Any]],
@@ -98,8 +102,10 @@ class RayWorkers(Generic[TaskT, ReportT]):
         in_flight: int,
     ) -> None:
         self._encode, self._decode, self._in_flight = encode, decode, in_flight
-        self._new = _remote(actor, resolved.job, in_flight)  # type: ignore[arg-type]
-        self._data = resolved.to_dict()
+        job: AsksForWorkers = attempt.resolved.job  # type: ignore[assignment]
+        self._attempt, self._resources = attempt, job.resources
+        self._new = _remote(actor, job, in_flight)
+        self._data = attempt.resolved.to_dict()
         self._actors: list[Any] = [self._new.remote(self._data) for _ in range(count)]
         self._waiting: dict[Any, int] = {}
         """Actors that are not up, by the pending call that returns once they are."""
@@ -112,7 +118,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
         self._in_progress: dict[Any, tuple[int, TaskT]] = {}
         self._last_up = time.monotonic()
         """When a worker was last up, or when the first was requested."""
-        self._ever_up = self._logged_alone = False
+        self._say_again = 0.0
 
     def room(self) -> int:
         return sum(self._in_flight - held for held in self._held.values())
@@ -126,7 +132,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
     def wait(self, timeout_s: float) -> list[Finished[TaskT, ReportT]]:
         while self._asleep and self._asleep[0][0] <= time.monotonic():
             self._await_ready(heapq.heappop(self._asleep)[1])
-        self._log_if_alone()
+        self._tell()
         calls = [*self._in_progress, *self._waiting]
         if not calls:
             time.sleep(timeout_s)
@@ -141,6 +147,8 @@ class RayWorkers(Generic[TaskT, ReportT]):
         ]
 
     def close(self) -> None:
+        self._attempt.hold_gpus(0)
+        self._attempt.waiting("")
         for actor in self._actors:
             ray.kill(actor)
 
@@ -174,7 +182,6 @@ class RayWorkers(Generic[TaskT, ReportT]):
                 log.debug("worker %d is not up again yet: %s", number, _first_line(error))
             heapq.heappush(self._asleep, (time.monotonic() + pause_s, number))
             return
-        self._ever_up = True
         self._held[number] = sum(of == number for of, _ in self._in_progress.values())
 
     def _mark_down(self, number: int) -> None:
@@ -186,15 +193,16 @@ class RayWorkers(Generic[TaskT, ReportT]):
     def _await_ready(self, number: int) -> None:
         self._waiting[self._actors[number].ready.remote()] = number
 
-    def _log_if_alone(self) -> None:
-        """Logs once for each long time without any worker what the job waits for."""
+    def _tell(self) -> None:
+        """Tells the attempt how many GPUs are held; after a while without any worker, why."""
+        now = time.monotonic()
+        self._attempt.hold_gpus(self._resources.gpus * len(self._held))
         if self._held:
-            self._last_up, self._logged_alone = time.monotonic(), False
-        if self._logged_alone or time.monotonic() - self._last_up < ALONE_S:
-            return
-        self._logged_alone = True
-        what = "all workers are down" if self._ever_up else "no worker could be started yet"
-        log.info("%s; `ray status` on the cluster shows what it lacks", what)
+            self._last_up = now
+            self._attempt.waiting("")
+        elif now - self._last_up >= ALONE_S and now >= self._say_again:
+            self._say_again = now + ALONE_S
+            say_waiting(self._attempt, requested(self._resources), 1)
 
 
 def _remote(actor: type[WorkerActor], job: AsksForWorkers, in_flight: int) -> Any:

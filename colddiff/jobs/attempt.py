@@ -16,7 +16,7 @@ from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job, LimitsSpec
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, State, Status
+from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, WAITING, State, Status
 from colddiff.jobs.tracking_run import keep_picture
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.processes import this_process
@@ -61,7 +61,9 @@ class Attempt:
         self._status: Status  # from the claim on
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._phase = "starting"
+        self._phase, self._detail = "starting", ""
+        self._eta_s: float | None = None
+        self._waits_for, self._waited_s = "", 0.0
         self._superseded = False
         self._status = Status()
         self._reports: list[str] = []
@@ -71,9 +73,28 @@ class Attempt:
         """The job as it was submitted."""
         return self.resolved.job
 
-    def phase(self, name: str) -> None:
-        """Sets the phase in the status, such as ``evaluating``; "" shows that of the progress."""
-        self._phase = name
+    def phase(self, name: str, detail: str = "", eta_s: float | None = None) -> None:
+        """Sets the phase in the status, such as ``evaluating``, how far it is, and its ETA in s.
+
+        "" shows the phase of the progress.
+        """
+        self._phase, self._detail, self._eta_s = name, detail, eta_s
+
+    def waiting(self, what: str) -> None:
+        """Says that the work waits for machines, and for which; "" once it has them.
+
+        Meanwhile neither running time nor GPU hours are counted, but ``limits.queue_hours``.
+        """
+        self._waits_for = what
+
+    @property
+    def waits(self) -> bool:
+        """Whether the work has said that it waits for machines."""
+        return bool(self._waits_for)
+
+    def hold_gpus(self, count: float) -> None:
+        """Counts GPU hours of ``count`` GPUs from now on: those that the workers hold."""
+        self._gpus = count
 
     def progress(self, **fields: Any) -> None:
         """Writes the progress of the work: any of ``PROGRESS_FIELDS``."""
@@ -170,6 +191,7 @@ class Attempt:
             heartbeat=now,
             started=before.started or now,
             running_s=before.running_s,
+            waiting_s=before.waiting_s,
             gpu_hours=before.gpu_hours,
             score=before.score,
             score_metric=before.score_metric,
@@ -185,7 +207,12 @@ class Attempt:
         with self._lock:
             step = outcome.get("step", self._status.step)
             self._status = replace(
-                self._status, state=state, message=message, phase="", eta_s=None, step=step
+                self._status,
+                state=state,
+                message=message,
+                phase="",
+                eta_s=None,
+                step=step,
             )
             self._write_status()
 
@@ -214,19 +241,26 @@ class Attempt:
         progress = self.folder.progress(self.number)
         known = {name: progress[name] for name in PROGRESS_FIELDS if name in progress}
         if self._phase:
-            known["phase"] = self._phase
+            known |= {"phase": self._phase, "eta_s": self._eta_s}
+            known |= {"detail": self._detail} if self._detail else {}
+        waits_for = self._waits_for
+        if waits_for:
+            known |= {"phase": WAITING, "detail": waits_for, "eta_s": None, "images_per_s": None}
         elsewhere = self._gpu_hours() if self._gpu_hours else None
         with self._lock:
             # Not by the clock, which may be set while the job runs.
             now = time.monotonic()
             spent, self._last_beat = now - self._last_beat, now
-            gpu_hours = self._status.gpu_hours + self._gpus * spent / 3600
+            waited, ran = (spent, 0.0) if waits_for else (0.0, spent)
+            self._waited_s += waited
+            gpu_hours = self._status.gpu_hours + self._gpus * ran / 3600
             self._status = replace(
                 self._status,
-                **{"phase": "starting workers", **known},
+                **{"phase": "starting workers", "detail": "", **known},
                 heartbeat=time.time(),
                 reports=len(self._reports),
-                running_s=self._status.running_s + spent,
+                running_s=self._status.running_s + ran,
+                waiting_s=self._status.waiting_s + waited,
                 gpu_hours=gpu_hours if elsewhere is None else elsewhere,
             )
             self._write_status()
@@ -244,6 +278,8 @@ class Attempt:
         for name, spent in (
             ("hours", self._status.running_s / 3600),
             ("gpu_hours", self._status.gpu_hours),
+            # Of this attempt: who submits the job again is ready to wait again.
+            ("queue_hours", self._waited_s / 3600),
         ):
             allowed = getattr(self._limits, name)
             if allowed is not None and spent >= allowed:

@@ -44,10 +44,19 @@ class ResourcesSpec(Spec):
 
 
 class LimitsSpec(Spec):
-    """Budgets over all attempts; at a limit the job takes a checkpoint and exits with code 4."""
+    """Budgets over all attempts; at a limit the job takes a checkpoint and exits with code 4.
+
+    ``queue_hours`` is that of one attempt.
+    """
 
     hours: Annotated[float | None, Field(gt=0), Unit("hours")] = None
     gpu_hours: Annotated[float | None, Field(gt=0), Unit("GPU hours")] = None
+    queue_hours: Annotated[
+        float | None,
+        Field(gt=0, description="of waiting for a cluster's CPUs or GPUs"),
+        Unit("hours"),
+        LATER,
+    ] = None
 
 
 RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")

@@ -14,8 +14,9 @@ from colddiff.errors import SpecError
 from colddiff.jobs.job import Job
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import apply_overrides, nearest, parse
-from colddiff.spec.documents import MOST_YAML_BYTES, DocumentError, read_yaml, shown
+from colddiff.spec.documents import DocumentError, shown
 from colddiff.spec.plugins import load_plugins
+from colddiff.spec.yaml_documents import MOST_YAML_BYTES, read_yaml
 from colddiff.stores.paths import absolute_path, expanded
 
 if TYPE_CHECKING:

@@ -11,7 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from colddiff.errors import CheckpointError, DataError, Missing, RecordError, SpecError
+from colddiff.errors import (
+    CheckpointError,
+    ColddiffError,
+    DataError,
+    Missing,
+    RecordError,
+    SpecError,
+)
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.plugins import keep_plugins
@@ -20,7 +27,7 @@ from colddiff.spec import parse
 from colddiff.spec.documents import DocumentError, as_record, shown
 from colddiff.spec.plugins import load_plugins, plugin_digest, plugin_source
 from colddiff.stores.open import absolute, check_writable, open_store, storage_at
-from colddiff.tracking.open import check_tracker
+from colddiff.tracking.open import check_tracker, has_server
 from colddiff.tracking.open import tracking_uri as tracking_uri_of
 
 STAGED = Path(__file__).resolve().parents[2]
@@ -137,7 +144,7 @@ def resolve(
     # Before anything is packed or submitted: fail early if the storage is read-only.
     check_writable(place)
     _check_parent(job, place)
-    if job.tracking.required:
+    if job.tracking.required and not (new or _has_finished(job, slug, place)):
         check_tracker(place, job.tracking.experiment)
     job, content, job_id = identified(job, slug, place, pack=True, new=new)
     VERBS[job.verb].check(job, place, job_id, content)
@@ -152,6 +159,19 @@ def resolve(
         versions={name: version(name) for name in RECORDED} | {"python": platform.python_version()},
         git=_git_state(),
     )
+
+
+def _has_finished(job: Job, slug: str, storage: str) -> bool:
+    """Whether the job has reached its extent: nothing will be sent to its tracker."""
+    if not has_server(storage):
+        return False
+    try:
+        _, _, job_id = identified(job, slug, storage)
+    except ColddiffError:
+        return False  # not packed yet, or wrong: said where it is resolved
+    status = JobFolder(open_store(storage), job_id).status()
+    extent = VERBS[job.verb].requested_extent(job)
+    return status is not None and status.state == "done" and status.step >= extent
 
 
 def _check_parent(job: Job, storage: str) -> None:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from colddiff.jobs.resolve import ResolvedJob
 
 
+MOST_WORKERS = 10_000
+"""A job asks for no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """The machines of a cluster, with all that they hold, whether it is in use now or not."""
@@ -22,7 +26,12 @@ class Capacity:
 
     def room(self, resources: ResourcesSpec) -> int:
         """How many workers that hold ``resources`` fit at once; each on one machine."""
-        wanted = requested(resources)
+        return self.fits(requested(resources))
+
+    def fits(self, wanted: Mapping[str, float]) -> int:
+        """``room``, for what ``requested`` says; ``MOST_WORKERS`` of those that hold nothing."""
+        if not wanted:
+            return MOST_WORKERS
         return sum(
             min(int(machine.get(name, 0.0) / count + 1e-9) for name, count in wanted.items())
             for machine in self.machines
@@ -40,6 +49,28 @@ def requested(resources: ResourcesSpec) -> dict[str, float]:
         # As Ray itself asks for a type: every machine that has it, has 1 of it.
         wanted[f"accelerator_type:{resources.accelerator}"] = 0.001
     return {name: count for name, count in wanted.items() if count}
+
+
+def workers_text(wanted: Mapping[str, float], count: int) -> str:
+    """``2 workers with 1 GPU and 4 CPU``."""
+    types = [name.partition(":")[2] for name in wanted if ":" in name]
+    parts = [f"{wanted[name]:g} {name}" for name in ("GPU", "CPU") if name in wanted]
+    held = " and ".join(parts) + "".join(f" on {name}" for name in types)
+    return f"{count} worker{'s' * (count != 1)} with {held or 'nothing reserved'}"
+
+
+def fit_line(resources: ResourcesSpec, workers: Any, capacity: Capacity) -> str:
+    """Whether a job can ever run on a cluster, as it is: one line."""
+    wanted = requested(resources)
+    # Of "all" workers one is enough.
+    fewest = workers[0] if isinstance(workers, tuple) else workers if workers != "all" else 1
+    asked, room = workers_text(wanted, fewest), capacity.fits(wanted)
+    if room >= fewest:
+        return f"fits: {asked}; the cluster has room for {min(room, MOST_WORKERS)} at once"
+    lacking = f"{asked}; the cluster has room for {room}"
+    if capacity.grows:
+        return f"fits once machines are added, which the cluster does: {lacking}"
+    return f"can never fit on this cluster: {lacking}"
 
 
 @dataclass(frozen=True, slots=True)

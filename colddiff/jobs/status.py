@@ -15,6 +15,8 @@ INTERRUPTED = 130
 HEARTBEAT_S = 2.0
 LOST_AFTER_S = 30.0
 """How long a heartbeat may not change, while it is watched, before its attempt counts as lost."""
+WAITING = "waiting"
+"""The phase in which a job has no workers, as the cluster has no room for them."""
 MOST = 1e15
 """No number of a status is larger: of seconds, 30 million years."""
 AGAIN = "submit the same job again to continue"
@@ -37,7 +39,10 @@ class Status:
     """When the first attempt started, in seconds since the epoch."""
     running_s: float = 0.0
     """Time spent running, over all attempts."""
+    waiting_s: float = 0.0
+    """Time spent waiting for CPUs or GPUs of the cluster, over all attempts."""
     gpu_hours: float = 0.0
+    """Of GPUs that workers held, over all attempts."""
     loss: float | None = None
     images_per_s: float | None = None
     eta_s: float | None = None
@@ -145,10 +150,17 @@ def progress_line(status: Status) -> str:
     return "  ".join(parts).rstrip()
 
 
+def note_of(status: Status) -> str:
+    """What a list says of a job beside its numbers: why it ended, or what it waits for."""
+    return status.message or (status.detail if status.phase == WAITING else "")
+
+
 def spent_line(status: Status) -> str:
     """Cost of all attempts: ``0:12:33 of running over 2 attempts, 1.27 GPU hours``."""
     attempts = f" over {status.attempt} attempts" if status.attempt > 1 else ""
-    return f"{duration(status.running_s)} of running{attempts}, {status.gpu_hours:.3g} GPU hours"
+    waited = f", {duration(status.waiting_s)} of waiting" if status.waiting_s >= 1 else ""
+    spent = f"{duration(status.running_s)} of running{attempts}{waited}"
+    return f"{spent}, {status.gpu_hours:.3g} GPU hours"
 
 
 def verdict_line(job_id: str, status: Status, unit: str) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
-from colddiff.jobs.resolve import record_job
 from colddiff.jobs.results import log_result, log_verdict
 from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
 from colddiff.jobs.verb import VERBS, unit_of
@@ -68,13 +67,11 @@ def bring_to_end(
     Raises ClusterError, StoreError. An interrupt ends with exit code 130; if the runner outlives
     its client the job keeps running, else it has ended as stopped.
     """
+    finished = report_if_done(resolved, announce)
+    if finished is not None:
+        return finished
     folder = resolved.folder
     status = folder.status()
-    if status is not None and status.finished:
-        folder.settle_here(resolved.tracking_uri)
-    if status is not None and is_done(resolved, folder, status):
-        announce(resolved.id)
-        return report_done(resolved, folder, status)
     # Read once: a later read could see an attempt that another client has claimed since.
     newest = newest_attempt(folder, status)
     attempt = _running_attempt(folder, status, newest, runner, show)
@@ -118,8 +115,20 @@ def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show)
     return submission_of(folder, status)
 
 
-def report_done(resolved: ResolvedJob, folder: JobFolder, status: Status) -> Submission:
-    """Reports a finished job, and delivers what is spooled for a tracker that was down."""
+def report_if_done(
+    resolved: ResolvedJob, announce: Callable[[str], None] = lambda job_id: None
+) -> Submission | None:
+    """Reports a job that is done; None for any other. No cluster is needed for it.
+
+    Delivers what is spooled for a tracker that was down.
+    """
+    folder = resolved.folder
+    status = folder.status()
+    if status is not None and status.finished:
+        folder.settle_here(resolved.tracking_uri)
+    if status is None or not is_done(resolved, folder, status):
+        return None
+    announce(resolved.id)
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s is done (%s)", resolved.id, extent)
     log_result(folder)
@@ -183,6 +192,9 @@ def claim_attempt(
     The winner writes the job and its queued status. Running time and GPU hours of earlier attempts
     (``status``) are carried over.
     """
+    # Commands on submitted jobs need this module, and none of the jobs' classes.
+    from colddiff.jobs.resolve import record_job
+
     if not folder.claim(attempt, runner.claim()):
         return False
     record_job(replace(resolved, created=_created(folder) or resolved.created), folder)

@@ -94,10 +94,6 @@ class Verb(ABC):
         """The extent that the job requests, in ``unit``; 0 if it is not known before it runs."""
         return int(getattr(job, self.extent)) if self.extent else 0
 
-    def max_useful_workers(self, job: Any) -> int | None:
-        """More workers than this would be idle; None if that is not known."""
-        return None
-
     def outputs_exist(self, resolved: ResolvedJob) -> bool:
         """Whether the outputs of a finished job still exist."""
         return True

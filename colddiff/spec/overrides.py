@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from colddiff.errors import SpecError
-from colddiff.spec.documents import DocumentError, read_yaml, shown
+from colddiff.spec.documents import DocumentError, shown
+from colddiff.spec.yaml_documents import read_yaml
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:

@@ -31,14 +31,21 @@ def check_tracker(storage: str, experiment: str) -> None:
 
     A database file is not checked: the first process that logs creates it.
     """
-    from colddiff.tracking.address import database_path, tracking_address
+    from colddiff.tracking.address import tracking_address
 
-    address = tracking_address(storage)
-    if database_path(address.uri) is not None:
+    if not has_server(storage):
         return
+    address = tracking_address(storage)
     from colddiff.tracking.mlflow_service import initialise
 
     initialise(address.uri, experiment, artifact_root=address.artifact_root)
+
+
+def has_server(storage: str) -> bool:
+    """Whether jobs are tracked by a server, and not in a database file."""
+    from colddiff.tracking.address import database_path, tracking_address
+
+    return database_path(tracking_address(storage).uri) is None
 
 
 def open_tracker(

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCES = sorted((Path(__file__).resolve().parents[2] / "colddiff").rglob("*.py"))
-WITHOUT_SPEC_ERRORS = ("colddiff.errors", "colddiff.spec.documents", "colddiff.machine.files")
+WITHOUT_SPEC_ERRORS = (
+    "colddiff.errors",
+    "colddiff.spec.documents",
+    "colddiff.spec.yaml_documents",
+    "colddiff.machine.files",
+)
 OURS = {"SpecError", "ColddiffError", "Exception", "BaseException"}
 
 
@@ -30,8 +35,7 @@ def imported_from_us(tree: ast.Module) -> set[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").startswith("colddiff")
-        and node.module
-        not in ("colddiff.errors", "colddiff.spec.documents", "colddiff.machine.files")
+        and node.module not in WITHOUT_SPEC_ERRORS
         for item in node.names
     }
 

@@ -17,6 +17,7 @@ from tests.bench import (
     blur,
     checkpoints,
     generate,
+    listing,
     loader,
     nets,
     sampling,
@@ -58,6 +59,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "search": (
         "what a segment of a search costs beside its training and evaluation",
         lambda _, quick: [search.measure(3 if quick else 6)],
+    ),
+    "list": (
+        "commands on submitted jobs, and a list of 500 jobs in S3",
+        lambda _, quick: listing.measure(50 if quick else 500, 1 if quick else 3),
     ),
     "sampling": (
         "Algorithm 2 against the paper's way of computing; minutes",

@@ -78,7 +78,7 @@ def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
     assert "/working_dir_files/" in log.split("colddiff is", 1)[1].splitlines()[0]
     assert "colours 0 wait 15" in log
     assert "hush-hush" not in log
-    assert "hush-hush" not in str(jobs._client.get_job_info("staged-1"))
+    assert "hush-hush" not in str(jobs._answer("/api/jobs/staged-1"))
 
 
 def test_submitted_twice_it_runs_once(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,9 @@ COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
 
 DRIVER = """
 import json, os, signal, sys, time
-import torch
+import ray, torch
 from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.cluster.waiting import await_workers
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import ResolvedJob
@@ -59,6 +61,9 @@ if behaviour == "crash":
 def work():
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "hungry":
+        ray.init(log_to_driver=False)
+        await_workers(attempt, resolved.job)
     while behaviour == "deaf":
         time.sleep(0.1)
     while behaviour == "wait" and not attempt.stop_requested():
@@ -117,9 +122,11 @@ class Case:
         )
         self.folder = JobFolder(LocalStore(place), name)
 
-    def submit(self, behaviour: str, *, detach: bool = False, num_steps: int = 5) -> Submission:
+    def submit(
+        self, behaviour: str, *, detach: bool = False, num_steps: int = 5, **fields: Any
+    ) -> Submission:
         (self.place / "behaviour").write_text(behaviour)
-        job = TrainJob(data="nowhere", num_steps=num_steps)
+        job = TrainJob(data="nowhere", num_steps=num_steps, **fields)
         return bring_to_end(
             replace(self.resolved, job=job),
             self.jobs,
@@ -140,6 +147,23 @@ class Case:
 @pytest.fixture
 def case(tmp_path: Path, jobs: RayJobs) -> Case:
     return Case(tmp_path, jobs)
+
+
+def test_a_job_without_room_says_what_it_waits_for_and_ends_at_its_limit(case: Case) -> None:
+    limits = {"queue_hours": 4 / 3600}
+    case.submit("hungry", detach=True, resources={"gpus": 1}, limits=limits)
+    waiting = case.until(lambda status: status.phase == "waiting")
+    asked = "for 1 worker with 1 GPU and 1 CPU"
+    assert waiting.detail.startswith(f"{asked}; the cluster has ")
+    assert "0 GPU (0 free)" in waiting.detail
+    assert waiting.detail.endswith("it cannot fit until machines are added")
+    ended = case.submit("hungry", resources={"gpus": 1}, limits=limits)
+    assert (ended.exit_code, ended.state) == (4, "stopped")
+    assert (
+        f"limits.queue_hours=0.00111111 reached: stopped while it waited {asked};" in ended.message
+    )
+    # There was room at once for what the cluster has.
+    assert case.submit("hungry", resources={"cpus": 1}).exit_code == 0
 
 
 def test_done_is_done_until_more_is_asked_for(case: Case, caplog: pytest.LogCaptureFixture) -> None:

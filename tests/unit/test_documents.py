@@ -15,9 +15,9 @@ from colddiff.spec.documents import (
     as_record,
     read_json,
     read_json_object,
-    read_yaml,
     shown,
 )
+from colddiff.spec.yaml_documents import read_yaml
 
 LAUGHS = "[&a0 [x,x,x,x,x,x,x,x,x]" + "".join(
     f", &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)

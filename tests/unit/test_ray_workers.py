@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import ray
 
-from colddiff.cluster import ray_workers
+from colddiff.cluster import ray_workers, waiting
 from colddiff.cluster.ray_workers import RayWorkers, WorkerActor
+from colddiff.jobs.job import ResourcesSpec
+from colddiff.jobs.runner import Capacity
 
 Answer = Callable[[], Any]
 
@@ -62,14 +64,41 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setattr(ray_workers, "ray", fake_ray)
     clock = SimpleNamespace(monotonic=lambda: cluster.now, sleep=cluster.sleep)
     monkeypatch.setattr(ray_workers, "time", clock)
+    machine = {"CPU": 8.0, "GPU": 1.0}
+    monkeypatch.setattr(waiting, "connected_capacity", lambda: Capacity((machine,)))
+    free = SimpleNamespace(available_resources=lambda: {"CPU": 3.0})
+    monkeypatch.setattr(waiting, "ray", free)
     return cluster
 
 
-def one_worker() -> RayWorkers[Any, Any]:
-    resolved: Any = SimpleNamespace(job=None, to_dict=dict)
+@dataclass
+class Told:
+    """What an attempt was told; the time goes on with the cluster's."""
+
+    resolved: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            job=SimpleNamespace(resources=ResourcesSpec(gpus=2, cpus=4)), to_dict=dict
+        )
+    )
+    waits_for: str = ""
+    gpus: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.waits_for)
+
+    def waiting(self, what: str) -> None:
+        self.waits_for = what
+
+    def hold_gpus(self, count: float) -> None:
+        self.gpus = count
+
+
+def one_worker(told: Told | None = None) -> RayWorkers[Any, Any]:
+    attempt: Any = told or Told()
     actor: Any = WorkerActor
     return RayWorkers(
-        actor, resolved, 1, encode=lambda task: task, decode=lambda found: found, in_flight=1
+        actor, attempt, 1, encode=lambda task: task, decode=lambda found: found, in_flight=1
     )
 
 
@@ -111,25 +140,32 @@ def test_a_worker_that_never_came_up_is_replaced_after_a_longer_pause(fake: Fake
     assert fake.num_actors == 4
 
 
-@pytest.mark.parametrize(
-    ("came_up", "message"),
-    [(False, "no worker could be started yet"), (True, "all workers are down")],
-)
-def test_a_long_time_without_workers_is_logged_once(
-    fake: FakeCluster, caplog: pytest.LogCaptureFixture, came_up: bool, message: str
+@pytest.mark.parametrize("came_up", [False, True])
+def test_without_workers_the_attempt_waits_and_holds_no_gpu(
+    fake: FakeCluster, caplog: pytest.LogCaptureFixture, came_up: bool
 ) -> None:
     caplog.set_level(logging.INFO, "colddiff")
+    told = Told()
     if not came_up:
         fake.ready = restarting
-    workers = one_worker()
+    workers = one_worker(told)
     workers.wait(1.0)
     if came_up:
         fake.now += 1000.0
         workers.wait(1.0)
+        assert told.gpus == 2.0
         fake.work, fake.ready = died, restarting
         workers.give({})
         workers.wait(1.0)
-    wait_for(workers, fake, 59.0)
-    assert caplog.messages == []
-    wait_for(workers, fake, 100.0)
-    assert caplog.messages == [f"{message}; `ray status` on the cluster shows what it lacks"]
+    wait_for(workers, fake, 9.0)
+    assert (told.waits_for, told.gpus) == ("", 0.0)
+    wait_for(workers, fake, 60.0)
+    said = (
+        "for 1 worker with 2 GPU and 4 CPU; the cluster has 8 CPU (3 free), 1 GPU (0 free): it "
+        "cannot fit until machines are added"
+    )
+    assert told.waits_for == said
+    assert caplog.messages == [f"waiting {said}"]
+    fake.ready = lambda: True
+    wait_for(workers, fake, 3.0)
+    assert (told.waits_for, told.gpus) == ("", 2.0)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
+import importlib.util
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +35,18 @@ class DigitsSource(WholeSource):
 
 @cache
 def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All images and labels, as ``sklearn.datasets.load_digits`` reads them.
-
-    From its file: importing scikit-learn takes 3 s of work, most of it for scipy and pandas.
-    """
-    package = find_spec("sklearn")
-    assert package is not None
-    assert package.origin is not None
-    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    try:
-        with gzip.open(path, "rt") as lines:
-            table = np.loadtxt(lines, delimiter=",")
-    except OSError as error:
-        raise DataError(
-            f"digits: cannot read {path} ({error}); install a scikit-learn that has it, or train "
-            "on other images, such as mnist:DIR"
-        ) from None
-    pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    """All images and labels, as ``load_digits`` reads them; its import alone takes seconds."""
+    rows = np.loadtxt(_table(), delimiter=",", dtype=np.float64)
+    pixels = np.rint(rows[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     pixels.flags.writeable = False  # of all who read them
-    return pixels, table[:, -1].astype(np.int64)
+    return pixels, rows[:, -1].astype(np.int64)
+
+
+def _table() -> Path:
+    """The file of the digits in the installed scikit-learn, which is not imported."""
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return path
+    raise DataError("digits: scikit-learn, which brings them, is not installed; pip install it")

@@ -41,7 +41,7 @@ def sum_on_ray(attempt: Attempt, subject: Subject, progress: Callable[[int], Non
     groups = group_batches(subject.evaluation)
     workers: RayWorkers[BatchGroup, Any] = RayWorkers(
         EvaluationWorker,
-        attempt.resolved,
+        attempt,
         min(most_workers(job), len(groups)),
         encode=lambda group: {"number": group.number},
         decode=sums_from_bytes,

@@ -59,11 +59,6 @@ class Evaluate(Verb):
             f"colddiff submit generate checkpoint={checkpoint} num_samples=64",
         ]
 
-    def max_useful_workers(self, job: Any) -> int | None:
-        from colddiff.evaluation.partition import NUM_GROUPS
-
-        return NUM_GROUPS
-
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None and job.samples is None
 

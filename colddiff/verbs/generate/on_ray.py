@@ -8,6 +8,7 @@ from colddiff.cluster.ray_workers import RayWorkers, WorkerActor
 from colddiff.cluster.worker_count import most_workers
 from colddiff.data.sample_plan import SamplePlan, ShardTask, read_plan
 from colddiff.errors import DataError
+from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.generate.work import IN_FLIGHT, open_worker, samples_at
@@ -27,13 +28,13 @@ class GenerationWorker(WorkerActor):
         return opened.make(ShardTask(**task)).to_dict()
 
 
-def open_ray_workers(resolved: ResolvedJob, plan: SamplePlan) -> RayWorkers[ShardTask, ShardReport]:
+def open_ray_workers(attempt: Attempt, plan: SamplePlan) -> RayWorkers[ShardTask, ShardReport]:
     """As many actors as the job requests, and no more than there are shards."""
-    job = resolved.job_as(GenerateJob)
+    job = attempt.resolved.job_as(GenerateJob)
     assert job.num_samples is not None
     return RayWorkers(
         GenerationWorker,
-        resolved,
+        attempt,
         min(most_workers(job), plan.num_shards(job.num_samples)),
         encode=ShardTask.to_dict,
         decode=lambda report: ShardReport(**report),

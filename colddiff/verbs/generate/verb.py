@@ -65,9 +65,6 @@ class Generate(Verb):
             "the same command with a larger num_samples makes more",
         ]
 
-    def max_useful_workers(self, job: Any) -> int | None:
-        return -(-job.num_samples // job.shard_size) if job.num_samples else None
-
     def outputs_exist(self, resolved: ResolvedJob) -> bool:
         from colddiff.verbs.generate.job import GenerateJob
         from colddiff.verbs.generate.resolve import samples_exist

@@ -140,7 +140,7 @@ class Prepared:
     extractors: Sequence[FeatureExtractor]
 
 
-OpenWorkers = Callable[[ResolvedJob, SamplePlan], Workers[ShardTask, ShardReport]]
+OpenWorkers = Callable[[Attempt, SamplePlan], Workers[ShardTask, ShardReport]]
 
 
 def prepare(attempt: Attempt) -> Prepared:
@@ -158,7 +158,7 @@ def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) ->
     Raises ColddiffError if shards are dead letters, Stopped if it was stopped before the end.
     """
     began = time.monotonic()
-    workers = open_workers(attempt.resolved, prepared.plan)
+    workers = open_workers(attempt, prepared.plan)
     try:
         result = _Generation(attempt, prepared).run(workers)
     finally:
@@ -166,11 +166,9 @@ def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) ->
     return {**result, "time": {"generation_s": time.monotonic() - began}}
 
 
-def open_local_workers(
-    resolved: ResolvedJob, plan: SamplePlan
-) -> LocalWorkers[ShardTask, ShardReport]:
+def open_local_workers(attempt: Attempt, plan: SamplePlan) -> LocalWorkers[ShardTask, ShardReport]:
     """One worker, in threads of this process."""
-    return LocalWorkers(open_worker(resolved, plan).make, IN_FLIGHT)
+    return LocalWorkers(open_worker(attempt.resolved, plan).make, IN_FLIGHT)
 
 
 class _Generation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,17 +34,22 @@ DRY_IMAGES = 8
 
 
 def evaluate_step(
-    resolved: ResolvedJob, folder: JobFolder, tracker: Tracker, step: int
+    resolved: ResolvedJob,
+    folder: JobFolder,
+    tracker: Tracker,
+    step: int,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a committed checkpoint; writes its metrics to the folder and the tracker.
 
+    ``on_batch(images, of)`` is called after each batch of test images.
     Returns ``metrics``, ``provenance`` and the addresses of the ``pictures``, of which there are
     none without ``tracking.images``.
     """
     checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
     job = resolved.job_as(TrainJob)
     R = for_inference(checkpoint.restorer.to(device_of(job.resources)))
-    found = _evaluation(job, R, job.evaluation)
+    found = _evaluation(job, R, job.evaluation, on_batch)
     record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
     samples = _generated(job, R, found, job.evaluation, checkpoint.terminal)
     if samples is not None:
@@ -99,8 +104,13 @@ def dry_evaluation(job: TrainJob, terminal: Terminal | None) -> None:
         details_to_bytes(found)
 
 
-def _evaluation(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evaluation:
-    return evaluate_all(_evaluator(job, restorer, spec))
+def _evaluation(
+    job: TrainJob,
+    restorer: Restorer,
+    spec: EvaluationSpec,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    return evaluate_all(_evaluator(job, restorer, spec), on_batch)
 
 
 def _generated(

@@ -11,6 +11,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.logs import log_to_stderr
@@ -35,10 +36,16 @@ def fit_on_ray(attempt: Attempt) -> None:
         record = ray.get(_evaluation().remote(resolved.to_dict(), step))
         report_evaluation(attempt, step, record)
 
+    def fit(start: int) -> None:
+        await_workers(attempt, job)
+        attempt.hold_gpus(job.resources.gpus * most_workers(job))
+        try:
+            _trainer(resolved, number, start, workers).fit()
+        finally:
+            attempt.hold_gpus(0)
+
     with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
-        fit_until_ended(
-            lambda start: _trainer(resolved, number, start, workers).fit(), job, folder, number
-        )
+        fit_until_ended(fit, job, folder, number)
     for item in list(folder.store.list(folder.key("ray/"))):
         folder.store.delete(item.key)
 

@@ -156,11 +156,23 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
     }
     if job.test_data is not None:
         began = time.monotonic()
-        result |= evaluate_step(resolved, folder, attempt.tracker, step)
+        shown = _EvaluationProgress(attempt)
+        result |= evaluate_step(resolved, folder, attempt.tracker, step, shown)
         result["time"]["evaluation_s"] = time.monotonic() - began
         result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
         result["best"] = _best(folder, result["best_step"])
     return result
+
+
+class _EvaluationProgress:
+    """Shows in the status how far the evaluation of the last checkpoint is, and when it ends."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt, self._began = attempt, time.monotonic()
+
+    def __call__(self, images: int, of: int) -> None:
+        per_image_s = (time.monotonic() - self._began) / images
+        self._attempt.phase("evaluating", f"{images}/{of} images", (of - images) * per_image_s)
 
 
 def _best(folder: JobFolder, step: int | None) -> dict[str, Any] | None:

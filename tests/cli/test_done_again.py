@@ -1,0 +1,59 @@
+"""A job that is done says so before a cluster is started or its tracker is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from colddiff.jobs.folder import JobFolder
+from colddiff.stores.open import open_store
+from tests.in_process import colddiff_here
+from tests.unit.generation.trained import TRAIN
+
+LATE = ("ray", "mlflow", "sklearn", "scipy", "pandas", "matplotlib", "boto3")
+SCRIPT = """
+import json, sys
+from colddiff.cli.main import main
+
+try:
+    main()
+except SystemExit as ended:
+    loaded = [name for name in json.loads({late!r}) if name in sys.modules]
+    print(json.dumps([ended.code, loaded]))
+"""
+
+
+def test_a_finished_job_is_reported_before_a_cluster_or_a_tracker_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in os.environ:
+        if name.startswith(("COLDDIFF_", "RAY_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"name": "again", "train": TRAIN}))
+    first = colddiff_here(monkeypatch, capsys, "submit", "train", path, "--local")
+    assert first.returncode == 0, first.stderr
+    (job_id,) = first.stdout.split()
+
+    # Not --local: on a cluster, which would be the local one, and with a server that is away.
+    again = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(late=json.dumps(LATE)), "submit", "train", str(path)],
+        env={**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, (code, loaded) = again.stdout.splitlines()[0], json.loads(again.stdout.splitlines()[-1])
+    assert (told, code, loaded) == (job_id, 0, [])
+    assert f"{job_id} is done" in again.stderr
+    assert not (tmp_path / "home").exists()
+    assert JobFolder(open_store(str(tmp_path / "runs")), job_id).attempts() == [1]
