@@ -63,7 +63,7 @@ class TorchscriptFeaturesSpec(FeaturesSpec):
         Field(ge=1, le=1024, description="side of the network's input, null for any"),
         Unit("px"),
     ] = None
-    channels: Literal[1, 3] = 3
+    channels: Annotated[Literal[1, 3], Field(description="of the network's input")] = 3
     range: Annotated[
         tuple[float, float], Field(description="network input for the 8-bit values 0 and 255")
     ] = (0.0, 1.0)
