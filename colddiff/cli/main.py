@@ -14,9 +14,12 @@ from colddiff import __version__
 from colddiff.cli import (
     cluster,
     data,
+    doctor,
     export,
+    figure,
     import_reference,
     jobs,
+    report,
     restore,
     slurm,
     submit,
@@ -55,9 +58,11 @@ app.command("recipes")(catalogue.recipes)
 app.command("fields")(catalogue.fields)
 for _noun in catalogue.KINDS:
     app.command(_noun)(catalogue.kinds_command(_noun))
+app.command("doctor")(doctor.doctor)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("restore")(restore.restore)
+app.command("figure")(figure.figure)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("import-reference")(import_reference.import_reference)
@@ -96,7 +101,7 @@ def demo(
 
 
 PRINTING = (
-    *("list", "status", "logs", "check", "--version", "--help"),
+    *("list", "status", "logs", "check", "doctor", "--version", "--help"),
     *("recipes", "fields", *catalogue.KINDS),
 )
 """Commands whose whole work is what they print."""

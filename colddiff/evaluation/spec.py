@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from colddiff.errors import SpecError
+from colddiff.evaluation.best import IMAGE_METRICS
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
 from colddiff.samplers import DEFAULT, SamplerName
-from colddiff.spec import LATER, Spec, Unit
+from colddiff.samplers import SAMPLERS as SAMPLER_KINDS
+from colddiff.spec import LATER, Spec, Unit, nearest
 
 EVALUATED = ("direct", "naive", "improved")
 """The paper's columns: one estimate, Algorithm 1, Algorithm 2."""
@@ -67,3 +70,25 @@ class EvaluationSpec(Spec):
         Field(description="samples from the terminal too, as eval/generated/...; null for none"),
         LATER,
     ] = None
+    best: Annotated[
+        str | None,
+        Field(
+            description="metric that tells the best checkpoint, such as eval/sampled/rmse or "
+            "eval/direct/ssim; null for the Frechet distance of Algorithm 2, or its rmse where the "
+            "digits' features do not fit the images"
+        ),
+        LATER,
+    ] = None
+
+    @model_validator(mode="after")
+    def _best_is_evaluated(self) -> Self:
+        if self.best is None:
+            return self
+        names = (self.features.metric, *IMAGE_METRICS)
+        paths = [f"eval/{SAMPLER_KINDS[s].column}/{name}" for s in self.samplers for name in names]
+        if self.generated is not None:
+            paths.append(f"eval/generated/{self.features.metric}")
+        if self.best not in paths:
+            what = f"{self.best!r} is no metric of this evaluation{nearest(self.best, paths)}"
+            raise SpecError([("best", f"{what} (one of {', '.join(paths)})")])
+        return self

@@ -19,6 +19,11 @@ class FeaturesSpec(Spec):
 
     kind: str
 
+    @property
+    def metric(self) -> str:
+        """Name of the Frechet distance in its features: ``fid``, ``fd_lenet``, ``fd_<name>``."""
+        return f"fd_{getattr(self, 'name', self.kind)}"
+
 
 FEATURES: Registry[FeaturesSpec] = Registry("features", by_name=True)
 
@@ -36,6 +41,10 @@ class InceptionFeaturesSpec(FeaturesSpec):
 
     kind: Literal["inception"] = "inception"
     path: Annotated[str | None, Field(description=WEIGHTS_PATH)] = None
+
+    @property
+    def metric(self) -> str:
+        return "fid"
 
 
 @FEATURES.register
