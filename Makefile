@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # compiles torch, ray and mlflow anew, which takes three times as long as importing them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit constraints clean
+.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit docs-reference constraints clean
 
 install: $(READY)
 
@@ -61,6 +61,9 @@ fuzz: $(READY)  ## tars, records, job files and overrides that are almost right:
 
 audit: $(READY)  ## known vulnerabilities of the pinned packages; says so where nobody can be asked
 	$(BIN)/python infra/audit.py
+
+docs-reference: $(READY)  ## infra/docs/reference.md, from the specs
+	$(BIN)/python infra/docs/make_reference.py
 
 constraints: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==\([^+]*\)+.*/torch==\1/' | (echo '# Pinned versions that `make install` uses; regenerate with `make constraints` after changing pyproject.toml.'; cat) > constraints.txt

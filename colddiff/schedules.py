@@ -28,6 +28,9 @@ PATHS: Mapping[str, SearchRange] = {
 """What is searched of a schedule as a path from the first value to the last: ``ratio`` is the last
 over the first, so that falling, constant and rising paths are all found; ``kind`` is the curve."""
 
+START = "value at severity 1"
+END = "value at severity T"
+
 
 class ScheduleSpec(Spec):
     """A physical parameter as a function of severity."""
@@ -62,7 +65,7 @@ class Constant(ScheduleSpec):
 
     kind: Literal["constant"] = "constant"
     paths: ClassVar[Mapping[str, SearchRange]] = PATHS
-    value: Annotated[float, Range(0.3, 10.0, log=True)]
+    value: Annotated[float, Field(description="at every severity"), Range(0.3, 10.0, log=True)]
 
     def entries(self, num_timesteps: int) -> FloatTable:
         return np.full(num_timesteps, self.value, dtype=np.float64)
@@ -73,7 +76,7 @@ class Constant(ScheduleSpec):
 
 class _Ramp(ScheduleSpec):
     paths: ClassVar[Mapping[str, SearchRange]] = PATHS
-    start: float
+    start: Annotated[float, Field(description=START)]
 
     @staticmethod
     def _exactly_one(slopes: dict[str, Any]) -> None:
@@ -91,9 +94,13 @@ class Linear(_Ramp):
     """
 
     kind: Literal["linear"] = "linear"
-    start: Annotated[float, Range(0.1, 3.0, log=True)]
-    step: Annotated[float | None, Range(0.005, 0.5, log=True)] = None
-    end: Annotated[float | None, Range(1.0, 40.0, log=True)] = None
+    start: Annotated[float, Field(description=START), Range(0.1, 3.0, log=True)]
+    step: Annotated[
+        float | None,
+        Field(description="added at each severity after the first"),
+        Range(0.005, 0.5, log=True),
+    ] = None
+    end: Annotated[float | None, Field(description=END), Range(1.0, 40.0, log=True)] = None
 
     @model_validator(mode="after")
     def _one_slope(self) -> Self:
@@ -119,9 +126,13 @@ class Exponential(_Ramp):
     """
 
     kind: Literal["exponential"] = "exponential"
-    start: Annotated[float, Field(gt=0), Range(0.3, 3.0, log=True)] = 1.0
-    rate: Annotated[float | None, Range(0.002, 0.1, log=True)] = None
-    end: Annotated[float | None, Field(gt=0), Range(1.0, 40.0, log=True)] = None
+    start: Annotated[float, Field(gt=0, description=START), Range(0.3, 3.0, log=True)] = 1.0
+    rate: Annotated[
+        float | None,
+        Field(description="growth of its logarithm at each severity after the first"),
+        Range(0.002, 0.1, log=True),
+    ] = None
+    end: Annotated[float | None, Field(gt=0, description=END), Range(1.0, 40.0, log=True)] = None
 
     @model_validator(mode="after")
     def _one_slope(self) -> Self:
@@ -149,7 +160,9 @@ class Table(ScheduleSpec):
     """
 
     kind: Literal["table"] = "table"
-    values: Annotated[tuple[float, ...], Field(min_length=1)]
+    values: Annotated[
+        tuple[float, ...], Field(min_length=1, description="one for each severity, from 1 to T")
+    ]
 
     def entries(self, num_timesteps: int) -> FloatTable:
         if len(self.values) != num_timesteps:

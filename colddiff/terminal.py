@@ -197,7 +197,7 @@ class _OmegaTerminal(TerminalSpec):
 
 @TERMINALS.register
 class SolidColour(_OmegaTerminal):
-    """A solid colour, uniform in the degradation's ``colour_range`` (PAPER 4.3)."""
+    """A solid colour, uniform in the degradation's ``colour_range``."""
 
     kind: Literal["solid_colour"] = "solid_colour"
     omega_name: ClassVar[str] = "colour"
@@ -205,7 +205,7 @@ class SolidColour(_OmegaTerminal):
 
 @TERMINALS.register
 class StandardNormal(_OmegaTerminal):
-    """N(0, I), held fixed as omega (PAPER 4.1)."""
+    """N(0, I), held fixed as omega."""
 
     kind: Literal["standard_normal"] = "standard_normal"
     omega_name: ClassVar[str] = "z"
@@ -213,7 +213,7 @@ class StandardNormal(_OmegaTerminal):
 
 @TERMINALS.register
 class Images(_OmegaTerminal):
-    """An image of the degradation's second image set, held fixed as omega (PAPER 4.5)."""
+    """An image of the degradation's second image set, held fixed as omega."""
 
     kind: Literal["images"] = "images"
     omega_name: ClassVar[str] = "z"

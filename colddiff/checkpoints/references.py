@@ -276,9 +276,9 @@ def _best(checkpoints: Checkpoints, steps: list[int], checkpoint_ref: str) -> in
     folder = _parent_job(checkpoints.store.uri, checkpoints.prefix)
     if folder is None:
         raise CheckpointError(f"{checkpoint_ref!r}: @best requires a job's folder; use @last")
-    best = folder.best_step(set(steps))
+    best = folder.best(set(steps))
     if best is None:
         raise CheckpointError(
             f"{checkpoint_ref!r}: no checkpoint of the job was evaluated; use @last"
         )
-    return best
+    return best.step

@@ -106,9 +106,9 @@ class CheckpointWriter:
     def _spared(self) -> set[int]:
         """Steps that pruning keeps: the best one and those still to be evaluated."""
         steps, evaluated = self._checkpoints.steps(), self._folder.evaluated_steps()
-        best = self._folder.best_step(set(steps))
+        best = self._folder.best(set(steps))
         due = due_steps(steps, self._job.evaluation_interval, evaluated)
-        return {*due, *([] if best is None else [best])}
+        return {*due, *([] if best is None else [best.step])}
 
 
 def due_steps(steps: list[int], every: int | None, evaluated: list[int]) -> list[int]:

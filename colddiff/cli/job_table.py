@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Unreachable
+from colddiff.evaluation.best import higher_is_better
 from colddiff.jobs.verb import VERBS
 from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing_fields
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
-HIGHER_IS_BETTER = ("ssim", "psnr")
 SORTS = ("seen", "created", "name", "state", "best")
 LONGEST = 60
 _HASH = re.compile(r"-[0-9a-f]{8}$")
@@ -97,7 +97,7 @@ def in_order(rows: Iterable[JobRow], sort: str) -> list[JobRow]:
             if row.score is None:
                 return True, "", 0.0
             path, value = row.score
-            return False, path, -value if path.endswith(HIGHER_IS_BETTER) else value
+            return False, path, -value if higher_is_better(path) else value
         by = {"created": row.job.get("created") or 0.0, "name": row.name, "state": row.state}
         return by.get(sort, seen), seen
 

@@ -12,10 +12,11 @@ import typer
 
 from colddiff import __version__
 from colddiff.cli import (
-    catalogue,
     cluster,
     data,
+    doctor,
     export,
+    figure,
     import_reference,
     jobs,
     report,
@@ -23,6 +24,7 @@ from colddiff.cli import (
     slurm,
     submit,
 )
+from colddiff.cli.catalogue import commands as catalogue
 from colddiff.cli.degradation import check, preview
 from colddiff.cli.output import emit, note, one_line
 from colddiff.errors import ColddiffError
@@ -52,11 +54,15 @@ app.command("wait")(jobs.wait)
 app.command("delete")(jobs.delete)
 app.command("slurm")(slurm.slurm)
 app.command("slurm-job", hidden=True)(slurm.slurm_job)
-app.command("degradations")(catalogue.degradations)
 app.command("recipes")(catalogue.recipes)
+app.command("fields")(catalogue.fields)
+for _noun in catalogue.KINDS:
+    app.command(_noun)(catalogue.kinds_command(_noun))
+app.command("doctor")(doctor.doctor)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("restore")(restore.restore)
+app.command("figure")(figure.figure)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("import-reference")(import_reference.import_reference)
@@ -94,7 +100,10 @@ def demo(
     raise typer.Exit(run_demo(out, tuple(overrides or ())))
 
 
-PRINTING = ("list", "status", "logs", "degradations", "recipes", "check", "--version", "--help")
+PRINTING = (
+    *("list", "status", "logs", "check", "doctor", "--version", "--help"),
+    *("recipes", "fields", *catalogue.KINDS),
+)
 """Commands whose whole work is what they print."""
 LONGEST = 2000
 """Characters of a message: the way out is at its end, and is kept."""

@@ -67,9 +67,9 @@ def start(
         record = running(home)
         if record is not None:
             _same_ports(record, port, dashboard_port)
-            if record.runtime != _runtime():
+            if record.runtime != runtime():
                 raise ClusterError(
-                    f"the local cluster runs {record.runtime}, but this is {_runtime()}; "
+                    f"the local cluster runs {record.runtime}, but this is {runtime()}; "
                     "run `colddiff cluster stop` first"
                 )
             _await_answer(home, record)
@@ -77,6 +77,11 @@ def start(
         _clean(home)
         ports = _choose_ports(port, dashboard_port)
         return _start(home, ports)
+
+
+def free_ports() -> dict[str, int]:
+    """Ports that a new local cluster could take, by what they are for; OSError without any."""
+    return _choose_ports(None, None)
 
 
 def stop(home: Home) -> bool:
@@ -146,7 +151,7 @@ def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
             token=str(home.token_path),
             log=str(home.log_path),
             temp_dir=str(temp_dir),
-            runtime=_runtime(),
+            runtime=runtime(),
             started=time.time(),
         )
         # Before it responds: if we crash, the next command finds what it has to end.
@@ -243,7 +248,8 @@ def _refuse_taken(number: int, option: str) -> None:
             ) from None
 
 
-def _runtime() -> str:
+def runtime() -> str:
+    """Versions of Ray and Python that a cluster started now would have."""
     return f"ray {version('ray')} on python {platform.python_version()}"
 
 

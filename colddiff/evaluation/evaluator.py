@@ -15,6 +15,7 @@ from colddiff.data.readers.transformed import TRANSFORM_SETTING
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, DivergedError, SpecError
+from colddiff.evaluation.best import misfit, notes_on_restored
 from colddiff.evaluation.by_severity import BySeverity, measure_by_severity
 from colddiff.evaluation.image_scores import Candidate, ImageScores, worth_showing
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, add_distance, ssim_of
@@ -308,15 +309,6 @@ class Evaluator:
             if TRANSFORM_SETTING in manifest.settings
             else {}
         )
-        notes = [
-            f"floor: two disjoint random halves of the {n} test images against each other; "
-            "restorations of those same images can score less"
-        ]
-        if n <= features:
-            notes.append(
-                f"{n} images for {features} features: Frechet distances are biased upwards, "
-                "compare them at equal n only"
-            )
         return {
             "n": n,
             "test_manifest": manifest.digest,
@@ -330,7 +322,8 @@ class Evaluator:
             "severities": falling(spec.severities, self.D.num_timesteps),
             "seed": spec.seed,
             "omitted": dict(omitted),
-            "notes": notes,
+            "misfit": misfit(self.extractor.metric, self.D.shape.chw, n),
+            "notes": notes_on_restored(self.extractor.metric, self.D.shape.chw, n, features),
         }
 
 

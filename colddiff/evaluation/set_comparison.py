@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from colddiff.errors import DataError, SpecError
+from colddiff.evaluation.best import misfit, notes_on_sets
 from colddiff.evaluation.evaluator import images_at
 from colddiff.evaluation.metrics import FeatureStatistics, add_distance
 from colddiff.evaluation.set_metrics import coverage_of, drawn_rows, kernel_distance
@@ -54,7 +55,7 @@ class SetComparison:
         extractor: the network whose features are compared.
         num_samples: number of samples, evenly spread over the set; None for all.
         batch_size: images per batch.
-        seed: of the random halves of the reference that give the floor.
+        seed: of the random halves of the reference that are compared with each other.
         set_metrics: KID, precision, recall, density and coverage too, of ``MOST`` images a side.
     """
 
@@ -170,12 +171,8 @@ class SetComparison:
     ) -> dict[str, Any]:
         n, m = (0 if side is None else side.n for side in (samples, reference))
         features = reference.mean.size if reference is not None else 0
-        notes = [f"floor: two disjoint random halves of the {m} reference images"]
-        if min(n, m) <= features:
-            notes.append(
-                f"{min(n, m)} images for {features} features: Frechet distances are biased "
-                "upwards, compare them at equal n only"
-            )
+        image = self.reference.manifest.image
+        shape = (image.channels, image.height, image.width)
         made, wanted = self.samples.manifest, self.reference.manifest
         return {
             "n": n,
@@ -189,7 +186,8 @@ class SetComparison:
             "protocol": f"8 bit, {self.extractor.protocol}",
             "seed": self.seed,
             "omitted": dict(omitted),
-            "notes": notes,
+            "misfit": misfit(self.extractor.metric, shape, min(n, m)),
+            "notes": notes_on_sets(self.extractor.metric, shape, n, m, features),
         }
 
 

@@ -19,6 +19,11 @@ class FeaturesSpec(Spec):
 
     kind: str
 
+    @property
+    def metric(self) -> str:
+        """Name of the Frechet distance in its features: ``fid``, ``fd_lenet``, ``fd_<name>``."""
+        return f"fd_{getattr(self, 'name', self.kind)}"
+
 
 FEATURES: Registry[FeaturesSpec] = Registry("features", by_name=True)
 
@@ -36,6 +41,10 @@ class InceptionFeaturesSpec(FeaturesSpec):
 
     kind: Literal["inception"] = "inception"
     path: Annotated[str | None, Field(description=WEIGHTS_PATH)] = None
+
+    @property
+    def metric(self) -> str:
+        return "fid"
 
 
 @FEATURES.register
@@ -63,7 +72,7 @@ class TorchscriptFeaturesSpec(FeaturesSpec):
         Field(ge=1, le=1024, description="side of the network's input, null for any"),
         Unit("px"),
     ] = None
-    channels: Literal[1, 3] = 3
+    channels: Annotated[Literal[1, 3], Field(description="of the network's input")] = 3
     range: Annotated[
         tuple[float, float], Field(description="network input for the 8-bit values 0 and 255")
     ] = (0.0, 1.0)

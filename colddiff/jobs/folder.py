@@ -10,12 +10,12 @@ from dataclasses import asdict
 from typing import Any
 
 from colddiff.errors import Exists, Missing, RecordError
+from colddiff.evaluation.best import BestStep, best_step
 from colddiff.jobs.status import Status, is_number, shown_json
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, read_json_object
 
 _WORDS: Mapping[type, str] = {str: "text", dict: "an object", list: "a list"}
-_SCORES = tuple(re.compile(rf"eval/{name}/(fid|fd_\w+)") for name in ("sampled", "generated"))
 
 
 class JobFolder:
@@ -222,23 +222,11 @@ class JobFolder:
         names = {item.key.removeprefix(prefix) for item in self.store.list(prefix)}
         return _ascending({name.removesuffix(".json") for name in names})
 
-    def best_step(self, among: set[int]) -> int | None:
-        """The evaluated step with the lowest Frechet distance of Algorithm 2; None without one.
-
-        Of samples from the terminal, where no evaluation restores with Algorithm 2.
-        """
+    def best(self, among: set[int]) -> BestStep | None:
+        """The best of the evaluated steps ``among``, by the job's metric; None without one."""
         steps = sorted(among & set(self.evaluated_steps()))
-        found = {step: (self.evaluation(step) or {}).get("metrics") or {} for step in steps}
-        for score in _SCORES:
-            scored = [
-                (value, step)
-                for step, metrics in found.items()
-                for name, value in metrics.items()
-                if score.fullmatch(name) and is_number(value)
-            ]
-            if scored:
-                return min(scored)[1]
-        return None
+        job = (self._get("job.json", spec=dict) or {}).get("spec") or {}
+        return best_step({step: self.evaluation(step) or {} for step in steps}, job)
 
     def write_log(self, attempt: int, text: bytes) -> None:
         """Replaces ``attempts/<n>/log.txt``."""

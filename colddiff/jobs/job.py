@@ -21,15 +21,19 @@ class Operation:
 
 
 OPERATION = Operation()
+WORKERS = "processes that share the work: n, [min, max] by the cluster's room, or all of it"
+PRECISION = "of the network's arithmetic; weights are kept in fp32"
 SLUG = re.compile(r"[^a-z0-9]+")
 
 
 class ResourcesSpec(Spec):
     """What one worker requests from the cluster."""
 
-    gpus: Annotated[float, Field(ge=0, le=8)] = 0
-    cpus: Annotated[float, Field(ge=0, le=4096)] = 1
-    accelerator: str | None = None
+    gpus: Annotated[float, Field(ge=0, le=8, description="0 for none; parts may be shared")] = 0
+    cpus: Annotated[float, Field(ge=0, le=4096, description="cores")] = 1
+    accelerator: Annotated[
+        str | None, Field(description="type of GPU by Ray's name, such as A100; null for any")
+    ] = None
     peak_tflops: Annotated[
         float | None,
         Field(gt=0, description="of one GPU at the job's precision, for MFU; null: by its name"),
@@ -49,11 +53,17 @@ class LimitsSpec(Spec):
     ``queue_hours`` is that of one attempt.
     """
 
-    hours: Annotated[float | None, Field(gt=0), Unit("hours")] = None
-    gpu_hours: Annotated[float | None, Field(gt=0), Unit("GPU hours")] = None
+    hours: Annotated[
+        float | None, Field(gt=0, description="of all attempts; null for no limit"), Unit("hours")
+    ] = None
+    gpu_hours: Annotated[
+        float | None,
+        Field(gt=0, description="hours times GPUs of the workers; null for no limit"),
+        Unit("GPU hours"),
+    ] = None
     queue_hours: Annotated[
         float | None,
-        Field(gt=0, description="of waiting for a cluster's CPUs or GPUs"),
+        Field(gt=0, description="of waiting for a cluster's CPUs or GPUs; null for no limit"),
         Unit("hours"),
         LATER,
     ] = None
@@ -66,7 +76,7 @@ RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
 class TrackingSpec(Spec):
     """Experiment tracking, at MLFLOW_TRACKING_URI, else in a sqlite file in STORAGE."""
 
-    experiment: str = "colddiff"
+    experiment: Annotated[str, Field(description="its name in the tracker")] = "colddiff"
     images: Annotated[
         bool,
         Field(description="false: no pictures of evaluations, no report, none in the tracker"),

@@ -6,7 +6,7 @@ import copy
 import importlib.resources
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,7 +43,8 @@ class Recipe:
     """The command that packs its data, if the recipe names no data."""
     targets: Mapping[str, Any] | None = None
     """Published numbers it aims at, with their source."""
-    variants: tuple[str, ...] = ()
+    variants: Mapping[str, Any] = field(default_factory=dict)
+    """By name: what `--variant NAME` merges over the sections."""
 
     def job(self, verb: str, overrides: Iterable[str] = ()) -> Job:
         """The job of section ``verb`` with ``key=value`` overrides applied.
@@ -143,7 +144,7 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
         sections={verb: _placed(data[verb] or {}, path.parent) for verb in VERBS if verb in data},
         pack=_text(path, data, "pack") or None,
         targets=data.get("targets"),
-        variants=tuple(map(str, variants)),
+        variants={str(name): changed for name, changed in variants.items()},
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError
+from colddiff.evaluation.best import standing_metric
 from colddiff.jobs.status import verdict_line
 from colddiff.jobs.verb import VERBS, unit_of
 
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from colddiff.jobs.status import Status
 
 SHOWN_PICTURES = 8
-SCORES = (
-    r"eval/sampled/(fid|fd_\w+)",
-    r"eval/samples/(fid|fd_\w+)",
-    r"generate/(fid|fd_\w+)",
-    r"eval/(?!degraded/|floor/)\w+/(fid|fd_\w+)",
-    r"eval/sampled/rmse",
-    r"eval/(?!degraded/)\w+/rmse",
-)
-"""Metrics that stand for a job in a list, the first one that it has."""
-
 log = logging.getLogger(__name__)
 
 _TOLD: ContextVar[bool] = ContextVar("colddiff_told", default=True)
@@ -93,10 +83,13 @@ def untold() -> Iterator[None]:
         _TOLD.reset(token)
 
 
-def score_of(metrics: Mapping[str, float]) -> tuple[str, float] | None:
-    """Path and value of the metric that stands for a job in a list; None without one of them."""
-    for pattern in SCORES:
-        for path in sorted(metrics):
-            if re.fullmatch(pattern, path):
-                return path, float(metrics[path])
-    return None
+def score_of(result: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Path and value of the metric that stands for a job in a list; None without one.
+
+    ``result`` holds ``metrics``, and where they are of images ``provenance``.
+    """
+    metrics = result.get("metrics", {})
+    provenance = result.get("provenance") or {}
+    misfits = [provenance["metric"]] if provenance.get("misfit") else []
+    path = standing_metric(metrics, misfits=misfits)
+    return None if path is None else (path, float(metrics[path]))

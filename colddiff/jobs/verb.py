@@ -126,7 +126,7 @@ class Verb(ABC):
         """Metric and value that stand for a finished job in a list; imports nothing heavy."""
         from colddiff.jobs.results import score_of
 
-        return score_of(result.get("metrics", {}))
+        return score_of(result)
 
     def members(self, folder: JobFolder) -> Sequence[str]:
         """Ids of the jobs that stand for this one in a report, such as the trainings of a study."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from colddiff.samplers import SAMPLERS, column_labels
+from colddiff.evaluation.best import REAL, notes_of
+from colddiff.report.tables import FLOOR
+from colddiff.samplers import column_labels
 
 
 def card_readme(card: Mapping[str, Any]) -> str:
@@ -78,15 +80,14 @@ def _results(evaluation: Mapping[str, Any] | None) -> str:
         return "This checkpoint was not evaluated."
     metrics, provenance = evaluation["metrics"], evaluation["provenance"]
     names = sorted({path.rpartition("/")[2] for path in metrics})
-    meaning = {"degraded": "the degraded image itself"}
-    meaning |= {sampler.column: sampler.description for sampler in SAMPLERS.values()}
+    labels = column_labels(path.split("/")[1] for path in metrics if path.count("/") == 2)
+    labels |= {FLOOR: REAL} if FLOOR in labels else {}
     rows = []
-    for column in column_labels(path.split("/")[1] for path in metrics if path.count("/") == 2):
+    for column, label in labels.items():
         cells = [metrics.get(f"eval/{column}/{name}") for name in names]
         if any(cell is not None for cell in cells):
             shown = " | ".join("" if cell is None else f"{cell:.4g}" for cell in cells)
-            said = f"{column} ({meaning[column]})" if column in meaning else column
-            rows.append(f"| {said} | {shown} |")
+            rows.append(f"| {label} | {shown} |")
     head = f"| | {' | '.join(names)} |\n|---|{'---|' * len(names)}\n"
     return (
         head
@@ -95,6 +96,7 @@ def _results(evaluation: Mapping[str, Any] | None) -> str:
         f"severities {provenance['severities'][0]}..0 in {len(provenance['severities']) - 1} steps,"
         f" seed {provenance['seed']}. {provenance['metric']}: {provenance['protocol']}; weights "
         f"`{provenance['feature_weights_sha256']}`. {provenance['image_protocol']}."
+        + "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in notes_of(provenance))
     )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from colddiff.errors import DataError
+from colddiff.evaluation.best import REAL, is_distance
 from colddiff.report.sheets import SheetColumn, draw_sheet, png
 from colddiff.samplers import column_labels
 
@@ -20,13 +22,31 @@ def comparison_grid(
     *,
     title: str = "",
     subtitle: str = "",
+    notes: Sequence[str] = (),
     max_rows: int = 8,
 ) -> bytes:
-    """A PNG of ``pictures`` (uint8 [k, C, H, W] by column, ``Evaluation.pictures``).
+    """``comparison_sheet`` as a PNG."""
+    return png(
+        comparison_sheet(
+            pictures, metrics, title=title, subtitle=subtitle, notes=notes, max_rows=max_rows
+        )
+    )
+
+
+def comparison_sheet(
+    pictures: Mapping[str, NDArray[np.uint8]],
+    metrics: Mapping[str, float] | None = None,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    notes: Sequence[str] = (),
+    max_rows: int = 8,
+) -> Image.Image:
+    """A sheet of ``pictures`` (uint8 [k, C, H, W] by column, ``Evaluation.pictures``).
 
     With ``metrics`` (``Evaluation.metrics``) each column is captioned with the distance, SSIM and
-    RMSE over the whole test set, and the originals with the floor. Columns are in the order of
-    ``column_labels``.
+    RMSE over the whole test set, and the originals with the distance of real images to each other.
+    Columns are in the order of ``column_labels``; ``notes`` stand below them.
 
     Raises:
         DataError: no pictures, or columns of different shapes.
@@ -37,14 +57,14 @@ def comparison_grid(
         SheetColumn(label, pictures[name][:max_rows], _captions(name, metrics or {}))
         for name, label in column_labels(pictures).items()
     ]
-    return png(draw_sheet(columns, title=title, subtitle=subtitle))
+    return draw_sheet(columns, title=title, subtitle=subtitle, notes=notes)
 
 
 def _captions(name: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
     if name == "original":
         # The distance between two halves of the test images: a baseline for the other distances.
         return tuple(
-            f"floor {number(metrics[path])}"
+            f"{REAL} {number(metrics[path])}"
             for metric in distance_names(metrics)
             if (path := f"eval/floor/{metric}") in metrics
         )
@@ -69,7 +89,7 @@ def distance_names(metrics: Iterable[str]) -> Sequence[str]:
     last = {
         path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/") or "/" not in path
     }
-    return sorted(name for name in last if name == "fid" or name.startswith("fd_"))
+    return sorted(filter(is_distance, last))
 
 
 def number(value: float) -> str:

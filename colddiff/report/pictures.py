@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from colddiff.evaluation.best import notes_of
 from colddiff.evaluation.result import Evaluation
 from colddiff.report.grids import comparison_grid
 from colddiff.report.strips import trajectory_animation, trajectory_strip
@@ -28,6 +29,7 @@ def evaluation_pictures(
             evaluation.metrics,
             title=f"{kind.capitalize()} of severity {severity}, restored",
             subtitle=f"metrics over all {evaluation.provenance['n']} test images",
+            notes=notes_of(evaluation.provenance),
         )
     }
     path = evaluation.trajectory

@@ -49,6 +49,7 @@ def draw_sheet(
     *,
     title: str = "",
     subtitle: str = "",
+    notes: Sequence[str] = (),
     rows_per_group: int = 0,
 ) -> Image.Image:
     """An RGB image of the columns side by side, with pixels enlarged without smoothing.
@@ -57,6 +58,7 @@ def draw_sheet(
         columns: all with the same number of images, of the same shape.
         row_labels: one per row, or none.
         title: heading; ``subtitle`` is a second line in grey.
+        notes: sentences below the images, broken into lines of the sheet's width.
         rows_per_group: groups of this many rows are separated by a wider gap.
 
     Raises:
@@ -64,7 +66,9 @@ def draw_sheet(
     """
     rows = _check(columns)
     layout = _layout(columns, row_labels, bool(title), bool(subtitle), rows_per_group or rows)
-    sheet = Image.new("RGB", layout.size, PAPER)
+    lines = [line for note in notes for line in _broken(note, layout.size[0] - 2 * MARGIN)]
+    whole = (layout.size[0], layout.size[1] + len(lines) * CAPTION_PITCH)
+    sheet = Image.new("RGB", whole, PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
         draw.text((MARGIN, MARGIN), title, INK, font(TITLE), anchor="lt")
@@ -83,6 +87,9 @@ def draw_sheet(
     for label, top in zip(row_labels, layout.tops, strict=False):
         place = (layout.lefts[0] - 14, top + height // 2)
         draw.text(place, label, SOFT, font(SMALL), anchor="rm")
+    for number, line in enumerate(lines):
+        place = (MARGIN, layout.size[1] - CAPTION_GAP + number * CAPTION_PITCH)
+        draw.text(place, line, SOFT, font(SMALL), anchor="lt")
     return sheet
 
 
@@ -150,6 +157,18 @@ def _layout(
     return Layout(
         tile_size, left, top, lefts, tops, (left + len(columns) * pitch - GUTTER + MARGIN, bottom)
     )
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` px; a word wider than that is a line."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _width(longer, SMALL) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _width(text: str, size: int) -> int:

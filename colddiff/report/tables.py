@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from textwrap import wrap
+from typing import Any
 
+from colddiff.evaluation.best import REAL, higher_is_better, notes_of
 from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names, number
 from colddiff.samplers import RESERVED, column_labels
 
-HIGHER = ("ssim", "psnr", "precision", "recall", "density", "coverage")
 SETS = re.compile(r"(kid(?!_error)|precision|recall|density|coverage)(_\w+)?")
 """Metrics of two sets beside their Frechet distance; after ``_``, the features."""
 DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
 NO_VALUE = "-"
 FLOOR, GENERATED = "floor", "generated"
+WIDTH, HEAD = 100, 14
+"""Characters of the notes below a table, and of a line of a column's label."""
 
 
-def evaluation_table(metrics: Mapping[str, float]) -> str:
+def evaluation_table(
+    metrics: Mapping[str, float], provenance: Mapping[str, Any] | None = None
+) -> str:
     """Metrics ``eval/<column>/<metric>`` as aligned text; a star marks the best restoration.
 
-    ``floor`` is the distance between two halves of the test images. Restorations of these same
-    images can score below it; images generated independently would not.
+    ``provenance``, if it is given, tells what the distances mean, in lines below the table.
     """
     rows = metric_names(metrics)
     there = _columns(metrics)
     columns = column_labels(name for name in there if name != FLOOR)
     restored = [name for name in columns if name not in RESERVED]
-    columns |= {FLOOR: FLOOR} if FLOOR in there else {}
+    columns |= {FLOOR: REAL} if FLOOR in there else {}
     if not rows or not columns:
         return "no evaluation yet"
-    table = [["", *columns.values(), ""]]
+    heads = [wrap(label, HEAD) for label in columns.values()]
+    deep = max(map(len, heads))
+    # Aligned at the bottom, beside the figures.
+    heads = [[""] * (deep - len(head)) + head for head in heads]
+    table = [["", *line, ""] for line in zip(*heads, strict=True)]
     for row in rows:
         best = _best(metrics, row, restored)
         cells = [_cell(metrics.get(f"eval/{name}/{row}"), row, name == best) for name in columns]
-        better = "higher is better" if is_higher_better(row) else "lower is better"
+        better = "higher is better" if higher_is_better(row) else "lower is better"
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
-    return _aligned(table)
+    notes = [line for note in notes_of(provenance or {}) for line in wrap(note, WIDTH)]
+    return "\n".join([_aligned(table, deep), *notes])
 
 
 def metric_names(metrics: Iterable[str]) -> list[str]:
@@ -44,11 +54,6 @@ def metric_names(metrics: Iterable[str]) -> list[str]:
     found = {path.rsplit("/", 1)[-1] for path in metrics if path.startswith("eval/")}
     sets = sorted(name for name in found if SETS.fullmatch(name))
     return [name for name in (*distance_names(found), *sets, *DIGITS) if name in found]
-
-
-def is_higher_better(metric: str) -> bool:
-    """Whether larger values of a metric are better; distances and errors should be small."""
-    return metric.partition("_")[0] in HIGHER
 
 
 def evaluation_line(metrics: Mapping[str, float]) -> str:
@@ -76,9 +81,9 @@ def curve_table(metrics: Mapping[str, float]) -> str:
     for row in (*distance_names(metrics), *DIGITS):
         cells = [_cell(metrics.get(f"eval/{CURVE}{n}/{row}"), row, best=False) for n in calls]
         if any(cell.strip() != NO_VALUE for cell in cells):
-            better = "higher is better" if is_higher_better(row) else "lower is better"
+            better = "higher is better" if higher_is_better(row) else "lower is better"
             table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
-    return _aligned(table)
+    return _aligned(table, 1)
 
 
 def _columns(metrics: Mapping[str, float]) -> dict[str, None]:
@@ -91,7 +96,7 @@ def _best(metrics: Mapping[str, float], row: str, restored: Iterable[str]) -> st
     scores = {name: metrics[path] for name in restored if (path := f"eval/{name}/{row}") in metrics}
     if len(scores) < 2:
         return None
-    return (max if is_higher_better(row) else min)(scores, key=lambda name: scores[name])
+    return (max if higher_is_better(row) else min)(scores, key=lambda name: scores[name])
 
 
 def _cell(value: float | None, row: str, best: bool) -> str:
@@ -102,13 +107,13 @@ def _cell(value: float | None, row: str, best: bool) -> str:
     return f"{text}{'*' if best else ' '}"
 
 
-def _aligned(table: list[list[str]]) -> str:
+def _aligned(table: list[list[str]], num_heads: int) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = []
     for number_of_row, row in enumerate(table):
         name, *cells, better = row
         # Column headings are aligned with the figures, not with the star.
-        heads = [f"{cell} " if number_of_row == 0 else cell for cell in cells]
+        heads = [f"{cell} " if number_of_row < num_heads else cell for cell in cells]
         padded = [head.rjust(width + 3) for head, width in zip(heads, widths[1:-1], strict=True)]
         lines.append(f"{name.ljust(widths[0])}{''.join(padded)}   {better}".rstrip())
     return "\n".join(lines)

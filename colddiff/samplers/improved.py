@@ -20,7 +20,7 @@ class Improved(Sampler):
     """
 
     name = "improved"
-    label = "Algorithm 2"
+    label = "Algorithm 2 (improved)"
     column = "sampled"
     order = 2
 

@@ -20,7 +20,7 @@ class ImprovedEstimated(Sampler):
     """
 
     name = "improved_estimated"
-    label = "Algorithm 2, omega estimated"
+    label = "Algorithm 2 (omega estimated)"
     description = "Algorithm 2, omega estimated at each step"
     order = 3
     needs_omega = False

@@ -16,7 +16,7 @@ class Naive(Sampler):
     """Algorithm 1: x_s = D(x0_hat, s)."""
 
     name = "naive"
-    label = "Algorithm 1"
+    label = "Algorithm 1 (naive)"
     order = 1
 
     def step(

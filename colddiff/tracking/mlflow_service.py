@@ -105,13 +105,13 @@ def initialise(
     database = database_path(uri)
     if database is None:
         if urlsplit(uri).scheme in ("http", "https"):
-            _probe(uri, timeout_s)
+            ask_server(uri, timeout_s)
         return _experiment_id(client(uri), uri, experiment, artifact_root)
     load_mlflow(uri)
     with _locked(database, timeout_s):
         if not database.exists() or database.stat().st_size == 0:
             _set_up(database, artifact_root)
-        _openable(database)
+        openable(database)
         _relocate(database, artifact_root)
         return _experiment_id(client(uri), uri, experiment, artifact_root)
 
@@ -168,7 +168,7 @@ def _experiment_id(api: Any, uri: str, name: str, artifact_root: str | None) -> 
     return str(found.experiment_id)
 
 
-def _openable(database: Path) -> None:
+def openable(database: Path) -> None:
     """Checks that the file can be opened: mlflow would retry for minutes. Raises TrackerError."""
     try:
         with closing(sqlite3.connect(database)) as connection:
@@ -218,7 +218,8 @@ def _set_up(database: Path, artifact_root: str | None) -> None:
     unfinished.replace(database)
 
 
-def _probe(uri: str, timeout_s: float) -> None:
+def ask_server(uri: str, timeout_s: float) -> None:
+    """One request to a tracking server; TrackerError if nothing responds."""
     request = urllib.request.Request(f"{without_userinfo(uri).rstrip('/')}/health")  # noqa: S310
     tracker = f"tracker {masked(uri)}"
     try:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from colddiff.tracking.address import TrackingAddress
 
 
+PROBE_S = 5.0
+
 log = logging.getLogger(__name__)
 
 
@@ -46,6 +48,24 @@ def has_server(storage: str) -> bool:
     from colddiff.tracking.address import database_path, tracking_address
 
     return database_path(tracking_address(storage).uri) is None
+
+
+def probe_tracker(storage: str) -> str:
+    """Address of the tracker, which responds or can be opened; creates nothing.
+
+    A database that does not exist yet is not checked. Raises SpecError, TrackerError.
+    """
+    from colddiff.tracking.address import database_path, tracking_address
+    from colddiff.tracking.mlflow_service import ask_server, openable
+
+    address = tracking_address(storage)
+    database = database_path(address.uri)
+    if database is not None:
+        if database.exists():
+            openable(database)
+    elif address.uri.startswith(("http://", "https://")):
+        ask_server(address.uri, PROBE_S)
+    return str(address)
 
 
 def open_tracker(

@@ -44,7 +44,7 @@ def offered(line: str) -> set[str]:
 
 def test_commands_and_verbs_are_completed() -> None:
     assert {"submit", "recipes", "data", "demo"} <= offered("colddiff ")
-    assert offered("colddiff re") == {"recipes", "restore"}
+    assert offered("colddiff re") == {"recipes", "report", "restore", "restorers"}
     assert offered("colddiff submit ") == set(VERBS)
     assert offered("colddiff submit tr") == {"train"}
 

@@ -275,8 +275,8 @@ def test_an_unknown_kind_exits_2_with_the_nearest(colddiff: Colddiff) -> None:
 def test_a_kind_shows_its_fields_bounds_and_ranges(colddiff: Colddiff) -> None:
     assert re.search(r"^blur +\S", colddiff("degradations").stdout, re.MULTILINE)
     shown = colddiff("degradations", "blur").stdout
-    assert re.search(r"kernel_size +11 +px +>= 1, <= 255 ", shown)
-    assert re.search(r"num_timesteps +20 +>= 1, <= 4000 +5\.\.400 \(log\)", shown)
+    assert re.search(r"kernel_size +int +11 +px +>= 1, <= 255 ", shown)
+    assert re.search(r"num_timesteps +int +20 +>= 1, <= 4000 +5\.\.400 \(log\)", shown)
     fields = json.loads(colddiff("degradations", "blur", "--json").stdout)["fields"]
     assert fields["padding"]["bounds"] == "circular | reflect"
     assert fields["sigma"]["search"] == (

@@ -21,6 +21,7 @@ import pytest
 from colddiff.checkpoints.format import COMMIT
 from colddiff.checkpoints.writer import due_steps
 from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped, StoreError
+from colddiff.evaluation.best import BestStep
 from colddiff.jobs import driver
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
@@ -323,9 +324,33 @@ def test_the_best_step_has_the_lowest_distance_of_algorithm_2(folder: JobFolder)
     for step, distance in ((2, 9.0), (4, 3.0), (6, 5.0)):
         metrics = {"eval/sampled/fd_lenet": distance, "eval/direct/fd_lenet": 0.0}
         folder.write_evaluation(step, {"metrics": metrics})
-    assert folder.best_step({2, 4, 6}) == 4
-    assert folder.best_step({2, 6}) == 6
-    assert folder.best_step(set()) is None
+    assert folder.best({2, 4, 6}) == BestStep(4, "eval/sampled/fd_lenet", 3.0)
+    assert folder.best({2, 6}) == BestStep(6, "eval/sampled/fd_lenet", 5.0)
+    assert folder.best(set()) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "best"),
+    [
+        ({"channels": 1, "image_size": 16}, BestStep(4, "eval/sampled/fd_lenet", 3.0)),
+        ({"channels": 3, "image_size": 64}, BestStep(2, "eval/sampled/rmse", 0.1)),
+        ({"evaluation": {"best": "eval/direct/ssim"}}, BestStep(6, "eval/direct/ssim", 0.75)),
+    ],
+    ids=["digits", "photographs", "its own"],
+)
+def test_the_best_step_is_told_by_what_fits_the_images(
+    folder: JobFolder, spec: dict[str, Any], best: BestStep
+) -> None:
+    folder.write_job({"id": folder.job_id, "spec": spec})
+    for step, distance, rmse, ssim in ((2, 9.0, 0.1, 0.5), (4, 3.0, 0.3, 0.5), (6, 5.0, 0.2, 0.75)):
+        metrics = {
+            "eval/sampled/fd_lenet": distance,
+            "eval/sampled/rmse": rmse,
+            "eval/direct/ssim": ssim,
+            "eval/floor/fd_lenet": 0.0,
+        }
+        folder.write_evaluation(step, {"metrics": metrics, "provenance": {"n": 180}})
+    assert folder.best({2, 4, 6}) == best
 
 
 def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> None:

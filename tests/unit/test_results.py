@@ -122,14 +122,14 @@ def test_what_a_result_of_another_version_lacks_is_named() -> None:
 
 
 def test_scores_prefer_distances_of_samples() -> None:
-    assert score_of(METRICS) == ("eval/sampled/fd_lenet", 38.5)
-    assert score_of({"eval/direct/rmse": 0.5, "eval/degraded/psnr": 3.0}) == (
-        "eval/direct/rmse",
-        0.5,
-    )
+    assert score_of({"metrics": METRICS}) == ("eval/sampled/fd_lenet", 38.5)
+    unfit = {"metric": "fd_lenet", "misfit": "these images are 3 x 64 x 64"}
+    assert score_of({"metrics": METRICS, "provenance": unfit}) == ("eval/sampled/rmse", 0.0912)
+    few = {"eval/direct/rmse": 0.5, "eval/degraded/psnr": 3.0}
+    assert score_of({"metrics": few}) == ("eval/direct/rmse", 0.5)
     without_samples = {path: value for path, value in METRICS.items() if "sampled" not in path}
-    assert score_of(without_samples) == ("eval/direct/fd_lenet", 51.25)
-    assert score_of({"train/loss_l1": 1.0, "eval/degraded/rmse": 0.5}) is None
+    assert score_of({"metrics": without_samples}) == ("eval/direct/fd_lenet", 51.25)
+    assert score_of({"metrics": {"train/loss_l1": 1.0, "eval/degraded/rmse": 0.5}}) is None
 
 
 @pytest.fixture

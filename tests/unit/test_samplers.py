@@ -96,7 +96,11 @@ def test_the_samplers_are_those_of_the_folder_in_their_order() -> None:
     assert list(SAMPLERS) == BUILT_IN
     columns = {name: sampler.column for name, sampler in SAMPLERS.items() if sampler.order < 3}
     assert columns == {"direct": "direct", "naive": "naive", "improved": "sampled"}
-    labels = {"direct": "direct", "naive": "Algorithm 1", "sampled": "Algorithm 2"}
+    labels = {
+        "direct": "direct",
+        "naive": "Algorithm 1 (naive)",
+        "sampled": "Algorithm 2 (improved)",
+    }
     there = ("sampled", "mine", "naive", "degraded", "direct", "original")
     shown = {"original": "original", "degraded": "degraded", **labels, "mine": "mine"}
     assert list(column_labels(there).items()) == list(shown.items())
@@ -129,18 +133,18 @@ def test_its_column_is_in_metrics_table_card_and_pictures(plugin: Path) -> None:
     assert {"eval/halves/fd_blocks", "eval/halves/ssim"} <= found.metrics.keys()
     assert list(found.pictures) == ["original", "degraded", "direct", "halves"]
     table = evaluation_table(found.metrics).splitlines()
-    assert table[0].split("   ")[-2:] == ["half way", " floor"]
+    assert table[1].split()[-3:] == ["half", "way", "real"]
     best = "*" if found.metrics["eval/halves/rmse"] < found.metrics["eval/direct/rmse"] else ""
     assert f"{found.metrics['eval/halves/rmse']:.4f}{best}" in table[-2]
     assert found.trajectory is not None
     assert found.trajectory.label == "half way"
     np.testing.assert_array_equal(found.trajectory.states[-1], found.pictures["halves"])
     record = {"weights_sha256": "0", **found.provenance}
-    assert "| halves (half way) |" in _results({"metrics": found.metrics, "provenance": record})
+    assert "| half way |" in _results({"metrics": found.metrics, "provenance": record})
     drawn = evaluation_pictures(found)
     assert list(drawn) == ["grid.png", "strip.png", "strip.gif"]
     unload_plugin(load_plugin(plugin))
-    assert "halves" in evaluation_table(found.metrics).splitlines()[0], "under its own name"
+    assert "halves" in evaluation_table(found.metrics).splitlines()[1], "under its own name"
 
 
 def test_any_sampler_that_d_supports_is_evaluated() -> None:
@@ -159,8 +163,8 @@ def test_any_sampler_that_d_supports_is_evaluated() -> None:
     ("samplers", "label"),
     [
         (("direct",), None),
-        (("direct", "naive"), "Algorithm 1"),
-        (("interpolated", "naive", "improved"), "Algorithm 2"),
+        (("direct", "naive"), "Algorithm 1 (naive)"),
+        (("interpolated", "naive", "improved"), "Algorithm 2 (improved)"),
     ],
     ids=lambda value: str(value),
 )
@@ -321,4 +325,4 @@ def test_a_bad_sampler_is_one_clear_line_and_leaves_nothing(
         load_plugin(plugin)
     assert "\n" not in str(caught.value)
     assert list(SAMPLERS) == BUILT_IN
-    assert SAMPLERS["naive"].label == "Algorithm 1"
+    assert SAMPLERS["naive"].label == "Algorithm 1 (naive)"

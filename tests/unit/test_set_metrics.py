@@ -97,7 +97,7 @@ def test_samples_are_compared_as_sets_where_it_is_asked_for() -> None:
     parts = [
         sums_from_bytes(sums_to_bytes(group.sums(measured))) for group in group_batches(measured)
     ]
-    metrics, provenance = measured.summary(merge_sums(parts))  # type: ignore[arg-type]
+    metrics, provenance = measured.summary(merge_sums(parts))
     samples, reference = (PatchMeans().features(torch.from_numpy(side)) for side in (made, real))
     kid = kernel_distance(samples, reference)
     assert metrics["eval/generated/kid_blocks"] == pytest.approx(kid.value)

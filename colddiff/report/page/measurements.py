@@ -12,7 +12,7 @@ from colddiff.report.grids import distance_names
 from colddiff.report.page.details import Details
 from colddiff.report.page.plots import Plot, PlotLine, line_plot, loss_plot
 from colddiff.report.page.run import Measured, ReportedRun
-from colddiff.samplers import column_labels
+from colddiff.samplers import DEFAULT, SAMPLERS, column_labels
 from colddiff.severity_profile import DEAD
 
 MOST_PARAMETERS = 3
@@ -27,7 +27,8 @@ def plots_of(run: ReportedRun) -> list[dict[str, Any]]:
     groups = [
         {
             "title": "Quality against the number of network calls",
-            "note": "Algorithm 2 with even severities; one call is one step from x_T.",
+            "note": f"{SAMPLERS[DEFAULT].label} with even severities; one call is one step from "
+            "x_T.",
             "plots": _calls(last),
         },
         {
@@ -62,7 +63,7 @@ def _calls(last: Measured) -> list[Plot]:
             plots.append(
                 line_plot(
                     f"{metric} against calls",
-                    [PlotLine("Algorithm 2", calls, values, marked=True)],
+                    [PlotLine(SAMPLERS[DEFAULT].label, calls, values, marked=True)],
                     "network calls an image",
                     metric,
                     log_x=True,

@@ -32,10 +32,15 @@ def sprite_sheet(cells: Grid) -> bytes:
     return buffer.getvalue()
 
 
-def last_column(sheet: bytes, rows: int, columns: int) -> Grid:
-    """The cells of the last column of a sheet, uint8 [rows, 3, H, W]."""
+def cells_of(sheet: bytes, rows: int, columns: int) -> Grid:
+    """The cells of a sheet, uint8 [rows, columns, 3, H, W]."""
     with Image.open(io.BytesIO(sheet)) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
-    last = pixels[:, -width:].reshape(rows, height, width, 3)
-    return np.ascontiguousarray(last.transpose(0, 3, 1, 2))
+    cells = pixels.reshape(rows, height, columns, width, 3)
+    return np.ascontiguousarray(cells.transpose(0, 2, 4, 1, 3))
+
+
+def last_column(sheet: bytes, rows: int, columns: int) -> Grid:
+    """The cells of the last column of a sheet, uint8 [rows, 3, H, W]."""
+    return cells_of(sheet, rows, columns)[:, -1]

@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from colddiff.evaluation.best import REAL, higher_is_better
 from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import number
 from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, mean_interval
-from colddiff.report.tables import DIGITS, FLOOR, GENERATED, is_higher_better, metric_names
+from colddiff.report.tables import DIGITS, FLOOR, GENERATED, metric_names
 from colddiff.samplers import column_labels
 
-REAL = "real against real"
-"""Label of the distance between two halves of the test images."""
 SEED_FIELDS = ("seed",)
 CSV_HEAD = "run,step,column,metric,value,n,reference_sha256,weights_sha256"
 
@@ -138,7 +137,7 @@ def _with_best(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
         ]
         if len(scored) < 2:
             continue
-        pick: Callable[..., Any] = max if is_higher_better(metric) else min
+        pick: Callable[..., Any] = max if higher_is_better(metric) else min
         best, interval = pick(scored, key=lambda one: one[1].value)
         if all(interval.parts_from(other) for name, other in scored if name != best):
             chosen[metric] = best
@@ -204,7 +203,7 @@ def cell_text(metric: str, cell: Cell, *, joint: str = " ± ") -> str:
 def head_text(metric: str) -> str:
     """The header of a metric: its name, unit, and which direction is better."""
     unit = " (dB)" if metric == "psnr" else ""
-    return f"{metric}{unit} {'↑' if is_higher_better(metric) else '↓'}"
+    return f"{metric}{unit} {'↑' if higher_is_better(metric) else '↓'}"
 
 
 def to_markdown(tables: Sequence[ResultTable]) -> str:

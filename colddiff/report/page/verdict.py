@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from colddiff.errors import DataError
+from colddiff.evaluation.best import higher_is_better
 from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names
 from colddiff.report.page.run import Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, paired_difference
 from colddiff.report.page.table import ResultTable, text_of
-from colddiff.report.tables import is_higher_better
 from colddiff.samplers import column_labels
 
 DIRECT, SAMPLED, DEGRADED = "direct", "sampled", "degraded"
@@ -84,13 +84,13 @@ def _compared(last: Measured, table: ResultTable | None) -> str:
         sampled, direct = (metrics.get(f"eval/{name}/{metric}") for name in (SAMPLED, DIRECT))
         if sampled is None or direct is None:
             continue
-        better = (sampled > direct) if is_higher_better(metric) else (sampled < direct)
+        better = (sampled > direct) if higher_is_better(metric) else (sampled < direct)
         values = f"{text_of(metric, sampled)} against {text_of(metric, direct)}"
         sure = _seeds(table, metric) or _images(last, metric)
         parts.append(f"{'better' if better else 'worse'} in {metric} ({values}{sure})")
     if not parts:
         return ""
-    return f"Sampling (Algorithm 2) against one step (direct): {', '.join(parts)}."
+    return f"Sampling (Algorithm 2, improved) against one step (direct): {', '.join(parts)}."
 
 
 def _seeds(table: ResultTable | None, metric: str) -> str:

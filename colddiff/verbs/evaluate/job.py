@@ -7,15 +7,23 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.spec import EVALUATED, Calls, EvaluationSpec
+from colddiff.evaluation.spec import (
+    BATCH_SIZE,
+    EVALUATED,
+    SAMPLERS,
+    SEED,
+    SEVERITIES,
+    Calls,
+    EvaluationSpec,
+)
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
-from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.jobs.job import OPERATION, WORKERS, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.samplers import SamplerName
 from colddiff.spec import LATER
 
 
 class EvaluateJob(Job):
-    """Evaluate a checkpoint on test images, or samples against a reference set (PAPER 6)."""
+    """Evaluate a checkpoint on test images, or samples against a reference set."""
 
     verb: ClassVar[str] = "evaluate"
 
@@ -35,8 +43,8 @@ class EvaluateJob(Job):
     num_images: Annotated[
         int | None, Field(ge=2, description="images evaluated, evenly spread; null for all")
     ] = None
-    samplers: tuple[SamplerName, ...] = EVALUATED
-    severities: int | tuple[int, ...] | None = None
+    samplers: Annotated[tuple[SamplerName, ...], Field(description=SAMPLERS)] = EVALUATED
+    severities: Annotated[int | tuple[int, ...] | None, Field(description=SEVERITIES)] = None
     curve: Calls = None
     set_metrics: Annotated[
         bool,
@@ -47,10 +55,10 @@ class EvaluateJob(Job):
         AnyFeatures,
         Field(description="inception (fid), lenet, resnet20, or your own torchscript network"),
     ] = LenetFeaturesSpec()
-    batch_size: Annotated[int, Field(ge=1, le=65536, description="rows of every forward pass")] = 64
-    seed: Annotated[int, Field(ge=0, description="seed of omega, and of the floor's halves")] = 0
+    batch_size: Annotated[int, Field(ge=1, le=65536, description=BATCH_SIZE)] = 64
+    seed: Annotated[int, Field(ge=0, description=SEED)] = 0
 
-    workers: Annotated[Workers, OPERATION] = 1
+    workers: Annotated[Workers, Field(description=WORKERS), OPERATION] = 1
     resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
     partial: Annotated[
         bool, Field(description="allow a sample set that is not complete"), OPERATION

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
 from colddiff.data.resolve import SOURCE, packed
 from colddiff.errors import DataError, Missing, SpecError
+from colddiff.evaluation.best import misfit_warning
 from colddiff.features.open import located_features
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import ShardSource
@@ -15,6 +18,8 @@ from colddiff.samplers import check_samplers
 from colddiff.spec import digest
 from colddiff.stores.open import absolute, open_store
 from colddiff.verbs.evaluate.job import EvaluateJob
+
+log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 """Its presence distinguishes a sample set from other packed images."""
@@ -40,6 +45,13 @@ def resolve_evaluation(
             [("checkpoint", "is required, or samples: the OUT of a generate job, or packed images")]
         )
     return job.model_copy(update=changes), content
+
+
+def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int) -> None:
+    """A line where the Frechet distance says little about these images."""
+    warning = misfit_warning(job.features.metric, shape, n, None)
+    if warning is not None:
+        log.warning("features: %s", warning)
 
 
 def open_set(where: str, *, partial: bool) -> ShardSource:
@@ -91,6 +103,7 @@ def _with_checkpoint(
     uri = packed(test, "test", False, trained, storage, pack=pack)
     open_transformed(uri, trained.augment, trained.shape, "test_data")
     changes |= {"checkpoint": address.uri, "test_data": uri}
+    _warn_of_misfit(job, trained.shape.chw, job.num_images or read_manifest(uri).count)
     content |= {
         "checkpoint": address.weights_sha256,
         "test_data": read_manifest(uri).digest,
@@ -115,6 +128,9 @@ def _with_samples(job: EvaluateJob, changes: dict[str, Any], content: dict[str, 
     samples, reference = absolute(job.samples), absolute(reference)
     made = open_set(samples, partial=job.partial).manifest
     changes |= {"samples": samples, "reference": reference, "test_data": None}
+    image = made.image
+    n = min(job.num_images or made.count, read_manifest(reference).count)
+    _warn_of_misfit(job, (image.channels, image.height, image.width), n)
     content |= {
         "samples": made.digest,
         "reference": read_manifest(reference).digest,

@@ -48,7 +48,8 @@ class Evaluate(Verb):
         from colddiff.report.tables import curve_table, evaluation_table
 
         metrics = result["metrics"]
-        return [*evaluation_table(metrics).splitlines(), *curve_table(metrics).splitlines()]
+        table = evaluation_table(metrics, result.get("provenance"))
+        return [*table.splitlines(), *curve_table(metrics).splitlines()]
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         checkpoint = result.get("checkpoint")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from colddiff.errors import SpecError
 from colddiff.features.spec import AnyFeatures
-from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.jobs.job import OPERATION, PRECISION, WORKERS, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.samplers import DEFAULT, SamplerName
 from colddiff.spec import Unit
 from colddiff.terminal import AnyTerminal
@@ -32,7 +32,7 @@ class GenerateJob(Job):
     checkpoint: Annotated[
         str | None, Field(description="a checkpoint reference; null for the file's train job")
     ] = None
-    sampler: SamplerName = DEFAULT
+    sampler: Annotated[SamplerName, Field(description="how images are made from x_T")] = DEFAULT
     severities: Annotated[
         int | tuple[int, ...] | None,
         Field(description="null for T..0, n even steps, or a falling list down to 0"),
@@ -51,11 +51,13 @@ class GenerateJob(Job):
     first_seed: Annotated[
         int, Field(ge=0, lt=10**12, description="seed of the first image; its number in `data`")
     ] = 0
-    shard_size: Annotated[int, Field(ge=1, le=100_000), Unit("images per shard")] = 1000
+    shard_size: Annotated[
+        int, Field(ge=1, le=100_000, description="size of a tar file"), Unit("images per shard")
+    ] = 1000
     batch_size: Annotated[
         int, Field(ge=1, le=65536, description="rows of every forward pass"), Unit("images")
     ] = 64
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], Field(description=PRECISION)] = "fp32"
     writer: Annotated[
         Literal["webdataset", "folder"],
         Field(description="tars of PNG files, or single PNG files for small jobs"),
@@ -71,7 +73,7 @@ class GenerateJob(Job):
         Unit("images"),
         OPERATION,
     ] = None
-    workers: Annotated[Workers, OPERATION] = 1
+    workers: Annotated[Workers, Field(description=WORKERS), OPERATION] = 1
     resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
     statistics: Annotated[
         tuple[AnyFeatures, ...],

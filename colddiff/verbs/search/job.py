@@ -15,10 +15,10 @@ from colddiff.spec import Spec, Unit
 class RangeSpec(Spec):
     """Where a field is searched: between ``low`` and ``high``, or among ``choices``."""
 
-    low: float | None = None
-    high: float | None = None
+    low: Annotated[float | None, Field(description="smallest value")] = None
+    high: Annotated[float | None, Field(description="largest value")] = None
     log: Annotated[bool | None, Field(description="null keeps the declared scale")] = None
-    choices: tuple[Any, ...] | None = None
+    choices: Annotated[tuple[Any, ...] | None, Field(description="all values, instead")] = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -83,7 +83,12 @@ class SearchJob(Job):
         Literal["promotion", "none"],
         Field(description="promotion: at each rung the best quarter goes on; none: all to the end"),
     ] = "promotion"
-    searcher: Literal["tpe", "random", "grid"] = "tpe"
+    searcher: Annotated[
+        Literal["tpe", "random", "grid"],
+        Field(
+            description="how points are chosen: from the results so far, at random, all of a grid"
+        ),
+    ] = "tpe"
     rungs: Annotated[
         tuple[float, ...],
         Field(min_length=1, description="where trials are compared, as parts of the base's steps"),
@@ -102,8 +107,18 @@ class SearchJob(Job):
     ] = (5, 10, 20)
     seed: Annotated[int, Field(ge=0, description="of the points; trials have the base's")] = 0
 
-    num_trials: Annotated[int, Field(ge=1, le=10_000), Unit("trials"), OPERATION] = 12
-    max_concurrent: Annotated[int, Field(ge=1, le=10_000), Unit("trials at once"), OPERATION] = 2
+    num_trials: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="with the base; more of them extend the search"),
+        Unit("trials"),
+        OPERATION,
+    ] = 12
+    max_concurrent: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="fewer where the cluster has no room for them"),
+        Unit("trials at once"),
+        OPERATION,
+    ] = 2
     confirm_best: Annotated[
         int,
         Field(ge=0, le=10_000, description="trials that are trained again with fresh seeds"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from colddiff.evaluation.best import is_distance
 from colddiff.evaluation.set_comparison import COLUMN
 from colddiff.sampling import falling
 from colddiff.verbs.search.points.same_end import TOLERANCE
@@ -78,7 +79,7 @@ class Leaderboard:
         distances = [row.end_distance for row in self.rows if row.end_distance is not None]
         if distances and self._restores:
             low, high = _figure("", min(distances)), _figure("", max(distances))
-            name = _last(self.metric) if _is_distance(self.metric) else "Frechet distance"
+            name = _last(self.metric) if is_distance(self.metric) else "Frechet distance"
             parts.append(f"degraded {name} {low if low == high else f'{low} to {high}'}")
         return "; ".join(parts)
 
@@ -244,7 +245,7 @@ def _vs_base(state: TrialState, base: Mapping[int, float]) -> float | None:
 
 def _measured(state: TrialState, metric: str) -> dict[str, float | None]:
     found, (_, column, name) = state.metrics, metric.split("/")
-    distances = sorted(p for p in found if p.startswith("eval/degraded/") and _is_distance(p))
+    distances = sorted(p for p in found if p.startswith("eval/degraded/") and is_distance(p))
     return {
         "direct": found.get(f"eval/direct/{name}"),
         "rmse": found.get(f"eval/{column}/rmse"),
@@ -254,10 +255,6 @@ def _measured(state: TrialState, metric: str) -> dict[str, float | None]:
 
 def _of_samples(metric: str) -> bool:
     return metric.startswith(f"{COLUMN}/")
-
-
-def _is_distance(path: str) -> bool:
-    return _last(path) == "fid" or _last(path).startswith("fd_")
 
 
 def _last(path: str) -> str:

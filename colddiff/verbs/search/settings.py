@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
+from colddiff.evaluation.best import IMAGE_METRICS, higher_is_better
 from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
 METRIC = re.compile(r"eval/(sampled|direct|generated)/(\w+)")
-LOWER_IS_BETTER = {"rmse": True, "ssim": False, "psnr": False}
 
 
 def base_of(job: SearchJob) -> TrainJob:
@@ -156,7 +156,7 @@ def metric_of(job: SearchJob, base: TrainJob) -> str:
     if job.compare == "generation":
         return _generation_metric(job, distance)
     metric = job.metric or f"eval/sampled/{distance}"
-    known = [distance, *LOWER_IS_BETTER]
+    known = [distance, *IMAGE_METRICS]
     match = METRIC.fullmatch(metric)
     if match is None:
         what = f"{metric!r}{_not_comparable(metric)}; use eval/sampled/... or eval/direct/... of "
@@ -187,7 +187,7 @@ def _generation_metric(job: SearchJob, distance: str) -> str:
     why = _not_comparable(str(job.metric))
     if match is not None and match.group(1) != "generated":
         why = " restores degraded images, and with compare=generation D(x, T) holds none of x"
-    elif match is not None and match.group(2) in LOWER_IS_BETTER:
+    elif match is not None and match.group(2) in IMAGE_METRICS:
         why = " needs the original of each image, and samples have none"
     elif match is not None:
         why = " is of other features than the base's evaluations"
@@ -208,15 +208,12 @@ def measured_as(base: TrainJob) -> str:
 
 def distance_of(base: TrainJob) -> str:
     """Name of the Frechet distance in the base's features: ``fid``, ``fd_lenet``, ``fd_<name>``."""
-    features = base.evaluation.features
-    if features.kind == "inception":
-        return "fid"
-    return f"fd_{getattr(features, 'name', features.kind)}"
+    return base.evaluation.features.metric
 
 
 def lower_is_better(metric: str) -> bool:
     """Whether smaller values of ``metric`` are better."""
-    return LOWER_IS_BETTER.get(metric.rpartition("/")[2], True)
+    return not higher_is_better(metric)
 
 
 def rung_steps(job: SearchJob, base: TrainJob) -> list[int]:

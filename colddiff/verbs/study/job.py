@@ -56,9 +56,9 @@ class MemberSpec(Spec):
 class TrainingSpec(Spec):
     """A training of a study as it was resolved, with its seed."""
 
-    id: str
-    slug: str
-    train: dict[str, Any]
+    id: Annotated[str, Field(description="of its job")]
+    slug: Annotated[str, Field(description="name in its id")]
+    train: Annotated[dict[str, Any], Field(description="the fields of its train job")]
     plugins: Annotated[
         tuple[str, ...], Field(description="sha256 of those of the study's plugins that it uses")
     ] = ()
@@ -122,7 +122,12 @@ class StudyJob(Job):
         ),
     ] = None
 
-    max_concurrent: Annotated[int, Field(ge=1, le=10_000), Unit("jobs at once"), OPERATION] = 2
+    max_concurrent: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="fewer where the cluster has no room for them"),
+        Unit("jobs at once"),
+        OPERATION,
+    ] = 2
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
     trainings: Annotated[
         tuple[TrainingSpec, ...],

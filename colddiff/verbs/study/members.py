@@ -132,7 +132,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
         super().finished(segment, error)
         if not error:
             self._done.add(member.number)
-            found = score_of(self.record(member)["metrics"])
+            found = score_of(self.record(member))
             told = f": {found[0]} {found[1]:.5g}" if found else ""
             self._attempt.report(f"{self.done} of {len(self.members)} jobs: {member.id}{told}")
 

@@ -101,7 +101,7 @@ def _columns(records: Sequence[Record]) -> list[str]:
 
 
 def _is_shown(path: str) -> bool:
-    # The floor is a property of the test images, equal in all rows.
+    # Real against real is a property of the test images, equal in all rows.
     return path.startswith("eval/") and path.count("/") == 2 and path.split("/")[1] != FLOOR
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,6 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.results import score_of
 from colddiff.ports import Tracker
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.report.page.details import details_to_bytes
@@ -75,10 +73,9 @@ def evaluate_step(
 def report_evaluation(attempt: Attempt, step: int, record: Mapping[str, Any]) -> None:
     """Tells who follows or lists the job the main numbers of an evaluation."""
     attempt.report(f"evaluation at step {step}: {evaluation_line(record['metrics'])}")
-    score = score_of(record["metrics"])
-    before = attempt.status
-    if score and (score[0] != before.score_metric or score[1] < (before.score or math.inf)):
-        attempt.scored(score)
+    best = attempt.folder.best(set(attempt.folder.evaluated_steps()))
+    if best is not None:
+        attempt.scored((best.metric, best.value))
 
 
 def dry_evaluation(job: TrainJob, terminal: Terminal | None) -> None:

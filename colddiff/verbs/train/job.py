@@ -11,7 +11,7 @@ from colddiff.degradations import AnyDegradation
 from colddiff.degradations.blur import BlurSpec
 from colddiff.errors import SpecError
 from colddiff.evaluation.spec import EvaluationSpec
-from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.jobs.job import OPERATION, PRECISION, WORKERS, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.restorers import AnyRestorer, RestorerSpec
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
 from colddiff.spec import Range, Spec, Unit, digest
@@ -26,12 +26,16 @@ _BUILDABLE: set[tuple[type[RestorerSpec], str, ImageShape]] = set()
 
 
 class OptimizerSpec(Spec):
-    """Adam (PAPER 2: 2e-5, default betas, no decay, no clipping)."""
+    """Adam; the defaults are the paper's."""
 
-    lr: Annotated[float, Field(gt=0), Range(1e-5, 3e-3, log=True)] = 2e-5
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: Annotated[float, Field(gt=0, description="learning rate"), Range(1e-5, 3e-3, log=True)] = (
+        2e-5
+    )
+    betas: Annotated[
+        tuple[float, float], Field(description="decay of the averages of gradient and its square")
+    ] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0, description="added to the root of the average square")] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty")] = 0.0
     clip_norm: Annotated[
         float | None, Field(gt=0, description="largest gradient norm, null for no clipping")
     ] = None
@@ -41,11 +45,15 @@ class OptimizerSpec(Spec):
 
 
 class EmaSpec(Spec):
-    """Moving average of the weights (PAPER 2: 0.995 every 10 steps, a plain copy before 2000)."""
+    """Moving average of the weights, which images are made with; the defaults are the paper's."""
 
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.995
-    every: Annotated[int, Field(ge=1), Unit("optimizer steps")] = 10
-    start: Annotated[int, Field(ge=0), Unit("optimizer steps")] = 2000
+    decay: Annotated[float, Field(gt=0, lt=1, description="part of the average that is kept")] = (
+        0.995
+    )
+    every: Annotated[int, Field(ge=1, description="between updates"), Unit("optimizer steps")] = 10
+    start: Annotated[
+        int, Field(ge=0, description="a plain copy of the weights before"), Unit("optimizer steps")
+    ] = 2000
 
 
 class TrainJob(Job):
@@ -56,8 +64,10 @@ class TrainJob(Job):
     data: Annotated[
         str | None, Field(description="URI of packed shards, or a SOURCE such as mnist:DIR")
     ] = None
-    image_size: Annotated[int, Field(ge=1, le=1024), Unit("px")] = 32
-    channels: Annotated[int, Field(ge=1, le=4)] = 3
+    image_size: Annotated[
+        int, Field(ge=1, le=1024, description="side of the images in training"), Unit("px")
+    ] = 32
+    channels: Annotated[int, Field(ge=1, le=4, description="1 for grey, 3 for colour")] = 3
     augment: Annotated[
         Augment,
         Field(
@@ -65,8 +75,12 @@ class TrainJob(Job):
             "presets resize, crop and mirror, and also define what a test image is"
         ),
     ] = "none"
-    degradation: AnyDegradation = BlurSpec()
-    restorer: AnyRestorer = ConvNextUnetSpec()
+    degradation: Annotated[AnyDegradation, Field(description="D(x, t), which R inverts")] = (
+        BlurSpec()
+    )
+    restorer: Annotated[AnyRestorer, Field(description="the network R(x_t, t)")] = (
+        ConvNextUnetSpec()
+    )
     global_batch_size: Annotated[
         int,
         Field(
@@ -78,28 +92,42 @@ class TrainJob(Job):
     optimizer: OptimizerSpec = OptimizerSpec()
     ema: EmaSpec = EmaSpec()
     loss: Annotated[Literal["l1", "l2"], Field(description="norm of equation 1")] = "l1"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], Field(description=PRECISION)] = "fp32"
     start_from: Annotated[
         str | None, Field(description="a checkpoint whose weights initialise R (--from)")
     ] = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[
+        int, Field(ge=0, description="of the weights, the order, t, omega and augmentation")
+    ] = 0
 
-    num_steps: Annotated[int, Field(ge=1, le=10**12), Unit("optimizer steps"), OPERATION] = 700_000
-    workers: Annotated[Workers, OPERATION] = 1
+    num_steps: Annotated[
+        int,
+        Field(ge=1, le=10**12, description="length of the training; a larger one extends it"),
+        Unit("optimizer steps"),
+        OPERATION,
+    ] = 700_000
+    workers: Annotated[Workers, Field(description=WORKERS), OPERATION] = 1
     resources: Annotated[ResourcesSpec, OPERATION] = ResourcesSpec()
     max_batch_per_worker: Annotated[
         int | None,
         Field(ge=1, le=2**20, description="largest micro-batch; accumulation follows from it"),
         OPERATION,
     ] = None
-    compile: Annotated[bool, OPERATION] = False
+    compile: Annotated[bool, Field(description="compile the network with torch"), OPERATION] = False
     channels_last: Annotated[
         bool,
         Field(description="weights and images in NHWC order; faster on some devices only"),
         OPERATION,
     ] = False
-    log_every: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 10
-    checkpoint_every: Annotated[int, Field(ge=1), Unit("optimizer steps"), OPERATION] = 1000
+    log_every: Annotated[
+        int,
+        Field(ge=1, description="between training metrics"),
+        Unit("optimizer steps"),
+        OPERATION,
+    ] = 10
+    checkpoint_every: Annotated[
+        int, Field(ge=1, description="between checkpoints"), Unit("optimizer steps"), OPERATION
+    ] = 1000
     evaluate_every: Annotated[
         int | None,
         Field(ge=1, description="null evaluates the last checkpoint only"),
@@ -122,7 +150,11 @@ class TrainJob(Job):
         ),
         OPERATION,
     ] = None
-    on_nonfinite: Annotated[Literal["fail"], OPERATION] = "fail"
+    on_nonfinite: Annotated[
+        Literal["fail"],
+        Field(description="what is done once loss or weights are not finite"),
+        OPERATION,
+    ] = "fail"
     hang_timeout_s: Annotated[
         float | None,
         Field(gt=0, le=1e7, description="workers are restarted after this long without a step"),

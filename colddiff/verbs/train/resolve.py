@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
 from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
 from colddiff.errors import CheckpointError, SpecError
+from colddiff.evaluation.best import DIGITS, misfit_warning
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import is_number
-from colddiff.samplers import check_samplers
+from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
+
+log = logging.getLogger(__name__)
 
 
 def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJob, dict[str, str]]:
@@ -49,7 +54,21 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
         if uri is not None:
             refuse_other_shape(field, uri, job)
     resolved = job.model_copy(update={"data": data, "test_data": test_uri})
+    if pack and test_uri is not None:
+        _warn_of_misfit(resolved, read_manifest(test_uri).count)
     return resolved, {"data": read_manifest(data).digest}
+
+
+def _warn_of_misfit(job: TrainJob, num_test: int) -> None:
+    """A line where the Frechet distance says little about these images."""
+    evaluation = job.evaluation
+    distance, n = evaluation.features.metric, evaluation.num_images or num_test
+    best = evaluation.best
+    if best is None and distance == DIGITS and DEFAULT in evaluation.samplers:
+        best = f"eval/{SAMPLERS[DEFAULT].column}/rmse"
+    warning = misfit_warning(distance, job.shape.chw, n, best)
+    if warning is not None:
+        log.warning("evaluation: %s", warning)
 
 
 def _with_other(

@@ -53,8 +53,9 @@ class Train(Verb):
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         from colddiff.report.tables import curve_table, evaluation_table
 
-        metrics = result["metrics"]
-        lines = evaluation_table(metrics).splitlines() if metrics else []
+        metrics, lines = result["metrics"], []
+        if metrics:
+            lines = evaluation_table(metrics, result.get("provenance")).splitlines()
         lines += curve_table(metrics).splitlines()
         lines.append(f"checkpoint: {result['checkpoint']}")
         best = result.get("best")

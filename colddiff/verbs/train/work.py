@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
@@ -16,7 +17,6 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.results import score_of
 from colddiff.jobs.status import AGAIN
 from colddiff.jobs.tracking_run import open_tracker, sampled
 from colddiff.ports import Tracker, WorkerContext
@@ -159,8 +159,9 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
         shown = _EvaluationProgress(attempt)
         result |= evaluate_step(resolved, folder, attempt.tracker, step, shown)
         result["time"]["evaluation_s"] = time.monotonic() - began
-        result["best_step"] = folder.best_step(set(folder.evaluated_steps()))
-        result["best"] = _best(folder, result["best_step"])
+        best = folder.best(set(folder.evaluated_steps()))
+        result["best_step"] = best.step if best else None
+        result["best"] = asdict(best) if best else None
     return result
 
 
@@ -173,12 +174,6 @@ class _EvaluationProgress:
     def __call__(self, images: int, of: int) -> None:
         per_image_s = (time.monotonic() - self._began) / images
         self._attempt.phase("evaluating", f"{images}/{of} images", (of - images) * per_image_s)
-
-
-def _best(folder: JobFolder, step: int | None) -> dict[str, Any] | None:
-    """The metric by which ``step`` is the best evaluated one, and its value there."""
-    score = score_of((folder.evaluation(step) or {}).get("metrics", {})) if step else None
-    return None if score is None else {"step": step, "metric": score[0], "value": score[1]}
 
 
 def fit_here(attempt: Attempt) -> None:

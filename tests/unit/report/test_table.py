@@ -30,7 +30,8 @@ def cell_of(table: ResultTable, column: str, metric: str) -> tuple[float, bool]:
 def test_the_columns_of_the_paper_with_what_is_real_last(tmp_path: Path) -> None:
     (table,) = tables_of(runs(tmp_path, 1))
     labels = [row.label for row in table.rows]
-    assert labels == ["degraded", "direct", "Algorithm 1", "Algorithm 2", "real against real"]
+    algorithms = ["Algorithm 1 (naive)", "Algorithm 2 (improved)"]
+    assert labels == ["degraded", "direct", *algorithms, "real against real"]
     assert table.metrics == ("fd_blocks", "ssim", "rmse", "psnr")
     last = table.measured[0].metrics
     assert cell_of(table, "sampled", "rmse") == (last["eval/sampled/rmse"], False)

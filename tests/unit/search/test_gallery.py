@@ -142,7 +142,7 @@ def test_strips_are_of_the_first_validation_image_at_equal_places(
     assert np.array_equal(strip.degraded[0], eight_bit(D.degrade(x0, torch.tensor([6])))[0])
     assert np.array_equal(strip.restored[0], strip.degraded[0])
     assert not np.array_equal(strip.restored[-1], strip.degraded[0])
-    assert found.sampler == "Algorithm 2"
+    assert found.sampler == "Algorithm 2 (improved)"
     assert measured_strips(task, [], str(storage)) is None
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field
 
 from colddiff.errors import SpecError
+from colddiff.evaluation.best import IMAGE_METRICS
 from colddiff.evaluation.metrics import SSIM_WINDOW
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.samplers import DEFAULT, SAMPLERS, SamplerName, check_samplers
 from colddiff.sampling import falling
 from colddiff.spec import Spec, nearest, parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.settings import LOWER_IS_BETTER, distance_of
+from colddiff.verbs.search.settings import distance_of
 from colddiff.verbs.search.severities.lists import (
     SAMPLER,
     SEARCHED,
@@ -173,7 +174,7 @@ def _samplers(job: SearchJob, D: Any) -> tuple[str, ...]:
 
 def list_metric(job: SearchJob, trained: TrainJob) -> str:
     """Name of the metric that lists are ranked by; SpecError for one that is not computed."""
-    known = [distance_of(trained), *LOWER_IS_BETTER]
+    known = [distance_of(trained), *IMAGE_METRICS]
     metric = job.metric or known[0]
     if metric not in known:
         what = (

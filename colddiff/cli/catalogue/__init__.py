@@ -1,0 +1,1 @@
+"""`colddiff degradations | fields | recipes | ...`: every catalogue there is, from the specs."""

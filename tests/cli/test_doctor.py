@@ -1,0 +1,106 @@
+"""`colddiff doctor`: a line for each thing, with the way out, and exit code 1 if one is wrong."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff.cluster.home import Home
+from tests.in_process import Done, colddiff_here
+
+
+class Doctor:
+    """Runs `colddiff doctor` with a home and a storage of its own, and no address."""
+
+    def __init__(
+        self, place: Path, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]
+    ) -> None:
+        self.home, self.storage = place / "home", place / "runs"
+        self._patch, self._captured = patch, captured
+        for name in ("COLDDIFF_ADDRESS", "RAY_ADDRESS", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI"):
+            patch.delenv(name, raising=False)
+        patch.setenv("COLDDIFF_HOME", str(self.home))
+        patch.setenv("COLDDIFF_STORAGE", str(self.storage))
+
+    def __call__(self, *words: str, **env: str) -> Done:
+        return colddiff_here(self._patch, self._captured, "doctor", *words, **env)
+
+    def of(self, name: str, *words: str, **env: str) -> tuple[int, dict[str, Any]]:
+        """Exit code, and the finding of that name."""
+        done = self(*words, "--json", **env)
+        (found,) = (one for one in json.loads(done.stdout)["findings"] if one["name"] == name)
+        return done.returncode, found
+
+
+@pytest.fixture
+def doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Doctor:
+    return Doctor(tmp_path, monkeypatch, capsys)
+
+
+def test_all_is_right_on_a_machine_where_nothing_was_started(doctor: Doctor) -> None:
+    done = doctor()
+    assert done.returncode == 0, done.stdout
+    lines = [line.split(None, 2) for line in done.stdout.splitlines()]
+    assert {line[0] for line in lines} <= {"ok", "note"}
+    names = {line[1] for line in lines}
+    assert {"versions", "token", "Ray", "ports", "shm", "GPU", "store", "tracker"} <= names
+    assert not doctor.home.exists(), "it changes nothing"
+    assert not doctor.storage.exists()
+    assert json.loads(doctor("--json").stdout)["ok"] is True
+
+
+def test_a_cluster_that_does_not_respond_is_wrong(doctor: Doctor) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{held.getsockname()[1]}"
+        code, found = doctor.of("Ray", "--address", address)
+    assert (code, found["state"]) == (1, "wrong")
+    assert f"no Ray cluster responds at {address}" in found["what"]
+
+
+def test_a_token_that_others_can_read_is_wrong(doctor: Doctor) -> None:
+    home = Home(doctor.home)
+    home.token()
+    assert doctor.of("token")[1]["state"] == "ok"
+    home.token_path.chmod(0o644)
+    code, found = doctor.of("token")
+    assert (code, found["state"]) == (1, "wrong")
+    assert found["way_out"] == f"run `chmod 600 {home.token_path}`"
+
+
+def test_credentials_that_others_can_read_are_wrong(doctor: Doctor) -> None:
+    home = Home(doctor.home)
+    home.make()
+    home.credentials_path.write_text("AWS_SECRET_ACCESS_KEY=hidden\n")
+    home.credentials_path.chmod(0o644)
+    code, found = doctor.of("home")
+    assert (code, found["state"]) == (1, "wrong")
+    assert "chmod 600" in found["what"]
+    assert "hidden" not in doctor().stdout
+
+
+def test_a_store_and_a_tracker_that_cannot_be_used_are_wrong(doctor: Doctor) -> None:
+    doctor.storage.parent.joinpath("file").write_text("a file, not a folder")
+    place = str(doctor.storage.parent / "file" / "runs")
+    code, found = doctor.of("store", COLDDIFF_STORAGE=place)
+    assert (code, found["state"]) == (1, "wrong")
+    uri = "http://user:secret@127.0.0.1:9"
+    code, found = doctor.of("tracker", MLFLOW_TRACKING_URI=uri)
+    assert (code, found["state"]) == (1, "wrong")
+    assert "does not respond" in found["what"]
+    assert "secret" not in found["what"]
+    code, found = doctor.of("tracker", MLFLOW_TRACKING_URI="./folder")
+    assert (code, found["state"]) == (1, "wrong")
+    assert "names no server or database" in found["what"]
+
+
+def test_a_store_that_is_there_is_written_to_and_left_as_it_was(doctor: Doctor) -> None:
+    doctor.storage.mkdir()
+    assert doctor.of("store")[1]["what"] == f"{doctor.storage} can be written"
+    assert not [path for path in doctor.storage.rglob("*") if path.is_file()]
