@@ -18,10 +18,7 @@ from typing import Any
 
 import pytest
 
-from colddiff.checkpoints.format import COMMIT
-from colddiff.checkpoints.writer import due_steps
 from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped, StoreError
-from colddiff.evaluation.best import BestStep
 from colddiff.jobs import driver
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
@@ -31,7 +28,6 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status, note_of, progress_line, spent_line
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.memory_tracker import MemoryTracker
-from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
 
 
@@ -183,9 +179,11 @@ def test_waiting_counts_neither_as_running_nor_as_gpu_hours_and_has_a_limit(
     assert waits.drive(work) == 4
     status = folder.status()
     assert status
-    assert (status.state, status.message) == (
-        "stopped", "limits.queue_hours=0.5 reached: stopped while it waited",
-    )  # fmt: skip
+    assert status.state == "stopped"
+    assert status.message == (
+        "limits.queue_hours=0.5 reached: stopped while it waited; submit the same job with a larger "
+        "limits.queue_hours to continue"
+    )
     assert (status.running_s, status.waiting_s, status.gpu_hours) == (3600.0, 1800.0, 2.0)
     assert spent_line(status) == "1:00:00 of running, 0:30:00 of waiting, 2 GPU hours"
 
@@ -282,77 +280,6 @@ def test_a_verdict_waits_for_a_store_that_is_away() -> None:
     assert store.refused == 0
 
 
-def commit(folder: JobFolder, step: int) -> None:
-    folder.store.put(folder.key(f"checkpoints/step_{step:08d}/{COMMIT}"), b"{}")
-
-
-def test_due_checkpoints_are_evaluated_but_the_last_one(
-    folder: JobFolder, caplog: pytest.LogCaptureFixture
-) -> None:
-    seen: list[int] = []
-
-    def evaluate(step: int) -> None:
-        seen.append(step)
-        folder.write_evaluation(step, {"metrics": {}})
-
-    for step in (2, 3, 4, 6):
-        commit(folder, step)
-    with EvaluationWatcher(folder, 2, 6, evaluate):
-        pass
-    assert seen == [2, 4]
-    assert not caplog.records
-
-
-def test_a_failing_evaluation_is_logged_and_not_retried(
-    folder: JobFolder, caplog: pytest.LogCaptureFixture
-) -> None:
-    def evaluate(step: int) -> None:
-        raise RuntimeError("no memory")
-
-    commit(folder, 2)
-    with EvaluationWatcher(folder, 2, 6, evaluate):
-        pass
-    assert caplog.messages == ["evaluation of step 2 failed: no memory"]
-
-
-def test_due_steps() -> None:
-    assert due_steps([2, 4, 5, 6], 2, [4]) == [2, 6]
-    assert due_steps([2, 4], None, []) == []
-
-
-def test_the_best_step_has_the_lowest_distance_of_algorithm_2(folder: JobFolder) -> None:
-    for step, distance in ((2, 9.0), (4, 3.0), (6, 5.0)):
-        metrics = {"eval/sampled/fd_lenet": distance, "eval/direct/fd_lenet": 0.0}
-        folder.write_evaluation(step, {"metrics": metrics})
-    assert folder.best({2, 4, 6}) == BestStep(4, "eval/sampled/fd_lenet", 3.0)
-    assert folder.best({2, 6}) == BestStep(6, "eval/sampled/fd_lenet", 5.0)
-    assert folder.best(set()) is None
-
-
-@pytest.mark.parametrize(
-    ("spec", "best"),
-    [
-        ({"channels": 1, "image_size": 16}, BestStep(4, "eval/sampled/fd_lenet", 3.0)),
-        ({"channels": 3, "image_size": 64}, BestStep(2, "eval/sampled/rmse", 0.1)),
-        ({"evaluation": {"best": "eval/direct/ssim"}}, BestStep(6, "eval/direct/ssim", 0.75)),
-    ],
-    ids=["digits", "photographs", "its own"],
-)
-def test_the_best_step_is_told_by_what_fits_the_images(
-    folder: JobFolder, spec: dict[str, Any], best: BestStep
-) -> None:
-    folder.write_job({"id": folder.job_id, "spec": spec})
-    for step, distance, rmse, ssim in ((2, 9.0, 0.1, 0.5), (4, 3.0, 0.3, 0.5), (6, 5.0, 0.2, 0.75)):
-        metrics = {
-            "eval/sampled/fd_lenet": distance,
-            "eval/sampled/rmse": rmse,
-            "eval/direct/ssim": ssim,
-            "eval/floor/fd_lenet": 0.0,
-        }
-        folder.write_evaluation(step, {"metrics": metrics, "provenance": {"n": 180}})
-    assert folder.best({2, 4, 6}) == best
-
-
 def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys\n"
@@ -419,21 +346,6 @@ def test_sigterm_is_logged_without_a_promise_of_a_checkpoint(
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
     assert driver.drive(attempt(folder), on_ray=False) == 4
     assert [line for line in caplog.messages if "SIGTERM" in line] == ["SIGTERM: stopping"]
-
-
-def test_a_score_is_kept_by_later_attempts(folder: JobFolder) -> None:
-    first = attempt(folder)
-
-    def work() -> dict[str, Any]:
-        first.scored(("eval/sampled/fid", 12.5))
-        first.scored(None)
-        raise Stopped("asked to")
-
-    first.drive(work)
-    attempt(folder, 2).drive(raising(Stopped("asked to")))
-    status = folder.status()
-    assert status
-    assert (status.attempt, status.score_metric, status.score) == (2, "eval/sampled/fid", 12.5)
 
 
 @pytest.mark.parametrize("ending", [ColddiffError("superseded"), Stopped("asked to"), None])

@@ -1,0 +1,107 @@
+"""Which checkpoints of a training are evaluated, and which of them is the best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from colddiff.checkpoints.format import COMMIT
+from colddiff.checkpoints.writer import due_steps
+from colddiff.errors import Stopped
+from colddiff.evaluation.best import BestStep
+from colddiff.jobs.folder import JobFolder
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
+from tests.unit.test_attempt import attempt, raising
+
+
+@pytest.fixture
+def folder() -> JobFolder:
+    return JobFolder(MemoryStore(), "train-x-00000000")
+
+
+def commit(folder: JobFolder, step: int) -> None:
+    folder.store.put(folder.key(f"checkpoints/step_{step:08d}/{COMMIT}"), b"{}")
+
+
+def test_due_checkpoints_are_evaluated_but_the_last_one(
+    folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[int] = []
+
+    def evaluate(step: int) -> None:
+        seen.append(step)
+        folder.write_evaluation(step, {"metrics": {}})
+
+    for step in (2, 3, 4, 6):
+        commit(folder, step)
+    with EvaluationWatcher(folder, 2, 6, evaluate):
+        pass
+    assert seen == [2, 4]
+    assert not caplog.records
+
+
+def test_a_failing_evaluation_is_logged_and_not_retried(
+    folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def evaluate(step: int) -> None:
+        raise RuntimeError("no memory")
+
+    commit(folder, 2)
+    with EvaluationWatcher(folder, 2, 6, evaluate):
+        pass
+    assert caplog.messages == ["evaluation of step 2 failed: no memory"]
+
+
+def test_due_steps() -> None:
+    assert due_steps([2, 4, 5, 6], 2, [4]) == [2, 6]
+    assert due_steps([2, 4], None, []) == []
+
+
+def test_the_best_step_has_the_lowest_distance_of_algorithm_2(folder: JobFolder) -> None:
+    for step, distance in ((2, 9.0), (4, 3.0), (6, 5.0)):
+        metrics = {"eval/sampled/fd_lenet": distance, "eval/direct/fd_lenet": 0.0}
+        folder.write_evaluation(step, {"metrics": metrics})
+    assert folder.best({2, 4, 6}) == BestStep(4, "eval/sampled/fd_lenet", 3.0)
+    assert folder.best({2, 6}) == BestStep(6, "eval/sampled/fd_lenet", 5.0)
+    assert folder.best(set()) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "best"),
+    [
+        ({"channels": 1, "image_size": 16}, BestStep(4, "eval/sampled/fd_lenet", 3.0)),
+        ({"channels": 3, "image_size": 64}, BestStep(2, "eval/sampled/rmse", 0.1)),
+        ({"evaluation": {"best": "eval/direct/ssim"}}, BestStep(6, "eval/direct/ssim", 0.75)),
+    ],
+    ids=["digits", "photographs", "its own"],
+)
+def test_the_best_step_is_told_by_what_fits_the_images(
+    folder: JobFolder, spec: dict[str, Any], best: BestStep
+) -> None:
+    folder.write_job({"id": folder.job_id, "spec": spec})
+    for step, distance, rmse, ssim in ((2, 9.0, 0.1, 0.5), (4, 3.0, 0.3, 0.5), (6, 5.0, 0.2, 0.75)):
+        metrics = {
+            "eval/sampled/fd_lenet": distance,
+            "eval/sampled/rmse": rmse,
+            "eval/direct/ssim": ssim,
+            "eval/floor/fd_lenet": 0.0,
+        }
+        folder.write_evaluation(step, {"metrics": metrics, "provenance": {"n": 180}})
+    assert folder.best({2, 4, 6}) == best
+
+
+def test_a_score_is_kept_by_later_attempts(folder: JobFolder) -> None:
+    first = attempt(folder)
+
+    def work() -> dict[str, Any]:
+        first.scored(("eval/sampled/fid", 12.5))
+        first.scored(None)
+        raise Stopped("asked to")
+
+    first.drive(work)
+    attempt(folder, 2).drive(raising(Stopped("asked to")))
+    status = folder.status()
+    assert status
+    assert (status.attempt, status.score_metric, status.score) == (2, "eval/sampled/fid", 12.5)
