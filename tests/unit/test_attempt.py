@@ -181,8 +181,8 @@ def test_waiting_counts_neither_as_running_nor_as_gpu_hours_and_has_a_limit(
     assert status
     assert status.state == "stopped"
     assert status.message == (
-        "limits.queue_hours=0.5 reached: stopped while it waited; submit the same job with a larger "
-        "limits.queue_hours to continue"
+        "limits.queue_hours=0.5 reached: stopped while it waited; submit the same job with a "
+        "larger limits.queue_hours to continue"
     )
     assert (status.running_s, status.waiting_s, status.gpu_hours) == (3600.0, 1800.0, 2.0)
     assert spent_line(status) == "1:00:00 of running, 0:30:00 of waiting, 2 GPU hours"
