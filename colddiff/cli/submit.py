@@ -40,6 +40,15 @@ Words = Annotated[
     ),
 ]
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the job as YAML; contact nothing, but a cluster that is named, to say whether "
+        "the job can ever fit.",
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -71,14 +80,7 @@ def _command(verb: str) -> Callable[..., None]:
             str | None, typer.Option(help="Name used in the job id; default: the job's name.")
         ] = None,
         detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
-        dry_run: Annotated[
-            bool,
-            typer.Option(
-                "--dry-run",
-                help="Print the job as YAML; contact nothing, but a cluster that is named, to say "
-                "whether the job can ever fit.",
-            ),
-        ] = False,
+        dry_run: DryRun = False,
         rate: Annotated[
             str | None,
             typer.Option(
