@@ -40,6 +40,15 @@ Words = Annotated[
     ),
 ]
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the job as YAML; contact nothing, but a cluster that is named, to say whether "
+        "the job can ever fit.",
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -61,22 +70,6 @@ class Request:
     trusted: tuple[str, ...] = ()
 
 
-DryRunOption = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Print the job as YAML; contact nothing, but a cluster that is named, to say whether "
-        "the job can ever fit.",
-    ),
-]
-Rate = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RATE", help="With --dry-run: images/s (850) or 40TFLOP/s, to estimate the hours."
-    ),
-]
-
-
 def _command(verb: str) -> Callable[..., None]:
     """``submit VERB``: the options are the same for every verb, so they are written once."""
 
@@ -87,8 +80,14 @@ def _command(verb: str) -> Callable[..., None]:
             str | None, typer.Option(help="Name used in the job id; default: the job's name.")
         ] = None,
         detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
-        dry_run: DryRunOption = False,
-        rate: Rate = None,
+        dry_run: DryRun = False,
+        rate: Annotated[
+            str | None,
+            typer.Option(
+                metavar="RATE",
+                help="With --dry-run: images/s (850) or 40TFLOP/s, to estimate the hours.",
+            ),
+        ] = None,
         as_json: Json = False,
         plugin: Plugins = None,
         trust_plugin: TrustedPlugins = None,

@@ -290,10 +290,10 @@ class Attempt:
         """Why a limit stopped it; the same job alone would stop at once, with what it has spent."""
         allowed = getattr(self._limits, self._limit.removeprefix("limits."))
         reached = str(stopped).removesuffix(f"; {AGAIN}")
-        return (
-            f"{self._limit}={allowed:g} reached: {reached}; submit the same job with a larger "
-            f"{self._limit} to continue"
-        )
+        # Each attempt may wait as long again.
+        more = f"submit the same job with a larger {self._limit} to continue"
+        way = AGAIN if self._limit == "limits.queue_hours" else more
+        return f"{self._limit}={allowed:g} reached: {reached}; {way}"
 
 
 def _has_begun(status: Status) -> bool:
