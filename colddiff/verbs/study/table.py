@@ -48,7 +48,7 @@ def best_mean(jobs: Sequence[Record]) -> tuple[str, float] | None:
     """Metric and lowest mean among the jobs of ``over_seeds``; None where they are unlike."""
     if len({job["measured"] for job in jobs}) != 1:
         return None
-    found = [score for job in jobs if (score := score_of(job["mean"])) is not None]
+    found = [score for job in jobs if (score := score_of({"metrics": job["mean"]})) is not None]
     if len({path for path, _ in found}) != 1:
         return None
     return min(found, key=lambda score: score[1])
