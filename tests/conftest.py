@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -80,6 +81,8 @@ def moto_endpoint() -> Iterator[str]:
     """Address of an S3 server on loopback; it checks neither credentials nor digests."""
     from moto.server import ThreadedMotoServer
 
+    # It has a line for each request, thousands in a search: only those about errors.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
