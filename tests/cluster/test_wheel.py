@@ -19,7 +19,8 @@ from tests.kills import PATIENCE_S
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = {"ARCHITECTURE.md", "features/lenet_digits.safetensors", "catalogue/README.md"}
+PARTS = {f"report/page/parts/page.{end}" for end in ("css", "html.j2", "js")}
+DATA = {"ARCHITECTURE.md", "features/lenet_digits.safetensors", "catalogue/README.md"} | PARTS
 SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 SHORT = (
     *("num_steps=4", "checkpoint_every=4", "evaluation.num_images=32", "workers=1"),
@@ -126,3 +127,4 @@ def test_the_installed_demo_runs_from_any_folder(installed: Installed) -> None:
     assert "pictures:" in done.stdout
     (job,) = (installed.folder / "demo" / "runs" / "jobs").iterdir()
     assert (job / "result.json").is_file()
+    assert (job / "report.html").is_file()
