@@ -276,7 +276,7 @@ def test_a_kind_shows_its_fields_bounds_and_ranges(colddiff: Colddiff) -> None:
     assert re.search(r"^blur +\S", colddiff("degradations").stdout, re.MULTILINE)
     shown = colddiff("degradations", "blur").stdout
     assert re.search(r"kernel_size +int +11 +px +>= 1, <= 255 ", shown)
-    assert re.search(r"num_timesteps +int +20 +>= 1, <= 4000 +5\.\.400 \(log\)", shown)
+    assert re.search(r"num_timesteps +int +20 +>= 1, <= 4,000 +5\.\.400 \(log\)", shown)
     fields = json.loads(colddiff("degradations", "blur", "--json").stdout)["fields"]
     assert fields["padding"]["bounds"] == "circular | reflect"
     assert fields["sigma"]["search"] == (
