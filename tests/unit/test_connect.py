@@ -87,10 +87,10 @@ def test_importing_it_is_cheap() -> None:
         "import sys\n"
         "import colddiff.data.open, colddiff.features.open, colddiff.stores.open\n"
         "import colddiff.jobs.verb, colddiff.tracking.open\n"
-        "print(sorted(colddiff.jobs.verb.VERBS))\n"
+        "print('train' in colddiff.jobs.verb.VERBS)\n"
         "heavy = {'torch', 'numpy', 'boto3', 'webdataset', 'sklearn', 'PIL', 'mlflow'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     command = [sys.executable, "-c", script]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert said.stdout == "['evaluate', 'generate', 'search', 'train']\n[]\n"
+    assert said.stdout == "True\n[]\n"
