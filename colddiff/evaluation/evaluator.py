@@ -20,7 +20,7 @@ from colddiff.evaluation.by_severity import BySeverity, measure_by_severity
 from colddiff.evaluation.image_scores import Candidate, ImageScores, worth_showing
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, add_distance, ssim_of
 from colddiff.evaluation.result import Evaluation
-from colddiff.evaluation.spec import CURVE, EvaluationSpec
+from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.evaluation.sums import Column, EvaluationSums
 from colddiff.evaluation.trajectory import (
     MAX_FRAMES,
@@ -31,7 +31,7 @@ from colddiff.evaluation.trajectory import (
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.restorers import evaluating
 from colddiff.rng import stream, streams
-from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
+from colddiff.samplers import CURVE, DEFAULT, SAMPLERS, check_samplers
 from colddiff.sampling import Restore, Severities, falling, sample_steps
 from colddiff.spec import digest
 from colddiff.transforms import eight_bit, normalise
@@ -299,7 +299,7 @@ class Evaluator:
         add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
         provenance = self._provenance(sums, omitted)
         walked = sums.trajectories.get(SAMPLERS[self._shown].column) if self._shown else None
-        return Evaluation(metrics, provenance, sums.pictures, sums.reference, walked, sums)
+        return Evaluation(metrics, provenance, walked, sums)
 
     def _provenance(self, sums: EvaluationSums, omitted: Mapping[str, str]) -> dict[str, Any]:
         n, features = sums.reference.n, sums.reference.mean.size

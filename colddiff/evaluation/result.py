@@ -17,16 +17,24 @@ class Evaluation:
     """Metrics by path (finite numbers only), their provenance, and sample images.
 
     ``provenance`` is JSON-ready; its ``omitted`` names each metric that is missing, and why.
-    ``reference``: feature statistics of the test images; ``trajectory``: that of the sampler shown.
+    ``trajectory``: that of the sampler shown.
     ``sums``: all that was kept of single images and severities.
     """
 
     metrics: Mapping[str, float]
     provenance: Mapping[str, Any]
-    pictures: Pictures
-    reference: FeatureStatistics
     trajectory: Trajectory | None
     sums: EvaluationSums
+
+    @property
+    def pictures(self) -> Pictures:
+        """The first few images, uint8 [k, C, H, W] by column."""
+        return self.sums.pictures
+
+    @property
+    def reference(self) -> FeatureStatistics:
+        """Feature statistics of the test images."""
+        return self.sums.reference
 
     @property
     def median_image(self) -> Candidate | None:

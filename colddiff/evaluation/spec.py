@@ -21,8 +21,6 @@ BATCH_SIZE = "rows of every forward pass"
 SEED = "of omega, and of the halves that real images are compared in"
 
 
-CURVE = "curve_"
-"""Columns ``curve_<n>`` are restorations by ``n`` network calls."""
 Calls = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...] | None,
     Field(

@@ -8,9 +8,8 @@ from textwrap import wrap
 from typing import Any
 
 from colddiff.evaluation.best import REAL, higher_is_better, notes_of
-from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names, number
-from colddiff.samplers import RESERVED, column_labels
+from colddiff.samplers import CURVE, RESERVED, column_labels
 
 SETS = re.compile(r"(kid(?!_error)|precision|recall|density|coverage)(_\w+)?")
 """Metrics of two sets beside their Frechet distance; after ``_``, the features."""

@@ -1,6 +1,7 @@
 """Samplers, from x_T back to x_0: one file each, discovered in this package."""
 
 from colddiff.samplers.base import (
+    CURVE,
     DEFAULT,
     RESERVED,
     SAMPLERS,
@@ -13,6 +14,7 @@ from colddiff.samplers.base import (
 )
 
 __all__ = [
+    "CURVE",
     "DEFAULT",
     "RESERVED",
     "SAMPLERS",

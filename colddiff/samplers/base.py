@@ -27,8 +27,8 @@ RESERVED = (*OTHER_COLUMNS, "floor", "generated")
 """Column names that a sampler cannot use."""
 
 
-TAKEN = "curve_"
-"""Columns that begin so are restorations by a number of network calls."""
+CURVE = "curve_"
+"""Evaluation columns ``curve_<n>`` are restorations by ``n`` network calls; no sampler has one."""
 
 
 class Sampler(ABC):
@@ -88,7 +88,7 @@ class Samplers(Catalogue[Sampler]):
     def _refuse_column(self, cls: type[Sampler]) -> None:
         owners = {entry.column: name for name, (_, entry) in self._beside(cls).items()}
         owner = owners.get(cls.column, "evaluation" if cls.column in RESERVED else cls.name)
-        if cls.column.startswith(TAKEN):
+        if cls.column.startswith(CURVE):
             owner = "evaluation"
         if owner != cls.name or not NAME.fullmatch(cls.column):
             raise SpecError(

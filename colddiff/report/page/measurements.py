@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names
 from colddiff.report.page.details import Details
 from colddiff.report.page.plots import Plot, PlotLine, line_plot, loss_plot
 from colddiff.report.page.run import Measured, ReportedRun
-from colddiff.samplers import DEFAULT, SAMPLERS, column_labels
+from colddiff.samplers import CURVE, DEFAULT, SAMPLERS, column_labels
 from colddiff.severity_profile import DEAD
 
 MOST_PARAMETERS = 3

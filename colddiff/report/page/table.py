@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colddiff.evaluation.best import REAL, higher_is_better
-from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import number
 from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, mean_interval
 from colddiff.report.tables import DIGITS, FLOOR, GENERATED, metric_names
-from colddiff.samplers import column_labels
+from colddiff.samplers import CURVE, column_labels
 
 SEED_FIELDS = ("seed",)
 CSV_HEAD = "run,step,column,metric,value,n,reference_sha256,weights_sha256"

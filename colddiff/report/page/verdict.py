@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from colddiff.errors import DataError
 from colddiff.evaluation.best import higher_is_better
-from colddiff.evaluation.spec import CURVE
 from colddiff.report.grids import distance_names
 from colddiff.report.page.run import Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, paired_difference
 from colddiff.report.page.table import ResultTable, text_of
-from colddiff.samplers import column_labels
+from colddiff.samplers import CURVE, column_labels
 
 DIRECT, SAMPLED, DEGRADED = "direct", "sampled", "degraded"
 STILL_FALLING = 0.03
