@@ -140,10 +140,11 @@ def _texts(
     from colddiff.errors import SpecError
     from colddiff.report.page.page import MARK, report_page
     from colddiff.report.page.table import tables_of, to_csv, to_latex, to_markdown
+    from colddiff.report.tables import metric_names
     from colddiff.spec import nearest
 
-    tables = tables_of(runs, over_seed=over_seed)
-    known = sorted({metric for table in tables for metric in table.metrics})
+    paths = {path for run in runs if run.last for path in run.last.metrics}
+    known = sorted(metric_names(paths))
     for name in only:
         if name not in known:
             raise SpecError(

@@ -39,7 +39,6 @@ class ResourcesSpec(Spec):
         Field(gt=0, description="of one GPU at the job's precision, for MFU; null: by its name"),
         Unit("TFLOP/s"),
     ] = None
-
     price_per_gpu_hour: Annotated[
         float | None,
         Field(ge=0, description="for the cost in reports, in any currency; null: not shown"),

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from colddiff.errors import ColddiffError, DataError, Missing
+from colddiff.evaluation.trajectory import evenly
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import list_recipes, load_recipe
@@ -104,7 +105,7 @@ def _evaluations(
     folder: JobFolder, result: Mapping[str, Any], problems: list[str]
 ) -> list[Measured]:
     steps = folder.evaluated_steps()
-    detailed = _spread(steps)
+    detailed = set(evenly(steps, MOST_STEPS + 1))
     found = []
     for step in steps:
         try:
@@ -142,13 +143,6 @@ def _details(folder: JobFolder, step: int) -> Details | None:
         return details_from_bytes(data)
     except DataError as error:
         raise DataError(f"the images of step {step} of {folder.job_id}: {error}") from None
-
-
-def _spread(steps: Sequence[int]) -> set[int]:
-    """The steps whose images are read: the last, and some before it, evenly spread."""
-    last = len(steps) - 1
-    count = min(len(steps), MOST_STEPS + 1)
-    return {steps[round(last * i / max(count - 1, 1))] for i in range(count)}
 
 
 def _has_images(evaluations: Sequence[Measured]) -> bool:

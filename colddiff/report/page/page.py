@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from colddiff.evaluation.best import is_distance
 from colddiff.report.page.facts import attempts_of, cost_of, facts_of, provenance_of
 from colddiff.report.page.images import PageImages, images_of
 from colddiff.report.page.measurements import plots_of
@@ -185,7 +186,10 @@ def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
             ("reference images", str(proof.get("reference_sha256", "unknown"))),
             ("weights", str(proof.get("weights_sha256", source.run.result.get("weights", "-")))),
             ("features", f"{proof.get('metric')} {proof.get('feature_weights_sha256', '')}"),
-            ("protocol", str(proof.get("protocol" if _distance(metric) else "image_protocol", ""))),
+            (
+                "protocol",
+                str(proof.get("protocol" if is_distance(metric) else "image_protocol", "")),
+            ),
             ("again by", command),
         ]
         apart = difference(source.measured, metric, column) if column != "direct" else None
@@ -203,10 +207,6 @@ def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
         interval = f"{cell.interval.low:.5g} to {cell.interval.high:.5g}"
         found.append(("95 % interval over seeds", interval))
     return found
-
-
-def _distance(metric: str) -> bool:
-    return metric == "fid" or metric.startswith("fd_")
 
 
 def _styled(groups: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str]:

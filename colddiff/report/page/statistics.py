@@ -32,13 +32,8 @@ class Interval:
 
     def parts_from(self, other: Interval) -> bool:
         """Whether both have intervals, and these do not overlap."""
-        ends = (self.low, self.high, other.low, other.high)
-        if None in ends:
+        if self.low is None or self.high is None or other.low is None or other.high is None:
             return False
-        assert self.low is not None
-        assert self.high is not None
-        assert other.low is not None
-        assert other.high is not None
         return self.high < other.low or other.high < self.low
 
 
