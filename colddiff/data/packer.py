@@ -126,7 +126,12 @@ class Packer:
         def unless_stopped(number: int) -> ShardEntry | None:
             if self._stopped:
                 raise CancelledError
-            return work(number)
+            try:
+                return work(number)
+            except BaseException:
+                # Here, before this thread takes the next shard, and not only where it is noticed.
+                self._stopped = True
+                raise
 
         with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
             try:
