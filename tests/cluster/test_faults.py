@@ -59,6 +59,48 @@ def test_three_kills_change_nothing(cluster: RunningCluster, tmp_path: Path) -> 
     findings.check()
 
 
+RESERVED = """
+import sys
+import ray
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+    get_or_create_autoscaling_coordinator,
+)
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+from colddiff.jobs.folder import JobFolder
+from colddiff.stores.memory_store import MemoryStore
+from colddiff.verbs.train.ray_reservations import requester, reserve_anew
+
+ray.init(log_to_driver=False)
+coordinator = get_or_create_autoscaling_coordinator()
+folder, trainers = JobFolder(MemoryStore(), "job"), []
+
+def reserved(trainer):
+    found = ray.get(coordinator.get_reserved_resources.remote(requester(trainer)))
+    return sum(machine.get("CPU", 0) for machine in found.values())
+
+for start in range(2):
+    trainer = TorchTrainer(lambda: None, scaling_config=ScalingConfig(num_workers=(1, 2)))
+    trainers.append(trainer)
+    reserve_anew(folder, trainer)
+    ray.get(coordinator.request_resources.remote(requester(trainer), [{"CPU": 1}], 180.0))
+    print(*map(reserved, trainers))
+ray.get(coordinator.cancel_request.remote(requester(trainer)))
+"""
+
+
+def test_what_a_killed_driver_reserved_is_given_back(cluster: RunningCluster) -> None:
+    """Its training starts again at once, where Ray alone would keep it waiting for 180 s."""
+    run = subprocess.run(
+        [sys.executable, "-c", RESERVED],
+        env=cluster.env,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.splitlines() == ["1", "0 1"]
+
+
 PLANTED = '''
 """Fades to grey; while a file is there it hangs once, or has no number to give."""
 

@@ -20,6 +20,7 @@ from colddiff.jobs.tracking_run import open_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.ray_reservations import reserve_anew
 from colddiff.verbs.train.ray_restarts import fit_until_ended
 from colddiff.verbs.train.work import train_rank
 
@@ -39,8 +40,10 @@ def fit_on_ray(attempt: Attempt) -> None:
     def fit(start: int) -> None:
         await_workers(attempt, job)
         attempt.hold_gpus(job.resources.gpus * most_workers(job))
+        trainer = _trainer(resolved, number, start, workers)
+        reserve_anew(folder, trainer)
         try:
-            _trainer(resolved, number, start, workers).fit()
+            trainer.fit()
         finally:
             attempt.hold_gpus(0)
 

@@ -1,0 +1,54 @@
+"""What earlier starts of a job still have reserved with Ray Train, given back at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.train.torch import TorchTrainer
+
+from colddiff.errors import Unreachable
+from colddiff.jobs.folder import JobFolder
+
+log = logging.getLogger(__name__)
+
+COORDINATOR = "AutoscalingCoordinator"
+"""Name and namespace of the actor in which Ray Train reserves machines for its runs."""
+ANSWER_S = 30.0
+
+
+def reserve_anew(folder: JobFolder, trainer: TorchTrainer) -> None:
+    """Gives back what earlier starts reserved, and notes what ``trainer`` is about to reserve.
+
+    Ray gives a reservation back when its run ends, and 180 s after its driver was killed. An
+    elastic training that is started again by then would wait for what it itself reserved.
+    """
+    prefix = folder.key("ray/reserved/")
+    try:
+        earlier = list(folder.store.list(prefix))
+        folder.store.put(prefix + requester(trainer), b"")
+        if earlier and _cancelled([item.key.removeprefix(prefix) for item in earlier]):
+            for item in earlier:
+                folder.store.delete(item.key)
+    except Unreachable as error:
+        log.warning("cannot give back what an earlier start reserved, for up to 180 s: %s", error)
+
+
+def _cancelled(requesters: Sequence[str]) -> bool:
+    try:
+        coordinator = ray.get_actor(COORDINATOR, namespace=COORDINATOR)
+    except ValueError:
+        return True  # another cluster, or one that was started since: nothing is reserved there
+    calls: list[Any] = [coordinator.cancel_request.remote(requester) for requester in requesters]
+    ready, _ = ray.wait(calls, num_returns=len(calls), timeout=ANSWER_S)
+    if len(ready) < len(calls):
+        log.warning("Ray does not answer: it keeps what was reserved for up to 180 s")
+    return len(ready) == len(calls)
+
+
+def requester(trainer: TorchTrainer) -> str:
+    """What the coordinator calls the run of a trainer."""
+    context: Any = trainer.train_run_context  # type: ignore[attr-defined]  # of Ray Train v2 alone
+    return f"train-{context.run_id}"
