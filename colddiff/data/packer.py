@@ -123,19 +123,25 @@ class Packer:
     def _all(
         self, work: Callable[[int], ShardEntry | None], numbers: list[int], workers: int
     ) -> dict[int, ShardEntry | None]:
+        failures: list[BaseException] = []
+
         def unless_stopped(number: int) -> ShardEntry | None:
             if self._stopped:
                 raise CancelledError
             try:
                 return work(number)
-            except BaseException:
+            except BaseException as error:
                 # Here, before this thread takes the next shard, and not only where it is noticed.
                 self._stopped = True
+                failures.append(error)
                 raise
 
         with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
             try:
                 return dict(zip(numbers, pool.map(unless_stopped, numbers), strict=True))
+            except CancelledError:
+                # This thread was only stopped by what failed in another.
+                raise failures[0] from None
             except BaseException:
                 self._stopped = True
                 pool.shutdown(cancel_futures=True)
