@@ -94,7 +94,9 @@ class LocalCache:
                 os.fsync(file.fileno())
                 if file.tell() != size:
                     raise OSError(errno.EIO, f"{file.tell()} bytes written, {size} expected")
-                temporary.replace(path)
+                # Not while somebody counts: under neither name would the file be found.
+                with self._locked("room"):
+                    temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
