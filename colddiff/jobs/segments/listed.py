@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from colddiff.jobs.segments.segment import Segment
+from colddiff.jobs.segments.spending import RUNNING
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,17 @@ class ListedSegments(ABC, Generic[Item, Work]):
     def next(self) -> Work | None:
         if not self._left:
             return None
-        item = self._left.pop(0)
-        segment = self._segment(item)
+        segment = self._segment(item := self._left[0])
         self._running[segment.key] = item
+        del self._left[0]
         return segment
+
+    def stands(self, item: Item) -> str:
+        """``waiting``, RUNNING or ``ended``; for any thread."""
+        # In the order of a segment's life: what begins meanwhile is found in one of the two.
+        if item in tuple(self._left):
+            return "waiting"
+        return RUNNING if item in tuple(self._running.values()) else "ended"
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]

@@ -9,8 +9,9 @@ from colddiff.errors import ColddiffError
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Store
 
-Trainings = Callable[[], Mapping[str, bool]]
-"""Ids of training jobs, and whether each is running."""
+RUNNING = "running"
+Trainings = Callable[[], Mapping[str, str]]
+"""Ids of training jobs, and how each stands: RUNNING, or what differs before and after a run."""
 
 
 class GpuHours:
@@ -20,7 +21,7 @@ class GpuHours:
         self._store = store
         self._sources: list[Trainings] = []
         self._hours: dict[str, float] = {}
-        self._running: set[str] = set()
+        self._stood: dict[str, str] = {}
 
     def include(self, trainings: Trainings) -> None:
         """Counts these as well."""
@@ -28,11 +29,11 @@ class GpuHours:
 
     def __call__(self) -> float:
         for trainings in self._sources:
-            for job_id, running in trainings().items():
-                if running or job_id in self._running or job_id not in self._hours:
+            for job_id, stands in trainings().items():
+                # One that has ended is read once more, even if it was never seen to run.
+                if stands == RUNNING or self._stood.get(job_id) != stands:
                     self._read(job_id)
-                # One that has ended is read once more: its status was written last.
-                (self._running.add if running else self._running.discard)(job_id)
+                self._stood[job_id] = stands
         return sum(self._hours.values())
 
     def of(self, job_id: str) -> float:

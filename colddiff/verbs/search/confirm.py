@@ -122,10 +122,9 @@ class Confirmation(ListedSegments[tuple[int, int], JobSegment]):
         job = self._jobs[item].to_dict()
         return JobSegment(key, self._slug, job, self._task.rungs[-1], tracking)
 
-    def trainings(self) -> dict[str, bool]:
-        """Ids of all training jobs, and whether each is running; for any thread."""
-        running = set(self._running.values())
-        return {folder.job_id: key in running for key, folder in self._folders.items()}
+    def trainings(self) -> dict[str, str]:
+        """Ids of all training jobs, and how each stands; for any thread."""
+        return {folder.job_id: self.stands(key) for key, folder in self._folders.items()}
 
     def comparisons(self) -> list[PairedComparison]:
         """One for each chosen trial but the base, over the seeds at which both have a value."""

@@ -7,12 +7,14 @@ search that was killed continues as it would have.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import identified
 from colddiff.jobs.segments.segment import OUTAGE_S, JobSegment, Segment
+from colddiff.jobs.segments.spending import RUNNING
 from colddiff.retry import call_with_retry
 from colddiff.verbs.search.failures import FailuresInARow
 from colddiff.verbs.search.points.space import Point, base_point, job_at
@@ -40,6 +42,8 @@ class Planner:
         self._slug = f"{attempt.resolved.slug}-trial-{measured_as(task.base)}"
         self._trials = read_trials(attempt.folder)
         self._running: set[tuple[int, int]] = set()
+        self._turns = Counter[int]()
+        """Segments of each trial that have ended in this attempt."""
         self._errors: dict[int, str] = {}
         self._unusable: list[Point] = []
         self._failures = FailuresInARow(task.job.max_failures, "trials")
@@ -94,6 +98,7 @@ class Planner:
             for number, step in self._running
             if segment.key == f"trial {number} to step {step}"
         )
+        self._turns[mine[0]] += 1
         self._running.discard(mine)
         return mine
 
@@ -101,10 +106,13 @@ class Planner:
         """Why trials cannot go on in this attempt, by number; the next attempt tries them again."""
         return dict(self._errors)
 
-    def trainings(self) -> dict[str, bool]:
-        """Ids of all training jobs, and whether each is running; for any thread."""
+    def trainings(self) -> dict[str, str]:
+        """Ids of all training jobs, and RUNNING or how many segments ended; for any thread."""
         running = {number for number, _ in tuple(self._running)}
-        return {trial.job_id: trial.number in running for trial in tuple(self._trials)}
+        return {
+            trial.job_id: RUNNING if trial.number in running else str(self._turns[trial.number])
+            for trial in tuple(self._trials)
+        }
 
     def describe(self) -> dict[str, int]:
         """How many trials are asked for, done and running."""

@@ -145,10 +145,9 @@ class Trainings(ListedSegments[Member, JobSegment]):
         """Those that are being trained; for any thread."""
         return list(self._running.values())
 
-    def trainings(self) -> dict[str, bool]:
-        """Ids of all trainings, and whether each is running; for any thread."""
-        running = {member.number for member in self.running()}
-        return {member.id: member.number in running for member in self.members}
+    def trainings(self) -> dict[str, str]:
+        """Ids of all trainings, and how each stands; for any thread."""
+        return {member.id: self.stands(member) for member in self.members}
 
     def failed(self) -> dict[str, str]:
         """Why trainings failed in this attempt, by id; the next attempt tries them again."""
