@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import ColddiffError, SpecError
 from colddiff.ports import ShardSource
+from colddiff.restorers.precision import at_precision
 from colddiff.rng import stream, streams
 from colddiff.sampling import Restore, Severities, break_symmetry, falling, sample
 from colddiff.terminal import Terminal
@@ -101,7 +101,5 @@ class ImageMaker:
         return eight_bit(x_0)
 
     def _restore(self, x_t: Image, t: Severity) -> Image:
-        kind = x_t.device.type
-        narrow = torch.autocast(kind, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with narrow:
+        with at_precision(self.precision, x_t.device):
             return self.R(x_t, t).float()

@@ -62,6 +62,9 @@ Fit = Annotated[
 ]
 AnySize = Annotated[bool, typer.Option("--any-size", help="Restore images at their original size.")]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Rows of each forward pass.")]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", metavar="P", help="Of the network's arithmetic: fp32, bf16.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing results, and nothing else.")
 ]
@@ -81,6 +84,7 @@ def restore(
     fit: Fit = False,
     any_size: AnySize = False,
     batch_size: BatchSize = None,
+    precision: PrecisionOption = "fp32",
     overwrite: Overwrite = False,
     plugin: Plugins = None,
     trust_plugin: TrustedPlugins = None,
@@ -103,6 +107,7 @@ def restore(
         batch_size=batch_size,
         fit=fit,
         any_size=any_size,
+        precision=precision,
         overwrite=overwrite,
     )
     if fit and any_size:

@@ -30,6 +30,7 @@ from colddiff.evaluation.trajectory import (
 )
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.restorers import evaluating
+from colddiff.restorers.precision import at_precision
 from colddiff.rng import stream, streams
 from colddiff.samplers import CURVE, DEFAULT, SAMPLERS, check_samplers
 from colddiff.sampling import Restore, Severities, falling, sample_steps
@@ -242,7 +243,8 @@ class Evaluator:
 
     def estimate(self, x_t: Image, t: Severity) -> Image:
         """R(x_t, t) as float32; DivergedError where it holds NaN or inf."""
-        x0_hat = self.R(x_t, t)
+        with at_precision(self.spec.precision, x_t.device):
+            x0_hat = self.R(x_t, t)
         # Checked here: D would otherwise reject the estimate as an invalid argument.
         if not bool(torch.isfinite(x0_hat).all()):
             raise DivergedError(
@@ -309,6 +311,7 @@ class Evaluator:
             if TRANSFORM_SETTING in manifest.settings
             else {}
         )
+        narrow = "" if spec.precision == "fp32" else f"; R in {spec.precision}"
         return {
             "n": n,
             "test_manifest": manifest.digest,
@@ -316,8 +319,8 @@ class Evaluator:
             "transform": view.get(TRANSFORM_SETTING, "as stored"),
             "metric": self.extractor.metric,
             "feature_weights_sha256": self.extractor.weights_sha256,
-            "protocol": f"clamped, rounded to 8 bit, {self.extractor.protocol}",
-            "image_protocol": IMAGE_PROTOCOL,
+            "protocol": f"clamped, rounded to 8 bit, {self.extractor.protocol}{narrow}",
+            "image_protocol": f"{IMAGE_PROTOCOL}{narrow}",
             "degradation": self.D.spec.to_dict(),
             "severities": falling(spec.severities, self.D.num_timesteps),
             "seed": spec.seed,

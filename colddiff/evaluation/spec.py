@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from colddiff.errors import SpecError
 from colddiff.evaluation.best import IMAGE_METRICS
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
+from colddiff.restorers.precision import Precision
 from colddiff.samplers import DEFAULT, SamplerName
 from colddiff.samplers import SAMPLERS as SAMPLER_KINDS
 from colddiff.spec import LATER, Spec, Unit, nearest
@@ -29,6 +30,9 @@ Calls = Annotated[
     ),
     LATER,
 ]
+
+
+EvaluationPrecision = Annotated[Precision, LATER]
 
 
 class GeneratedSpec(Spec):
@@ -63,6 +67,7 @@ class EvaluationSpec(Spec):
     batch_size: Annotated[int, Field(ge=1, le=65536, description=BATCH_SIZE)] = 64
     seed: Annotated[int, Field(ge=0, description=SEED)] = 0
     curve: Calls = None
+    precision: EvaluationPrecision = "fp32"
     generated: Annotated[
         GeneratedSpec | None,
         Field(description="samples from the terminal too, as eval/generated/...; null for none"),

@@ -22,7 +22,6 @@ class Operation:
 
 OPERATION = Operation()
 WORKERS = "processes that share the work: n, [min, max] by the cluster's room, or all of it"
-PRECISION = "of the network's arithmetic; weights are kept in fp32"
 SLUG = re.compile(r"[^a-z0-9]+")
 
 

@@ -14,6 +14,7 @@ from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, DataError, SpecError
 from colddiff.restore.settings import RestoreSettings
 from colddiff.restorers import Restorer, for_inference
+from colddiff.restorers.precision import at_precision, warn_of_slow_bf16
 from colddiff.sampling import sample
 from colddiff.types import Image, ImageShape, Severity
 
@@ -43,6 +44,7 @@ class Forward:
     ) -> None:
         R, self.D = _for_shape(checkpoint, shape)
         self.R = for_inference(R.to(device))
+        warn_of_slow_bf16(settings.precision, device)
         self.rows = settings.rows(shape.height, shape.width)
         self._settings, self._device, self._on_steps = settings, device, on_steps
 
@@ -65,7 +67,9 @@ class Forward:
         finite = torch.ones(self.rows, dtype=torch.bool, device=self._device)
 
         def restore(x_t: Image, t: Severity) -> Image:
-            x0_hat = self.R(x_t, t)
+            with at_precision(self._settings.precision, x_t.device):
+                x0_hat = self.R(x_t, t)
+            x0_hat = x0_hat.float()
             valid = torch.isfinite(x0_hat).flatten(1).all(dim=1)
             finite.logical_and_(valid)
             self._on_steps(count)

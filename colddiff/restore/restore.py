@@ -131,6 +131,7 @@ class Restoration:
             "degrade": settings.degrade,
             "batch_size": settings.batch_size,
             "fit": settings.fit,
+            "precision": settings.precision,
         }
         if (plugin := plugin_that_brought("sampler", settings.sampler)) is not None:
             record["sampler_sha256"] = plugin.sha256

@@ -23,6 +23,8 @@ from colddiff.restore.scores import Comparison
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import Image
 
+WITHOUT = {"precision": "fp32"}
+"""Settings of results whose record lacks them: it was written before they could be chosen."""
 WAY_OUT = "use --overwrite to replace it, or another --out"
 IMAGE_FIELDS = ("input_sha256", "omega_sha256")
 """Fields of the record that differ per image; the others are the command's settings."""
@@ -108,7 +110,7 @@ class Results:
             found = json.loads(text or "{}")
         except (ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return {**WITHOUT, **found} if isinstance(found, dict) and found else {}
 
 
 def to_pixels(x: Image, like: np.dtype[Any]) -> Pixels:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
+from colddiff.restorers.precision import Precision
 from colddiff.samplers import DEFAULT, SAMPLERS
 from colddiff.sampling import falling
 
@@ -14,6 +15,7 @@ SHOWN = 8
 """Number of severities for ``--severity all``."""
 MOST_ROWS, PIXELS = 8, 2**12
 MOST_BATCH = 65536
+PRECISIONS = get_args(get_args(Precision)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class RestoreSettings:
     for the first of ``severities`` or T, ``all`` for a strip over eight severities.
     ``severities``: number of even steps down to 0, or a falling list down to 0, of which those
     below the image's severity are used; None: every severity. ``batch_size``: rows of every forward
-    pass; None: chosen by the size of the images alone.
+    pass; None: chosen by the size of the images alone. ``precision``: of R's arithmetic, fp32 or
+    bf16.
     """
 
     severity: int | Literal["all"] | None = None
@@ -35,6 +38,7 @@ class RestoreSettings:
     batch_size: int | None = None
     fit: bool = False
     any_size: bool = False
+    precision: str = "fp32"
     overwrite: bool = False
 
     def check(self, D: Degradation[Any]) -> None:
@@ -52,6 +56,8 @@ class RestoreSettings:
             _check_list(self.severities, T)
         if self.batch_size is not None and not 1 <= self.batch_size <= MOST_BATCH:
             raise SpecError(f"--batch-size: must be 1..{MOST_BATCH}, got {self.batch_size}")
+        if self.precision not in PRECISIONS:
+            raise SpecError(f"--precision: must be fp32 or bf16, got {self.precision[:80]!r}")
         if not 0 <= self.seed < 2**63:
             raise SpecError("--seed: must be from 0 to 2^63 - 1")
         if (problem := SAMPLERS[self.sampler].unfit(D)) is not None:

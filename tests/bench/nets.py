@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from colddiff.degradations import Degradation, build_degradation
 from colddiff.objective import restoration_loss
 from colddiff.restorers import Restorer, build_restorer
+from colddiff.restorers.precision import bf16_is_slow
 from colddiff.sampling import sample
 from colddiff.types import ImageShape
-from colddiff.verbs.train.cost import bf16_is_slow
 from tests.bench.timing import seconds
 
 BLUR_300: dict[str, Any] = {

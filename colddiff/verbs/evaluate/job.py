@@ -14,6 +14,7 @@ from colddiff.evaluation.spec import (
     SEED,
     SEVERITIES,
     Calls,
+    EvaluationPrecision,
     EvaluationSpec,
 )
 from colddiff.features.spec import AnyFeatures, LenetFeaturesSpec
@@ -46,6 +47,7 @@ class EvaluateJob(Job):
     samplers: Annotated[tuple[SamplerName, ...], Field(description=SAMPLERS)] = EVALUATED
     severities: Annotated[int | tuple[int, ...] | None, Field(description=SEVERITIES)] = None
     curve: Calls = None
+    precision: EvaluationPrecision = "fp32"
     set_metrics: Annotated[
         bool,
         Field(description="of samples also KID, precision, recall, density and coverage"),

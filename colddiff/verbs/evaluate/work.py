@@ -23,6 +23,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.report.page.details import details_to_bytes
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.restorers import for_inference
+from colddiff.restorers.precision import warn_of_slow_bf16
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import open_set
 
@@ -91,6 +92,7 @@ def open_subject(resolved: ResolvedJob) -> Subject:
     source = open_transformed(job.test_data, trained.augment, trained.shape, "test_data")
     check_pinned_digest(resolved, "test_data", job.test_data, source.manifest.digest)
     D = loaded.degradation.to(device)
+    warn_of_slow_bf16(job.precision, device)
     evaluator = Evaluator(
         for_inference(loaded.restorer.to(device)),
         D,

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from colddiff.errors import SpecError
 from colddiff.features.spec import AnyFeatures
-from colddiff.jobs.job import OPERATION, PRECISION, WORKERS, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.jobs.job import OPERATION, WORKERS, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.restorers.precision import Precision
 from colddiff.samplers import DEFAULT, SamplerName
 from colddiff.spec import Unit
 from colddiff.terminal import AnyTerminal
@@ -57,7 +58,7 @@ class GenerateJob(Job):
     batch_size: Annotated[
         int, Field(ge=1, le=65536, description="rows of every forward pass"), Unit("images")
     ] = 64
-    precision: Annotated[Literal["fp32", "bf16"], Field(description=PRECISION)] = "fp32"
+    precision: Precision = "fp32"
     writer: Annotated[
         Literal["webdataset", "folder"],
         Field(description="tars of PNG files, or single PNG files for small jobs"),

@@ -29,6 +29,7 @@ from colddiff.jobs.work_queue import LocalWorkers, QueueCounts, Workers, WorkQue
 from colddiff.ports import FeatureExtractor, Store
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.restorers import for_inference
+from colddiff.restorers.precision import warn_of_slow_bf16
 from colddiff.stores.open import open_store
 from colddiff.terminal import Gmm, Terminal
 from colddiff.terminals.fit import make_terminal
@@ -66,6 +67,7 @@ def open_worker(resolved: ResolvedJob, plan: SamplePlan) -> ShardWorker:
     assert job.checkpoint is not None
     loaded = load_pinned_checkpoint(resolved, job.checkpoint)
     D, trained = loaded.degradation, loaded.spec
+    warn_of_slow_bf16(job.precision, device)
     images = open_second_set(D, trained.augment)
     source = None
     if job.data is not None:

@@ -134,6 +134,7 @@ def _generated(
         wanted.symmetry_noise,
         terminal=replace(terminal, images=images),
         images=images,
+        precision=spec.precision,
         device=device,
     )
     extractor = open_features(spec.features, device)

@@ -66,17 +66,6 @@ def mfu_per_image_s(job: TrainJob, device: torch.device) -> float | None:
     return None if peak is None else cost_of(job).training_flops / (peak * 1e12)
 
 
-def bf16_is_slow(device: torch.device) -> bool:
-    """Whether ``device`` is a CPU without bf16 instructions, which emulates them many times slower.
-
-    False if PyTorch does not report it.
-    """
-    capabilities = getattr(torch.cpu, "get_capabilities", None)
-    if device.type != "cpu" or capabilities is None:
-        return False
-    return not any(has for name, has in capabilities().items() if name.endswith("bf16"))
-
-
 def _peak_tflops(device: torch.device, precision: str) -> float | None:
     if device.type != "cuda":
         return None

@@ -11,9 +11,10 @@ from colddiff.degradations import AnyDegradation
 from colddiff.degradations.blur import BlurSpec
 from colddiff.errors import SpecError
 from colddiff.evaluation.spec import EvaluationSpec
-from colddiff.jobs.job import OPERATION, PRECISION, WORKERS, Job, LimitsSpec, ResourcesSpec, Workers
+from colddiff.jobs.job import OPERATION, WORKERS, Job, LimitsSpec, ResourcesSpec, Workers
 from colddiff.restorers import AnyRestorer, RestorerSpec
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
+from colddiff.restorers.precision import Precision
 from colddiff.spec import Range, Spec, Unit, digest
 from colddiff.terminal import AnyTerminal
 from colddiff.transforms import Augment
@@ -92,7 +93,7 @@ class TrainJob(Job):
     optimizer: OptimizerSpec = OptimizerSpec()
     ema: EmaSpec = EmaSpec()
     loss: Annotated[Literal["l1", "l2"], Field(description="norm of equation 1")] = "l1"
-    precision: Annotated[Literal["fp32", "bf16"], Field(description=PRECISION)] = "fp32"
+    precision: Precision = "fp32"
     start_from: Annotated[
         str | None, Field(description="a checkpoint whose weights initialise R (--from)")
     ] = None

@@ -24,10 +24,11 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.objective import restoration_loss
 from colddiff.ports import ShardSource, Tracker, WorkerContext
 from colddiff.restorers import Restorer
+from colddiff.restorers.precision import at_precision, warn_of_slow_bf16
 from colddiff.rng import stream
 from colddiff.terminal import Terminal
 from colddiff.transforms import normalise
-from colddiff.verbs.train.cost import bf16_is_slow, mfu_per_image_s
+from colddiff.verbs.train.cost import mfu_per_image_s
 from colddiff.verbs.train.inputs import Inputs, training_inputs
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.meter import LossHistory, Meter
@@ -127,11 +128,8 @@ class Trainer:
         Raises DivergedError if the loss is not finite, ColddiffError if a checkpoint cannot be
         written or a later attempt has superseded this one.
         """
-        if self.ctx.rank == 0 and self.job.precision == "bf16" and bf16_is_slow(self.ctx.device):
-            log.warning(
-                "this CPU has no bf16 instructions and emulates them many times slower "
-                "than fp32; train with precision=fp32 here, or on a GPU"
-            )
+        if self.ctx.rank == 0:
+            warn_of_slow_bf16(self.job.precision, self.ctx.device)
         try:
             with self._reporter, self._watchdog or nullcontext():
                 ended = self._run()
@@ -240,7 +238,7 @@ class Trainer:
         stored = batch.x0[part].to(device, non_blocking=True)
         x0 = normalise(self.transform.train(stored, batch.crops[part]))
         omega = {name: value[part] for name, value in batch.omega.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
+        with at_precision(self.job.precision, device):
             return restoration_loss(self._restore, self.D, x0, batch.t[part], omega, self.job.loss)
 
     def _restore(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -285,7 +283,7 @@ class Trainer:
         """
         x = torch.zeros(rows, *self.job.shape.chw, device=self.ctx.device)
         t = torch.ones(rows, dtype=torch.int64, device=self.ctx.device)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
+        with at_precision(self.job.precision, x.device):
             torch.autograd.backward(model(x, t).float().sum())
         self.optimizer.zero_grad(set_to_none=True)
 
