@@ -69,23 +69,23 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from colddiff.jobs.folder import JobFolder
 from colddiff.stores.memory_store import MemoryStore
-from colddiff.verbs.train.ray_reservations import requester, reserve_anew
+from colddiff.cluster.ray_reservations import reserve_anew, train_requester
 
 ray.init(log_to_driver=False)
 coordinator = get_or_create_autoscaling_coordinator()
 folder, trainers = JobFolder(MemoryStore(), "job"), []
 
 def reserved(trainer):
-    found = ray.get(coordinator.get_reserved_resources.remote(requester(trainer)))
+    found = ray.get(coordinator.get_reserved_resources.remote(train_requester(trainer)))
     return sum(machine.get("CPU", 0) for machine in found.values())
 
 for start in range(2):
     trainer = TorchTrainer(lambda: None, scaling_config=ScalingConfig(num_workers=(1, 2)))
     trainers.append(trainer)
-    reserve_anew(folder, trainer)
-    ray.get(coordinator.request_resources.remote(requester(trainer), [{"CPU": 1}], 180.0))
+    reserve_anew(folder, train_requester(trainer))
+    ray.get(coordinator.request_resources.remote(train_requester(trainer), [{"CPU": 1}], 180.0))
     print(*map(reserved, trainers))
-ray.get(coordinator.cancel_request.remote(requester(trainer)))
+ray.get(coordinator.cancel_request.remote(train_requester(trainer)))
 """
 
 

@@ -11,6 +11,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from colddiff.cluster.ray_reservations import reserve_anew, train_requester
 from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
 from colddiff.jobs.attempt import Attempt
@@ -20,7 +21,6 @@ from colddiff.jobs.tracking_run import open_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
-from colddiff.verbs.train.ray_reservations import reserve_anew
 from colddiff.verbs.train.ray_restarts import fit_until_ended
 from colddiff.verbs.train.work import train_rank
 
@@ -41,7 +41,7 @@ def fit_on_ray(attempt: Attempt) -> None:
         await_workers(attempt, job)
         attempt.hold_gpus(job.resources.gpus * most_workers(job))
         trainer = _trainer(resolved, number, start, workers)
-        reserve_anew(folder, trainer)
+        reserve_anew(folder, train_requester(trainer))
         try:
             trainer.fit()
         finally:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.train.torch import TorchTrainer
 
 from colddiff.errors import Unreachable
 from colddiff.jobs.folder import JobFolder
@@ -19,8 +18,8 @@ COORDINATOR = "AutoscalingCoordinator"
 ANSWER_S = 30.0
 
 
-def reserve_anew(folder: JobFolder, trainer: TorchTrainer) -> None:
-    """Gives back what earlier starts reserved, and notes what ``trainer`` is about to reserve.
+def reserve_anew(folder: JobFolder, requester: str) -> None:
+    """Gives back what earlier starts reserved, and notes that ``requester`` is about to reserve.
 
     Ray gives a reservation back when its run ends, and 180 s after its driver was killed. An
     elastic training that is started again by then would wait for what it itself reserved.
@@ -28,7 +27,7 @@ def reserve_anew(folder: JobFolder, trainer: TorchTrainer) -> None:
     prefix = folder.key("ray/reserved/")
     try:
         earlier = list(folder.store.list(prefix))
-        folder.store.put(prefix + requester(trainer), b"")
+        folder.store.put(prefix + requester, b"")
         if earlier and _cancelled([item.key.removeprefix(prefix) for item in earlier]):
             for item in earlier:
                 folder.store.delete(item.key)
@@ -48,7 +47,6 @@ def _cancelled(requesters: Sequence[str]) -> bool:
     return len(ready) == len(calls)
 
 
-def requester(trainer: TorchTrainer) -> str:
-    """What the coordinator calls the run of a trainer."""
-    context: Any = trainer.train_run_context  # type: ignore[attr-defined]  # of Ray Train v2 alone
-    return f"train-{context.run_id}"
+def train_requester(trainer: Any) -> str:
+    """What the coordinator calls the run of a ``TorchTrainer`` of Ray Train v2."""
+    return f"train-{trainer.train_run_context.run_id}"
