@@ -1,7 +1,7 @@
 # `make demo` and `make test` install what they need; they require Python >= 3.11, make and git.
 PYTHON ?= python3
-# One more than two cores: tests on a cluster wait half of their time.
-WORKERS ?= 3
+# Two more than two cores: tests on a cluster wait half of their time.
+WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -16,8 +16,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "unit/test_s3_store.py",
         "unit/test_stores.py",
     ),
-    # Two clusters, each with half of what runs on one, so that neither process waits for the other.
-    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py", "cluster/test_search_faults.py"),
+    # Three clusters, each with a third of what runs on one: no process waits for another.
+    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py"),
+    "searches on a cluster": ("cluster/test_search*.py", "cluster/test_study.py"),
     "slurm": ("cluster/test_slurm.py",),
     "cluster": ("cluster/test_*.py",),
     "training": (
@@ -39,6 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 FIRST = (
     "cluster",
     "faults",
+    "searches on a cluster",
     "slurm",
     "searches",
     "training",
