@@ -14,7 +14,13 @@ from colddiff.errors import DataError, SpecError
 from colddiff.evaluation.best import misfit, notes_on_sets
 from colddiff.evaluation.evaluator import images_at
 from colddiff.evaluation.metrics import FeatureStatistics, add_distance
-from colddiff.evaluation.set_metrics import coverage_of, drawn_rows, kernel_distance
+from colddiff.evaluation.set_metrics import (
+    copies_of,
+    coverage_of,
+    drawn_rows,
+    extrapolated_distance,
+    kernel_distance,
+)
 from colddiff.evaluation.sums import merged
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.rng import stream
@@ -56,7 +62,8 @@ class SetComparison:
         num_samples: number of samples, evenly spread over the set; None for all.
         batch_size: images per batch.
         seed: of the random halves of the reference that are compared with each other.
-        set_metrics: KID, precision, recall, density and coverage too, of ``MOST`` images a side.
+        set_metrics: KID, precision, recall, density, coverage, copies, and the distance of
+            infinitely many samples too; of ``MOST`` images a side.
     """
 
     samples: ShardSource
@@ -156,12 +163,17 @@ class SetComparison:
         name = self.extractor.metric.removeprefix("fid").removeprefix("fd")
         try:
             kid = kernel_distance(samples, reference, seed=self.seed)
-            found = coverage_of(reference, samples)
+            coverage, copies = coverage_of(reference, samples), copies_of(reference, samples)
+            all_real = merged(*sums.halves)
+            assert all_real is not None
+            limit = extrapolated_distance(samples, all_real, seed=self.seed)
         except DataError as error:
             omitted[f"{COLUMN}/kid{name}"] = str(error)
             return
-        values = {"kid": kid.value, "kid_error": kid.error, **asdict(found)}
+        kernel = {"kid": kid.value, "kid_error": kid.error}
+        values = kernel | asdict(coverage) | asdict(copies)
         metrics |= {f"{COLUMN}/{metric}{name}": value for metric, value in values.items()}
+        metrics[f"{COLUMN}/extrapolated_{self.extractor.metric}"] = limit
 
     def _provenance(
         self,

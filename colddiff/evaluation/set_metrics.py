@@ -1,4 +1,4 @@
-"""Two sets of features compared without assuming Gaussians: KID, and precision and recall."""
+"""Two sets of features compared as sets: KID, precision and recall, copies, bias in n."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.errors import DataError
+from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
 from colddiff.rng import stream
 
 Float64 = NDArray[np.float64]
@@ -17,6 +18,9 @@ MOST = 5000
 SUBSET, NUM_SUBSETS = 1000, 100
 NEAREST = 5
 CHUNK = 512
+COPY = 1 / 3
+"""A sample is a copy of a real image within this part of that image's distance to any other."""
+SIZES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,16 @@ class Coverage:
     recall: float
     density: float
     coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How near samples come to single reference images, such as those a network was trained on."""
+
+    copied: float
+    """Part of the samples, 0..1, that are copies of one."""
+    nearest: float
+    """Mean distance to the nearest one, in that of reference images among themselves (about 1)."""
 
 
 def kernel_distance(
@@ -112,6 +126,56 @@ def coverage_of(reference: Float64, samples: Float64, nearest: int = NEAREST) ->
         float(inside.mean() / nearest),
         float(covered.mean()),
     )
+
+
+def copies_of(reference: Float64, samples: Float64) -> Copies:
+    """Samples that are copies of reference images, by distances of their features.
+
+    A sample is a copy where it is nearer to a reference image than ``COPY`` of that image's own
+    distance to its nearest neighbour: what repeats a training image, and not what looks like it.
+
+    Args:
+        reference: features of real images [N, F]; samples: [M, F].
+
+    Raises:
+        DataError: fewer than two images on a side, different F, NaN or inf.
+    """
+    _check(reference, samples, 2)
+    own = _radii(reference, 1)
+    nearest, copied = [], []
+    for start in range(0, len(samples), CHUNK):
+        distance = _distances(samples[start : start + CHUNK], reference)
+        nearest.append(distance.min(axis=1))
+        copied.append((distance < COPY * own).any(axis=1))
+    usual = float(own.mean())
+    mean = float(np.concatenate(nearest).mean())
+    return Copies(float(np.concatenate(copied).mean()), mean / usual if usual else 0.0)
+
+
+def extrapolated_distance(
+    samples: Float64, reference: FeatureStatistics, *, sizes: int = SIZES, seed: int = 0
+) -> float:
+    """The Frechet distance that infinitely many samples would have (Chong and Forsyth 2020).
+
+    Its bias is near proportional to 1 / n: a line through the distances of ``sizes`` subsets, from
+    half of the samples to all of them, meets 1 / n = 0 there. ``reference`` is taken as it is.
+
+    Args:
+        samples: features [N, F], in the order of the set.
+        reference: statistics of the real images' features.
+
+    Raises:
+        DataError: fewer than four samples, different F, NaN or inf.
+    """
+    if len(samples) < 4:
+        raise DataError(f"an extrapolation needs 4 samples, got {len(samples)}; use more")
+    rng = stream(seed, "evaluation/extrapolated")
+    counts = np.unique(np.linspace(len(samples) / 2, len(samples), sizes).round().astype(int))
+    found = [
+        frechet_distance(FeatureStatistics.of(samples[chosen]), reference)
+        for chosen in (rng.choice(len(samples), count, replace=False) for count in counts)
+    ]
+    return float(np.polyfit(1 / counts, found, 1)[1])
 
 
 def drawn_rows(count: int, seed: int, side: str) -> NDArray[np.bool_]:

@@ -11,7 +11,9 @@ from colddiff.evaluation.best import REAL, higher_is_better, notes_of
 from colddiff.report.grids import distance_names, number
 from colddiff.samplers import CURVE, RESERVED, column_labels
 
-SETS = re.compile(r"(kid(?!_error)|precision|recall|density|coverage)(_\w+)?")
+SETS = re.compile(
+    r"(kid(?!_error)|precision|recall|density|coverage|copied|nearest|extrapolated)(_\w+)?"
+)
 """Metrics of two sets beside their Frechet distance; after ``_``, the features."""
 DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
 NO_VALUE = "-"

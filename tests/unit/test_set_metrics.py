@@ -12,11 +12,14 @@ from sklearn.metrics.pairwise import polynomial_kernel
 
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.errors import DataError
+from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
 from colddiff.evaluation.partition import group_batches, merge_sums
 from colddiff.evaluation.set_comparison import SetComparison
 from colddiff.evaluation.set_metrics import (
+    copies_of,
     coverage_of,
     drawn_rows,
+    extrapolated_distance,
     kernel_distance,
     unbiased_mmd,
 )
@@ -66,6 +69,32 @@ def test_equal_sets_are_covered_and_distant_ones_are_not() -> None:
     assert (other.precision, other.recall, other.density, other.coverage) == (0, 0, 0, 0)
 
 
+def test_copies_are_told_from_what_looks_alike() -> None:
+    rng = np.random.default_rng(1)
+    real, new = rng.normal(size=(400, 24)), rng.normal(size=(300, 24))
+    assert copies_of(real, new).copied == 0.0
+    assert copies_of(real, new).nearest == pytest.approx(1.0, abs=0.05)
+    repeated = np.concatenate([new[:200], real[:100] + rng.normal(0, 0.01, (100, 24))])
+    found = copies_of(real, repeated)
+    assert found.copied == pytest.approx(1 / 3)
+    assert found.nearest < 0.75
+    assert copies_of(real, real).nearest == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_distance_is_extrapolated_to_infinitely_many_samples() -> None:
+    rng = np.random.default_rng(2)
+    reference = FeatureStatistics.of(rng.normal(size=(200_000, 24)))
+    # Samples of the same distribution: all of their distance is bias.
+    drawn = [rng.normal(size=(400, 24)) for _ in range(5)]
+    biased = [frechet_distance(FeatureStatistics.of(samples), reference) for samples in drawn]
+    found = [extrapolated_distance(samples, reference) for samples in drawn]
+    assert abs(np.mean(found)) < np.mean(biased) / 5
+    assert extrapolated_distance(drawn[-1], reference) == found[-1]
+    samples = drawn[0]
+    with pytest.raises(DataError, match="needs 4 samples"):
+        extrapolated_distance(samples[:3], reference)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "told"),
     [
@@ -79,6 +108,8 @@ def test_what_cannot_be_compared(a: Any, b: Any, told: str) -> None:
         kernel_distance(a, b)
     with pytest.raises(DataError, match=told):
         coverage_of(a, b)
+    with pytest.raises(DataError, match=told):
+        copies_of(a, b)
 
 
 def test_a_large_set_is_drawn_from_evenly() -> None:
@@ -105,6 +136,12 @@ def test_samples_are_compared_as_sets_where_it_is_asked_for() -> None:
     found = coverage_of(reference, samples)
     assert metrics["eval/generated/precision_blocks"] == found.precision
     assert metrics["eval/generated/recall_blocks"] == found.recall
+    copies = copies_of(reference, samples)
+    assert metrics["eval/generated/copied_blocks"] == copies.copied
+    assert metrics["eval/generated/nearest_blocks"] == copies.nearest
+    assert metrics["eval/generated/extrapolated_fd_blocks"] == pytest.approx(
+        extrapolated_distance(samples, FeatureStatistics.of(reference))
+    )
     assert provenance["omitted"] == {}
     table = evaluation_table(metrics)
     assert "kid_blocks" in table

@@ -50,7 +50,10 @@ class EvaluateJob(Job):
     precision: EvaluationPrecision = "fp32"
     set_metrics: Annotated[
         bool,
-        Field(description="of samples also KID, precision, recall, density and coverage"),
+        Field(
+            description="of samples also KID, precision, recall, density, coverage, copies of "
+            "reference images, and the distance extrapolated to infinitely many"
+        ),
         LATER,
     ] = False
     features: Annotated[
