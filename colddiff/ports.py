@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+
+Left = Literal["", "preempted", "growing"]
+"""Why workers end early to be started anew: ``""`` where they do not."""
 
 
 class WorkerContext(Protocol):
@@ -32,8 +36,11 @@ class WorkerContext(Protocol):
     def broadcast(self, value: Any) -> Any:
         """Rank 0's ``value`` (JSON-ready) on every worker."""
 
-    def preempted(self) -> bool:
-        """Whether a worker's machine is about to be preempted; all workers ask at the same step."""
+    def leaves(self) -> Left:
+        """Why all workers end after a checkpoint and are started anew; they ask at the same step.
+
+        A machine is about to be ``preempted``, or there is room for more workers (``growing``).
+        """
 
 
 class ListedKey(str):

@@ -22,13 +22,14 @@ def reserve_anew(folder: JobFolder, requester: str) -> None:
     """Gives back what earlier starts reserved, and notes that ``requester`` is about to reserve.
 
     Ray gives a reservation back when its run ends, and 180 s after its driver was killed. An
-    elastic training that is started again by then would wait for what it itself reserved.
+    elastic training that is started again by then would wait for what it itself reserved. Machines
+    that came or went since Ray last looked, every 20 s, are looked at now.
     """
     prefix = folder.key("ray/reserved/")
     try:
         earlier = list(folder.store.list(prefix))
         folder.store.put(prefix + requester, b"")
-        if earlier and _cancelled([item.key.removeprefix(prefix) for item in earlier]):
+        if _cancelled([item.key.removeprefix(prefix) for item in earlier]):
             for item in earlier:
                 folder.store.delete(item.key)
     except Unreachable as error:
@@ -37,13 +38,14 @@ def reserve_anew(folder: JobFolder, requester: str) -> None:
 
 def _cancelled(requesters: Sequence[str]) -> bool:
     try:
-        coordinator = ray.get_actor(COORDINATOR, namespace=COORDINATOR)
+        coordinator: Any = ray.get_actor(COORDINATOR, namespace=COORDINATOR)
     except ValueError:
         return True  # another cluster, or one that was started since: nothing is reserved there
     calls: list[Any] = [coordinator.cancel_request.remote(requester) for requester in requesters]
+    calls.append(coordinator.get_reserved_resources.remote("", recompute=True))
     ready, _ = ray.wait(calls, num_returns=len(calls), timeout=ANSWER_S)
     if len(ready) < len(calls):
-        log.warning("Ray does not answer: it keeps what was reserved for up to 180 s")
+        log.warning("Ray's coordinator does not answer: workers may wait for up to 180 s")
     return len(ready) == len(calls)
 
 

@@ -208,10 +208,11 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def test_workers_3_2_1_by_a_notice_and_by_a_loss(
+def test_workers_3_2_1_2_by_a_notice_a_loss_and_a_machine_that_is_added(
     machines: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A notice takes a checkpoint first; a loss costs what came since the last one. Then a stop."""
+    """A notice takes a checkpoint first, and so does room for more; a loss costs what came since
+    the last one. Then a stop."""
     cluster, noticed, lost = machines
     monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
@@ -262,6 +263,10 @@ def test_workers_3_2_1_by_a_notice_and_by_a_loss(
         cluster.remove_node(lost, allow_graceful=False)
         third = _await_training(folder, workers=1)
         assert third["step"] >= second["step"]
+        cluster.add_node(num_cpus=1)
+        wait_until(lambda: (folder.outcome(1) or {}).get("left") == "growing", "the new machine")
+        left_at = (folder.outcome(1) or {})["step"]
+        assert _await_training(folder, workers=2)["step"] == left_at
         folder.request_stop(1, 60)
         assert driver.wait(timeout=PATIENCE_S) == 4
     finally:
@@ -272,6 +277,7 @@ def test_workers_3_2_1_by_a_notice_and_by_a_loss(
     assert status.state == "stopped"
     log = folder.log(1).decode(errors="replace")
     assert "failure 1 since the checkpoint of step" in log
+    assert "there is room for more workers: continuing with them" in log
 
 
 def _await_training(folder: JobFolder, workers: int) -> dict[str, Any]:

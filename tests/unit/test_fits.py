@@ -11,10 +11,11 @@ from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.cluster.growth import RoomForMore
 from colddiff.errors import ColddiffError, SpecError, StoreError
 from colddiff.jobs.folder import JobFolder
 from colddiff.verbs.train.failures import Failures
-from colddiff.verbs.train.ray_restarts import fit_until_ended
+from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended
 from tests.unit.test_train import folder_in, job
 
 Round = Callable[[], None]
@@ -92,12 +93,44 @@ def test_a_machine_that_was_taken_away_counts_as_none(folder: JobFolder) -> None
 
 def test_workers_that_left_before_a_machine_goes_are_started_again(folder: JobFolder) -> None:
     def leaving() -> None:
-        folder.write_outcome(1, {"step": 5, "left": True})
+        folder.write_outcome(1, {"step": 5, "left": "preempted"})
 
     def ending() -> None:
-        folder.write_outcome(1, {"step": 8, "left": False})
+        folder.write_outcome(1, {"step": 8, "left": ""})
 
     assert run(folder, leaving, ending, max_failures=0) == [1, 2]
+
+
+def test_growing_ends_where_it_does_not_help(folder: JobFolder) -> None:
+    growth = Growth(folder, 1)
+    helps = []
+    for size, left in ((1, "growing"), (2, "growing"), (2, "growing"), (3, "growing")):
+        folder.take_fencing_token(1, {"world_size": size})
+        folder.write_outcome(1, {"step": 1, "left": left})
+        growth.ended()
+        helps.append(growth.helps)
+    assert helps == [True, True, False, True]
+    # Machines that were lost since make room that may be of use.
+    folder.take_fencing_token(1, {"world_size": 3})
+    growth.failed()
+    folder.take_fencing_token(1, {"world_size": 1})
+    growth.ended()
+    assert growth.helps
+    folder.write_outcome(1, {"step": 1, "left": "preempted"})
+    growth.ended()
+    assert growth.helps
+
+
+def test_room_for_more_is_asked_for_twice() -> None:
+    free = {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}
+    room = RoomForMore({"CPU": 2.0}, lambda: free)
+    assert [room(), room()] == [False, False]  # not on one machine
+    free["b"] = {"CPU": 2.0, "GPU": 1.0}
+    assert [room(), room(), room()] == [False, True, True]
+    free["b"] = {}
+    assert not room()
+    free["b"] = {"CPU": 3.0}
+    assert [room(), room()] == [False, True]
 
 
 def test_what_would_come_again_is_not_tried_again(folder: JobFolder) -> None:

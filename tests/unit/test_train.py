@@ -17,7 +17,7 @@ from colddiff.checkpoints.format import COMMIT, Checkpoints
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.errors import ColddiffError, DivergedError, SpecError
 from colddiff.jobs.folder import JobFolder
-from colddiff.ports import Tracker
+from colddiff.ports import Left, Tracker
 from colddiff.spec import parse
 from colddiff.stores.local_store import LocalStore
 from colddiff.tracking.memory_tracker import MemoryTracker
@@ -179,6 +179,19 @@ def test_stop_takes_a_checkpoint_at_the_step_it_reached(tmp_path: Path) -> None:
     folder.request_stop(1, 30.0)
     ended = trainer(folder, job(num_steps=1000, checkpoint_every=1000)).run()
     assert ended.stopped
+    assert 1 <= ended.step < 1000
+    assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [ended.step]
+
+
+def test_workers_that_leave_take_a_checkpoint_first(tmp_path: Path) -> None:
+    class Grows(LocalContext):
+        def leaves(self) -> Left:
+            return "growing"
+
+    folder = folder_in(tmp_path)
+    one = job(num_steps=1000, checkpoint_every=1000)
+    ended = Trainer(one, source(), folder, Grows(), MemoryTracker(), attempt=1).run()
+    assert (ended.left, ended.stopped) == ("growing", False)
     assert 1 <= ended.step < 1000
     assert Checkpoints(folder.store, folder.key("checkpoints")).steps() == [ended.step]
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from colddiff.ports import Left
+
 
 class LocalContext:
     """WorkerContext of a single process."""
@@ -26,5 +28,5 @@ class LocalContext:
     def broadcast(self, value: Any) -> Any:
         return value
 
-    def preempted(self) -> bool:
-        return False
+    def leaves(self) -> Left:
+        return ""

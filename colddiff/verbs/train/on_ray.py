@@ -11,20 +11,24 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from colddiff.cluster.growth import RoomForMore
 from colddiff.cluster.ray_reservations import reserve_anew, train_requester
 from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import requested
 from colddiff.jobs.tracking_run import open_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
-from colddiff.verbs.train.ray_restarts import fit_until_ended
+from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended
 from colddiff.verbs.train.work import train_rank
 
 log = logging.getLogger(__name__)
+
+NEVER_S = 1e9
 
 
 def fit_on_ray(attempt: Attempt) -> None:
@@ -37,13 +41,19 @@ def fit_on_ray(attempt: Attempt) -> None:
         record = ray.get(_evaluation().remote(resolved.to_dict(), step))
         report_evaluation(attempt, step, record)
 
+    growth = Growth(folder, number)
+
     def fit(start: int) -> None:
         await_workers(attempt, job)
         attempt.hold_gpus(job.resources.gpus * most_workers(job))
-        trainer = _trainer(resolved, number, start, workers)
+        trainer = _trainer(resolved, number, start, workers, may_grow=growth.helps)
         reserve_anew(folder, train_requester(trainer))
         try:
             trainer.fit()
+            growth.ended()
+        except ray.train.TrainingFailedError:
+            growth.failed()
+            raise
         finally:
             attempt.hold_gpus(0)
 
@@ -53,7 +63,9 @@ def fit_on_ray(attempt: Attempt) -> None:
         folder.store.delete(item.key)
 
 
-def _trainer(resolved: ResolvedJob, attempt: int, number: int, workers: Any) -> TorchTrainer:
+def _trainer(
+    resolved: ResolvedJob, attempt: int, number: int, workers: Any, *, may_grow: bool
+) -> TorchTrainer:
     job = resolved.job_as(TrainJob)
     resources = {"CPU": job.resources.cpus}
     if job.resources.gpus:
@@ -63,12 +75,18 @@ def _trainer(resolved: ResolvedJob, attempt: int, number: int, workers: Any) -> 
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     return TorchTrainer(
         _worker,
-        train_loop_config={"job": resolved.to_dict(), "attempt": attempt},
+        train_loop_config={
+            "job": resolved.to_dict(),
+            "attempt": attempt,
+            "most": workers[1] if isinstance(workers, tuple) and may_grow else 0,
+        },
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=job.resources.gpus > 0,
             resources_per_worker=resources,
             accelerator_type=job.resources.accelerator,
+            # Ray would end the workers without a checkpoint: they leave by themselves to grow.
+            elastic_resize_monitor_interval_s=NEVER_S,  # type: ignore[call-arg]  # of v2 alone
         ),
         run_config=RunConfig(
             # A unique name: Ray would resume a known one, but we resume from our checkpoints.
@@ -86,7 +104,14 @@ def _worker(config: dict[str, Any]) -> None:
 
     log_to_stderr()
     resolved = ResolvedJob.from_dict(config["job"])
-    train_rank(resolved, RayContext(), config["attempt"], watched=True)
+    wanted = requested(resolved.job_as(TrainJob).resources)
+    grows = ray.train.get_context().get_world_size() < config["most"]
+    train_rank(
+        resolved,
+        RayContext(RoomForMore(wanted) if grows else None),
+        config["attempt"],
+        watched=True,
+    )
 
 
 def _evaluation() -> Any:

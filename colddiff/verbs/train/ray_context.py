@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import ray.train
@@ -11,11 +13,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from colddiff.ports import Left
+
+log = logging.getLogger(__name__)
+
 
 class RayContext:
-    """WorkerContext of one worker of a TorchTrainer; its process group is initialised."""
+    """WorkerContext of one worker of a TorchTrainer; its process group is initialised.
 
-    def __init__(self) -> None:
+    ``room``: whether the cluster has room for more workers, on all ranks where a start may end for
+    that; only rank 0 asks.
+    """
+
+    def __init__(self, room: Callable[[], bool] | None = None) -> None:
+        self._room = room
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
@@ -47,10 +58,14 @@ class RayContext:
         dist.broadcast(data, src=0)
         return json.loads(bytes(data.tolist()))
 
-    def preempted(self) -> bool:
-        # An alpha API: without it, or if it fails, a lost machine costs only the steps since the
-        # last checkpoint.
+    def leaves(self) -> Left:
+        # An alpha API, in which all workers meet: without it, or if it fails, a lost machine costs
+        # only the steps since the last checkpoint.
         try:
-            return ray.train.get_preemption_info() is not None
-        except Exception:
-            return False
+            if ray.train.get_preemption_info() is not None:
+                return "preempted"
+        except Exception as error:
+            log.debug("cannot ask whether a machine is preempted: %s", error)
+        if self._room is None:
+            return ""
+        return "growing" if self.broadcast(self.rank == 0 and self._room()) else ""

@@ -12,12 +12,14 @@ import ray.train
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.folder import JobFolder
+from colddiff.ports import Left
 from colddiff.verbs.train.failures import Failures
 from colddiff.verbs.train.job import TrainJob
 
 log = logging.getLogger(__name__)
 
 LONGEST_REASON = 300
+GROWING: Left = "growing"
 
 
 def fit_until_ended(
@@ -66,9 +68,36 @@ def fit_until_ended(
             )
             sleep(failures.pause_s)
         else:
-            if not (folder.outcome(attempt) or {}).get("left"):
+            left = (folder.outcome(attempt) or {}).get("left")
+            if not left:
                 return
-            log.info("a machine is being preempted: continuing without it, not a failure")
+            if left == GROWING:
+                log.info("there is room for more workers: continuing with them")
+            else:
+                log.info("a machine is being preempted: continuing without it, not a failure")
+
+
+class Growth:
+    """Whether it helps to leave for more workers: each try costs a restart."""
+
+    def __init__(self, folder: JobFolder, attempt: int) -> None:
+        self._folder, self._attempt = folder, attempt
+        self.failed()
+
+    def failed(self) -> None:
+        """The workers failed: what was tried before says nothing of the machines there are now."""
+        self.helps, self._left_with = True, 0
+
+    def ended(self) -> None:
+        """The workers ended by themselves. It helps unless it led to as few workers as before."""
+        if (self._folder.outcome(self._attempt) or {}).get("left") != GROWING:
+            self.failed()
+            return
+        newest = self._folder.fencing_tokens(self._attempt)[-1]
+        size = int(self._folder.fence(self._attempt, newest).get("world_size", 0))
+        self.helps, self._left_with = size > self._left_with, size
+        if not self.helps:
+            log.info("the room for more workers cannot be used: going on with %d", size)
 
 
 def _newest(checkpoints: Checkpoints) -> int | None:

@@ -22,7 +22,7 @@ from colddiff.ema import Ema
 from colddiff.errors import SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.objective import restoration_loss
-from colddiff.ports import ShardSource, Tracker, WorkerContext
+from colddiff.ports import Left, ShardSource, Tracker, WorkerContext
 from colddiff.restorers import Restorer
 from colddiff.restorers.precision import at_precision, warn_of_slow_bf16
 from colddiff.rng import stream
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 RESUMED = ("model", "ema", "optimizer")
 PROGRESS_EVERY_S = 1.0
-PREEMPTION_CHECK_S = 5.0
+LEAVE_CHECK_S = 5.0
 LOG_EVERY_S = 10.0
 
 
@@ -47,12 +47,12 @@ LOG_EVERY_S = 10.0
 class TrainingEnd:
     """How a training loop ended: after which step, and whether early.
 
-    ``stopped``: on request; ``preempted``: a machine is about to be preempted.
+    ``stopped``: on request; ``left``: to be started anew, and why.
     """
 
     step: int
     stopped: bool = False
-    preempted: bool = False
+    left: Left = ""
 
 
 class Trainer:
@@ -117,13 +117,13 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
         self.model: nn.Module = self.restorer
         self._history = LossHistory()
-        self._preemption_checked_at = self._reported_at = self._logged_at = 0.0
+        self._leave_checked_at = self._reported_at = self._logged_at = 0.0
         self._watchdog = watchdog
         self.writer = CheckpointWriter(job, folder, self.checkpoints, tracker)
         self._reporter = Reporter(folder, attempt, active=ctx.rank == 0)
 
     def run(self) -> TrainingEnd:
-        """Trains to ``num_steps``, or to the step at which it is stopped or preempted.
+        """Trains to ``num_steps``, or to the step at which it is stopped or leaves.
 
         Raises DivergedError if the loss is not finite, ColddiffError if a checkpoint cannot be
         written or a later attempt has superseded this one.
@@ -183,12 +183,12 @@ class Trainer:
                 continue
             # A checkpoint that cannot be written ends the training on all ranks at the same step.
             ending = self._reporter.stop_requested or self.writer.failed
-            stop, check = meter.sync(step, ending, self._preemption_check_due())
+            stop, check = meter.sync(step, ending, self._leave_check_due())
             if self._logs(step):
                 self._log(step, meter)
-            preempted = check and self.ctx.preempted()
-            if (stop or preempted) and not last:
-                return TrainingEnd(step, stopped=stop, preempted=preempted and not stop)
+            left: Left = self.ctx.leaves() if check else ""
+            if (stop or left) and not last:
+                return TrainingEnd(step, stopped=stop, left="" if stop else left)
             if due and not last:
                 self._save(step, needed=False)
         return TrainingEnd(step)
@@ -287,12 +287,12 @@ class Trainer:
             torch.autograd.backward(model(x, t).float().sum())
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _preemption_check_due(self) -> bool:
-        """Whether all ranks should check for preemption now: rank 0 decides."""
+    def _leave_check_due(self) -> bool:
+        """Whether all ranks should ask now whether they leave: rank 0 decides."""
         now = time.monotonic()
-        if self.ctx.rank != 0 or now - self._preemption_checked_at < PREEMPTION_CHECK_S:
+        if self.ctx.rank != 0 or now - self._leave_checked_at < LEAVE_CHECK_S:
             return False
-        self._preemption_checked_at = now
+        self._leave_checked_at = now
         return True
 
     def _resume(self) -> int:

@@ -84,7 +84,7 @@ def _trained(
     return {
         "step": ended.step,
         "stopped": ended.stopped,
-        "left": ended.preempted,
+        "left": ended.left,
         "training_s": time.time() - began,
     }
 
