@@ -121,15 +121,17 @@ if TYPE_CHECKING:
     study: Run[StudyJob]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in importlib.import_module("colddiff.jobs.verb").VERBS:
-        value = importlib.import_module("colddiff.jobs.in_process").function_of(name)
-    else:
-        raise AttributeError(f"module 'colddiff' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # seen by a type checker, it would allow every name
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        elif name in importlib.import_module("colddiff.jobs.verb").VERBS:
+            value = importlib.import_module("colddiff.jobs.in_process").function_of(name)
+        else:
+            raise AttributeError(f"module 'colddiff' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

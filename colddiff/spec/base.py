@@ -92,7 +92,7 @@ class Spec(BaseModel):
         """
         return parse(type(self), changed(self.to_dict(), {**(fields or {}), **named}))
 
-    if not TYPE_CHECKING:  # a type checker refuses assignments by itself, as fields are frozen
+    if not TYPE_CHECKING:  # seen by a type checker, it would allow fields that do not exist
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name.startswith("_"):  # pydantic's own, and private attributes

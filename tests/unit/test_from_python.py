@@ -144,7 +144,7 @@ def test_what_cannot_be_restored_is_said_in_the_words_of_python(tmp_path: Path) 
         ({"batch_size": 0}, r"^batch_size: "),
     ):
         with pytest.raises(SpecError, match=said):
-            colddiff.restore(checkpoint, x, **settings)  # type: ignore[arg-type]
+            colddiff.restore(checkpoint, x, **settings)
 
 
 def test_a_network_gone_wrong_is_an_error_that_names_the_images(tmp_path: Path) -> None:

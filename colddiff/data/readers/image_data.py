@@ -6,10 +6,12 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import index
-from typing import overload
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from colddiff.data.open import open_samples, open_shards, pack_source
 from colddiff.data.resolve import SOURCE
@@ -22,7 +24,7 @@ from colddiff.transforms import normalise
 from colddiff.types import Image, ImageShape
 
 
-class ImageData(Sequence[Image]):
+class ImageData(Dataset[Image]):
     """The images of a packed set: ``data[3]`` is float32 [C, H, W] in [-1, 1].
 
     ``data[:16]`` and ``data[[3, 5]]`` are [B, C, H, W]. A data set for torch's ``DataLoader``, too.
@@ -52,17 +54,13 @@ class ImageData(Sequence[Image]):
         """The label of each image, an index into ``classes``, or None; read from all shards."""
         return tuple(labels_of(self._store, self.manifest))
 
-    def levels(self, start: int, stop: int) -> np.ndarray:
+    def levels(self, start: int, stop: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Images ``start``..``stop`` - 1 as they are stored, uint8 or uint16 [N, C, H, W]."""
         return self._source.images(start, stop)
 
     def __len__(self) -> int:
         return self.manifest.count
 
-    @overload
-    def __getitem__(self, item: int) -> Image: ...
-    @overload
-    def __getitem__(self, item: slice | Sequence[int]) -> Image: ...  # type: ignore[override]
     def __getitem__(self, item: int | slice | Sequence[int]) -> Image:
         if isinstance(item, slice):
             return self._batch(range(*item.indices(len(self))))
@@ -91,10 +89,10 @@ class ImageData(Sequence[Image]):
         if not len(numbers):
             return torch.empty(0, *self.shape.chw)
         if isinstance(numbers, range) and numbers.step == 1:
-            found = self._source.images(numbers.start, numbers.stop)
+            found = np.array(self._source.images(numbers.start, numbers.stop))
         else:
             found = np.concatenate([self._source.images(n, n + 1) for n in numbers])
-        return normalise(torch.from_numpy(np.array(found)))
+        return normalise(torch.from_numpy(found))
 
 
 def open_data(uri: str, *, image_size: int | None = None, storage: str | None = None) -> ImageData:
@@ -124,7 +122,7 @@ def open_data(uri: str, *, image_size: int | None = None, storage: str | None = 
 def _packed(source: str, image_size: int | None, storage: str) -> str:
     kind, _, place = source.partition(":")
     source = f"{kind}:{absolute(place)}" if place else kind
-    settings = {} if image_size is None else {"image_size": image_size}
+    settings: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     uri = f"{storage}/data/{kind}-{digest([source, settings])[:8]}/all"
     pack_source(source, uri, **settings)
     return uri
