@@ -6,10 +6,11 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from colddiff.errors import DataError
 
@@ -62,6 +63,22 @@ def has_further_frames(image: Image.Image, data: bytes) -> bool:
             probe.seek(1)
     except EOFError:
         return False
+    except Exception:  # there is a second page, however damaged
+        return True
+    return True
+
+
+def needs_tiff_reader(file: IO[bytes]) -> bool:
+    """Whether the file is a TIFF that Pillow reads in part: one of several pages, or of floats."""
+    try:
+        with Image.open(file, formats=["TIFF"]) as image:
+            if image.mode in ("F", "I"):
+                return True
+            image.seek(1)
+    except EOFError:
+        return False
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return False  # the same is said, with the reason, where the image is read
     except Exception:  # there is a second page, however damaged
         return True
     return True

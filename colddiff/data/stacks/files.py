@@ -1,0 +1,186 @@
+"""Files that hold many images, by suffix: how many each holds, and single ones as pixels."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+import tempfile
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colddiff.data.decoding.pil_depth import needs_tiff_reader
+from colddiff.data.left_out import LeftOut
+from colddiff.data.pil_images import Pixels
+from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, Levels
+from colddiff.errors import DataError, Missing, SpecError
+from colddiff.ports import Store
+from colddiff.stores.local_store import LocalStore
+
+INSTALL = "pip install 'colddiff[medical]'"
+
+
+@dataclass(frozen=True, slots=True)
+class StackFormat:
+    """A format of files that hold many images, and the module that reads it."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    module: str
+    needs: str | None = None
+    """A package of the extra ``medical``."""
+
+    def reader(self, where: str) -> Any:
+        """The module; SpecError naming the command that installs what it needs."""
+        if self.needs is not None and importlib.util.find_spec(self.needs) is None:
+            raise SpecError(f"{where}: {self.name} is read by {self.needs}: {INSTALL}")
+        return importlib.import_module(f"colddiff.data.stacks.{self.module}")
+
+
+TIFF = StackFormat(
+    "a TIFF of several pages or of floats", (".tif", ".tiff"), "tifffile_pages", "tifffile"
+)
+FORMATS = (
+    StackFormat("a NumPy array", (".npy", ".npz"), "numpy_arrays"),
+    StackFormat("DICOM", (".dcm", ".dicom"), "pydicom_slices", "pydicom"),
+    StackFormat("NIfTI", (".nii", ".nii.gz"), "nibabel_volumes", "nibabel"),
+)
+SUFFIXES = frozenset(suffix for form in FORMATS for suffix in form.suffixes)
+"""Of files that may hold many images, besides TIFF."""
+
+
+def is_stack(key: str) -> bool:
+    """Whether the file's suffix is one of ``SUFFIXES``."""
+    name = key.lower().rpartition("/")[2]
+    return any(name.endswith(suffix) and name != suffix for suffix in SUFFIXES)
+
+
+class StackFiles:
+    """The files of a store that hold many images; safe to share between threads.
+
+    Images are read in any order, as packing shuffles them: a file that cannot be read image by
+    image is decoded once, into a folder for temporary files (TMPDIR).
+    """
+
+    def __init__(self, store: Store, levels: Levels) -> None:
+        self._store, self._levels = store, levels
+        self._spool: str | None = None
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+        self._decoded: dict[str, tuple[Path, Frames]] = {}
+        self._counts: dict[str, int] = {}
+        self._damaged: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
+
+    def count(self, key: str, size: int, left_out: LeftOut) -> int | None:
+        """Number of images in a file; None for a TIFF of one page, which Pillow reads.
+
+        1 for a damaged file, of which ``pixels`` tells what is wrong. Raises SpecError where a
+        package is missing.
+        """
+        form = self._form(key)
+        if form is TIFF and not self._needs_reader(key):
+            return None
+        reader = form.reader(self._where(key))
+        try:
+            if size > MAX_STACK_BYTES:
+                raise DataError(f"{self._where(key)}: {size} bytes, more than {MAX_STACK_BYTES}")
+            with self._readable(key):
+                count: int = reader.count_frames(self._path(key), self._where(key), left_out.add)
+        except DataError as error:
+            self._damaged[key] = str(error)
+            count = 1
+        self._counts[key] = count
+        return count
+
+    def pixels(self, key: str, number: int) -> Pixels:
+        """Image ``number`` of a file; raises DataError, or SpecError where `--range` is needed."""
+        if key in self._damaged:
+            raise DataError(self._damaged[key])
+        count, where = self._counts[key], self._where(key)
+        with self._readable(key):
+            frames = self._frames(key, keep=count > 1)
+            if number >= len(frames.values):
+                what = f"holds {len(frames.values)} images, its header says {count}"
+                raise DataError(f"{where}: {what}")
+            return self._levels.pixels(frames, number, f"{where}#{number}" if count > 1 else where)
+
+    def _frames(self, key: str, *, keep: bool) -> Frames:
+        with self._lock:
+            lock = self._locks[key]
+        with lock:
+            if key in self._decoded:
+                path, about = self._decoded[key]
+                return replace(about, values=np.load(path, mmap_mode="r", allow_pickle=False))
+            reader = self._form(key).reader(self._where(key))
+            frames: Frames = reader.read_frames(self._path(key), self._where(key))
+            if keep and not isinstance(frames.values, np.memmap):
+                self._keep(key, frames)
+            return frames
+
+    def _keep(self, key: str, frames: Frames) -> None:
+        path = self._temporary(key, ".decoded.npy")
+        try:
+            np.save(path, frames.values, allow_pickle=False)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise DataError(
+                f"{self._where(key)}: cannot be decoded to {path.parent} ({error.strerror}); set "
+                "TMPDIR to a folder with more room"
+            ) from None
+        self._decoded[key] = path, replace(frames, values=np.empty(0))
+
+    def _path(self, key: str) -> Path:
+        """The file on this machine; one of S3 is fetched once."""
+        if isinstance(self._store, LocalStore):
+            return self._store.path(key)
+        path = self._temporary(key, _suffix(key))
+        if not path.exists():
+            path.write_bytes(self._store.get(key))
+        return path
+
+    def _temporary(self, key: str, suffix: str) -> Path:
+        with self._lock:
+            if self._spool is None:
+                self._spool = tempfile.mkdtemp(prefix="colddiff-pack-")
+                weakref.finalize(self, shutil.rmtree, self._spool, ignore_errors=True)
+            number = self._numbers.setdefault(key, len(self._numbers))
+        return Path(self._spool, f"{number}{suffix}")
+
+    @contextmanager
+    def _readable(self, key: str) -> Iterator[None]:
+        """Within ``with``, a file that is gone or may not be read is a DataError."""
+        try:
+            yield
+        except Missing:
+            raise DataError(f"{self._where(key)}: is gone since the folder was listed") from None
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise DataError(f"{self._where(key)}: cannot be read ({why})") from None
+
+    def _needs_reader(self, key: str) -> bool:
+        try:
+            with self._path(key).open("rb") as file:
+                return needs_tiff_reader(file)
+        except (OSError, Missing):
+            return False  # said where the image is read
+
+    def _where(self, key: str) -> str:
+        return f"{self._store.uri}/{key}"
+
+    def _form(self, key: str) -> StackFormat:
+        suffix = _suffix(key)
+        return next((form for form in FORMATS if suffix in form.suffixes), TIFF)
+
+
+def _suffix(key: str) -> str:
+    name = key.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else f".{name.rpartition('.')[2]}"

@@ -1,0 +1,96 @@
+"""The pages of a TIFF of several, the planes of an OME-TIFF, the slices of an ImageJ stack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from colddiff.data.stacks.frames import Frames, refuse_size, whole_levels
+from colddiff.errors import DataError
+
+OTHERS = "thumbnails, masks and other images of another size in a TIFF"
+MINISWHITE, PALETTE = 0, 3
+SAMPLES = (1, 3, 4)
+"""Of a pixel: grey, colour, colour with alpha, which is dropped."""
+
+
+def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]) -> int:
+    """Number of images of the first one's size; reads no pixels. Raises DataError."""
+    with _opened(path, where) as tiff:
+        chosen, others = _series(tiff, where)
+        for _ in range(others):
+            passed_over(OTHERS, path.name)
+        return sum(_described(series, where)[0] for series in chosen)
+
+
+def read_frames(path: Path, where: str) -> Frames:
+    """All images; raises DataError, naming the package that brings a missing decoder."""
+    with _opened(path, where) as tiff:
+        chosen, _ = _series(tiff, where)
+        try:
+            parts = [_images(series) for series in chosen]
+            photometric = int(chosen[0].keyframe.photometric)
+        except Exception as error:  # a decoder may raise anything
+            said = " ".join(str(error).split())
+            if "imagecodecs" in said:
+                said = f"{said}: pip install imagecodecs"
+            raise DataError(f"{where}: its pages cannot be decoded ({said[:200]})") from None
+    if photometric == PALETTE:
+        raise DataError(f"{where}: pages with a palette are not read; convert it to RGB")
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if whole.dtype.kind not in "biuf":
+        raise DataError(f"{where}: holds {whole.dtype}, not real numbers")
+    return Frames(whole, whole_levels(whole.dtype), inverted=photometric == MINISWHITE)
+
+
+def _opened(path: Path, where: str) -> Any:
+    try:
+        return tifffile.TiffFile(path)
+    except Exception as error:  # a damaged header may be anything
+        raise DataError(f"{where}: not a TIFF, or damaged ({str(error)[:100]})") from None
+
+
+def _series(tiff: Any, where: str) -> tuple[list[Any], int]:
+    """The images of the first one's size, in groups; and the number of other groups."""
+    try:
+        found = [series for series in tiff.series if not series.keyframe.is_reduced]
+        first = _key(found[0])
+        chosen = [series for series in found if _key(series) == first]
+        return chosen, len(tiff.series) - len(chosen)
+    except Exception as error:
+        said = str(error)[:100]
+        raise DataError(f"{where}: its pages cannot be listed ({said}); it is damaged") from None
+
+
+def _key(series: Any) -> tuple[Any, ...]:
+    page = series.keyframe
+    return page.imagelength, page.imagewidth, page.samplesperpixel, str(series.dtype)
+
+
+def _described(series: Any, where: str) -> tuple[int, int]:
+    """Number of images of a group, and of samples of a pixel."""
+    page = series.keyframe
+    samples = int(page.samplesperpixel)
+    if samples not in SAMPLES:
+        raise DataError(f"{where}: has {samples} samples a pixel; 1, 3 and 4 are read")
+    height, width = int(page.imagelength), int(page.imagewidth)
+    count = math.prod(series.shape) // max(height * width * samples, 1)
+    itemsize = np.dtype(series.dtype).itemsize if series.dtype is not None else 1
+    refuse_size(height, width, count, itemsize * samples, where)
+    return count, samples
+
+
+def _images(series: Any) -> Any:
+    """[N, H, W] or [N, H, W, 3]."""
+    values, page = series.asarray(), series.keyframe
+    height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
+    if samples == 1:
+        return values.reshape(-1, height, width)
+    axes = series.axes
+    values = np.moveaxis(values, axes.index("S"), -1)
+    return values.reshape(-1, height, width, samples)[..., :3]
