@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
-from colddiff.data.left_out import FRAMES, LeftOut
+from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_file
 from colddiff.data.sources.source import SourceEntry, nothing_found
 from colddiff.data.stacks.files import SUFFIXES as STACK_SUFFIXES
-from colddiff.data.stacks.files import TIFF, StackFiles, is_stack
+from colddiff.data.stacks.files import TIFF, StackFiles
 from colddiff.data.stacks.frames import Levels
 from colddiff.errors import DataError, Missing, StoreError
 from colddiff.ports import Store, StoredObject
@@ -44,6 +44,7 @@ class FolderSource:
         self._store = store
         self._stacks = StackFiles(store, levels or Levels())
         self._first_frames = first_frames
+        self._with_more: set[str] = set()
         self._left_out = LeftOut()
         self._multiframe: set[str] = set()
 
@@ -78,12 +79,12 @@ class FolderSource:
     def _entries_of(self, item: StoredObject, label: int | None) -> list[SourceEntry]:
         """One entry, or one for each image of a file with several."""
         name, count = item.key, None
-        if is_stack(name) or (_suffix(name) in TIFFS and not self._first_frames):
+        if self._stacks.holds(name) or (_suffix(name) in TIFFS and not self._first_frames):
             count = self._stacks.count(name, item.size, self._left_out)
         if count is None:
             return [SourceEntry(name, label, size=item.size)]
         if count > 1 and self._first_frames:
-            self._left_out.add(FRAMES, name)
+            self._with_more.add(name)
             count = 1
         digits = len(str(count - 1))
         return [
@@ -95,6 +96,8 @@ class FolderSource:
 
     def load(self, entry: SourceEntry) -> Pixels:
         if entry.group:
+            if entry.group in self._with_more:
+                self._multiframe.add(entry.name)
             return self._stacks.pixels(entry.group, entry.index)
         where = f"{self._store.uri}/{entry.name}"
         if entry.size > MAX_FILE_BYTES:
@@ -117,7 +120,7 @@ class FolderSource:
 
     @cached_property
     def _files(self) -> list[StoredObject]:
-        files = list(image_files(self._store, self._left_out, is_stack))
+        files = list(image_files(self._store, self._left_out, self._stacks.holds))
         if not files:
             raise nothing_found(
                 "folder",

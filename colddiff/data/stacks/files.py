@@ -48,19 +48,16 @@ class StackFormat:
 TIFF = StackFormat(
     "a TIFF of several pages or of floats", (".tif", ".tiff"), "tifffile_pages", "tifffile"
 )
+DICOM = StackFormat("DICOM", (".dcm", ".dicom"), "pydicom_slices", "pydicom")
 FORMATS = (
     StackFormat("a NumPy array", (".npy", ".npz"), "numpy_arrays"),
-    StackFormat("DICOM", (".dcm", ".dicom"), "pydicom_slices", "pydicom"),
+    DICOM,
     StackFormat("NIfTI", (".nii", ".nii.gz"), "nibabel_volumes", "nibabel"),
 )
 SUFFIXES = frozenset(suffix for form in FORMATS for suffix in form.suffixes)
 """Of files that may hold many images, besides TIFF."""
-
-
-def is_stack(key: str) -> bool:
-    """Whether the file's suffix is one of ``SUFFIXES``."""
-    name = key.lower().rpartition("/")[2]
-    return any(name.endswith(suffix) and name != suffix for suffix in SUFFIXES)
+DICOM_MAGIC = slice(128, 132), b"DICM"
+DIRECTORY = "DICOMDIR"
 
 
 class StackFiles:
@@ -79,6 +76,22 @@ class StackFiles:
         self._counts: dict[str, int] = {}
         self._damaged: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
+
+    def holds(self, key: str) -> bool:
+        """Whether the file has a suffix in ``SUFFIXES``, or is a DICOM file without a suffix.
+
+        Scanners write such; of a store in S3, which would have to be read, none is one.
+        """
+        name = key.rpartition("/")[2]
+        if "." in name:
+            return any(name.lower().endswith(end) and name.lower() != end for end in SUFFIXES)
+        if name == DIRECTORY or not isinstance(self._store, LocalStore):
+            return False
+        try:
+            with self._store.path(key).open("rb") as file:
+                return file.read(132)[DICOM_MAGIC[0]] == DICOM_MAGIC[1]
+        except OSError:
+            return False
 
     def count(self, key: str, size: int, left_out: LeftOut) -> int | None:
         """Number of images in a file; None for a TIFF of one page, which Pillow reads.
@@ -182,5 +195,7 @@ class StackFiles:
 
 
 def _suffix(key: str) -> str:
-    name = key.lower()
+    name = key.lower().rpartition("/")[2]
+    if "." not in name:
+        return DICOM.suffixes[0]
     return ".nii.gz" if name.endswith(".nii.gz") else f".{name.rpartition('.')[2]}"

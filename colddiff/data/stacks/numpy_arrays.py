@@ -82,6 +82,8 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
         )
     if dtype.kind not in KINDS:
         raise DataError(f"{where}: holds {dtype}, not real numbers")
+    if any(side < 0 for side in shape):
+        raise DataError(f"{where}: damaged: its shape is {list(shape)}")
     return shape, dtype, fortran
 
 

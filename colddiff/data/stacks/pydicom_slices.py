@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 from colddiff.data.stacks.frames import Frames, refuse_size
 from colddiff.errors import DataError
@@ -43,14 +43,33 @@ def read_frames(path: Path, where: str) -> Frames:
         return Frames(values.reshape(count, *values.shape[-3:]), 255)
     values = values.reshape(count, *values.shape[-2:])
     inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-    slope = float(dataset.get("RescaleSlope", 1) or 1)
-    intercept = float(dataset.get("RescaleIntercept", 0) or 0)
-    if (slope, intercept) != (1, 0):
-        return Frames(apply_rescale(values, dataset), None, physical=True, inverted=inverted)
+    if dataset.get("ModalityLUTSequence"):
+        return Frames(apply_modality_lut(values, dataset), None, physical=True, inverted=inverted)
+    scales = [_rescale(dataset, n) for n in range(count)]
+    if any(scale != (1, 0) for scale in scales):
+        slopes, intercepts = (
+            np.array(part, np.float64).reshape(-1, 1, 1) for part in zip(*scales, strict=True)
+        )
+        return Frames(values * slopes + intercepts, None, physical=True, inverted=inverted)
     if values.dtype.kind != "u":
         return Frames(values, None, physical=True, inverted=inverted)
     stored = int(dataset.get("BitsStored", 0) or 8 * values.dtype.itemsize)
     return Frames(values, 2 ** min(stored, 16) - 1, physical=True, inverted=inverted)
+
+
+def _rescale(dataset: Any, frame: int) -> tuple[float, float]:
+    """Slope and intercept of a frame: the file's, or in an enhanced one those of the frame."""
+    groups = [dataset]
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        items = dataset.get(name) or ()
+        number = frame if name.startswith("Per") else 0
+        if number < len(items):
+            groups += items[number].get("PixelValueTransformationSequence") or ()
+    slope, intercept = 1.0, 0.0
+    for group in groups:
+        slope = float(group.get("RescaleSlope", slope) or 1)
+        intercept = float(group.get("RescaleIntercept", intercept) or 0)
+    return slope, intercept
 
 
 def _read(path: Path, where: str, *, stop_before_pixels: bool = False) -> Any:
