@@ -15,10 +15,10 @@ from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
+from colddiff.machine.tqdm_bar import reported
 from colddiff.restorers import evaluating
 from colddiff.rng import Rng, rows
 from colddiff.samplers import DEFAULT, check_samplers, find_sampler, full
-from colddiff.tqdm_bar import reported
 from colddiff.types import Image, Omega, ProgressCallback
 
 Severities = int | Sequence[int] | None

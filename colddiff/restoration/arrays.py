@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from colddiff.checkpoints.references import LoadedCheckpoint, load_checkpoint
 from colddiff.errors import ColddiffError, SpecError
+from colddiff.machine.tqdm_bar import reported
 from colddiff.restoration.forward import Forward
 from colddiff.restoration.settings import RestoreSettings
 from colddiff.samplers import DEFAULT
-from colddiff.tqdm_bar import reported
 from colddiff.transforms import normalise
 from colddiff.types import Image, ImageShape, Omega, ProgressCallback
 
@@ -64,40 +64,46 @@ def restore(
     """
     loaded = load_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     x = as_images(images)
-    many = None if severities is None or isinstance(severities, int) else tuple(severities)
     settings = RestoreSettings(
         severity=severity,
         sampler=sampler,
-        severities=severities if isinstance(severities, int) else many,
+        severities=tuple(severities) if isinstance(severities, Sequence) else severities,
         batch_size=batch_size,
         any_size=True,
     )
-    D = loaded.degradation
     try:
-        settings.check(D)
+        settings.check(loaded.degradation)
         rows = _rows_of(omega, len(x), settings, loaded)
     except SpecError as error:
         raise _in_python(error) from None
-    shape = ImageShape(*x.shape[1:])
-    if shape.channels != loaded.spec.shape.channels:
-        raise SpecError(
-            f"images: have {shape.channels} channels, the checkpoint takes "
-            f"{loaded.spec.shape.channels}"
-        )
-    (start,) = settings.starts(D.num_timesteps)
+    return _restored(loaded, settings, x, rows, torch.device(device), progress)
+
+
+def _restored(
+    checkpoint: LoadedCheckpoint,
+    settings: RestoreSettings,
+    x: Image,
+    omegas: Sequence[Mapping[str, Tensor]],
+    device: torch.device,
+    progress: bool | ProgressCallback,
+) -> Image:
+    shape, channels = ImageShape(*x.shape[1:]), checkpoint.spec.shape.channels
+    if shape.channels != channels:
+        raise SpecError(f"images: have {shape.channels} channels, the checkpoint takes {channels}")
+    (start,) = settings.starts(checkpoint.degradation.num_timesteps)
     total = len(x) * (len(settings.steps(start)) - 1)
     done, found = 0, []
-    with reported(progress, total, f"restore ({sampler})", "call") as report:
+    with reported(progress, total, f"restore ({settings.sampler})", "call") as report:
 
-        def advance(images_done: int) -> None:
+        def advance(images: int) -> None:
             nonlocal done
-            done += images_done
+            done += images
             report(done, total)
 
-        forward = Forward(loaded, shape, settings, torch.device(device), advance)
+        forward = Forward(checkpoint, shape, settings, device, advance)
         for first in range(0, len(x), forward.rows):
             part = slice(first, first + forward.rows)
-            outcome = forward.restored(list(x[part]), rows[part], start)
+            outcome = forward.restored(list(x[part]), omegas[part], start)
             if not bool(outcome.finite.all()):
                 bad = [first + n for n, ok in enumerate(outcome.finite.tolist()) if not ok]
                 raise ColddiffError(f"R(x_t, t) contains NaN or inf for images {bad}")

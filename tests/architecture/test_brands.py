@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "ray": ("cluster/*.py", "verbs/*/on_ray.py", "verbs/*/ray_*.py"),
     "sklearn": ("data/sources/sklearn_*.py", "terminals/sklearn_*.py"),
     "tifffile": ("data/stacks/tifffile_*.py",),
-    "tqdm": ("tqdm_bar.py",),
+    "tqdm": ("machine/tqdm_bar.py",),
     "typer": ("cli/*.py",),
     "webdataset": ("data/webdataset_*.py", "data/sources/webdataset_*.py"),
 }

@@ -77,7 +77,7 @@ def test_setting_a_field_says_how_to_make_a_changed_copy() -> None:
 def test_sampling_shows_a_bar_where_there_is_something_to_wait_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colddiff.tqdm_bar.DELAY_S", 0)
+    monkeypatch.setattr("colddiff.machine.tqdm_bar.DELAY_S", 0)
     D, seen = blur(), list[tuple[int, int]]()
 
     def sampled(progress: Any, sampler: str = "improved") -> colddiff.Image:

@@ -181,8 +181,12 @@ class StackFiles:
 
     def _needs_reader(self, key: str) -> bool:
         try:
-            with self._path(key).open("rb") as file:
-                return needs_tiff_reader(file)
+            path = self._path(key)
+            with path.open("rb") as file:
+                needed = needs_tiff_reader(file)
+            if not needed and not isinstance(self._store, LocalStore):
+                path.unlink()  # it is read from its store: copies of all would fill the disk
+            return needed
         except (OSError, Missing):
             return False  # said where the image is read
 

@@ -89,13 +89,10 @@ class Levels:
 
 
 def _scaled(values: NDArray[Any], largest: int) -> Pixels:
-    dtype = np.uint8 if largest <= 255 else np.uint16
-    white = np.iinfo(dtype).max
-    if largest == white:
-        return values.astype(dtype, copy=False)
-    scaled = values.astype(np.float64).clip(0, largest) * (white / largest)
-    found: Pixels = np.rint(scaled).astype(dtype)
-    return found
+    white = 255 if largest <= 255 else 65535
+    if largest != white:
+        values = np.rint(values.astype(np.float64).clip(0, largest) * (white / largest))
+    return values.astype(np.uint8) if white == 255 else values.astype(np.uint16)
 
 
 def whole_levels(dtype: np.dtype[Any]) -> int | None:

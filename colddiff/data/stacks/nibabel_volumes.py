@@ -18,10 +18,10 @@ from colddiff.errors import DataError
 def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]) -> int:
     """Number of axial slices, over all volumes of a 4-d file. Raises DataError."""
     image = _opened(path, where)
-    shape = list(image.shape)
+    shape = [int(side) for side in image.shape]
     axes = _axes(image)
     if axes is not None:
-        shape[:3] = [int(side) for _, side in sorted(zip(axes, shape[:3], strict=True))]
+        shape[:3] = [side for _, side in sorted(zip(axes, shape[:3], strict=True))]
     width, height, *others = [*shape, 1, 1][: max(len(shape), 2)]
     count = math.prod(others)
     refuse_size(height, width, count, max(image.get_data_dtype().itemsize, 1), where)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from colddiff.types import ProgressCallback
+if TYPE_CHECKING:
+    from colddiff.types import ProgressCallback
 
 DELAY_S = 0.5
 """What is done by then needs no bar."""
