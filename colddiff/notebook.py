@@ -10,7 +10,7 @@ from typing import Any
 
 from colddiff.cluster.listing import current_rows
 from colddiff.cluster.operate import find_job
-from colddiff.errors import SpecError
+from colddiff.errors import Missing, RecordError, SpecError
 from colddiff.evaluation.best import REAL
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
@@ -20,7 +20,7 @@ from colddiff.jobs.pages.read import read_run
 from colddiff.jobs.resolve import identified
 from colddiff.report.page.run import Measured
 from colddiff.samplers import column_labels
-from colddiff.spec.documents import shown
+from colddiff.spec.documents import DocumentError, read_json_object, shown
 from colddiff.stores.open import absolute, open_store, storage_at
 
 Row = dict[str, Any]
@@ -74,7 +74,8 @@ class JobResult:
     uri: str
     rows: list[Row] = field(repr=False)
     """For each evaluation and each of its columns: ``job``, ``step``, ``column`` (``degraded``,
-    ``direct``, ``naive``, ``sampled``, ...), ``label``, and its metrics by name."""
+    ``direct``, ``naive``, ``sampled``, ...), ``label``, and its metrics by name; of a search, for
+    each trial: what its leaderboard has, the fields of its point by dotted path."""
     result: Mapping[str, Any] = field(repr=False)
     """The content of ``result.json``; empty before the job is done."""
 
@@ -119,6 +120,7 @@ def load_result(
         for measured in member.evaluations
         for row in _columns(measured)
     ]
+    rows += [{"job": run.id, **row} for row in _trials(folder)]
     return JobResult(run.id, run.state, run.uri, rows, run.result)
 
 
@@ -150,6 +152,31 @@ def _columns(measured: Measured) -> list[Row]:
         {"column": column, "label": labels.get(column, column), **row}
         for column, row in found.items()
     ]
+
+
+def _trials(folder: JobFolder) -> list[Row]:
+    """The rows of the leaderboard that a search leaves; none of other jobs."""
+    key = folder.key("leaderboard.json")
+    try:
+        board = read_json_object(folder.store.get(key))
+    except Missing:
+        return []
+    except DocumentError as error:
+        raise RecordError(f"{folder.store.uri}/{key} {error}") from None
+    rows = board.get("rows")
+    return [_flat(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _flat(row: Mapping[str, Any], above: str = "") -> Row:
+    """``row`` without nesting; a trial's point is named by its fields' paths alone."""
+    found: Row = {}
+    for name, value in row.items():
+        path = f"{above}.{name}" if above else name
+        if isinstance(value, Mapping):
+            found |= _flat(value, "" if path == "point" else path)
+        else:
+            found[path] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return found
 
 
 def _time(seconds: float | None) -> datetime | None:

@@ -100,9 +100,9 @@ def _held_out(entry: SourceEntry, holdout: float, group_by: str | None) -> bool:
     # Slices of a volume are alike: in both splits, they would tell how well it is remembered.
     group = entry.group or entry.name
     if group_by is not None:
-        match = re.search(group_by, entry.name)
+        match = re.search(group_by, group)
         if match is None:
-            raise DataError(f"{entry.name}: --group-by {group_by!r} does not match this name")
+            raise DataError(f"{group}: --group-by {group_by!r} does not match this name")
         group = match.group(1) if match.re.groups else match.group(0)
     return int.from_bytes(_hash("holdout", group)[:8], "big") < holdout * 2**64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import colddiff
 from colddiff.checkpoints.references import load_checkpoint
-from colddiff.errors import ColddiffError, DataError, Missing, SpecError
+from colddiff.errors import ColddiffError, DataError, Missing, RecordError, SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import Status
 from colddiff.restoration import ImageFile, Restoration, RestoreSettings
@@ -244,6 +245,26 @@ def test_a_result_is_rows_for_a_table(storage: str) -> None:
         assert colddiff.load_result(other, storage).rows == result.rows
     unfinished = colddiff.load_result("train-blur-00000002", storage)
     assert (unfinished.state, unfinished.rows, unfinished.checkpoint) == ("failed", [], None)
+
+
+def test_the_trials_of_a_search_are_flat_rows(storage: str) -> None:
+    store = LocalStore(Path(storage))
+    folder = JobFolder(store, "search-a-00000001")
+    folder.write_job({"id": "search-a-00000001", "verb": "search", "slug": "a", "spec": {}})
+    row = {"rank": 1, "point": {"degradation.sigma.start": 0.5}, "values": {"8": 2.0}}
+    store.put(folder.key("leaderboard.json"), json.dumps({"rows": [row]}).encode())
+    found = colddiff.load_result("search-a-00000001", storage).rows
+    assert found == [
+        {
+            "job": "search-a-00000001",
+            "rank": 1,
+            "degradation.sigma.start": 0.5,
+            "values.8": 2.0,
+        }
+    ]
+    store.put(folder.key("leaderboard.json"), b"{")
+    with pytest.raises(RecordError, match="leaderboard"):
+        colddiff.load_result("search-a-00000001", storage)
 
 
 def test_a_result_of_nothing(storage: str) -> None:
