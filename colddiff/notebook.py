@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,9 +40,12 @@ def list_jobs(storage: str | None = None, *, name: str | None = None) -> list[Ro
         storage: a path or ``s3://bucket/prefix``; default: COLDDIFF_STORAGE, else ./runs.
         name: only jobs whose name or id has this, or fits this pattern.
 
-    Raises StoreError if the storage cannot be reached.
+    A job with a damaged file is left out, with a warning. Raises StoreError if the storage cannot
+    be reached.
     """
-    rows, _ = current_rows(open_store(storage_at(storage)), None)
+    rows, problems = current_rows(open_store(storage_at(storage)), None)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
     found = []
     for row in in_order(chosen(rows, (), name), "seen"):
         status = row.status
@@ -78,6 +82,8 @@ class JobResult:
     each trial: what its leaderboard has, the fields of its point by dotted path."""
     result: Mapping[str, Any] = field(repr=False)
     """The content of ``result.json``; empty before the job is done."""
+    problems: tuple[str, ...] = ()
+    """What could not be read, such as a damaged evaluation."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -121,7 +127,8 @@ def load_result(
         for row in _columns(measured)
     ]
     rows += [{"job": run.id, **row} for row in _trials(folder)]
-    return JobResult(run.id, run.state, run.uri, rows, run.result)
+    problems = tuple(dict.fromkeys(said for one in (run, *members) for said in one.problems))
+    return JobResult(run.id, run.state, run.uri, rows, run.result, problems)
 
 
 def _folder_of(job: str | Job | Mapping[str, Any], storage: str | None, name: str) -> JobFolder:

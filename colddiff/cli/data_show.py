@@ -9,6 +9,7 @@ import typer
 
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, one_line
+from colddiff.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from colddiff.data.readers.overview import SetOverview
@@ -36,7 +37,11 @@ def show(
 
     if out is not None:
         _refuse_other_file(out)
-    found = overview(uri, images)
+    progress = ProgressBar("read", "images")
+    try:
+        found = overview(uri, images, progress)
+    finally:
+        progress.close()
     place = absolute(uri)
     if out is not None:
         _write(out, found, place)

@@ -215,6 +215,30 @@ def test_pages_of_a_tiff_are_images(tmp_path: Path) -> None:
     assert all(np.array_equal(found[f"x.tif#{n}"], colour[n]) for n in range(3))
 
 
+def test_palettes_bilevel_pages_and_pages_that_are_not_read(tmp_path: Path) -> None:
+    index = RNG.integers(0, 256, (2, 12, 10)).astype(np.uint8)
+    colours = RNG.integers(0, 256, (3, 256)).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "x.tif", index, photometric="palette", colormap=colours)
+    expected = (colours >> 8).T[index]
+    found = packed(tmp_path)[1]
+    assert all(np.array_equal(found[f"x.tif#{n}"], expected[n]) for n in range(2))
+    pages = [Image.fromarray(plane > 128) for plane in index]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:], compression="group4")
+    assert np.array_equal(grey(tmp_path), 255 * (index > 128))
+    inks = RNG.integers(0, 256, (2, 12, 10, 4)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", inks, photometric="separated")
+    assert "holds SEPARATED of 4 samples a pixel" in refused(tmp_path)
+    tifffile.imwrite(tmp_path / "x.tif", inks, photometric="rgb", extrasamples=["unassalpha"])
+    assert np.array_equal(packed(tmp_path)[1]["x.tif#1"], inks[1, :, :, :3])
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "jpeg"])
+def test_compressed_pages(tmp_path: Path, compression: Any) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", SHALLOW, photometric="minisblack", compression=compression)
+    difference = np.abs(grey(tmp_path).astype(int) - SHALLOW).mean()
+    assert difference <= (12 if compression == "jpeg" else 0)
+
+
 def test_planes_of_an_ome_tiff_and_an_imagej_stack(tmp_path: Path) -> None:
     planes = RNG.integers(0, 65536, (2, 3, 4, 12, 10)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "x.ome.tif", planes, metadata={"axes": "TCZYX"}, ome=True)

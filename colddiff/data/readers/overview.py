@@ -13,6 +13,7 @@ from colddiff.data.open import open_shards
 from colddiff.data.readers.image_data import labels_of
 from colddiff.ports import Manifest
 from colddiff.stores.open import open_store
+from colddiff.types import ProgressCallback
 
 MOST_PX = 128
 """Larger images are shown smaller: the mean of blocks of pixels."""
@@ -34,12 +35,23 @@ class SetOverview:
     images: NDArray[np.uint8]
 
 
-def overview(uri: str, num_images: int) -> SetOverview:
-    """Reads all shards of the packed set at ``uri``; raises DataError if there is none."""
+def overview(
+    uri: str, num_images: int, on_progress: ProgressCallback = lambda done, total: None
+) -> SetOverview:
+    """The packed set at ``uri``; all its shards are read for the labels, unless it has none.
+
+    ``on_progress`` counts images. Raises DataError if there is no packed set.
+    """
     store = open_store(uri)
     source = open_shards(store)
     manifest = source.manifest
-    found = Counter(labels_of(store, manifest))
+    found = Counter[int | None]()
+    if manifest.classes or manifest.settings.get("source") != "folder":
+        for done, label in enumerate(labels_of(store, manifest), start=1):
+            found[label] += 1
+            on_progress(done, manifest.count)
+    else:  # a folder without subfolders
+        found[None] = manifest.count
     unlabelled = found.pop(None, 0)
     names = dict(enumerate(manifest.classes))
     classes = {name: found.get(n, 0) for n, name in names.items()}

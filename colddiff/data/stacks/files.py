@@ -42,7 +42,13 @@ class StackFormat:
         """The module; SpecError naming the command that installs what it needs."""
         if self.needs is not None and importlib.util.find_spec(self.needs) is None:
             raise SpecError(f"{where}: {self.name} is read by {self.needs}: {INSTALL}")
-        return importlib.import_module(f"colddiff.data.stacks.{self.module}")
+        try:
+            return importlib.import_module(f"colddiff.data.stacks.{self.module}")
+        except ImportError as error:  # one that does not fit another package, for example
+            raise SpecError(
+                f"{where}: {self.name} is read by {self.needs}, which cannot be imported "
+                f"({error}): {INSTALL}"
+            ) from None
 
 
 TIFF = StackFormat(

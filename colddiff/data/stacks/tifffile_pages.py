@@ -14,9 +14,10 @@ from colddiff.data.stacks.frames import Frames, refuse_size, whole_levels
 from colddiff.errors import DataError
 
 OTHERS = "thumbnails, masks and other images of another size in a TIFF"
-MINISWHITE, PALETTE = 0, 3
-SAMPLES = (1, 3, 4)
-"""Of a pixel: grey, colour, colour with alpha, which is dropped."""
+MINISWHITE, MINISBLACK, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
+GREY = (MINISWHITE, MINISBLACK, MASK)
+SAMPLES = {1: GREY, 2: GREY, 3: (RGB, YCBCR), 4: (RGB, YCBCR)}
+"""Photometric interpretations that are read, by samples of a pixel; alpha is dropped."""
 
 
 def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]) -> int:
@@ -25,7 +26,7 @@ def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]
         chosen, others = _series(tiff, where)
         for _ in range(others):
             passed_over(OTHERS, path.name)
-        return sum(_described(series, where)[0] for series in chosen)
+        return sum(_count(series, where) for series in chosen)
 
 
 def read_frames(path: Path, where: str) -> Frames:
@@ -34,18 +35,16 @@ def read_frames(path: Path, where: str) -> Frames:
         chosen, _ = _series(tiff, where)
         try:
             parts = [_images(series) for series in chosen]
-            photometric = int(chosen[0].keyframe.photometric)
+            inverted = int(chosen[0].keyframe.photometric) == MINISWHITE
         except Exception as error:  # a decoder may raise anything
             said = " ".join(str(error).split())
             if "imagecodecs" in said:
                 said = f"{said}: pip install imagecodecs"
             raise DataError(f"{where}: its pages cannot be decoded ({said[:200]})") from None
-    if photometric == PALETTE:
-        raise DataError(f"{where}: pages with a palette are not read; convert it to RGB")
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if whole.dtype.kind not in "biuf":
         raise DataError(f"{where}: holds {whole.dtype}, not real numbers")
-    return Frames(whole, whole_levels(whole.dtype), inverted=photometric == MINISWHITE)
+    return Frames(whole, whole_levels(whole.dtype), inverted=inverted)
 
 
 def _opened(path: Path, where: str) -> Any:
@@ -72,25 +71,32 @@ def _key(series: Any) -> tuple[Any, ...]:
     return page.imagelength, page.imagewidth, page.samplesperpixel, str(series.dtype)
 
 
-def _described(series: Any, where: str) -> tuple[int, int]:
-    """Number of images of a group, and of samples of a pixel."""
+def _count(series: Any, where: str) -> int:
+    """Number of images of a group; DataError where they are not read."""
     page = series.keyframe
     samples = int(page.samplesperpixel)
-    if samples not in SAMPLES:
-        raise DataError(f"{where}: has {samples} samples a pixel; 1, 3 and 4 are read")
+    colours = int(page.photometric)
+    if colours not in SAMPLES.get(samples, ()) and (samples, colours) != (1, PALETTE):
+        name = getattr(page.photometric, "name", colours)
+        raise DataError(
+            f"{where}: holds {name} of {samples} samples a pixel; grey, palettes and RGB are read"
+        )
     height, width = int(page.imagelength), int(page.imagewidth)
     count = math.prod(series.shape) // max(height * width * samples, 1)
     itemsize = np.dtype(series.dtype).itemsize if series.dtype is not None else 1
     refuse_size(height, width, count, itemsize * samples, where)
-    return count, samples
+    return count
 
 
 def _images(series: Any) -> Any:
     """[N, H, W] or [N, H, W, 3]."""
     values, page = series.asarray(), series.keyframe
     height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
+    if int(page.photometric) == PALETTE:
+        colours = (np.asarray(page.colormap) >> 8).astype(np.uint8).T
+        return colours[values.reshape(-1, height, width)]
     if samples == 1:
         return values.reshape(-1, height, width)
-    axes = series.axes
-    values = np.moveaxis(values, axes.index("S"), -1)
-    return values.reshape(-1, height, width, samples)[..., :3]
+    values = np.moveaxis(values, series.axes.index("S"), -1)
+    whole = values.reshape(-1, height, width, samples)
+    return whole[..., 0] if samples == 2 else whole[..., :3]
