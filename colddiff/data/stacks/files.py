@@ -20,8 +20,8 @@ import numpy as np
 from colddiff.data.decoding.pil_depth import needs_tiff_reader
 from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import Pixels
-from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, Levels
-from colddiff.errors import DataError, Missing, SpecError
+from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, Levels, said
+from colddiff.errors import DataError, Missing, SpecError, StoreError
 from colddiff.ports import Store
 from colddiff.stores.local_store import LocalStore
 
@@ -112,7 +112,7 @@ class StackFiles:
         try:
             if size > MAX_STACK_BYTES:
                 raise DataError(f"{self._where(key)}: {size} bytes, more than {MAX_STACK_BYTES}")
-            with self._readable(key):
+            with self._whole(key):
                 count: int = reader.count_frames(self._path(key), self._where(key), left_out.add)
         except DataError as error:
             self._damaged[key] = str(error)
@@ -125,12 +125,11 @@ class StackFiles:
         if key in self._damaged:
             raise DataError(self._damaged[key])
         count, where = self._counts[key], self._where(key)
-        with self._readable(key):
-            frames = self._frames(key, keep=count > 1)
-            if number >= len(frames.values):
-                what = f"holds {len(frames.values)} images, its header says {count}"
-                raise DataError(f"{where}: {what}")
-            return self._levels.pixels(frames, number, f"{where}#{number}" if count > 1 else where)
+        frames = self._frames(key, keep=count > 1)
+        if number >= len(frames.values):
+            what = f"holds {len(frames.values)} images, its header says {count}"
+            raise DataError(f"{where}: {what}")
+        return self._levels.pixels(frames, number, f"{where}#{number}" if count > 1 else where)
 
     def _frames(self, key: str, *, keep: bool) -> Frames:
         with self._lock:
@@ -140,7 +139,8 @@ class StackFiles:
                 path, about = self._decoded[key]
                 return replace(about, values=np.load(path, mmap_mode="r", allow_pickle=False))
             reader = self._form(key).reader(self._where(key))
-            frames: Frames = reader.read_frames(self._path(key), self._where(key))
+            with self._whole(key):
+                frames: Frames = reader.read_frames(self._path(key), self._where(key))
             if keep and not isinstance(frames.values, np.memmap):
                 self._keep(key, frames)
             return frames
@@ -175,15 +175,19 @@ class StackFiles:
         return Path(self._spool, f"{number}{suffix}")
 
     @contextmanager
-    def _readable(self, key: str) -> Iterator[None]:
-        """Within ``with``, a file that is gone or may not be read is a DataError."""
+    def _whole(self, key: str) -> Iterator[None]:
+        """Within ``with``, a file that is gone, may not be read or is damaged is a DataError."""
         try:
             yield
+        except (DataError, SpecError, StoreError):
+            raise
         except Missing:
             raise DataError(f"{self._where(key)}: is gone since the folder was listed") from None
         except OSError as error:
-            why = error.strerror or str(error)
+            why = error.strerror or said(error)
             raise DataError(f"{self._where(key)}: cannot be read ({why})") from None
+        except Exception as error:  # a field of a damaged file may be anything to its reader
+            raise DataError(f"{self._where(key)}: is damaged ({said(error)})") from None
 
     def _needs_reader(self, key: str) -> bool:
         try:

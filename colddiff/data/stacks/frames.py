@@ -95,6 +95,11 @@ def _scaled(values: NDArray[Any], largest: int) -> Pixels:
     return values.astype(np.uint8) if white == 255 else values.astype(np.uint16)
 
 
+def said(error: Exception) -> str:
+    """What a library says about a damaged file, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def whole_levels(dtype: np.dtype[Any]) -> int | None:
     """``Frames.largest`` of an array of this type; None for signed, wide and floating ones."""
     return {"b1": 1, "u1": 255, "u2": 65535}.get(dtype.str[1:])

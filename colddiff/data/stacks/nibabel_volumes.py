@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff.data.stacks.frames import Frames, refuse_size, whole_levels
+from colddiff.data.stacks.frames import Frames, refuse_size, said, whole_levels
 from colddiff.errors import DataError
+
+# Its remarks on files that are read all the same; what is wrong with others is in the error.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
 def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]) -> int:
@@ -36,7 +40,7 @@ def read_frames(path: Path, where: str) -> Frames:
             image = nibabel.as_closest_canonical(image)
         values = np.asanyarray(image.dataobj)
     except Exception as error:  # cut off, or damaged anywhere
-        raise DataError(f"{where}: cannot be read ({str(error)[:100]}); is it cut off?") from None
+        raise DataError(f"{where}: cannot be read ({said(error)}); is it cut off?") from None
     if values.dtype.names:
         values = _colours(values, where)
         # x, y, z, ..., channel -> ..., z, y, x, channel
@@ -54,7 +58,7 @@ def _opened(path: Path, where: str) -> Any:
     try:
         image = nibabel.load(path)
     except Exception as error:  # a damaged header may be anything
-        raise DataError(f"{where}: not a NIfTI file, or damaged ({str(error)[:100]})") from None
+        raise DataError(f"{where}: not a NIfTI file, or damaged ({said(error)})") from None
     if len(image.shape) < 2 or not all(image.shape):
         raise DataError(f"{where}: holds no images: its shape is {list(image.shape)}")
     return image

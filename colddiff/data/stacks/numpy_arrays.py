@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, refuse_size, whole_levels
+from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, refuse_size, said, whole_levels
 from colddiff.errors import DataError
 
 PassedOver = Callable[[str, str], None]
@@ -74,7 +74,7 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
     except DataError:
         raise
     except Exception as error:  # a header may be any text
-        raise DataError(f"{where}: not a NumPy array, or damaged ({str(error)[:100]})") from None
+        raise DataError(f"{where}: not a NumPy array, or damaged ({said(error)})") from None
     if dtype.hasobject:
         raise DataError(
             f"{where}: holds Python objects, which are never loaded; save numbers: "
@@ -152,7 +152,7 @@ def _members(path: Path, where: str, passed_over: PassedOver) -> list[tuple[str,
     except DataError:
         raise
     except Exception as error:  # zipfile raises many kinds
-        raise DataError(f"{where}: not an .npz file, or damaged ({str(error)[:100]})") from None
+        raise DataError(f"{where}: not an .npz file, or damaged ({said(error)})") from None
     # Beside stacks of images, an array with two axes is a table, such as labels.
     fewest = 3 if any(len(shape) > 2 for shape, _ in found.values()) else 2
     for name, (shape, _) in found.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
-from colddiff.data.stacks.frames import Frames, refuse_size
+from colddiff.data.stacks.frames import Frames, refuse_size, said
 from colddiff.errors import DataError
 
 DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 _PYDICOM = r"pydicom\."
+# Its remarks on files that are read all the same; what is wrong with others is in the error.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]) -> int:
@@ -82,7 +85,7 @@ def _read(path: Path, where: str, *, stop_before_pixels: bool = False) -> Any:
     except InvalidDicomError:
         raise DataError(f"{where}: not a DICOM file, or damaged") from None
     except Exception as error:  # a damaged header may be anything
-        raise DataError(f"{where}: damaged ({str(error)[:100]})") from None
+        raise DataError(f"{where}: damaged ({said(error)})") from None
 
 
 def _described(dataset: Any, where: str) -> tuple[int, int]:
@@ -112,4 +115,4 @@ def _why(dataset: Any, error: Exception) -> str:
     if syntax is not None and ("missing dependencies" in str(error) or "no decoder" in str(error)):
         name = getattr(syntax, "name", str(syntax))
         return f"is compressed as {name}, for which no decoder is installed: {DECODERS}"
-    return f"its pixels cannot be decoded ({' '.join(str(error).split())[:200]})"
+    return f"its pixels cannot be decoded ({said(error)})"

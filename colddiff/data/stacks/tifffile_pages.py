@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from colddiff.data.stacks.frames import Frames, refuse_size, whole_levels
+from colddiff.data.stacks.frames import Frames, refuse_size, said, whole_levels
 from colddiff.errors import DataError
 
 OTHERS = "thumbnails, masks and other images of another size in a TIFF"
@@ -18,6 +19,8 @@ MINISWHITE, MINISBLACK, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
 GREY = (MINISWHITE, MINISBLACK, MASK)
 SAMPLES = {1: GREY, 2: GREY, 3: (RGB, YCBCR), 4: (RGB, YCBCR)}
 """Photometric interpretations that are read, by samples of a pixel; alpha is dropped."""
+# Its remarks on files that are read all the same; what is wrong with others is in the error.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]) -> int:
@@ -37,10 +40,10 @@ def read_frames(path: Path, where: str) -> Frames:
             parts = [_images(series) for series in chosen]
             inverted = int(chosen[0].keyframe.photometric) == MINISWHITE
         except Exception as error:  # a decoder may raise anything
-            said = " ".join(str(error).split())
-            if "imagecodecs" in said:
-                said = f"{said}: pip install imagecodecs"
-            raise DataError(f"{where}: its pages cannot be decoded ({said[:200]})") from None
+            why = said(error)
+            if "imagecodecs" in why:
+                why = f"{why}: pip install imagecodecs"
+            raise DataError(f"{where}: its pages cannot be decoded ({why})") from None
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if whole.dtype.kind not in "biuf":
         raise DataError(f"{where}: holds {whole.dtype}, not real numbers")
@@ -51,7 +54,7 @@ def _opened(path: Path, where: str) -> Any:
     try:
         return tifffile.TiffFile(path)
     except Exception as error:  # a damaged header may be anything
-        raise DataError(f"{where}: not a TIFF, or damaged ({str(error)[:100]})") from None
+        raise DataError(f"{where}: not a TIFF, or damaged ({said(error)})") from None
 
 
 def _series(tiff: Any, where: str) -> tuple[list[Any], int]:
@@ -62,8 +65,8 @@ def _series(tiff: Any, where: str) -> tuple[list[Any], int]:
         chosen = [series for series in found if _key(series) == first]
         return chosen, len(tiff.series) - len(chosen)
     except Exception as error:
-        said = str(error)[:100]
-        raise DataError(f"{where}: its pages cannot be listed ({said}); it is damaged") from None
+        why = said(error)
+        raise DataError(f"{where}: its pages cannot be listed ({why}); it is damaged") from None
 
 
 def _key(series: Any) -> tuple[Any, ...]:
@@ -82,7 +85,7 @@ def _count(series: Any, where: str) -> int:
             f"{where}: holds {name} of {samples} samples a pixel; grey, palettes and RGB are read"
         )
     height, width = int(page.imagelength), int(page.imagewidth)
-    count = math.prod(series.shape) // max(height * width * samples, 1)
+    count = math.prod(map(int, series.shape)) // max(height * width * samples, 1)
     itemsize = np.dtype(series.dtype).itemsize if series.dtype is not None else 1
     refuse_size(height, width, count, itemsize * samples, where)
     return count
