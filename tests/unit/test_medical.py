@@ -25,6 +25,20 @@ def test_a_dicom_file_keeps_its_depth(tmp_path: Path) -> None:
     assert np.array_equal(windowed, np.rint(np.clip(twelve / 2048, 0, 1) * 255))
 
 
+def test_a_dicom_file_of_32_bits_needs_a_range(tmp_path: Path) -> None:
+    dicom(tmp_path / "x.dcm", np.array([[0, 70_000, 140_000]] * 2, np.uint32))
+    assert "uint32 values, 0 to 140000" in refused(tmp_path, SpecError)
+    assert grey(tmp_path, range=(0, 140_000))[0, 0].tolist() == [0, 128, 255]
+
+
+def test_files_that_scanners_and_other_programs_wrote(tmp_path: Path) -> None:
+    for name, count in (("examples_palette", 1), ("examples_ybr_color", 30), ("MR_small_RLE", 1)):
+        path = Path(str(pydicom.data.get_testdata_file(f"{name}.dcm", download=False)))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.dcm").write_bytes(path.read_bytes())
+        assert packed(tmp_path / name, range=(0, 2145))[0].manifest.count == count
+
+
 def test_hounsfield_units_are_mapped_from_a_range(tmp_path: Path) -> None:
     stored = np.array([[0, 24, 1024, 4095]] * 3, np.uint16)
     dicom(tmp_path / "ct.dcm", stored, RescaleSlope=1, RescaleIntercept=-1024)
@@ -93,7 +107,11 @@ def test_dicom_files_without_pixels_or_damaged(tmp_path: Path) -> None:
     assert "x.dcm: its pixels cannot be decoded" in refused(tmp_path)
     del dataset.PixelData, dataset.Rows, dataset.Columns
     dataset.save_as(tmp_path / "x.dcm")
-    assert "holds no image, such as a report" in refused(tmp_path)
+    assert "no images found; passed over: DICOM files without an image" in refused(tmp_path)
+    dicom(tmp_path / "y.dcm", SHALLOW[0])
+    result, _ = packed(tmp_path)
+    assert [left["first"] for left in result.manifest.settings["left_out"]] == [["x.dcm"]]
+    (tmp_path / "y.dcm").unlink()
     (tmp_path / "x.dcm").write_bytes(b"no image")
     assert "not a DICOM file, or damaged" in refused(tmp_path)
     dicom(tmp_path / "x.dcm", SHALLOW[0], NumberOfFrames=2_000_000_000)

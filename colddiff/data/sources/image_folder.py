@@ -70,11 +70,14 @@ class FolderSource:
     @cached_property
     def _entries(self) -> list[SourceEntry]:
         labels = {name: n for n, name in enumerate(self.classes)}
-        return [
+        found = [
             entry
             for item in self._files
             for entry in self._entries_of(item, labels.get(_class(item.key)))
         ]
+        if not found:
+            raise nothing_found("folder", self._store, "no images found", self._left_out)
+        return found
 
     def _entries_of(self, item: StoredObject, label: int | None) -> list[SourceEntry]:
         """One entry, or one for each image of a file with several."""
@@ -86,7 +89,7 @@ class FolderSource:
         if count > 1 and self._first_frames:
             self._with_more.add(name)
             count = 1
-        digits = len(str(count - 1))
+        digits = len(str(max(count - 1, 0)))
         return [
             SourceEntry(
                 f"{name}#{n:0{digits}d}" if count > 1 else name, label, n, item.size, group=name

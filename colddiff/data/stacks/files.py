@@ -102,18 +102,22 @@ class StackFiles:
     def count(self, key: str, size: int, left_out: LeftOut) -> int | None:
         """Number of images in a file; None for a TIFF of one page, which Pillow reads.
 
-        1 for a damaged file, of which ``pixels`` tells what is wrong. Raises SpecError where a
-        package is missing.
+        1 for a damaged file, of which ``pixels`` tells what is wrong; 0 for one that is no image,
+        which is left out. Raises SpecError where a package is missing.
         """
         form = self._form(key)
         if form is TIFF and not self._needs_reader(key):
             return None
         reader = form.reader(self._where(key))
+
+        def passed_over(why: str, part: str) -> None:
+            left_out.add(why, f"{key}: {part}" if part else key)
+
         try:
             if size > MAX_STACK_BYTES:
                 raise DataError(f"{self._where(key)}: {size} bytes, more than {MAX_STACK_BYTES}")
             with self._whole(key):
-                count: int = reader.count_frames(self._path(key), self._where(key), left_out.add)
+                count: int = reader.count_frames(self._path(key), self._where(key), passed_over)
         except DataError as error:
             self._damaged[key] = str(error)
             count = 1

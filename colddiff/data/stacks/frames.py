@@ -75,8 +75,8 @@ class Levels:
                     (
                         "range",
                         f"is needed for {where}, which holds {values.dtype} values, {low:g} to "
-                        f"{high:g} in this image: give the values of black and white of all "
-                        "images, such as --range 0,1, or of Hounsfield units --range=-1000,2000",
+                        f"{high:g} in this image: give the values of black and of white in all "
+                        f"images, as in --range={low:g},{high:g}",
                     )
                 ]
             )

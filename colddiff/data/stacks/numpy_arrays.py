@@ -157,7 +157,7 @@ def _members(path: Path, where: str, passed_over: PassedOver) -> list[tuple[str,
     fewest = 3 if any(len(shape) > 2 for shape, _ in found.values()) else 2
     for name, (shape, _) in found.items():
         if len(shape) < fewest:
-            passed_over(NO_IMAGES, f"{path.name}: {name}")
+            passed_over(NO_IMAGES, name)
     layouts = [
         (name, _layout(shape, dtype, f"{where}: {name}"))
         for name, (shape, dtype) in found.items()

@@ -16,6 +16,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from colddiff.data.stacks.frames import Frames, refuse_size, said
 from colddiff.errors import DataError
 
+NO_IMAGE = "DICOM files without an image, such as reports"
 DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 _PYDICOM = r"pydicom\."
 # Its remarks on files that are read all the same; what is wrong with others is in the error.
@@ -23,8 +24,12 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]) -> int:
-    """Number of frames; reads the header only. Raises DataError."""
-    return _described(_read(path, where, stop_before_pixels=True), where)[0]
+    """Number of frames, 0 of a report and the like; reads the header only. Raises DataError."""
+    dataset = _read(path, where, stop_before_pixels=True)
+    if "Rows" not in dataset:
+        passed_over(NO_IMAGE, "")
+        return 0
+    return _described(dataset, where)[0]
 
 
 def read_frames(path: Path, where: str) -> Frames:
@@ -57,7 +62,8 @@ def read_frames(path: Path, where: str) -> Frames:
     if values.dtype.kind != "u":
         return Frames(values, None, physical=True, inverted=inverted)
     stored = int(dataset.get("BitsStored", 0) or 8 * values.dtype.itemsize)
-    return Frames(values, 2 ** min(stored, 16) - 1, physical=True, inverted=inverted)
+    largest = 2**stored - 1 if stored <= 16 else None
+    return Frames(values, largest, physical=True, inverted=inverted)
 
 
 def _rescale(dataset: Any, frame: int) -> tuple[float, float]:
@@ -98,7 +104,7 @@ def _described(dataset: Any, where: str) -> tuple[int, int]:
     except Exception:
         raise DataError(f"{where}: damaged: its size is no number") from None
     if not height or not width:
-        raise DataError(f"{where}: holds no image, such as a report or a directory")
+        raise DataError(f"{where}: damaged: its image is {width}x{height}")
     if channels not in (1, 3):
         raise DataError(f"{where}: has {channels} channels; 1 and 3 are read")
     refuse_size(height, width, count, max(bits // 8, 1) * channels, where)
@@ -112,7 +118,8 @@ def _text(dataset: Any, name: str) -> str:
 def _why(dataset: Any, error: Exception) -> str:
     """What is wrong with the pixels of a file, and what to do about it."""
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is not None and ("missing dependencies" in str(error) or "no decoder" in str(error)):
+    lacking = ("missing dependencies", "no decoder", "does not support")
+    if syntax is not None and any(sign in str(error) for sign in lacking):
         name = getattr(syntax, "name", str(syntax))
         return f"is compressed as {name}, for which no decoder is installed: {DECODERS}"
     return f"its pixels cannot be decoded ({said(error)})"

@@ -28,7 +28,7 @@ def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]
     with _opened(path, where) as tiff:
         chosen, others = _series(tiff, where)
         for _ in range(others):
-            passed_over(OTHERS, path.name)
+            passed_over(OTHERS, "")
         return sum(_count(series, where) for series in chosen)
 
 
