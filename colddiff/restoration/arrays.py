@@ -35,6 +35,7 @@ def restore(
     severities: int | Sequence[int] | None = None,
     omega: Omega | None = None,
     batch_size: int | None = None,
+    precision: str = "fp32",
     device: torch.device | str = "cpu",
     progress: bool | ProgressCallback = False,
 ) -> Image:
@@ -53,6 +54,7 @@ def restore(
         severities: number of even steps, or a list falling to 0; default: every severity.
         omega: what is random in D on these images, by name, [B, ...]; needed where D is random.
         batch_size: rows of every forward pass; by default chosen by the size of the images alone.
+        precision: of R's arithmetic, fp32 or bf16.
         device: where R runs.
         progress: True for a bar, or a function that is called with (done, total).
 
@@ -69,6 +71,7 @@ def restore(
         sampler=sampler,
         severities=tuple(severities) if isinstance(severities, Sequence) else severities,
         batch_size=batch_size,
+        precision=precision,
         any_size=True,
     )
     try:
@@ -163,6 +166,6 @@ def _rows_of(
 def _in_python(error: SpecError) -> SpecError:
     """The error with the arguments of ``restore`` instead of the options of the command."""
     text = str(error)
-    for name in ("severity", "severities", "sampler", "batch-size", "omega"):
+    for name in ("severity", "severities", "sampler", "batch-size", "precision", "omega"):
         text = text.replace(f"--{name} FILE", name).replace(f"--{name}", name.replace("-", "_"))
     return SpecError(text.replace(" (or degrade clean images with --degrade)", ""))

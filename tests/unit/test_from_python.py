@@ -143,6 +143,7 @@ def test_what_cannot_be_restored_is_said_in_the_words_of_python(tmp_path: Path) 
         ({"severities": 0}, r"^severities: must be at least 1"),
         ({"severities": [4, 4, 0]}, r"^severities: a list must fall"),
         ({"batch_size": 0}, r"^batch_size: "),
+        ({"precision": "fp8"}, r"^precision: must be fp32 or bf16"),
     ):
         with pytest.raises(SpecError, match=said):
             colddiff.restore(checkpoint, x, **settings)
