@@ -41,9 +41,9 @@ def test_every_cell_runs(
     names: dict[str, Any] = {}
     shown = [run_cell(source, names) for source in code_cells()]
     assert sum(isinstance(value, Figure) for value in shown) == 4
-    assert names["checkpoint"].step == 40
+    assert names["checkpoint"].step == 30
     pivot = next(value for value in shown if hasattr(value, "columns") and "direct" in value)
-    assert list(pivot.index) == [20, 40]
+    assert list(pivot.index) == [15, 30]
     assert shown[-1].keys() >= {"eval/sampled/rmse", "eval/sampled/psnr"}
     jobs = {path.name.rpartition("-")[0] for path in Path("runs/jobs").iterdir()}
     assert jobs == {"train-notebook", "evaluate-notebook"}
