@@ -194,8 +194,14 @@ def test_packed_images_are_a_sequence(digits: colddiff.ImageData) -> None:
 def test_data_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data pack SOURCE"):
         colddiff.open_data(str(tmp_path))
-    with pytest.raises(SpecError, match="image_size: is for a SOURCE"):
+    with pytest.raises(SpecError, match="image_size: of a SOURCE that is packed"):
         colddiff.open_data(str(tmp_path), image_size=8)
+    with pytest.raises(SpecError, match="image_sizes: no such field; did you mean 'image_size'"):
+        colddiff.open_data("digits", storage=str(tmp_path), image_sizes=8)
+    np.save(tmp_path / "x.npy", np.array([[-1000.0, 0.0, 1000.0]]))
+    settings = {"bits": 16, "range": (-1000, 1000)}
+    data = colddiff.open_data(f"folder:{tmp_path}", storage=str(tmp_path / "runs"), **settings)
+    assert torch.allclose(data[0], torch.tensor([[[-1.0, 0.0, 1.0]]]), atol=1e-4)
 
 
 @pytest.fixture

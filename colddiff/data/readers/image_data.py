@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from colddiff.data.open import open_samples, open_shards, pack_source
+from colddiff.data.pack_settings import PackSettings
 from colddiff.data.resolve import SOURCE
 from colddiff.data.webdataset_tar import tar_description, tar_samples
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import Manifest, ShardSource, Store
-from colddiff.spec import digest
+from colddiff.spec import digest, parse
 from colddiff.stores.open import absolute, open_store, storage_at
 from colddiff.transforms import normalise
 from colddiff.types import Image, ImageShape
@@ -95,7 +96,7 @@ class ImageData(Dataset[Image]):
         return normalise(torch.from_numpy(found))
 
 
-def open_data(uri: str, *, image_size: int | None = None, storage: str | None = None) -> ImageData:
+def open_data(uri: str, *, storage: str | None = None, **settings: Any) -> ImageData:
     """The packed set at a folder or ``s3://bucket/prefix``, as images in [-1, 1].
 
     ::
@@ -105,26 +106,31 @@ def open_data(uri: str, *, image_size: int | None = None, storage: str | None = 
 
     A set that ``colddiff submit generate`` made is one, too. A SOURCE, such as ``digits`` or
     ``folder:./photos``, is packed once into ``storage``/data (default: COLDDIFF_STORAGE, else
-    ./runs): all its images, cropped and resized to ``image_size`` px if that is given.
+    ./runs), with the ``settings`` of `colddiff data pack`: ``image_size=64``, ``limit=500``,
+    ``bits=16, range=(-1000, 2000)``, ...
 
-    Raises DataError if there is no packed set, or images that cannot be packed.
+    Raises DataError if there is no packed set, or images that cannot be packed; SpecError for
+    settings that do not apply.
     """
     if SOURCE.match(uri):
-        uri = _packed(uri, image_size, storage_at(storage))
-    elif image_size is not None:
-        raise SpecError("image_size: is for a SOURCE that is packed; transform packed images later")
+        uri = _packed(uri, settings, storage_at(storage))
+    elif settings:
+        raise SpecError(
+            f"{', '.join(settings)}: of a SOURCE that is packed, such as folder:DIR; "
+            f"{uri!r} is the address of a packed set"
+        )
     store = open_store(uri)
     if store.size("plan.json") is not None:
         return ImageData(open_samples(store), store)
     return ImageData(open_shards(store), store)
 
 
-def _packed(source: str, image_size: int | None, storage: str) -> str:
+def _packed(source: str, settings: dict[str, Any], storage: str) -> str:
     kind, _, place = source.partition(":")
     source = f"{kind}:{absolute(place)}" if place else kind
-    settings: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
-    uri = f"{storage}/data/{kind}-{digest([source, settings])[:8]}/all"
-    pack_source(source, uri, **settings)
+    chosen = parse(PackSettings, settings).to_dict()
+    uri = f"{storage}/data/{kind}-{digest([source, chosen])[:8]}/all"
+    pack_source(source, uri, **chosen)
     return uri
 
 
