@@ -35,6 +35,15 @@ _HOMES = {
     "load_recipe": "colddiff.jobs.recipes",
     "import_reference_checkpoint": "colddiff.checkpoints.paper_weights",
     "load_checkpoint": "colddiff.checkpoints.references",
+    "restore": "colddiff.restoration.arrays",
+    "open_data": "colddiff.data.readers.image_data",
+    "ImageData": "colddiff.data.readers.image_data",
+    "list_jobs": "colddiff.notebook",
+    "load_result": "colddiff.notebook",
+    "JobResult": "colddiff.notebook",
+    "plot_strip": "colddiff.report.plots",
+    "plot_grid": "colddiff.report.plots",
+    "plot_trajectory": "colddiff.report.plots",
 }
 
 __all__ = [
@@ -46,7 +55,9 @@ __all__ = [
     "EvaluateJob",
     "GenerateJob",
     "Image",
+    "ImageData",
     "ImageShape",
+    "JobResult",
     "Omega",
     "Restorer",
     "RestorerSpec",
@@ -61,8 +72,15 @@ __all__ = [
     "evaluate",
     "generate",
     "import_reference_checkpoint",
+    "list_jobs",
     "load_checkpoint",
     "load_recipe",
+    "load_result",
+    "open_data",
+    "plot_grid",
+    "plot_strip",
+    "plot_trajectory",
+    "restore",
     "sample",
     "sample_steps",
     "search",
@@ -73,6 +91,7 @@ __all__ = [
 if TYPE_CHECKING:
     from colddiff.checkpoints.paper_weights import import_reference_checkpoint
     from colddiff.checkpoints.references import load_checkpoint
+    from colddiff.data.readers.image_data import ImageData, open_data
     from colddiff.degradations import (
         DEGRADATIONS,
         Degradation,
@@ -82,6 +101,9 @@ if TYPE_CHECKING:
     from colddiff.errors import ColddiffError, SpecError
     from colddiff.jobs.in_process import Run
     from colddiff.jobs.recipes import load_recipe
+    from colddiff.notebook import JobResult, list_jobs, load_result
+    from colddiff.report.plots import plot_grid, plot_strip, plot_trajectory
+    from colddiff.restoration.arrays import restore
     from colddiff.restorers import RESTORERS, Restorer, RestorerSpec, build_restorer
     from colddiff.sampling import sample, sample_steps
     from colddiff.types import Image, ImageShape, Omega, Severity
@@ -99,15 +121,17 @@ if TYPE_CHECKING:
     study: Run[StudyJob]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in importlib.import_module("colddiff.jobs.verb").VERBS:
-        value = importlib.import_module("colddiff.jobs.in_process").function_of(name)
-    else:
-        raise AttributeError(f"module 'colddiff' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # seen by a type checker, it would allow every name
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        elif name in importlib.import_module("colddiff.jobs.verb").VERBS:
+            value = importlib.import_module("colddiff.jobs.in_process").function_of(name)
+        else:
+            raise AttributeError(f"module 'colddiff' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

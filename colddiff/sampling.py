@@ -15,10 +15,11 @@ from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
+from colddiff.machine.tqdm_bar import reported
 from colddiff.restorers import evaluating
 from colddiff.rng import Rng, rows
 from colddiff.samplers import DEFAULT, check_samplers, find_sampler, full
-from colddiff.types import Image, Omega
+from colddiff.types import Image, Omega, ProgressCallback
 
 Severities = int | Sequence[int] | None
 Restore = Callable[[Image, Tensor], Image]
@@ -134,8 +135,12 @@ def sample(
     *,
     sampler: str = DEFAULT,
     severities: Severities = None,
+    progress: bool | ProgressCallback = False,
 ) -> Image:
     """x_0 of ``sample_steps``: [B, C, H, W], not clipped to [-1, 1].
+
+    ``progress``: True for a bar of the steps (none for a sampler of one step, or where all takes
+    under half a second), or a function that is called with (steps done, steps in all).
 
     >>> from colddiff import ImageShape, build_degradation
     >>> blur = {"kind": "blur", "num_timesteps": 8, "sigma": {"kind": "constant", "value": 1.0}}
@@ -147,6 +152,10 @@ def sample(
     True
     """
     x = x_T
-    for step in sample_steps(R, D, x_T, omega, sampler=sampler, severities=severities):
-        x = step.x_s
+    total = len(falling(severities, D.num_timesteps, sampler)) - 1
+    with reported(progress, total, sampler) as report:
+        steps = sample_steps(R, D, x_T, omega, sampler=sampler, severities=severities)
+        for done, step in enumerate(steps, start=1):
+            x = step.x_s
+            report(done, total)
     return x.clone()  # a normal tensor, not one of inference mode

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from colddiff.cli.data_show import show
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
@@ -32,7 +34,10 @@ Source = Annotated[
 Out = Annotated[str, typer.Option("--out", metavar="URI", help="A folder, or s3://bucket/prefix.")]
 Split = Annotated[
     str | None,
-    typer.Option(metavar="train|test", help="The official split, if any, else by --holdout."),
+    typer.Option(
+        metavar="train|test|both",
+        help="The official split, if any, else by --holdout; both: to URI/train and URI/test.",
+    ),
 ]
 ImageSize = Annotated[
     int | None,
@@ -47,17 +52,27 @@ ValueRange = Annotated[
     typer.Option(
         "--range",
         metavar="LO,HI",
-        help="Physical values of 0 and of the largest stored value; only recorded.",
+        help="Physical values of black and white: floating images, DICOM and NIfTI are mapped "
+        "from them; of others they are only recorded.",
     ),
 ]
 Holdout = Annotated[
-    float | None, typer.Option(metavar="F", help="Fraction of images in the test split.")
+    float | None,
+    typer.Option(
+        metavar="F", help="Fraction of images in the test split. Without --split, packs both."
+    ),
 ]
 GroupBy = Annotated[
     str | None,
     typer.Option(metavar="REGEX", help="Images whose names have the same match stay in one split."),
 ]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Maximum number of images.")]
+Frames = Annotated[
+    str,
+    typer.Option(
+        metavar="all|first", help="Of a file with several images, such as a TIFF or a volume."
+    ),
+]
 ShardSize = Annotated[int, typer.Option(metavar="N", help="Images per shard.")]
 SkipBroken = Annotated[
     bool,
@@ -84,42 +99,77 @@ def pack(
     group_by: GroupBy = None,
     limit: Limit = None,
     shard_size: ShardSize = 1000,
+    frames: Frames = "all",
     skip_broken: SkipBroken = False,
     workers: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Pack images into PNG tars with a manifest. Run again to resume after an interruption.
 
+    With --holdout and no --split (or --split both), training images go to URI/train and test
+    images to URI/test. A folder may hold PNG, JPEG, WebP, BMP, TIFF and PPM files, and files of
+    many images: .npy, .npz, TIFF of several pages, DICOM, NIfTI, each image of which is packed.
     Ends with what was left out and why, which the manifest lists too.
     """
+    settings: dict[str, Any] = {
+        "image_size": image_size,
+        "channels": channels,
+        "bits": bits,
+        "range": _range(value_range),
+        "holdout": holdout,
+        "group_by": group_by,
+        "limit": limit,
+        "shard_size": shard_size,
+        "frames": frames,
+    }
     progress, grey = ProgressBar("packed", "images"), list[int]()
+    how: dict[str, Any] = {
+        "on_progress": progress,
+        "on_grey": grey.append,
+        "workers": workers,
+        "skip_broken": skip_broken,
+    }
     try:
-        manifest, fresh = pack_source(
-            source,
-            out,
-            on_progress=progress,
-            on_grey=grey.append,
-            workers=workers,
-            skip_broken=skip_broken,
-            split=split,
-            image_size=image_size,
-            channels=channels,
-            bits=bits,
-            range=_range(value_range),
-            holdout=holdout,
-            group_by=group_by,
-            limit=limit,
-            shard_size=shard_size,
-        )
+        found = _packed(source, out, split, how, settings)
     except SpecError as error:
         raise _by_option(error) from None
     finally:
         progress.close()
-    if not fresh:
-        note(f"{out} is already packed with these settings")
+    for place, (_, fresh) in found.items():
+        if not fresh:
+            note(f"{place} is already packed with these settings")
     for count in grey:
         note(f"{count} grey images are stored with three equal channels, as in a set in colour")
-    _report("packed", manifest, absolute(out), as_json)
+    _report_packed({absolute(place): manifest for place, (manifest, _) in found.items()}, as_json)
+
+
+def _packed(
+    source: str, out: str, split: str | None, how: dict[str, Any], settings: dict[str, Any]
+) -> dict[str, tuple[Manifest, bool]]:
+    """By place, what was packed there and whether that was now."""
+    if split == "both" or (split is None and settings["holdout"] is not None):
+        from colddiff.data.both_splits import pack_splits
+
+        both = pack_splits(source, out, **how, **settings)
+        return {f"{out.rstrip('/')}/{part}": packed for part, packed in both.items()}
+    return {out: pack_source(source, out, **how, **settings, split=split)}
+
+
+def _report_packed(sets: Mapping[str, Manifest], as_json: bool) -> None:
+    """Tells about one set, or about both splits and how many images went where."""
+    if len(sets) == 1:
+        ((uri, manifest),) = sets.items()
+        _report("packed", manifest, uri, as_json)
+        return
+    splits = {uri.rpartition("/")[2]: (uri, manifest) for uri, manifest in sets.items()}
+    if as_json:
+        emit_json({split: as_data(manifest, uri) for split, (uri, manifest) in splits.items()})
+        return
+    for uri, manifest in sets.items():
+        _report("packed", manifest, uri, as_json)
+    counts = " and ".join(f"{found.count} to {split}" for split, (_, found) in splits.items())
+    train, test = sets
+    note(f"{counts}; next: colddiff submit train JOB data={train} test_data={test}")
 
 
 def _by_option(error: SpecError) -> SpecError:
@@ -128,6 +178,9 @@ def _by_option(error: SpecError) -> SpecError:
 
     options = {name: f"--{name.replace('_', '-')}" for name in PackSettings.model_fields}
     return SpecError([(options.get(path, path), what) for path, what in error.problems])
+
+
+app.command()(show)
 
 
 @app.command()
@@ -229,33 +282,40 @@ def _range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
+def as_data(manifest: Manifest, uri: str) -> dict[str, object]:
+    """A packed set, JSON-ready."""
+    return {
+        "uri": uri,
+        "digest": manifest.digest,
+        "count": manifest.count,
+        "image": asdict(manifest.image),
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "classes": list(manifest.classes),
+        "left_out": manifest.settings.get("left_out", []),
+        "skipped": manifest.settings.get("skipped", []),
+    }
+
+
 def _report(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
     from colddiff.data.manifest import left_out_of
 
-    size = sum(shard.bytes for shard in manifest.shards)
     if as_json:
-        emit_json(
-            {
-                "uri": uri,
-                "digest": manifest.digest,
-                "count": manifest.count,
-                "image": asdict(manifest.image),
-                "shards": len(manifest.shards),
-                "bytes": size,
-                "classes": list(manifest.classes),
-                "left_out": manifest.settings.get("left_out", []),
-                "skipped": manifest.settings.get("skipped", []),
-            }
-        )
+        emit_json(as_data(manifest, uri))
         return
-    image = manifest.image
-    emit(
-        f"{verb} {manifest.count} images {image.channels}x{image.height}x{image.width} "
+    emit(f"{verb} {summary_line(manifest, uri)}")
+    for line in left_out_of(manifest):
+        note(f"left out: {one_line(line)}")
+
+
+def summary_line(manifest: Manifest, uri: str) -> str:
+    """A packed set in a line: number, format, shards, size, digest, address."""
+    image, size = manifest.image, sum(shard.bytes for shard in manifest.shards)
+    return (
+        f"{manifest.count} images {image.channels}x{image.height}x{image.width} "
         f"({image.bits} bit) in {_counted(manifest)}, {size / 1e6:.1f} MB, digest "
         f"{manifest.digest[:12]}: {uri}"
     )
-    for line in left_out_of(manifest):
-        note(f"left out: {one_line(line)}")
 
 
 def _counted(manifest: Manifest) -> str:

@@ -29,9 +29,8 @@ from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import has_spooled_entries
 
 if TYPE_CHECKING:
-    from colddiff.cli.job_table import JobRow
     from colddiff.jobs.folder import JobFolder
-    from colddiff.ports import Store
+    from colddiff.jobs.listing.job_table import JobRow
 
 
 def list_(
@@ -57,29 +56,15 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the jobs in a storage, newest last, with what tells them apart."""
-    from colddiff.cli import job_table
-    from colddiff.cli.known_jobs import KnownJobs
-    from colddiff.cluster.operate import all_current
-    from colddiff.errors import ColddiffError, Unreachable
-    from colddiff.jobs.folder import JobFolder, list_jobs
+    from colddiff.cluster.listing import current_rows
+    from colddiff.jobs.listing import job_table
 
     _refuse_unknown("--state", state or (), get_args(State))
     _refuse_unknown("--sort", [sort], job_table.SORTS)
     store = open_store(storage_at(storage))
-    known = KnownJobs(store.uri, _cache_for(store))
-    folders = [JobFolder(store, job_id) for job_id in list_jobs(store)]
-    found, damaged = job_table.read_rows(folders, known)
-    for line in damaged:
+    found, problems = current_rows(store, address)
+    for line in problems:
         note(line)
-    unsettled = [row for row in found if row.status is not None and not row.status.finished]
-    now_seen = all_current([row.folder for row in unsettled], address)
-    for row, seen in zip(unsettled, now_seen, strict=True):
-        if isinstance(seen, Unreachable):
-            raise seen
-        if isinstance(seen, ColddiffError):
-            note(str(seen))
-        else:
-            row.status = seen
     rows = job_table.in_order(job_table.chosen(found, state or (), name), sort)
     if as_json:
         with ThreadPoolExecutor(job_table.READERS) as pool:
@@ -93,21 +78,6 @@ def list_(
     emit_table(header, [_cells(row, now) for row in rows])
 
 
-def _cache_for(store: Store) -> Store | None:
-    """COLDDIFF_HOME, where reading the store takes requests; None if it cannot be used."""
-    from colddiff.cluster.home import Home
-    from colddiff.errors import ClusterError
-
-    home = Home.from_environment()
-    if "://" not in store.uri:
-        return None
-    try:
-        home.make()
-    except ClusterError:
-        return None
-    return open_store(str(home.path))
-
-
 def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
     for word in given:
         if word not in known:
@@ -119,7 +89,7 @@ def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> 
 
 
 def _cells(row: JobRow, now: float) -> list[str]:
-    from colddiff.cli.job_table import differs_text, score_text
+    from colddiff.jobs.listing.job_table import differs_text, score_text
 
     status, job_id = row.status, row.folder.job_id
     return [

@@ -15,7 +15,7 @@ from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
-    from colddiff.restore import Restored, RestoreSettings
+    from colddiff.restoration import Restored, RestoreSettings
 
 FAILED = 1
 
@@ -94,8 +94,8 @@ def restore(
 
     Ends with what was passed over and why. An image, or another file of yours, is never replaced.
     """
-    from colddiff.restore import RestoreSettings
-    from colddiff.restore.outputs import output_folder
+    from colddiff.restoration import RestoreSettings
+    from colddiff.restoration.outputs import output_folder
     from colddiff.spec.plugins import load_plugins
 
     settings = RestoreSettings(
@@ -166,9 +166,9 @@ def _run(
 
     from colddiff.checkpoints.references import load_checkpoint
     from colddiff.data.left_out import LeftOut
-    from colddiff.restore import OmegaFiles, Restoration, found_images
-    from colddiff.restore.outputs import refuse_source_as_out
-    from colddiff.restore.scores import GroundTruth
+    from colddiff.restoration import OmegaFiles, Restoration, found_images
+    from colddiff.restoration.outputs import refuse_source_as_out
+    from colddiff.restoration.scores import GroundTruth
 
     # Check the cheap inputs first: loading a remote checkpoint can take long.
     refuse_source_as_out(sources, out)
@@ -217,7 +217,7 @@ def _rows(done: Sequence[Restored]) -> list[dict[str, Any]]:
 
 
 def _write_scores(out: Path, record: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    from colddiff.restore.scores import scores_csv, scores_json
+    from colddiff.restoration.scores import scores_csv, scores_json
     from colddiff.stores.local_store import LocalStore
 
     scored = [row for row in rows if "psnr_db" in row]

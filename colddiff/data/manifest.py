@@ -182,6 +182,11 @@ def read_manifest(store: Store) -> Manifest:
     try:
         data = _read(store)
     except Missing:
+        if store.size(f"train/{KEY}") is not None:
+            raise DataError(
+                f"{store.uri} holds two packed sets, the splits of a source: use {store.uri}/train "
+                f"or {store.uri}/test"
+            ) from None
         raise DataError(
             f"{store.uri}: no {KEY}, so this is not a packed data set, or packing did not finish; "
             f"make one with `colddiff data pack SOURCE --out {store.uri}`, or index existing tars "

@@ -10,6 +10,7 @@ from colddiff.ports import Manifest, ShardSource, Store
 from colddiff.stores.open import open_store
 
 if TYPE_CHECKING:
+    from colddiff.data.pack_settings import PackSettings
     from colddiff.data.readers.second_set import SecondSet
     from colddiff.data.sources.source import ImageSource
     from colddiff.degradations import Degradation
@@ -110,10 +111,11 @@ def read_manifest(uri: str) -> Manifest:
     return read(open_store(uri))
 
 
-def open_source(text: str) -> ImageSource:
+def open_source(text: str, settings: PackSettings | None = None) -> ImageSource:
     """Open a SOURCE to pack: digits, mnist:DIR, cifar10:DIR, folder:URI or webdataset:URI.
 
-    Raises SpecError for any other text.
+    ``settings`` say how values that are no levels become pixels. Raises SpecError for any other
+    text.
     """
     kind, _, place = text.partition(":")
     if text == "digits":
@@ -127,7 +129,12 @@ def open_source(text: str) -> ImageSource:
     if place and kind == "folder":
         from colddiff.data.sources.image_folder import FolderSource
 
-        return FolderSource(open_store(place))
+        if settings is None:
+            return FolderSource(open_store(place))
+        from colddiff.data.stacks.frames import Levels
+
+        levels = Levels(settings.bits, settings.range)
+        return FolderSource(open_store(place), levels, first_frames=settings.frames == "first")
     if place and kind == "webdataset":
         from colddiff.data.sources.webdataset_source import WebdatasetSource
 
@@ -158,10 +165,11 @@ def pack_source(
     from colddiff.data.pack_settings import PackSettings
     from colddiff.spec import parse
 
+    chosen = parse(PackSettings, settings)
     packed = pack(
-        open_source(source),
+        open_source(source, chosen),
         open_store(uri),
-        parse(PackSettings, settings),
+        chosen,
         on_progress,
         workers,
         skip_broken=skip_broken,

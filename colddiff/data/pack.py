@@ -62,6 +62,7 @@ def pack(
     workers: int | None = None,
     *,
     skip_broken: bool = False,
+    in_colour: bool = False,
 ) -> PackResult:
     """Pack ``source`` into ``store``: tars of PNG and JSON members, then the manifest.
 
@@ -69,7 +70,8 @@ def pack(
     ``on_progress`` counts images. ``workers`` is the number of threads (default: one per CPU, at
     most MAX_WORKERS); the resulting bytes do not depend on it. A set with a colour image is one of
     colour images, unless the settings say otherwise. What was left out is in the manifest's
-    settings; with ``skip_broken``, so are the images that cannot be decoded.
+    settings; with ``skip_broken``, so are the images that cannot be decoded. ``in_colour``: the set
+    is known to be one of colour images, such as the other split of one.
 
     Raises:
         SpecError: settings that do not apply to the source, or that differ from those of data
@@ -78,6 +80,8 @@ def pack(
             its details.
     """
     plan = _as_begun(store, _make_plan(source, settings, skip_broken))
+    if in_colour and plan.shards.keep_colour and plan.shards.image.bits == 8:
+        plan = plan.in_colour()
     while True:
         done = _finished(store, plan)
         if done is None:
@@ -89,13 +93,14 @@ def pack(
         try:
             packer = Packer(source, store, plan.shards, on_progress)
             packed = packer.run(workers or min(os.cpu_count() or 1, MAX_WORKERS))
-            return _committed(source, store, plan, packed)
         except ColourFoundError:
             plan = _restarted(store, plan)
-        except DataError:
+        except (DataError, SpecError):
             # Fixing or removing the bad images changes the set: these shards would block a retry.
             _discard(store, plan)
             raise
+        else:
+            return _committed(source, store, plan, packed)
 
 
 def _committed(source: ImageSource, store: Store, plan: _Plan, packed: PackedShards) -> PackResult:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.errors import DataError, SpecError
-from colddiff.spec import Spec
+from colddiff.spec import LATER, Spec
 
 
 class PackSettings(Spec):
@@ -29,7 +29,10 @@ class PackSettings(Spec):
     bits: Literal[8, 16] = 8
     range: Annotated[
         tuple[float, float] | None,
-        Field(description="physical values of 0 and of the largest stored value; only recorded"),
+        Field(
+            description="physical values of black and white: floating images, DICOM and NIfTI are "
+            "mapped from them, of others they are only recorded"
+        ),
     ] = None
     holdout: Annotated[
         float | None, Field(gt=0, lt=1, description="fraction of images in the test split")
@@ -40,6 +43,11 @@ class PackSettings(Spec):
     ] = None
     limit: Annotated[int | None, Field(ge=1, description="maximum number of images")] = None
     shard_size: Annotated[int, Field(ge=1, description="images per shard")] = 1000
+    frames: Annotated[
+        Literal["all", "first"],
+        Field(description="images of a file that holds several, such as a TIFF or a volume"),
+        LATER,
+    ] = "all"
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
@@ -71,7 +79,7 @@ def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
     if official and settings.holdout is not None:
         raise SpecError(f"{source.uri} has official train and test splits; leave out --holdout")
     if not official and settings.split is None and settings.holdout is not None:
-        raise SpecError("--holdout: also choose the split to pack, --split train or --split test")
+        raise SpecError("--holdout: also choose --split train, --split test or --split both")
     if not official and settings.split is not None and holdout is None:
         raise SpecError(f"{source.uri} has no official splits; set --holdout, such as 0.1")
     entries = list(source.entries(settings.split))
@@ -89,11 +97,12 @@ def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
 
 
 def _held_out(entry: SourceEntry, holdout: float, group_by: str | None) -> bool:
-    group = entry.name
+    # Slices of a volume are alike: in both splits, they would tell how well it is remembered.
+    group = entry.group or entry.name
     if group_by is not None:
-        match = re.search(group_by, entry.name)
+        match = re.search(group_by, group)
         if match is None:
-            raise DataError(f"{entry.name}: --group-by {group_by!r} does not match this name")
+            raise DataError(f"{group}: --group-by {group_by!r} does not match this name")
         group = match.group(1) if match.re.groups else match.group(0)
     return int.from_bytes(_hash("holdout", group)[:8], "big") < holdout * 2**64
 

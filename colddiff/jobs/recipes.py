@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.resources
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from colddiff.jobs.job import Job
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import apply_overrides, nearest, parse
 from colddiff.spec.documents import DocumentError, shown
+from colddiff.spec.overrides import changed, merged
 from colddiff.spec.plugins import load_plugins
 from colddiff.spec.yaml_documents import MOST_YAML_BYTES, read_yaml
 from colddiff.stores.paths import absolute_path, expanded
@@ -67,13 +66,10 @@ class Recipe:
 
         A mapping is merged with the one it meets, unless that is of another kind. Raises SpecError.
         """
-        nested = {name: value for name, value in fields.items() if "." not in name}
-        dotted = [f"{path}={json.dumps(value)}" for path, value in fields.items() if "." in path]
         section = self.sections.get(verb)
         if not isinstance(section, Mapping):
             return self
-        changed = apply_overrides(merged(section, nested), dotted)
-        return replace(self, sections={**self.sections, verb: changed})
+        return replace(self, sections={**self.sections, verb: changed(section, fields)})
 
     @property
     def train(self) -> TrainJob:
@@ -213,20 +209,3 @@ def _placed_member(member: Any, folder: Path) -> Any:
 def _is_job_file(name: Any) -> bool:
     """Whether the name of a recipe is the path of a file, and none of the catalogue's."""
     return isinstance(name, str) and name.endswith((".yaml", ".yml"))
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the fields of ``over``; a mapping of another kind replaces the one it meets."""
-    found = copy.deepcopy(dict(base))
-    for key, value in over.items():
-        below = found.get(key)
-        # Another kind has other fields: merging them into the old kind's would mix the two.
-        same_kind = isinstance(value, Mapping) and value.get("kind", None) in (
-            None,
-            below.get("kind") if isinstance(below, Mapping) else None,
-        )
-        if isinstance(below, Mapping) and isinstance(value, Mapping) and same_kind:
-            found[key] = merged(below, value)
-        else:
-            found[key] = copy.deepcopy(value)
-    return found

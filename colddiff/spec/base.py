@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,7 @@ from pydantic import (
 
 from colddiff.errors import SpecError
 from colddiff.spec.documents import SHOWN, shown
+from colddiff.spec.overrides import changed
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -77,6 +78,37 @@ class Spec(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; ``parse(type(spec), spec.to_dict()) == spec``."""
         return self.model_dump(mode="json")
+
+    def with_(self, fields: Mapping[str, Any] | None = None, /, **named: Any) -> Self:
+        """A copy with other values of some fields, checked like a new one; this one stays.
+
+        A mapping is merged with the fields it meets, unless it is of another kind; ``fields``
+        takes dotted paths too::
+
+            job = recipe.train.with_(num_steps=500, optimizer={"lr": 5e-4})
+            job = job.with_({"degradation.num_timesteps": 10})
+
+        Raises SpecError naming the field, and the nearest one if it is unknown.
+        """
+        return parse(type(self), changed(self.to_dict(), {**(fields or {}), **named}))
+
+    if not TYPE_CHECKING:  # seen by a type checker, it would allow fields that do not exist
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name.startswith("_"):  # pydantic's own, and private attributes
+                super().__setattr__(name, value)
+                return
+            self._refuse_change(name)
+
+        def __delattr__(self, name: str) -> None:
+            self._refuse_change(name)
+
+    def _refuse_change(self, name: str) -> NoReturn:
+        kind = type(self).__name__
+        if name not in type(self).model_fields:
+            close = nearest(name, type(self).model_fields)
+            raise SpecError([(name, f"{kind} has no such field{close}")])
+        raise SpecError([(name, f"{kind} is frozen: make a changed copy, .with_({name}=...)")])
 
 
 S = TypeVar("S", bound=Spec)

@@ -36,20 +36,57 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     result = copy.deepcopy(dict(data))
     for text in overrides:
         path, value = parse_override(text)
-        inner = result
-        for depth, part in enumerate(path[:-1], start=1):
-            below = inner.get(part)
-            if below is None:
-                below = inner[part] = {}
-            if not isinstance(below, dict):
-                raise SpecError(
-                    [
-                        (
-                            ".".join(path[:depth]),
-                            f"is {shown(below)}, which has no field {path[depth]!r}",
-                        )
-                    ]
-                )
-            inner = below
-        inner[path[-1]] = value
+        _set(result, path, value)
     return result
+
+
+def changed(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``data`` with ``fields`` set, nested (and merged) or by dotted path.
+
+    >>> changed({"optimizer": {"lr": 0.1, "clip": 1}}, {"optimizer": {"lr": 1}, "ema.decay": 0.9})
+    {'optimizer': {'lr': 1, 'clip': 1}, 'ema': {'decay': 0.9}}
+    """
+    result = merged(data, {name: value for name, value in fields.items() if "." not in name})
+    for name, value in fields.items():
+        if "." in name:
+            path = name.split(".")
+            if not all(path):
+                raise SpecError(f"{shown(name)} is not the path of a field, such as optimizer.lr")
+            _set(result, path, copy.deepcopy(value))
+    return result
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the fields of ``over``; a mapping of another kind replaces the one it meets."""
+    found = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        below = found.get(key)
+        # Another kind has other fields: merging them into the old kind's would mix the two.
+        same_kind = isinstance(value, Mapping) and value.get("kind", None) in (
+            None,
+            below.get("kind") if isinstance(below, Mapping) else None,
+        )
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and same_kind:
+            found[key] = merged(below, value)
+        else:
+            found[key] = copy.deepcopy(value)
+    return found
+
+
+def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
+    inner = data
+    for depth, part in enumerate(path[:-1], start=1):
+        below = inner.get(part)
+        if below is None:
+            below = inner[part] = {}
+        if not isinstance(below, dict):
+            raise SpecError(
+                [
+                    (
+                        ".".join(path[:depth]),
+                        f"is {shown(below)}, which has no field {path[depth]!r}",
+                    )
+                ]
+            )
+        inner = below
+    inner[path[-1]] = value

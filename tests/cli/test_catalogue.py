@@ -178,7 +178,7 @@ def test_each_field_of_a_recipe_has_a_comment() -> None:
 
 def test_a_recipe_is_shown_with_its_pack_commands_and_targets(colddiff: Colddiff) -> None:
     shown = colddiff("recipes", "paper/deblur-mnist").stdout
-    assert "colddiff data pack mnist:MNIST --out URI/mnist/train" in shown
+    assert "colddiff data pack mnist:MNIST --out URI/mnist --split both" in shown
     assert "eval/sampled/fid: 4.69" in shown
     assert "      degradation:\n        num_timesteps: 40  # number of severities T" in shown
     found = colddiff.json("recipes", "paper/deblur-mnist")

@@ -1,4 +1,4 @@
-"""`colddiff data` where the place it is given misbehaves: one line, exit code 3, nothing kept."""
+"""`colddiff data` in S3, and where the place misbehaves: one line, exit code 3, nothing kept."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from colddiff.errors import StoreError
 from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.faulty_s3 import Proxy, Relay
+from tests.in_process import colddiff_here
 
 
 def refused(*arguments: str) -> str:
@@ -122,3 +123,24 @@ def test_a_disk_that_fills_up_while_packing(tmp_path: Path) -> None:
 def test_a_place_that_is_read_only() -> None:
     # Also root cannot write there.
     assert "/proc/colddiff" in refused("pack", "digits", "--out", "/proc/colddiff", "--limit", "3")
+
+
+def test_both_splits_and_what_they_hold_in_s3(
+    s3_service: S3Service,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    place = f"s3://{s3_service.new_bucket()}/digits"
+    words = ("data", "pack", "digits", "--out", place, "--holdout", "0.5", "--limit", "20")
+    done = colddiff_here(monkeypatch, capsys, *words)
+    assert done.returncode == 0, done.stderr
+    assert [line.rpartition(": ")[2] for line in done.stdout.splitlines()] == [
+        f"{place}/train",
+        f"{place}/test",
+    ]
+    shown = colddiff_here(monkeypatch, capsys, "data", "show", f"{place}/test", "--json")
+    assert sum(json.loads(shown.stdout)["images_by_class"].values()) == 20
+    both = colddiff_here(monkeypatch, capsys, "data", "show", place)
+    assert (both.returncode, f"use {place}/train or {place}/test" in both.stderr) == (2, True)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from colddiff.cli.job_table import (
+from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.listing.job_table import (
     JobRow,
     chosen,
     differs_text,
@@ -18,8 +19,7 @@ from colddiff.cli.job_table import (
     read_rows,
     score_text,
 )
-from colddiff.cli.known_jobs import KnownJobs
-from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.listing.known_jobs import KnownJobs
 from colddiff.jobs.status import Status
 from colddiff.ports import Store
 from colddiff.report.differences import short_paths

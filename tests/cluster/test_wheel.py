@@ -21,6 +21,7 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {f"report/page/parts/page.{end}" for end in ("css", "html.j2", "js")}
 DATA = {"ARCHITECTURE.md", "features/lenet_digits.safetensors", "catalogue/README.md"} | PARTS
+DATA |= {"py.typed"}
 SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 SHORT = (
     *("num_steps=4", "checkpoint_every=4", "evaluation.num_images=32", "workers=1"),
@@ -111,6 +112,47 @@ def test_the_code_and_the_catalogue_are_the_installed_ones(installed: Installed)
     assert staged == package
     assert jobs == package / "catalogue"
     assert catalogue() == ROOT / "jobs"
+
+
+USES = """
+from typing import assert_type
+
+import colddiff
+
+job = colddiff.load_recipe("quickstart").train.with_(num_steps=5)
+assert_type(job, colddiff.TrainJob)
+D = colddiff.build_degradation({"kind": "blur"}, colddiff.ImageShape(1, 8, 8))
+rows: list[dict[str, object]] = colddiff.list_jobs()
+checkpoint = colddiff.load_checkpoint(colddiff.train(job)["checkpoint"])
+assert_type(checkpoint.step, int)
+figure = colddiff.plot_grid(colddiff.restore(checkpoint, colddiff.open_data("digits")[:4]))
+figure.savefig("grid.png")
+"""
+MISUSES = {
+    "job.num_step = 3": 'has no attribute "num_step"',
+    "colddiff.ImageShape(1, 8)": 'Missing positional argument "width"',
+    "colddiff.sample(D, D)": 'Missing positional argument "x_T"',
+    "colddiff.train(3)": "incompatible type",
+    "colddiff.pack": 'Module has no attribute "pack"',
+}
+"""Lines that a type checker refuses, and what it says."""
+
+
+def test_a_type_checker_sees_the_types_of_the_installed_package(installed: Installed) -> None:
+    user = installed.folder / "user.py"
+    user.write_text(USES + "\n".join(MISUSES) + "\n")
+    # Third-party types are not ours to check, and take a minute to read.
+    settings = "[mypy]\nstrict = True\n[mypy-torch.*,numpy.*,matplotlib.*]\nfollow_imports = skip\n"
+    (installed.folder / "mypy.ini").write_text(settings)
+    python = installed.environment / "bin" / "python"
+    command = (sys.executable, "-m", "mypy", "--python-executable", python, "--no-error-summary")
+    found = run(*command, user.name, cwd=installed.folder).stdout.splitlines()
+    first = USES.count("\n") + 1
+    assert {line.partition(": ")[0] for line in found} == {
+        f"{user.name}:{first + n}" for n in range(len(MISUSES))
+    }, found
+    for n, said in enumerate(MISUSES.values()):
+        assert any(line.startswith(f"{user.name}:{first + n}: ") and said in line for line in found)
 
 
 def test_the_installed_command_lists_the_catalogue(installed: Installed) -> None:

@@ -140,8 +140,8 @@ def job_files(folder: Path) -> Target:
 
 def _read_job(job: JobFolder, storage: str) -> None:
     """What `list`, `status` and a submit read of it; a running attempt is looked at once."""
-    from colddiff.cli.job_table import in_order, read_rows
-    from colddiff.cli.known_jobs import KnownJobs
+    from colddiff.jobs.listing.job_table import in_order, read_rows
+    from colddiff.jobs.listing.known_jobs import KnownJobs
     from colddiff.jobs.submit import newest_attempt, submission_of
 
     rows, _ = read_rows([job], KnownJobs(job.store.uri, None))

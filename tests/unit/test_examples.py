@@ -22,7 +22,8 @@ FIRST_USED = {
     "colddiff.jobs.recipes": ["load_recipe"],
     "colddiff.jobs.in_process": ["run"],
     "colddiff.checkpoints.references": ["load_checkpoint"],
-    "colddiff.spec.overrides": ["apply_overrides"],
+    "colddiff.report.plots": ["plot_grid", "plot_strip"],
+    "colddiff.spec.overrides": ["apply_overrides", "changed"],
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from colddiff.checkpoints.paper_weights import read_tensors
 from colddiff.errors import CheckpointError, DataError, SpecError
 from colddiff.machine.files import NotAFile, is_regular, read_regular, read_start
-from colddiff.restore.omega_files import OmegaFiles
+from colddiff.restoration.omega_files import OmegaFiles
 from colddiff.spec.plugins import load_plugin
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from colddiff.data.pil_images import encode_png, png_text, with_png_text
 from colddiff.errors import SpecError
 from colddiff.evaluation.spec import EvaluationSpec
-from colddiff.restore.marks import RECORD
+from colddiff.restoration.marks import RECORD
 from colddiff.restorers.precision import at_precision
 from colddiff.spec import digest, parse
 from colddiff.verbs.evaluate.job import EvaluateJob

@@ -63,7 +63,7 @@ def test_a_folder_is_mixed_so_that_any_part_of_it_is_fair() -> None:
 def test_splits_that_cannot_be_meant() -> None:
     for settings, said in (
         (PackSettings(split="test"), "no official splits; set --holdout"),
-        (PackSettings(holdout=0.1), "also choose the split"),
+        (PackSettings(holdout=0.1), "also choose --split"),
     ):
         with pytest.raises(SpecError, match=said):
             selected(Drawn(), settings)

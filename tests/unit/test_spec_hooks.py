@@ -18,8 +18,8 @@ from colddiff.degradations import DEGRADATIONS, Degradation, build_degradation
 from colddiff.errors import SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import resolve
-from colddiff.restore import RestoreSettings
-from colddiff.restore.forward import Forward
+from colddiff.restoration import RestoreSettings
+from colddiff.restoration.forward import Forward
 from colddiff.restorers import RESTORERS
 from colddiff.rng import stream, streams
 from colddiff.spec.plugins import load_plugin, unload_plugin

@@ -6,10 +6,11 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from colddiff.errors import DataError
 
@@ -65,6 +66,38 @@ def has_further_frames(image: Image.Image, data: bytes) -> bool:
     except Exception:  # there is a second page, however damaged
         return True
     return True
+
+
+def needs_tiff_reader(file: IO[bytes]) -> bool:
+    """Whether the file is a TIFF that Pillow reads in part or not: of several pages, of floats."""
+    try:
+        with Image.open(file, formats=["TIFF"]) as image:
+            if image.mode in ("F", "I"):
+                return True
+            image.seek(1)
+    except EOFError:
+        return False
+    except UnidentifiedImageError:
+        return _begins_as_tiff(file)
+    except Image.DecompressionBombError:
+        return False  # the same is said, with the reason, where the image is read
+    except Exception:  # there is a second page, however damaged
+        return True
+    return True
+
+
+def _begins_as_tiff(file: IO[bytes]) -> bool:
+    """Whether a file that Pillow does not know has a TIFF's header, and is not cut off before it.
+
+    Pillow knows no colour in separate planes, for example.
+    """
+    file.seek(0)
+    start = file.read(8)
+    if start[:2] not in (b"II", b"MM"):
+        return False
+    order: Literal["little", "big"] = "little" if start[:2] == b"II" else "big"
+    version, offset = (int.from_bytes(part, order) for part in (start[2:4], start[4:]))
+    return version == 43 or (version == 42 and 8 <= offset < file.seek(0, io.SEEK_END))
 
 
 def _bits(image: Image.Image, data: bytes) -> int:

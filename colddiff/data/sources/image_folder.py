@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
 from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_file
 from colddiff.data.sources.source import SourceEntry, nothing_found
+from colddiff.data.stacks.files import SUFFIXES as STACK_SUFFIXES
+from colddiff.data.stacks.files import TIFF, StackFiles
+from colddiff.data.stacks.frames import Levels
 from colddiff.errors import DataError, Missing, StoreError
 from colddiff.ports import Store, StoredObject
 from colddiff.stores.local_store import LocalStore
@@ -20,18 +23,28 @@ OTHER_IMAGES = frozenset(
     | {".svg", ".ico", ".tga", ".psd", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".npy"}
 )
 """Suffixes of images that are not read."""
+TIFFS = TIFF.suffixes
 MAX_FILE_BYTES = 256 * 2**20
 
 
 class FolderSource:
-    """Image files below a store, by key; other and hidden files are passed over."""
+    """Image files below a store, by key; other and hidden files are passed over.
+
+    A file with several images, such as a volume, is as many entries. ``levels`` says how physical
+    values become pixels; with ``first_frames`` only the first image of each file is read.
+    """
 
     splits: tuple[str, ...] = ()
     sorted_by_name = True
     default_holdout: float | None = None
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, levels: Levels | None = None, *, first_frames: bool = False
+    ) -> None:
         self._store = store
+        self._stacks = StackFiles(store, levels or Levels())
+        self._first_frames = first_frames
+        self._with_more: set[str] = set()
         self._left_out = LeftOut()
         self._multiframe: set[str] = set()
 
@@ -52,13 +65,43 @@ class FolderSource:
         return self._multiframe
 
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
+        return self._entries
+
+    @cached_property
+    def _entries(self) -> list[SourceEntry]:
         labels = {name: n for n, name in enumerate(self.classes)}
-        return [
-            SourceEntry(item.key, labels.get(_class(item.key)), size=item.size)
+        found = [
+            entry
             for item in self._files
+            for entry in self._entries_of(item, labels.get(_class(item.key)))
+        ]
+        if not found:
+            raise nothing_found("folder", self._store, "no images found", self._left_out)
+        return found
+
+    def _entries_of(self, item: StoredObject, label: int | None) -> list[SourceEntry]:
+        """One entry, or one for each image of a file with several."""
+        name, count = item.key, None
+        if self._stacks.holds(name) or (_suffix(name) in TIFFS and not self._first_frames):
+            count = self._stacks.count(name, item.size, self._left_out)
+        if count is None:
+            return [SourceEntry(name, label, size=item.size)]
+        if count > 1 and self._first_frames:
+            self._with_more.add(name)
+            count = 1
+        digits = len(str(max(count - 1, 0)))
+        return [
+            SourceEntry(
+                f"{name}#{n:0{digits}d}" if count > 1 else name, label, n, item.size, group=name
+            )
+            for n in range(count)
         ]
 
     def load(self, entry: SourceEntry) -> Pixels:
+        if entry.group:
+            if entry.group in self._with_more:
+                self._multiframe.add(entry.name)
+            return self._stacks.pixels(entry.group, entry.index)
         where = f"{self._store.uri}/{entry.name}"
         if entry.size > MAX_FILE_BYTES:
             raise DataError(f"{where}: {entry.size} bytes, more than the limit of {MAX_FILE_BYTES}")
@@ -80,20 +123,25 @@ class FolderSource:
 
     @cached_property
     def _files(self) -> list[StoredObject]:
-        files = list(image_files(self._store, self._left_out))
+        files = list(image_files(self._store, self._left_out, self._stacks.holds))
         if not files:
             raise nothing_found(
                 "folder",
                 self._store,
                 "no images found; a folder is searched with its subfolders for files ending in "
-                f"{', '.join(sorted(SUFFIXES))}",
+                f"{', '.join(sorted(SUFFIXES | STACK_SUFFIXES))}",
                 self._left_out,
             )
         return files
 
 
-def image_files(store: Store, left_out: LeftOut) -> Iterator[StoredObject]:
-    """The image files below ``store`` in key order, through links; the rest to ``left_out``."""
+def image_files(
+    store: Store, left_out: LeftOut, others: Callable[[str], bool] = lambda key: False
+) -> Iterator[StoredObject]:
+    """The image files below ``store`` in key order, through links; the rest to ``left_out``.
+
+    ``others`` tells by key what else counts as one.
+    """
     if isinstance(store, LocalStore):
         listed = store.list_all(lambda key, why: left_out.add(why, key))
     else:
@@ -102,12 +150,16 @@ def image_files(store: Store, left_out: LeftOut) -> Iterator[StoredObject]:
         suffix = item.key.lower().rpartition("/")[2].rpartition(".")
         if any(part.startswith(".") for part in item.key.split("/")):
             left_out.add("hidden files", item.key)
-        elif f".{suffix[2]}" in SUFFIXES and suffix[1]:
+        elif (f".{suffix[2]}" in SUFFIXES and suffix[1]) or others(item.key):
             yield item
         elif f".{suffix[2]}" in OTHER_IMAGES:
             left_out.add("images of a format that is not read", item.key)
         else:
             left_out.add("other files", item.key)
+
+
+def _suffix(key: str) -> str:
+    return f".{key.lower().rpartition('.')[2]}"
 
 
 def _class(key: str) -> str:

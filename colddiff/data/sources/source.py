@@ -23,6 +23,8 @@ class SourceEntry:
     index: int = 0
     size: int = 0
     """Its size in the source, bytes: detects changes of the source without loading images."""
+    group: str = ""
+    """The file that holds it among others, all of which belong into one split."""
 
 
 class ImageSource(Protocol):

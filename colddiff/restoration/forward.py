@@ -12,7 +12,7 @@ from torch import Tensor
 from colddiff.checkpoints.references import LoadedCheckpoint
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, DataError, SpecError
-from colddiff.restore.settings import RestoreSettings
+from colddiff.restoration.settings import RestoreSettings
 from colddiff.restorers import Restorer, for_inference
 from colddiff.restorers.precision import at_precision, warn_of_slow_bf16
 from colddiff.sampling import sample

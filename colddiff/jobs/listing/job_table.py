@@ -16,8 +16,8 @@ from colddiff.jobs.verb import VERBS
 from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing_fields
 
 if TYPE_CHECKING:
-    from colddiff.cli.known_jobs import KnownJobs
     from colddiff.jobs.folder import JobFolder
+    from colddiff.jobs.listing.known_jobs import KnownJobs
     from colddiff.jobs.status import Status
 
 READERS = 32

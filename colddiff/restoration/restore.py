@@ -16,14 +16,14 @@ from colddiff.data.pil_images import Pixels, decode_image, encode_png, with_png_
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import ListedKey
-from colddiff.restore.files import ImageFile, conformed, read_picture
-from colddiff.restore.forward import Forward, RestoredBatch
-from colddiff.restore.marks import DEGRADED, DEGRADED_RECORD, marked_omega
-from colddiff.restore.omega_files import SUFFIX, OmegaFiles, Row, save_row
-from colddiff.restore.outputs import Outputs
-from colddiff.restore.results import Results, draw_strip, to_pixels
-from colddiff.restore.scores import Comparison, GroundTruth, Score
-from colddiff.restore.settings import RestoreSettings
+from colddiff.restoration.files import ImageFile, conformed, read_picture
+from colddiff.restoration.forward import Forward, RestoredBatch
+from colddiff.restoration.marks import DEGRADED, DEGRADED_RECORD, marked_omega
+from colddiff.restoration.omega_files import SUFFIX, OmegaFiles, Row, save_row
+from colddiff.restoration.outputs import Outputs
+from colddiff.restoration.results import Results, draw_strip, to_pixels
+from colddiff.restoration.scores import Comparison, GroundTruth, Score
+from colddiff.restoration.settings import RestoreSettings
 from colddiff.rng import stream
 from colddiff.spec.plugins import plugin_that_brought
 from colddiff.stores.local_store import LocalStore

@@ -11,9 +11,9 @@ from pathlib import Path
 from colddiff.data.problems import Problems
 from colddiff.errors import DataError, SpecError
 from colddiff.machine.files import is_regular, read_regular
-from colddiff.restore.files import ImageFile
-from colddiff.restore.marks import DEGRADED, is_degraded, is_omega, is_result
-from colddiff.restore.scores import CSV_COLUMNS, PROTOCOL
+from colddiff.restoration.files import ImageFile
+from colddiff.restoration.marks import DEGRADED, is_degraded, is_omega, is_result
+from colddiff.restoration.scores import CSV_COLUMNS, PROTOCOL
 from colddiff.stores.open import ADDRESS
 
 MAX_NAME_BYTES = 255

@@ -23,7 +23,7 @@ from colddiff.data.problems import Problems
 from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES, image_files
 from colddiff.errors import DataError
 from colddiff.machine.files import is_regular, read_regular
-from colddiff.restore.marks import is_degraded, is_result
+from colddiff.restoration.marks import is_degraded, is_result
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.paths import expanded
 from colddiff.types import ImageShape

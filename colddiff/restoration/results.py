@@ -17,9 +17,9 @@ from colddiff.data.problems import Problems
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ListedKey
 from colddiff.report.sheets import SheetColumn, draw_sheet, png
-from colddiff.restore.files import ImageFile
-from colddiff.restore.marks import RECORD, is_result
-from colddiff.restore.scores import Comparison
+from colddiff.restoration.files import ImageFile
+from colddiff.restoration.marks import RECORD, is_result
+from colddiff.restoration.scores import Comparison
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import Image
 

@@ -1,0 +1,122 @@
+"""`colddiff data show`: what a packed set holds, and a contact sheet of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colddiff.cli.options import Json
+from colddiff.cli.output import emit, emit_json, one_line
+from colddiff.cli.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from colddiff.data.readers.overview import SetOverview
+
+MARK = "colddiff-data"
+"""Keyword of a text chunk in the pictures."""
+SHOWN_CLASSES = 20
+
+
+def show(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="A folder, or s3://bucket/prefix.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PNG", help="Write a contact sheet of images.")
+    ] = None,
+    images: Annotated[
+        int, typer.Option("--images", min=1, max=1024, help="Images on it, evenly chosen.")
+    ] = 64,
+    as_json: Json = False,
+) -> None:
+    """Show what a packed set holds: sizes, classes, grey levels, what was left out."""
+    from colddiff.cli.data import as_data, summary_line
+    from colddiff.data.manifest import left_out_of
+    from colddiff.data.readers.overview import overview
+    from colddiff.stores.open import absolute
+
+    if out is not None:
+        _refuse_other_file(out)
+    progress = ProgressBar("read", "images")
+    try:
+        found = overview(uri, images, progress)
+    finally:
+        progress.close()
+    place = absolute(uri)
+    if out is not None:
+        _write(out, found, place)
+    if as_json:
+        emit_json({**as_data(found.manifest, place), **_more(found, out)})
+        return
+    emit(summary_line(found.manifest, place))
+    emit(f"source: {one_line(_source(found))}")
+    emit(f"classes: {one_line(_classes(found))}")
+    low, mean, high = found.levels
+    of = 2**found.manifest.image.bits - 1
+    emit(f"levels: {low} to {high} of {of}, mean {mean:.4g}, in {len(found.images)} images")
+    emit(f"range: {_range(found)}")
+    for line in left_out_of(found.manifest) or ["nothing"]:
+        emit(f"left out: {one_line(line)}")
+    if out is not None:
+        emit(f"picture: {out}")
+
+
+def _source(found: SetOverview) -> str:
+    settings = found.manifest.settings
+    named = ("split", "holdout", "group_by", "image_size", "limit", "frames")
+    set_ = [f"{name} {settings[name]}" for name in named if settings.get(name) is not None]
+    return ", ".join([found.manifest.source or "unknown", *set_])
+
+
+def _classes(found: SetOverview) -> str:
+    counts = [f"{name} ({count})" for name, count in found.classes.items()]
+    if len(counts) > SHOWN_CLASSES:
+        counts = [*counts[:SHOWN_CLASSES], f"and {len(counts) - SHOWN_CLASSES} more"]
+    if found.unlabelled:
+        counts.append(f"without a label ({found.unlabelled})")
+    return ", ".join(counts) if found.classes else "none"
+
+
+def _range(found: SetOverview) -> str:
+    of = found.manifest.image.range
+    return "none recorded" if of is None else f"black is {of[0]:g}, white is {of[1]:g}"
+
+
+def _more(found: SetOverview, out: Path | None) -> dict[str, Any]:
+    low, mean, high = found.levels
+    return {
+        "source": found.manifest.source,
+        "settings": dict(found.manifest.settings),
+        "images_by_class": found.classes,
+        "unlabelled": found.unlabelled,
+        "levels": {"min": low, "mean": mean, "max": high, "images": len(found.images)},
+        "picture": None if out is None else str(out),
+    }
+
+
+def _write(out: Path, found: SetOverview, uri: str) -> None:
+    from colddiff.data.pil_images import with_png_text
+    from colddiff.report.contact_sheet import contact_sheet
+    from colddiff.stores.local_store import LocalStore
+
+    about = uri.encode("ascii", "backslashreplace").decode()
+    picture = with_png_text(contact_sheet(found.images), MARK, about)
+    # Whole or not at all: a picture of an earlier call stays until this one is complete.
+    LocalStore(out.parent.absolute()).put(out.name, picture)
+
+
+def _refuse_other_file(out: Path) -> None:
+    """SpecError if the picture would replace a file that is no contact sheet of a set."""
+    from colddiff.data.pil_images import png_text
+    from colddiff.errors import SpecError
+    from colddiff.machine.files import is_regular, read_regular
+
+    if out.suffix.lower() != ".png":
+        raise SpecError(f"--out: {out} must end in .png")
+    if not out.parent.is_dir():
+        raise SpecError(f"--out: no such folder: {str(out.parent)!r}; create it first")
+    if out.exists() and not (is_regular(out) and png_text(read_regular(out), MARK) is not None):
+        raise SpecError(
+            f"--out: {out} already exists and was not drawn by `colddiff data show`, so it is not "
+            "replaced; use another name"
+        )

@@ -1,0 +1,112 @@
+"""Packs both splits of a source, training and test images, in one go and of one format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from colddiff.data.manifest import KEY
+from colddiff.data.open import open_source
+from colddiff.data.pack import PackResult, pack
+from colddiff.data.pack_settings import PackSettings, selected
+from colddiff.errors import DataError, SpecError
+from colddiff.ports import Manifest, Store
+from colddiff.spec import parse
+from colddiff.stores.open import open_store
+from colddiff.types import ProgressCallback
+
+SPLITS = ("train", "test")
+
+
+def pack_splits(
+    source: str,
+    uri: str,
+    *,
+    on_progress: ProgressCallback | None = None,
+    on_grey: Callable[[int], None] = lambda count: None,
+    workers: int | None = None,
+    skip_broken: bool = False,
+    **settings: object,
+) -> dict[str, tuple[Manifest, bool]]:
+    """Packs a SOURCE to ``uri``/train and ``uri``/test; by split what ``pack_source`` returns.
+
+    The images are split by the source's own splits, else by ``holdout``, the part of test images.
+    Both sets have one format: colour, where any image is. ``settings`` are other fields of
+    ``PackSettings``; ``limit`` holds for each split.
+
+    Raises:
+        SpecError, DataError: as ``pack`` does; before anything is written where a split would be
+            empty. Images that cannot be packed are named for both splits at once.
+    """
+    chosen = {split: parse(PackSettings, {**settings, "split": split}) for split in SPLITS}
+    opened = open_source(source, chosen["train"])
+    counts = {split: len(selected(opened, of)) for split, of in chosen.items()}
+    stores = {split: open_store(f"{uri.rstrip('/')}/{split}") for split in SPLITS}
+    found: dict[str, PackResult] = {}
+
+    def packed(split: str, *, in_colour: bool) -> PackResult:
+        before = counts["train"] if split == "test" else 0
+
+        def progress(done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(before + done, sum(counts.values()))
+
+        return pack(
+            opened,
+            stores[split],
+            chosen[split],
+            progress,
+            workers,
+            skip_broken=skip_broken,
+            in_colour=in_colour,
+        )
+
+    problems: dict[str, DataError] = {}
+    for split in SPLITS:
+        in_colour = bool(found) and found["train"].manifest.image.channels == 3
+        try:
+            found[split] = packed(split, in_colour=in_colour)
+        except DataError as error:
+            problems[split] = error
+    _refuse(problems)
+    if found["train"].manifest.image.channels < found["test"].manifest.image.channels:
+        _discard_grey(stores["train"], found["train"])
+        found["train"] = packed("train", in_colour=True)
+    _refuse_other_sizes(found)
+    grey = sum(result.grey for result in found.values())
+    if grey:
+        on_grey(grey)
+    return {split: (result.manifest, result.fresh) for split, result in found.items()}
+
+
+def _refuse(problems: Mapping[str, DataError]) -> None:
+    if len(problems) == 1:
+        raise next(iter(problems.values()))
+    if problems:
+        lines = [line for error in problems.values() for line in error.details or [str(error)]]
+        raise DataError("; ".join(f"{split}: {error}" for split, error in problems.items()), lines)
+
+
+def _discard_grey(store: Store, result: PackResult) -> None:
+    """Deletes a set of grey images that this run packed; SpecError for one of an earlier run."""
+    if not result.fresh:
+        raise SpecError(
+            f"{store.uri} holds grey images of an earlier run, and there are colour images now: "
+            "delete it, or pack to another place"
+        )
+    store.delete(KEY)  # first: without it there is no set
+    for shard in result.manifest.shards:
+        store.delete(shard.key)
+
+
+def _refuse_other_sizes(found: Mapping[str, PackResult]) -> None:
+    train, test = (_size(found[split].manifest) for split in SPLITS)
+    if train != test:
+        raise DataError(
+            f"the training images are {train[0]}x{train[1]}, the test images {test[0]}x{test[1]}: "
+            "delete both sets, and set --image-size to crop and resize all of them"
+        )
+
+
+def _size(manifest: Manifest) -> tuple[Any, ...]:
+    return manifest.image.width, manifest.image.height

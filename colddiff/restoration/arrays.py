@@ -1,0 +1,171 @@
+"""Restores images in memory with a checkpoint: ``colddiff.restore``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colddiff.checkpoints.references import LoadedCheckpoint, load_checkpoint
+from colddiff.errors import ColddiffError, SpecError
+from colddiff.machine.tqdm_bar import reported
+from colddiff.restoration.forward import Forward
+from colddiff.restoration.settings import RestoreSettings
+from colddiff.samplers import DEFAULT
+from colddiff.transforms import normalise
+from colddiff.types import Image, ImageShape, Omega, ProgressCallback
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+INTEGERS = (torch.uint8, torch.uint16)
+LARGEST = 16.0
+"""No image in [-1, 1] has larger values, also with noise of standard deviation 1; levels have."""
+
+
+def restore(
+    checkpoint: LoadedCheckpoint | str,
+    images: Tensor | ArrayLike,
+    *,
+    severity: int | None = None,
+    sampler: str = DEFAULT,
+    severities: int | Sequence[int] | None = None,
+    omega: Omega | None = None,
+    batch_size: int | None = None,
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    progress: bool | ProgressCallback = False,
+) -> Image:
+    """x_0 of degraded images, float32 [B, C, H, W], clamped to [-1, 1]; on the CPU.
+
+    Bit for bit what `colddiff restore` makes of the same pixels, before it rounds them::
+
+        restored = colddiff.restore("JOB@best", x_t, severity=12, progress=True)
+
+    Args:
+        checkpoint: what ``load_checkpoint`` returned, or what it takes: a job's id, a folder, ...
+        images: x_t, [B, C, H, W]: floating in [-1, 1], or uint8 or uint16 as they are stored. At
+            another size than the checkpoint's, the network works on what it was not trained for.
+        severity: of the images, 1..T; default: the first of ``severities``, else T.
+        sampler: a name in ``colddiff.samplers``; the default is Algorithm 2.
+        severities: number of even steps, or a list falling to 0; default: every severity.
+        omega: what is random in D on these images, by name, [B, ...]; needed where D is random.
+        batch_size: rows of every forward pass; by default chosen by the size of the images alone.
+        precision: of R's arithmetic, fp32 or bf16.
+        device: where R runs.
+        progress: True for a bar, or a function that is called with (done, total).
+
+    Raises:
+        SpecError: settings that D does not support, images of a wrong shape or with NaN, omega
+            that is missing.
+        DataError: images of a size that R cannot take.
+        ColddiffError: R(x_t, t) is not finite for some image.
+    """
+    loaded = load_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    x = as_images(images)
+    settings = RestoreSettings(
+        severity=severity,
+        sampler=sampler,
+        severities=tuple(severities) if isinstance(severities, Sequence) else severities,
+        batch_size=batch_size,
+        precision=precision,
+        any_size=True,
+    )
+    try:
+        settings.check(loaded.degradation)
+        rows = _rows_of(omega, len(x), settings, loaded)
+    except SpecError as error:
+        raise _in_python(error) from None
+    return _restored(loaded, settings, x, rows, torch.device(device), progress)
+
+
+def _restored(
+    checkpoint: LoadedCheckpoint,
+    settings: RestoreSettings,
+    x: Image,
+    omegas: Sequence[Mapping[str, Tensor]],
+    device: torch.device,
+    progress: bool | ProgressCallback,
+) -> Image:
+    shape, channels = ImageShape(*x.shape[1:]), checkpoint.spec.shape.channels
+    if shape.channels != channels:
+        raise SpecError(f"images: have {shape.channels} channels, the checkpoint takes {channels}")
+    (start,) = settings.starts(checkpoint.degradation.num_timesteps)
+    total = len(x) * (len(settings.steps(start)) - 1)
+    done, found = 0, []
+    with reported(progress, total, f"restore ({settings.sampler})", "call") as report:
+
+        def advance(images: int) -> None:
+            nonlocal done
+            done += images
+            report(done, total)
+
+        forward = Forward(checkpoint, shape, settings, device, advance)
+        for first in range(0, len(x), forward.rows):
+            part = slice(first, first + forward.rows)
+            outcome = forward.restored(list(x[part]), omegas[part], start)
+            if not bool(outcome.finite.all()):
+                bad = [first + n for n, ok in enumerate(outcome.finite.tolist()) if not ok]
+                raise ColddiffError(f"R(x_t, t) contains NaN or inf for images {bad}")
+            found.append(outcome.x_0.clamp(-1, 1))
+    return torch.cat(found).clone()
+
+
+def as_images(images: Tensor | ArrayLike, name: str = "images") -> Image:
+    """Images as float32 [B, C, H, W] in [-1, 1]; raises SpecError for what cannot be meant.
+
+    Integers are levels as they are stored (uint8 or uint16); anything else is taken as it is.
+    """
+    try:
+        array = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{name}: cannot be read as an array ({error})") from None
+    if array.ndim != 4 or 0 in array.shape:
+        way_out = "; for one image use image[None]" if array.ndim == 3 else ""
+        raise SpecError(
+            f"{name}: must be [B, C, H, W], at least one, got {list(array.shape)}{way_out}"
+        )
+    if array.dtype in INTEGERS:
+        return normalise(array)
+    if not array.is_floating_point():
+        raise SpecError(f"{name}: must be floating, uint8 or uint16, got {array.dtype}")
+    x = array.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(x).all()):
+        raise SpecError(f"{name}: contain NaN or inf")
+    low, high = float(x.min()), float(x.max())
+    if max(-low, high) > LARGEST:
+        raise SpecError(
+            f"{name}: values must be in [-1, 1], got {low:.4g} to {high:.4g}; divide levels of 8 "
+            "bits by 127.5 and subtract 1, or pass them as uint8"
+        )
+    return x
+
+
+def _rows_of(
+    omega: Omega | None,
+    count: int,
+    settings: RestoreSettings,
+    checkpoint: LoadedCheckpoint,
+) -> list[dict[str, Tensor]]:
+    D = checkpoint.degradation
+    if not settings.needs_omega(D):
+        return [{}] * count
+    if not omega:
+        settings.refuse_unknown_omega(D)
+    given = dict(omega or {})
+    for name in D.omega_names:
+        if name not in given or len(given[name]) != count:
+            got = f"{len(given[name])} rows" if name in given else "none"
+            raise SpecError(f"omega[{name!r}]: must have a row for each of {count} images, {got}")
+    return [{name: given[name][n].cpu() for name in D.omega_names} for n in range(count)]
+
+
+def _in_python(error: SpecError) -> SpecError:
+    """The error with the arguments of ``restore`` instead of the options of the command."""
+    text = str(error)
+    for name in ("severity", "severities", "sampler", "batch-size", "precision", "omega"):
+        text = text.replace(f"--{name} FILE", name).replace(f"--{name}", name.replace("-", "_"))
+    return SpecError(text.replace(" (or degrade clean images with --degrade)", ""))
