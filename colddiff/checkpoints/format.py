@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 
+from colddiff.checkpoints.kept import COMMIT, STEP
 from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Exists, Missing
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, as_record, read_json_object, shown
@@ -23,8 +23,6 @@ from colddiff.spec.documents import DocumentError, as_record, read_json_object, 
 log = logging.getLogger(__name__)
 
 FORMAT = "colddiff-checkpoint-1"
-COMMIT = "checkpoint.json"
-_STEP = re.compile(r"step_(\d{8,})/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +228,11 @@ class Checkpoints:
             if number > step or number not in committed:
                 self._delete(number, objects[number])
 
-    def prune(self, keep: int, spare: Collection[int] = ()) -> None:
-        """Deletes all but the newest ``keep`` and those in ``spare``, commit record first."""
+    def prune(self, beyond: Callable[[list[int]], Collection[int]]) -> None:
+        """Deletes, of the committed steps, those that ``beyond`` names, commit record first."""
         committed, objects = self._folders()
-        for step in committed[: max(0, len(committed) - keep)]:
-            if step not in spare:
-                self._delete(step, objects[step])
+        for step in beyond(committed):
+            self._delete(step, objects[step])
 
     def _delete(self, step: int, keys: list[str]) -> None:
         self.store.delete(self.key(step, COMMIT))
@@ -246,7 +243,7 @@ class Checkpoints:
         committed: list[int] = []
         objects: dict[int, list[str]] = {}
         for item in self.store.list(f"{self.prefix}/"):
-            match = _STEP.match(item.key.removeprefix(f"{self.prefix}/"))
+            match = STEP.match(item.key.removeprefix(f"{self.prefix}/"))
             if match:
                 step = int(match.group(1))
                 objects.setdefault(step, []).append(item.key)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from colddiff.checkpoints.format import COMMIT, Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.format import Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.weights import Weights, check_ema, load_weights
 from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
