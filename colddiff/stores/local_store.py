@@ -127,6 +127,18 @@ class LocalStore:
         """As ``list``; ``passed_over(key, why)`` is called for what is no regular file."""
         return _walk(self.root, "", "", (), passed_over)
 
+    def unfinished_writes(self) -> Iterator[StoredObject]:
+        """Temporary files of writes that go on, or that were killed; ``list`` leaves them out."""
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if not name.startswith(TEMPORARY):
+                    continue
+                path = Path(folder) / name
+                with suppress(FileNotFoundError):  # it has its name by now
+                    found = path.lstat()
+                    key = path.relative_to(self.root).as_posix()
+                    yield StoredObject(key, found.st_size, found.st_mtime)
+
     def delete(self, key: str) -> None:
         path = self.path(key)
         try:
@@ -216,8 +228,8 @@ def _walk(
     for name, entry in named:
         if name.endswith("/"):
             yield from _walk(folder / entry.name, base + name, "", within, passed_over)
-        elif (size := _file_size(entry)) is not None:
-            yield StoredObject(base + name, size)
+        elif (file := _file_stat(entry)) is not None:
+            yield StoredObject(base + name, file.st_size, file.st_mtime)
         else:
             passed_over(base + name, _why_no_file(entry))
 
@@ -230,10 +242,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _file_size(entry: os.DirEntry[str]) -> int | None:
-    """Size of a regular file, through links; None for anything else."""
+def _file_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of a regular file, through links; None for anything else."""
     try:
-        return entry.stat().st_size if entry.is_file() else None
+        return entry.stat() if entry.is_file() else None
     except OSError:
         return None
 
