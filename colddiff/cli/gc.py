@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,15 +76,19 @@ def gc(
     said = f"{'would free' if dry_run else 'freed'} {_total(shown)}"
     note(f"{store.uri}: {said if found.leftovers else 'nothing is left over'}")
     if as_json:
-        emit_json(
-            {
-                "storage": store.uri,
-                "dry_run": dry_run,
-                "bytes": sum(item.bytes for item in shown),
-                "leftovers": [item.to_dict() for item in shown],
-                "left_alone": found.left_alone,
-            }
-        )
+        emit_json(_as_data(store.uri, shown, found.left_alone, dry_run=dry_run))
+
+
+def _as_data(
+    storage: str, shown: Sequence[Leftover], left_alone: Sequence[str], *, dry_run: bool
+) -> dict[str, Any]:
+    return {
+        "storage": storage,
+        "dry_run": dry_run,
+        "bytes": sum(item.bytes for item in shown),
+        "leftovers": [item.to_dict() for item in shown],
+        "left_alone": list(left_alone),
+    }
 
 
 def _find(store: Store, older_than: float, keep: int | None, address: str | None) -> Found:
