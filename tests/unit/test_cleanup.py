@@ -229,3 +229,8 @@ def test_a_job_that_has_begun_again_keeps_what_was_left_over(disk: Garden) -> No
     folder.write_status(Status("queued", 2))
     assert delete_all(found.leftovers) == []
     assert disk.steps() == [1, 2]
+
+
+def test_where_nothing_is_nothing_is_made(disk: Garden) -> None:
+    assert disk.gc()["leftovers"] == []
+    assert not Path(disk.store.uri).exists()
