@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ray
 
+from colddiff.cluster.turn import job_turn
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.driver import drive
 from colddiff.jobs.logs import log_to_stderr, printed
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with printed(lambda text: folder.write_log(number, text)):
         log_to_stderr()
         ray.init(log_to_driver=True, ignore_reinit_error=True)
-        return drive(Attempt(resolved, number), on_ray=True)
+        return drive(Attempt(resolved, number), on_ray=True, turn=job_turn)
 
 
 if __name__ == "__main__":

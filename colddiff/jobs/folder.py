@@ -107,7 +107,7 @@ class JobFolder:
     def read_claim(self, attempt: int) -> dict[str, Any]:
         """The record of the claim of ``attempt``; empty if it was not claimed yet."""
         name = f"attempts/{attempt}/claim.json"
-        claim = self._get(name, host=str, address=str) or {}
+        claim = self._get(name, host=str, address=str, user=str) or {}
         for field in ("time", "pid"):
             if not is_number(claim.get(field, 0)):
                 what = f"is damaged: {field} is {shown_json(claim[field])}, not a number"
