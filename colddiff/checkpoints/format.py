@@ -16,9 +16,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from colddiff.checkpoints.kept import COMMIT, STEP
-from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Exists, Missing
+from colddiff.errors import (
+    CheckpointError,
+    ColddiffError,
+    DivergedError,
+    Exists,
+    LaterFormat,
+    Missing,
+)
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, as_record, read_json_object, shown
+from colddiff.spec.formats import LaterRecord, refuse_later
 
 log = logging.getLogger(__name__)
 
@@ -158,10 +166,13 @@ class Checkpoints:
             raise CheckpointError(f"{where}: no committed checkpoint") from None
         try:
             record = read_json_object(data)
+            refuse_later(record, FORMAT)
             if record.get("format") != FORMAT:
                 found = shown(record.get("format"))
                 raise DocumentError(f"is of format {found}, this version reads {FORMAT!r}")
             return as_record(_Commit, record)
+        except LaterRecord as error:
+            raise LaterFormat(f"{where}{COMMIT} {error}") from None
         except DocumentError as error:
             raise CheckpointError(f"{where}{COMMIT} {error}") from None
 
@@ -203,10 +214,16 @@ class Checkpoints:
         return state
 
     def newest(self, stems: Collection[str]) -> Snapshot | None:
-        """The newest undamaged checkpoint; each damaged one is logged."""
+        """The newest undamaged checkpoint; each damaged one is logged.
+
+        Raises LaterFormat for one that a later version wrote: going on from an earlier one would
+        delete it.
+        """
         for step in reversed(self.steps()):
             try:
                 return self.load(step, stems)
+            except LaterFormat:
+                raise
             except CheckpointError as error:
                 log.warning(
                     "checkpoint of step %d is damaged, falling back to the previous one: %s",

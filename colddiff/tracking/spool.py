@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from colddiff.errors import DataError, Exists, RecordError
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, as_record, read_json_object
+from colddiff.spec.formats import refuse_later
 
 Kind = Literal["metric", "param", "tag", "artifact", "status", "parent"]
 FORMAT = 1
@@ -193,6 +194,7 @@ def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
     """A spooled object's header and entries; DataError if it is not a valid one."""
     try:
         first, *rest = (read_json_object(line) for line in data.decode().splitlines())
+        refuse_later(first, FORMAT)
         if first.pop("format") != FORMAT:
             raise ValueError("unknown format")
         first.pop("tags", None)  # earlier versions wrote them, always empty

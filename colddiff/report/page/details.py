@@ -16,6 +16,7 @@ from colddiff.errors import DataError
 from colddiff.evaluation.image_scores import WORST, Candidate
 from colddiff.evaluation.result import Evaluation
 from colddiff.report.page.sprites import sprite_sheet
+from colddiff.spec.formats import LaterRecord, refuse_later
 
 FORMAT = 1
 FACTS = "facts"
@@ -107,8 +108,7 @@ def details_from_bytes(data: bytes) -> Details:
     try:
         arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(data)
         facts = json.loads(arrays[FACTS].tobytes())
-        if facts["format"] > FORMAT:
-            raise DataError("details of an evaluation by a later version of colddiff; upgrade it")
+        refuse_later(facts, FORMAT)
         return Details(
             _named(arrays, "mse"),
             _named(arrays, "ssim"),
@@ -127,6 +127,8 @@ def details_from_bytes(data: bytes) -> Details:
             _named(arrays, "parameter"),
             tuple((int(step), float(loss)) for step, loss in arrays["losses"]),
         )
+    except LaterRecord as error:
+        raise DataError(str(error)) from None
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"not the details of an evaluation ({type(error).__name__})") from None
 
