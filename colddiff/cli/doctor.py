@@ -141,10 +141,17 @@ def _ray(address: str | None) -> CheckedPart:
     from colddiff.cluster import local_cluster
     from colddiff.cluster.address import given_address, probe, remote_cluster
     from colddiff.cluster.home import Home
+    from colddiff.cluster.versions import refuse_other_versions
+    from colddiff.errors import SpecError
 
     given = given_address(address)
     if given is not None:
         cluster = probe(remote_cluster(*given))
+        try:
+            refuse_other_versions(cluster)
+        except SpecError as error:
+            what, _, way = str(error).partition(": ")
+            return CheckedPart("Ray", "wrong", what, way)
         return CheckedPart("Ray", "ok", f"responds at {cluster}")
     home = Home.from_environment()
     record = local_cluster.running(home)
