@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 
-from colddiff.cluster.turn import job_turn
+from colddiff.cluster.turns.turn import job_turn
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.driver import drive
 from colddiff.jobs.logs import log_to_stderr, printed

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from colddiff.cluster import turn
-from colddiff.cluster.queue_order import Ticket, why_wait
-from colddiff.cluster.turn import job_turn
+from colddiff.cluster.turns import turn
+from colddiff.cluster.turns.order import Ticket, why_wait
+from colddiff.cluster.turns.turn import job_turn
 from colddiff.errors import SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder

@@ -20,7 +20,7 @@ from ray.experimental.internal_kv import (
 )
 
 from colddiff.cluster.capacity import connected_capacity
-from colddiff.cluster.queue_order import Ticket, why_wait
+from colddiff.cluster.turns.order import Ticket, why_wait
 from colddiff.errors import SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.runner import Capacity, requested
