@@ -24,7 +24,7 @@ def drive(
     attempt: Attempt,
     *,
     on_ray: bool,
-    turn: Callable[[Attempt], AbstractContextManager[None]] = nullcontext,
+    turn: Callable[[Attempt], AbstractContextManager[None]] = lambda attempt: nullcontext(),
 ) -> int:
     """Runs ``attempt`` and returns its exit code: 0 done, 1 failed, 4 stopped.
 

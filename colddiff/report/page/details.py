@@ -107,8 +107,7 @@ def details_from_bytes(data: bytes) -> Details:
     """The inverse of ``details_to_bytes``; DataError for anything else."""
     try:
         arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(data)
-        facts = json.loads(arrays[FACTS].tobytes())
-        refuse_later(facts, FORMAT)
+        facts = _facts(arrays)
         return Details(
             _named(arrays, "mse"),
             _named(arrays, "ssim"),
@@ -131,6 +130,12 @@ def details_from_bytes(data: bytes) -> Details:
         raise DataError(str(error)) from None
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"not the details of an evaluation ({type(error).__name__})") from None
+
+
+def _facts(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(arrays[FACTS].tobytes())
+    refuse_later(facts, FORMAT)
+    return facts
 
 
 def _named(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Float64]:
