@@ -82,6 +82,13 @@ class MemoryBoard:
 
     def __init__(self) -> None:
         self.tickets: dict[int, str] = {}
+        self.ended: list[str] = []
+
+    def me(self) -> str:
+        return f"driver-{len(self.tickets)}"
+
+    def dead(self) -> list[str]:
+        return self.ended
 
     def add(self, number: int, text: str) -> bool:
         return self.tickets.setdefault(number, text) is text
@@ -164,6 +171,14 @@ def test_a_driver_that_died_keeps_nobody_waiting(
         third.stop_requested = lambda: time.monotonic() > stop  # type: ignore[method-assign]
         with pytest.raises(Stopped):
             held(third, board).__enter__()
+
+
+def test_a_driver_that_the_cluster_saw_end_keeps_nobody_waiting_at_all(board: MemoryBoard) -> None:
+    dead = held(submitted("dead"), board)
+    dead.__enter__()
+    board.ended = ["driver-0"]
+    with held(submitted("alive"), board):
+        assert list(board.tickets) == [2]
 
 
 def test_the_limit_of_a_user_is_the_jobs_or_the_clusters(

@@ -32,6 +32,8 @@ class Ticket:
     """Whether it has had its turn."""
     beat: int = 0
     """Counts up while its driver lives."""
+    driver: str = ""
+    """What Ray calls its driver."""
 
     @property
     def place(self) -> tuple[int, int]:

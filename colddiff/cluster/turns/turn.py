@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from typing import Protocol
 
+import ray
+from ray._private.state import jobs
 from ray.experimental.internal_kv import (
     _internal_kv_del,
     _internal_kv_get,
@@ -42,6 +44,12 @@ log = logging.getLogger(__name__)
 class Board(Protocol):
     """Where the tickets of a cluster are, for all its drivers."""
 
+    def me(self) -> str:
+        """What the cluster calls the calling driver."""
+
+    def dead(self) -> Collection[str]:
+        """Drivers that the cluster knows to have ended, by these names."""
+
     def add(self, number: int, text: str) -> bool:
         """Puts a ticket where there is none of this number; False if there is."""
 
@@ -57,6 +65,12 @@ class Board(Protocol):
 
 class RayBoard:
     """In the key-value store of Ray's control store, which ends with the cluster."""
+
+    def me(self) -> str:
+        return str(ray.get_runtime_context().get_job_id())
+
+    def dead(self) -> Collection[str]:
+        return {str(job["JobID"]) for job in jobs() if job["IsDead"]}  # type: ignore[no-untyped-call]
 
     def add(self, number: int, text: str) -> bool:
         return not _internal_kv_put(_key(number), text, overwrite=False, namespace=NAMESPACE)
@@ -101,7 +115,7 @@ class _Turn:
         self._attempt, self._board = attempt, board
         self._seen: dict[int, tuple[str, float]] = {}
         """Text of each ticket of others, and since when it has been that."""
-        self._ticket = _ticket(attempt)
+        self._ticket = replace(_ticket(attempt), driver=board.me())
         number = max(board.read(), default=0) + 1
         while True:
             self._ticket = replace(self._ticket, number=number)
@@ -159,6 +173,7 @@ class _Turn:
     def _others(self) -> list[Ticket]:
         """Tickets of drivers that live; those of dead ones and earlier attempts are removed."""
         now, found = time.monotonic(), []
+        dead = set(self._board.dead())
         for number, text in self._board.read().items():
             if number == self._ticket.number:
                 continue
@@ -166,7 +181,7 @@ class _Turn:
             self._seen[number] = (text, since if text == before else now)
             other = _read(text)
             ours = other.job_id == self._ticket.job_id and number < self._ticket.number
-            if ours or now - self._seen[number][1] > GONE_S:
+            if ours or other.driver in dead or now - self._seen[number][1] > GONE_S:
                 self._board.remove(number)
             else:
                 found.append(other)
