@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from colddiff.data.readers.local_cache import LocalCache
 from colddiff.errors import DataError
 from colddiff.jobs.job import TrackingSpec
 from colddiff.jobs.resolve import resolve
@@ -88,3 +89,11 @@ def test_submitting_makes_a_private_storage(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         resolve(job, "x", storage=str(tmp_path / "runs"))
     assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.usefixtures("umask")
+def test_the_cache_of_images_is_private_too(tmp_path: Path) -> None:
+    cache = tmp_path / "home" / "colddiff"
+    with LocalCache(cache).open("sets/a", 4, lambda file: file.write(b"data")) as file:
+        assert file.read() == b"data"
+    assert cache.stat().st_mode & 0o777 == 0o700
