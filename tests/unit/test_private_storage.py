@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -94,6 +95,10 @@ def test_submitting_makes_a_private_storage(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("umask")
 def test_the_cache_of_images_is_private_too(tmp_path: Path) -> None:
     cache = tmp_path / "home" / "colddiff"
-    with LocalCache(cache).open("sets/a", 4, lambda file: file.write(b"data")) as file:
+
+    def make(file: BinaryIO) -> None:
+        file.write(b"data")
+
+    with LocalCache(cache).open("sets/a", 4, make) as file:
         assert file.read() == b"data"
     assert cache.stat().st_mode & 0o777 == 0o700
