@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -234,3 +235,26 @@ def test_a_job_that_has_begun_again_keeps_what_was_left_over(disk: Garden) -> No
 def test_where_nothing_is_nothing_is_made(disk: Garden) -> None:
     assert disk.gc()["leftovers"] == []
     assert not Path(disk.store.uri).exists()
+
+
+def test_a_checkpoint_that_is_named_while_the_question_is_open_is_kept(
+    disk: Garden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.trained({1: None, 2: None, 3: None})
+
+    def confirm(question: str, **more: Any) -> bool:
+        assert question == "delete 600 B: 2 checkpoint?"
+        disk.job("generate-a-00000002", checkpoint=f"{TRAIN}@step=1")
+        return True
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert disk.run("--older-than", 0).returncode == 0
+    assert disk.steps() == [1, 3]
+
+
+class Terminal(io.StringIO):
+    """Where a person could be asked."""
+
+    def isatty(self) -> bool:
+        return True

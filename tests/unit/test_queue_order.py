@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from colddiff.cluster.driver import sharing_folders
 from colddiff.cluster.turns import turn
 from colddiff.cluster.turns.order import Ticket, why_wait
 from colddiff.cluster.turns.turn import job_turn
@@ -75,6 +76,19 @@ def test_at_most_so_many_of_a_user_run_at_once() -> None:
     # One that its user's limit holds back keeps nobody else waiting.
     full = [ticket(1, user="ada", at_most=1, runs=True), ticket(2, user="ada", at_most=1)]
     assert next_ones([*full, ticket(3, user="bob")]) == [3]
+
+
+def test_nodes_that_share_a_folder_are_warned_of() -> None:
+    def node(host: str, socket: str, *, alive: bool = True) -> dict[str, Any]:
+        return {"NodeManagerHostname": host, "RayletSocketName": socket, "Alive": alive}
+
+    apart = [node("a", "/tmp/r1/s/sockets/raylet"), node("a", "/tmp/r2/s/sockets/raylet")]
+    elsewhere = [node("b", "/tmp/r1/s/sockets/raylet")]
+    gone = [node("a", "/tmp/r1/s/sockets/raylet.1", alive=False)]
+    assert sharing_folders([*apart, *elsewhere, *gone]) == []
+    (line,) = sharing_folders([*apart, node("a", "/tmp/r1/s/sockets/raylet.1")])
+    assert line.startswith("2 nodes on a share /tmp/r1/s/sockets: ")
+    assert "--temp-dir of its own" in line
 
 
 class MemoryBoard:
