@@ -217,6 +217,11 @@ def _store(storage: str | None) -> CheckedPart:
             return CheckedPart("store", "wrong", f"{above} cannot be written", way)
         return CheckedPart("store", "ok", f"{place}, made when it is needed")
     check_writable(place)
+    if "://" not in place and (mode := Path(place).stat().st_mode & 0o777) & 0o007:
+        what = f"{place} can be written, and is open to all users of this machine (mode {mode:o})"
+        return CheckedPart(
+            "store", "note", what, f"run `chmod -R go= {place}` unless it is shared on purpose"
+        )
     return CheckedPart("store", "ok", f"{place} can be written")
 
 
