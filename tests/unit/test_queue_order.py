@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from colddiff.cluster.turns import turn
 from colddiff.cluster.turns.order import Ticket, why_wait
 from colddiff.cluster.turns.turn import job_turn
 from colddiff.errors import SpecError, Stopped
+from colddiff.jobs import driver
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import LimitsSpec, ResourcesSpec
 from colddiff.jobs.runner import Capacity
+from colddiff.jobs.status import Status
 from colddiff.stores.memory_store import MemoryStore
 from tests.unit.test_attempt import attempt
 
@@ -128,6 +131,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> MemoryBoard:
 def submitted(name: str, **limits: Any) -> Attempt:
     folder = JobFolder(MemoryStore(), f"train-{name}-00000000")
     folder.claim(1, {"user": "ada", "address": "http://head:8265"})
+    folder.write_status(Status("queued", 1))
     return attempt(folder, limits=LimitsSpec(**limits), resources=ResourcesSpec(gpus=2))
 
 
@@ -205,3 +209,25 @@ def test_the_limit_of_a_user_is_the_jobs_or_the_clusters(
     monkeypatch.setenv("COLDDIFF_JOBS_PER_USER", "many")
     with pytest.raises(SpecError, match=r"COLDDIFF_JOBS_PER_USER .* 'many'"):
         held(submitted("a"), board).__enter__()
+
+
+def test_nothing_is_prepared_before_it_is_the_jobs_turn(
+    board: MemoryBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = submitted("b")
+    seen: list[str] = []
+
+    def prepared(*_: object) -> None:
+        raise AssertionError("it was prepared")
+
+    def waiting(what: str) -> None:
+        seen.append(what)
+        second.request_stop()
+
+    second.waiting = waiting  # type: ignore[method-assign]
+    monkeypatch.setattr(driver, "VERBS", {"train": SimpleNamespace(prepare=prepared, unit="steps")})
+    with held(submitted("a"), board):
+        code = driver.drive(second, on_ray=True, turn=lambda attempt: held(attempt, board))
+    assert (code, second.status.state) == (4, "stopped")
+    assert second.status.message.startswith("stopped while it waited for 1 worker with 2 GPU")
+    assert seen[0].startswith("for 1 worker")
