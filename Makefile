@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # compiles torch, ray and mlflow anew, which takes three times as long as importing them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit docs-reference constraints clean
+.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit docs-reference constraints constraints-oldest clean
 
 install: $(READY)
 
@@ -67,6 +67,12 @@ docs-reference: $(READY)  ## infra/docs/reference.md, from the specs
 
 constraints: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==\([^+]*\)+.*/torch==\1/' | (echo '# Pinned versions that `make install` uses; regenerate with `make constraints` after changing pyproject.toml.'; cat) > constraints.txt
+
+# Checked by hand at a release: a virtual environment with these, and the tests without a cluster.
+constraints-oldest: $(READY)  ## constraints-oldest.txt: the oldest versions that pyproject.toml allows
+	@test -x $(VENV)/uv/bin/uv || { $(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; }
+	$(VENV)/uv/bin/uv pip compile pyproject.toml infra/oldest.in --quiet --resolution lowest-direct --python-version 3.11 \
+		--no-annotate --custom-compile-command 'make constraints-oldest' --output-file constraints-oldest.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,6 +4,7 @@ ColddiffError        1   the job or the command failed
 ├── SpecError        2   an invalid spec, override or command line
 ├── DataError        2   input images, shards or manifests that are missing or do not match
 ├── CheckpointError  2   a checkpoint that is missing, uncommitted, damaged, or of another kind
+│   └── LaterFormat     one that a later version of colddiff wrote: nothing falls back from it
 ├── RecordError      2   a file of a job or a cluster that is damaged
 ├── DivergedError    1   a training whose loss or weights are no longer finite
 ├── Unreachable      3   a service that does not respond
@@ -57,6 +58,10 @@ class CheckpointError(ColddiffError):
     """A checkpoint that is missing, uncommitted, damaged, or made by something else."""
 
     exit_code = 2
+
+
+class LaterFormat(CheckpointError):
+    """A checkpoint of a later format: it is whole, and another must not be used in its place."""
 
 
 class RecordError(ColddiffError):

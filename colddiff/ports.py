@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -54,10 +54,15 @@ class ListedKey(str):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """A key and its size in bytes."""
+    """A key, its size in bytes, and when it was written.
+
+    ``modified`` is in seconds since the epoch by the store's own clock: compare it with that of
+    another object of the store alone.
+    """
 
     key: str
     size: int
+    modified: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", ListedKey(self.key))

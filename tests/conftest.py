@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from colddiff.spec import plugins
+from colddiff.spec.plugins import unload_plugin
 from tests.groups import Group, group_of
 from tests.system import S3Server, running_s3
 
@@ -53,6 +55,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     scheduler = LoadScopeScheduling(config, log)
     scheduler._split_scope = lambda nodeid: _group(nodeid).name
     return scheduler
+
+
+@pytest.fixture
+def unloaded_plugins() -> Iterator[None]:
+    """Plugins that a test loads are gone after it."""
+    before = set(plugins._LOADED)
+    yield
+    for digest in set(plugins._LOADED) - before:
+        unload_plugin(plugins._LOADED[digest])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -16,15 +15,22 @@ from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 
-from colddiff.errors import CheckpointError, ColddiffError, DivergedError, Exists, Missing
+from colddiff.checkpoints.kept import COMMIT, STEP
+from colddiff.errors import (
+    CheckpointError,
+    ColddiffError,
+    DivergedError,
+    Exists,
+    LaterFormat,
+    Missing,
+)
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, as_record, read_json_object, shown
+from colddiff.spec.formats import LaterRecord, refuse_later
 
 log = logging.getLogger(__name__)
 
 FORMAT = "colddiff-checkpoint-1"
-COMMIT = "checkpoint.json"
-_STEP = re.compile(r"step_(\d{8,})/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +166,13 @@ class Checkpoints:
             raise CheckpointError(f"{where}: no committed checkpoint") from None
         try:
             record = read_json_object(data)
+            refuse_later(record, FORMAT)
             if record.get("format") != FORMAT:
                 found = shown(record.get("format"))
                 raise DocumentError(f"is of format {found}, this version reads {FORMAT!r}")
             return as_record(_Commit, record)
+        except LaterRecord as error:
+            raise LaterFormat(f"{where}{COMMIT} {error}") from None
         except DocumentError as error:
             raise CheckpointError(f"{where}{COMMIT} {error}") from None
 
@@ -205,10 +214,16 @@ class Checkpoints:
         return state
 
     def newest(self, stems: Collection[str]) -> Snapshot | None:
-        """The newest undamaged checkpoint; each damaged one is logged."""
+        """The newest undamaged checkpoint; each damaged one is logged.
+
+        Raises LaterFormat for one that a later version wrote: going on from an earlier one would
+        delete it.
+        """
         for step in reversed(self.steps()):
             try:
                 return self.load(step, stems)
+            except LaterFormat:
+                raise
             except CheckpointError as error:
                 log.warning(
                     "checkpoint of step %d is damaged, falling back to the previous one: %s",
@@ -230,12 +245,11 @@ class Checkpoints:
             if number > step or number not in committed:
                 self._delete(number, objects[number])
 
-    def prune(self, keep: int, spare: Collection[int] = ()) -> None:
-        """Deletes all but the newest ``keep`` and those in ``spare``, commit record first."""
+    def prune(self, beyond: Callable[[list[int]], Collection[int]]) -> None:
+        """Deletes, of the committed steps, those that ``beyond`` names, commit record first."""
         committed, objects = self._folders()
-        for step in committed[: max(0, len(committed) - keep)]:
-            if step not in spare:
-                self._delete(step, objects[step])
+        for step in beyond(committed):
+            self._delete(step, objects[step])
 
     def _delete(self, step: int, keys: list[str]) -> None:
         self.store.delete(self.key(step, COMMIT))
@@ -246,7 +260,7 @@ class Checkpoints:
         committed: list[int] = []
         objects: dict[int, list[str]] = {}
         for item in self.store.list(f"{self.prefix}/"):
-            match = _STEP.match(item.key.removeprefix(f"{self.prefix}/"))
+            match = STEP.match(item.key.removeprefix(f"{self.prefix}/"))
             if match:
                 step = int(match.group(1))
                 objects.setdefault(step, []).append(item.key)

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from colddiff.checkpoints.format import COMMIT, Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.format import Checkpoints, CommittedFile, Snapshot
+from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.weights import Weights, check_ema, load_weights
 from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
-from colddiff.errors import CheckpointError, SpecError
+from colddiff.errors import CheckpointError, ColddiffError, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS
 from colddiff.restorers import Restorer
 from colddiff.spec import nearest, parse
+from colddiff.spec.formats import later_version
 from colddiff.stores.open import absolute, open_store, storage_at
 from colddiff.terminal import Terminal
 from colddiff.tracking.open import job_of_run
@@ -210,11 +212,21 @@ def _job(snapshot: Snapshot, address: CheckpointAddress, trusted: Collection[str
         return cast("TrainJob", job)
     except SpecError as error:
         if not plugins:
-            raise
+            raise _by_later_version(error, address) from None
         raise CheckpointError(
             f"{error}; it was trained with the plugins {', '.join(plugins)}: add them with "
             "--plugin FILE"
         ) from None
+
+
+def _by_later_version(error: SpecError, address: CheckpointAddress) -> SpecError:
+    """``error``, with the version to install where a later one wrote the checkpoint's job."""
+    try:
+        found = address.job.job() if address.job is not None else {}
+    except ColddiffError:
+        return error
+    later = later_version(found.get("versions"))
+    return SpecError(f"{error}{later}") if later else error
 
 
 def _terminal_of(snapshot: Snapshot, address: CheckpointAddress) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from colddiff.background import Background
 from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.checkpoints.kept import beyond_kept
 from colddiff.checkpoints.tracked_addresses import log_checkpoint_addresses
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Tracker
@@ -91,7 +92,7 @@ class CheckpointWriter:
 
         def write() -> None:
             self._checkpoints.save(snapshot, self.superseded, f"{self._attempt}-{self._token}")
-            self._checkpoints.prune(self._job.keep, self._spared())
+            self._checkpoints.prune(self._beyond_kept)
             log_checkpoint_addresses(self._tracker, self._checkpoints)
 
         what = f"checkpoint of step {snapshot.step}"
@@ -103,16 +104,5 @@ class CheckpointWriter:
     def _mark_retrying(self) -> None:
         self._retrying = True
 
-    def _spared(self) -> set[int]:
-        """Steps that pruning keeps: the best one and those still to be evaluated."""
-        steps, evaluated = self._checkpoints.steps(), self._folder.evaluated_steps()
-        best = self._folder.best(set(steps))
-        due = due_steps(steps, self._job.evaluation_interval, evaluated)
-        return {*due, *([] if best is None else [best.step])}
-
-
-def due_steps(steps: list[int], every: int | None, evaluated: list[int]) -> list[int]:
-    """Committed steps at multiples of ``every`` that were not evaluated yet."""
-    if every is None:
-        return []
-    return [step for step in steps if step % every == 0 and step not in evaluated]
+    def _beyond_kept(self, steps: list[int]) -> list[int]:
+        return beyond_kept(self._folder, steps, self._job.keep, self._job.evaluation_interval)

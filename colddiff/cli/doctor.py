@@ -141,10 +141,17 @@ def _ray(address: str | None) -> CheckedPart:
     from colddiff.cluster import local_cluster
     from colddiff.cluster.address import given_address, probe, remote_cluster
     from colddiff.cluster.home import Home
+    from colddiff.cluster.versions import refuse_other_versions
+    from colddiff.errors import SpecError
 
     given = given_address(address)
     if given is not None:
         cluster = probe(remote_cluster(*given))
+        try:
+            refuse_other_versions(cluster)
+        except SpecError as error:
+            what, _, way = str(error).partition(": ")
+            return CheckedPart("Ray", "wrong", what, way)
         return CheckedPart("Ray", "ok", f"responds at {cluster}")
     home = Home.from_environment()
     record = local_cluster.running(home)
@@ -210,6 +217,11 @@ def _store(storage: str | None) -> CheckedPart:
             return CheckedPart("store", "wrong", f"{above} cannot be written", way)
         return CheckedPart("store", "ok", f"{place}, made when it is needed")
     check_writable(place)
+    if "://" not in place and (mode := Path(place).stat().st_mode & 0o777) & 0o007:
+        what = f"{place} can be written, and is open to all users of this machine (mode {mode:o})"
+        return CheckedPart(
+            "store", "note", what, f"run `chmod -R go= {place}` unless it is shared on purpose"
+        )
     return CheckedPart("store", "ok", f"{place} can be written")
 
 

@@ -17,6 +17,7 @@ from colddiff.cli import (
     doctor,
     export,
     figure,
+    gc,
     import_reference,
     jobs,
     report,
@@ -59,6 +60,7 @@ app.command("fields")(catalogue.fields)
 for _noun in catalogue.KINDS:
     app.command(_noun)(catalogue.kinds_command(_noun))
 app.command("doctor")(doctor.doctor)
+app.command("gc")(gc.gc)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("restore")(restore.restore)

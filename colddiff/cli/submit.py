@@ -301,6 +301,7 @@ def _resolved(job: Job, slug: str, request: Request) -> tuple[Callable[[], Runne
     from colddiff.cluster.connect import given_cluster, started_cluster
     from colddiff.cluster.home import Home
     from colddiff.cluster.ray_jobs import RayJobs
+    from colddiff.cluster.versions import refuse_other_versions
 
     home = Home.from_environment()
     cluster = given_cluster(request.address, home)
@@ -311,5 +312,6 @@ def _resolved(job: Job, slug: str, request: Request) -> tuple[Callable[[], Runne
             refuse_paths(job)
         # Connect before packing the data, which can take long.
         runner = RayJobs(cluster)
+        refuse_other_versions(runner.cluster)
     resolved = resolve(job, slug, remote=remote, shared_path=request.shared_path, new=request.new)
     return lambda: runner or RayJobs(started_cluster(home)), resolved

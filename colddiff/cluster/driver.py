@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
+from colddiff.cluster.turns.turn import job_turn
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.driver import drive
 from colddiff.jobs.logs import log_to_stderr, printed
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.spec.documents import read_json_object
+
+log = logging.getLogger("colddiff.cluster.driver")  # it is run as __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with printed(lambda text: folder.write_log(number, text)):
         log_to_stderr()
         ray.init(log_to_driver=True, ignore_reinit_error=True)
-        return drive(Attempt(resolved, number), on_ray=True)
+        for line in sharing_folders(ray.nodes()):  # type: ignore[no-untyped-call]
+            log.warning("%s", line)
+        return drive(Attempt(resolved, number), on_ray=True, turn=job_turn)
+
+
+def sharing_folders(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each host whose nodes share a folder of Ray, so that they can break jobs' code."""
+    by_folder = Counter(
+        (node["NodeManagerHostname"], str(Path(node["RayletSocketName"]).parent))
+        for node in nodes
+        if node["Alive"]
+    )
+    return [
+        f"{count} nodes on {host} share {folder}: each unpacks this job's code there anew, and the "
+        "others may end with ModuleNotFoundError; start each with a --temp-dir of its own"
+        for (host, folder), count in sorted(by_folder.items())
+        if count > 1
+    ]
 
 
 if __name__ == "__main__":

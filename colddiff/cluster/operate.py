@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from colddiff.checkpoints.kept import COMMIT
 from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.follow import AttemptWatch, poll_seconds, settle
@@ -18,7 +19,6 @@ from colddiff.stores.open import open_store, storage_at
 log = logging.getLogger(__name__)
 Show = Callable[[Status], None]
 
-COMMITS = "/checkpoint.json"
 ASK_S = 2.5
 """A heartbeat changes within this time; later its cluster is asked, which takes seconds."""
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
@@ -152,6 +152,8 @@ def delete(folder: JobFolder) -> int:
         )
     keys = [item.key for item in folder.store.list(folder.key() + "/")]
     last = {folder.key("job.json"): 1}
-    for key in sorted(keys, key=lambda key: (last.get(key, 0), not key.endswith(COMMITS), key)):
+    for key in sorted(
+        keys, key=lambda key: (last.get(key, 0), not key.endswith(f"/{COMMIT}"), key)
+    ):
         folder.store.delete(key)
     return len(keys)

@@ -22,7 +22,7 @@ from colddiff.cluster.capacity import reported_capacity
 from colddiff.cluster.home import Home
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
-from colddiff.machine.processes import this_process
+from colddiff.machine.processes import this_process, this_user
 from colddiff.slow_calls import SLOW_CALLS
 from colddiff.spec.documents import DocumentError, read_json_object
 
@@ -107,7 +107,8 @@ class RayJobs:
         return self.cluster.address
 
     def claim(self) -> dict[str, Any]:
-        return {"address": self.cluster.address, "local": self.cluster.local, **this_process()}
+        where = {"address": self.cluster.address, "local": self.cluster.local}
+        return {**where, "user": this_user(), **this_process()}
 
     def owns(self, claim: Mapping[str, Any]) -> bool:
         return bool(claim.get("address", self.cluster.address) == self.cluster.address)

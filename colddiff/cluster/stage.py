@@ -20,6 +20,10 @@ PACKAGE = Path(__file__).resolve().parents[1]
 EXCLUDED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
+STAGED = "colddiff-stage-"
+"""Start of the name of a staged folder."""
+
+
 @contextmanager
 def staged(resolved: ResolvedJob) -> Iterator[Path]:
     """Within ``with``, a private folder with ``colddiff/``, ``job.json`` and ``plugins/``.
@@ -27,7 +31,7 @@ def staged(resolved: ResolvedJob) -> Iterator[Path]:
     Equal content gives equal trees, so that each is uploaded to the cluster only once. In
     ``job.json`` plugins are named ``plugins/<sha256>.py``, relative to the folder.
     """
-    with tempfile.TemporaryDirectory(prefix="colddiff-stage-") as name:
+    with tempfile.TemporaryDirectory(prefix=STAGED) as name:
         folder = Path(name)
         shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=EXCLUDED)
         job = resolved.to_dict()

@@ -15,6 +15,7 @@ from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, ShardEntry, Store
 from colddiff.spec import Spec, digest, parse
 from colddiff.spec.documents import DocumentError, read_json_object, shown
+from colddiff.spec.formats import refuse_later
 
 KEY = "manifest.json"
 FORMAT = "colddiff-shards/1"
@@ -202,6 +203,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         content = read_json_object(data, most_bytes=MAX_BYTES)
     except DocumentError as error:
         raise DataError(f"{where}: {error}; {way_out}") from None
+    try:
+        refuse_later(content, FORMAT)
+    except DocumentError as error:
+        raise DataError(f"{where} {error}") from None
     if content.get("format") != FORMAT:
         raise DataError(
             f"{where}: format is {shown(content.get('format'))}, this version reads {FORMAT!r}; "

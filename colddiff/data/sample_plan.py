@@ -14,6 +14,7 @@ from colddiff.errors import DataError, Missing
 from colddiff.ports import ImageFormat, Store
 from colddiff.spec import digest
 from colddiff.spec.documents import DocumentError, as_record, read_json_object, shown
+from colddiff.spec.formats import refuse_later
 
 KEY = "plan.json"
 FORMAT = "colddiff-samples/1"
@@ -136,11 +137,19 @@ class _Content:
     writer: str
 
 
+def _refuse_later(data: dict[str, Any], where: str) -> None:
+    try:
+        refuse_later(data, FORMAT)
+    except DocumentError as error:
+        raise DataError(f"{where} {error}") from None
+
+
 def read_plan(store: Store) -> SamplePlan | None:
     """Read the plan in ``store``; None if there is none, DataError if it is invalid."""
     where = f"{store.uri}/{KEY}"
     try:
         data = read_json_object(store.get(KEY))
+        _refuse_later(data, where)
         if data.get("format") != FORMAT:
             found = shown(data.get("format"))
             raise DataError(f"{where}: format is {found}, this version reads {FORMAT!r}")

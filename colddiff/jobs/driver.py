@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from colddiff.background import in_context
@@ -20,8 +20,15 @@ from colddiff.jobs.verb import VERBS, Verb
 log = logging.getLogger(__name__)
 
 
-def drive(attempt: Attempt, *, on_ray: bool) -> int:
+def drive(
+    attempt: Attempt,
+    *,
+    on_ray: bool,
+    turn: Callable[[Attempt], AbstractContextManager[None]] = lambda attempt: nullcontext(),
+) -> int:
     """Runs ``attempt`` and returns its exit code: 0 done, 1 failed, 4 stopped.
+
+    Within ``turn`` it is the job's turn where it runs: entering waits for that.
 
     The final status is written and logged. On SIGTERM the attempt takes a checkpoint, if its verb
     has any, and ends as stopped.
@@ -29,6 +36,10 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
     verb = VERBS[attempt.resolved.verb]
 
     def work() -> dict[str, Any]:
+        with turn(attempt):
+            return in_turn()
+
+    def in_turn() -> dict[str, Any]:
         attempt.phase("preparing")
         prepared = verb.prepare(attempt)
         attempt.tracker = open_tracker(attempt.resolved)

@@ -14,6 +14,7 @@ from colddiff.evaluation.best import BestStep, best_step
 from colddiff.jobs.status import Status, is_number, shown_json
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, read_json_object
+from colddiff.spec.formats import refuse_later
 
 _WORDS: Mapping[type, str] = {str: "text", dict: "an object", list: "a list"}
 
@@ -107,7 +108,7 @@ class JobFolder:
     def read_claim(self, attempt: int) -> dict[str, Any]:
         """The record of the claim of ``attempt``; empty if it was not claimed yet."""
         name = f"attempts/{attempt}/claim.json"
-        claim = self._get(name, host=str, address=str) or {}
+        claim = self._get(name, host=str, address=str, user=str) or {}
         for field in ("time", "pid"):
             if not is_number(claim.get(field, 0)):
                 what = f"is damaged: {field} is {shown_json(claim[field])}, not a number"
@@ -260,6 +261,10 @@ class JobFolder:
             found = read_json_object(data)
         except DocumentError as error:
             raise self._damaged(name, str(error)) from None
+        try:
+            refuse_later(found, None)
+        except DocumentError as error:
+            raise RecordError(f"{self.store.uri}/{self.key(name)} {error}") from None
         for field, of in types.items():
             if found.get(field) is not None and not isinstance(found[field], of):
                 what = f"is damaged: {field} is {shown_json(found[field])}, not {_WORDS[of]}"

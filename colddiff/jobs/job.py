@@ -65,6 +65,15 @@ class LimitsSpec(Spec):
         Unit("hours"),
         LATER,
     ] = None
+    jobs_at_once: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="of its user on the cluster, it among them: it waits while more would run; "
+            "null: what the cluster allows",
+        ),
+        LATER,
+    ] = None
 
 
 RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
@@ -136,6 +145,16 @@ class Job(Spec):
         OPERATION,
     ] = None
     tracking: Annotated[TrackingSpec, OPERATION] = TrackingSpec()
+    priority: Annotated[
+        int,
+        Field(
+            ge=-1000,
+            le=1000,
+            description="of jobs that wait for a cluster, those with a higher one go first",
+        ),
+        OPERATION,
+        LATER,
+    ] = 0
     max_failures: Annotated[
         int, Field(ge=0, description="restarts without progress before the job fails"), OPERATION
     ] = 3

@@ -26,7 +26,7 @@ from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.spec.documents import DocumentError, as_record, shown
 from colddiff.spec.plugins import load_plugins, plugin_digest, plugin_source
-from colddiff.stores.open import absolute, check_writable, open_store, storage_at
+from colddiff.stores.open import absolute, check_writable, make_storage, open_store, storage_at
 from colddiff.tracking.open import check_tracker, has_server
 from colddiff.tracking.open import tracking_uri as tracking_uri_of
 
@@ -142,6 +142,7 @@ def resolve(
     if remote and not shared_path:
         refuse_paths(job, storage)
     # Before anything is packed or submitted: fail early if the storage is read-only.
+    make_storage(place)
     check_writable(place)
     _check_parent(job, place)
     if job.tracking.required and not (new or _has_finished(job, slug, place)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +42,14 @@ def processes() -> dict[int, Process]:
 def this_process() -> dict[str, Any]:
     """``host`` and ``pid`` of the calling process, as claims and statuses record them."""
     return {"host": os.uname().nodename, "pid": os.getpid()}
+
+
+def this_user() -> str:
+    """Name of who runs the calling process; its number where it has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def process(pid: int) -> Process | None:

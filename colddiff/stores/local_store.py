@@ -43,6 +43,10 @@ class LocalStore:
     A write goes to a temporary file in the same folder, is flushed to disk and then renamed
     (``put``) or linked (``put_new``) to its name; remains of a crash are never listed. Requires a
     file system with hard links and atomic renames.
+
+    What is made in a folder is as private as the folder: nobody may read or write it who may not
+    do so with ``root`` (or the nearest folder above, until there is a ``root``), nor whom the
+    umask excludes. ``make_private`` makes a ``root`` of this user's own.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -55,6 +59,23 @@ class LocalStore:
     def path(self, key: str) -> Path:
         """The object's path on the disk; raises SpecError for an invalid key."""
         return self.root / below_root(key)
+
+    def make_private(self) -> None:
+        """Creates ``root`` as a folder of this user alone (0700); one that is there is kept."""
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700)
+        except FileExistsError:
+            return  # a file is named by the first write
+        except OSError as error:
+            _refused(self.root, error)
+
+    def _others(self) -> int:
+        """Permission bits of group and others that what is made here may have."""
+        for folder in (self.root, *self.root.parents):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return folder.stat().st_mode & 0o077
+        return 0
 
     def get(self, key: str) -> bytes:
         path = self.path(key)
@@ -72,7 +93,7 @@ class LocalStore:
     def put(self, key: str, data: bytes) -> None:
         path = self.path(key)
         try:
-            temporary = _written(path, data)
+            temporary = _written(path, data, self._others())
             try:
                 temporary.replace(path)
             except OSError:
@@ -87,7 +108,7 @@ class LocalStore:
         try:
             if path.exists():
                 raise Exists(f"{path}: is already there")
-            temporary = _written(path, data)
+            temporary = _written(path, data, self._others())
             try:
                 # A link, unlike a rename, fails if the name exists: exactly one racer wins.
                 path.hardlink_to(temporary)
@@ -127,6 +148,18 @@ class LocalStore:
         """As ``list``; ``passed_over(key, why)`` is called for what is no regular file."""
         return _walk(self.root, "", "", (), passed_over)
 
+    def unfinished_writes(self) -> Iterator[StoredObject]:
+        """Temporary files of writes that go on, or that were killed; ``list`` leaves them out."""
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if not name.startswith(TEMPORARY):
+                    continue
+                path = Path(folder) / name
+                with suppress(FileNotFoundError):  # it has its name by now
+                    found = path.lstat()
+                    key = path.relative_to(self.root).as_posix()
+                    yield StoredObject(key, found.st_size, found.st_mtime)
+
     def delete(self, key: str) -> None:
         path = self.path(key)
         try:
@@ -142,11 +175,11 @@ class LocalStore:
                 _refused(path, error)
 
 
-def _written(path: Path, data: bytes) -> Path:
+def _written(path: Path, data: bytes, others: int) -> Path:
     """A flushed file with ``data`` beside ``path``, under a temporary name."""
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
-        with _opened(temporary) as file:
+        with _opened(temporary, others) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -157,11 +190,12 @@ def _written(path: Path, data: bytes) -> Path:
     return temporary
 
 
-def _opened(path: Path) -> BufferedWriter:
+def _opened(path: Path, others: int) -> BufferedWriter:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     for _ in range(ATTEMPTS):
         try:
-            _make_folder(path.parent)
-            return path.open("xb")
+            _make_folder(path.parent, 0o700 | others)
+            return os.fdopen(os.open(path, flags, 0o600 | others & 0o066), "wb")
         except FileNotFoundError:
             continue
         except FileExistsError:
@@ -173,9 +207,10 @@ def _opened(path: Path) -> BufferedWriter:
     raise FileNotFoundError(errno.ENOENT, f"its folder {why}")
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, mode: int) -> None:
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    for part in reversed(missing):
+        part.mkdir(mode, exist_ok=True)
     for part in missing:
         _flush_folder(part.parent)
 
@@ -216,8 +251,8 @@ def _walk(
     for name, entry in named:
         if name.endswith("/"):
             yield from _walk(folder / entry.name, base + name, "", within, passed_over)
-        elif (size := _file_size(entry)) is not None:
-            yield StoredObject(base + name, size)
+        elif (file := _file_stat(entry)) is not None:
+            yield StoredObject(base + name, file.st_size, file.st_mtime)
         else:
             passed_over(base + name, _why_no_file(entry))
 
@@ -230,10 +265,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _file_size(entry: os.DirEntry[str]) -> int | None:
-    """Size of a regular file, through links; None for anything else."""
+def _file_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of a regular file, through links; None for anything else."""
     try:
-        return entry.stat().st_size if entry.is_file() else None
+        return entry.stat() if entry.is_file() else None
     except OSError:
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 from colddiff.errors import Exists, Missing
@@ -16,6 +17,7 @@ class MemoryStore:
     def __init__(self, name: str = "store") -> None:
         self._uri = f"memory://{name}"
         self._objects: dict[str, bytes] = {}
+        self._modified: dict[str, float] = {}
         self._lock = threading.Lock()
 
     @property
@@ -31,12 +33,14 @@ class MemoryStore:
     def put(self, key: str, data: bytes) -> None:
         with self._lock:
             self._objects[checked_key(key)] = bytes(data)
+            self._modified[key] = time.time()
 
     def put_new(self, key: str, data: bytes) -> None:
         with self._lock:
             if checked_key(key) in self._objects:
                 raise Exists(f"{self.uri}/{key}: is already there")
             self._objects[key] = bytes(data)
+            self._modified[key] = time.time()
 
     def size(self, key: str) -> int | None:
         data = self._objects.get(checked_key(key))
@@ -48,7 +52,7 @@ class MemoryStore:
             sizes = {key: len(data) for key, data in self._objects.items()}
         for key in sorted(sizes):
             if key.startswith(prefix):
-                yield StoredObject(key, sizes[key])
+                yield StoredObject(key, sizes[key], self._modified[key])
 
     def folders(self, prefix: str) -> Iterator[str]:
         below = (item.key.removeprefix(prefix).split("/") for item in self.list(prefix))

@@ -53,6 +53,19 @@ def _parted(uri: str) -> tuple[str, str]:
     return scheme, rest
 
 
+def make_storage(uri: str) -> None:
+    """Creates a STORAGE on a disk for this user alone (0700), unless it is there or is in S3.
+
+    One that is shared on purpose is there already, with the permissions that its group needs.
+    Raises StoreError.
+    """
+    scheme, rest = _parted(uri)
+    if scheme == "file":
+        from colddiff.stores.local_store import LocalStore
+
+        LocalStore(Path(rest)).make_private()
+
+
 def check_writable(uri: str) -> None:
     """Writes and deletes a small object; raises StoreError if that fails."""
     store = open_store(uri)

@@ -31,14 +31,14 @@ OTHER_REGION = frozenset(
     }
 )
 ACTIONS = {
-    "DeleteObject": "delete objects in",
-    "GetObject": "read",
-    "HeadBucket": "list",
-    "HeadObject": "read",
-    "ListObjectsV2": "list",
-    "PutObject": "write to",
+    "DeleteObject": ("delete objects in", "s3:DeleteObject"),
+    "GetObject": ("read", "s3:GetObject"),
+    "HeadBucket": ("list", "s3:ListBucket"),
+    "HeadObject": ("read", "s3:GetObject"),
+    "ListObjectsV2": ("list", "s3:ListBucket"),
+    "PutObject": ("write to", "s3:PutObject"),
 }
-"""What each operation does to a bucket."""
+"""What each operation does to a bucket, and the permission that a role needs for it."""
 _REGION = re.compile(r"expecting '([a-z0-9-]+)'")
 DAMAGED = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
@@ -151,10 +151,13 @@ def _response(error: ClientError, bucket: str) -> str:
             f"AWS_DEFAULT_REGION={_region(error)}, or the endpoint of that region"
         )
     if number == 403:
-        action = ACTIONS.get(str(getattr(error, "operation_name", "")), "use")
+        called = str(getattr(error, "operation_name", ""))
+        action, needed = ACTIONS.get(called, ("use", f"the permission for {called or 'it'}"))
+        # Without it S3 denies what is not there, too.
+        needed += " and s3:ListBucket" if needed == "s3:GetObject" else ""
         return (
             f"denies access ({name or number}): these credentials have no permission to {action} "
-            f"bucket {bucket!r}; {CREDENTIALS}"
+            f"bucket {bucket!r}; allow {needed} in the role's policy, or {CREDENTIALS}"
         )
     if name in DAMAGED:
         return f"received other bytes than were sent ({name}); the network damages data, try again"

@@ -137,7 +137,9 @@ class S3Store:
             for item in page.get("Contents", ()):
                 # Some tools create ``folder/`` objects, which carry no data.
                 if not item["Key"].endswith("/"):
-                    yield StoredObject(item["Key"].removeprefix(full), int(item["Size"]))
+                    modified = item["LastModified"].timestamp()
+                    key = item["Key"].removeprefix(full)
+                    yield StoredObject(key, int(item["Size"]), modified)
 
     def folders(self, prefix: str) -> Iterator[str]:
         full = self._full(checked_prefix(prefix))

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import sqlite3
 import time
 import urllib.error
@@ -13,6 +14,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -53,6 +55,8 @@ _HOPELESS_FILES = {
     errno.EISDIR,
     errno.ENAMETOOLONG,
 }
+_NO_SUCH_CALL = re.compile(r"endpoint (\S+) failed with error code 40[45]")
+"""MLflow's error for a path that the server does not have."""
 _HOPELESS_STATUS = {400, 404, 405, 411, 413, 415}
 
 
@@ -146,7 +150,17 @@ def translated(uri: str, *, refusable: bool = False) -> Iterator[None]:
             raise GoneError(f"tracker {masked(uri)}: {reason}") from None
         if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or status in (401, 403):
             reason = f"{reason}; {CREDENTIALS}"
+        if (lacks := _NO_SUCH_CALL.search(reason)) is not None:
+            raise TrackerError(_lacking(uri, lacks.group(1))) from None
         raise TrackerError(f"tracker {masked(uri)}: {reason}") from None
+
+
+def _lacking(uri: str, call: str) -> str:
+    return (
+        f"tracker {masked(uri)} has no {call}: it is no MLflow server, or one that is too old for "
+        f"the client here, MLflow {version('mlflow')}; upgrade the server, or correct "
+        "MLFLOW_TRACKING_URI"
+    )
 
 
 def _experiment_id(api: Any, uri: str, name: str, artifact_root: str | None) -> str:

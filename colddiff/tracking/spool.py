@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from colddiff.errors import DataError, Exists, RecordError
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, as_record, read_json_object
+from colddiff.spec.formats import refuse_later
 
 Kind = Literal["metric", "param", "tag", "artifact", "status", "parent"]
 FORMAT = 1
@@ -193,12 +194,17 @@ def decode(key: str, data: bytes) -> tuple[RunHeader, list[Entry]]:
     """A spooled object's header and entries; DataError if it is not a valid one."""
     try:
         first, *rest = (read_json_object(line) for line in data.decode().splitlines())
-        if first.pop("format") != FORMAT:
-            raise ValueError("unknown format")
-        first.pop("tags", None)  # earlier versions wrote them, always empty
-        return RunHeader(**first), [_entry(line) for line in rest]
+        return _header(first), [_entry(line) for line in rest]
     except (ValueError, TypeError, KeyError, DocumentError) as error:
         raise DataError(f"{key}: not a spooled tracking object ({error})") from None
+
+
+def _header(line: dict[str, Any]) -> RunHeader:
+    refuse_later(line, FORMAT)
+    if line.pop("format") != FORMAT:
+        raise ValueError("unknown format")
+    line.pop("tags", None)  # earlier versions wrote them, always empty
+    return RunHeader(**line)
 
 
 def _entry(line: Mapping[str, Any]) -> Entry:

@@ -101,6 +101,17 @@ def test_a_store_and_a_tracker_that_cannot_be_used_are_wrong(doctor: Doctor) -> 
 
 
 def test_a_store_that_is_there_is_written_to_and_left_as_it_was(doctor: Doctor) -> None:
-    doctor.storage.mkdir()
+    doctor.storage.mkdir(mode=0o700)
     assert doctor.of("store")[1]["what"] == f"{doctor.storage} can be written"
     assert not [path for path in doctor.storage.rglob("*") if path.is_file()]
+
+
+def test_a_storage_that_is_open_to_all_is_noted(doctor: Doctor) -> None:
+    doctor.storage.mkdir()
+    doctor.storage.chmod(0o755)
+    code, found = doctor.of("store")
+    assert (code, found["state"]) == (0, "note")
+    assert "mode 755" in found["what"]
+    assert found["way_out"].startswith(f"run `chmod -R go= {doctor.storage}`")
+    doctor.storage.chmod(0o750)
+    assert doctor.of("store")[1]["state"] == "ok"

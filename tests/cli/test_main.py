@@ -182,6 +182,7 @@ def test_what_cannot_be_meant_exits_2_with_the_way_out(
     assert re.search(says, one_error(colddiff("submit", "train", *words), 2))
 
 
+@pytest.mark.usefixtures("unloaded_plugins")
 def test_a_plugin_brings_a_kind_of_its_own(colddiff: Colddiff, tmp_path: Path) -> None:
     plugin = tmp_path / "fade.py"
     plugin.write_text(

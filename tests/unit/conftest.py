@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from colddiff.jobs.resolve import resolve
-from colddiff.spec import plugins
-from colddiff.spec.plugins import unload_plugin
 from colddiff.verbs.train.job import TrainJob
-
-
-@pytest.fixture
-def unloaded_plugins() -> Iterator[None]:
-    """Plugins that a test loads are gone after it."""
-    before = set(plugins._LOADED)
-    yield
-    for digest in set(plugins._LOADED) - before:
-        unload_plugin(plugins._LOADED[digest])
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from colddiff.checkpoints.export import export
-from colddiff.checkpoints.format import COMMIT
+from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.references import (
     describe_checkpoint,
     find_checkpoint,

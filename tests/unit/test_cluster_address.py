@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import platform
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from colddiff.cluster.address import Cluster, probe
-from colddiff.errors import ClusterError
+from colddiff.cluster.versions import refuse_other_versions
+from colddiff.errors import ClusterError, SpecError
+from tests.in_process import colddiff_here
 
 
 class Dashboard(ThreadingHTTPServer):
@@ -22,6 +28,7 @@ class Dashboard(ThreadingHTTPServer):
     def __init__(self, elsewhere: str | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.elsewhere = elsewhere
+        self.says: dict[str, Any] = {"/api/version": {"ray_version": "2"}}
         self.tokens: list[str | None] = []
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -32,8 +39,9 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.tokens.append(self.headers.get("Authorization"))
-        body = b"" if self.server.elsewhere else json.dumps({"ray_version": "2"}).encode()
-        self.send_response(307 if self.server.elsewhere else 200)
+        said = self.server.says.get(self.path)
+        body = b"" if self.server.elsewhere else json.dumps(said).encode()
+        self.send_response(307 if self.server.elsewhere else 200 if said else 404)
         if self.server.elsewhere:
             self.send_header("Location", self.server.elsewhere + self.path)
         self.send_header("Content-Length", str(len(body)))
@@ -72,3 +80,40 @@ def test_no_proxy_is_asked_for_what_runs_on_this_machine(
         cluster = Cluster(dashboard.address)
         assert probe(cluster) == cluster
     assert len(dashboard.tokens) == 1
+
+
+def runs(dashboard: Dashboard, ray: str, python: str | None) -> Cluster:
+    dashboard.says["/api/version"] = {"ray_version": ray}
+    if python is not None:
+        about = {"result": True, "data": {"rayVersion": ray, "pythonVersion": python}}
+        dashboard.says["/api/v0/cluster_metadata"] = about
+    return Cluster(dashboard.address)
+
+
+def test_ray_or_python_of_another_minor_version_is_refused(dashboard: Dashboard) -> None:
+    ray, python = version("ray"), platform.python_version()
+    refuse_other_versions(runs(dashboard, ray, None))
+    refuse_other_versions(runs(dashboard, ray, python))
+    same = [".".join([*text.split(".")[:2], "999"]) for text in (ray, python)]
+    refuse_other_versions(runs(dashboard, *same))
+    refuse_other_versions(runs(dashboard, ray, "unknown"))
+    with pytest.raises(SpecError, match=r"runs Ray 2\.9\.1, .* install 'ray==2\.9\.\*'"):
+        refuse_other_versions(runs(dashboard, "2.9.1", python))
+    with pytest.raises(SpecError, match=r"runs Python 3\.9\.18, .*use Python 3\.9 here"):
+        refuse_other_versions(runs(dashboard, ray, "3.9.18"))
+
+
+def test_a_submit_to_a_cluster_of_other_versions_ends_before_anything_is_written(
+    dashboard: Dashboard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address = runs(dashboard, "2.9.1", None).address
+    words = ("submit", "train", "quickstart", "--address", address, "--shared-path")
+    storage = tmp_path / "runs"
+    place = {"COLDDIFF_STORAGE": str(storage), "COLDDIFF_HOME": str(tmp_path / "home")}
+    done = colddiff_here(monkeypatch, capsys, *words, **place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "runs Ray 2.9.1, this is Ray" in done.stderr
+    assert not storage.exists()

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from colddiff.checkpoints.format import COMMIT
-from colddiff.checkpoints.writer import due_steps
+from colddiff.checkpoints.kept import COMMIT, due_steps
 from colddiff.errors import Stopped
 from colddiff.evaluation.best import BestStep
 from colddiff.jobs.folder import JobFolder

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from colddiff.checkpoints.format import COMMIT, Checkpoints, Snapshot
+from colddiff.checkpoints.format import Checkpoints, Snapshot
+from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.writer import CheckpointWriter
 from colddiff.errors import ColddiffError
 from colddiff.jobs.folder import JobFolder
@@ -213,6 +214,6 @@ def test_a_checkpoint_that_is_pruned_stops_being_one_first(tmp_path: Path) -> No
     for step in (3, 6):
         checkpoints.save(snapshot(1.0, step))
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.prune(1)
+        checkpoints.prune(lambda steps: steps[:-1])
     assert deleted == [checkpoints.key(3, COMMIT)]
     assert checkpoints.steps() == [6]

@@ -82,7 +82,7 @@ def test_without_one_the_way_out_is_said() -> None:
         (b"\x80\x04pickle", "is not JSON"),
         (b"[" * 100_000, "deeper"),
         (b"[1, 2]", "not a JSON object"),
-        (broken(format="colddiff-shards/99"), "format is 'colddiff-shards/99'"),
+        (broken(format="colddiff-shards/0"), "format is 'colddiff-shards/0'"),
         (broken(format=None), "format is None"),
         (broken(count=18), "count: is 18, but the shards hold 17 images"),
         (broken(count="many"), "count: "),

@@ -123,7 +123,13 @@ def test_a_profile_that_does_not_exist_is_named(
             "use the endpoint",
             "another region.*AWS_DEFAULT_REGION=eu-west-2",
         ),
-        (403, "AccessDenied", "no", "no permission to (read|write|list|delete)"),
+        (
+            403,
+            "AccessDenied",
+            "no",
+            r"no permission to (read .*s3:GetObject and s3:ListBucket|write to .*s3:PutObject"
+            r"|list .*s3:ListBucket|delete .*s3:DeleteObject) in the role's policy",
+        ),
     ],
 )
 def test_every_call_names_the_true_reason_also_where_a_head_has_none(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,17 @@ def test_folders_of_killed_tasks_are_removed(
 def test_the_token_is_no_argument_of_the_step() -> None:
     assert not [word for word in step_command(3, 1, 2, 4) if "token" in word.lower()]
     assert os.environ.get("RAY_AUTH_TOKEN") is None
+
+
+def test_a_node_without_ray_is_one_line_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bare = tmp_path / "python"  # this Python without any package
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(bare))
+    script = _script(Slurm())
+    ended = subprocess.run(["bash"], input=script, text=True, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert "has no colddiff with Ray; install it where all nodes see it" in line

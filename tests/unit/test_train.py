@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from colddiff.checkpoints.format import COMMIT, Checkpoints
+from colddiff.checkpoints.format import Checkpoints
+from colddiff.checkpoints.kept import COMMIT
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.errors import ColddiffError, DivergedError, SpecError
 from colddiff.jobs.folder import JobFolder

@@ -65,6 +65,8 @@ class LocalCache:
         """
         path = self.folder / name
         try:
+            # Images of this user's, whatever the permissions of the store they are from.
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 file = _complete(path, size)

@@ -16,6 +16,7 @@ from colddiff.errors import DataError
 from colddiff.evaluation.image_scores import WORST, Candidate
 from colddiff.evaluation.result import Evaluation
 from colddiff.report.page.sprites import sprite_sheet
+from colddiff.spec.formats import LaterRecord, refuse_later
 
 FORMAT = 1
 FACTS = "facts"
@@ -106,9 +107,7 @@ def details_from_bytes(data: bytes) -> Details:
     """The inverse of ``details_to_bytes``; DataError for anything else."""
     try:
         arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(data)
-        facts = json.loads(arrays[FACTS].tobytes())
-        if facts["format"] > FORMAT:
-            raise DataError("details of an evaluation by a later version of colddiff; upgrade it")
+        facts = _facts(arrays)
         return Details(
             _named(arrays, "mse"),
             _named(arrays, "ssim"),
@@ -127,8 +126,16 @@ def details_from_bytes(data: bytes) -> Details:
             _named(arrays, "parameter"),
             tuple((int(step), float(loss)) for step, loss in arrays["losses"]),
         )
+    except LaterRecord as error:
+        raise DataError(str(error)) from None
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"not the details of an evaluation ({type(error).__name__})") from None
+
+
+def _facts(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(arrays[FACTS].tobytes())
+    refuse_later(facts, FORMAT)
+    return facts
 
 
 def _named(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Float64]:

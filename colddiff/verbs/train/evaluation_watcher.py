@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from colddiff.background import in_context
 from colddiff.checkpoints.format import Checkpoints
-from colddiff.checkpoints.writer import due_steps
+from colddiff.checkpoints.kept import due_steps
 from colddiff.errors import ColddiffError
 from colddiff.jobs.folder import JobFolder
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -174,3 +176,28 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(TrackerError, match=place) as caught:
             initialise(f"sqlite:///{tmp_path / place}", EXPERIMENT, timeout_s=1)
         assert "\n" not in str(caught.value)
+
+
+class _OldServer(BaseHTTPRequestHandler):
+    """A server that is healthy, and has none of the calls of today's MLflow."""
+
+    def answer(self) -> None:
+        healthy = self.path == "/health"
+        body = b"OK" if healthy else b"<title>404 Not Found</title>"
+        self.send_response(200 if healthy else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_server_that_is_too_old_is_one_line_with_the_way_out() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _OldServer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        with pytest.raises(TrackerError, match=r"has no /api/\S+: .*too old.*upgrade the server"):
+            initialise(f"http://127.0.0.1:{server.server_address[1]}", EXPERIMENT)
+        server.shutdown()

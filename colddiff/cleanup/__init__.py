@@ -1,0 +1,1 @@
+"""What nobody needs any more in a STORAGE, and on this machine: found, and deleted."""

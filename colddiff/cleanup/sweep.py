@@ -1,0 +1,65 @@
+"""`colddiff gc` as a whole: the jobs of a STORAGE, what is left over of them, and its deletion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from colddiff.cleanup.find import Found, find_leftovers, staged_here
+from colddiff.cleanup.leftover import Ages, Leftover
+from colddiff.cleanup.survey import SurveyedJob, survey
+from colddiff.cluster.operate import all_current
+from colddiff.errors import ColddiffError, Unreachable
+from colddiff.jobs.folder import JobFolder
+from colddiff.ports import Store
+
+DELETERS = 16
+"""Leftovers deleted at once: each object is a request where the store is S3."""
+
+log = logging.getLogger(__name__)
+
+
+def find_all(store: Store, *, older_than_s: float, keep: int | None, address: str | None) -> Found:
+    """What nobody needs any more in ``store`` and of clients on this machine.
+
+    A cluster is asked about jobs that have not ended. Raises StoreError.
+    """
+    if next(iter(store.list()), None) is None:
+        return Found(list(staged_here(older_than_s)), [])  # also where there is no such folder
+    # Before the listing: what is written meanwhile is young.
+    ages = Ages.of(store, older_than_s)
+    jobs = survey(store)
+    _look(jobs, address)
+    found = find_leftovers(store, jobs, ages, keep)
+    return Found([*found.leftovers, *staged_here(older_than_s)], found.left_alone)
+
+
+def _look(jobs: Sequence[SurveyedJob], address: str | None) -> None:
+    """Sets the status of jobs that have not ended after a look at whether their attempt lives."""
+    unsettled = [job for job in jobs if job.status is not None and not job.status.finished]
+    seen = all_current([job.folder for job in unsettled], address)
+    for job, now in zip(unsettled, seen, strict=True):
+        if isinstance(now, Unreachable):
+            raise now
+        if isinstance(now, ColddiffError):
+            job.problem = str(now)
+        else:
+            job.status = now
+
+
+def delete_all(leftovers: Sequence[Leftover]) -> list[Leftover]:
+    """Deletes them, and returns those that were; a job that was begun meanwhile keeps its own."""
+    with ThreadPoolExecutor(DELETERS, "gc") as pool:
+        deleted = list(pool.map(_deleted, leftovers))
+    return [item for item, gone in zip(leftovers, deleted, strict=True) if gone]
+
+
+def _deleted(item: Leftover) -> bool:
+    if item.job_id:
+        status = JobFolder(item.store, item.job_id).status()
+        if status is not None and not status.finished:
+            log.info("%s: left alone, as %s has begun again", item.where, item.job_id)
+            return False
+    item.delete()
+    return True

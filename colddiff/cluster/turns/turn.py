@@ -1,0 +1,229 @@
+"""A job's turn on its cluster: its driver takes a ticket, waits, says for what, and holds it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields, replace
+from typing import Protocol
+
+import ray
+from ray._private.state import jobs
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_list,
+    _internal_kv_put,
+)
+
+from colddiff.cluster.capacity import connected_capacity
+from colddiff.cluster.turns.order import Ticket, why_wait
+from colddiff.errors import SpecError, Stopped
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.runner import Capacity, requested
+from colddiff.jobs.status import AGAIN
+
+PER_USER = "COLDDIFF_JOBS_PER_USER"
+"""In the cluster's environment: how many jobs of one user run at once."""
+POLL_S = 1.0
+POLL_PER_TICKET_S = 0.1
+"""Each driver that waits reads all tickets: with more of them, less often."""
+BEAT_S = 5.0
+GONE_S = 30.0
+"""How long a ticket may not change, while it is watched, before its driver counts as dead."""
+NAMESPACE, PREFIX = "colddiff", "turn/"
+
+log = logging.getLogger(__name__)
+
+
+class Board(Protocol):
+    """Where the tickets of a cluster are, for all its drivers."""
+
+    def me(self) -> str:
+        """What the cluster calls the calling driver."""
+
+    def dead(self) -> Collection[str]:
+        """Drivers that the cluster knows to have ended, by these names."""
+
+    def add(self, number: int, text: str) -> bool:
+        """Puts a ticket where there is none of this number; False if there is."""
+
+    def put(self, number: int, text: str) -> None:
+        """Replaces a ticket."""
+
+    def read(self) -> dict[int, str]:
+        """All tickets."""
+
+    def remove(self, number: int) -> None:
+        """Removes a ticket, if it is there."""
+
+
+class RayBoard:
+    """In the key-value store of Ray's control store, which ends with the cluster."""
+
+    def me(self) -> str:
+        return str(ray.get_runtime_context().get_job_id())
+
+    def dead(self) -> Collection[str]:
+        return {str(job["JobID"]) for job in jobs() if job["IsDead"]}  # type: ignore[no-untyped-call]
+
+    def add(self, number: int, text: str) -> bool:
+        return not _internal_kv_put(_key(number), text, overwrite=False, namespace=NAMESPACE)
+
+    def put(self, number: int, text: str) -> None:
+        _internal_kv_put(_key(number), text, namespace=NAMESPACE)
+
+    def read(self) -> dict[int, str]:
+        found = {}
+        for key in _internal_kv_list(PREFIX, namespace=NAMESPACE):
+            text = _internal_kv_get(key, namespace=NAMESPACE)
+            if text is not None:  # removed meanwhile
+                found[int(key.decode().removeprefix(PREFIX))] = text.decode()
+        return found
+
+    def remove(self, number: int) -> None:
+        _internal_kv_del(_key(number), namespace=NAMESPACE)
+
+
+@contextmanager
+def job_turn(
+    attempt: Attempt,
+    board: Board | None = None,
+    capacity: Callable[[], Capacity] = connected_capacity,
+) -> Iterator[None]:
+    """Enters once it is the job's turn on the cluster, and holds that until it is left.
+
+    Meanwhile its status says what it waits for, and ``limits.queue_hours`` counts. Raises Stopped
+    if a stop was requested.
+    """
+    turn = _Turn(attempt, RayBoard() if board is None else board)
+    try:
+        turn.wait(capacity)
+        with turn.held():
+            yield
+    finally:
+        turn.end()
+
+
+class _Turn:
+    def __init__(self, attempt: Attempt, board: Board) -> None:
+        self._attempt, self._board = attempt, board
+        self._seen: dict[int, tuple[str, float]] = {}
+        """Text of each ticket of others, and since when it has been that."""
+        self._ticket = replace(_ticket(attempt), driver=board.me())
+        number = max(board.read(), default=0) + 1
+        while True:
+            self._ticket = replace(self._ticket, number=number)
+            if board.add(number, _text(self._ticket)):
+                break
+            number += 1
+
+    def wait(self, capacity: Callable[[], Capacity]) -> None:
+        """Returns once it is the job's turn."""
+        try:
+            while True:
+                others = self._others()
+                reason = why_wait(self._ticket, others, capacity())
+                if not reason:
+                    break
+                if self._attempt.stop_requested():
+                    raise Stopped(f"stopped while it waited {reason}; {AGAIN}")
+                if not self._attempt.waits:
+                    log.info("waiting %s", reason)
+                self._attempt.waiting(reason)
+                self._beat()
+                time.sleep(max(POLL_S, POLL_PER_TICKET_S * len(others)))
+        finally:
+            self._attempt.waiting("")
+        self._ticket = replace(self._ticket, runs=True)
+        self._beat()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within ``with``, others see that the driver lives."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT_S):
+                with suppress(Exception):  # the next one says it too; without a cluster nobody asks
+                    self._beat()
+
+        thread = threading.Thread(target=beat, name="turn", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(BEAT_S)
+
+    def end(self) -> None:
+        """Lets the next one go."""
+        with suppress(Exception):  # without a cluster nobody waits
+            self._board.remove(self._ticket.number)
+
+    def _beat(self) -> None:
+        self._ticket = replace(self._ticket, beat=self._ticket.beat + 1)
+        self._board.put(self._ticket.number, _text(self._ticket))
+
+    def _others(self) -> list[Ticket]:
+        """Tickets of drivers that live; those of dead ones and earlier attempts are removed."""
+        now, found = time.monotonic(), []
+        dead = set(self._board.dead())
+        for number, text in self._board.read().items():
+            if number == self._ticket.number:
+                continue
+            before, since = self._seen.get(number, ("", now))
+            self._seen[number] = (text, since if text == before else now)
+            other = _read(text)
+            ours = other.job_id == self._ticket.job_id and number < self._ticket.number
+            if ours or other.driver in dead or now - self._seen[number][1] > GONE_S:
+                self._board.remove(number)
+            else:
+                found.append(other)
+        return found
+
+
+def _ticket(attempt: Attempt) -> Ticket:
+    job = attempt.job
+    # A search and a study have none: their trials and members are placed one by one.
+    resources, workers = getattr(job, "resources", None), getattr(job, "workers", 1)
+    claim = attempt.folder.read_claim(attempt.number)
+    own: int | None = getattr(getattr(job, "limits", None), "jobs_at_once", None)
+    limits = [limit for limit in (own, _per_user()) if limit is not None]
+    return Ticket(
+        number=0,
+        job_id=attempt.resolved.id,
+        user=claim.get("user") or "",
+        priority=job.priority,
+        wanted=requested(resources) if resources is not None else {},
+        count=workers[0] if isinstance(workers, tuple) else workers if workers != "all" else 1,
+        at_most=min(limits, default=None),
+    )
+
+
+def _per_user() -> int | None:
+    text = os.environ.get(PER_USER, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SpecError(f"{PER_USER} of the cluster is {text!r}, not a whole number from 1")
+    return int(text)
+
+
+def _read(text: str) -> Ticket:
+    """A ticket, perhaps of a driver of a later version, which may have more fields."""
+    found = json.loads(text)
+    return Ticket(**{item.name: found[item.name] for item in fields(Ticket) if item.name in found})
+
+
+def _text(ticket: Ticket) -> str:
+    return json.dumps(asdict(ticket), sort_keys=True)
+
+
+def _key(number: int) -> str:
+    return f"{PREFIX}{number:012d}"
