@@ -10,7 +10,7 @@ from colddiff.jobs.job import ResourcesSpec
 
 def device_of(resources: ResourcesSpec) -> torch.device:
     """A GPU if the job requests one and one is available, else the CPU."""
-    return torch.device("cuda" if resources.gpus and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
 
 
 def refuse_idle_gpu(resources: ResourcesSpec) -> None:
@@ -18,13 +18,14 @@ def refuse_idle_gpu(resources: ResourcesSpec) -> None:
 
     It would otherwise run on the CPU, at the price of a GPU and a hundredth of its speed.
     """
-    if resources.gpus and not torch.cuda.is_available():
+    if resources.num_gpus and not torch.cuda.is_available():
         raise SpecError(
             [
                 (
                     "resources.gpus",
-                    f"is {resources.gpus:g}, but torch {torch.__version__} on this worker can use "
-                    "no GPU; install a build of torch for its GPU, or submit with resources.gpus=0",
+                    f"is {resources.num_gpus:g}, but torch {torch.__version__} on this worker can "
+                    "use no GPU; install a build of torch for its GPU, or submit with "
+                    "resources.gpus=0",
                 )
             ]
         )

@@ -39,7 +39,7 @@ def fit_on_ray(attempt: Attempt) -> None:
 
     def fit(start: int) -> None:
         await_workers(attempt, job)
-        attempt.hold_gpus(job.resources.gpus * most_workers(job))
+        attempt.hold_gpus(job.resources.num_gpus * most_workers(job))
         trainer = _trainer(resolved, number, start, workers)
         reserve_anew(folder, train_requester(trainer))
         try:
@@ -56,8 +56,8 @@ def fit_on_ray(attempt: Attempt) -> None:
 def _trainer(resolved: ResolvedJob, attempt: int, number: int, workers: Any) -> TorchTrainer:
     job = resolved.job_as(TrainJob)
     resources = {"CPU": job.resources.cpus}
-    if job.resources.gpus:
-        resources["GPU"] = job.resources.gpus
+    if job.resources.num_gpus:
+        resources["GPU"] = job.resources.num_gpus
     if isinstance(workers, tuple):
         # How long Ray waits for workers on a lost machine before it starts with fewer.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
@@ -66,7 +66,7 @@ def _trainer(resolved: ResolvedJob, attempt: int, number: int, workers: Any) -> 
         train_loop_config={"job": resolved.to_dict(), "attempt": attempt},
         scaling_config=ScalingConfig(
             num_workers=workers,
-            use_gpu=job.resources.gpus > 0,
+            use_gpu=job.resources.num_gpus > 0,
             resources_per_worker=resources,
             accelerator_type=job.resources.accelerator,
         ),
