@@ -59,7 +59,8 @@ def parsed(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     Raises what the command line prints as a usage error.
     """
     command: Any = typer.main.get_command(app)
-    path, rest = [], list(words)
+    path: list[str] = []
+    rest = list(words)
     while True:
         context = command.make_context(path[-1] if path else "colddiff", rest)
         if not hasattr(command, "resolve_command"):
