@@ -70,8 +70,9 @@ class MlflowTwin:
                 others[name] = data
             elif series[3] == "png":
                 images[series[1], int(series[2])] = data
-        datasets = {}
-        for given in run.inputs.dataset_inputs:
+        datasets: dict[str, TrackedDataset] = {}
+        inputs: Any = run.inputs
+        for given in inputs.dataset_inputs:
             (use,) = (tag.value for tag in given.tags)
             told = json.loads(given.dataset.profile)
             assert given.dataset.digest == told["digest"][:36]
