@@ -15,6 +15,7 @@ import typer
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note, printable
+from colddiff.errors import SpecError
 from colddiff.jobs.status import (
     State,
     Status,
@@ -144,6 +145,10 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Follow the log until the job ends.")
     ] = False,
     attempt: Annotated[int | None, typer.Option(help="Attempt; default: the newest.")] = None,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="What other libraries printed, which the log leaves out."),
+    ] = False,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -155,11 +160,17 @@ def logs(
 
     folder = find_job(job_id, storage)
     number = newest_attempt(folder, folder.status()) if attempt is None else attempt
+    if debug and follow:
+        raise SpecError("--debug is written every minute, and not followed: leave out -f")
+    if follow and not as_json:
+        pieces = stream_log(folder, number, address)
+    else:
+        log = read_log(folder, number, address)  # raises where there is no such attempt
+        pieces = iter([folder.debug_log(number) if debug else log])
     if as_json:
-        text = read_log(folder, number, address).decode(errors="replace")
+        text = next(pieces).decode(errors="replace")
         emit_json({"id": job_id, "attempt": number, "log": text})
         return
-    pieces = stream_log(folder, number, address) if follow else [read_log(folder, number, address)]
     for piece in pieces:
         sys.stdout.write(printable(piece.decode(errors="replace")))
         sys.stdout.flush()

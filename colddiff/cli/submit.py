@@ -85,7 +85,8 @@ def _command(verb: str) -> Callable[..., None]:
             str | None,
             typer.Option(
                 metavar="RATE",
-                help="With --dry-run: images/s (850) or 40TFLOP/s, to estimate the hours.",
+                help="With --dry-run: images/s (850) or 40TFLOP/s, to estimate the hours; auto "
+                "measures on this machine, for 20 s at most.",
             ),
         ] = None,
         as_json: Json = False,
@@ -276,6 +277,7 @@ def _fit(job: Job, address: str | None) -> str | None:
     from colddiff.cluster.home import Home
     from colddiff.cluster.ray_jobs import RayJobs
     from colddiff.errors import SpecError
+    from colddiff.jobs.device import settled_job
     from colddiff.jobs.runner import fit_line
 
     cluster = given_cluster(address, Home.from_environment())
@@ -283,6 +285,7 @@ def _fit(job: Job, address: str | None) -> str | None:
         return None
     capacity = RayJobs(cluster).capacity()
     try:
+        job = settled_job(job, lambda: capacity)
         VERBS[job.verb].check_capacity(job, lambda: capacity)
     except SpecError as error:
         return f"{cluster.address}: can never fit: {error}"

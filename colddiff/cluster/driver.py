@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     resolved = ResolvedJob.from_dict(read_json_object(options.job.read_bytes()))
     folder, number = resolved.folder, options.attempt
-    with printed(lambda text: folder.write_log(number, text)):
+    with printed(
+        lambda text: folder.write_log(number, text),
+        lambda text: folder.write_debug_log(number, text),
+    ):
         log_to_stderr()
         ray.init(log_to_driver=True, ignore_reinit_error=True)
         for line in sharing_folders(ray.nodes()):  # type: ignore[no-untyped-call]

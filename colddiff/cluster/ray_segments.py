@@ -122,7 +122,7 @@ def reserved_by(needs: Needs) -> Mapping[str, float]:
 
 def on_workers(needs: Needs) -> dict[str, Any]:
     """How ``InProcess`` runs a job with the workers that a submitted one has."""
-    return {"on_ray": True, "gpus": needs.resources.gpus * most_workers(needs)}
+    return {"on_ray": True, "gpus": needs.resources.num_gpus * most_workers(needs)}
 
 
 def _trainable(kinds: tuple[type[Segment], ...]) -> Callable[[dict[str, Any]], None]:

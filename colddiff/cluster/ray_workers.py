@@ -196,7 +196,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
     def _tell(self) -> None:
         """Tells the attempt how many GPUs are held; after a while without any worker, why."""
         now = time.monotonic()
-        self._attempt.hold_gpus(self._resources.gpus * len(self._held))
+        self._attempt.hold_gpus(self._resources.num_gpus * len(self._held))
         if self._held:
             self._last_up = now
             self._attempt.waiting("")
@@ -208,7 +208,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
 def _remote(actor: type[WorkerActor], job: AsksForWorkers, in_flight: int) -> Any:
     return ray.remote(actor).options(
         num_cpus=job.resources.cpus,
-        num_gpus=job.resources.gpus,
+        num_gpus=job.resources.num_gpus,
         accelerator_type=job.resources.accelerator,
         max_restarts=-1,
         max_task_retries=0,

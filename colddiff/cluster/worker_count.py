@@ -29,7 +29,7 @@ def most_workers(job: AsksForWorkers) -> int:
     if isinstance(job.workers, tuple):
         return job.workers[1]
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus, cpus = job.resources.gpus, job.resources.cpus
+    gpus, cpus = job.resources.num_gpus, job.resources.cpus
     fitting = [total.get("GPU", 0.0) // gpus] if gpus else []
     if cpus:
         fitting.append((total.get("CPU", 0.0) - (0 if gpus else 1)) // cpus)

@@ -233,6 +233,17 @@ class JobFolder:
         """Replaces ``attempts/<n>/log.txt``."""
         self.store.put(self.key("attempts", str(attempt), "log.txt"), text)
 
+    def write_debug_log(self, attempt: int, text: bytes) -> None:
+        """Replaces ``attempts/<n>/debug.txt``: what other libraries printed of themselves."""
+        self.store.put(self.key("attempts", str(attempt), "debug.txt"), text)
+
+    def debug_log(self, attempt: int) -> bytes:
+        """What ``write_debug_log`` wrote last; empty before its first upload."""
+        try:
+            return self.store.get(self.key("attempts", str(attempt), "debug.txt"))
+        except Missing:
+            return b""
+
     def log(self, attempt: int) -> bytes:
         """The attempt's log so far; empty before its first upload."""
         try:

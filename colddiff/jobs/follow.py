@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from colddiff.background import in_context
 from colddiff.errors import ClusterError
 from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status
+from colddiff.machine.printed_lines import unstamped
 from colddiff.machine.processes import process
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ def settle(
     state, why = _verdict(driver, on_cluster="address" in folder.read_claim(attempt))
     if state == "lost" and folder.stop_requested(attempt):
         state, why = "stopped", f"ended on request; {AGAIN}"
-    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    lines = [line for text in printed.splitlines() if (line := unstamped(text).strip())]
     tail = " | ".join(lines[-TAIL_LINES:])
     message = why
     if state == "failed" and tail:

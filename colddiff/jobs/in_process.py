@@ -77,7 +77,8 @@ def run_here(
     ``gpus``: of all its workers; by default of the one that is this process.
     """
     if gpus is None:
-        gpus = getattr(getattr(resolved.job, "resources", None), "gpus", 0.0)
+        resources = getattr(resolved.job, "resources", None)
+        gpus = resources.num_gpus if resources is not None else 0.0
     folder = resolved.folder
     with logged(lambda text: folder.write_log(attempt, text)):
         return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=on_ray)

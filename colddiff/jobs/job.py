@@ -14,6 +14,7 @@ from pydantic import (
 
 from colddiff.errors import SpecError
 from colddiff.spec import LATER, Spec, Unit, digest
+from colddiff.spec.documents import shown
 
 
 class Operation:
@@ -25,10 +26,26 @@ WORKERS = "processes that share the work: n, [min, max] by the cluster's room, o
 SLUG = re.compile(r"[^a-z0-9]+")
 
 
+AUTO: Literal["auto"] = "auto"
+
+
+def _gpus(value: Any) -> Any:
+    if isinstance(value, str) and value != AUTO:
+        raise SpecError(f"write a number or auto, got {shown(value)}")
+    return value
+
+
 class ResourcesSpec(Spec):
     """What one worker requests from the cluster."""
 
-    gpus: Annotated[float, Field(ge=0, le=8, description="0 for none; parts may be shared")] = 0
+    gpus: Annotated[
+        Literal["auto"] | Annotated[float, Field(ge=0, le=8)],
+        BeforeValidator(_gpus, json_schema_input_type=Literal["auto"] | float),
+        Field(
+            description="0 for none; parts may be shared; auto: one where the cluster or machine "
+            "has any, found out when an attempt is submitted"
+        ),
+    ] = 0
     cpus: Annotated[float, Field(ge=0, le=4096, description="cores")] = 1
     accelerator: Annotated[
         str | None, Field(description="type of GPU by Ray's name, such as A100; null for any")
@@ -43,6 +60,12 @@ class ResourcesSpec(Spec):
         Field(ge=0, description="for the cost in reports, in any currency; null: not shown"),
         LATER,
     ] = None
+
+    @property
+    def num_gpus(self) -> float:
+        """``gpus`` of a job that is placed: the attempts that run hold a number."""
+        assert self.gpus != AUTO, "resources are settled before an attempt is claimed"
+        return float(self.gpus)
 
 
 class LimitsSpec(Spec):

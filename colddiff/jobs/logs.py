@@ -11,17 +11,27 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from colddiff.errors import ColddiffError
+from colddiff.machine.printed_lines import LogLines, stamped
 
 UPLOAD_S = 3.0
 LARGEST = 8 << 20
+DEBUG_UPLOAD_S = 60.0
+LARGEST_DEBUG = 1 << 20
+"""Of what other libraries say: less, and uploaded less often, because few ever read it."""
 LOGGER = logging.getLogger("colddiff")
 
 
 class LogUpload:
-    """Collects text and uploads it (its last 8 MiB) every few seconds and at the end."""
+    """Collects text and uploads its last ``largest`` bytes every few seconds and at the end."""
 
-    def __init__(self, upload: Callable[[bytes], None]) -> None:
-        self._upload = upload
+    def __init__(
+        self,
+        upload: Callable[[bytes], None],
+        every_s: float | None = None,
+        largest: int = LARGEST,
+    ) -> None:
+        self._upload, self._largest = upload, largest
+        self._every_s = UPLOAD_S if every_s is None else every_s
         self._text = bytearray()
         self._lock = threading.Lock()
         self._dirty = threading.Event()
@@ -33,7 +43,7 @@ class LogUpload:
         """Appends to the log."""
         with self._lock:
             self._text += chunk
-            del self._text[:-LARGEST]
+            del self._text[: -self._largest]
         self._dirty.set()
 
     def close(self) -> None:
@@ -43,7 +53,7 @@ class LogUpload:
         self._send()
 
     def _run(self) -> None:
-        while not self._closed.wait(UPLOAD_S):
+        while not self._closed.wait(self._every_s):
             if self._dirty.is_set():
                 self._dirty.clear()
                 self._send()
@@ -59,26 +69,39 @@ class LogUpload:
 
 
 @contextmanager
-def printed(upload: Callable[[bytes], None]) -> Iterator[None]:
-    """Within ``with``, everything that this process and its children print is also uploaded."""
+def printed(
+    upload: Callable[[bytes], None], upload_debug: Callable[[bytes], None]
+) -> Iterator[None]:
+    """Within ``with``, everything that this process and its children print is uploaded.
+
+    Each line with its time: those about the job by ``upload``, and printed too, what other
+    libraries say of themselves by ``upload_debug``.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     log = LogUpload(upload)
+    debug = LogUpload(upload_debug, DEBUG_UPLOAD_S, LARGEST_DEBUG)
     saved = (os.dup(1), os.dup(2))
     read, write = os.pipe()
     os.dup2(write, 1)
     os.dup2(write, 2)
     os.close(write)
 
+    gone = threading.Event()
+
+    def keep(line: bytes) -> None:
+        log.write(line)
+        while line and not gone.is_set():
+            try:
+                line = line[os.write(saved[0], line) :]
+            except OSError:
+                gone.set()  # full or closed: without a reader of the pipe all would block
+
     def pump() -> None:
-        gone = False
+        lines = LogLines(keep, debug.write)
         while chunk := os.read(read, 65536):
-            log.write(chunk)
-            while chunk and not gone:
-                try:
-                    chunk = chunk[os.write(saved[0], chunk) :]
-                except OSError:
-                    gone = True  # full or closed: without a reader of the pipe all would block
+            lines.feed(chunk)
+        lines.flush()
         os.close(read)
 
     thread = threading.Thread(target=pump, name="log-pump", daemon=True)
@@ -94,6 +117,7 @@ def printed(upload: Callable[[bytes], None]) -> Iterator[None]:
         thread.join(timeout=UPLOAD_S)
         os.close(saved[1])
         log.close()
+        debug.close()
 
 
 @contextmanager
@@ -130,7 +154,9 @@ class _UploadHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if _JOB_LOG.get() in (None, self._log):
-            self._log.write(f"{self.format(record)}\n".encode())
+            lines = self.format(record).splitlines() or [""]
+            text = "".join(f"{stamped(line, record.created)}\n" for line in lines)
+            self._log.write(text.encode())
 
 
 class _SharedLevel(logging.Handler):

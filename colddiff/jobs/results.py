@@ -73,6 +73,11 @@ def log_result(folder: JobFolder) -> None:
         log.info("%s", line)
 
 
+def is_told() -> bool:
+    """Whether whoever submits a job is told about it by the log: not within ``untold``."""
+    return _TOLD.get()
+
+
 @contextmanager
 def untold() -> Iterator[None]:
     """Within ``with``, results of jobs are not logged: somebody else presents them."""

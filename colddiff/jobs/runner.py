@@ -44,7 +44,7 @@ class Capacity:
 
 def requested(resources: ResourcesSpec) -> dict[str, float]:
     """What one worker reserves, by Ray's names; never empty where a job asks for a CPU or a GPU."""
-    wanted = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
+    wanted = {"CPU": float(resources.cpus), "GPU": resources.num_gpus}
     if resources.accelerator is not None:
         # As Ray itself asks for a type: every machine that has it, has 1 of it.
         wanted[f"accelerator_type:{resources.accelerator}"] = 0.001

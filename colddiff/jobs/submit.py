@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
-from colddiff.jobs.results import log_result, log_verdict
+from colddiff.jobs.results import is_told, log_result, log_verdict
 from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
 from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.machine.processes import this_process
@@ -79,7 +79,7 @@ def bring_to_end(
     ours = False
     try:
         if attempt is None:
-            VERBS[resolved.verb].check_capacity(resolved.job, runner.capacity)
+            resolved = _fitted(resolved, runner)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
@@ -217,6 +217,21 @@ def claim_attempt(
     return True
 
 
+def _fitted(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:
+    """The job as an attempt of ``runner`` runs it, which has, or may get, room for it.
+
+    Raises SpecError naming the field. Logs what the verb has to say to whoever submits it.
+    """
+    # Commands on submitted jobs need this module, and none of the jobs' classes.
+    from colddiff.jobs.device import placed
+
+    resolved, verb = placed(resolved, runner), VERBS[resolved.verb]
+    verb.check_capacity(resolved.job, runner.capacity)
+    for line in verb.advice(resolved.job, runner.capacity) if is_told() else ():
+        log.warning("%s", line)
+    return resolved
+
+
 def _start(
     folder: JobFolder,
     resolved: ResolvedJob,
@@ -321,9 +336,22 @@ def _log_differences(folder: JobFolder, resolved: ResolvedJob) -> None:
     except Missing:
         return  # Another client has claimed the attempt and is about to write the job.
     identity = set(resolved.job.identity_fields())
-    changed = [name for name in new if name not in identity and old.get(name) != new[name]]
+    changed = [
+        name for name in new if name not in identity and not _agrees(old.get(name), new[name])
+    ]
     if changed:
         log.info(
             "%s: different in the running attempt; submit again after it has ended to apply them",
             ", ".join(changed),
         )
+
+
+def _agrees(old: Any, new: Any) -> bool:
+    """Whether two fields are equal; ``auto`` is whatever the running attempt was given."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        auto = {"gpus": old.get("gpus")} if new.get("gpus") == "auto" else {}
+        wanted = {**new, **auto}
+        return old.keys() == new.keys() and all(_agrees(old[name], wanted[name]) for name in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_agrees, old, new))
+    return bool(old == new)

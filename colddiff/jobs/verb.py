@@ -16,10 +16,12 @@ from colddiff.errors import ColddiffError, SpecError
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.folder import JobFolder
-    from colddiff.jobs.job import Job
+    from colddiff.jobs.job import Job, ResourcesSpec, Workers
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Capacity
+
+    Settle = Callable[[ResourcesSpec, Workers], ResourcesSpec]
 
 PACKAGE = "colddiff.verbs"
 
@@ -89,6 +91,24 @@ class Verb(ABC):
         SpecError naming the field. By default a job may wait for machines to be added.
         """
         return
+
+    def with_resources(self, job: Any, settle: Settle) -> Job:
+        """The job with what its workers request replaced by ``settle`` of it and of ``workers``.
+
+        A verb that runs other jobs does so with theirs too.
+        """
+        resources = getattr(job, "resources", None)
+        if resources is None:
+            return cast("Job", job)
+        found = settle(resources, getattr(job, "workers", 1))
+        return cast("Job", job.model_copy(update={"resources": found}))
+
+    def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> Sequence[str]:
+        """Lines for whoever submits a resolved job, such as that it would take days.
+
+        ``capacity`` asks the cluster; it returns None where the job runs in this process.
+        """
+        return ()
 
     def requested_extent(self, job: Job) -> int:
         """The extent that the job requests, in ``unit``; 0 if it is not known before it runs."""

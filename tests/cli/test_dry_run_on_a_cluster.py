@@ -59,6 +59,15 @@ def dashboard() -> Iterator[str]:
             "for 4",
         ),
         (
+            ["train", "workers=all", "resources.gpus=auto"],
+            "fits: 1 worker with 1 GPU and 1 CPU; the cluster has room for 4 at once",
+        ),
+        (
+            ["train", "workers=5", "resources.gpus=auto"],
+            "can never fit: resources.gpus: is auto: 5 workers need 5 GPUs, the cluster has room "
+            "for 4; use workers=[1, 5], or say a number",
+        ),
+        (
             ["evaluate", "samples=/there", "reference=/here", "resources.accelerator=H100"],
             "can never fit on this cluster: 1 worker with 1 CPU on H100; the cluster has room for "
             "0",

@@ -315,6 +315,10 @@ def test_jobs_of_a_storage_are_shown_without_a_cluster(colddiff: Colddiff) -> No
     assert (shown["attempt"], shown["message"], shown["result"]) == (2, "broke\nhere", None)
     assert colddiff("logs", folder.job_id).stdout == "what it said\n"
     assert colddiff("logs", folder.job_id, "-f").stdout == "what it said\n"
+    folder.write_debug_log(2, b"what Ray said\n")
+    assert colddiff("logs", folder.job_id, "--debug").stdout == "what Ray said\n"
+    refused = colddiff("logs", folder.job_id, "--debug", "-f")
+    assert (refused.returncode, "leave out -f" in refused.stderr) == (2, True)
     assert colddiff("stop", folder.job_id).returncode == 0
     waited = colddiff("wait", folder.job_id, "--json")
     assert (waited.returncode, json.loads(waited.stdout)["exit_code"]) == (1, 1)

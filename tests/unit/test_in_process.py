@@ -16,6 +16,7 @@ import pytest
 import colddiff
 from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.folder import JobFolder
+from colddiff.machine.printed_lines import unstamped
 from colddiff.stores.local_store import LocalStore
 from tests.unit.generation.trained import TRAIN, train_tiny
 
@@ -133,7 +134,7 @@ def test_a_failed_local_job_prints_its_verdict_and_keeps_its_log(
     assert "ended: failed" in verdict
     assert "is not finite" in verdict
     (log,) = tmp_path.glob("jobs/*/attempts/1/log.txt")
-    assert log.read_text().splitlines()[-1] == verdict
+    assert unstamped(log.read_text().splitlines()[-1]) == verdict
 
 
 def test_each_verb_is_a_function_that_checks_its_job(

@@ -17,6 +17,7 @@ from colddiff.background import Background, Prefetcher, in_context
 from colddiff.cli.live_line import live_line
 from colddiff.jobs.logs import logged
 from colddiff.jobs.work_queue import LocalWorkers
+from colddiff.machine.printed_lines import unstamped
 
 LOGGER = logging.getLogger("colddiff")
 ANY = logging.getLogger("colddiff.anywhere")
@@ -28,6 +29,13 @@ class Named:
     """A task that is only a name."""
 
     key: str
+
+
+def lines(text: bytes) -> list[str]:
+    """The lines of a log, each of which has its time."""
+    found = text.decode().splitlines()
+    assert all(unstamped(line) != line for line in found)
+    return [unstamped(line) for line in found]
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ def test_jobs_in_threads_have_their_own_lines_and_all_of_them(mine: io.StringIO)
         list(pool.map(job, ("short", "long"), (20, 60)))
     for name, steps in (("short", 20), ("long", 60)):
         expected = [f"{name} {step}" for step in range(steps)]
-        assert logs[name][-1].decode().splitlines() == expected
+        assert lines(logs[name][-1]) == expected
     assert LOGGER.level == level
     assert not ANY.isEnabledFor(logging.INFO)
     assert mine.getvalue() == ""
@@ -116,8 +124,8 @@ def test_helper_threads_log_for_the_job_that_started_them() -> None:
             workers.wait(10)
             workers.close()
             other()
-    assert ours[-1].decode().splitlines() == ["written", "prefetched", "worked"]
-    assert others[-1] == b"other's\n"
+    assert lines(ours[-1]) == ["written", "prefetched", "worked"]
+    assert lines(others[-1]) == ["other's"]
 
 
 def test_what_a_thread_of_no_job_logs_is_in_the_log_of_each() -> None:
@@ -127,7 +135,7 @@ def test_what_a_thread_of_no_job_logs_is_in_the_log_of_each() -> None:
         thread = threading.Thread(target=lambda: ANY.warning("whose?"))
         thread.start()
         thread.join()
-    assert (one[-1], two[-1]) == (b"whose?\n", b"whose?\n")
+    assert lines(one[-1]) == lines(two[-1]) == ["whose?"]
 
 
 def test_the_users_handlers_get_what_they_would_get_without_a_job(mine: io.StringIO) -> None:
@@ -151,7 +159,7 @@ def test_the_users_handlers_get_what_they_would_get_without_a_job(mine: io.Strin
     seen = ["careful", "asked for", "asked for now"]
     assert own.getvalue().splitlines() == seen
     assert mine.getvalue().splitlines() == [*seen, "theirs"]
-    assert kept[-1].decode().splitlines() == ["progress", *seen]
+    assert lines(kept[-1]) == ["progress", *seen]
     assert filtered == ([], [])
 
 

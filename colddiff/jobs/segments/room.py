@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from colddiff.errors import SpecError
+from colddiff.jobs.device import settled
 from colddiff.jobs.job import ResourcesSpec, Workers
 from colddiff.jobs.runner import Capacity, requested
 
@@ -37,6 +38,7 @@ def refuse_too_small(
     A cluster that grows may add what is missing. ``what`` it is for people; ``resources`` and
     ``workers`` are the fields that say what it needs.
     """
+    needs = replace(needs, resources=settled(needs.resources, needs.workers, capacity))
     room = capacity.room(needs.resources)
     if room >= needs.fewest or capacity.grows:
         return

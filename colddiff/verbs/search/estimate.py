@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from colddiff.verbs.search.promotion import REDUCTION
 from colddiff.verbs.search.settings import base_of, check_settings, rung_steps
 
 if TYPE_CHECKING:
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.train.job import TrainJob
 
 
@@ -84,6 +85,17 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     over = [dimension.path for dimension in space]
     lines = [*_lines(found, over), *training.lines, _evaluations(found)]
     return DryRun(lines, {"trials": {**found.to_dict(), "over": over}, **training.data})
+
+
+def advice(job: SearchJob, capacity: Callable[[], Capacity | None]) -> list[str]:
+    """What `submit train` says of a training with as many steps as a resolved search."""
+    base = base_of(job)
+    found = dry_run(job, None).data["trials"]["steps"]
+    whole = base.model_copy(
+        update={"num_steps": found, "resources": job.resources or base.resources}
+    )
+    lines = VERBS["train"].advice(whole, capacity)
+    return [f"all trials and confirmations, one after the other: {line}" for line in lines]
 
 
 def trials_by_rung(num_trials: int, rungs: int, reduction: int = REDUCTION) -> list[int]:

@@ -12,6 +12,7 @@ from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
 from colddiff.evaluation.spec import GeneratedSpec
+from colddiff.jobs.job import AUTO
 from colddiff.jobs.recipes import Recipe, load_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest, nearest, parse
@@ -105,7 +106,7 @@ def _refuse_unsupported(job: SearchJob, base: TrainJob) -> None:
         what = "is for the search of a checkpoint's severities: leave it out"
         raise SpecError([("calls", what)])
     asked = job.resources or base.resources
-    if not asked.cpus and not asked.gpus:
+    if not asked.cpus and asked.gpus in (0, AUTO):
         raise SpecError([("resources.cpus", "a trial needs a CPU or a GPU")])
 
 

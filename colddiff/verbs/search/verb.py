@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.jobs.verb import DryRun, Verb
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Capacity
+    from colddiff.jobs.verb import Settle
     from colddiff.verbs.search.job import SearchJob
 
 
@@ -47,6 +48,24 @@ class Search(Verb):
 
         if (found := capacity()) is not None:
             refuse_no_room(needs_of(job), found)
+
+    def with_resources(self, job: Any, settle: Settle) -> SearchJob:
+        from colddiff.jobs.device import settled_fields
+
+        base = settled_fields(job.base, settle) if isinstance(job.base, Mapping) else job.base
+        found = job.resources
+        if found is not None:
+            workers = 1 if job.samples_only else (base or {}).get("workers", 1)
+            found = settle(found, tuple(workers) if isinstance(workers, list) else workers)
+        job = job.model_copy(update={"base": base, "resources": found})
+        return cast("SearchJob", job)
+
+    def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        if job.samples_only:
+            return []
+        from colddiff.verbs.search.estimate import advice
+
+        return advice(job, capacity)
 
     def prepare(self, attempt: Attempt) -> Any:
         if attempt.resolved.job_as(self.spec()).samples_only:

@@ -117,7 +117,7 @@ def _best_yaml(task: SearchTask, trial: Trial) -> str:
 
 
 def _uses_gpus(task: SearchTask) -> bool:
-    return needs_of(task.job, task.base).resources.gpus > 0
+    return needs_of(task.job, task.base).resources.num_gpus > 0
 
 
 def _refuse_unfinished(attempt: Attempt, exhausted: bool, planner: Planner) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.report.differences import differences_text, differing_fields
+from colddiff.spec import parse
 from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.study.members import operation_fields
 from colddiff.verbs.study.written import written_trainings
+
+if TYPE_CHECKING:
+    from colddiff.jobs.runner import Capacity
+
+
+MEASURED = "auto"
+"""The value of `--rate` that has a rate measured."""
 
 
 def dry_run(job: StudyJob, rate: str | None) -> DryRun:
@@ -23,6 +31,11 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
     lines: list[str] = []
     for (slug, train), text in zip(written, differs, strict=True):
         training = VERBS["train"].dry_run(train, rate)
+        if rate == MEASURED:
+            # Measured once: other networks reach about as many FLOP/s.
+            found = training.data["estimate"]
+            flops = found["images_per_s"] * found["training_flops_per_image"]
+            rate = f"{flops / 1e12}TFLOP/s"
         seeds = list(job.seeds or (train.seed,))
         name = " ".join(filter(None, (slug, text)))
         lines += [f"{name}, seed {', '.join(map(str, seeds))}: {train.num_steps:,} steps each"]
@@ -31,6 +44,19 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
         members += [{**found, "seed": seed, **training.data} for seed in seeds]
     totals = _totals(members)
     return DryRun([*lines, _sum(job, totals)], {"members": members, "total": totals})
+
+
+def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:
+    """What `submit train` says of a training with as many steps as all those of one name."""
+    train, lines = VERBS["train"], []
+    for slug in dict.fromkeys(one.slug for one in job.trainings):
+        all_of = [one.train for one in job.trainings if one.slug == slug]
+        first: Any = parse(train.spec(), all_of[0], slug)
+        steps = sum(int(one["num_steps"]) for one in all_of)
+        whole = first.model_copy(update={"num_steps": steps})
+        of = f"{len(all_of)} trainings of {slug}, one after the other"
+        lines += [f"{of}: {line}" for line in train.advice(whole, capacity)]
+    return lines
 
 
 def _differences(written: Sequence[tuple[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.jobs.verb import DryRun, Verb
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.runner import Capacity
+    from colddiff.jobs.verb import Settle
     from colddiff.verbs.study.job import StudyJob
 
 
@@ -43,6 +44,20 @@ class Study(Verb):
 
         if (found := capacity()) is not None:
             refuse_no_room(job, found)
+
+    def with_resources(self, job: Any, settle: Settle) -> StudyJob:
+        from colddiff.jobs.device import settled_fields
+
+        trainings = tuple(
+            one.model_copy(update={"train": settled_fields(one.train, settle)})
+            for one in job.trainings
+        )
+        return cast("StudyJob", job.model_copy(update={"trainings": trainings}))
+
+    def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        from colddiff.verbs.study.estimate import advice
+
+        return advice(job, capacity)
 
     def prepare(self, attempt: Attempt) -> Any:
         from colddiff.verbs.study.work import prepare

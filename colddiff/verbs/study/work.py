@@ -103,7 +103,7 @@ class _Results:
         known = read_members(attempt.folder).get("gpu_hours_before") or {}
         spent = GpuHours(attempt.folder.store)
         spent.include(trainings.trainings)
-        if uses_gpus := any(member.job.resources.gpus for member in trainings.members):
+        if uses_gpus := any(member.job.resources.num_gpus for member in trainings.members):
             spent()
         self._before = {
             member.id: float(known.get(member.id, spent.of(member.id)))

@@ -45,7 +45,7 @@ def fit_on_ray(attempt: Attempt) -> None:
 
     def fit(start: int) -> None:
         await_workers(attempt, job)
-        attempt.hold_gpus(job.resources.gpus * most_workers(job))
+        attempt.hold_gpus(job.resources.num_gpus * most_workers(job))
         trainer = _trainer(resolved, number, start, workers, may_grow=growth.helps)
         reserve_anew(folder, train_requester(trainer))
         try:
@@ -68,8 +68,8 @@ def _trainer(
 ) -> TorchTrainer:
     job = resolved.job_as(TrainJob)
     resources = {"CPU": job.resources.cpus}
-    if job.resources.gpus:
-        resources["GPU"] = job.resources.gpus
+    if job.resources.num_gpus:
+        resources["GPU"] = job.resources.num_gpus
     if isinstance(workers, tuple):
         # How long Ray waits for workers on a lost machine before it starts with fewer.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
@@ -82,7 +82,7 @@ def _trainer(
         },
         scaling_config=ScalingConfig(
             num_workers=workers,
-            use_gpu=job.resources.gpus > 0,
+            use_gpu=job.resources.num_gpus > 0,
             resources_per_worker=resources,
             accelerator_type=job.resources.accelerator,
             # Ray would end the workers without a checkpoint: they leave by themselves to grow.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
@@ -10,6 +10,7 @@ from colddiff.jobs.verb import DryRun, Verb
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.train.job import TrainJob
 
 
@@ -30,6 +31,11 @@ class Train(Verb):
         from colddiff.verbs.train.resolve import resolve_training
 
         return resolve_training(job, storage, pack=pack)
+
+    def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        from colddiff.verbs.train.estimates.cpu_days import cpu_advice
+
+        return cpu_advice(job, capacity)
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training
@@ -76,7 +82,7 @@ class Train(Verb):
         return (best["metric"], best["value"]) if best else super().score(result)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        from colddiff.verbs.train.estimate import estimate
+        from colddiff.verbs.train.estimates.estimate import estimate
 
         found = estimate(job, rate)
         return DryRun(found.lines(), {"estimate": found.to_dict()})

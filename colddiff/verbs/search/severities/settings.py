@@ -12,6 +12,7 @@ from colddiff.errors import SpecError
 from colddiff.evaluation.best import IMAGE_METRICS
 from colddiff.evaluation.metrics import SSIM_WINDOW
 from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.jobs.job import AUTO
 from colddiff.samplers import DEFAULT, SAMPLERS, SamplerName, check_samplers
 from colddiff.sampling import falling
 from colddiff.spec import Spec, nearest, parse
@@ -108,7 +109,7 @@ def check_list_settings(job: SearchJob) -> CheckpointBase:
         problems.append(("calls", f"must rise from 1 or more, got {list(job.calls)}"))
     if job.limits.gpu_hours is not None:
         problems.append(("limits.gpu_hours", "a search does not count them; set limits.hours"))
-    if job.resources is not None and not job.resources.cpus and not job.resources.gpus:
+    if job.resources is not None and not job.resources.cpus and job.resources.gpus in (0, AUTO):
         problems.append(("resources.cpus", "a trial needs a CPU or a GPU"))
     if base.sampler is not None and SAMPLERS[base.sampler].single_step:
         problems.append(("base.sampler", f"{base.sampler} calls the network once: no list"))

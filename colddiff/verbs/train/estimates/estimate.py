@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from colddiff.errors import SpecError
-from colddiff.verbs.train.cost import cost_of
+from colddiff.jobs.job import AUTO
+from colddiff.verbs.train.estimates.cost import cost_of
 from colddiff.verbs.train.job import TrainJob
 
+MEASURED = "auto"
 RATE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(img/s|tflops|tflop/s)?", re.IGNORECASE)
 
 
@@ -30,6 +32,8 @@ class Estimate:
     images_per_s: float | None = None
     hours: float | None = None
     gpu_hours: float | None = None
+    measured: str = ""
+    """How the rate was measured; "" if it was given."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -44,11 +48,15 @@ class Estimate:
             f"{self.images:,} images; a checkpoint is {self.checkpoint_bytes / 1e6:,.0f} MB",
         ]
         if self.hours is None:
-            lines.append("--rate 850 (images/s) or --rate 40TFLOP/s, of all workers, gives hours")
+            lines.append(
+                "--rate 850 (images/s) or --rate 40TFLOP/s, of all workers, gives hours; "
+                "--rate auto measures one here"
+            )
         else:
+            lines += [self.measured] if self.measured else []
             line = f"at {self.images_per_s:,.4g} images/s: {self.hours:,.3g} hours"
             if self.gpu_hours is None:
-                line += "; GPU hours follow from how many workers `all` will be"
+                line += "; GPU hours follow from what `all` or `auto` will be on the cluster"
             elif self.gpu_hours:
                 line += f", {self.gpu_hours:,.3g} GPU hours"
             lines.append(line)
@@ -58,14 +66,21 @@ class Estimate:
 def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
     """Estimates ``job``; contacts and allocates nothing.
 
-    ``rate`` of all workers together: images per second (``850``) or ``40TFLOP/s``. Raises SpecError
-    for anything else.
+    ``rate`` of all workers together: images per second (``850``), ``40TFLOP/s``, or ``auto``, which
+    measures it on this machine in at most 20 s. Raises SpecError for anything else.
     """
     cost = cost_of(job)
     per_image, images = cost.training_flops, job.num_steps * job.global_batch_size
     images_per_s = hours = gpu_hours = None
-    if rate is not None:
+    measured = ""
+    if rate == MEASURED:
+        from colddiff.verbs.train.estimates.measured_rate import measured_rate
+
+        found = measured_rate(job)
+        images_per_s, measured = found.images_per_s, found.line
+    elif rate is not None:
         images_per_s = _images_per_s(rate, per_image)
+    if images_per_s is not None:
         hours = images / images_per_s / 3600
         gpus = _gpus(job)
         gpu_hours = None if gpus is None else gpus * hours
@@ -80,6 +95,7 @@ def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
         images_per_s=images_per_s,
         hours=hours,
         gpu_hours=gpu_hours,
+        measured=measured,
     )
 
 
@@ -90,16 +106,20 @@ def _images_per_s(rate: str, flops_per_image: float) -> float:
     except ValueError:
         value = 0.0
     if match is None or value <= 0:
-        raise SpecError(f"--rate: write images per second, such as 850, or 40TFLOP/s, got {rate!r}")
+        raise SpecError(
+            f"--rate: write images per second, such as 850, or 40TFLOP/s, or auto, got {rate!r}"
+        )
     unit = (match.group(2) or "img/s").lower()
     return value if unit == "img/s" else value * 1e12 / flops_per_image
 
 
 def _gpus(job: TrainJob) -> float | None:
+    if job.resources.gpus == AUTO or (job.workers == "all" and job.resources.gpus):
+        return None
     if job.workers == "all":
-        return None if job.resources.gpus else 0.0
+        return 0.0
     workers = job.workers if isinstance(job.workers, int) else job.workers[1]
-    return job.resources.gpus * workers
+    return job.resources.num_gpus * workers
 
 
 def _si(value: float) -> str:

@@ -1,0 +1,120 @@
+"""What processes print, by line: about the job, or what other libraries say of themselves.
+
+The latter go into a file beside the log.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+LONGEST = 64 << 10
+"""Bytes of a line without an end that is passed on as it is, such as a progress bar."""
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+SOURCE = re.compile(r"^\((?P<name>[\w.:+ ]+?)(?: pid=\d+)?(?:, ip=[^)]*)?\) ?(?P<text>.*)$")
+"""What Ray writes before a line of another process: ``(RayTrainWorker pid=7805) step 20/60``."""
+
+NOISY_ACTORS = {
+    # Asks for the state of the newest cluster on its machine, which may be another one: on machines
+    # with several it says twice a second that it cannot.
+    "PlacementGroupCleaner",
+}
+WARNING = re.compile(
+    r"(?!\S*-packages/colddiff/)\S*(?:-packages|lib/python3\.\d+)/\S+\.py:\d+: \w*Warning: "
+)
+NOISE = re.compile(
+    "|".join(
+        (
+            # Ray's own log below a warning, in Python and in C++.
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+(?:DEBUG|INFO) \S+\.py:\d+ -- ",
+            r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [DI] \d+ \d+\] ",
+            # https://github.com/ray-project/ray/issues/53727, of an actor of Ray Train itself.
+            r"\[.* E \d+ \d+\] core_worker\.cc:\d+: Actor with class name: 'PreemptionWatcher'",
+            # What Ray Train is about to do, which the job's own lines say.
+            r"Requesting resources: ",
+            r"Attempting to start training worker group of size ",
+            r"Started training worker group of size ",
+            r"- \(ip=\S+, pid=\d+\) world_rank=",
+            r"Setting up process group for: env://",
+            r"Tip: ",
+            # MLflow and its database, errors aside.
+            r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:INFO|WARNING) mlflow",
+            r"(?:INFO|WARNI)\s+\[alembic\.",
+        )
+    )
+)
+STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ?")
+REPEATED = re.compile(r"\[repeated \d+x across cluster\]")
+"""Ray's sum of equal lines of other processes, the first of which it has printed."""
+
+
+class LogLines:
+    """Takes what processes print, in pieces; hands on whole lines, each with its time.
+
+    Args:
+        keep: gets the lines that are about the job.
+        set_aside: gets those of other libraries.
+        clock: seconds since 1970, of this machine.
+    """
+
+    def __init__(
+        self,
+        keep: Callable[[bytes], None],
+        set_aside: Callable[[bytes], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._keep, self._set_aside, self._clock = keep, set_aside, clock
+        self._begun = b""
+        self._warned: set[str] = set()
+        """Sources whose last line was a warning: the code that it is about follows."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes a piece; a line that it does not end is kept until it ends, or grows too long."""
+        *lines, self._begun = (self._begun + chunk).split(b"\n")
+        if len(self._begun) > LONGEST:
+            lines.append(self._begun)
+            self._begun = b""
+        for line in lines:
+            self._pass_on(line)
+
+    def flush(self) -> None:
+        """Passes on a line that has no end yet."""
+        if self._begun:
+            self._pass_on(self._begun)
+            self._begun = b""
+
+    def _pass_on(self, line: bytes) -> None:
+        text = ANSI.sub("", line.decode(errors="replace")).rstrip("\r")
+        take = self._set_aside if self._is_noise(text) else self._keep
+        take(f"{stamped(text, self._clock())}\n".encode())
+
+    def _is_noise(self, line: str) -> bool:
+        found = SOURCE.match(line)
+        source, text = (found["name"], found["text"]) if found else ("", line)
+        if source in NOISY_ACTORS or REPEATED.search(text):
+            return True
+        key = line[: len(line) - len(text)]
+        if key in self._warned and text.startswith("  "):
+            self._warned.discard(key)
+            return True
+        self._warned.discard(key)
+        if WARNING.match(text):
+            self._warned.add(key)
+            return True
+        return NOISE.match(text) is not None
+
+
+def stamped(line: str, at: float) -> str:
+    """``line`` after its time, ``2026-11-27 01:28:10Z``: UTC, for people in other places.
+
+    >>> stamped("step 20/60", 0.0)
+    '1970-01-01 00:00:00Z step 20/60'
+    """
+    return f"{time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(at))} {line}".rstrip()
+
+
+def unstamped(line: str) -> str:
+    """The inverse of ``stamped``; a line without a time, as older logs have, is returned as is."""
+    return STAMP.sub("", line)

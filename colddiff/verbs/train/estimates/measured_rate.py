@@ -1,0 +1,95 @@
+"""Images per second of a training on this machine, measured on made-up images."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from colddiff.jobs.job import AUTO
+from colddiff.objective import draw_severities, restoration_loss
+from colddiff.synthetic import synthetic_images, synthetic_omega
+from colddiff.verbs.train.job import TrainJob
+
+MOST_S = 20.0
+"""How long a measurement takes at most."""
+ENOUGH_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRate:
+    """What one process on this machine trains."""
+
+    images_per_s: float
+    images: int
+    """Images of each of the measured steps."""
+    device: str
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"measured here: {self.images_per_s:.4g} images/s, {self.images} at a time, by one "
+            f"process on {self.device}"
+        )
+
+
+def measured_rate(job: TrainJob, most_s: float = MOST_S) -> MeasuredRate:
+    """Trains ``job``'s network for at most ``most_s`` seconds on this machine; keeps nothing.
+
+    Degradation, both passes and the optimizer are in it; reading images, checkpoints and
+    evaluations are not. On a GPU where there is one and ``job`` asks for any. As many images at a
+    time as fit into the time, at most those of a step.
+    """
+    until = time.perf_counter() + 0.9 * most_s  # building the network is in it
+    wants = job.resources.gpus == AUTO or job.resources.gpus > 0
+    device = torch.device("cuda" if wants and torch.cuda.is_available() else "cpu")
+    run = _Steps(job, device)
+    run.take(1)  # what is done once, such as tables of D
+    size = min(job.max_batch_per_worker or job.global_batch_size, job.global_batch_size)
+    one_s = run.take(1)
+    while size > 1 and size * one_s > (until - time.perf_counter()) / 3:
+        size //= 2
+    found: list[float] = []
+    last = size * one_s
+    while len(found) < ENOUGH_STEPS and time.perf_counter() + last < until:
+        found.append(last := run.take(size))
+    if not found:
+        size, found = 1, [one_s]
+    # The first one of another size allocates its memory.
+    steady = found[1:] or found
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+    return MeasuredRate(size * len(steady) / sum(steady), size, name)
+
+
+class _Steps:
+    """Optimizer steps of a job on made-up images, without a store, data or other ranks."""
+
+    def __init__(self, job: TrainJob, device: torch.device) -> None:
+        self._job, self._device = job, device
+        self._D = job.degradation.build(job.shape)
+        self._restorer = job.restorer.build(job.shape).to(device).train()
+        self._optimizer = torch.optim.Adam(self._restorer.parameters(), fused=True)
+
+    def take(self, size: int) -> float:
+        """Seconds of one step with ``size`` images; making the images is not counted."""
+        job, device = self._job, self._device
+        x0 = synthetic_images(job.shape, min(size, 8)).repeat(-(-size // 8), 1, 1, 1)[:size]
+        omega = synthetic_omega(self._D, size)
+        t = draw_severities(0, np.arange(size), self._D.num_timesteps).to(device)
+        began = time.perf_counter()
+        x0, omega = x0.to(device), {name: value.to(device) for name, value in omega.items()}
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=job.precision == "bf16"):
+            losses = restoration_loss(self._restorer, self._D, x0, t, omega, job.loss)
+        torch.autograd.backward(losses.mean())
+        self._optimizer.step()
+        float(losses.detach().sum())  # waits for the device
+        return time.perf_counter() - began
+
+
+def _cpu() -> str:
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads != 1)} of this CPU"

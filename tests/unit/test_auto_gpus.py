@@ -1,0 +1,224 @@
+"""`resources.gpus: auto` is a number before an attempt is claimed, and days on a CPU are said."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import colddiff
+from colddiff.errors import SpecError
+from colddiff.jobs.device import settled, settled_job
+from colddiff.jobs.in_process import InProcess
+from colddiff.jobs.job import ResourcesSpec
+from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.runner import Capacity
+from colddiff.jobs.submit import _log_differences, bring_to_end
+from colddiff.jobs.verb import VERBS
+from colddiff.spec import parse
+from colddiff.verbs.train.estimates import cpu_days, measured_rate
+from tests.in_process import colddiff_here
+from tests.unit import test_run
+from tests.unit.search.tiny_search import tiny_search
+from tests.unit.study.tiny_study import TRAIN
+from tests.unit.test_train import job
+
+CPUS = {"CPU": 8.0}
+GPUS = {"CPU": 8.0, "GPU": 2.0, "accelerator_type:A100": 1.0}
+AUTO = {"gpus": "auto"}
+TINY = {
+    "image_size": 16,
+    "channels": 1,
+    "degradation": "{kind: blur, num_timesteps: 4}",
+    "restorer": "{kind: convnext_unet, dim: 4, dim_mults: [1, 2]}",
+    "global_batch_size": 8,
+    "num_steps": 1000,
+}
+
+
+@pytest.mark.parametrize(
+    ("workers", "machines", "grows", "gpus"),
+    [
+        (1, [CPUS], False, 0.0),
+        (1, [CPUS, GPUS], False, 1.0),
+        (2, [GPUS], False, 1.0),
+        ((1, 9), [GPUS], False, 1.0),
+        ("all", [GPUS, GPUS], False, 1.0),
+        (4, [GPUS], True, 1.0),
+    ],
+    ids=str,
+)
+def test_each_worker_takes_a_gpu_where_there_are_any(
+    workers: Any, machines: list[dict[str, float]], grows: bool, gpus: float
+) -> None:
+    found = settled(ResourcesSpec(gpus="auto"), workers, Capacity(tuple(machines), grows))
+    assert found.num_gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "machines", "grows", "says"),
+    [
+        (AUTO, 1, [CPUS], True, "the cluster has no GPU now and can add machines; say 1, or 0"),
+        (AUTO, 4, [GPUS], False, r"4 workers need 4 GPUs, .* room for 2; use workers=\[1, 4\]"),
+        ({**AUTO, "accelerator": "H100"}, 1, [GPUS], False, "room for 0; use resources.gpus=0"),
+    ],
+)
+def test_what_a_person_must_choose_is_refused(
+    resources: dict[str, Any],
+    workers: Any,
+    machines: list[dict[str, float]],
+    grows: bool,
+    says: str,
+) -> None:
+    with pytest.raises(SpecError, match=f"^resources.gpus: is auto: .*{says}"):
+        settled(ResourcesSpec(**resources), workers, Capacity(tuple(machines), grows))
+
+
+def test_other_words_for_a_number_of_gpus_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"resources.gpus: write a number or auto, got 'all'"):
+        job(resources={"gpus": "all"})
+
+
+def test_in_this_process_the_machine_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, gpus in ((True, 1.0), (False, 0.0)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has=has: has)
+        assert settled(ResourcesSpec(gpus="auto"), 1, None).num_gpus == gpus
+
+
+def test_a_number_asks_no_cluster() -> None:
+    def asked() -> Capacity:
+        raise AssertionError
+
+    plain = job(resources={"gpus": 0.5})
+    assert settled_job(plain, asked) == plain
+
+
+def test_jobs_within_jobs_are_settled_too() -> None:
+    capacity = Capacity((GPUS,))
+    base = {**test_run.job().to_dict(), "resources": AUTO, "workers": [1, 2]}
+    search = parse(VERBS["search"].spec(), tiny_search(base=base, resources=AUTO))
+    found = settled_job(search, lambda: capacity).to_dict()
+    assert found["base"]["resources"]["gpus"] == found["resources"]["gpus"] == 1.0
+    training = {"id": "train-a-00000000", "slug": "a", "train": base}
+    study = parse(VERBS["study"].spec(), {"jobs": ["quickstart"], "trainings": [training]})
+    (one,) = settled_job(study, lambda: capacity).to_dict()["trainings"]
+    assert one["train"] == {**base, "resources": {"gpus": 1.0}}
+
+
+class GpuCluster(InProcess):
+    """A cluster of two GPUs that runs nothing."""
+
+    outlives_client = True
+    started: ResolvedJob
+
+    def capacity(self) -> Any:
+        return Capacity((GPUS,))
+
+    def start(self, resolved: ResolvedJob, attempt: int, accepted: Any) -> None:
+        self.started = resolved
+        accepted()
+
+
+def test_an_attempt_is_recorded_with_numbers_and_attached_to_with_auto(
+    storage: Path, packed: Mapping[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
+    plain = resolve(test_run.job(**packed), "tiny")
+    resolved = resolve(test_run.job(**packed, resources=AUTO), "tiny")
+    assert resolved.id == plain.id
+    cluster = GpuCluster()
+    assert bring_to_end(resolved, cluster, detach=True).exit_code == 0
+    assert cluster.started.job_as(type(resolved.job)).to_dict()["resources"]["gpus"] == 1.0
+    assert resolved.folder.job()["spec"]["resources"]["gpus"] == 1.0
+    _log_differences(resolved.folder, resolved)
+    assert "resources: different" not in caplog.text
+    _log_differences(resolved.folder, plain)
+    assert "resources: different" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("cpus", "machines", "says"),
+    [
+        (
+            1,
+            (CPUS, GPUS),
+            r"about 1,720 days \(8.9e\+18 FLOP, 1 core, .* has 2 GPUs: resources.gpu",
+        ),
+        (8, (CPUS,), "about 215 days .* 8 cores,.*; the cluster has none: train where there are"),
+        (4000, (CPUS,), None),
+    ],
+)
+def test_days_on_a_cpu_are_said(cpus: int, machines: Any, says: str | None) -> None:
+    faces = colddiff.load_recipe("paper/deblur-celeba").train
+    slow = faces.model_copy(update={"resources": ResourcesSpec(cpus=cpus)})
+    found = VERBS["train"].advice(slow, lambda: Capacity(machines))
+    assert len(found) == (says is not None)
+    assert not found or re.match(f"without a GPU this takes {says}", found[0])
+    on_gpu = slow.model_copy(update={"resources": ResourcesSpec(gpus=1)})
+    assert not VERBS["train"].advice(on_gpu, lambda: Capacity(machines))
+
+
+def test_short_jobs_ask_no_cluster_and_those_of_others_are_summed() -> None:
+    def capacity() -> Capacity:
+        raise AssertionError
+
+    assert not VERBS["train"].advice(job(), capacity)
+    faces = colddiff.load_recipe("paper/deblur-celeba").train
+    training = {"id": "train-a-00000000", "slug": "a", "train": faces.to_dict()}
+    study = parse(VERBS["study"].spec(), {"jobs": ["quickstart"], "trainings": [training] * 3})
+    (line,) = VERBS["study"].advice(study, lambda: Capacity((CPUS,)))
+    assert line.startswith(
+        "3 trainings of a, one after the other: without a GPU this takes about 5,"
+    )
+    search = parse(VERBS["search"].spec(), tiny_search(base=faces.to_dict(), num_trials=2))
+    (line,) = VERBS["search"].advice(search, lambda: Capacity((CPUS,)))
+    assert line.startswith("all trials and confirmations, one after the other: without a GPU")
+
+
+def test_the_submission_says_it(
+    storage: Path,
+    packed: Mapping[str, str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu_days, "DAY_S", 1e-9)
+    resolved = resolve(test_run.job(**packed), "tiny")
+    bring_to_end(resolved, GpuCluster(), detach=True)
+    assert "without a GPU this takes about" in caplog.text
+
+
+def test_a_rate_is_measured_within_its_time_and_trains_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measured_rate, "ENOUGH_STEPS", 3)
+    words = [f"{path}={value}" for path, value in TINY.items()]
+    began = time.monotonic()
+    done = colddiff_here(monkeypatch, capsys, "submit", "train", *words, "--dry-run", "--rate=auto")
+    assert time.monotonic() - began < 20
+    assert done.returncode == 0, done.stderr
+    measured, hours = done.stderr.splitlines()[-2:]
+    found = re.fullmatch(r"measured here: (\S+) images/s, 8 at a time, by one .* CPU", measured)
+    assert found
+    assert hours.startswith(f"at {found[1]} images/s: ")
+
+
+def test_a_network_too_slow_for_the_time_is_measured_by_one_image() -> None:
+    found = measured_rate.measured_rate(job(), most_s=0.0)
+    assert found.images == 1
+    assert found.images_per_s > 0
+
+
+def test_a_study_measures_once() -> None:
+    fields = {**TRAIN, "num_steps": 100}
+    wider = {"train": {**fields, "restorer": {**TRAIN["restorer"], "dim": 8}}}
+    study = parse(VERBS["study"].spec(), {"jobs": [{"train": fields}, wider], "seeds": 2})
+    lines = VERBS["study"].dry_run(study, "auto").lines
+    assert sum("measured here" in line for line in lines) == 1
+    assert sum("images/s:" in line for line in lines) == 2
+    assert "hours one after the other" in lines[-1]

@@ -1,0 +1,102 @@
+"""Commands of the documents are what the command line takes, and the jobs in them are valid."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colddiff.cli.catalogue.commands import KINDS
+from colddiff.cli.submit import Request, read_job
+from tests.documented import ROOT, commands_in, documents, files_in, is_usage, parsed
+from tests.in_process import colddiff_here
+
+PAGES = documents()
+RUN_AS_WRITTEN = ({"degradations", "fields", "recipes", "cluster status"} | set(KINDS)) - {""}
+"""Commands that contact nothing, write nothing and take no time."""
+NOT_THERE = re.compile(r"search-ID/best\.yaml")
+"""Files that only a job would write."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that pages tell their reader to write."""
+    (job,) = (text for text in blocks(ROOT / "README.md", "yaml") if "my-job.yaml" in text)
+    (study,) = (text for text in blocks(ROOT / "README.md", "yaml") if "study:" in text)
+    trained = study.replace("train: {...}\n", "")
+    search = "search:\n  over: [degradation.num_timesteps]\n"
+    (tmp_path / "my-job.yaml").write_text(job + trained + search)
+    for page in (ROOT / "infra" / "docs" / "tutorials").glob("*.md"):
+        for name, text in files_in(page).items():
+            (tmp_path / name).write_text(text)
+    for file in (ROOT / "infra" / "docs" / "own-degradation").iterdir():
+        if file.is_file():
+            shutil.copy(file, tmp_path)
+    (sampler,) = blocks(ROOT / "infra" / "docs" / "own-sampler.md", "python")
+    (tmp_path / "halves.py").write_text(sampler)
+    (tmp_path / "my_kind.py").write_text((tmp_path / "kspace.py").read_text())
+    for name in ("photo.png", "photo.jpg", "scan.png"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.usefixtures("workplace", "unloaded_plugins")
+def test_a_page_shows_commands_that_work(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = []
+    for words in commands_in(page):
+        if is_usage(words) or words == ["--install-completion"]:
+            continue
+        try:
+            path, params = parsed(words)
+            if path[0] in ("submit", "slurm"):
+                _read(path, params)
+        except Exception as error:  # each of them is a finding, and named with the others
+            wrong.append(f"colddiff {' '.join(words)}: {error}")
+            continue
+        if " ".join(path) in RUN_AS_WRITTEN:
+            done = colddiff_here(monkeypatch, capsys, *words)
+            if done.returncode:
+                wrong.append(f"colddiff {' '.join(words)}: {done.stderr}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _read(path: list[str], params: dict[str, Any]) -> None:
+    words = tuple(params["words"] or ())
+    if not any(map(NOT_THERE.search, words)):
+        verb = path[1] if path[0] == "submit" else params["verb"]
+        plugins = tuple(params.get("plugin") or ())
+        read_job(verb, Request(words=words, plugins=plugins, variant=params.get("variant")))
+
+
+def test_commands_are_found_and_wrong_ones_noticed(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(
+        "    colddiff submit train quickstart \\\n        num_steps=3   # a comment\n"
+        "```\n$ colddiff status ID; colddiff logs ID -f\n```\nIn text, `colddiff list` is none.\n"
+        "    colddiff report RUN... --out DIR [--over seed]\n    colddiff stop ID --grce 3\n"
+    )
+    first, status, logs, usage, stop = commands_in(tmp_path / "page.md")
+    assert first == ["submit", "train", "quickstart", "num_steps=3"]
+    assert (status, logs) == (["status", "ID"], ["logs", "ID", "-f"])
+    assert is_usage(usage)
+    assert not is_usage(first)
+    assert parsed(first)[0] == ["submit", "train"]
+    with pytest.raises(Exception, match="No such option: --grce"):
+        parsed(stop)
+
+
+def test_most_pages_show_some() -> None:
+    shown = {page: sum(1 for _ in commands_in(page)) for page in PAGES}
+    assert shown[ROOT / "README.md"] > 40
+    assert sum(shown.values()) > 100

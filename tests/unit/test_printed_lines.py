@@ -1,0 +1,123 @@
+# ruff: noqa: E501, W291  # lines as they were printed
+"""Which lines of a log are kept, on lines that jobs have printed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from colddiff.machine.printed_lines import LogLines, stamped, unstamped
+
+PACKAGES = "/srv/venv/lib/python3.11/site-packages"
+NOISE = f"""
+2026-11-27 01:27:01,659\tINFO worker.py:1691 -- Using address 192.0.2.2:52995 set in the environment
+2026-11-27 01:27:01,767\tINFO worker.py:2029 -- Connected. View the dashboard at \x1b[1m\x1b[32mhttp://127.0.0.1:39381 \x1b[39m\x1b[22m
+(TrainController pid=7327) Requesting resources: {{'CPU': 1.0}} * 2
+(TrainController pid=7327) Attempting to start training worker group of size 2 with the following resources: [{{'CPU': 1.0}}] * 2
+(PlacementGroupCleaner pid=7631) Found multiple active Ray instances: {{'192.0.2.2:52995', '192.0.2.2:41299'}}. Connecting to latest cluster at 192.0.2.2:41299.
+(PlacementGroupCleaner pid=7631) Failed to query Ray Train Controller actor state. State API may be temporarily unavailable. Continuing to monitor.
+(PlacementGroupCleaner pid=7631, ip=10.0.0.3) Traceback (most recent call last):
+(PlacementGroupCleaner pid=7631, ip=10.0.0.3)   File "{PACKAGES}/ray/util/state/api.py", line 1, in get
+(RayTrainWorker pid=7805) Setting up process group for: env:// [rank=0, world_size=2]
+(TrainController pid=7327) [2026-11-27 01:28:01,258 E 7327 7394] core_worker.cc:2465: Actor with class name: 'PreemptionWatcher' and ID: '45b2' has constructor arguments in the object store
+(TrainController pid=7327) Started training worker group of size 2: 
+(TrainController pid=7327) - (ip=192.0.2.2, pid=7805) world_rank=0, local_rank=0, node_rank=0
+[2026-11-27 01:28:01,258 I 7327 7394] core_worker.cc:902: Exit signal received, this process will exit
+(raylet) [2026-11-27 01:28:01,258 I 7327 7394] core_worker_shutdown_executor.cc:94: Executing handle exit: INTENDED_SYSTEM_EXIT
+(RayTrainWorker pid=7806) resuming from the checkpoint of step 4 [repeated 1x across cluster] (Ray deduplicates logs by default.)
+{PACKAGES}/PIL/TiffImagePlugin.py:900: UserWarning: Truncated File Read
+  warnings.warn(str(msg))
+(RayTrainWorker pid=7805) {PACKAGES}/PIL/Image.py:1047: UserWarning: Palette images with Transparency
+(RayTrainWorker pid=7805)   warnings.warn(
+/usr/lib/python3.11/multiprocessing/popen_fork.py:66: DeprecationWarning: use of fork() may lead
+  self.pid = os.fork()
+2026/11/27 01:27:05 WARNING mlflow.utils.autologging_utils: MLflow issued a warning
+2026/11/27 01:27:05 INFO mlflow.store.db.utils: Creating initial MLflow database tables...
+INFO  [alembic.runtime.migration] Running upgrade  -> 451aebb31d03, add metric step
+"""[1:]
+KEPT = f"""
+terminal distribution gmm fitted in 0.7 s
+(RayTrainWorker pid=7805) step 20/60  loss 0.36263  68.7 img/s
+(RayTrainWorker pid=7805, ip=10.0.0.3) step 40/60  loss 0.18954  119.0 img/s
+  rmse         0.2325    0.1327
+2026-11-27 01:27:01,659\tWARNING worker.py:1691 -- The autoscaler failed
+(raylet) [2026-11-27 01:28:01,258 E 7327 7394] node_manager.cc:3193: 1 Workers killed due to memory pressure (OOM)
+(autoscaler +1m4s) Error: No available node types can fulfill resource request {{'GPU': 1.0}}
+(TrainController pid=7327) Traceback (most recent call last):
+(TrainController pid=7327)   File "{PACKAGES}/ray/train/v2/controller.py", line 1, in run
+2026/11/27 01:27:05 ERROR mlflow.store.db.utils: SQLAlchemy database error
+{PACKAGES}/colddiff/restorers/base.py:12: UserWarning: ours
+./kspace.py:12: UserWarning: the user's own
+
+train-quickstart-b4e29189 is done (60 of 60 steps)
+"""[1:]
+
+
+def sorted_lines(*pieces: bytes) -> tuple[str, str]:
+    kept: list[bytes] = []
+    aside: list[bytes] = []
+    lines = LogLines(kept.append, aside.append, lambda: 0.0)
+    for piece in pieces:
+        lines.feed(piece)
+    lines.flush()
+    return b"".join(kept).decode(), b"".join(aside).decode()
+
+
+@pytest.mark.parametrize("line", KEPT.splitlines())
+def test_lines_about_the_job_are_kept(line: str) -> None:
+    assert sorted_lines(f"{line}\n".encode()) == (f"{stamped(line, 0)}\n", "")
+
+
+def test_lines_of_other_libraries_are_set_aside_with_times_and_without_colours() -> None:
+    kept, aside = sorted_lines(NOISE.encode())
+    assert kept == ""
+    assert len(aside.splitlines()) == len(NOISE.splitlines())
+    assert all(line.startswith("1970-01-01 00:00:00Z ") for line in aside.splitlines())
+    assert "\x1b" not in aside
+
+
+def test_all_lines_of_both_kinds_arrive_in_whatever_pieces() -> None:
+    text = f"{KEPT}{NOISE}{KEPT}".encode()
+    whole = sorted_lines(text)
+    assert whole == sorted_lines(*(text[i : i + 7] for i in range(0, len(text), 7)))
+    lines = [unstamped(line) for line in whole[0].splitlines()]
+    assert lines == KEPT.splitlines() * 2
+
+
+def test_code_after_something_else_than_a_warning_is_kept() -> None:
+    warning, code = NOISE.splitlines()[15:17]
+    kept, _ = sorted_lines(f"{warning}\n{code}\n{code}\n".encode())
+    assert kept == f"{stamped(code, 0)}\n"
+    kept, _ = sorted_lines(f"{warning}\nours\n{code}\n".encode())
+    assert [unstamped(line) for line in kept.splitlines()] == ["ours", code]
+
+
+def test_a_line_without_an_end_arrives_at_the_end_or_when_it_is_long() -> None:
+    assert sorted_lines(b"50 %\r60 %")[0].endswith("60 %\n")
+    assert len(sorted_lines(b"x" * 70_000, b"x" * 10)[0].splitlines()) == 2
+
+
+PRINTING = """
+import sys
+from pathlib import Path
+from colddiff.jobs import logs
+folder = Path(sys.argv[1])
+with logs.printed((folder / "log.txt").write_bytes, (folder / "debug.txt").write_bytes):
+    print('step 1/2', flush=True)
+    print("(PlacementGroupCleaner pid=1) Failed to query", file=sys.stderr, flush=True)
+    print('step 2/2', flush=True)
+"""
+
+
+def test_a_driver_prints_what_is_kept_and_stores_both(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    log = (tmp_path / "log.txt").read_text()
+    assert [unstamped(line) for line in log.splitlines()] == ["step 1/2", "step 2/2"]
+    assert done.stdout == log
+    (noise,) = (tmp_path / "debug.txt").read_text().splitlines()
+    assert unstamped(noise) == "(PlacementGroupCleaner pid=1) Failed to query"
