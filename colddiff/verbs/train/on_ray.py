@@ -11,8 +11,6 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from colddiff.cluster.growth import RoomForMore
-from colddiff.cluster.ray_reservations import reserve_anew, train_requester
 from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
 from colddiff.jobs.attempt import Attempt
@@ -21,6 +19,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.runner import requested
 from colddiff.jobs.tracking_run import open_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
+from colddiff.verbs.train.elastic import RoomForMore, reserve_anew, train_requester
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended

@@ -1,12 +1,13 @@
-"""What earlier starts of a job still have reserved with Ray Train, given back at once."""
+"""Elastic trainings on Ray: room for more workers, and what killed drivers had reserved."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from colddiff.errors import Unreachable
 from colddiff.jobs.folder import JobFolder
@@ -16,6 +17,32 @@ log = logging.getLogger(__name__)
 COORDINATOR = "AutoscalingCoordinator"
 """Name and namespace of the actor in which Ray Train reserves machines for its runs."""
 ANSWER_S = 30.0
+ASKED_TWICE = 2
+"""A machine that has room once may be about to be filled by what waits for it."""
+
+
+class RoomForMore:
+    """Whether the cluster of this process has had room for another worker, twice in a row.
+
+    Args:
+        wanted: what one worker reserves, by Ray's names.
+        free: what is free by machine; default: asks the cluster, which takes milliseconds.
+    """
+
+    def __init__(
+        self,
+        wanted: Mapping[str, float],
+        free: Callable[[], Mapping[str, Mapping[str, float]]] = available_resources_per_node,
+    ) -> None:
+        self._wanted, self._free, self._in_a_row = wanted, free, 0
+
+    def __call__(self) -> bool:
+        fits = any(
+            all(machine.get(name, 0.0) >= count for name, count in self._wanted.items())
+            for machine in self._free().values()
+        )
+        self._in_a_row = self._in_a_row + 1 if fits else 0
+        return self._in_a_row >= ASKED_TWICE
 
 
 def reserve_anew(folder: JobFolder, requester: str) -> None:
