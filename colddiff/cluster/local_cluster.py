@@ -32,6 +32,8 @@ STOP_GRACE_S = 5.0
 # A socket's path has at most 107 bytes. Below our folder Ray needs 70 of them: the longest of its
 # sockets is r/session_<date>_<pid>/sockets/dash_MetricsHead, with a pid of up to 7 digits.
 LONGEST_TEMP_DIR = 36
+# And below TMPDIR multiprocessing needs 33: /pymp-<8>/listener-<8>.
+LONGEST_TMPDIR = 74
 # Variables of another cluster, or of a Ray job that this process may be part of.
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_", "RAY_JOB_", "RAY_CLIENT_MODE")
 _TEMP_DIR = "--temp-dir=%s"
@@ -127,6 +129,7 @@ def _start(home: Home, ports: Mapping[str, int]) -> ClusterRecord:
     env = cluster_environment(home, session)
     log.info("starting a local Ray cluster on 127.0.0.1:%d (takes ~10 s)", ports["dashboard"])
     temp_dir = _temp_dir(home, session)
+    env |= _temporary_files(temp_dir.parent)
     record = None
     try:
         with home.log_path.open("wb") as head_log:
@@ -212,6 +215,12 @@ def _temp_dir(home: Home, session: str) -> Path:
     inside.mkdir(mode=0o700)
     # Ray makes its folder world-writable (0777), so it gets one inside ours.
     return inside / "r"
+
+
+def _temporary_files(folder: Path) -> dict[str, str]:
+    """TMPDIR, where the one that is set is too long for the sockets of Python's own processes."""
+    given = os.environ.get("TMPDIR", "")
+    return {"TMPDIR": str(folder)} if len(os.fsencode(given)) > LONGEST_TMPDIR else {}
 
 
 def _choose_ports(port: int | None, dashboard_port: int | None) -> dict[str, int]:

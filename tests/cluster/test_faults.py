@@ -69,7 +69,7 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from colddiff.jobs.folder import JobFolder
 from colddiff.stores.memory_store import MemoryStore
-from colddiff.verbs.train.elastic import reserve_anew, train_requester
+from colddiff.verbs.train.ray_elastic import reserve_anew, train_requester
 
 ray.init(log_to_driver=False)
 coordinator = get_or_create_autoscaling_coordinator()

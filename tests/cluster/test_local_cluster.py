@@ -189,11 +189,14 @@ def test_a_record_whose_number_belongs_to_another_program_is_cleaned_up(home: Ho
 
 @pytest.fixture(scope="module")
 def far_away() -> Iterator[Home]:
-    """A cluster whose home has a path too long for Ray's sockets; one for two tests."""
+    """A cluster whose home, and TMPDIR, have paths too long for sockets; one for two tests."""
     place = Path(tempfile.mkdtemp(prefix="cdt-", dir="/tmp"))
     deep = Home(place / ("d" * 60))
     try:
-        local_cluster.start(deep)
+        (long := place / ("t" * 80)).mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", str(long))
+            local_cluster.start(deep)
         yield deep
     finally:
         local_cluster.stop(deep)
@@ -206,6 +209,8 @@ def test_a_long_home_gets_a_short_private_folder_elsewhere(far_away: Home) -> No
     folder = Path(record.temp_dir).parent
     assert folder.parent == Path("/tmp")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    head = Path(f"/proc/{record.pid}/environ").read_bytes().split(b"\0")
+    assert f"TMPDIR={folder}".encode() in head
 
 
 def test_a_killed_head_leaves_nothing_that_the_next_stop_does_not_end(far_away: Home) -> None:

@@ -13,8 +13,8 @@ from ray.train import WorkerGroupError
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.errors import ColddiffError, SpecError, StoreError
 from colddiff.jobs.folder import JobFolder
-from colddiff.verbs.train.elastic import RoomForMore
 from colddiff.verbs.train.failures import Failures
+from colddiff.verbs.train.ray_elastic import RoomForMore
 from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended
 from tests.unit.test_train import folder_in, job
 

@@ -19,9 +19,9 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.runner import requested
 from colddiff.jobs.tracking_run import open_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
-from colddiff.verbs.train.elastic import RoomForMore, reserve_anew, train_requester
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.ray_elastic import RoomForMore, reserve_anew, train_requester
 from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended
 from colddiff.verbs.train.work import train_rank
 
