@@ -182,6 +182,9 @@ class Job(Spec):
         int, Field(ge=0, description="restarts without progress before the job fails"), OPERATION
     ] = 3
 
+    def _changed_by(self, name: str) -> str:
+        return f"job.with_({name}=...), or recipe.job({self.verb!r}, ['{name}=...'])"
+
     @classmethod
     def identity_fields(cls) -> list[str]:
         """Fields that decide the job id."""

@@ -108,7 +108,13 @@ class Spec(BaseModel):
         if name not in type(self).model_fields:
             close = nearest(name, type(self).model_fields)
             raise SpecError([(name, f"{kind} has no such field{close}")])
-        raise SpecError([(name, f"{kind} is frozen: make a changed copy, .with_({name}=...)")])
+        raise SpecError(
+            [(name, f"{kind} is frozen: make a changed copy, {self._changed_by(name)}")]
+        )
+
+    def _changed_by(self, name: str) -> str:
+        """The expressions that make a copy with another value of a field."""
+        return f".with_({name}=...), or of its job, job.with_(FIELD={{{name!r}: ...}})"
 
 
 S = TypeVar("S", bound=Spec)
