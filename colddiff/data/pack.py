@@ -12,11 +12,11 @@ from colddiff.data.pack_settings import PackSettings, selected
 from colddiff.data.packer import ColourFoundError, PackedShards, Packer, ShardPlan
 from colddiff.data.pil_images import Pixels
 from colddiff.data.problems import Problems
-from colddiff.data.sources.source import ImageSource, SourceEntry
+from colddiff.data.sources.earlier import packed_earlier
+from colddiff.data.sources.source import ImageSource, SourceEntry, listing_digest
 from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Exists, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, Store
-from colddiff.spec import digest
 from colddiff.spec.documents import DocumentError, read_json
 from colddiff.types import ProgressCallback
 
@@ -79,6 +79,9 @@ def pack(
         DataError: images that are missing, cannot be decoded, or differ in size: all of them in
             its details.
     """
+    kept = kept_manifest(store)
+    if kept is not None and packed_earlier(source, settings, kept):
+        return PackResult(kept, fresh=False)
     plan = _as_begun(store, _make_plan(source, settings, skip_broken))
     if in_colour and plan.shards.keep_colour and plan.shards.image.bits == 8:
         plan = plan.in_colour()
@@ -146,14 +149,13 @@ def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -
         skip_broken=skip_broken,
         keep_colour=settings.channels is None and channels == 1,
     )
-    content = [[entry.name, entry.label, entry.size] for entry in entries]
     return _Plan(
         shards,
         {
             "source": source.uri.partition(":")[0],
             **settings.to_dict(),
             "image": _json(image),
-            "images_sha256": digest(content),
+            "images_sha256": listing_digest(entries),
         },
     )
 

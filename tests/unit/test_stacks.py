@@ -20,6 +20,7 @@ from colddiff.data.pack_settings import PackSettings
 from colddiff.data.sources.image_folder import FolderSource
 from colddiff.errors import SpecError
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from tests.stacks import DEEP, RNG, SHALLOW, dicom, grey, packed, refused
 
@@ -334,6 +335,29 @@ def test_an_extra_that_is_missing_is_named_with_its_command(
     assert f"{name}: " in said
     assert what in said
     assert f"is read by {package}: pip install 'colddiff[medical]'" in said
+
+
+def test_a_set_that_an_earlier_version_packed_stays_the_set_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(SHALLOW[0]).save(tmp_path / "a.png")
+    pages = [Image.fromarray(plane) for plane in SHALLOW]
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    np.save(tmp_path / "features.npy", np.zeros((3, 3)))
+    store, settings = MemoryStore("set"), PackSettings()
+    earlier = FolderSource(LocalStore(tmp_path), one_image_a_file=True)
+    assert pack(earlier, store, settings).manifest.count == 2
+    monkeypatch.setitem(sys.modules, "tifffile", None)  # which was not needed either
+    again = pack(open_source(f"folder:{tmp_path}", settings), store, settings)
+    assert (again.fresh, again.manifest.count) == (False, 2)
+    with pytest.raises(SpecError):
+        pack(open_source(f"folder:{tmp_path}"), store, PackSettings(limit=9))
+    monkeypatch.undo()
+    # What came after it is not passed over: that is another set.
+    np.save(tmp_path / "more.npy", SHALLOW)
+    (tmp_path / "features.npy").unlink()
+    with pytest.raises(SpecError, match="holds data packed from other images"):
+        pack(open_source(f"folder:{tmp_path}"), store, settings)
 
 
 def test_mixed_files_of_one_size_are_one_set(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_file
-from colddiff.data.sources.source import SourceEntry, nothing_found
+from colddiff.data.sources.source import ImageSource, SourceEntry, nothing_found
 from colddiff.data.stacks.files import SUFFIXES as STACK_SUFFIXES
 from colddiff.data.stacks.files import TIFF, StackFiles
 from colddiff.data.stacks.frames import Levels
@@ -32,6 +32,7 @@ class FolderSource:
 
     A file with several images, such as a volume, is as many entries. ``levels`` says how physical
     values become pixels; with ``first_frames`` only the first image of each file is read.
+    ``one_image_a_file`` passes over formats of many images, as all versions did at first.
     """
 
     splits: tuple[str, ...] = ()
@@ -39,11 +40,17 @@ class FolderSource:
     default_holdout: float | None = None
 
     def __init__(
-        self, store: Store, levels: Levels | None = None, *, first_frames: bool = False
+        self,
+        store: Store,
+        levels: Levels | None = None,
+        *,
+        first_frames: bool = False,
+        one_image_a_file: bool = False,
     ) -> None:
         self._store = store
         self._stacks = StackFiles(store, levels or Levels())
         self._first_frames = first_frames
+        self._one_image_a_file = one_image_a_file
         self._with_more: set[str] = set()
         self._left_out = LeftOut()
         self._multiframe: set[str] = set()
@@ -64,6 +71,10 @@ class FolderSource:
     def multiframe(self) -> Collection[str]:
         return self._multiframe
 
+    @property
+    def earlier(self) -> ImageSource | None:
+        return None if self._one_image_a_file else FolderSource(self._store, one_image_a_file=True)
+
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
         return self._entries
 
@@ -82,6 +93,8 @@ class FolderSource:
     def _entries_of(self, item: StoredObject, label: int | None) -> list[SourceEntry]:
         """One entry, or one for each image of a file with several."""
         name, count = item.key, None
+        if self._one_image_a_file:
+            return [SourceEntry(name, label, size=item.size)]
         if self._stacks.holds(name) or (_suffix(name) in TIFFS and not self._first_frames):
             count = self._stacks.count(name, item.size, self._left_out)
         if count is None:
@@ -121,9 +134,12 @@ class FolderSource:
                 raise DataError(str(error)) from None
             raise
 
+    def _holds_images(self, key: str) -> bool:
+        return not self._one_image_a_file and self._stacks.holds(key)
+
     @cached_property
     def _files(self) -> list[StoredObject]:
-        files = list(image_files(self._store, self._left_out, self._stacks.holds))
+        files = list(image_files(self._store, self._left_out, self._holds_images))
         if not files:
             raise nothing_found(
                 "folder",

@@ -11,6 +11,7 @@ from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import Pixels
 from colddiff.errors import DataError
 from colddiff.ports import Store
+from colddiff.spec import digest
 from colddiff.stores.local_store import LocalStore
 
 
@@ -58,6 +59,10 @@ class ImageSource(Protocol):
     def multiframe(self) -> Collection[str]:
         """Names of the loaded images that have further pages or frames, which are not read."""
 
+    @property
+    def earlier(self) -> ImageSource | None:
+        """The source as versions saw it that read fewer formats; None where that is the same."""
+
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
         """All images, or those of one official split; raises DataError if there are none."""
 
@@ -70,6 +75,12 @@ class WholeSource:
 
     left_out = LeftOut()
     multiframe: Collection[str] = frozenset()
+    earlier: ImageSource | None = None
+
+
+def listing_digest(entries: Sequence[SourceEntry]) -> str:
+    """sha256 over the names, labels and sizes of images in order: changes with the source."""
+    return digest([[entry.name, entry.label, entry.size] for entry in entries])
 
 
 def nothing_found(kind: str, store: Store, what: str, left_out: LeftOut) -> DataError:

@@ -13,7 +13,7 @@ from colddiff.data.left_out import FRAMES, LeftOut
 from colddiff.data.manifest import make_manifest
 from colddiff.data.pil_images import Pixels, decode_file
 from colddiff.data.problems import Problems
-from colddiff.data.sources.source import SourceEntry, nothing_found
+from colddiff.data.sources.source import ImageSource, SourceEntry, nothing_found
 from colddiff.data.tars import shard_entry
 from colddiff.data.webdataset_tar import TarSample, tar_description, tar_samples
 from colddiff.errors import DataError, SpecError
@@ -34,6 +34,7 @@ class WebdatasetSource:
     # Such tars are shuffled when made, and reading in order loads each tar once.
     sorted_by_name = False
     default_holdout: float | None = None
+    earlier: ImageSource | None = None
 
     def __init__(self, store: Store) -> None:
         self._store = store
