@@ -89,6 +89,20 @@ class Store(Protocol):
         """Delete the object, if it exists."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrackedDataset:
+    """An image set as a tracker shows it among a run's inputs."""
+
+    name: str
+    digest: str
+    """Of its manifest: equal ones mean equal bytes."""
+    uri: str
+    use: str
+    """The field of the job that names it, such as ``test_data``."""
+    count: int
+    """Of its images."""
+
+
 class Tracker(Protocol):
     """An experiment-tracking run. Logging never raises and never blocks on the network."""
 
@@ -109,6 +123,12 @@ class Tracker(Protocol):
 
     def log_artifact(self, name: str, data: bytes) -> None:
         """A small file under a relative name, such as ``grids/step_00001000.png``."""
+
+    def log_image(self, key: str, data: bytes, step: int) -> None:
+        """A PNG of a series, such as ``grid``, which the tracker shows step by step."""
+
+    def log_dataset(self, dataset: TrackedDataset) -> None:
+        """An image set that the job reads; logged once, repeating an equal one is allowed."""
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Deliver what was logged so far; False if some of it stays spooled."""

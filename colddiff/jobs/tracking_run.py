@@ -6,13 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from colddiff.errors import Missing, RecordError, Stopped
+from colddiff.data.open import read_manifest
+from colddiff.errors import ColddiffError, Missing, RecordError, Stopped
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.job import Job
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.ports import Tracker, WorkerContext
+from colddiff.jobs.verb import VERBS
+from colddiff.ports import TrackedDataset, Tracker, WorkerContext
 from colddiff.tracking.open import end_run, system_sampler
 from colddiff.tracking.open import open_tracker as open_run
 
+NOTE = "mlflow.note.content"
+IMAGE_SETS = ("data", "test_data", "reference", "samples")
+"""Fields of jobs that name packed images."""
 GROUPING = ("parent", "tags")
 """Fields of ``tracking`` that are the run's parent and tags, and no parameters of it."""
 
@@ -28,15 +34,24 @@ def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
     )
 
 
-def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> None:
-    """Logs the job's parameters, versions, git state and ``job.json`` to its run."""
+def describe_run(
+    tracker: Tracker, resolved: ResolvedJob, folder: JobFolder, *, described: bool = False
+) -> None:
+    """Logs the job's parameters, image sets, versions, git state and ``job.json`` to its run.
+
+    ``described``: an earlier attempt has described it, and its user may have changed the text.
+    """
     spec, tracking = resolved.job.to_dict(), resolved.job.tracking
     told = {name: value for name, value in spec["tracking"].items() if name not in GROUPING}
     tracker.log_params(_flat({**spec, "tracking": told}))
     if tracking.parent is not None:
         tracker.set_parent(tracking.parent)
+    for dataset in _datasets(resolved.job):
+        tracker.log_dataset(dataset)
+    if not described:
+        tracker.set_tags({NOTE: _note(resolved)})
     tracker.set_tags(
-        {"storage": resolved.storage, **tracking.tags}
+        dict(tracking.tags)
         | _git_tags(resolved.git)
         | {f"version.{name}": number for name, number in resolved.versions.items()}
     )
@@ -101,12 +116,41 @@ def keep_picture(
     return f"{folder.store.uri}/{key}"
 
 
+def _note(resolved: ResolvedJob) -> str:
+    """What MLflow's UI shows at the head of a run: what it is, and how to make it again."""
+    from colddiff.jobs.pages.read import command_of
+
+    verb = VERBS[resolved.verb]
+    return (
+        f"`{resolved.id}`: {verb.help}\n\n```\n{command_of(resolved.to_dict())}\n```\n\n"
+        f"`colddiff status {resolved.id}` tells how it stands; all it wrote is in "
+        f"`{resolved.storage}/jobs/{resolved.id}`.\n"
+    )
+
+
+def _datasets(job: Job) -> Iterator[TrackedDataset]:
+    """The packed image sets that a resolved job reads."""
+    named = {name: getattr(job, name, None) for name in IMAGE_SETS}
+    base = getattr(job, "base", None)
+    if isinstance(base, Mapping):
+        named |= {f"base.{name}": base.get(name) for name in IMAGE_SETS}
+    named["degradation.other"] = getattr(getattr(job, "degradation", None), "second_set", None)
+    for use, uri in named.items():
+        if not isinstance(uri, str):
+            continue
+        # Samples that are being made have no manifest yet.
+        with suppress(ColddiffError):
+            manifest = read_manifest(uri)
+            name = "/".join(uri.rstrip("/").split("/")[-2:])
+            yield TrackedDataset(name, manifest.digest, uri, use, manifest.count)
+
+
 def _git_tags(git: Mapping[str, Any]) -> dict[str, str]:
-    """The commit as our tag and as the one MLflow's UI shows; empty outside a checkout."""
+    """The commit as the tag that MLflow's UI shows; empty outside a checkout."""
     if "commit" not in git:
         return {}
-    commit, dirty = str(git["commit"]), str(bool(git.get("dirty"))).lower()
-    return {"commit": commit, "commit.dirty": dirty, "mlflow.source.git.commit": commit}
+    dirty = str(bool(git.get("dirty"))).lower()
+    return {"mlflow.source.git.commit": str(git["commit"]), "commit.dirty": dirty}
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from colddiff.ports import TrackedDataset
 from colddiff.tracking.repeats import is_repeat, second_value_tag
 from colddiff.tracking.spool import now_ms
 
@@ -29,6 +30,10 @@ class MemoryRun:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[MetricRow] = field(default_factory=list)
     artifacts: dict[str, bytes] = field(default_factory=dict)
+    images: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    """PNGs by series and step."""
+    datasets: dict[str, TrackedDataset] = field(default_factory=dict)
+    """Image sets by what they are used for."""
     parent: str | None = None
     """Id of the job whose run this one is nested in."""
 
@@ -81,6 +86,14 @@ class MemoryTracker:
         if not self._ended:
             self.run.artifacts[name] = bytes(data)
 
+    def log_image(self, key: str, data: bytes, step: int) -> None:
+        if not self._ended:
+            self.run.images[key, step] = bytes(data)
+
+    def log_dataset(self, dataset: TrackedDataset) -> None:
+        if not self._ended:
+            self.run.datasets[dataset.use] = dataset
+
     def flush(self, timeout_s: float = 30.0) -> bool:  # the port's signature
         return True
 
@@ -107,6 +120,10 @@ class NullTracker:
     def set_parent(self, job_id: str) -> None: ...
 
     def log_artifact(self, name: str, data: bytes) -> None: ...
+
+    def log_image(self, key: str, data: bytes, step: int) -> None: ...
+
+    def log_dataset(self, dataset: TrackedDataset) -> None: ...
 
     def flush(self, timeout_s: float = 30.0) -> bool:  # the port's signature
         return True

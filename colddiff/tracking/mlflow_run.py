@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from colddiff.errors import TrackerError
 from colddiff.retry import Backoff
 from colddiff.tracking.address import TrackingAddress, masked, without_userinfo
-from colddiff.tracking.mlflow_service import GoneError, RefusedError, client, initialise, translated
+from colddiff.tracking.mlflow_service import (
+    GoneError,
+    RefusedError,
+    client,
+    initialise,
+    log_image,
+    translated,
+)
 from colddiff.tracking.repeats import is_repeat, second_value_tag
 from colddiff.tracking.spool import Entry, RunHeader, Spool
 
@@ -21,6 +30,9 @@ PARENT_TAG = "mlflow.parentRunId"
 # MLflow's own limits on one request and one value.
 METRICS_PER_REQUEST, TEXTS_PER_REQUEST = 1000, 100
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
+DATASET_NAME_LENGTH, DIGEST_LENGTH = 500, 36
+IMAGES = "images"
+"""Folder of the artifacts that MLflow's UI steps through."""
 LARGEST = 1.7976931348623157e308
 
 UPLOAD, UPLOADS = Backoff(first_s=1.0, longest_s=3.0, factor=3.0), 3
@@ -81,8 +93,12 @@ class MlflowRun:
             self._send(chunk, refused)
         for chunk in _chunks(self._unseen(of_kind.get("metric", [])), METRICS_PER_REQUEST):
             self._send(chunk, refused)
+        for dataset in _last_of_each(of_kind.get("dataset", [])):
+            self._retried(dataset, partial(self._add_dataset, dataset), refused)
         for artifact in _last_of_each(of_kind.get("artifact", [])):
-            self._upload(artifact, refused)
+            self._retried(artifact, partial(self._upload_once, artifact), refused)
+        for image in of_kind.get("image", []):
+            self._retried(image, partial(self._show_once, image), refused)
         for status in of_kind.get("status", [])[-1:]:
             self._set_status(status)
         return refused
@@ -143,10 +159,10 @@ class MlflowRun:
             self._send(entries[:middle], refused)
             self._send(entries[middle:], refused)
 
-    def _upload(self, entry: Entry, refused: Refused) -> None:
+    def _retried(self, entry: Entry, send: Callable[[], None], refused: Refused) -> None:
         for _ in UPLOAD.attempts(UPLOADS):
             try:
-                self._upload_once(entry)
+                send()
                 return
             except (RefusedError, TrackerError) as error:
                 # If the tracker responds but its artifact store does not, metrics must not be
@@ -165,6 +181,34 @@ class MlflowRun:
             path = Path(temporary) / name
             path.write_bytes(entry.data)
             self._api.log_artifact(self.run_id, str(path), "/".join(folders) or None)
+
+    def _show_once(self, entry: Entry) -> None:
+        """Logs a PNG so that MLflow's UI steps through its series; once, however often asked."""
+        with translated(self._uri, refusable=True), tempfile.TemporaryDirectory() as temporary:
+            # MLflow ends each name with a random word.
+            name = f"{IMAGES}/{entry.key}+step+{entry.step}+timestamp+{entry.time_ms}+"
+            shown = self._api.list_artifacts(self.run_id, IMAGES)
+            if any(item.path.startswith(name) for item in shown):
+                return
+            path = Path(temporary) / "image.png"
+            path.write_bytes(entry.data)
+            log_image(self._api, self.run_id, path, entry.key, entry.step, entry.time_ms)
+
+    def _add_dataset(self, entry: Entry) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        found = json.loads(entry.value)
+        place = "s3" if found["uri"].startswith("s3://") else "local"
+        dataset = Dataset(
+            shortened(found["name"], DATASET_NAME_LENGTH),
+            found["digest"][:DIGEST_LENGTH],
+            place,
+            json.dumps({"uri": found["uri"]}),
+            profile=json.dumps({"num_images": found["count"], "digest": found["digest"]}),
+        )
+        context = InputTag("mlflow.data.context", found["use"])
+        with translated(self._uri, refusable=True):
+            self._api.log_inputs(self.run_id, datasets=[DatasetInput(dataset, [context])])
 
     def _set_status(self, entry: Entry) -> None:
         with translated(self._uri):

@@ -44,6 +44,15 @@ DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+DESCRIPTION = """\
+Jobs of colddiff: restorers of image degradations, their evaluations, samples and searches.
+
+One run is one job over all its attempts. Its description has the command that submits it, its
+inputs are the image sets; compare runs by the parameters that differ. `eval/sampled/...` is
+Algorithm 2.
+"""
+KIND = "custom_model_development"
+"""Of an experiment, which MLflow's UI asks for otherwise."""
 _HOPELESS_FILES = {
     errno.EACCES,
     errno.EPERM,
@@ -116,6 +125,16 @@ def initialise(
         return _experiment_id(client(uri), uri, experiment, artifact_root)
 
 
+def log_image(api: Any, run_id: str, png: Path, key: str, step: int, time_ms: int) -> None:
+    """Logs a PNG as one of the series ``key``, with the preview that MLflow's UI shows first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+
+        image = mlflow.Image(str(png))
+    api.log_image(run_id, image, key=key, step=step, timestamp=time_ms, synchronous=True)
+
+
 class GoneError(TrackerError):
     """The requested object does not exist on the tracker (any more)."""
 
@@ -154,7 +173,8 @@ def _experiment_id(api: Any, uri: str, name: str, artifact_root: str | None) -> 
         found = api.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(api.create_experiment(name, artifact_location=artifact_root))
+                tags = {"mlflow.note.content": DESCRIPTION, "mlflow.experimentKind": KIND}
+                return str(api.create_experiment(name, artifact_root, tags))
             except Exception:
                 # Another process may have created it in between; if not, raise the first error.
                 found = api.get_experiment_by_name(name)

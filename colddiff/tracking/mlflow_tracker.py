@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from colddiff.background import in_context
-from colddiff.ports import Store
+from colddiff.ports import Store, TrackedDataset
 from colddiff.tracking.address import TrackingAddress, checked_uri, masked
 from colddiff.tracking.mlflow_outbox import Outbox
 from colddiff.tracking.mlflow_service import load_mlflow
@@ -62,6 +62,12 @@ class MlflowTracker:
 
     def log_artifact(self, name: str, data: bytes) -> None:
         self._add([Entry.artifact(name, data, now_ms())])
+
+    def log_image(self, key: str, data: bytes, step: int) -> None:
+        self._add([Entry.image(key, data, step, now_ms())])
+
+    def log_dataset(self, dataset: TrackedDataset) -> None:
+        self._add([Entry.dataset(dataset, now_ms())])
 
     def set_running(self) -> None:
         """Sets the run's status to running, also if it had ended."""

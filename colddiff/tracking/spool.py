@@ -17,17 +17,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from colddiff.errors import DataError, Exists, RecordError
-from colddiff.ports import Store
+from colddiff.ports import Store, TrackedDataset
 from colddiff.spec.documents import DocumentError, as_record, read_json_object
 
-Kind = Literal["metric", "param", "tag", "artifact", "status", "parent"]
+Kind = Literal["metric", "param", "tag", "artifact", "image", "dataset", "status", "parent"]
 FORMAT = 1
 PAGE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing to log; ``value`` is a float's repr (metric), base64 (artifact) or plain text.
+    """One thing to log; ``value`` is a float's repr (metric), base64 (artifact, image), JSON
+    (dataset) or plain text.
 
     That of a ``parent`` is a job's id: its run may not exist yet, so it is looked up on delivery.
     """
@@ -48,6 +49,16 @@ class Entry:
         """A small file."""
         return cls("artifact", name, base64.b64encode(data).decode("ascii"), time_ms)
 
+    @classmethod
+    def image(cls, key: str, data: bytes, step: int, time_ms: int) -> Entry:
+        """A PNG of a series."""
+        return cls("image", key, base64.b64encode(data).decode("ascii"), time_ms, step)
+
+    @classmethod
+    def dataset(cls, dataset: TrackedDataset, time_ms: int) -> Entry:
+        """An image set that the job reads."""
+        return cls("dataset", dataset.use, json.dumps(asdict(dataset)), time_ms)
+
     @property
     def number(self) -> float:
         """A metric's value."""
@@ -55,7 +66,7 @@ class Entry:
 
     @property
     def data(self) -> bytes:
-        """An artifact's bytes."""
+        """Bytes of an artifact or image."""
         return base64.b64decode(self.value)
 
 

@@ -16,7 +16,9 @@ from tests.compat.conftest import Present
 
 VERBS = ("train", "evaluate", "generate")
 ADDED = ("report.html",)
-"""Artifacts that runs have had since they were recorded."""
+"""Artifacts that runs have had since they were recorded, with the pictures by step in `images/`."""
+DOUBLE = ("storage",)
+"""Tags that said what another, `colddiff.storage`, says."""
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +41,15 @@ def test_metric_and_artifact_names(verb: str, before: Any, present: Present) -> 
     # A machine with GPUs samples these too.
     metrics = [name for name in now["metrics"] if not name.startswith("system/gpu_")]
     assert metrics == kept["metrics"]
-    assert sorted(now["artifacts"]) == sorted([*kept["artifacts"], *ADDED])
+    artifacts = [name for name in now["artifacts"] if not name.startswith("images/")]
+    assert sorted(artifacts) == sorted([*kept["artifacts"], *ADDED])
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("what", ["params", "tags"])
 def test_names_of_parameters_and_tags(verb: str, what: str, before: Any, present: Present) -> None:
-    assert gone(before[verb]["tracked"][what], present.left[verb]["tracked"][what]) == []
+    lost = gone(before[verb]["tracked"][what], present.left[verb]["tracked"][what])
+    assert set(lost) <= set(DOUBLE if what == "tags" else ())
 
 
 @pytest.mark.parametrize("verb", VERBS)

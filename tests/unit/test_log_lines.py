@@ -57,7 +57,8 @@ train-quickstart-b4e29189 is done (60 of 60 steps)
 
 
 def sorted_lines(*pieces: bytes) -> tuple[str, str]:
-    kept, aside = [], []
+    kept: list[bytes] = []
+    aside: list[bytes] = []
     lines = LogLines(kept.append, aside.append, lambda: 0.0)
     for piece in pieces:
         lines.feed(piece)

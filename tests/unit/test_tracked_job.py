@@ -6,6 +6,8 @@ import html
 import json
 import logging
 import os
+import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 
 import colddiff
 from colddiff.checkpoints.references import find_checkpoint
+from colddiff.cli.submit import Request, read_job
+from colddiff.data.open import read_manifest
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import resolve
@@ -76,8 +80,38 @@ def test_one_run_has_it_all_over_two_attempts(storage: Path, packed: dict[str, s
     assert '"step 2", "step 4", "step 6"' in html.unescape(page)  # over training
     assert f"report: {result['report']}" in result_lines(result["id"], result)
     assert any(name.startswith("pictures/step_00000002/") for name in found)
+    series = {name.partition("+timestamp")[0] for name in found if name.startswith("images/")}
+    assert {f"images/{name}+step+{step}" for name in ("grid", "loss") for step in (2, 6)} <= series
+    _check_inputs_and_description(api, run, packed)
     git = resolve(job(**fields), "tiny").git
     assert run.data.tags.get("mlflow.source.git.commit") == git.get("commit")
+
+
+def _check_inputs_and_description(api: Any, run: Any, packed: dict[str, str]) -> None:
+    inputs = {one.tags[0].value: one.dataset for one in run.inputs.dataset_inputs}
+    assert inputs.keys() == {"data", "test_data"}
+    for use, dataset in inputs.items():
+        assert json.loads(dataset.source)["uri"] == packed[use]
+        assert read_manifest(packed[use]).digest.startswith(dataset.digest)
+    tags = run.data.tags
+    assert f"`{tags['colddiff.job_id']}`: Train a restorer." in tags["mlflow.note.content"]
+    (words,) = re.findall(
+        r"\ncolddiff submit train --name tiny (.*)\n", tags["mlflow.note.content"]
+    )
+    _, again = read_job("train", Request(words=tuple(shlex.split(words))))
+    assert again.identity() == job(**packed).identity()
+    assert not {"storage", "commit"} & tags.keys()  # others say the same
+    experiment = api.get_experiment(run.info.experiment_id)
+    assert "One run is one job" in experiment.tags["mlflow.note.content"]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_text_that_its_user_wrote_is_kept(storage: Path, packed: dict[str, str]) -> None:
+    colddiff.train(job(**packed), "tiny")
+    api, run = tracked(storage, job(**packed))
+    api.set_tag(run.info.run_id, "mlflow.note.content", "mine")
+    colddiff.train(job(**packed, num_steps=6), "tiny")
+    assert tracked(storage, job(**packed))[1].data.tags["mlflow.note.content"] == "mine"
 
 
 def test_checkpoints_are_registered_by_address(storage: Path, packed: dict[str, str]) -> None:

@@ -66,6 +66,8 @@ def evaluate_step(
         folder.store.put(key, data)
         pictures.append(f"{folder.store.uri}/{key}")
         tracker.log_artifact(f"pictures/step_{step:08d}/{name}", data)
+        if name.endswith(".png"):
+            tracker.log_image(name.removesuffix(".png"), data, step)
     folder.write_evaluation(step, record)
     return {**record, "pictures": pictures}
 

@@ -7,10 +7,12 @@ import time
 
 import pytest
 
-from colddiff.ports import Tracker
+from colddiff.ports import TrackedDataset, Tracker
 from colddiff.tracking.memory_tracker import NullTracker
 from colddiff.tracking.spool import now_ms
-from tests.unit.trackers.twins import Twin
+from tests.unit.trackers.twins import Twin, png
+
+IMAGES = TrackedDataset("digits/train", "ab" * 32, "/there/digits/train", "data", 1447)
 
 
 def test_everything_that_is_logged_arrives(twin: Twin) -> None:
@@ -22,6 +24,7 @@ def test_everything_that_is_logged_arrives(twin: Twin) -> None:
     tracker.set_tags({"git": "abc"})
     tracker.set_tags({"git": "def"})
     tracker.log_artifact("grids/step_00000010.png", b"\x89PNG\x00")
+    tracker.log_dataset(IMAGES)
     assert tracker.flush()
     run = twin.read()
     assert run.run_id == tracker.run_id
@@ -31,9 +34,21 @@ def test_everything_that_is_logged_arrives(twin: Twin) -> None:
     assert all(started <= row.time_ms <= now_ms() for row in run.metrics)
     assert run.tags["git"] == "def"
     assert run.artifacts == {"grids/step_00000010.png": b"\x89PNG\x00"}
+    assert run.datasets == {"data": IMAGES}
     assert run.status == "RUNNING"
     tracker.finish("FINISHED")
     assert twin.read().status == "FINISHED"
+
+
+def test_pictures_are_series_by_step_and_inputs_stand_once(twin: Twin) -> None:
+    for step in (10, 20):
+        tracker = twin.open()
+        tracker.log_image("grid", png(step), step)
+        tracker.log_dataset(IMAGES)
+        tracker.finish("FINISHED")
+    run = twin.read()
+    assert run.images == {("grid", 10): png(10), ("grid", 20): png(20)}
+    assert run.datasets == {"data": IMAGES}
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
@@ -108,9 +123,12 @@ def test_logging_after_the_end_is_left_out(twin: Twin, caplog: pytest.LogCapture
     tracker.log_params({"a": "b"})
     tracker.set_tags({"a": "b"})
     tracker.log_artifact("a", b"")
+    tracker.log_image("a", png(0), step=0)
+    tracker.log_dataset(IMAGES)
     tracker.finish("FAILED")
     run = twin.read()
     assert (run.metrics, run.params, run.artifacts) == ([], {}, {})
+    assert (run.images, run.datasets) == ({}, {})
     assert "a" not in run.tags
     assert run.status == "FINISHED"
 
@@ -121,6 +139,8 @@ def test_the_other_ranks_tracker_does_nothing() -> None:
     tracker.log_metrics({"a": 1.0}, step=0)
     tracker.set_tags({"a": "b"})
     tracker.log_artifact("a", b"")
+    tracker.log_image("a", b"", step=0)
+    tracker.log_dataset(IMAGES)
     assert tracker.flush()
     tracker.finish("FINISHED")
     assert tracker.run_id == ""

@@ -21,8 +21,8 @@ from colddiff.tracking.mlflow_run import connect
 from colddiff.tracking.mlflow_service import client, initialise
 from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
 from colddiff.tracking.open import open_tracker, replay_tracking, tracking_uri
-from colddiff.tracking.spool import RunHeader, Spool, now_ms
-from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps, wait_for
+from colddiff.tracking.spool import Entry, RunHeader, Spool, now_ms
+from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps, png, wait_for
 
 
 def test_more_than_one_request_holds(mlflow: MlflowTwin) -> None:
@@ -34,6 +34,19 @@ def test_more_than_one_request_holds(mlflow: MlflowTwin) -> None:
     run = mlflow.read()
     assert len(run.params) == 250
     assert sorted(run.history("train/loss_l1")) == [(step, step / 7) for step in range(2500)]
+
+
+def test_a_picture_that_is_delivered_again_stands_once(mlflow: MlflowTwin) -> None:
+    mlflow.open().finish("FINISHED")
+    spool = Spool(mlflow.store, RunHeader(mlflow.job_id, EXPERIMENT, "test", now_ms()))
+    run = connect(TrackingAddress(mlflow.uri, None), spool, timeout_s=20.0)
+    picture = Entry.image("grid", png(9), 10, now_ms())
+    for _ in range(2):
+        assert run.deliver([picture], since_ms=now_ms()) == []
+    found = client(mlflow.uri).list_artifacts(run.run_id, "images")
+    assert sorted(item.path.rpartition(".")[2] for item in found) == ["png", "webp"]
+    refused = run.deliver([Entry.image("grid", b"no PNG", 20, now_ms())], since_ms=now_ms())
+    assert len(refused) == 1
 
 
 def test_a_long_param_is_cut_and_says_so(mlflow: MlflowTwin) -> None:

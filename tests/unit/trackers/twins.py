@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from colddiff.ports import Store, Tracker
+from PIL import Image
+
+from colddiff.ports import Store, TrackedDataset, Tracker
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.memory_tracker import MemoryRun, MemoryTracker, MetricRow
 from colddiff.tracking.mlflow_outbox import replay
@@ -58,7 +63,32 @@ class MlflowTwin:
             if path.is_file()
         }
         tags = dict(run.data.tags)
-        return MemoryRun(run_id, run.info.status, dict(run.data.params), tags, rows, artifacts)
+        images, others = {}, {}
+        for name, data in artifacts.items():
+            series = re.fullmatch(r"images/(\w+)\+step\+(\d+)\+timestamp\+.*(png|webp)", name)
+            if series is None:
+                others[name] = data
+            elif series[3] == "png":
+                images[series[1], int(series[2])] = data
+        datasets: dict[str, TrackedDataset] = {}
+        inputs: Any = run.inputs
+        for given in inputs.dataset_inputs:
+            (use,) = (tag.value for tag in given.tags)
+            told = json.loads(given.dataset.profile)
+            assert given.dataset.digest == told["digest"][:36]
+            uri = json.loads(given.dataset.source)["uri"]
+            found = TrackedDataset(given.dataset.name, told["digest"], uri, use, told["num_images"])
+            assert datasets.setdefault(use, found) is found, "logged twice"
+        return MemoryRun(
+            run_id,
+            run.info.status,
+            dict(run.data.params),
+            tags,
+            rows,
+            others,
+            images,
+            datasets,
+        )
 
 
 class MemoryTwin:
@@ -82,6 +112,13 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def png(shade: int) -> bytes:
+    """A small grey image."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), shade).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def log_ten_steps(tracker: Tracker) -> None:
