@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # compiles torch, ray and mlflow anew, which takes three times as long as importing them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit docs-reference constraints clean
+.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit docs docs-reference constraints clean
 
 install: $(READY)
 
@@ -64,6 +64,11 @@ audit: $(READY)  ## known vulnerabilities of the pinned packages; says so where 
 
 docs-reference: $(READY)  ## infra/docs/reference.md, from the specs
 	$(BIN)/python infra/docs/make_reference.py
+
+docs: $(READY) docs-reference  ## the docs site in site/; a link that leads nowhere is an error
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file infra/mkdocs.yml
+	@echo "site/index.html"
 
 constraints: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==\([^+]*\)+.*/torch==\1/' | (echo '# Pinned versions that `make install` uses; regenerate with `make constraints` after changing pyproject.toml.'; cat) > constraints.txt

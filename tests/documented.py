@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import typer
 from colddiff.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = re.compile(r"^\s*(?:[-#$] *)*(colddiff [a-z-].*)$")
+COMMAND = re.compile(r"^\s*(?:[-#$] *)*(?:(?P<name>\w+)=\$\()?colddiff [a-z-].*$")
 REDIRECTED = {">", ">>", "|", "&&", "&"}
 
 
@@ -24,28 +25,56 @@ def documents() -> list[Path]:
     return [*pages, *sorted((ROOT / "jobs").rglob("*.yaml"))]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A command as a page shows it."""
+
+    words: list[str]
+    """After ``colddiff``; `$name` is what an earlier command printed."""
+    name: str = ""
+    """What the page calls the line that it prints: ``job=$(colddiff ...)``."""
+    code: int | None = None
+    """The exit code that a comment after it says, as a number alone."""
+
+
 def commands_in(page: Path) -> Iterator[list[str]]:
     """Words after ``colddiff`` of each command, comments and continued lines taken care of."""
+    return (shown.words for shown in shown_in(page))
+
+
+def shown_in(page: Path) -> Iterator[Shown]:
+    """All commands of a page, in their order."""
     fenced = False
     lines = iter(page.read_text().splitlines())
     for line in lines:
         if line.lstrip().startswith("```"):
             fenced = not fenced
-        shown = fenced or page.suffix != ".md" or line.startswith("    ")
-        if not (shown and COMMAND.match(line)):
+        can_be = fenced or page.suffix != ".md" or line.startswith("    ")
+        found = COMMAND.match(line) if can_be else None
+        if found is None:
             continue
         while line.endswith("\\"):
             line = line[:-1] + next(lines).lstrip("# ")
-        for part in re.split(r";\s+", line.strip("#$ ")):
+        code = re.search(r"# (\d)$", line)
+        text = line.strip("#$ ")
+        if name := found["name"] or "":
+            text = text.removeprefix(f"{name}=$(").replace(")", "", 1)
+        for part in re.split(r";\s+", text):
             words = _words(part)
             if words[:1] == ["colddiff"]:
-                yield words[1:]
+                yield Shown(words[1:], name, int(code[1]) if code else None)
 
 
 def _words(text: str) -> list[str]:
     words = shlex.split(text, comments=True)
     end = next((n for n, word in enumerate(words) if word in REDIRECTED), len(words))
     return words[:end]
+
+
+def files_in(page: Path) -> dict[str, str]:
+    """Files whose content a page shows, by the name in their first line."""
+    found = re.findall(r"^```yaml\n# ([\w.-]+\.yaml)\n(.*?)^```", page.read_text(), re.M | re.S)
+    return dict(found)
 
 
 def is_usage(words: list[str]) -> bool:

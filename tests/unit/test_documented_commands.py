@@ -11,7 +11,7 @@ import pytest
 
 from colddiff.cli.catalogue.commands import KINDS
 from colddiff.cli.submit import Request, read_job
-from tests.documented import ROOT, commands_in, documents, is_usage, parsed
+from tests.documented import ROOT, commands_in, documents, files_in, is_usage, parsed
 from tests.in_process import colddiff_here
 
 PAGES = documents()
@@ -34,6 +34,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     trained = study.replace("train: {...}\n", "")
     search = "search:\n  over: [degradation.num_timesteps]\n"
     (tmp_path / "my-job.yaml").write_text(job + trained + search)
+    for page in (ROOT / "infra" / "docs" / "tutorials").glob("*.md"):
+        for name, text in files_in(page).items():
+            (tmp_path / name).write_text(text)
     for file in (ROOT / "infra" / "docs" / "own-degradation").iterdir():
         if file.is_file():
             shutil.copy(file, tmp_path)
