@@ -277,7 +277,7 @@ def _fit(job: Job, address: str | None) -> str | None:
     from colddiff.cluster.home import Home
     from colddiff.cluster.ray_jobs import RayJobs
     from colddiff.errors import SpecError
-    from colddiff.jobs.auto_gpus import settled_job
+    from colddiff.jobs.device import settled_job
     from colddiff.jobs.runner import fit_line
 
     cluster = given_cluster(address, Home.from_environment())

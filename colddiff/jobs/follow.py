@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from colddiff.background import in_context
 from colddiff.errors import ClusterError
-from colddiff.jobs.log_lines import unstamped
 from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status
+from colddiff.machine.printed_lines import unstamped
 from colddiff.machine.processes import process
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from colddiff.errors import ColddiffError
-from colddiff.jobs.log_lines import LogLines, stamped
+from colddiff.machine.printed_lines import LogLines, stamped
 
 UPLOAD_S = 3.0
 LARGEST = 8 << 20

@@ -223,7 +223,7 @@ def _fitted(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:
     Raises SpecError naming the field. Logs what the verb has to say to whoever submits it.
     """
     # Commands on submitted jobs need this module, and none of the jobs' classes.
-    from colddiff.jobs.auto_gpus import placed
+    from colddiff.jobs.device import placed
 
     resolved, verb = placed(resolved, runner), VERBS[resolved.verb]
     verb.check_capacity(resolved.job, runner.capacity)

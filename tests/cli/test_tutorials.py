@@ -77,7 +77,7 @@ def test_own_images_to_a_restorer(
     small = {"submit train": SMALL, "restore": ["--batch-size", "8"]}
     reader = Reader(monkeypatch, capsys, photos, small)
     reader.write_files(page)
-    monkeypatch.setattr("colddiff.verbs.train.measured_rate.MOST_S", 0.0)
+    monkeypatch.setattr("colddiff.verbs.train.estimates.measured_rate.MOST_S", 0.0)
     for shown in shown_in(page):
         words = [{"20": "4", "num_steps=900": "seed=1"}.get(word, word) for word in shown.words]
         reader.run(words, shown.name, shown.code)
@@ -119,7 +119,7 @@ def test_what_needs_data_or_machines_is_a_valid_job(
 ) -> None:
     dry = {"submit train": ["--dry-run", "--local"], "submit study": ["--dry-run", "--local"]}
     reader = Reader(monkeypatch, capsys, tmp_path, dry)
-    monkeypatch.setattr("colddiff.verbs.train.measured_rate.MOST_S", 0.0)
+    monkeypatch.setattr("colddiff.verbs.train.estimates.measured_rate.MOST_S", 0.0)
     shown = [step for step in shown_in(TUTORIALS / f"{name}.md") if step.words[0] in RUN]
     assert len(shown) >= 2
     for step in shown:

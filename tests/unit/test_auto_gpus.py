@@ -14,7 +14,7 @@ import torch
 
 import colddiff
 from colddiff.errors import SpecError
-from colddiff.jobs.auto_gpus import settled, settled_job
+from colddiff.jobs.device import settled, settled_job
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.job import ResourcesSpec
 from colddiff.jobs.resolve import ResolvedJob, resolve
@@ -22,7 +22,7 @@ from colddiff.jobs.runner import Capacity
 from colddiff.jobs.submit import _log_differences, bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
-from colddiff.verbs.train import cpu_days, measured_rate
+from colddiff.verbs.train.estimates import cpu_days, measured_rate
 from tests.in_process import colddiff_here
 from tests.unit import test_run
 from tests.unit.search.tiny_search import tiny_search

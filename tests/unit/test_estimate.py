@@ -14,8 +14,8 @@ from colddiff.jobs.in_process import run_here
 from colddiff.jobs.resolve import record_job, resolve
 from colddiff.jobs.status import Status, spent_line
 from colddiff.stores.open import open_store
-from colddiff.verbs.train.cost import cost_of
-from colddiff.verbs.train.estimate import estimate
+from colddiff.verbs.train.estimates.cost import cost_of
+from colddiff.verbs.train.estimates.estimate import estimate
 from tests.unit import test_run
 from tests.unit.test_train import job
 

@@ -16,7 +16,7 @@ import pytest
 import colddiff
 from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.log_lines import unstamped
+from colddiff.machine.printed_lines import unstamped
 from colddiff.stores.local_store import LocalStore
 from tests.unit.generation.trained import TRAIN, train_tiny
 

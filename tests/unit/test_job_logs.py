@@ -15,9 +15,9 @@ import pytest
 
 from colddiff.background import Background, Prefetcher, in_context
 from colddiff.cli.live_line import live_line
-from colddiff.jobs.log_lines import unstamped
 from colddiff.jobs.logs import logged
 from colddiff.jobs.work_queue import LocalWorkers
+from colddiff.machine.printed_lines import unstamped
 
 LOGGER = logging.getLogger("colddiff")
 ANY = logging.getLogger("colddiff.anywhere")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from colddiff.jobs.log_lines import unstamped
+from colddiff.machine.printed_lines import unstamped
 
 LEAVING = """
 import subprocess, sys, time

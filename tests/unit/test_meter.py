@@ -13,7 +13,7 @@ from colddiff.objective import restoration_loss
 from colddiff.restorers.precision import bf16_is_slow
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.transforms import normalise
-from colddiff.verbs.train.cost import cost_of, mfu_per_image_s
+from colddiff.verbs.train.estimates.cost import cost_of, mfu_per_image_s
 from colddiff.verbs.train.inputs import Inputs, training_inputs
 from colddiff.verbs.train.local_context import LocalContext
 from colddiff.verbs.train.meter import Meter, SeverityBuckets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from colddiff.errors import SpecError
-from colddiff.jobs.auto_gpus import settled
+from colddiff.jobs.device import settled
 from colddiff.jobs.job import ResourcesSpec, Workers
 from colddiff.jobs.runner import Capacity, requested
 

@@ -50,7 +50,7 @@ class Search(Verb):
             refuse_no_room(needs_of(job), found)
 
     def with_resources(self, job: Any, settle: Settle) -> SearchJob:
-        from colddiff.jobs.auto_gpus import settled_fields
+        from colddiff.jobs.device import settled_fields
 
         base = settled_fields(job.base, settle) if isinstance(job.base, Mapping) else job.base
         found = job.resources

@@ -46,7 +46,7 @@ class Study(Verb):
             refuse_no_room(job, found)
 
     def with_resources(self, job: Any, settle: Settle) -> StudyJob:
-        from colddiff.jobs.auto_gpus import settled_fields
+        from colddiff.jobs.device import settled_fields
 
         trainings = tuple(
             one.model_copy(update={"train": settled_fields(one.train, settle)})

@@ -28,7 +28,7 @@ from colddiff.restorers.precision import at_precision, warn_of_slow_bf16
 from colddiff.rng import stream
 from colddiff.terminal import Terminal
 from colddiff.transforms import normalise
-from colddiff.verbs.train.cost import mfu_per_image_s
+from colddiff.verbs.train.estimates.cost import mfu_per_image_s
 from colddiff.verbs.train.inputs import Inputs, training_inputs
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.meter import LossHistory, Meter

@@ -33,7 +33,7 @@ class Train(Verb):
         return resolve_training(job, storage, pack=pack)
 
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
-        from colddiff.verbs.train.cpu_days import cpu_advice
+        from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
         return cpu_advice(job, capacity)
 
@@ -82,7 +82,7 @@ class Train(Verb):
         return (best["metric"], best["value"]) if best else super().score(result)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        from colddiff.verbs.train.estimate import estimate
+        from colddiff.verbs.train.estimates.estimate import estimate
 
         found = estimate(job, rate)
         return DryRun(found.lines(), {"estimate": found.to_dict()})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.jobs.log_lines import LogLines, stamped, unstamped
+from colddiff.machine.printed_lines import LogLines, stamped, unstamped
 
 PACKAGES = "/srv/venv/lib/python3.11/site-packages"
 NOISE = f"""

@@ -8,7 +8,7 @@ from typing import Any
 
 from colddiff.errors import SpecError
 from colddiff.jobs.job import AUTO
-from colddiff.verbs.train.cost import cost_of
+from colddiff.verbs.train.estimates.cost import cost_of
 from colddiff.verbs.train.job import TrainJob
 
 MEASURED = "auto"
@@ -74,7 +74,7 @@ def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
     images_per_s = hours = gpu_hours = None
     measured = ""
     if rate == MEASURED:
-        from colddiff.verbs.train.measured_rate import measured_rate
+        from colddiff.verbs.train.estimates.measured_rate import measured_rate
 
         found = measured_rate(job)
         images_per_s, measured = found.images_per_s, found.line

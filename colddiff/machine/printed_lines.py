@@ -1,4 +1,4 @@
-"""The lines of a log: those about the job, and what other libraries say of themselves.
+"""What processes print, by line: about the job, or what other libraries say of themselves.
 
 The latter go into a file beside the log.
 """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from colddiff.jobs.runner import Capacity
-from colddiff.verbs.train.cost import cost_of
+from colddiff.verbs.train.estimates.cost import cost_of
 from colddiff.verbs.train.job import TrainJob
 
 FLOPS_PER_CORE_S = 60e9
