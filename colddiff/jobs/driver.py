@@ -33,8 +33,7 @@ def drive(attempt: Attempt, *, on_ray: bool) -> int:
         prepared = verb.prepare(attempt)
         attempt.tracker = open_tracker(attempt.resolved)
         with ended_with_work(attempt.tracker, attempt.superseded):
-            again = attempt.number > 1
-            describe_run(attempt.tracker, attempt.resolved, attempt.folder, described=again)
+            describe_run(attempt.tracker, attempt.resolved, attempt.folder)
             attempt.phase("")
             found = verb.run(attempt, prepared, on_ray=on_ray)
             tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}

@@ -15,8 +15,8 @@ from colddiff.jobs.verb import VERBS
 from colddiff.ports import TrackedDataset, Tracker, WorkerContext
 from colddiff.tracking.open import end_run, system_sampler
 from colddiff.tracking.open import open_tracker as open_run
+from colddiff.tracking.repeats import DESCRIPTION
 
-NOTE = "mlflow.note.content"
 IMAGE_SETS = ("data", "test_data", "reference", "samples")
 """Fields of jobs that name packed images."""
 GROUPING = ("parent", "tags")
@@ -34,13 +34,8 @@ def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
     )
 
 
-def describe_run(
-    tracker: Tracker, resolved: ResolvedJob, folder: JobFolder, *, described: bool = False
-) -> None:
-    """Logs the job's parameters, image sets, versions, git state and ``job.json`` to its run.
-
-    ``described``: an earlier attempt has described it, and its user may have changed the text.
-    """
+def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Logs the job's parameters, image sets, versions, git state and ``job.json`` to its run."""
     spec, tracking = resolved.job.to_dict(), resolved.job.tracking
     told = {name: value for name, value in spec["tracking"].items() if name not in GROUPING}
     tracker.log_params(_flat({**spec, "tracking": told}))
@@ -48,10 +43,8 @@ def describe_run(
         tracker.set_parent(tracking.parent)
     for dataset in _datasets(resolved.job):
         tracker.log_dataset(dataset)
-    if not described:
-        tracker.set_tags({NOTE: _note(resolved)})
     tracker.set_tags(
-        dict(tracking.tags)
+        {DESCRIPTION: _note(resolved), **tracking.tags}
         | _git_tags(resolved.git)
         | {f"version.{name}": number for name, number in resolved.versions.items()}
     )

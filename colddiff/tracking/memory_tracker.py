@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from colddiff.ports import TrackedDataset
-from colddiff.tracking.repeats import is_repeat, second_value_tag
+from colddiff.tracking.repeats import is_kept, is_repeat, second_value_tag
 from colddiff.tracking.spool import now_ms
 
 
@@ -76,7 +76,8 @@ class MemoryTracker:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         if not self._ended:
-            self.run.tags.update(tags)
+            known = self.run.tags
+            known |= {tag: value for tag, value in tags.items() if not is_kept(tag, known)}
 
     def set_parent(self, job_id: str) -> None:
         if not self._ended:

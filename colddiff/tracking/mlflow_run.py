@@ -21,7 +21,7 @@ from colddiff.tracking.mlflow_service import (
     log_image,
     translated,
 )
-from colddiff.tracking.repeats import is_repeat, second_value_tag
+from colddiff.tracking.repeats import is_kept, is_repeat, second_value_tag
 from colddiff.tracking.spool import Entry, RunHeader, Spool
 
 JOB_TAG, STORAGE_TAG = "colddiff.job_id", "colddiff.storage"
@@ -86,7 +86,8 @@ class MlflowRun:
             of_kind.setdefault(entry.kind, []).append(entry)
         refused: Refused = []
         texts = self._changed_params(of_kind.get("param", []))
-        texts += _last_of_each(of_kind.get("tag", []))
+        tags = [entry for entry in of_kind.get("tag", []) if not is_kept(entry.key, self._tags)]
+        texts += _last_of_each(tags)
         for parent in of_kind.get("parent", [])[-1:]:
             texts.append(Entry("tag", PARENT_TAG, self._run_of(parent.value), parent.time_ms))
         for chunk in _chunks(texts, TEXTS_PER_REQUEST):

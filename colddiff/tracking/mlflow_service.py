@@ -27,6 +27,7 @@ from colddiff.tracking.address import (
     masked,
     without_userinfo,
 )
+from colddiff.tracking.repeats import DESCRIPTION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +45,7 @@ DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-DESCRIPTION = """\
+ABOUT = """\
 Jobs of colddiff: restorers of image degradations, their evaluations, samples and searches.
 
 One run is one job over all its attempts. Its description has the command that submits it, its
@@ -173,7 +174,7 @@ def _experiment_id(api: Any, uri: str, name: str, artifact_root: str | None) -> 
         found = api.get_experiment_by_name(name)
         if found is None:
             try:
-                tags = {"mlflow.note.content": DESCRIPTION, "mlflow.experimentKind": KIND}
+                tags = {DESCRIPTION: ABOUT, "mlflow.experimentKind": KIND}
                 return str(api.create_experiment(name, artifact_root, tags))
             except Exception:
                 # Another process may have created it in between; if not, raise the first error.

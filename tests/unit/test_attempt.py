@@ -25,6 +25,7 @@ from colddiff.jobs.job import LimitsSpec
 from colddiff.jobs.logs import logged
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status
+from colddiff.machine.printed_lines import unstamped
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.job import TrainJob
@@ -205,7 +206,7 @@ def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> 
         "import subprocess, sys\n"
         "from pathlib import Path\n"
         "from colddiff.jobs.logs import printed\n"
-        "with printed(Path(sys.argv[1]).write_bytes):\n"
+        "with printed(Path(sys.argv[1]).write_bytes, lambda text: None):\n"
         "    print('from python', flush=True)\n"
         "    subprocess.run(['echo', 'from a child'], check=True)\n"
         "    print('an error', file=sys.stderr)\n"
@@ -215,8 +216,9 @@ def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", script, str(log)], capture_output=True, text=True, check=True
     )
-    assert log.read_text() == "from python\nfrom a child\nan error\n"
-    assert done.stdout == "from python\nfrom a child\nan error\nafterwards\n"
+    lines = log.read_text().splitlines()
+    assert [unstamped(line) for line in lines] == ["from python", "from a child", "an error"]
+    assert done.stdout.splitlines() == [*lines, "afterwards"]
 
 
 def test_what_is_logged_in_this_process_is_kept_without_touching_its_streams(
@@ -227,7 +229,7 @@ def test_what_is_logged_in_this_process_is_kept_without_touching_its_streams(
         logging.getLogger("colddiff.anywhere").info("step %d", 3)
         print("a debugger's line")
     logging.getLogger("colddiff.anywhere").info("afterwards")
-    assert kept[-1] == b"step 3\n"
+    assert unstamped(kept[-1].decode()) == "step 3\n"
     assert capfd.readouterr().out == "a debugger's line\n"
 
 

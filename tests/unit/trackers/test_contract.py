@@ -9,6 +9,7 @@ import pytest
 
 from colddiff.ports import TrackedDataset, Tracker
 from colddiff.tracking.memory_tracker import NullTracker
+from colddiff.tracking.repeats import DESCRIPTION
 from colddiff.tracking.spool import now_ms
 from tests.unit.trackers.twins import Twin, png
 
@@ -49,6 +50,15 @@ def test_pictures_are_series_by_step_and_inputs_stand_once(twin: Twin) -> None:
     run = twin.read()
     assert run.images == {("grid", 10): png(10), ("grid", 20): png(20)}
     assert run.datasets == {"data": IMAGES}
+
+
+def test_a_description_that_is_there_is_kept(twin: Twin) -> None:
+    for text in ("the first", "another"):
+        tracker = twin.open()
+        tracker.set_tags({DESCRIPTION: text, "team": text})
+        tracker.finish("FINISHED")
+    assert twin.read().tags[DESCRIPTION] == "the first"
+    assert twin.read().tags["team"] == "another"
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
