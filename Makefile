@@ -67,7 +67,8 @@ docs-reference: $(READY)  ## infra/docs/reference.md, from the specs
 
 docs: $(READY) docs-reference  ## the docs site in site/; a link that leads nowhere is an error
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file infra/mkdocs.yml
+	@# Not --quiet: it takes the warnings away that --strict counts.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file infra/mkdocs.yml
 	@echo "site/index.html"
 
 constraints: $(READY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,11 +64,16 @@ def test_the_site_has_every_page_and_links_within_itself() -> None:
     importlib.util.find_spec("mkdocs") is None, reason="the extra `docs` is not installed"
 )
 def test_the_site_is_built_strictly(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-    where = ["--config-file", str(ROOT / "infra" / "mkdocs.yml"), "--site-dir", str(tmp_path)]
-    done = subprocess.run([*command, *where], capture_output=True, text=True, check=False)
+    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    command += ["--config-file", str(tmp_path / "infra" / "mkdocs.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "severity" in (tmp_path / "glossary.html").read_text()
+    assert "severity" in (tmp_path / "site" / "glossary.html").read_text()
+    home = tmp_path / "infra" / "docs" / "index.md"
+    home.write_text(home.read_text().replace("tutorials/recover.md)", "tutorials/recover.md#gone)"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "#gone" in done.stderr) == (1, True)
 
 
 def _pages(entry: object) -> list[str]:

@@ -18,8 +18,9 @@ def using(*words: str) -> set[str]:
     return {group_of(path.relative_to(TESTS.parent)).name for path in found}
 
 
-def test_two_processes_use_a_cluster_and_one_the_s3_server() -> None:
-    assert using("cluster: RunningCluster", "colddiff_here: Callable") == {"cluster", "faults"}
+def test_three_processes_use_a_cluster_and_one_the_s3_server() -> None:
+    clusters = {"cluster", "faults", "searches on a cluster"}
+    assert using("cluster: RunningCluster", "colddiff_here: Callable") == clusters
     assert using("s3_server: S3Server", "real_s3_service") == {"s3"}
 
 
