@@ -68,4 +68,13 @@ class RayContext:
             log.debug("cannot ask whether a machine is preempted: %s", error)
         if self._room is None:
             return ""
-        return "growing" if self.broadcast(self.rank == 0 and self._room()) else ""
+        return "growing" if self.broadcast(self.rank == 0 and self._fits_more()) else ""
+
+    def _fits_more(self) -> bool:
+        assert self._room is not None
+        try:
+            return self._room()
+        except Exception as error:
+            # The others wait for rank 0's answer, and it is asked again soon.
+            log.debug("cannot ask whether there is room for more workers: %s", error)
+            return False
