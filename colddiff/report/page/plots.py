@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from colddiff.report.curves import running_mean
@@ -35,6 +35,8 @@ INK, SOFT, LINE, *COLOURS = THEME
 SMALL, TEXT = 8.0, 9.0
 LOG_RANGE = 6.0
 """Values that span more than this factor are drawn on a logarithmic axis."""
+FEW_DECADES = 100.0
+"""Below this factor a logarithmic axis has marks at 1, 2 and 5, not at powers of ten alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ def line_plot(
         )
     if log_y or (log_y is None and low > 0 and high > LOG_RANGE * low):
         axes.set_yscale("log")
+        if high < FEW_DECADES * low:
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
