@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,8 @@ def find_leftovers(
 
 def _without_record(job: SurveyedJob) -> Iterator[Leftover]:
     """An attempt whose client died before it wrote what the job is, or one that outlived it."""
-    others = [item for item in job.objects if item not in job.below("attempts/")]
-    if all(item.key == job.folder.key("status.json") for item in others):
+    below, status = job.folder.key("attempts/"), job.folder.key("status.json")
+    if all(item.key.startswith(below) or item.key == status for item in job.objects):
         why = "claimed, but its job was never written"
         store = job.folder.store
         yield leftover("attempt", job.folder.key(), why, job.objects, store, job.id)
@@ -157,16 +158,13 @@ def staged_here(older_than_s: float) -> Iterable[Leftover]:
     """On this machine: code and jobs staged by clients that were killed while they submitted."""
     place = Path(tempfile.gettempdir())
     store = LocalStore(place)
-    found = []
+    # Nothing is written to ask for the time: other users' folders are there, too.
+    now = time.time()
     for folder in sorted(place.glob(f"{STAGED}*")):
         if folder.is_symlink() or not folder.is_dir() or folder.lstat().st_uid != os.getuid():
             continue
-        objects = list(store.list(f"{folder.name}/"))
-        found.append((folder.name, objects))
-    if not found:
-        return
-    ages = Ages.of(store, older_than_s)
-    for name, objects in found:
-        if objects and ages.old(objects):
+        # The age of the folder: what was copied into it has the times of the originals.
+        if now - folder.lstat().st_mtime >= older_than_s:
             why = "staged by a client that was killed while it submitted"
-            yield leftover("staging", name, why, objects, store)
+            if objects := list(store.list(f"{folder.name}/")):
+                yield leftover("staging", folder.name, why, objects, store)

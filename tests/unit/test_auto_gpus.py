@@ -105,6 +105,8 @@ def test_jobs_within_jobs_are_settled_too() -> None:
     search = parse(VERBS["search"].spec(), tiny_search(base=base, resources=AUTO))
     found = settled_job(search, lambda: capacity).to_dict()
     assert found["base"]["resources"]["gpus"] == found["resources"]["gpus"] == 1.0
+    named = search.model_copy(update={"base": "quickstart"})  # before it is resolved: a dry run
+    assert settled_job(named, lambda: capacity).to_dict()["resources"]["gpus"] == 1.0
     training = {"id": "train-a-00000000", "slug": "a", "train": base}
     study = parse(VERBS["study"].spec(), {"jobs": ["quickstart"], "trainings": [training]})
     (one,) = settled_job(study, lambda: capacity).to_dict()["trainings"]

@@ -197,6 +197,8 @@ def test_a_folder_that_a_killed_client_staged_goes(disk: Garden, tmp_path: Path)
     staged = tmp_path / "colddiff-stage-abc"
     (staged / "colddiff").mkdir(parents=True)
     (staged / "colddiff" / "__init__.py").write_text("")
+    # As it is while a client copies: files keep the times of the installation.
+    os.utime(staged / "colddiff" / "__init__.py", (0, 0))
     (tmp_path / "colddiff-stage-link").symlink_to(tmp_path)
     assert kinds(disk.gc("--older-than", 1)) == []
     assert kinds(disk.gc()) == ["staging"]

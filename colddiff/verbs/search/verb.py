@@ -55,7 +55,9 @@ class Search(Verb):
         base = settled_fields(job.base, settle) if isinstance(job.base, Mapping) else job.base
         found = job.resources
         if found is not None:
-            workers = 1 if job.samples_only else (base or {}).get("workers", 1)
+            # A base that is only named is one of a dry run: `check_capacity` reads it.
+            written = isinstance(base, Mapping) and not job.samples_only
+            workers = base.get("workers", 1) if written else 1
             found = settle(found, tuple(workers) if isinstance(workers, list) else workers)
         job = job.model_copy(update={"base": base, "resources": found})
         return cast("SearchJob", job)
