@@ -35,7 +35,8 @@ POLL_PER_TICKET_S = 0.1
 """Each driver that waits reads all tickets: with more of them, less often."""
 BEAT_S = 5.0
 GONE_S = 30.0
-"""How long a ticket may not change, while it is watched, before its driver counts as dead."""
+"""How long a ticket may not change, while it is watched, before its driver counts as dead. Where
+whoever watches was itself held up, such as on a machine that was suspended, that is not counted."""
 NAMESPACE, PREFIX = "colddiff", "turn/"
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ class _Turn:
     def __init__(self, attempt: Attempt, board: Board) -> None:
         self._attempt, self._board = attempt, board
         self._seen: dict[int, tuple[str, float]] = {}
-        """Text of each ticket of others, and since when it has been that."""
+        """Text of each ticket of others, and for how many watched seconds it has been that."""
+        self._looked_at = time.monotonic()
         self._ticket = replace(_ticket(attempt), driver=board.me())
         number = max(board.read(), default=0) + 1
         while True:
@@ -137,7 +139,7 @@ class _Turn:
                     log.info("waiting %s", reason)
                 self._attempt.waiting(reason)
                 self._beat()
-                time.sleep(max(POLL_S, POLL_PER_TICKET_S * len(others)))
+                time.sleep(min(BEAT_S, max(POLL_S, POLL_PER_TICKET_S * len(others))))
         finally:
             self._attempt.waiting("")
         self._ticket = replace(self._ticket, runs=True)
@@ -173,15 +175,17 @@ class _Turn:
     def _others(self) -> list[Ticket]:
         """Tickets of drivers that live; those of dead ones and earlier attempts are removed."""
         now, found = time.monotonic(), []
+        watched, self._looked_at = min(now - self._looked_at, BEAT_S), now
         dead = set(self._board.dead())
         for number, text in self._board.read().items():
             if number == self._ticket.number:
                 continue
-            before, since = self._seen.get(number, ("", now))
-            self._seen[number] = (text, since if text == before else now)
+            before, unchanged_s = self._seen.get(number, ("", 0.0))
+            unchanged_s = unchanged_s + watched if text == before else 0.0
+            self._seen[number] = text, unchanged_s
             other = _read(text)
             ours = other.job_id == self._ticket.job_id and number < self._ticket.number
-            if ours or other.driver in dead or now - self._seen[number][1] > GONE_S:
+            if ours or other.driver in dead or unchanged_s > GONE_S:
                 self._board.remove(number)
             else:
                 found.append(other)
