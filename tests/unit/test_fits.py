@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ray.train import WorkerGroupError
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.errors import ColddiffError, SpecError, StoreError
 from colddiff.jobs.folder import JobFolder
+from colddiff.verbs.train import ray_elastic
 from colddiff.verbs.train.failures import Failures
 from colddiff.verbs.train.ray_elastic import RoomForMore
 from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended
@@ -131,6 +133,15 @@ def test_room_for_more_is_asked_for_twice() -> None:
     assert not room()
     free["b"] = {"CPU": 3.0}
     assert [room(), room()] == [False, True]
+
+
+def test_a_machine_about_to_be_preempted_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"a": {"CPU": 1.0}, "b": {"CPU": 4.0}}
+    told = SimpleNamespace(
+        get_draining_nodes=lambda: {"b": 1}, available_resources_per_node=lambda: there
+    )
+    monkeypatch.setattr(ray_elastic, "state", told)
+    assert ray_elastic.free_by_machine() == {"a": {"CPU": 1.0}}
 
 
 def test_what_would_come_again_is_not_tried_again(folder: JobFolder) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray._private.state import available_resources_per_node
+from ray._private.state import state
 
 from colddiff.errors import Unreachable
 from colddiff.jobs.folder import JobFolder
@@ -21,6 +21,16 @@ ASKED_TWICE = 2
 """A machine that has room once may be about to be filled by what waits for it."""
 
 
+def free_by_machine() -> dict[str, dict[str, float]]:
+    """What is free on each machine of the cluster, those about to be preempted left out.
+
+    On them no worker is started any more, but what others leave free is still reported.
+    """
+    leaving = state.get_draining_nodes()
+    found: dict[str, dict[str, float]] = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {machine: free for machine, free in found.items() if machine not in leaving}
+
+
 class RoomForMore:
     """Whether the cluster of this process has had room for another worker, twice in a row.
 
@@ -32,7 +42,7 @@ class RoomForMore:
     def __init__(
         self,
         wanted: Mapping[str, float],
-        free: Callable[[], Mapping[str, Mapping[str, float]]] = available_resources_per_node,
+        free: Callable[[], Mapping[str, Mapping[str, float]]] = free_by_machine,
     ) -> None:
         self._wanted, self._free, self._in_a_row = wanted, free, 0
 
