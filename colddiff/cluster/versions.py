@@ -41,25 +41,25 @@ def _way_out(name: str, wanted: str, *, local: bool) -> str:
 
 def _versions(cluster: Cluster) -> dict[str, str]:
     found = {"Ray": _read(cluster, "/api/version").get("ray_version")}
-    try:
-        about = _read(cluster, "/api/v0/cluster_metadata").get("data")
-    except HTTPError as error:
-        error.close()  # older versions of Ray do not have it
-        about = None
+    # Older versions of Ray do not have it.
+    about = _read(cluster, "/api/v0/cluster_metadata", missing=b"{}").get("data")
     if isinstance(about, dict):
         found["Python"] = about.get("pythonVersion")
     return {name: text for name, text in found.items() if isinstance(text, str) and _minor(text)}
 
 
-def _read(cluster: Cluster, path: str) -> dict[str, object]:
+def _read(cluster: Cluster, path: str, missing: bytes | None = None) -> dict[str, object]:
+    """What a call of the dashboard answers, ``missing`` if it does not have it."""
     try:
         return read_json_object(request(cluster, path))
-    except HTTPError:
-        raise
+    except HTTPError as error:
+        error.close()
+        if missing is not None:
+            return read_json_object(missing)
+        why = f"HTTP {error.code}"
     except (OSError, HTTPException, DocumentError) as error:
-        raise ClusterError(
-            f"the cluster at {cluster} does not say its versions ({type(error).__name__})"
-        ) from None
+        why = type(error).__name__
+    raise ClusterError(f"the cluster at {cluster} does not say its versions ({why})")
 
 
 def _minor(text: str) -> list[str]:

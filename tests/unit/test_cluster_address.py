@@ -97,6 +97,9 @@ def test_ray_or_python_of_another_minor_version_is_refused(dashboard: Dashboard)
     same = [".".join([*text.split(".")[:2], "999"]) for text in (ray, python)]
     refuse_other_versions(runs(dashboard, *same))
     refuse_other_versions(runs(dashboard, ray, "unknown"))
+    dashboard.says.clear()
+    with pytest.raises(ClusterError, match=r"does not say its versions \(HTTP 404\)"):
+        refuse_other_versions(Cluster(dashboard.address))
     with pytest.raises(SpecError, match=r"runs Ray 2\.9\.1, .* install 'ray==2\.9\.\*'"):
         refuse_other_versions(runs(dashboard, "2.9.1", python))
     with pytest.raises(SpecError, match=r"runs Python 3\.9\.18, .*use Python 3\.9 here"):

@@ -191,6 +191,30 @@ def test_a_driver_that_died_keeps_nobody_waiting(
             held(third, board).__enter__()
 
 
+def test_a_driver_that_was_held_up_takes_no_turn_of_others(
+    board: MemoryBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that was suspended nobody beat, and whoever goes on first sees old tickets."""
+    monkeypatch.setattr(turn, "GONE_S", 0.2)
+    runs = ticket(1, 2, runs=True)
+    board.tickets[1] = turn._text(runs)
+    late = submitted("late")
+    looks: list[Capacity] = []
+
+    def capacity() -> Capacity:
+        if not looks:
+            time.sleep(0.5)
+        else:
+            late.request_stop()
+        looks.append(TWO_GPUS)
+        return TWO_GPUS
+
+    with pytest.raises(Stopped), job_turn(late, board, capacity):
+        pass
+    assert len(looks) == 2
+    assert list(board.tickets) == [1]
+
+
 def test_a_driver_that_the_cluster_saw_end_keeps_nobody_waiting_at_all(board: MemoryBoard) -> None:
     dead = held(submitted("dead"), board)
     dead.__enter__()

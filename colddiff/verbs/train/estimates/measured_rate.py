@@ -10,6 +10,7 @@ import torch
 
 from colddiff.jobs.job import AUTO
 from colddiff.objective import draw_severities, restoration_loss
+from colddiff.restorers.precision import at_precision
 from colddiff.synthetic import synthetic_images, synthetic_omega
 from colddiff.verbs.train.job import TrainJob
 
@@ -36,13 +37,14 @@ class MeasuredRate:
         )
 
 
-def measured_rate(job: TrainJob, most_s: float = MOST_S) -> MeasuredRate:
-    """Trains ``job``'s network for at most ``most_s`` seconds on this machine; keeps nothing.
+def measured_rate(job: TrainJob, most_s: float | None = None) -> MeasuredRate:
+    """Trains ``job``'s network on this machine, for ``MOST_S`` or ``most_s`` s; keeps nothing.
 
     Degradation, both passes and the optimizer are in it; reading images, checkpoints and
     evaluations are not. On a GPU where there is one and ``job`` asks for any. As many images at a
     time as fit into the time, at most those of a step.
     """
+    most_s = MOST_S if most_s is None else most_s
     until = time.perf_counter() + 0.9 * most_s  # building the network is in it
     wants = job.resources.gpus == AUTO or job.resources.gpus > 0
     device = torch.device("cuda" if wants and torch.cuda.is_available() else "cpu")
@@ -82,7 +84,7 @@ class _Steps:
         began = time.perf_counter()
         x0, omega = x0.to(device), {name: value.to(device) for name, value in omega.items()}
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=job.precision == "bf16"):
+        with at_precision(job.precision, device):
             losses = restoration_loss(self._restorer, self._D, x0, t, omega, job.loss)
         torch.autograd.backward(losses.mean())
         self._optimizer.step()
