@@ -10,7 +10,7 @@ import torch
 
 from colddiff.errors import SpecError
 from colddiff.jobs.job import AUTO, ResourcesSpec, Workers
-from colddiff.jobs.runner import MOST_WORKERS, Capacity, requested
+from colddiff.jobs.runner import MOST_WORKERS, Capacity, fewest_workers, requested
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def settled(resources: ResourcesSpec, workers: Workers, capacity: Capacity | Non
             what = "is auto: the cluster has no GPU now and can add machines; say 1, or 0 for none"
             raise SpecError([(FIELD, what)])
         return none
-    fewest = workers[0] if isinstance(workers, tuple) else 1 if workers == "all" else workers
+    fewest = fewest_workers(workers)
     room = capacity.fits(requested(one))
     if room < fewest and not capacity.grows:
         # Not all of them on CPUs instead: whoever has GPUs would not want that unsaid.

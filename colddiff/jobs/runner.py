@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from colddiff.jobs.job import ResourcesSpec
+    from colddiff.jobs.job import ResourcesSpec, Workers
     from colddiff.jobs.resolve import ResolvedJob
 
 
@@ -51,6 +51,13 @@ def requested(resources: ResourcesSpec) -> dict[str, float]:
     return {name: count for name, count in wanted.items() if count}
 
 
+def fewest_workers(workers: Workers) -> int:
+    """The smallest number of workers that a job runs with; of ``all``, one is enough."""
+    if workers == "all":
+        return 1
+    return workers[0] if isinstance(workers, tuple) else workers
+
+
 def workers_text(wanted: Mapping[str, float], count: int) -> str:
     """``2 workers with 1 GPU and 4 CPU``."""
     types = [name.partition(":")[2] for name in wanted if ":" in name]
@@ -59,11 +66,10 @@ def workers_text(wanted: Mapping[str, float], count: int) -> str:
     return f"{count} worker{'s' * (count != 1)} with {held or 'nothing reserved'}"
 
 
-def fit_line(resources: ResourcesSpec, workers: Any, capacity: Capacity) -> str:
+def fit_line(resources: ResourcesSpec, workers: Workers, capacity: Capacity) -> str:
     """Whether a job can ever run on a cluster, as it is: one line."""
     wanted = requested(resources)
-    # Of "all" workers one is enough.
-    fewest = workers[0] if isinstance(workers, tuple) else workers if workers != "all" else 1
+    fewest = fewest_workers(workers)
     asked, room = workers_text(wanted, fewest), capacity.fits(wanted)
     if room >= fewest:
         return f"fits: {asked}; the cluster has room for {min(room, MOST_WORKERS)} at once"

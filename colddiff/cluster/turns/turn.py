@@ -25,7 +25,7 @@ from colddiff.cluster.capacity import connected_capacity
 from colddiff.cluster.turns.order import Ticket, why_wait
 from colddiff.errors import SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.runner import Capacity, requested
+from colddiff.jobs.runner import Capacity, fewest_workers, requested
 from colddiff.jobs.status import AGAIN
 
 PER_USER = "COLDDIFF_JOBS_PER_USER"
@@ -205,7 +205,7 @@ def _ticket(attempt: Attempt) -> Ticket:
         user=claim.get("user") or "",
         priority=job.priority,
         wanted=requested(resources) if resources is not None else {},
-        count=workers[0] if isinstance(workers, tuple) else workers if workers != "all" else 1,
+        count=fewest_workers(workers),
         at_most=min(limits, default=None),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from colddiff.errors import SpecError
 from colddiff.jobs.device import settled
 from colddiff.jobs.job import ResourcesSpec, Workers
-from colddiff.jobs.runner import Capacity, requested
+from colddiff.jobs.runner import Capacity, fewest_workers, requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,7 @@ class Needs:
     @property
     def fewest(self) -> int:
         """The smallest number of workers that it runs with."""
-        if self.workers == "all":
-            return 1
-        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+        return fewest_workers(self.workers)
 
 
 def refuse_too_small(
