@@ -153,6 +153,14 @@ def test_damaged_and_hostile_arrays(tmp_path: Path, data: bytes, said: str) -> N
     assert said in result.manifest.settings["skipped"][0][1]
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 4), (2, 8, 8, 4)], ids=str)
+def test_colour_with_alpha_is_not_taken_for_narrow_slices(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    assert "with 4 channels; 1 and 3 are read: leave alpha out" in refused(tmp_path)
+
+
 def test_the_arrays_of_an_npz_that_hold_images(tmp_path: Path) -> None:
     labels = np.eye(5)
     np.savez_compressed(tmp_path / "x.npz", train=SHALLOW[:3], test=SHALLOW[3:], labels=labels)

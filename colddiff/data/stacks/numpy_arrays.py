@@ -20,6 +20,8 @@ NO_IMAGES = "arrays of an .npz that hold no images"
 KINDS = "biuf"
 """Of dtypes that are read: truth values, integers, floating."""
 CHANNELS = (1, 3)
+WITH_ALPHA = 4
+"""Length of a last axis of red, green, blue and alpha, after a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,11 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 def _layout(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> _Layout:
     """[H, W], [N, H, W], [H, W, C], [N, H, W, C], [N, C, H, W] or [T, Z, H, W]; C is 1 or 3."""
+    if len(shape) in (3, 4) and shape[-1] == WITH_ALPHA < shape[-2]:
+        raise DataError(
+            f"{where}: has the shape {list(shape)}, with 4 channels; 1 and 3 are read: leave alpha "
+            "out, array[..., :3]"
+        )
     if len(shape) == 2:
         layout = _Layout(1, *shape, channels=0)
     elif len(shape) == 3 and shape[2] in CHANNELS:
