@@ -125,7 +125,8 @@ def test_growing_ends_where_it_does_not_help(folder: JobFolder) -> None:
 
 def test_room_for_more_is_asked_for_twice() -> None:
     free = {"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}
-    room = RoomForMore({"CPU": 2.0}, lambda: free)
+    queue = list[str]()
+    room = RoomForMore({"CPU": 2.0}, lambda: free, lambda: bool(queue))
     assert [room(), room()] == [False, False]  # not on one machine
     free["b"] = {"CPU": 2.0, "GPU": 1.0}
     assert [room(), room(), room()] == [False, True, True]
@@ -133,6 +134,12 @@ def test_room_for_more_is_asked_for_twice() -> None:
     assert not room()
     free["b"] = {"CPU": 3.0}
     assert [room(), room()] == [False, True]
+    queue.append("a larger job")  # which the room may be for
+    assert not room()
+    queue.clear()
+    assert [room(), room()] == [False, True]
+    later = RoomForMore({"CPU": 2.0}, lambda: free, lambda: False, after_s=3600)
+    assert [later(), later()] == [False, False]
 
 
 def test_a_machine_about_to_be_preempted_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:

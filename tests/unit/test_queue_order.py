@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -255,3 +257,35 @@ def test_nothing_is_prepared_before_it_is_the_jobs_turn(
     assert (code, second.status.state) == (4, "stopped")
     assert second.status.message.startswith("stopped while it waited for 1 worker with 2 GPU")
     assert seen[0].startswith("for 1 worker")
+
+
+def test_only_a_job_that_lives_and_has_had_no_turn_waits(board: MemoryBoard) -> None:
+    assert not turn.any_waits(board)
+    with held(submitted("a"), board):
+        assert not turn.any_waits(board)  # it runs
+        waiting = Ticket(7, "train-b", driver="driver-7")
+        board.add(7, json.dumps(asdict(waiting)))
+        assert turn.any_waits(board)
+        board.ended.append("driver-7")
+        assert not turn.any_waits(board)
+
+
+def test_a_cluster_that_does_not_answer_for_a_while_costs_nothing(
+    board: MemoryBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: Iterator[Any] = iter([ConnectionError("the control store restarts")] * 3)
+
+    def read() -> dict[int, str]:
+        for error in answers:
+            raise error
+        return dict(board.tickets)
+
+    first = submitted("a")
+    later = turn._Turn(first, board)
+    monkeypatch.setattr(board, "read", read)
+    later.wait(lambda: TWO_GPUS)
+    assert json.loads(board.tickets[1])["runs"]
+    monkeypatch.setattr(turn, "OUTAGE_LOOKS", 2)
+    answers = iter([ConnectionError("the control store is gone")] * 9)
+    with pytest.raises(ConnectionError):
+        later.wait(lambda: TWO_GPUS)

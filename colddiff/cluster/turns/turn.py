@@ -23,6 +23,7 @@ from ray.experimental.internal_kv import (
 
 from colddiff.cluster.capacity import connected_capacity
 from colddiff.cluster.turns.order import Ticket, why_wait
+from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.runner import Capacity, fewest_workers, requested
@@ -34,6 +35,8 @@ POLL_S = 1.0
 POLL_PER_TICKET_S = 0.1
 """Each driver that waits reads all tickets: with more of them, less often."""
 BEAT_S = 5.0
+OUTAGE_LOOKS = 60
+"""So often in a row the control store may not answer."""
 GONE_S = 30.0
 """How long a ticket may not change, while it is watched, before its driver counts as dead. Where
 whoever watches was itself held up, such as on a machine that was suspended, that is not counted."""
@@ -91,6 +94,13 @@ class RayBoard:
         _internal_kv_del(_key(number), namespace=NAMESPACE)
 
 
+def any_waits(board: Board | None = None) -> bool:
+    """Whether a job on the cluster waits for its turn, whose driver lives."""
+    board = RayBoard() if board is None else board
+    waiting = [ticket for ticket in map(_read, board.read().values()) if not ticket.runs]
+    return bool(waiting) and any(ticket.driver not in board.dead() for ticket in waiting)
+
+
 @contextmanager
 def job_turn(
     attempt: Attempt,
@@ -117,6 +127,7 @@ class _Turn:
         self._seen: dict[int, tuple[str, float]] = {}
         """Text of each ticket of others, and for how many watched seconds it has been that."""
         self._looked_at = time.monotonic()
+        self._failed = 0
         self._ticket = replace(_ticket(attempt), driver=board.me())
         number = max(board.read(), default=0) + 1
         while True:
@@ -129,8 +140,7 @@ class _Turn:
         """Returns once it is the job's turn."""
         try:
             while True:
-                others = self._others()
-                reason = why_wait(self._ticket, others, capacity())
+                others, reason = self._looked(capacity)
                 if not reason:
                     break
                 if self._attempt.stop_requested():
@@ -138,12 +148,28 @@ class _Turn:
                 if not self._attempt.waits:
                     log.info("waiting %s", reason)
                 self._attempt.waiting(reason)
-                self._beat()
                 time.sleep(min(BEAT_S, max(POLL_S, POLL_PER_TICKET_S * len(others))))
         finally:
             self._attempt.waiting("")
         self._ticket = replace(self._ticket, runs=True)
         self._beat()
+
+    def _looked(self, capacity: Callable[[], Capacity]) -> tuple[list[Ticket], str]:
+        """The other tickets, and what this one waits for; "" once it is its turn."""
+        try:
+            others = self._others()
+            found = others, why_wait(self._ticket, others, capacity())
+            if found[1]:
+                self._beat()
+        except Exception as error:
+            # Ray's control store, which may be restarted: whoever waits asks again.
+            self._failed += 1
+            if self._failed > OUTAGE_LOOKS:
+                raise
+            log.debug("cannot see which jobs wait: %s", error)
+            return [], "for an answer of the cluster"
+        self._failed = 0
+        return found
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -205,7 +231,8 @@ def _ticket(attempt: Attempt) -> Ticket:
         user=claim.get("user") or "",
         priority=job.priority,
         wanted=requested(resources) if resources is not None else {},
-        count=fewest_workers(workers),
+        # All there are: how many that is, is asked of the cluster.
+        count=most_workers(job) if workers == "all" else fewest_workers(workers),  # type: ignore[arg-type]
         at_most=min(limits, default=None),
     )
 

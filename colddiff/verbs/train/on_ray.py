@@ -21,7 +21,12 @@ from colddiff.jobs.tracking_run import open_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
-from colddiff.verbs.train.ray_elastic import RoomForMore, reserve_anew, train_requester
+from colddiff.verbs.train.ray_elastic import (
+    NOT_AGAIN_S,
+    RoomForMore,
+    reserve_anew,
+    train_requester,
+)
 from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended
 from colddiff.verbs.train.work import train_rank
 
@@ -45,12 +50,14 @@ def fit_on_ray(attempt: Attempt) -> None:
     def fit(start: int) -> None:
         await_workers(attempt, job)
         attempt.hold_gpus(job.resources.num_gpus * most_workers(job))
-        trainer = _trainer(resolved, number, start, workers, may_grow=growth.helps)
+        trainer = _trainer(
+            resolved, number, start, workers, grow_after_s=0.0 if growth.helps else NOT_AGAIN_S
+        )
         reserve_anew(folder, train_requester(trainer))
         try:
             trainer.fit()
             growth.ended()
-        except ray.train.TrainingFailedError:
+        except Exception:
             growth.failed()
             raise
         finally:
@@ -63,7 +70,7 @@ def fit_on_ray(attempt: Attempt) -> None:
 
 
 def _trainer(
-    resolved: ResolvedJob, attempt: int, number: int, workers: Any, *, may_grow: bool
+    resolved: ResolvedJob, attempt: int, number: int, workers: Any, *, grow_after_s: float
 ) -> TorchTrainer:
     job = resolved.job_as(TrainJob)
     resources = {"CPU": job.resources.cpus}
@@ -77,7 +84,8 @@ def _trainer(
         train_loop_config={
             "job": resolved.to_dict(),
             "attempt": attempt,
-            "most": workers[1] if isinstance(workers, tuple) and may_grow else 0,
+            "most": workers[1] if isinstance(workers, tuple) else 0,
+            "grow_after_s": grow_after_s,
         },
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -107,7 +115,7 @@ def _worker(config: dict[str, Any]) -> None:
     grows = ray.train.get_context().get_world_size() < config["most"]
     train_rank(
         resolved,
-        RayContext(RoomForMore(wanted) if grows else None),
+        RayContext(RoomForMore(wanted, after_s=config["grow_after_s"]) if grows else None),
         config["attempt"],
         watched=True,
     )

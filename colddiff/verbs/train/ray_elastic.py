@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray._private.state import state
 
+from colddiff.cluster.turns.turn import any_waits
 from colddiff.errors import Unreachable
 from colddiff.jobs.folder import JobFolder
 
@@ -19,6 +21,8 @@ COORDINATOR = "AutoscalingCoordinator"
 ANSWER_S = 30.0
 ASKED_TWICE = 2
 """A machine that has room once may be about to be filled by what waits for it."""
+NOT_AGAIN_S = 600.0
+"""After workers left for room that they could then not use."""
 
 
 def free_by_machine() -> dict[str, dict[str, float]]:
@@ -34,20 +38,29 @@ def free_by_machine() -> dict[str, dict[str, float]]:
 class RoomForMore:
     """Whether the cluster of this process has had room for another worker, twice in a row.
 
+    What other jobs wait for is no room.
+
     Args:
         wanted: what one worker reserves, by Ray's names.
         free: what is free by machine; default: asks the cluster, which takes milliseconds.
+        queued: whether a job waits for its turn; default: asks the cluster.
+        after_s: from when on, in seconds from now, there may be room.
     """
 
     def __init__(
         self,
         wanted: Mapping[str, float],
         free: Callable[[], Mapping[str, Mapping[str, float]]] = free_by_machine,
+        queued: Callable[[], bool] = any_waits,
+        after_s: float = 0.0,
     ) -> None:
-        self._wanted, self._free, self._in_a_row = wanted, free, 0
+        self._wanted, self._free, self._queued, self._in_a_row = wanted, free, queued, 0
+        self._from = time.monotonic() + after_s
 
     def __call__(self) -> bool:
-        fits = any(
+        if time.monotonic() < self._from:
+            return False
+        fits = not self._queued() and any(
             all(machine.get(name, 0.0) >= count for name, count in self._wanted.items())
             for machine in self._free().values()
         )

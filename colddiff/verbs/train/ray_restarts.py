@@ -97,7 +97,7 @@ class Growth:
         size = int(self._folder.fence(self._attempt, newest).get("world_size", 0))
         self.helps, self._left_with = size > self._left_with, size
         if not self.helps:
-            log.info("the room for more workers cannot be used: going on with %d", size)
+            log.info("the room for more workers cannot be used: going on with %d for now", size)
 
 
 def _newest(checkpoints: Checkpoints) -> int | None:
