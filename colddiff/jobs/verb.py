@@ -223,3 +223,12 @@ def unit_of(job_id: str) -> str:
     """Unit of a job's progress, by the verb that its id starts with."""
     verb = _found().verbs.get(job_id.partition("-")[0])
     return verb.unit if verb else "steps"
+
+
+def restore_line(checkpoint: str, result: Mapping[str, Any]) -> str:
+    """The command that restores images with the checkpoint of a result.
+
+    ``--degrade``, of clean images, where D is random: what it drew cannot be told from an image.
+    """
+    images = "CLEAN_IMAGES --degrade" if result.get("omega") else "IMAGES"
+    return f"colddiff restore --checkpoint {checkpoint} {images} --fit --out ./restored"

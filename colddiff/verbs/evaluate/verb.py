@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import Verb
+from colddiff.jobs.verb import Verb, restore_line
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
@@ -55,10 +55,8 @@ class Evaluate(Verb):
         checkpoint = result.get("checkpoint")
         if checkpoint is None:
             return []
-        return [
-            f"colddiff restore --checkpoint {checkpoint} IMAGES --out ./restored",
-            f"colddiff submit generate checkpoint={checkpoint} num_samples=64",
-        ]
+        samples = f"colddiff submit generate checkpoint={checkpoint} num_samples=64"
+        return [restore_line(checkpoint, result), *([samples] if result.get("terminal", True) else [])]
 
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None and job.samples is None

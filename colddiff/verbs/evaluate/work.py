@@ -55,6 +55,8 @@ class Subject:
         provenance = {"weights_sha256": address.weights_sha256, **found.provenance}
         return {
             "checkpoint": address.uri,
+            "omega": list(self.checkpoint.degradation.omega_names),
+            "terminal": self.checkpoint.terminal is not None,
             "metrics": dict(found.metrics),
             "provenance": provenance,
         }, found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import DryRun, Verb
+from colddiff.jobs.verb import DryRun, Verb, restore_line
 
 if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
@@ -72,7 +72,7 @@ class Train(Verb):
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         best = f"{job_id}@best" if result.get("best") else job_id
         return [
-            f"colddiff restore --checkpoint {best} IMAGES --out ./restored",
+            restore_line(best, result),
             f"colddiff submit evaluate checkpoint={best}",
             "the same command with a larger num_steps trains on from here",
         ]

@@ -153,6 +153,7 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
         "checkpoint": f"{folder.uri}/checkpoints/step_{step:08d}",
         "time": {"training_s": outcome["training_s"]},
         "metrics": {},
+        "omega": list(job.degradation.build(job.shape).omega_names),
     }
     if job.test_data is not None:
         began = time.monotonic()
