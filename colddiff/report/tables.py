@@ -27,9 +27,11 @@ def evaluation_table(
 ) -> str:
     """Metrics ``eval/<column>/<metric>`` as aligned text; a star marks the best restoration.
 
-    ``provenance``, if it is given, tells what the distances mean, in lines below the table.
+    There is none where the degraded images are better still. ``provenance``, if it is given, tells
+    what the distances mean, in lines below the table; one that does not fit comes last, unmarked.
     """
-    rows = metric_names(metrics)
+    unfit = (provenance or {}).get("metric") if (provenance or {}).get("misfit") else None
+    rows = sorted(metric_names(metrics), key=lambda name: name == unfit)
     there = _columns(metrics)
     columns = column_labels(name for name in there if name != FLOOR)
     restored = [name for name in columns if name not in RESERVED]
@@ -42,7 +44,7 @@ def evaluation_table(
     heads = [[""] * (deep - len(head)) + head for head in heads]
     table = [["", *line, ""] for line in zip(*heads, strict=True)]
     for row in rows:
-        best = _best(metrics, row, restored)
+        best = _best(metrics, row, restored) if row != unfit else None
         cells = [_cell(metrics.get(f"eval/{name}/{row}"), row, name == best) for name in columns]
         better = "higher is better" if higher_is_better(row) else "lower is better"
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
@@ -97,7 +99,12 @@ def _best(metrics: Mapping[str, float], row: str, restored: Iterable[str]) -> st
     scores = {name: metrics[path] for name in restored if (path := f"eval/{name}/{row}") in metrics}
     if len(scores) < 2:
         return None
-    return (max if higher_is_better(row) else min)(scores, key=lambda name: scores[name])
+    higher = higher_is_better(row)
+    best = (max if higher else min)(scores, key=lambda name: scores[name])
+    degraded = metrics.get(f"eval/degraded/{row}")
+    if degraded is not None and (degraded > scores[best] if higher else degraded < scores[best]):
+        return None
+    return best
 
 
 def _cell(value: float | None, row: str, best: bool) -> str:

@@ -185,3 +185,18 @@ def test_notes_of_earlier_versions_have_the_name_of_today() -> None:
     before = {"notes": ["floor: two disjoint random halves of the 9 test images"]}
     assert notes_of(before) == [f"{REAL} is two disjoint random halves of the 9 test images"]
     assert notes_of({}) == []
+
+
+def test_what_does_not_fit_comes_last_and_no_star_stands_where_nothing_was_gained() -> None:
+    metrics = {
+        f"eval/{column}/{metric}": value
+        for metric, values in {"fd_lenet": (9, 7, 5), "rmse": (0.10, 0.12, 0.11)}.items()
+        for column, value in zip(("degraded", "direct", "sampled"), values, strict=True)
+    }
+    fits = evaluation_table(metrics, {"metric": "fd_lenet", "misfit": None}).splitlines()
+    assert "5*" in next(line for line in fits if line.startswith("fd_lenet"))
+    unfit = evaluation_table(metrics, {"metric": "fd_lenet", "misfit": "not digits"}).splitlines()
+    rows = [line.split()[0] for line in unfit if line.split()[0] in ("fd_lenet", "rmse")]
+    assert rows == ["rmse", "fd_lenet"]
+    # Degraded images are nearer to the originals than any restoration.
+    assert not any("*" in line for line in unfit)

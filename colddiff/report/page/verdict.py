@@ -79,7 +79,9 @@ def _compared(last: Measured, table: ResultTable | None) -> str:
     """Whether Algorithm 2 beats one step, in distance and in error, and how sure that is."""
     metrics = last.metrics
     parts = []
-    for metric in (*distance_names(metrics)[:1], "rmse", "ssim"):
+    # A distance that does not fit the images says nothing of them.
+    distances = [] if last.provenance.get("misfit") else distance_names(metrics)[:1]
+    for metric in (*distances, "rmse", "ssim"):
         sampled, direct = (metrics.get(f"eval/{name}/{metric}") for name in (SAMPLED, DIRECT))
         if sampled is None or direct is None:
             continue

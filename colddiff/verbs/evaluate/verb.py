@@ -56,7 +56,10 @@ class Evaluate(Verb):
         if checkpoint is None:
             return []
         samples = f"colddiff submit generate checkpoint={checkpoint} num_samples=64"
-        return [restore_line(checkpoint, result), *([samples] if result.get("terminal", True) else [])]
+        return [
+            restore_line(checkpoint, result),
+            *([samples] if result.get("terminal", True) else []),
+        ]
 
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None and job.samples is None

@@ -97,6 +97,11 @@ def test_the_verdict_says_how_sure_it_is(tmp_path: Path) -> None:
     assert "one seed" in told[1]
     assert "over 23 images" in told[1]
     assert len(told) == 3
+    assert "better in fd_blocks" in told[1] or "worse in fd_blocks" in told[1]
+    assert one.last is not None
+    assert isinstance(one.last.provenance, dict)
+    one.last.provenance["misfit"] = "it compares something else"
+    assert "fd_blocks" not in verdict(one)[1]
     many = runs(tmp_path)
     (table,) = tables_of(many, over_seed=True)
     assert "over 3 seeds" in verdict(many[0], table)[1]
