@@ -65,9 +65,16 @@ class LaterFormat(CheckpointError):
 
 
 class RecordError(ColddiffError):
-    """A file in the folder of a job or of a cluster that is damaged, or made by something else."""
+    """A file in the folder of a job or of a cluster that is damaged, or made by something else.
+
+    ``what``: the message without its way out, for a reader that must not advise it.
+    """
 
     exit_code = 2
+
+    def __init__(self, what: str, way_out: str = "") -> None:
+        self.what = what
+        super().__init__(f"{what}; {way_out}" if way_out else what)
 
 
 class DivergedError(ColddiffError):

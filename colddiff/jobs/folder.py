@@ -16,6 +16,7 @@ from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, read_json_object
 from colddiff.spec.formats import refuse_later
 
+_MEASURED: dict[str, type] = {"metrics": dict, "provenance": dict}
 _WORDS: Mapping[type, str] = {str: "text", dict: "an object", list: "a list"}
 
 
@@ -42,6 +43,8 @@ class JobFolder:
     def job(self) -> dict[str, Any]:
         """What ``write_job`` wrote; raises Missing if there is no such job."""
         found = self._get("job.json", spec=dict, id=str, verb=str, slug=str)
+        if found is not None:
+            self._check("job.json", found.get("spec") or {}, "spec.", evaluation=dict)
         if found is not None and not is_number(found.get("created") or 0.0):
             what = f"is damaged: created is {shown_json(found['created'])}, not a number"
             raise self._damaged("job.json", what)
@@ -70,7 +73,8 @@ class JobFolder:
 
     def result(self) -> dict[str, Any] | None:
         """What ``write_result`` wrote last, or None; its addresses are where the job is now."""
-        found = self._get("result.json", metrics=dict, checkpoint=str, id=str)
+        found = self._get("result.json", checkpoint=str, id=str, summary=list, **_MEASURED)
+        self._check_numbers("result.json", found)
         before = (self._get("job.json", storage=str) or {}).get("storage") if found else None
         if found is None or before in (None, self.store.uri):
             return found
@@ -201,7 +205,10 @@ class JobFolder:
 
     def evaluation(self, step: int) -> dict[str, Any] | None:
         """What ``write_evaluation`` wrote, or None."""
-        return self._get(f"evaluations/step_{step:08d}.json", metrics=dict)
+        name = f"evaluations/step_{step:08d}.json"
+        found = self._get(name, **_MEASURED)
+        self._check_numbers(name, found)
+        return found
 
     def write_details(self, step: int, data: bytes) -> None:
         """Writes what an evaluation at ``step`` keeps for its page, beside its metrics."""
@@ -227,6 +234,7 @@ class JobFolder:
         """The best of the evaluated steps ``among``, by the job's metric; None without one."""
         steps = sorted(among & set(self.evaluated_steps()))
         job = (self._get("job.json", spec=dict) or {}).get("spec") or {}
+        self._check("job.json", job, "spec.", evaluation=dict)
         return best_step({step: self.evaluation(step) or {} for step in steps}, job)
 
     def write_log(self, attempt: int, text: bytes) -> None:
@@ -276,11 +284,21 @@ class JobFolder:
             refuse_later(found, None)
         except DocumentError as error:
             raise RecordError(f"{self.store.uri}/{self.key(name)} {error}") from None
+        self._check(name, found, "", **types)
+        return found
+
+    def _check(self, name: str, found: Mapping[str, Any], above: str, **types: type) -> None:
         for field, of in types.items():
             if found.get(field) is not None and not isinstance(found[field], of):
-                what = f"is damaged: {field} is {shown_json(found[field])}, not {_WORDS[of]}"
+                value = shown_json(found[field])
+                what = f"is damaged: {above}{field} is {value}, not {_WORDS[of]}"
                 raise self._damaged(name, what)
-        return found
+
+    def _check_numbers(self, name: str, found: Mapping[str, Any] | None) -> None:
+        for path, value in ((found or {}).get("metrics") or {}).items():
+            if isinstance(value, dict | list):
+                what = f"is damaged: metrics.{path} is {shown_json(value)}, not a number"
+                raise self._damaged(name, what)
 
     def _as_status(self, name: str, found: Mapping[str, Any]) -> Status:
         try:
@@ -295,10 +313,8 @@ class JobFolder:
         """The error of a damaged file, with the way out."""
         # Without its result a job counts as done all the same.
         files = "this file and status.json" if name == "result.json" else "this file"
-        return RecordError(
-            f"{self.store.uri}/{self.key(name)} {what}; delete {files} and run the same command "
-            "again to continue"
-        )
+        way_out = f"delete {files} and run the same command again to continue"
+        return RecordError(f"{self.store.uri}/{self.key(name)} {what}", way_out)
 
 
 def list_jobs(store: Store) -> list[str]:
