@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +24,9 @@ from colddiff.types import ProgressCallback
 
 CLAIM = "pack.json"
 """Claim file: present beside the shards while packing, with the settings in use."""
+
+RENEW_S = 600.0
+"""How often a packing writes its claim anew: its age tells others that nobody goes on with it."""
 
 MAX_WORKERS = 16
 MAX_SHARD_BYTES = 64 * 2**30
@@ -94,7 +99,7 @@ def pack(
         if done is not None:
             return PackResult(done, fresh=False)
         try:
-            packer = Packer(source, store, plan.shards, on_progress)
+            packer = Packer(source, store, plan.shards, on_progress, _Renewal(store, plan))
             packed = packer.run(workers or min(os.cpu_count() or 1, MAX_WORKERS))
         except ColourFoundError:
             plan = _restarted(store, plan)
@@ -213,9 +218,11 @@ def _finished(store: Store, plan: _Plan, claimed: bool = False) -> Manifest | No
 
 def _claim(store: Store, plan: _Plan) -> None:
     try:
-        store.put_new(CLAIM, json.dumps(plan.settings, indent=1).encode())
+        store.put_new(CLAIM, _claim_bytes(plan))
     except Exists:
         _refuse_other(store, _read_claim(store, plan), plan)
+        # Before a shard is looked at: the claim of a packing that is gone on with is young.
+        _renew(store, plan)
         return
     found = next((item.key for item in store.list() if item.key.endswith(".tar")), None)
     if found is not None and store.size(KEY) is None:
@@ -224,6 +231,49 @@ def _claim(store: Store, plan: _Plan) -> None:
             f"{store.uri} already holds {found}, which was not packed by colddiff; pack to another "
             f"place, or index it with `colddiff data index {store.uri}`"
         )
+
+
+def _claim_bytes(plan: _Plan) -> bytes:
+    return json.dumps(plan.settings, indent=1).encode()
+
+
+def _renew(store: Store, plan: _Plan) -> None:
+    """Gives the claim of this plan the present time, and puts it back where it was deleted.
+
+    That of another plan is left as it is: a concurrent run may have found a colour image.
+    """
+    try:
+        if read_json(store.get(CLAIM)) == plan.settings:
+            store.put(CLAIM, _claim_bytes(plan))
+    except DocumentError:
+        return
+    except Missing:
+        if store.size(KEY) is None:
+            with suppress(Exists):
+                store.put_new(CLAIM, _claim_bytes(plan))
+
+
+class _Renewal:
+    """Called before each shard: renews the claim of ``plan`` every ``RENEW_S`` seconds."""
+
+    def __init__(self, store: Store, plan: _Plan) -> None:
+        self._store, self._plan = store, plan
+        self._at = time.monotonic()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._at >= RENEW_S:
+            self._at = now
+            _renew(self._store, self._plan)
+
+
+def is_claim(data: bytes) -> bool:
+    """Whether ``data`` is the claim of a packing, and no file of somebody else's of this name."""
+    try:
+        found = read_json(data)
+    except DocumentError:
+        return False
+    return isinstance(found, dict) and "images_sha256" in found
 
 
 def _discard(store: Store, plan: _Plan) -> None:

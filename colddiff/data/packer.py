@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from colddiff.data.problems import Problems
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
 from colddiff.data.webdataset_tar import tar_description, tar_samples
-from colddiff.errors import DataError, Missing
+from colddiff.errors import ColddiffError, DataError, Missing
 from colddiff.ports import ImageFormat, ShardEntry, Store
 from colddiff.types import ProgressCallback
 
@@ -27,6 +28,10 @@ COLOUR_TYPES = {1: 0, 3: 2}
 """In a PNG's header, by number of channels."""
 FURTHER = "further_frames"
 SIZES_SHOWN = 4
+MOST_ROUNDS = 5
+"""How often shards that are deleted while they are packed are made again."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Packer:
         store: Store,
         plan: ShardPlan,
         on_progress: ProgressCallback | None,
+        before_shard: Callable[[], None] = lambda: None,
     ) -> None:
         self._source, self._store, self._plan = source, store, plan
         self._ranges = [
@@ -82,12 +88,16 @@ class Packer:
             for start in range(0, len(plan.entries), plan.shard_size)
         ]
         self._on_progress = on_progress
+        self._before_shard = before_shard
         self._done = 0
         self._lock = threading.Lock()
         self._stopped = False
         self._broken: dict[int, str] = {}
         self._problems = Problems()
         self._sizes: Counter[tuple[int, int]] = Counter()
+        # By number: an image whose shard was deleted meanwhile is packed twice.
+        self._grey: set[int] = set()
+        self._further: set[int] = set()
         self._result = PackedShards()
 
     def run(self, workers: int) -> PackedShards:
@@ -103,9 +113,13 @@ class Packer:
         self._progress(sum(len(self._ranges[n]) for n in kept if shards[n] is not None))
         shards |= self._all(self._make_shard, missing, workers)
         self._refuse_problems()
+        self._make_lost(shards, workers)
         self._result.shards = [
             shard for number in self._numbers if (shard := shards[number]) and shard.count
         ]
+        for n in sorted(self._further):
+            self._result.left_out.add(FRAMES, self._plan.entries[n].name)
+        self._result.grey = len(self._grey)
         self._result.skipped = [
             (self._plan.entries[n].name, self._broken[n]) for n in sorted(self._broken)
         ]
@@ -115,6 +129,23 @@ class Packer:
                 f"{self._result.skipped[0][1]}"
             )
         return self._result
+
+    def _make_lost(self, shards: dict[int, ShardEntry | None], workers: int) -> None:
+        """Makes those again that somebody has deleted meanwhile: no manifest may name them."""
+        for _ in range(MOST_ROUNDS):
+            there = {item.key for item in self._store.list("shard-")}
+            lost = [n for n, shard in shards.items() if shard and shard.count]
+            lost = [n for n in lost if shard_key(n) not in there]
+            if not lost:
+                return
+            log.warning("%s: %d shards were deleted meanwhile", self._store.uri, len(lost))
+            self._done -= sum(len(self._ranges[number]) for number in lost)
+            shards |= self._all(self._make_shard, lost, workers)
+            self._refuse_problems()
+        raise ColddiffError(
+            f"{self._store.uri}: its shards are deleted while they are packed; pack again when "
+            "nothing deletes them"
+        )
 
     @property
     def _numbers(self) -> range:
@@ -129,6 +160,7 @@ class Packer:
             if self._stopped:
                 raise CancelledError
             try:
+                self._before_shard()
                 return work(number)
             except BaseException as error:
                 # Here, before this thread takes the next shard, and not only where it is noticed.
@@ -154,15 +186,15 @@ class Packer:
         images where broken ones were skipped, and grey ones where colour was found later.
         """
         key = shard_key(number)
-        data = self._store.get(key)
         try:
+            data = self._store.get(key)
             found = tar_samples(io.BytesIO(data), key)
-        except DataError:
+        except (DataError, Missing):  # deleted since it was listed
             return None
         if not all(sample.name.isdecimal() for sample in found):
             return None
         samples = {int(sample.name): sample for sample in found}
-        image, further = self._plan.image, list[str]()
+        image, further = self._plan.image, set[int]()
         for n, sample in samples.items():
             png = sample.image.of(data)
             size = image.width.to_bytes(4, "big") + image.height.to_bytes(4, "big")
@@ -171,12 +203,11 @@ class Packer:
             if n not in self._ranges[number]:
                 return None
             if FURTHER in tar_description(data, sample, key):
-                further.append(self._plan.entries[n].name)
+                further.add(n)
         for n in self._ranges[number]:
             if n not in samples and (not self._plan.skip_broken or self._pixels(n) is not None):
                 return None
-        for name in further:
-            self._result.left_out.add(FRAMES, name)
+        self._further |= further
         return shard_entry(key, len(samples), data)
 
     def _make_shard(self, number: int) -> ShardEntry | None:
@@ -201,7 +232,7 @@ class Packer:
             described["label"] = entry.label
         if entry.name in self._source.multiframe:
             described[FURTHER] = True
-            self._result.left_out.add(FRAMES, entry.name)
+            self._further.add(number)
         return image_members(f"{number:012d}", pixels, described)
 
     def _pixels(self, number: int) -> Pixels | None:
@@ -211,7 +242,8 @@ class Packer:
             pixels = self._source.load(entry)
             with self._lock:
                 self._sizes[pixels.shape[1], pixels.shape[0]] += 1
-                self._result.grey += plan.image.channels == 3 and pixels.shape[2] == 1
+                if plan.image.channels == 3 and pixels.shape[2] == 1:
+                    self._grey.add(number)
             if plan.keep_colour and pixels.shape[2] > plan.image.channels:
                 if plan.image.bits == 16:
                     raise DataError(
