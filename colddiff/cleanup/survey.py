@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colddiff.cleanup.needed import texts
-from colddiff.errors import ColddiffError, Missing, Unreachable
+from colddiff.cleanup.ours import RESULT, linked
+from colddiff.errors import ColddiffError, Missing, RecordError, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import Status
 from colddiff.ports import Store, StoredObject
 from colddiff.spec.documents import DocumentError, read_json_object
+from colddiff.stores.local_store import LocalStore
 
 READERS = 32
 """Jobs whose records are read at once: each read is a request where the store is S3."""
@@ -30,12 +32,25 @@ class SurveyedJob:
     """``job.json``; None if there is none."""
     status: Status | None = None
     problem: str = ""
-    """Why it cannot be judged: a record of it is damaged."""
+    """Why it cannot be judged, nor what it names be known: a record of it is damaged."""
 
     @property
     def id(self) -> str:
         """Name of the folder."""
         return self.folder.job_id
+
+    @property
+    def original(self) -> str | None:
+        """Where its folder, or the one above it, is a link: the name of the folder it leads to."""
+        store = self.folder.store
+        if not isinstance(store, LocalStore) or not linked(store, self.folder.key()):
+            return None
+        return store.path(self.folder.key()).resolve().name
+
+    @property
+    def names(self) -> list[str]:
+        """Keys of its objects below its folder."""
+        return [item.key.removeprefix(self.folder.key("")) for item in self.objects]
 
     @property
     def at_rest(self) -> bool:
@@ -66,9 +81,13 @@ def _read(job: SurveyedJob) -> str:
         job.status = job.folder.status()
         job.job = job.folder.job()
     except Missing:
+        if any(RESULT.fullmatch(name) for name in job.names):
+            return f"{job.folder.uri}/job.json is missing, so what it names is not known"
         return ""
     except Unreachable:
         raise
+    except RecordError as error:
+        return error.what  # without its way out: a record that is deleted protects nothing
     except ColddiffError as error:
         return str(error)
     return ""

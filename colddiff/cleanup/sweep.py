@@ -6,13 +6,15 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from colddiff.cleanup.find import Found, find_leftovers, staged_here
+from colddiff.cleanup.find import Found, find_leftovers
 from colddiff.cleanup.leftover import Ages, Leftover
+from colddiff.cleanup.staged import staged_here
 from colddiff.cleanup.survey import SurveyedJob, survey
 from colddiff.cluster.operate import all_current
-from colddiff.errors import ColddiffError, Unreachable
+from colddiff.errors import ColddiffError, RecordError, SpecError, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Store
+from colddiff.stores.local_store import LocalStore
 
 DELETERS = 16
 """Leftovers deleted at once: each object is a request where the store is S3."""
@@ -20,15 +22,25 @@ DELETERS = 16
 log = logging.getLogger(__name__)
 
 
-def find_all(store: Store, *, older_than_s: float, keep: int | None, address: str | None) -> Found:
+def find_all(
+    store: Store,
+    *,
+    older_than_s: float,
+    keep: int | None,
+    address: str | None,
+    writes: bool = True,
+) -> Found:
     """What nobody needs any more in ``store`` and of clients on this machine.
 
-    A cluster is asked about jobs that have not ended. Raises StoreError.
+    A cluster is asked about jobs that have not ended. ``writes``: whether the store's clock may be
+    read by writing to it. Raises StoreError, and SpecError if ``store`` is a file.
     """
+    if isinstance(store, LocalStore) and store.root.exists() and not store.root.is_dir():
+        raise SpecError(f"{store.uri} is not a folder; set --storage to the folder of a STORAGE")
     if next(iter(store.list()), None) is None:
         return Found(list(staged_here(older_than_s)), [])  # also where there is no such folder
     # Before the listing: what is written meanwhile is young.
-    ages = Ages.of(store, older_than_s)
+    ages = (Ages.of if writes else Ages.unwritten)(store, older_than_s)
     jobs = survey(store)
     _look(jobs, address)
     found = find_leftovers(store, jobs, ages, keep)
@@ -57,9 +69,15 @@ def delete_all(leftovers: Sequence[Leftover]) -> list[Leftover]:
 
 def _deleted(item: Leftover) -> bool:
     if item.job_id:
-        status = JobFolder(item.store, item.job_id).status()
+        try:
+            status = JobFolder(item.store, item.job_id).status()
+        except RecordError as error:
+            log.warning("%s: left alone: %s", item.where, error.what)
+            return False
         if status is not None and not status.finished:
             log.info("%s: left alone, as %s has begun again", item.where, item.job_id)
             return False
-    item.delete()
+    if not item.delete():
+        log.info("%s: left alone, as it has changed", item.where)
+        return False
     return True

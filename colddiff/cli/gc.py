@@ -61,7 +61,7 @@ def gc(
             f"gc of {store.uri}: add --yes, as stdin is not a terminal, or --dry-run to see what "
             "would be deleted"
         )
-    found = _find(store, older_than, keep, address)
+    found = _find(store, older_than, keep, address, writes=not dry_run)
     for line in found.left_alone:
         note(f"left alone: {line}")
     if not as_json and found.leftovers:
@@ -70,7 +70,7 @@ def gc(
     if found.leftovers and not dry_run:
         if not yes:
             typer.confirm(f"delete {_total(found.leftovers)}?", abort=True, err=True)
-        again = found if yes else _find(store, older_than, keep, address)
+        again = _find(store, older_than, keep, address)
         deleted = _delete(found.leftovers, again.leftovers)
     shown = found.leftovers if dry_run else deleted
     said = f"{'would free' if dry_run else 'freed'} {_total(shown)}"
@@ -91,16 +91,19 @@ def _as_data(
     }
 
 
-def _find(store: Store, older_than: float, keep: int | None, address: str | None) -> Found:
+def _find(
+    store: Store, older_than: float, keep: int | None, address: str | None, *, writes: bool = True
+) -> Found:
     from colddiff.cleanup.sweep import find_all
 
-    return find_all(store, older_than_s=older_than * HOUR_S, keep=keep, address=address)
+    age_s = older_than * HOUR_S
+    return find_all(store, older_than_s=age_s, keep=keep, address=address, writes=writes)
 
 
 def _delete(shown: Sequence[Leftover], now: Sequence[Leftover]) -> list[Leftover]:
     """Deletes what was shown and is still left over ``now``; returns what was deleted.
 
-    While the question was open a job may have begun, or have named a checkpoint.
+    Since it was shown a job may have begun, or have named a checkpoint.
     """
     from colddiff.cleanup.sweep import delete_all
 

@@ -13,69 +13,9 @@ import pytest
 
 from colddiff.cleanup.sweep import delete_all, find_all
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.status import State, Status
-from colddiff.machine.processes import this_process
-from colddiff.ports import Store
-from colddiff.stores.open import open_store
+from colddiff.jobs.status import Status
 from tests.conftest import S3Service
-from tests.in_process import Done, colddiff_here
-
-TRAIN = "train-a-00000001"
-
-
-class Garden:
-    """A storage with jobs of a test's own, and `colddiff gc` on it."""
-
-    def __init__(
-        self, uri: str, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]
-    ) -> None:
-        self.store: Store = open_store(uri)
-        self._patch, self._captured = patch, captured
-        patch.setenv("COLDDIFF_STORAGE", uri)
-
-    def job(
-        self, job_id: str, state: State = "done", *, attempt: int = 1, **spec: Any
-    ) -> JobFolder:
-        folder = JobFolder(self.store, job_id)
-        folder.claim(attempt, this_process())
-        verb = job_id.partition("-")[0]
-        about = {"id": job_id, "verb": verb, "slug": "a", "created": 1.0, "spec": spec}
-        folder.write_job({**about, "storage": self.store.uri})
-        folder.write_status(Status(state, attempt, **this_process()))
-        folder.write_log(attempt, b"a line\n")
-        return folder
-
-    def trained(self, steps: dict[int, float | None], **fields: Any) -> JobFolder:
-        """A train job with checkpoints, and the score of those that were evaluated."""
-        folder = self.job(fields.pop("job_id", TRAIN), **{"keep": 1, **fields})
-        for step, rmse in steps.items():
-            for name in ("ema.safetensors", "state.json", "checkpoint.json"):
-                self.store.put(folder.key(f"checkpoints/step_{step:08d}/{name}"), b"0" * 100)
-            if rmse is not None:
-                folder.write_evaluation(step, {"metrics": {"eval/sampled/rmse": rmse}})
-        return folder
-
-    def steps(self, job_id: str = TRAIN) -> list[int]:
-        names = self.store.folders(f"jobs/{job_id}/checkpoints/")
-        return [int(name.removeprefix("step_")) for name in names]
-
-    def keys(self) -> list[str]:
-        return [item.key for item in self.store.list()]
-
-    def run(self, *words: object) -> Done:
-        return colddiff_here(self._patch, self._captured, "gc", *words)
-
-    def gc(self, *words: object) -> dict[str, Any]:
-        """Deletes, whatever its age unless a test says otherwise."""
-        aged = () if "--older-than" in words else ("--older-than", 0)
-        done = self.run("--yes", "--json", *aged, *words)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-
-def kinds(found: dict[str, Any]) -> list[str]:
-    return sorted(item["kind"] for item in found["leftovers"])
+from tests.garden import TRAIN, Garden, kinds
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -156,14 +96,14 @@ def test_what_never_ended_goes(garden: Garden) -> None:
     folder = garden.trained({2: None}, state="stopped", attempt=3)
     upload = folder.key("checkpoints/step_00000004")
     garden.store.put(f"{upload}/ema.safetensors", b"half")
-    garden.store.put(folder.key("ray/run/controller.json"), b"{}")
+    garden.store.put(folder.key(f"ray/{TRAIN}-1-1/controller.json"), b"{}")
     folder.claim(1, {})
     folder.claim(2, {})
     folder.write_log(2, b"this one has begun\n")
     JobFolder(garden.store, "train-x-00000009").claim(1, {})
-    garden.store.put("probes/0123", b"writable?")
+    garden.store.put(f"probes/{'01' * 16}", b"writable?")
     for name in ("pack.json", "shard-000000.tar"):
-        garden.store.put(f"data/digits-1/train/{name}", b"{}")
+        garden.store.put(f"data/digits-1/train/{name}", b'{"images_sha256": "0"}')
     for name in ("manifest.json", "shard-000000.tar"):
         garden.store.put(f"data/digits-2/train/{name}", b"{}")
     garden.store.put("samples/generate-gone-1/shard-000000.tar", b"kept")
@@ -179,22 +119,22 @@ def test_what_never_ended_goes(garden: Garden) -> None:
 def test_what_was_written_lately_is_left_alone(disk: Garden) -> None:
     disk.trained({1: None, 2: None})
     root = Path(disk.store.uri)
-    (root / "jobs" / TRAIN / ".tmp-0123").write_bytes(b"a write that was killed")
-    disk.store.put("probes/0123", b"writable?")
+    (root / "jobs" / TRAIN / f".tmp-{'01' * 16}").write_bytes(b"a write that was killed")
+    disk.store.put(f"probes/{'01' * 16}", b"writable?")
     assert disk.gc("--older-than", 1)["leftovers"] == []
     # By the clock of the store alone: this one is months behind that of the machine.
     late = time.time() - 2 * 3600
     for path in root.rglob("*"):
         os.utime(path, (late, late))
-    (root / "probes" / "4567").write_bytes(b"writable?")
+    (root / "probes" / ("45" * 16)).write_bytes(b"writable?")
     found = disk.gc("--older-than", 1)
     assert kinds(found) == ["checkpoint", "probe", "temporary"]
     assert not list(root.rglob(".tmp-*"))
-    assert [item.key for item in disk.store.list("probes/")] == ["probes/4567"]
+    assert [item.key for item in disk.store.list("probes/")] == [f"probes/{'45' * 16}"]
 
 
 def test_a_folder_that_a_killed_client_staged_goes(disk: Garden, tmp_path: Path) -> None:
-    staged = tmp_path / "colddiff-stage-abc"
+    staged = tmp_path / "colddiff-stage-abc0123_"
     (staged / "colddiff").mkdir(parents=True)
     (staged / "colddiff" / "__init__.py").write_text("")
     # As it is while a client copies: files keep the times of the installation.
