@@ -129,6 +129,8 @@ def _readable(folders: Sequence[Any], read: Any) -> tuple[list[ReportedRun], lis
     if not found:
         raise SpecError(damaged[0].removeprefix("left out: "))
     if not any(run.last or run.pictures or run.result for run in found):
+        if problems := [line for run in found for line in run.problems]:
+            raise SpecError(problems[0])
         states = ", ".join(f"{run.id} is {run.state}" for run in found[:3])
         raise SpecError(f"no results yet to report: {states}; wait for it, or see `colddiff logs`")
     return found, damaged

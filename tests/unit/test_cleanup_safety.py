@@ -29,6 +29,7 @@ from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from tests.drawn_source import Drawn
 from tests.garden import TRAIN, Garden, kinds
+from tests.in_process import colddiff_here
 
 HEX = "01" * 16
 SHARDS = PackSettings(shard_size=10)
@@ -258,11 +259,19 @@ def test_an_odd_evaluation_is_named_by_whoever_asks_for_the_best(disk: Garden) -
     ],
 )
 def test_an_odd_result_is_named_by_the_report(
-    disk: Garden, result: dict[str, Any], named: str
+    disk: Garden,
+    result: dict[str, Any],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = disk.trained({})
     folder.write_result(result)
     assert named in read_run(folder).problems[0]
+    done = colddiff_here(monkeypatch, capsys, "report", TRAIN, "--out", tmp_path / "page")
+    assert done.returncode == 2
+    assert named in done.stderr
 
 
 def test_a_dry_run_writes_nothing(disk: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
