@@ -11,7 +11,7 @@ from colddiff.cleanup.leftover import Ages, Leftover
 from colddiff.cleanup.staged import staged_here
 from colddiff.cleanup.survey import SurveyedJob, survey
 from colddiff.cluster.operate import all_current
-from colddiff.errors import ColddiffError, RecordError, SpecError, Unreachable
+from colddiff.errors import ColddiffError, RecordError, SpecError, StoreError, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Store
 from colddiff.stores.local_store import LocalStore
@@ -42,16 +42,22 @@ def find_all(
     # Before the listing: what is written meanwhile is young.
     ages = (Ages.of if writes else Ages.unwritten)(store, older_than_s)
     jobs = survey(store)
-    _look(jobs, address)
+    _look(jobs, address, writes=writes)
     found = find_leftovers(store, jobs, ages, keep)
     return Found([*found.leftovers, *staged_here(older_than_s)], found.left_alone)
 
 
-def _look(jobs: Sequence[SurveyedJob], address: str | None) -> None:
-    """Sets the status of jobs that have not ended after a look at whether their attempt lives."""
+def _look(jobs: Sequence[SurveyedJob], address: str | None, *, writes: bool) -> None:
+    """Sets the status of jobs that have not ended after a look at whether their attempt lives.
+
+    Without ``writes``, one that cannot be settled in a STORAGE that can only be read runs on.
+    """
     unsettled = [job for job in jobs if job.status is not None and not job.status.finished]
     seen = all_current([job.folder for job in unsettled], address)
     for job, now in zip(unsettled, seen, strict=True):
+        if isinstance(now, StoreError) and not writes:
+            log.warning("%s: taken to be running, as its end cannot be written: %s", job.id, now)
+            continue
         if isinstance(now, Unreachable):
             raise now
         if isinstance(now, ColddiffError):

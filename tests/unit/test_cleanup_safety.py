@@ -25,6 +25,8 @@ from colddiff.data.tars import shard_key
 from colddiff.data.verify import verify
 from colddiff.errors import RecordError, StoreError
 from colddiff.jobs.pages.read import read_run
+from colddiff.jobs.status import Status
+from colddiff.machine.processes import this_process
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from tests.drawn_source import Drawn
@@ -274,8 +276,14 @@ def test_an_odd_result_is_named_by_the_report(
     assert named in done.stderr
 
 
-def test_a_dry_run_writes_nothing(disk: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_writes_nothing(
+    disk: Garden, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     disk.trained({1: None, 2: None})
+    dead = disk.job("train-b-00000002", "running")
+    process = {**this_process(), "pid": 2**22 + 1}  # beyond the greatest on Linux
+    dead.claim(2, process)
+    dead.write_status(Status("running", 2, **process))
     aged(Path(disk.store.uri))
 
     def refused(store: LocalStore, key: str, data: bytes) -> None:
@@ -284,6 +292,7 @@ def test_a_dry_run_writes_nothing(disk: Garden, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(LocalStore, "put", refused)
     done = disk.run("--dry-run", "--json")
     assert done.returncode == 0, done.stderr
+    assert f"{dead.job_id}: taken to be running" in caplog.text
     assert kinds(json.loads(done.stdout)) == ["checkpoint"]
 
 
