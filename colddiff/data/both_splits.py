@@ -32,7 +32,7 @@ def pack_splits(
 
     The images are split by the source's own splits, else by ``holdout``, the part of test images.
     Both sets have one format: colour, where any image is. ``settings`` are other fields of
-    ``PackSettings``; ``limit`` holds for each split.
+    ``PackSettings``; ``limit`` is of both splits together, each with its part of all images.
 
     Raises:
         SpecError, DataError: as ``pack`` does; before anything is written where a split would be
@@ -40,7 +40,14 @@ def pack_splits(
     """
     chosen = {split: parse(PackSettings, {**settings, "split": split}) for split in SPLITS}
     opened = open_source(source, chosen["train"])
-    counts = {split: len(selected(opened, of)) for split, of in chosen.items()}
+    unlimited = {split: of.model_copy(update={"limit": None}) for split, of in chosen.items()}
+    counts = {split: len(selected(opened, of)) for split, of in unlimited.items()}
+    limit = chosen["train"].limit
+    if limit is not None and limit < sum(counts.values()):
+        counts = _limited(counts, limit)
+        chosen = {
+            split: of.model_copy(update={"limit": counts[split]}) for split, of in chosen.items()
+        }
     stores = {split: open_store(f"{uri.rstrip('/')}/{split}") for split in SPLITS}
     found: dict[str, PackResult] = {}
 
@@ -77,6 +84,15 @@ def pack_splits(
     if grey:
         on_grey(grey)
     return {split: (result.manifest, result.fresh) for split, result in found.items()}
+
+
+def _limited(counts: Mapping[str, int], limit: int) -> dict[str, int]:
+    """``limit`` images in parts like those of ``counts``, at least one of each split."""
+    if limit < len(SPLITS):
+        raise SpecError([("limit", f"is {limit}, of both splits together: give at least 2")])
+    test = round(limit * counts["test"] / sum(counts.values()))
+    test = min(max(test, 1), limit - 1, counts["test"])
+    return {"train": min(limit - test, counts["train"]), "test": test}
 
 
 def _refuse(problems: Mapping[str, DataError]) -> None:
