@@ -9,6 +9,7 @@ from colddiff.data.manifest import KEY
 from colddiff.data.open import open_source
 from colddiff.data.pack import PackResult, pack
 from colddiff.data.pack_settings import PackSettings, selected
+from colddiff.data.sources.source import ImageSource
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import Manifest, Store
 from colddiff.spec import parse
@@ -40,14 +41,7 @@ def pack_splits(
     """
     chosen = {split: parse(PackSettings, {**settings, "split": split}) for split in SPLITS}
     opened = open_source(source, chosen["train"])
-    unlimited = {split: of.model_copy(update={"limit": None}) for split, of in chosen.items()}
-    counts = {split: len(selected(opened, of)) for split, of in unlimited.items()}
-    limit = chosen["train"].limit
-    if limit is not None and limit < sum(counts.values()):
-        counts = _limited(counts, limit)
-        chosen = {
-            split: of.model_copy(update={"limit": counts[split]}) for split, of in chosen.items()
-        }
+    chosen, counts = _limited(opened, chosen)
     stores = {split: open_store(f"{uri.rstrip('/')}/{split}") for split in SPLITS}
     found: dict[str, PackResult] = {}
 
@@ -86,13 +80,26 @@ def pack_splits(
     return {split: (result.manifest, result.fresh) for split, result in found.items()}
 
 
-def _limited(counts: Mapping[str, int], limit: int) -> dict[str, int]:
-    """``limit`` images in parts like those of ``counts``, at least one of each split."""
+def _limited(
+    source: ImageSource, chosen: Mapping[str, PackSettings]
+) -> tuple[Mapping[str, PackSettings], dict[str, int]]:
+    """Settings of each split, and how many images it has.
+
+    A limit below the number of images is parted as they are, at least one to a split.
+    """
+    limit = chosen["train"].limit
+    unlimited = {split: of.model_copy(update={"limit": None}) for split, of in chosen.items()}
+    counts = {split: len(selected(source, of)) for split, of in unlimited.items()}
+    if limit is None or limit >= sum(counts.values()):
+        return chosen, counts
     if limit < len(SPLITS):
         raise SpecError([("limit", f"is {limit}, of both splits together: give at least 2")])
     test = round(limit * counts["test"] / sum(counts.values()))
     test = min(max(test, 1), limit - 1, counts["test"])
-    return {"train": min(limit - test, counts["train"]), "test": test}
+    counts = {"train": min(limit - test, counts["train"]), "test": test}
+    return {
+        split: of.model_copy(update={"limit": counts[split]}) for split, of in chosen.items()
+    }, counts
 
 
 def _refuse(problems: Mapping[str, DataError]) -> None:
