@@ -81,8 +81,8 @@ def pack_splits(
 
 
 def _limited(
-    source: ImageSource, chosen: Mapping[str, PackSettings]
-) -> tuple[Mapping[str, PackSettings], dict[str, int]]:
+    source: ImageSource, chosen: dict[str, PackSettings]
+) -> tuple[dict[str, PackSettings], dict[str, int]]:
     """Settings of each split, and how many images it has.
 
     A limit below the number of images is parted as they are, at least one to a split.

@@ -11,15 +11,23 @@ import pytest
 import torch
 
 import colddiff
+from colddiff.cleanup.leftover import Leftover
+from colddiff.cli.data import summary_line
+from colddiff.cli.gc import _total
+from colddiff.cli.jobs import logs
 from colddiff.data.both_splits import pack_splits
+from colddiff.data.open import pack_source
 from colddiff.data.pack_settings import PackSettings
 from colddiff.errors import SpecError
 from colddiff.evaluation.best import misfit_warning
 from colddiff.jobs.device import warn_of_idle_gpu
+from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import ResourcesSpec
+from colddiff.jobs.status import Status
 from colddiff.jobs.verb import VERBS
 from colddiff.report.tables import evaluation_table
 from colddiff.spec import nearest, parse
+from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.train.estimates.estimate import estimate
 from tests.tiny_checkpoint import tiny_checkpoint, tiny_job
 
@@ -173,3 +181,24 @@ def test_a_limit_is_of_both_splits_together(tmp_path: Any) -> None:
     assert counts["train"] > counts["test"] > 0
     with pytest.raises(SpecError, match=r"^limit: is 1, of both splits together"):
         pack_splits("digits", str(tmp_path / "one"), holdout=0.2, limit=1)
+
+
+def test_a_job_without_a_debug_log_says_so(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = JobFolder(LocalStore(tmp_path), "train-a-00000001")
+    folder.write_job({"id": folder.job_id, "verb": "train", "storage": str(tmp_path)})
+    folder.write_status(Status("done", 1, step=9, num_steps=9, heartbeat=8.0))
+    folder.write_log(1, b"a line\n")
+    logs(folder.job_id, attempt=1, debug=True, storage=str(tmp_path))
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"attempt 1 of {folder.job_id} has no debug log\n")
+
+
+def test_numbers_and_their_nouns_agree(tmp_path: Any) -> None:
+    store = LocalStore(tmp_path)
+    one = Leftover("checkpoint", "a", "old", [], 500, store)
+    assert _total([one]) == "500 B: 1 checkpoint"
+    assert _total([one, one]).endswith(": 2 checkpoints")
+    manifest = pack_source("digits", str(tmp_path / "set"), limit=1)[0]
+    assert summary_line(manifest, "set").startswith("1 image 1x")
