@@ -43,6 +43,8 @@ def list_jobs(storage: str | None = None, *, name: str | None = None) -> list[Ro
     A job with a damaged file is left out, with a warning. Raises StoreError if the storage cannot
     be reached.
     """
+    if not isinstance(name, str | None):
+        raise SpecError([("name", f"must be text, got {shown(name)}")])
     rows, problems = current_rows(open_store(storage_at(storage)), None)
     for problem in problems:
         warnings.warn(problem, stacklevel=2)

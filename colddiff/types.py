@@ -49,6 +49,19 @@ class ImageShape:
             if not isinstance(value, int) or value < 1:
                 raise SpecError(f"image shape: {name} must be a positive integer, got {value!r}")
 
+    @classmethod
+    def of(cls, shape: object) -> ImageShape:
+        """``shape`` itself, or of a sequence (C, H, W); SpecError for anything else.
+
+        >>> ImageShape.of((3, 32, 48)) == ImageShape(3, 32, 48)
+        True
+        """
+        if isinstance(shape, cls):
+            return shape
+        if isinstance(shape, tuple | list) and len(shape) == 3:
+            return cls(*shape)
+        raise SpecError(f"image shape: must be ImageShape(channels, height, width), got {shape!r}")
+
     @property
     def chw(self) -> tuple[int, int, int]:
         """(C, H, W)."""

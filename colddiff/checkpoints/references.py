@@ -19,6 +19,7 @@ from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS
 from colddiff.restorers import Restorer
 from colddiff.spec import nearest, parse
+from colddiff.spec.documents import shown
 from colddiff.spec.formats import later_version
 from colddiff.stores.open import absolute, open_store, storage_at
 from colddiff.terminal import Terminal
@@ -179,6 +180,11 @@ def load_checkpoint(
     >>> checkpoint.restorer(torch.zeros(2, 1, 16, 16), torch.tensor([1, 4])).shape
     torch.Size([2, 1, 16, 16])
     """
+    if not isinstance(checkpoint_ref, str | CheckpointAddress):
+        raise SpecError(
+            "load_checkpoint takes the id of a job, a folder or an address, got "
+            f"{shown(checkpoint_ref)}"
+        )
     address = (
         checkpoint_ref
         if isinstance(checkpoint_ref, CheckpointAddress)

@@ -66,7 +66,9 @@ GroupBy = Annotated[
     str | None,
     typer.Option(metavar="REGEX", help="Images whose names have the same match stay in one split."),
 ]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="Maximum number of images.")]
+Limit = Annotated[
+    int | None, typer.Option(metavar="N", help="Maximum number of images, of both splits together.")
+]
 Frames = Annotated[
     str,
     typer.Option(
@@ -312,7 +314,8 @@ def summary_line(manifest: Manifest, uri: str) -> str:
     """A packed set in a line: number, format, shards, size, digest, address."""
     image, size = manifest.image, sum(shard.bytes for shard in manifest.shards)
     return (
-        f"{manifest.count} images {image.channels}x{image.height}x{image.width} "
+        f"{manifest.count} image{'s' * (manifest.count != 1)} "
+        f"{image.channels}x{image.height}x{image.width} "
         f"({image.bits} bit) in {_counted(manifest)}, {size / 1e6:.1f} MB, digest "
         f"{manifest.digest[:12]}: {uri}"
     )

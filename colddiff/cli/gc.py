@@ -116,12 +116,19 @@ def _show(leftovers: Sequence[Leftover]) -> None:
     emit("")
 
 
+COUNTED = ("checkpoint", "upload", "attempt", "probe")
+"""Kinds of leftovers that are nouns with a plural."""
+
+
 def _total(leftovers: Sequence[Leftover]) -> str:
-    """``1.2 GB: 3 checkpoint, 1 upload``."""
+    """``1.2 GB: 3 checkpoints, 1 upload``."""
     counts: dict[str, int] = {}
     for item in leftovers:
         counts[item.kind] = counts.get(item.kind, 0) + 1
-    parts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    parts = ", ".join(
+        f"{count} {kind}{'s' * (count != 1 and kind in COUNTED)}"
+        for kind, count in sorted(counts.items())
+    )
     return f"{_bytes(sum(item.bytes for item in leftovers))}: {parts or 'nothing'}"
 
 

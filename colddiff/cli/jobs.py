@@ -166,7 +166,10 @@ def logs(
         pieces = stream_log(folder, number, address)
     else:
         log = read_log(folder, number, address)  # raises where there is no such attempt
-        pieces = iter([folder.debug_log(number) if debug else log])
+        found = folder.debug_log(number) if debug else log
+        if debug and not found:
+            note(f"attempt {number} of {folder.job_id} has no debug log")
+        pieces = iter([found])
     if as_json:
         text = next(pieces).decode(errors="replace")
         emit_json({"id": job_id, "attempt": number, "log": text})

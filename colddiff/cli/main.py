@@ -129,7 +129,10 @@ def _run() -> None:
     try:
         app(prog_name="colddiff")
     except ColddiffError as error:
-        for line in getattr(error, "details", ())[:MOST_DETAILS]:
+        said = str(error)
+        # The line that ends the command names the first few itself.
+        details = [line for line in getattr(error, "details", ()) if line not in said]
+        for line in details[:MOST_DETAILS]:
             note(f"  {one_line(line)}")
         _end(error, " ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:

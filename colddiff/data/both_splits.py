@@ -9,6 +9,7 @@ from colddiff.data.manifest import KEY
 from colddiff.data.open import open_source
 from colddiff.data.pack import PackResult, pack
 from colddiff.data.pack_settings import PackSettings, selected
+from colddiff.data.sources.source import ImageSource
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import Manifest, Store
 from colddiff.spec import parse
@@ -32,7 +33,7 @@ def pack_splits(
 
     The images are split by the source's own splits, else by ``holdout``, the part of test images.
     Both sets have one format: colour, where any image is. ``settings`` are other fields of
-    ``PackSettings``; ``limit`` holds for each split.
+    ``PackSettings``; ``limit`` is of both splits together, each with its part of all images.
 
     Raises:
         SpecError, DataError: as ``pack`` does; before anything is written where a split would be
@@ -40,7 +41,7 @@ def pack_splits(
     """
     chosen = {split: parse(PackSettings, {**settings, "split": split}) for split in SPLITS}
     opened = open_source(source, chosen["train"])
-    counts = {split: len(selected(opened, of)) for split, of in chosen.items()}
+    chosen, counts = _limited(opened, chosen)
     stores = {split: open_store(f"{uri.rstrip('/')}/{split}") for split in SPLITS}
     found: dict[str, PackResult] = {}
 
@@ -77,6 +78,28 @@ def pack_splits(
     if grey:
         on_grey(grey)
     return {split: (result.manifest, result.fresh) for split, result in found.items()}
+
+
+def _limited(
+    source: ImageSource, chosen: dict[str, PackSettings]
+) -> tuple[dict[str, PackSettings], dict[str, int]]:
+    """Settings of each split, and how many images it has.
+
+    A limit below the number of images is parted as they are, at least one to a split.
+    """
+    limit = chosen["train"].limit
+    unlimited = {split: of.model_copy(update={"limit": None}) for split, of in chosen.items()}
+    counts = {split: len(selected(source, of)) for split, of in unlimited.items()}
+    if limit is None or limit >= sum(counts.values()):
+        return chosen, counts
+    if limit < len(SPLITS):
+        raise SpecError([("limit", f"is {limit}, of both splits together: give at least 2")])
+    test = round(limit * counts["test"] / sum(counts.values()))
+    test = min(max(test, 1), limit - 1, counts["test"])
+    counts = {"train": min(limit - test, counts["train"]), "test": test}
+    return {
+        split: of.model_copy(update={"limit": counts[split]}) for split, of in chosen.items()
+    }, counts
 
 
 def _refuse(problems: Mapping[str, DataError]) -> None:

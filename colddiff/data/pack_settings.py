@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from typing import Annotated, Literal, Self
 
@@ -11,6 +12,8 @@ from pydantic import Field, model_validator
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.errors import DataError, SpecError
 from colddiff.spec import LATER, Spec
+
+MOST_LEVELS = 2**16
 
 
 class PackSettings(Spec):
@@ -54,6 +57,8 @@ class PackSettings(Spec):
         if self.range is not None and not self.range[0] < self.range[1]:
             low, high = self.range
             raise SpecError([("range", f"must be increasing, got {low:g},{high:g}")])
+        if self.range is not None:
+            _refuse_unusable(*self.range)
         if self.bits == 16 and self.channels == 3:
             raise SpecError(
                 [("bits", "16-bit images have one channel: use --channels 1 or --bits 8")]
@@ -66,6 +71,15 @@ class PackSettings(Spec):
                     [("group_by", f"not a valid regular expression: {error}")]
                 ) from None
         return self
+
+
+def _refuse_unusable(low: float, high: float) -> None:
+    """SpecError where the arithmetic of ``Levels`` would overflow: all black, or all white."""
+    width = high - low
+    if not math.isfinite(width):
+        raise SpecError([("range", f"is too wide, got {low:g},{high:g}")])
+    if not math.isfinite(MOST_LEVELS / width):
+        raise SpecError([("range", f"is too narrow, got {low:g},{high:g}")])
 
 
 def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:

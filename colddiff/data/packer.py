@@ -120,9 +120,7 @@ class Packer:
         for n in sorted(self._further):
             self._result.left_out.add(FRAMES, self._plan.entries[n].name)
         self._result.grey = len(self._grey)
-        self._result.skipped = [
-            (self._plan.entries[n].name, self._broken[n]) for n in sorted(self._broken)
-        ]
+        self._result.skipped = self._skipped()
         if not self._result.shards:
             raise DataError(
                 f"{self._source.uri}: none of the {len(self._plan.entries)} images can be packed: "
@@ -146,6 +144,15 @@ class Packer:
             f"{self._store.uri}: its shards are deleted while they are packed; pack again when "
             "nothing deletes them"
         )
+
+    def _skipped(self) -> list[tuple[str, str]]:
+        """(name, why) in order; a damaged file of many images once, and not for each of them."""
+        found: dict[tuple[str, str], str] = {}
+        for n in sorted(self._broken):
+            entry, why = self._plan.entries[n], self._broken[n]
+            of_file = (entry.group or entry.name, why)
+            found[of_file] = of_file[0] if of_file in found else entry.name
+        return [(name, why) for (_, why), name in found.items()]
 
     @property
     def _numbers(self) -> range:
@@ -247,8 +254,8 @@ class Packer:
             if plan.keep_colour and pixels.shape[2] > plan.image.channels:
                 if plan.image.bits == 16:
                     raise DataError(
-                        f"{entry.name}: is a colour image; 16 bits are for grey images: set "
-                        "--channels 1, or pack with 8 bits"
+                        f"{entry.group or entry.name}: is a colour image; 16 bits are for grey "
+                        "images: set --channels 1, or pack with 8 bits"
                     )
                 raise ColourFoundError
             return conform_pixels(pixels, entry, plan.image_size, plan.image)
@@ -286,9 +293,10 @@ class Packer:
 def conform_pixels(
     pixels: Pixels, entry: SourceEntry, image_size: int | None, image: ImageFormat
 ) -> Pixels:
-    """Convert ``pixels`` to the format ``image``; raises DataError naming the entry otherwise."""
+    """Convert ``pixels`` to the format ``image``; raises DataError naming the file otherwise."""
+    name = entry.group or entry.name  # all images of a file are alike
     if pixels.dtype == np.uint16 and image.bits == 8:
-        raise DataError(f"{entry.name}: is a 16-bit image; use --bits 16 to keep its depth")
+        raise DataError(f"{name}: is a 16-bit image; use --bits 16 to keep its depth")
     pixels = with_channels(pixels, image.channels)
     if image.bits == 16 and pixels.dtype == np.uint8:
         pixels = pixels.astype(np.uint16) * 257
@@ -297,6 +305,6 @@ def conform_pixels(
     height, width = pixels.shape[:2]
     if (height, width) != (image.height, image.width):
         raise _UnfitError(
-            f"{entry.name}: is {width}x{height}, the first image is {image.width}x{image.height}"
+            f"{name}: is {width}x{height}, the first image is {image.width}x{image.height}"
         )
     return pixels

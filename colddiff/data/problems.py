@@ -25,9 +25,9 @@ class Problems:
             self._found.append((len(self._found) if key is None else key, line))
 
     def lines(self) -> list[str]:
-        """All of them, in order."""
+        """All of them, in order; what is wrong with a file of many images is told once."""
         with self._lock:
-            return [line for _, line in sorted(self._found)]
+            return list(dict.fromkeys(line for _, line in sorted(self._found)))
 
     def refuse(self, what: str, way_out: str = "") -> None:
         """Raises DataError if there are any: the first few in its line, all in its details."""

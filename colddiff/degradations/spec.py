@@ -91,9 +91,9 @@ def schedules_of(spec: Spec, num_timesteps: int) -> dict[str, NDArray[np.float64
 
 
 def build_degradation(
-    spec: DegradationSpec | Mapping[str, Any], shape: ImageShape
+    spec: DegradationSpec | Mapping[str, Any], shape: ImageShape | tuple[int, int, int]
 ) -> Degradation[Any]:
-    """D from a spec or its dict form, for images of ``shape``.
+    """D from a spec or its dict form, for images of ``shape``, (C, H, W).
 
     >>> D = build_degradation({"kind": "noise", "num_timesteps": 100}, ImageShape(1, 32, 32))
     >>> D.num_timesteps, D.omega_names
@@ -101,4 +101,4 @@ def build_degradation(
 
     Raises SpecError for an unknown kind, an invalid field, or a shape that D does not support.
     """
-    return DEGRADATIONS.parse(spec).build(shape)
+    return DEGRADATIONS.parse(spec).build(ImageShape.of(shape))

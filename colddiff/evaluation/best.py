@@ -66,13 +66,20 @@ def _other_images(distance: str, shape: Sequence[int]) -> str | None:
     return f"{distance} compares grey digits of {known} px, and these images are {images}"
 
 
-def misfit_warning(distance: str, shape: Sequence[int], n: int, best: str | None) -> str | None:
-    """A line for who submits an evaluation whose distance does not fit; ``best``: what does."""
+def misfit_warning(
+    distance: str, shape: Sequence[int], n: int, best: str | None, *, of_sets: bool = False
+) -> str | None:
+    """A line for who submits an evaluation whose distance does not fit; ``best``: what does.
+
+    ``of_sets``: two sets are compared, which have no errors of single images.
+    """
     why = misfit(distance, shape, n)
     if why is None:
         return None
-    instead = f"; {best} tells the best checkpoint" if best else "; read rmse, ssim and psnr"
-    return f"{why}{instead}, or choose other features (`colddiff features`)"
+    if of_sets:
+        return f"{why}; choose other features (`colddiff features`)"
+    instead = f"{best} tells the best checkpoint" if best else "read rmse, ssim and psnr"
+    return f"{why}; {instead}, or choose other features (`colddiff features`)"
 
 
 def standing_metric(

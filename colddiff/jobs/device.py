@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.runner import Runner
 
 FIELD = "resources.gpus"
+log = logging.getLogger(__name__)
 
 
 def device_of(resources: ResourcesSpec) -> torch.device:
@@ -41,6 +43,20 @@ def refuse_idle_gpu(resources: ResourcesSpec) -> None:
                     "resources.gpus=0",
                 )
             ]
+        )
+
+
+def warn_of_idle_gpu(num_gpus: float) -> None:
+    """Logs a warning where a job of GPUs runs in this process, and torch can use none here.
+
+    No refusal: such a run is also how a job for a cluster is tried out before.
+    """
+    if num_gpus and not torch.cuda.is_available():
+        log.warning(
+            "%s is %g, but torch %s can use no GPU on this machine: the job runs on the CPU",
+            FIELD,
+            num_gpus,
+            torch.__version__,
         )
 
 

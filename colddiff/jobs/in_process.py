@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.device import warn_of_idle_gpu
 from colddiff.jobs.driver import drive
 from colddiff.jobs.job import Job
 from colddiff.jobs.logs import logged
@@ -18,6 +18,7 @@ from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.processes import this_process
 from colddiff.spec import parse
+from colddiff.spec.documents import shown
 
 J = TypeVar("J", bound=Job, contravariant=True)
 
@@ -81,38 +82,48 @@ def run_here(
         gpus = resources.num_gpus if resources is not None else 0.0
     folder = resolved.folder
     with logged(lambda text: folder.write_log(attempt, text)):
+        if not on_ray:
+            warn_of_idle_gpu(gpus)
         return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=on_ray)
 
 
+DESCRIBED = """\
+{help}
+
+Runs the job in this process and returns its result, the content of ``result.json``::
+
+    job = colddiff.load_recipe(RECIPE).job("{verb}")
+    result = colddiff.{verb}(job)
+
+The protocol is that of `colddiff submit {verb}`: the same call again resumes an interrupted job, a
+larger extent (``num_steps``, ``num_samples``) extends a finished one, and a job that is done is not
+run again: its result is returned. Fields are checked before anything is started.
+
+Args:
+    job: a {spec}, or its fields as a mapping.
+    name: name used in the job's id, as `--name`; a recipe's ``name`` makes it the job that
+        `colddiff submit {verb}` makes of the recipe.
+
+Raises:
+    SpecError: a job of another verb, or invalid fields.
+    Stopped: the job was stopped, or reached a limit.
+    ColddiffError: it failed; the message gives the reason.
+"""
+
+
 def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
-    """Runs a job in this process and returns its result (the content of ``result.json``).
+    """Runs a job of a verb; ``colddiff.train(job)`` is ``run("train", job)``.
 
-    ``colddiff.train(job)`` is ``run("train", job)``, and likewise for every verb::
-
-        recipe = colddiff.load_recipe("quickstart")
-        result = colddiff.train(recipe.train, name=recipe.name)
-        result["metrics"]["eval/sampled/fd_lenet"], result["checkpoint"]
-
-    The protocol is that of `colddiff submit`: the same call again resumes an interrupted job, a
-    larger extent (``num_steps``, ``num_samples``) extends a finished one, and a job that is done is
-    not run again: its result is returned. Fields are checked before anything is started:
+    What it does is in ``DESCRIBED``, which is the description of each of these functions. Fields
+    are checked before anything is started:
 
     >>> run("train", {"data": "digits", "num_steps": 0})
     Traceback (most recent call last):
     colddiff.errors.SpecError: train.num_steps: input should be greater than or equal to 1, got 0
-
-    Args:
-        verb: ``train``, ``evaluate``, ``generate``, ...
-        job: a job of that verb, or its fields as a mapping.
-        name: name used in the job's id, as `--name`; a recipe's `name` makes it the job that
-            `colddiff submit` makes of the recipe.
-
-    Raises:
-        SpecError: a job of another verb, or invalid fields.
-        Stopped: the job was stopped, or reached a limit.
-        ColddiffError: it failed; the message gives the reason.
     """
     spec = VERBS[verb].spec()
+    if not isinstance(name, str):
+        raise SpecError([("name", f"must be text, got {shown(name)}")])
     if isinstance(job, Mapping):
         job = parse(spec, job, verb)
     if not isinstance(job, spec):
@@ -138,5 +149,7 @@ def function_of(verb: str) -> Run[Job]:
         return run(verb, job, name)
 
     function.__name__ = function.__qualname__ = verb
-    function.__doc__ = f"{VERBS[verb].help}\n\n{inspect.cleandoc(run.__doc__ or '')}"
+    function.__module__ = "colddiff"
+    spec = VERBS[verb].spec().__name__
+    function.__doc__ = DESCRIBED.format(verb=verb, spec=spec, help=VERBS[verb].help)
     return function

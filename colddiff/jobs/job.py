@@ -27,11 +27,17 @@ SLUG = re.compile(r"[^a-z0-9]+")
 
 
 AUTO: Literal["auto"] = "auto"
+MOST_GPUS = 8
+"""Of one worker: no machine has more."""
 
 
 def _gpus(value: Any) -> Any:
-    if isinstance(value, str) and value != AUTO:
+    if value == AUTO:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpecError(f"write a number or auto, got {shown(value)}")
+    if not 0 <= value <= MOST_GPUS:
+        raise SpecError(f"must be 0 to {MOST_GPUS}, or auto, got {shown(value)}")
     return value
 
 
@@ -39,7 +45,7 @@ class ResourcesSpec(Spec):
     """What one worker requests from the cluster."""
 
     gpus: Annotated[
-        Literal["auto"] | Annotated[float, Field(ge=0, le=8)],
+        Literal["auto"] | Annotated[float, Field(ge=0, le=MOST_GPUS)],
         BeforeValidator(_gpus, json_schema_input_type=Literal["auto"] | float),
         Field(
             description="0 for none; parts may be shared; auto: one where the cluster or machine "

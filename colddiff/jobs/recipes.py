@@ -55,6 +55,9 @@ class Recipe:
         section = self.sections.get(verb, {})
         if not isinstance(section, Mapping):
             raise SpecError([(verb, f"expected a mapping of fields, got {shown(section)}")])
+        if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+            what = "expected a list of overrides, such as ['seed=3']"
+            raise SpecError([(verb, f"{what}, got {shown(overrides)}")])
         written = apply_overrides(section, overrides)
         plugins = written.get("plugins")
         if isinstance(plugins, list | tuple) and all(isinstance(path, str) for path in plugins):

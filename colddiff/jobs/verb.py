@@ -155,7 +155,8 @@ class Verb(ABC):
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         """What `--dry-run` prints; contacts nothing. ``rate``: value of `--rate`; SpecError."""
         if rate is not None:
-            raise SpecError(f"--rate: there is no estimate for a {self.name} job")
+            article = "an" if self.name[0] in "aeiou" else "a"
+            raise SpecError(f"--rate: there is no estimate for {article} {self.name} job")
         return DryRun()
 
 

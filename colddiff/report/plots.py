@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from colddiff.evaluation.trajectory import evenly
 from colddiff.report.preview import shown_severities
 from colddiff.report.sheets import INK, SOFT
 from colddiff.sampling import Step
+from colddiff.spec.documents import shown
 from colddiff.transforms import eight_bit, normalise
 from colddiff.types import Image, Omega
 
@@ -62,15 +64,16 @@ def plot_strip(
 
     Raises SpecError for images, omega or severities that D does not take.
     """
-    T = D.num_timesteps
-    shown = shown_severities(T) if severities is None else list(severities)
-    if not shown or not all(0 <= t <= T for t in shown):
-        raise SpecError([("severities", f"must be some of 0..{T}, got {shown}")])
+    columns_of = severities
+    if severities is None and isinstance(D, Degradation):
+        columns_of = shown_severities(D.num_timesteps)
+    _refuse_others(D, images, columns_of)
+    assert columns_of is not None
     if omega is None:
         omega = D.draw(len(images), rng=np.random.default_rng(0) if rng is None else rng)
     columns = {
         f"t = {t}": D.degrade(images, torch.full((len(images),), t, dtype=torch.int64), omega)
-        for t in shown
+        for t in columns_of
     }
     return _figure(_tiles(columns), title=title or D.spec.kind.replace("_", " "))
 
@@ -100,9 +103,9 @@ def plot_grid(
     if isinstance(images, Mapping):
         return _figure(_tiles(images), row_labels=row_labels, title=title)
     tiles = _tiles({"": images})[""]
-    wide = columns or int(np.ceil(np.sqrt(len(tiles))))
-    if wide < 1:
-        raise SpecError([("columns", f"must be at least 1, got {wide}")])
+    wide: Any = columns or int(np.ceil(np.sqrt(len(tiles))))
+    if not isinstance(wide, int) or wide < 1:
+        raise SpecError([("columns", f"must be a whole number from 1 on, got {shown(wide)}")])
     return _figure(
         {f"{n}": tiles[n::wide] for n in range(min(wide, len(tiles)))},
         row_labels=row_labels,
@@ -138,7 +141,7 @@ def plot_trajectory(
     """
     states: dict[int, Tensor] = {}
     estimates: dict[int, Tensor] = {}
-    for step in steps:
+    for step in _steps(steps):
         if not estimates and x_T is not None:
             states[step.t] = x_T[:images].cpu()
         estimates[step.t] = step.x0_hat[:images].cpu().clone()
@@ -146,14 +149,36 @@ def plot_trajectory(
     if not estimates:
         raise DataError("plot_trajectory: no steps; give what `colddiff.sample_steps` yields")
     blank = torch.ones_like(states[0])
-    shown = evenly(sorted({*states, *estimates}, reverse=True), columns)
+    at = evenly(sorted({*states, *estimates}, reverse=True), columns)
     pairs = {
         # Interleaved: the state of each image, and what R makes of it, below.
         f"t = {t}": torch.stack([states.get(t, blank), estimates.get(t, blank)], 1).flatten(0, 1)
-        for t in shown
+        for t in at
     }
     labels = ["$x_t$", "$R(x_t, t)$"] * len(blank)
     return _figure(_tiles(pairs), row_labels=labels, title=title)
+
+
+def _steps(steps: Any) -> Iterator[Step]:
+    """One after the other, as they are made; SpecError for what is no step."""
+    for step in steps if isinstance(steps, Iterable) else [steps]:
+        if not isinstance(step, Step):
+            what = "must be what `colddiff.sample_steps` yields"
+            raise SpecError([("steps", f"{what}, got {shown(step)}")])
+        yield step
+
+
+def _refuse_others(D: Any, images: Any, severities: Any) -> None:
+    """SpecError where an argument of ``plot_strip`` is of another kind."""
+    if not isinstance(D, Degradation):
+        raise SpecError(f"plot_strip: D must be a degradation, got {shown(D)}")
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        got = list(images.shape) if isinstance(images, Tensor) else shown(images)
+        raise SpecError([("images", f"must be a tensor [B, C, H, W], got {got}")])
+    T = D.num_timesteps
+    whole = isinstance(severities, Iterable) and all(isinstance(t, Integral) for t in severities)
+    if not whole or not len(severities) or not all(0 <= t <= T for t in severities):
+        raise SpecError([("severities", f"must be some of 0..{T}, got {shown(severities)}")])
 
 
 def _tiles(images: Mapping[str, Image]) -> dict[str, NDArray[np.uint8]]:
@@ -167,7 +192,10 @@ def _tiles(images: Mapping[str, Image]) -> dict[str, NDArray[np.uint8]]:
 
 
 def _pixels(label: object, batch: Any) -> NDArray[np.uint8]:
-    images = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
+    try:
+        images = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
+    except (TypeError, ValueError):
+        raise SpecError(f"pictures: expected [N, C, H, W], got {shown(batch)}") from None
     if images.ndim != 4 or 0 in images.shape:
         raise DataError(
             f"pictures: {label or 'images'}: expected [N, C, H, W], got {list(images.shape)}"

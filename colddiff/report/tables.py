@@ -36,8 +36,9 @@ def evaluation_table(
     columns = column_labels(name for name in there if name != FLOOR)
     restored = [name for name in columns if name not in RESERVED]
     columns |= {FLOOR: REAL} if FLOOR in there else {}
+    missing = [line for text in omitted_lines(provenance or {}) for line in wrap(text, WIDTH)]
     if not rows or not columns:
-        return "no evaluation yet"
+        return "\n".join(missing) or "no evaluation yet"
     heads = [wrap(label, HEAD) for label in columns.values()]
     deep = max(map(len, heads))
     # Aligned at the bottom, beside the figures.
@@ -49,7 +50,25 @@ def evaluation_table(
         better = "higher is better" if higher_is_better(row) else "lower is better"
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
     notes = [line for note in notes_of(provenance or {}) for line in wrap(note, WIDTH)]
-    return "\n".join([_aligned(table, deep), *notes])
+    return "\n".join([_aligned(table, deep), *notes, *missing])
+
+
+def omitted_lines(provenance: Mapping[str, Any]) -> list[str]:
+    """Which metrics an evaluation left out, and why: one line for each reason.
+
+    >>> omitted_lines({"omitted": {"eval/sampled/ssim": "8 px images are under its window"}})
+    ['no ssim (sampled): 8 px images are under its window']
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for path, why in (provenance.get("omitted") or {}).items():
+        column, _, metric = path.removeprefix("eval/").rpartition("/")
+        name = (
+            "metrics of the two sets, such as kid and recall"
+            if SETS.fullmatch(metric)
+            else (metric)
+        )
+        found.setdefault((name, str(why)), []).append(REAL if column == FLOOR else column)
+    return [f"no {name} ({', '.join(of)}): {why}" for (name, why), of in found.items()]
 
 
 def metric_names(metrics: Iterable[str]) -> list[str]:

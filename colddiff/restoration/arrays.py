@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from colddiff.machine.tqdm_bar import reported
 from colddiff.restoration.forward import Forward
 from colddiff.restoration.settings import RestoreSettings
 from colddiff.samplers import DEFAULT
+from colddiff.spec.documents import shown
 from colddiff.transforms import normalise
 from colddiff.types import Image, ImageShape, Omega, ProgressCallback
 
@@ -64,13 +66,14 @@ def restore(
         DataError: images of a size that R cannot take.
         ColddiffError: R(x_t, t) is not finite for some image.
     """
-    loaded = load_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    loaded = checkpoint if isinstance(checkpoint, LoadedCheckpoint) else load_checkpoint(checkpoint)
     x = as_images(images)
+    where = _device(device)
     settings = RestoreSettings(
-        severity=severity,
+        severity=_whole("severity", severity),
         sampler=sampler,
-        severities=tuple(severities) if isinstance(severities, Sequence) else severities,
-        batch_size=batch_size,
+        severities=_severities(severities),
+        batch_size=_whole("batch_size", batch_size),
         precision=precision,
         any_size=True,
     )
@@ -79,7 +82,7 @@ def restore(
         rows = _rows_of(omega, len(x), settings, loaded)
     except SpecError as error:
         raise _in_python(error) from None
-    return _restored(loaded, settings, x, rows, torch.device(device), progress)
+    return _restored(loaded, settings, x, rows, where, progress)
 
 
 def _restored(
@@ -144,6 +147,31 @@ def as_images(images: Tensor | ArrayLike, name: str = "images") -> Image:
     return x
 
 
+def _whole(name: str, value: Any) -> int | None:
+    """``value`` as Python's integer; SpecError for what is none, such as a truth value."""
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, bool):
+            return index(value)
+    except (TypeError, ValueError):
+        pass
+    raise SpecError(f"{name}: must be one whole number, got {shown(value)}")
+
+
+def _severities(value: Any) -> int | tuple[int, ...] | None:
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(_whole("severities", one) or 0 for one in value)
+    return _whole("severities", value)
+
+
+def _device(name: Any) -> torch.device:
+    try:
+        return torch.device(name)
+    except (RuntimeError, TypeError, ValueError):
+        raise SpecError(f"device: must be one of torch, such as cpu, got {shown(name)}") from None
+
+
 def _rows_of(
     omega: Omega | None,
     count: int,
@@ -155,6 +183,8 @@ def _rows_of(
         return [{}] * count
     if not omega:
         settings.refuse_unknown_omega(D)
+    if not isinstance(omega, Mapping | None):
+        raise SpecError(f"omega: must be tensors by name, got {shown(omega)}")
     given = dict(omega or {})
     for name in D.omega_names:
         if name not in given or len(given[name]) != count:

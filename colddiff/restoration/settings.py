@@ -10,6 +10,7 @@ from colddiff.errors import SpecError
 from colddiff.restorers.precision import Precision
 from colddiff.samplers import DEFAULT, SAMPLERS
 from colddiff.sampling import falling
+from colddiff.spec.documents import shown
 
 SHOWN = 8
 """Number of severities for ``--severity all``."""
@@ -44,7 +45,7 @@ class RestoreSettings:
     def check(self, D: Degradation[Any]) -> None:
         """Raises SpecError naming the invalid option and how to fix it."""
         T = D.num_timesteps
-        if self.sampler not in SAMPLERS:
+        if self.sampler not in list(SAMPLERS):
             raise SpecError(f"--sampler: {SAMPLERS.unknown(self.sampler)}")
         if isinstance(self.severity, int) and not 1 <= self.severity <= T:
             raise SpecError(
@@ -57,7 +58,7 @@ class RestoreSettings:
         if self.batch_size is not None and not 1 <= self.batch_size <= MOST_BATCH:
             raise SpecError(f"--batch-size: must be 1..{MOST_BATCH}, got {self.batch_size}")
         if self.precision not in PRECISIONS:
-            raise SpecError(f"--precision: must be fp32 or bf16, got {self.precision[:80]!r}")
+            raise SpecError(f"--precision: must be fp32 or bf16, got {shown(self.precision)}")
         if not 0 <= self.seed < 2**63:
             raise SpecError("--seed: must be from 0 to 2^63 - 1")
         if (problem := SAMPLERS[self.sampler].unfit(D)) is not None:

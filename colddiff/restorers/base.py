@@ -73,8 +73,10 @@ def sinusoid(t: Severity, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def build_restorer(spec: RestorerSpec | Mapping[str, Any], shape: ImageShape) -> Restorer:
-    """Build a restorer R from a spec or its dict form, for images of ``shape``.
+def build_restorer(
+    spec: RestorerSpec | Mapping[str, Any], shape: ImageShape | tuple[int, int, int]
+) -> Restorer:
+    """Build a restorer R from a spec or its dict form, for images of ``shape``, (C, H, W).
 
     >>> shape = ImageShape(channels=1, height=16, width=16)
     >>> R = build_restorer({"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]}, shape)
@@ -84,4 +86,4 @@ def build_restorer(spec: RestorerSpec | Mapping[str, Any], shape: ImageShape) ->
 
     Raises SpecError for an unknown kind, an invalid field, or a shape that the network cannot take.
     """
-    return RESTORERS.parse(spec).build(shape)
+    return RESTORERS.parse(spec).build(ImageShape.of(shape))

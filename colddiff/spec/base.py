@@ -22,10 +22,23 @@ from colddiff.errors import SpecError
 from colddiff.spec.documents import SHOWN, shown
 from colddiff.spec.overrides import changed
 
+CLOSE = 0.6
+"""Least likeness of a name that is suggested, of 1."""
+USUAL = {"lr": "optimizer.lr", "learning_rate": "optimizer.lr"}
+"""Fields by names that other programs have for them."""
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` if one of ``names`` is close to ``name``, else an empty string."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    """``; did you mean 'x'?`` if one of ``names`` is close to ``name``, else an empty string.
+
+    >>> nearest("num_step", ["num_steps", "seed"]), nearest("nope", ["compile"])
+    ("; did you mean 'num_steps'?", '')
+    """
+    there = list(names)
+    usual = USUAL.get(name, "")
+    if usual in there or usual.partition(".")[0] in there:
+        return f"; did you mean {usual!r}?"
+    close = difflib.get_close_matches(name, there, n=1, cutoff=CLOSE)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -90,6 +103,10 @@ class Spec(BaseModel):
 
         Raises SpecError naming the field, and the nearest one if it is unknown.
         """
+        given: Any = fields
+        if not isinstance(given, Mapping | None):
+            what = "takes a mapping of fields, or fields by name"
+            raise SpecError(f"{type(self).__name__}.with_ {what}, got {shown(given)}")
         return parse(type(self), changed(self.to_dict(), {**(fields or {}), **named}))
 
     if not TYPE_CHECKING:  # seen by a type checker, it would allow fields that do not exist

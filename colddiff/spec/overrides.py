@@ -17,6 +17,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     >>> parse_override("optimizer.lr=1e-4")
     (['optimizer', 'lr'], 0.0001)
     """
+    if not isinstance(text, str):
+        raise SpecError(f"{shown(text)} is not an override; use key=value, such as seed=3")
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -46,6 +48,10 @@ def changed(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any
     >>> changed({"optimizer": {"lr": 0.1, "clip": 1}}, {"optimizer": {"lr": 1}, "ema.decay": 0.9})
     {'optimizer': {'lr': 1, 'clip': 1}, 'ema': {'decay': 0.9}}
     """
+    names: list[Any] = list(fields)
+    for name in names:
+        if not isinstance(name, str):
+            raise SpecError(f"{shown(name)} is not the name of a field")
     result = merged(data, {name: value for name, value in fields.items() if "." not in name})
     for name, value in fields.items():
         if "." in name:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from colddiff.errors import SpecError
 from colddiff.ports import Store
+from colddiff.spec.documents import shown
 from colddiff.stores.paths import absolute_path
 
 # Any scheme, not just ``x://``: some tools of this field execute what follows ``pipe:``.
@@ -42,6 +43,8 @@ def absolute(uri: str) -> str:
 
 def _parted(uri: str) -> tuple[str, str]:
     """Scheme and remainder of an address; a path has the scheme ``file``."""
+    if not isinstance(uri, str):
+        raise SpecError(f"a storage address is text, got {shown(uri)}; of a Path, str(path)")
     match = ADDRESS.match(uri)
     scheme, slashes, rest = match.groups() if match else ("file", "//", uri)
     nothing = not (rest.strip("/") if scheme == "s3" else rest)

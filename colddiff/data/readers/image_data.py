@@ -20,6 +20,7 @@ from colddiff.data.webdataset_tar import tar_description, tar_samples
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import Manifest, ShardSource, Store
 from colddiff.spec import digest, parse
+from colddiff.spec.documents import shown
 from colddiff.stores.open import absolute, open_store, storage_at
 from colddiff.transforms import normalise
 from colddiff.types import Image, ImageShape
@@ -112,6 +113,8 @@ def open_data(uri: str, *, storage: str | None = None, **settings: Any) -> Image
     Raises DataError if there is no packed set, or images that cannot be packed; SpecError for
     settings that do not apply.
     """
+    if not isinstance(uri, str):
+        raise SpecError(f"open_data takes a packed set's address or a SOURCE, got {shown(uri)}")
     if SOURCE.match(uri):
         uri = _packed(uri, settings, storage_at(storage))
     elif settings:

@@ -130,7 +130,7 @@ class StackFiles:
             raise DataError(self._damaged[key])
         count, where = self._counts[key], self._where(key)
         frames = self._frames(key, keep=count > 1)
-        if number >= len(frames.values):
+        if len(frames.values) < count:
             what = f"holds {len(frames.values)} images, its header says {count}"
             raise DataError(f"{where}: {what}")
         return self._levels.pixels(frames, number, f"{where}#{number}" if count > 1 else where)
@@ -139,14 +139,21 @@ class StackFiles:
         with self._lock:
             lock = self._locks[key]
         with lock:
+            if key in self._damaged:  # by another thread, which waited here for the file
+                raise DataError(self._damaged[key])
             if key in self._decoded:
                 path, about = self._decoded[key]
                 return replace(about, values=np.load(path, mmap_mode="r", allow_pickle=False))
             reader = self._form(key).reader(self._where(key))
-            with self._whole(key):
-                frames: Frames = reader.read_frames(self._path(key), self._where(key))
-            if keep and not isinstance(frames.values, np.memmap):
-                self._keep(key, frames)
+            try:
+                with self._whole(key):
+                    frames: Frames = reader.read_frames(self._path(key), self._where(key))
+                if keep and not isinstance(frames.values, np.memmap):
+                    self._keep(key, frames)
+            except DataError as error:
+                # Of the file, not of one image: it is not decoded again for each of the others.
+                self._damaged[key] = str(error)
+                raise
             return frames
 
     def _keep(self, key: str, frames: Frames) -> None:

@@ -12,6 +12,8 @@ from colddiff.data.pil_images import MAX_PIXELS, Pixels
 from colddiff.errors import DataError, SpecError
 
 MAX_FRAMES = 10**6
+MAX_DEFLATE = 1032
+"""Times that deflate, the compression of gzip and zip, makes data smaller at most."""
 MAX_STACK_BYTES = 16 * 2**30
 """Largest file of many images, decoded; a small file can claim any size."""
 
@@ -107,6 +109,8 @@ def whole_levels(dtype: np.dtype[Any]) -> int | None:
 
 def refuse_size(height: int, width: int, count: int, itemsize: int, where: str) -> None:
     """Raises DataError for no images, empty ones, or more than can be meant."""
+    if min(count, height, width) < 0:
+        raise DataError(f"{where}: damaged: its shape is {count} x {height} x {width}")
     if not count or not height or not width:
         raise DataError(f"{where}: holds no images: its shape is {count} x {height} x {width}")
     if height * width > MAX_PIXELS:
@@ -116,3 +120,10 @@ def refuse_size(height: int, width: int, count: int, itemsize: int, where: str) 
             f"{where}: {count} images of {width}x{height} are more than the limits of {MAX_FRAMES} "
             f"images and {MAX_STACK_BYTES // 2**30} GiB; split the file"
         )
+
+
+def refuse_cut(size: int, needed: int, where: str) -> None:
+    """Raises DataError where a file, or what it unpacks to at most, is smaller than its header
+    says; both in bytes. Nothing that is claimed is read first."""
+    if size < needed:
+        raise DataError(f"{where}: has {size} bytes, its header says {needed}; the file is cut off")

@@ -12,7 +12,14 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff.data.stacks.frames import Frames, refuse_size, said, whole_levels
+from colddiff.data.stacks.frames import (
+    MAX_DEFLATE,
+    Frames,
+    refuse_cut,
+    refuse_size,
+    said,
+    whole_levels,
+)
 from colddiff.errors import DataError
 
 # Its remarks on files that are read all the same; what is wrong with others is in the error.
@@ -28,7 +35,13 @@ def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]
         shape[:3] = [side for _, side in sorted(zip(axes, shape[:3], strict=True))]
     width, height, *others = [*shape, 1, 1][: max(len(shape), 2)]
     count = math.prod(others)
-    refuse_size(height, width, count, max(image.get_data_dtype().itemsize, 1), where)
+    itemsize = max(image.get_data_dtype().itemsize, 1)
+    refuse_size(height, width, count, itemsize, where)
+    packed = MAX_DEFLATE if path.name.lower().endswith(".gz") else 1
+    start = int(getattr(image.dataobj, "offset", 0))
+    size = path.stat().st_size
+    if size * packed < start + count * height * width * itemsize:
+        refuse_cut(size, start + count * height * width * itemsize, where)
     return count
 
 
@@ -59,6 +72,8 @@ def _opened(path: Path, where: str) -> Any:
         image = nibabel.load(path)
     except Exception as error:  # a damaged header may be anything
         raise DataError(f"{where}: not a NIfTI file, or damaged ({said(error)})") from None
+    if any(side < 0 for side in image.shape):
+        raise DataError(f"{where}: damaged: its shape is {list(image.shape)}")
     if len(image.shape) < 2 or not all(image.shape):
         raise DataError(f"{where}: holds no images: its shape is {list(image.shape)}")
     return image

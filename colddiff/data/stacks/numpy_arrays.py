@@ -12,7 +12,15 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, refuse_size, said, whole_levels
+from colddiff.data.stacks.frames import (
+    MAX_DEFLATE,
+    MAX_STACK_BYTES,
+    Frames,
+    refuse_cut,
+    refuse_size,
+    said,
+    whole_levels,
+)
 from colddiff.errors import DataError
 
 PassedOver = Callable[[str, str], None]
@@ -20,6 +28,8 @@ NO_IMAGES = "arrays of an .npz that hold no images"
 KINDS = "biuf"
 """Of dtypes that are read: truth values, integers, floating."""
 CHANNELS = (1, 3)
+LEAST = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MAX_DEFLATE}
+"""Bytes that one byte in a zip file stands for at most, by compression; others have no bound."""
 WITH_ALPHA = 4
 """Length of a last axis of red, green, blue and alpha, after a longer one."""
 
@@ -92,9 +102,7 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
 def _refuse_cut(
     file: IO[bytes], path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], where: str
 ) -> None:
-    size, needed = path.stat().st_size, file.tell() + _bytes(shape, dtype)
-    if size < needed:
-        raise DataError(f"{where}: has {size} bytes, its header says {needed}; the file is cut off")
+    refuse_cut(path.stat().st_size, file.tell() + _bytes(shape, dtype), where)
 
 
 def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
@@ -153,8 +161,16 @@ def _members(path: Path, where: str, passed_over: PassedOver) -> list[tuple[str,
                     f"{where}: holds more than {MAX_STACK_BYTES // 2**30} GiB; split the file"
                 )
             for info in archive.infolist():
+                name = f"{where}: {info.filename}"
                 with archive.open(info) as member:
-                    shape, dtype, _ = _header(member, f"{where}: {info.filename}")
+                    shape, dtype, _ = _header(member, name)
+                    needed = member.tell() + _bytes(shape, dtype)
+                refuse_cut(info.file_size, needed, name)
+                if (
+                    info.compress_type in LEAST
+                    and needed > info.compress_size * LEAST[info.compress_type]
+                ):
+                    refuse_cut(info.compress_size, needed, name)
                 found[info.filename] = shape, dtype
     except DataError:
         raise

@@ -13,10 +13,12 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
-from colddiff.data.stacks.frames import Frames, refuse_size, said
+from colddiff.data.stacks.frames import MAX_DEFLATE, Frames, refuse_cut, refuse_size, said
 from colddiff.errors import DataError
 
 NO_IMAGE = "DICOM files without an image, such as reports"
+FRAGMENT_BYTES = 8
+"""Of a compressed frame, besides its data: the tag and length of a fragment."""
 DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 _PYDICOM = r"pydicom\."
 # Its remarks on files that are read all the same; what is wrong with others is in the error.
@@ -29,13 +31,13 @@ def count_frames(path: Path, where: str, passed_over: Callable[[str, str], None]
     if "Rows" not in dataset:
         passed_over(NO_IMAGE, "")
         return 0
-    return _described(dataset, where)[0]
+    return _described(dataset, where, path.stat().st_size)[0]
 
 
 def read_frames(path: Path, where: str) -> Frames:
     """All frames, decoded; raises DataError, naming the package that brings a missing decoder."""
     dataset = _read(path, where)
-    count, channels = _described(dataset, where)
+    count, channels = _described(dataset, where, path.stat().st_size)
     try:
         values = np.asarray(pixel_array(dataset))
         if _text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
@@ -94,8 +96,11 @@ def _read(path: Path, where: str, *, stop_before_pixels: bool = False) -> Any:
         raise DataError(f"{where}: damaged ({said(error)})") from None
 
 
-def _described(dataset: Any, where: str) -> tuple[int, int]:
-    """Number of frames and channels; raises DataError for a file without pixels."""
+def _described(dataset: Any, where: str, size: int) -> tuple[int, int]:
+    """Number of frames and channels; raises DataError for a file without pixels.
+
+    ``size``: of the file, bytes, which may be too few for the frames that it claims.
+    """
     try:
         height, width = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
         count = int(dataset.get("NumberOfFrames") or 1)
@@ -108,7 +113,19 @@ def _described(dataset: Any, where: str) -> tuple[int, int]:
     if channels not in (1, 3):
         raise DataError(f"{where}: has {channels} channels; 1 and 3 are read")
     refuse_size(height, width, count, max(bits // 8, 1) * channels, where)
+    refuse_cut(size, _fewest_bytes(dataset, count, height * width * channels * bits), where)
     return count, channels
+
+
+def _fewest_bytes(dataset: Any, count: int, bits: int) -> int:
+    """The least size of a file with ``count`` frames of so many bits each."""
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if getattr(syntax, "is_encapsulated", False):
+        return count * FRAGMENT_BYTES
+    if _text(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
+        bits = bits * 2 // 3  # two pixels share their colour
+    whole = count * bits // 8
+    return whole // MAX_DEFLATE if getattr(syntax, "is_deflated", False) else whole
 
 
 def _text(dataset: Any, name: str) -> str:

@@ -49,7 +49,8 @@ def resolve_evaluation(
 
 def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int) -> None:
     """A line where the Frechet distance says little about these images."""
-    warning = misfit_warning(job.features.metric, shape, n, None)
+    of_sets = job.samples is not None
+    warning = misfit_warning(job.features.metric, shape, n, None, of_sets=of_sets)
     if warning is not None:
         log.warning("features: %s", warning)
 

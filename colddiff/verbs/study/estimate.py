@@ -86,7 +86,7 @@ def _totals(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _sum(job: StudyJob, totals: dict[str, Any]) -> str:
     seeds = len(job.seeds or (0,))
     of = f" ({len(job.jobs)} x {seeds} seeds)" if seeds > 1 else ""
-    line = f"{totals['jobs']} jobs{of}, {totals['steps']:,} steps and "
+    line = f"{totals['jobs']} job{'s' * (totals['jobs'] != 1)}{of}, {totals['steps']:,} steps and "
     line += f"{totals['flops'] / 1e12:,.3g} TFLOP in all"
     if totals["hours"] is not None:
         line += f": {totals['hours']:,.3g} hours one after the other"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from colddiff.verbs.train.estimates.cost import cost_of
 from colddiff.verbs.train.job import TrainJob
 
 MEASURED = "auto"
+MOST_HOURS = 1e12
 RATE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(img/s|tflops|tflop/s)?", re.IGNORECASE)
 
 
@@ -80,6 +82,7 @@ def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
         images_per_s, measured = found.images_per_s, found.line
     elif rate is not None:
         images_per_s = _images_per_s(rate, per_image)
+        _refuse_endless(rate, images_per_s, images)
     if images_per_s is not None:
         hours = images / images_per_s / 3600
         gpus = _gpus(job)
@@ -111,6 +114,12 @@ def _images_per_s(rate: str, flops_per_image: float) -> float:
         )
     unit = (match.group(2) or "img/s").lower()
     return value if unit == "img/s" else value * 1e12 / flops_per_image
+
+
+def _refuse_endless(rate: str, images_per_s: float, images: int) -> None:
+    # The least float is above 0, and what is divided by it is no number of hours.
+    if not (0 < images_per_s < math.inf and images / images_per_s / 3600 <= MOST_HOURS):
+        raise SpecError(f"--rate: {rate} is no rate of this job: it gives no number of hours")
 
 
 def _gpus(job: TrainJob) -> float | None:
