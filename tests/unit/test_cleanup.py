@@ -185,7 +185,7 @@ def test_a_checkpoint_that_is_named_while_the_question_is_open_is_kept(
     disk.trained({1: None, 2: None, 3: None})
 
     def confirm(question: str, **more: Any) -> bool:
-        assert question == "delete 600 B: 2 checkpoint?"
+        assert question == "delete 600 B: 2 checkpoints?"
         disk.job("generate-a-00000002", checkpoint=f"{TRAIN}@step=1")
         return True
 
