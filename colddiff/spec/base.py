@@ -22,7 +22,7 @@ from colddiff.errors import SpecError
 from colddiff.spec.documents import SHOWN, shown
 from colddiff.spec.overrides import changed
 
-CLOSE = 0.6
+CLOSE = 0.5
 """Least likeness of a name that is suggested, of 1."""
 USUAL = {"lr": "optimizer.lr", "learning_rate": "optimizer.lr"}
 """Fields by names that other programs have for them."""

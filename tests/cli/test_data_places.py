@@ -141,6 +141,6 @@ def test_both_splits_and_what_they_hold_in_s3(
         f"{place}/test",
     ]
     shown = colddiff_here(monkeypatch, capsys, "data", "show", f"{place}/test", "--json")
-    assert sum(json.loads(shown.stdout)["images_by_class"].values()) == 20
+    assert sum(json.loads(shown.stdout)["images_by_class"].values()) == 10
     both = colddiff_here(monkeypatch, capsys, "data", "show", place)
     assert (both.returncode, f"use {place}/train or {place}/test" in both.stderr) == (2, True)

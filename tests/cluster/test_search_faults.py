@@ -34,7 +34,7 @@ def env(cluster: RunningCluster, tmp_path: Path) -> dict[str, str]:
 
 
 def test_kills_change_nothing_and_more_trials_extend_it(
-    cluster: RunningCluster, env: dict[str, str], tmp_path: Path
+    cluster: RunningCluster, env: dict[str, str], tmp_path: Path, unloaded_plugins: None
 ) -> None:
     search = KilledSearch(tmp_path, cluster.home, env)
     rng = random.Random(0)

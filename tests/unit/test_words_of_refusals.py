@@ -169,7 +169,7 @@ def test_a_table_says_why_metrics_are_missing() -> None:
 
 
 def test_only_near_names_are_suggested() -> None:
-    assert nearest("nope", ["compile", "optimizer"]) == ""
+    assert nearest("qqq", ["compile", "optimizer"]) == ""
     assert nearest("learning_rate", ["seed", "optimizer"]) == "; did you mean 'optimizer.lr'?"
     assert nearest("num_step", ["num_steps"]) == "; did you mean 'num_steps'?"
 
