@@ -276,14 +276,16 @@ def _same_ports(record: ClusterRecord, port: int | None, dashboard_port: int | N
 
 def _await_answer(home: Home, record: ClusterRecord) -> None:
     deadline = time.monotonic() + START_S
-    cluster = local(home, record)
+    cluster, missing = local(home, record), 0
     while True:
         try:
             probe(cluster, timeout_s=5.0)
             return
         except ClusterError as error:
             reason = str(error)
-        if _head(record) is None:
+        # Twice: a process that has just been started has no command line for a moment.
+        missing = missing + 1 if _head(record) is None else 0
+        if missing >= 2:
             raise ClusterError(f"the local cluster did not start; its log is {record.log}")
         if time.monotonic() > deadline:
             raise ClusterError(

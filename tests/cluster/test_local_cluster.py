@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from colddiff.cluster import local_cluster
-from colddiff.cluster.home import Home
+from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.cluster.local_cluster import MARKER
 from colddiff.cluster.ray_jobs import RayJobs
 from colddiff.errors import ClusterError
@@ -242,6 +242,13 @@ def test_a_head_that_does_not_come_up_is_one_line_with_its_log(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_START_HOOK", "no_such_module.hook")
+    looks, head = [0], local_cluster._head
+
+    def head_without_a_command_line_yet(record: ClusterRecord) -> Process | None:
+        looks[0] += 1
+        return None if looks[0] == 1 else head(record)
+
+    monkeypatch.setattr(local_cluster, "_head", head_without_a_command_line_yet)
     with pytest.raises(ClusterError) as raised:
         local_cluster.start(home)
     assert "\n" not in str(raised.value)
