@@ -98,7 +98,10 @@ def any_waits(board: Board | None = None) -> bool:
     """Whether a job on the cluster waits for its turn, whose driver lives."""
     board = RayBoard() if board is None else board
     waiting = [ticket for ticket in map(_read, board.read().values()) if not ticket.runs]
-    return bool(waiting) and any(ticket.driver not in board.dead() for ticket in waiting)
+    if not waiting:
+        return False
+    dead = set(board.dead())
+    return any(ticket.driver not in dead for ticket in waiting)
 
 
 @contextmanager
