@@ -20,6 +20,7 @@ from colddiff.jobs.pages.find import reported
 from colddiff.jobs.pages.read import read_run
 from colddiff.jobs.resolve import identified
 from colddiff.report.page.run import Measured
+from colddiff.report.tables import FLOOR
 from colddiff.samplers import column_labels
 from colddiff.spec.documents import DocumentError, read_json_object, shown
 from colddiff.stores.open import absolute, open_store, storage_at
@@ -156,7 +157,7 @@ def _columns(measured: Measured) -> list[Row]:
     for path, value in measured.metrics.items():
         column, _, metric = path.removeprefix("eval/").rpartition("/")
         found.setdefault(column, {})[metric] = value
-    labels = column_labels(found) | {"floor": REAL}
+    labels = column_labels(found) | {FLOOR: REAL}
     return [
         {"column": column, "label": labels.get(column, column), **row}
         for column, row in found.items()
