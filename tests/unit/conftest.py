@@ -1,4 +1,4 @@
-"""What tests of whole trainings share: images packed once, and a tracker's database set up once."""
+"""What unit tests share: images packed once, a tracker's database set up once, a STORAGE for gc."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from colddiff.jobs.resolve import resolve
 from colddiff.verbs.train.job import TrainJob
+from tests.garden import Garden
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +44,12 @@ def storage(
     (tmp_path / "runs").mkdir()
     shutil.copy(tracker_database, tmp_path / "runs" / "mlflow.db")
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Garden:
+    """A STORAGE on disk, and `colddiff gc` on it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return Garden(str(tmp_path / "runs"), monkeypatch, capsys)

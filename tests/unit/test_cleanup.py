@@ -33,14 +33,6 @@ def garden(
     return Garden(uri, monkeypatch, capsys)
 
 
-@pytest.fixture
-def disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Garden:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return Garden(str(tmp_path / "runs"), monkeypatch, capsys)
-
-
 def test_checkpoints_beyond_the_newest_go_but_never_the_best_or_a_named_one(
     garden: Garden,
 ) -> None:

@@ -37,14 +37,6 @@ HEX = "01" * 16
 SHARDS = PackSettings(shard_size=10)
 
 
-@pytest.fixture
-def disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Garden:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return Garden(str(tmp_path / "runs"), monkeypatch, capsys)
-
-
 def aged(root: Path) -> None:
     late = time.time() - 3 * 86400
     for path in root.rglob("*"):
