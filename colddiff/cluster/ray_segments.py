@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from colddiff.cluster.capacity import connected_capacity
+from colddiff.cluster.capacity import connected_capacity, lost_machines, machines_up
 from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
@@ -38,6 +39,8 @@ HOLDER = {"node:__internal_head__": 0.001}
 workers could hold all that the workers need. Tune refuses a trial that reserves nothing."""
 ENDED = "ended"
 """The one metric that Tune hears of: 1 when a segment has ended, however."""
+LOSSES_EXCUSED = 3
+"""How often a segment whose worker died too often is handed out again as a machine was lost."""
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -59,6 +62,8 @@ class Placement:
     fitting: Callable[[Segment], int] = lambda segment: sys.maxsize
     """How many segments that need as much as this one there is room for at once."""
     kinds: tuple[type[Segment], ...] = (JobSegment,)
+    up: Callable[[], list[str]] = machines_up
+    lost: Callable[[list[str]], list[str]] = lost_machines
 
 
 def run_segments_on_ray(
@@ -170,6 +175,9 @@ class _SegmentSearcher(Searcher):
         self._held: Segment | None = None
         """Handed out by the source; it waits for room."""
         self._running: dict[str, Segment] = {}
+        self._machines: dict[str, list[str]] = {}
+        """Those that were up when a trial was handed out."""
+        self._lost: Counter[str] = Counter()
         _LIVE[id(self)] = self
         self.error: ColddiffError | None = None
 
@@ -194,6 +202,7 @@ class _SegmentSearcher(Searcher):
             return None
         self._held = None
         self._running[trial_id] = segment
+        self._machines[trial_id] = self._placement.up()
         self._on_change()
         runner = dict(self._placement.runner(segment))
         return {**self._config, "runner": runner, "segment": segment.to_dict()}
@@ -213,8 +222,13 @@ class _SegmentSearcher(Searcher):
             return
         found = result or {}
         reason = "its worker died too often" if error else str(found.get("error") or "")
+        lost = self._placement.lost(self._machines.pop(trial_id)) if error else []
+        if lost:
+            self._lost[segment.key] += 1
+            log.warning("%s: lost without notice: %s", segment.key, "; ".join(lost))
+        excused = bool(lost) and self._lost[segment.key] <= LOSSES_EXCUSED
         try:
-            if found.get("interrupted"):
+            if found.get("interrupted") or excused:
                 self._source.interrupted(segment)
             else:
                 self._source.finished(segment, reason)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import ray
 
+from colddiff.cluster.capacity import lost_machines
 from colddiff.cluster.waiting import say_waiting
 from colddiff.cluster.worker_count import AsksForWorkers
 from colddiff.jobs.attempt import Attempt
@@ -29,6 +30,8 @@ RESTART_S = 1.0
 """How often to ask an actor that Ray restarts whether it is up."""
 REPLACE_S = 5.0
 """Pause before a new actor in place of one that never came up is used."""
+NOTICE_S = 2.0
+"""How long a worker may have been dead before Ray notices that its machine is lost."""
 
 TaskT = TypeVar("TaskT", bound=Task)
 ReportT = TypeVar("ReportT")
@@ -54,9 +57,9 @@ class WorkerActor(ABC):
     def work(self, opened: Any, task: dict[str, Any]) -> Any:
         """Does one task; returns its report, JSON-ready or bytes, or raises any error."""
 
-    def ready(self) -> bool:
-        """Returns once the actor's process is up."""
-        return True
+    def ready(self) -> str:
+        """Ray's id of the machine that it runs on; returns once the actor's process is up."""
+        return ray.get_runtime_context().get_node_id()
 
     def attempt(self, task: dict[str, Any]) -> dict[str, Any]:
         """Does one task; returns ``{report}``, or ``{kind, message}`` of its failure."""
@@ -115,6 +118,8 @@ class RayWorkers(Generic[TaskT, ReportT]):
             self._await_ready(number)
         self._held: dict[int, int] = {}
         """Number of tasks in flight by actor, for those that are up."""
+        self._machines: dict[int, str] = {}
+        """Machine by actor, of those that were ever up."""
         self._in_progress: dict[Any, tuple[int, TaskT]] = {}
         self._last_up = time.monotonic()
         """When a worker was last up, or when the first was requested."""
@@ -162,15 +167,14 @@ class RayWorkers(Generic[TaskT, ReportT]):
         try:
             answer = ray.get(call)
         except ray.exceptions.RayError as error:
-            self._mark_down(number)
-            return Finished(task, Failure("death", f"its worker died ({_first_line(error)})"))
+            return Finished(task, self._died(number, error))
         if "kind" in answer:
             return Finished(task, Failure(answer["kind"], answer["message"]))
         return Finished(task, self._decode(answer["report"]))
 
     def _came_up(self, call: Any, number: int) -> None:
         try:
-            ray.get(call)
+            self._machines[number] = ray.get(call)
         except ray.exceptions.RayError as error:
             pause_s = RESTART_S
             if isinstance(error, ray.exceptions.ActorDiedError):
@@ -184,11 +188,16 @@ class RayWorkers(Generic[TaskT, ReportT]):
             return
         self._held[number] = sum(of == number for of, _ in self._in_progress.values())
 
-    def _mark_down(self, number: int) -> None:
-        """Gives a dead actor no tasks until it is up again."""
+    def _died(self, number: int, error: Exception) -> Failure:
+        """Gives a dead actor no tasks until it is up again; what that means for one it had."""
+        # The first of its tasks waits until Ray may know of the loss, the others need not.
+        within_s = NOTICE_S if number in self._held else 0.0
         if number in self._held:
             del self._held[number]
             self._await_ready(number)
+        if lost := lost_machines([self._machines[number]], within_s):
+            return Failure("loss", f"its machine was lost ({lost[0]})")
+        return Failure("death", f"its worker died ({_first_line(error)})")
 
     def _await_ready(self, number: int) -> None:
         self._waiting[self._actors[number].ready.remote()] = number

@@ -23,6 +23,8 @@ DEATHS_PER_FAILURE = 4
 """A dead worker says less about its task than an exception does: machines are preempted.
 
 With ``fail_fast`` each death counts as a failure: it would otherwise take long to fail."""
+LOSSES_PER_FAILURE = 10
+"""The loss of a machine says nothing about its task, unless each machine that tries it is lost."""
 STORE_FAILURES = 20
 """Consecutive failures of the store, without one success, before it counts as unreachable."""
 RETRY = Backoff(first_s=1.0, longest_s=30.0)
@@ -41,12 +43,12 @@ ReportT = TypeVar("ReportT")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task failed: an error, the store, or the death of its worker.
+    """Why a task failed: an error, the store, the death of its worker, or the loss of its machine.
 
     ``final`` is an error of ours (a spec, data, a checkpoint) that would recur on a retry.
     """
 
-    kind: Literal["task", "final", "store", "death"]
+    kind: Literal["task", "final", "store", "death", "loss"]
     message: str
 
 
@@ -87,6 +89,7 @@ class Workers(Protocol[TaskT, ReportT]):
 class _FailureCounts:
     failures: int = 0
     deaths: int = 0
+    losses: int = 0
 
 
 @dataclass(slots=True)
@@ -100,11 +103,11 @@ class QueueCounts:
 class WorkQueue(Generic[TaskT, ReportT]):
     """Gives tasks to workers until each is done or is a dead letter.
 
-    A task that failed ``max_failures`` times (four deaths of its worker count as one failure)
-    becomes a dead letter; the others continue. With ``fail_fast`` the first dead letter ends the
-    run, each death counts as a failure, and a ``final`` failure is not retried. Without it, a
-    ``final`` failure is retried like any other: it may be the fault of one machine only. The
-    iterator of tasks is advanced only when a worker has free capacity.
+    A task that failed ``max_failures`` times (four deaths of its worker, or ten losses of its
+    machine, count as one failure) becomes a dead letter; the others continue. With ``fail_fast``
+    the first dead letter ends the run, each death counts as a failure, and a ``final`` failure is
+    not retried. Without it, a ``final`` failure is retried like any other: it may be the fault of
+    one machine only. The iterator of tasks is advanced only when a worker has free capacity.
     """
 
     def __init__(
@@ -190,7 +193,9 @@ class WorkQueue(Generic[TaskT, ReportT]):
         final = failure.kind == "final"
         counts.failures += final or failure.kind == "task"
         counts.deaths += failure.kind == "death"
-        often = counts.failures + counts.deaths // self._deaths_per_failure >= self._limit
+        counts.losses += failure.kind == "loss"
+        deaths = counts.deaths // self._deaths_per_failure + counts.losses // LOSSES_PER_FAILURE
+        often = counts.failures + deaths >= self._limit
         if often or (final and self._fail_fast):
             why = "failed too often" if often else "would fail again"
             log.warning("%s: %s, not retried: %s", task.key, why, failure.message)
@@ -199,7 +204,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
             return
         tries = counts.failures + counts.deaths + self._store_failures
         # After a death there is no need to back off: another worker may be free.
-        wait_s = 0.0 if failure.kind == "death" else RETRY.pause_s(tries)
+        wait_s = 0.0 if failure.kind in ("death", "loss") else RETRY.pause_s(tries)
         log.info("%s: retrying: %s", task.key, failure.message)
         self.counts.retries += 1
         heapq.heappush(self._retries, (time.monotonic() + wait_s, next(self._number), task))

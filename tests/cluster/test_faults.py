@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -208,11 +209,11 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def test_workers_3_2_1_2_by_a_notice_a_loss_and_a_machine_that_is_added(
+def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_controller(
     machines: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A notice takes a checkpoint first, and so does room for more; a loss costs what came since
-    the last one. Then a stop."""
+    the last one, and so does the death of Ray Train's controller. Then a stop."""
     cluster, noticed, lost = machines
     monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
@@ -266,7 +267,11 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_and_a_machine_that_is_added(
         cluster.add_node(num_cpus=1)
         wait_until(lambda: (folder.outcome(1) or {}).get("left") == "growing", "the new machine")
         left_at = (folder.outcome(1) or {})["step"]
-        assert _await_training(folder, workers=2)["step"] == left_at
+        fourth = _await_training(folder, workers=2)
+        assert fourth["step"] == left_at
+        _kill_controller(cluster.head_node)
+        wait_until(lambda: len(folder.fencing_tokens(1)) == 5, "the start after the controller's")
+        assert _await_training(folder, workers=2)["step"] >= fourth["step"]
         folder.request_stop(1, 60)
         assert driver.wait(timeout=PATIENCE_S) == 4
     finally:
@@ -276,7 +281,10 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_and_a_machine_that_is_added(
     assert status
     assert status.state == "stopped"
     log = folder.log(1).decode(errors="replace")
-    assert "failure 1 since the checkpoint of step" in log
+    assert re.search(rf"lost without notice: .*, node {lost.node_id[:8]} \(", log)
+    # Neither the notice nor the loss is a failure.
+    (counted,) = re.findall(r"workers failed \((.*)\); restarting .*: failure 1 since", log)
+    assert counted.startswith("Ray Train's controller died: ")
     assert "there is room for more workers: continuing with them" in log
 
 
@@ -295,6 +303,17 @@ def _await_training(folder: JobFolder, workers: int) -> dict[str, Any]:
 def _newest_start(folder: JobFolder) -> dict[str, Any]:
     starts = folder.fencing_tokens(1)
     return folder.fence(1, starts[-1]) if starts else {}
+
+
+def _kill_controller(head: Any) -> None:
+    """SIGKILL to the one process of the head that runs Ray Train's controller."""
+    (raylet,) = head.all_processes["raylet"]
+    (controller,) = (
+        process
+        for process in psutil.Process(raylet.process.pid).children()
+        if "TrainController" in " ".join(process.cmdline())
+    )
+    controller.kill()
 
 
 def _give_notice(address: str, node_id: str) -> None:

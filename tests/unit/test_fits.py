@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import WorkerGroupError
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
@@ -46,7 +47,12 @@ def died(*, preempted: bool = False) -> RayActorError:
     return error
 
 
-def run(folder: JobFolder, *rounds: Round, max_failures: int = 2) -> list[int]:
+def run(
+    folder: JobFolder,
+    *rounds: Round,
+    max_failures: int = 2,
+    lost: Callable[[Sequence[str], float], list[str]] = lambda machines, within_s: [],
+) -> list[int]:
     """Numbers of the rounds that were begun; the last one has to end the loop."""
     begun: list[int] = []
 
@@ -54,7 +60,15 @@ def run(folder: JobFolder, *rounds: Round, max_failures: int = 2) -> list[int]:
         begun.append(number)
         rounds[number - 1]()
 
-    fit_until_ended(fit, job(max_failures=max_failures), folder, 1, sleep=lambda pause_s: None)
+    fit_until_ended(
+        fit,
+        job(max_failures=max_failures),
+        folder,
+        1,
+        up=lambda: [f"machine of {len(begun) + 1}"],
+        lost=lost,
+        sleep=lambda pause_s: None,
+    )
     return begun
 
 
@@ -91,6 +105,48 @@ def test_no_failure_is_allowed_where_the_job_says_so(folder: JobFolder) -> None:
 def test_a_machine_that_was_taken_away_counts_as_none(folder: JobFolder) -> None:
     gone = failing(died(preempted=True), RuntimeError("connection reset by peer"))
     assert run(folder, gone, gone, gone, ended, max_failures=0) == [1, 2, 3, 4]
+
+
+def test_a_machine_that_was_lost_counts_as_none_and_is_named(
+    folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[float] = []
+
+    def lost(machines: Sequence[str], within_s: float) -> list[str]:
+        asked.append(within_s)
+        return [name for name in machines if name != "machine of 4"]
+
+    cut_off = failing(RuntimeError("Connection closed by peer"))
+    died_there = failing(ActorDiedError(), RuntimeError("Connection closed by peer"))
+    with pytest.raises(ColddiffError, match="failed 1 times"):
+        run(folder, cut_off, died_there, cut_off, cut_off, max_failures=0, lost=lost)
+    assert next(line for line in caplog.messages if "lost without notice" in line) == (
+        "lost without notice: machine of 1 (RuntimeError: Connection closed by peer); "
+        "continuing from step 0, not a failure"
+    )
+    # Where a process died Ray knows at once whether its machine did.
+    assert asked == [10.0, 0.0, 10.0, 10.0]
+
+
+def test_a_training_that_takes_down_each_machine_ends(folder: JobFolder) -> None:
+    rounds = [failing(ActorDiedError())] * 12
+    with pytest.raises(ColddiffError, match="failed 1 times"):
+        run(folder, *rounds, max_failures=0, lost=lambda machines, within_s: list(machines))
+    assert Failures(0, 0).excuses_loss(0)
+
+
+def test_the_death_of_the_controller_is_tried_again_like_a_workers(
+    folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "colddiff")
+
+    def without_controller() -> None:
+        raise ActorDiedError()
+
+    assert run(folder, without_controller, ended, max_failures=1) == [1, 2]
+    assert "workers failed (Ray Train's controller died: The actor died" in caplog.messages[0]
+    with pytest.raises(ColddiffError, match=r"failed 2 times.*controller died"):
+        run(folder, without_controller, without_controller, ended, max_failures=1)
 
 
 def test_workers_that_left_before_a_machine_goes_are_started_again(folder: JobFolder) -> None:

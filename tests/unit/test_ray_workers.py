@@ -23,12 +23,17 @@ Answer = Callable[[], Any]
 class FakeCluster:
     """One actor after another; each call to an actor ends at once, as ``ready`` or ``work`` say."""
 
-    ready: Answer = lambda: True
+    ready: Answer = lambda: "machine"
     work: Answer = lambda: {"report": 1}
     now: float = 0.0
     asked: list[float] = field(default_factory=list)
     """When each ``ready`` was called."""
     num_actors: int = 0
+    lost: dict[str, float] = field(default_factory=dict)
+    """Machines that were lost, and when Ray notices."""
+
+    def lost_machines(self, machines: list[str], within_s: float) -> list[str]:
+        return [name for name in machines if self.lost.get(name, 1e9) <= self.now + within_s]
 
     def remote(self, data: Any) -> Any:
         self.num_actors += 1
@@ -62,6 +67,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setattr(ray_workers, "_remote", lambda *_: cluster)
     fake_ray = SimpleNamespace(wait=cluster.wait, get=cluster.get, exceptions=ray.exceptions)
     monkeypatch.setattr(ray_workers, "ray", fake_ray)
+    monkeypatch.setattr(ray_workers, "lost_machines", cluster.lost_machines)
     clock = SimpleNamespace(monotonic=lambda: cluster.now, sleep=cluster.sleep)
     monkeypatch.setattr(ray_workers, "time", clock)
     machine = {"CPU": 8.0, "GPU": 1.0}
@@ -125,11 +131,23 @@ def test_a_worker_that_restarts_is_asked_every_second(fake: FakeCluster) -> None
     assert finished.outcome.kind == "death"
     wait_for(workers, fake, 3.0)
     assert workers.room() == 0
-    fake.ready = lambda: True
+    fake.ready = lambda: "machine"
     workers.wait(1.0)
     assert workers.room() == 1
     assert fake.asked == [0.0, 0.0, 1.0, 2.0, 3.0]
     assert fake.num_actors == 1
+
+
+def test_a_task_whose_machine_was_lost_says_so(fake: FakeCluster) -> None:
+    workers = one_worker()
+    workers.wait(1.0)
+    fake.work, fake.ready, fake.lost = died, restarting, {"machine": 1.5}
+    workers.give({})
+    (finished,) = workers.wait(1.0)
+    assert (finished.outcome.kind, finished.outcome.message) == (
+        "loss",
+        "its machine was lost (machine)",
+    )
 
 
 def test_a_worker_that_never_came_up_is_replaced_after_a_longer_pause(fake: FakeCluster) -> None:
@@ -166,6 +184,6 @@ def test_without_workers_the_attempt_waits_and_holds_no_gpu(
     )
     assert told.waits_for == said
     assert caplog.messages == [f"waiting {said}"]
-    fake.ready = lambda: True
+    fake.ready = lambda: "machine"
     wait_for(workers, fake, 3.0)
     assert (told.waits_for, told.gpus) == ("", 2.0)

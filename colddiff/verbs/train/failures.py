@@ -5,6 +5,9 @@ from __future__ import annotations
 from colddiff.retry import Backoff
 
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
+LOSSES_EXCUSED = 10
+"""Losses of machines without a new checkpoint that are no failures. A training that takes down each
+machine that it runs on must end as well."""
 
 
 class Failures:
@@ -18,14 +21,24 @@ class Failures:
         self.limit, self.step = limit, step
         self.count = 0
         """Failures since the newest checkpoint."""
+        self._losses = 0
 
     def may_retry(self, step: int) -> bool:
         """Counts a failure; returns whether to retry. ``step``: of the newest checkpoint."""
-        if step > self.step:
-            self.count = 0
-        self.step = step
+        self._reached(step)
         self.count += 1
         return self.count <= self.limit
+
+    def excuses_loss(self, step: int) -> bool:
+        """Counts the loss of a machine; returns whether it is none of the job's failures."""
+        self._reached(step)
+        self._losses += 1
+        return self._losses <= LOSSES_EXCUSED
+
+    def _reached(self, step: int) -> None:
+        if step > self.step:
+            self.count = self._losses = 0
+        self.step = step
 
     @property
     def pause_s(self) -> float:

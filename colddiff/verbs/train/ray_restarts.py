@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray.train
 
 from colddiff.checkpoints.format import Checkpoints
+from colddiff.cluster.capacity import lost_machines, machines_up
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Left
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_REASON = 300
 GROWING: Left = "growing"
+NOTICE_S = 10.0
+"""How long workers may have failed before Ray notices that a machine of theirs is lost."""
 
 
 def fit_until_ended(
@@ -28,22 +31,26 @@ def fit_until_ended(
     folder: JobFolder,
     attempt: int,
     *,
+    up: Callable[[], Sequence[str]] = machines_up,
+    lost: Callable[[Sequence[str], float], list[str]] = lost_machines,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Calls ``fit(number)`` until the workers end by themselves, with whatever outcome.
 
-    Only consecutive failures without a new checkpoint count, and preemption of a machine is not a
-    failure (Ray would count every failure of a run). Errors of our own (a spec, data, a store that
-    stays down) are not retried: they would recur. Raises ColddiffError with the reason.
+    Only consecutive failures without a new checkpoint count, and preemption or loss of a machine is
+    not a failure (Ray would count every failure of a run). Errors of our own (a spec, data, a store
+    that stays down) are not retried: they would recur. Raises ColddiffError with the reason.
     """
     checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
     failures = Failures(job.max_failures, _newest(checkpoints) or 0)
     number, logged = 0, set[str]()
     while True:
         number += 1
+        machines = up()
         try:
             fit(number)
-        except ray.train.TrainingFailedError as error:
+        # The second: Ray Train's controller died, which is an actor beside the workers.
+        except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
             reason = _reason(error)
             _log_stacks(folder, attempt, logged)
             if _preempted(error):
@@ -51,21 +58,14 @@ def fit_until_ended(
                 continue
             if any(_is_final(cause) for cause in _causes(error)):
                 raise ColddiffError(reason) from error
-            step = _newest(checkpoints)
-            if not failures.may_retry(failures.step if step is None else step):
-                raise ColddiffError(
-                    f"the workers failed {failures.count} times without a new checkpoint since "
-                    f"step {failures.step} (max_failures={job.max_failures}): {reason}"
-                ) from error
-            log.warning(
-                "workers failed (%s); restarting them in %.0f s: failure %d since the checkpoint "
-                "of step %d, max_failures=%d",
-                reason,
-                failures.pause_s,
-                failures.count,
-                failures.step,
-                job.max_failures,
-            )
+            newest = _newest(checkpoints)
+            step = failures.step if newest is None else newest
+            gone = lost(machines, 0.0 if _is_death(error) else NOTICE_S)
+            if gone and failures.excuses_loss(step):
+                text = "lost without notice: %s (%s); continuing from step %d, not a failure"
+                log.warning(text, "; ".join(gone), reason, step)
+                continue
+            _count(failures, step, reason, error)
             sleep(failures.pause_s)
         else:
             left = (folder.outcome(attempt) or {}).get("left")
@@ -75,6 +75,24 @@ def fit_until_ended(
                 log.info("there is room for more workers: continuing with them")
             else:
                 log.info("a machine is being preempted: continuing without it, not a failure")
+
+
+def _count(failures: Failures, step: int, reason: str, error: Exception) -> None:
+    """Counts a failure and says so; raises ColddiffError if it is one too many."""
+    if not failures.may_retry(step):
+        raise ColddiffError(
+            f"the workers failed {failures.count} times without a new checkpoint since "
+            f"step {failures.step} (max_failures={failures.limit}): {reason}"
+        ) from error
+    log.warning(
+        "workers failed (%s); restarting them in %.0f s: failure %d since the checkpoint "
+        "of step %d, max_failures=%d",
+        reason,
+        failures.pause_s,
+        failures.count,
+        failures.step,
+        failures.limit,
+    )
 
 
 class Growth:
@@ -129,10 +147,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     controller = getattr(error, "controller_failure", None)
     if controller is not None:
         yield controller
+    if isinstance(error, ray.exceptions.RayActorError):
+        yield error
 
 
 def _is_final(cause: BaseException) -> bool:
     return isinstance(cause, ColddiffError) and not isinstance(cause, Unreachable)
+
+
+def _is_death(error: BaseException) -> bool:
+    """Whether Ray says that a process died; else the machine of one may be about to be lost."""
+    return any(isinstance(cause, ray.exceptions.ActorDiedError) for cause in _causes(error))
 
 
 def _preempted(error: BaseException) -> bool:
@@ -144,11 +169,19 @@ def _preempted(error: BaseException) -> bool:
 
 def _reason(error: BaseException) -> str:
     """One line; errors of our own first, as the other ranks only fail as a consequence."""
+    if isinstance(error, ray.exceptions.RayActorError):
+        return f"Ray Train's controller died: {_first_of(str(error))}"
     causes = list(_causes(error)) or [error]
     ours = [cause for cause in causes if isinstance(cause, ColddiffError)]
     cause = (ours or causes)[0]
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     if ours or isinstance(cause, ray.exceptions.RayActorError):
-        return lines[0][:LONGEST_REASON] if lines else type(cause).__name__
+        return _first_of(str(cause)) or type(cause).__name__
     last = lines[-1][:LONGEST_REASON] if lines else ""
     return f"{type(cause).__name__}: {last}".rstrip(": ")
+
+
+def _first_of(text: str) -> str:
+    """The first line that is not empty."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:LONGEST_REASON] if lines else ""

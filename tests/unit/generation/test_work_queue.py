@@ -138,6 +138,21 @@ def test_workers_may_die_more_often_than_shards_may_fail(deaths: int, survives: 
     assert len(queue.counts.dead) == (not survives)
 
 
+@pytest.mark.parametrize(("losses", "survives"), [(9, True), (10, False)])
+@pytest.mark.parametrize("fail_fast", [False, True])
+def test_loss_of_a_machine_is_a_failure_only_where_each_that_tries_is_lost(
+    losses: int, survives: bool, fail_fast: bool
+) -> None:
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("loss", "gone") if task.number == 1 and tries <= losses else made(task)
+
+    done, queue = run(
+        FakeWorkers(1, outcome), MemoryStore(), plan(), 30, max_failures=1, fail_fast=fail_fast
+    )
+    assert (done.images == 30) is survives
+    assert [letter.message for letter in queue.counts.dead] == ["gone"] * (not survives)
+
+
 def test_with_fail_fast_a_death_counts_as_a_failure() -> None:
     workers = FakeWorkers(1, lambda task, tries: Failure("death", "killed"))
     workers.size = 1

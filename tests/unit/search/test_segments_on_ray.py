@@ -60,7 +60,8 @@ def attempt(tmp_path: Path) -> Attempt:
 
 
 def searcher_of(attempt: Attempt, source: Listed, **fields: Any) -> _SegmentSearcher:
-    placement = Placement(2, HOLDER, lambda segment: {}, **fields)
+    machines = {"up": lambda: ["one"], "lost": lambda machines: []}
+    placement = Placement(2, HOLDER, lambda segment: {}, **{**machines, **fields})
     return _SegmentSearcher(attempt, source, lambda: None, placement)
 
 
@@ -89,6 +90,29 @@ def test_a_stop_starts_nothing_more_and_keeps_what_was_interrupted(attempt: Atte
     assert searcher.suggest("2") == Searcher.FINISHED
     assert [segment.key for segment in source.left] == ["b", "a"]
     assert source.ended == []
+
+
+def test_a_segment_whose_machine_was_lost_is_handed_out_again(
+    attempt: Attempt, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost(machines: list[str]) -> list[str]:
+        return ["host-a"] if machines == ["a"] else []
+
+    source, up = Listed("x"), ["a"]
+    searcher = searcher_of(attempt, source, up=lambda: list(up), lost=lost)
+    for trial in ("1", "2", "3", "4"):
+        assert searcher.suggest(trial)["segment"]["key"] == "x"
+        searcher.on_trial_complete(trial, error=True)
+    assert caplog.messages[0] == "x: lost without notice: host-a"
+    # One that takes down each machine that it is placed on ends as well.
+    assert searcher.suggest("5") == Searcher.FINISHED
+    assert source.ended == [("x", "its worker died too often")]
+
+    source = Listed("y")
+    searcher = searcher_of(attempt, source, up=lambda: ["b"], lost=lost)
+    searcher.suggest("1")
+    searcher.on_trial_complete("1", error=True)
+    assert source.ended == [("y", "its worker died too often")]
 
 
 def test_an_error_ends_it_once_nothing_runs(attempt: Attempt) -> None:
