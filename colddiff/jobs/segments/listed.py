@@ -12,6 +12,9 @@ from colddiff.jobs.segments.spending import RUNNING
 
 log = logging.getLogger(__name__)
 
+ENDED = "ended"
+"""How an item stands whose segment has ended, in this attempt or before it."""
+
 Item = TypeVar("Item")
 Work = TypeVar("Work", bound=Segment)
 
@@ -44,11 +47,11 @@ class ListedSegments(ABC, Generic[Item, Work]):
         return segment
 
     def stands(self, item: Item) -> str:
-        """``waiting``, RUNNING or ``ended``; for any thread."""
+        """``waiting``, RUNNING or ENDED; for any thread."""
         # In the order of a segment's life: what begins meanwhile is found in one of the two.
         if item in tuple(self._left):
             return "waiting"
-        return RUNNING if item in tuple(self._running.values()) else "ended"
+        return RUNNING if item in tuple(self._running.values()) else ENDED
 
     def finished(self, segment: Segment, error: str) -> None:
         del self._running[segment.key]

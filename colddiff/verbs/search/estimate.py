@@ -55,12 +55,7 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     base = base_of(job)
     space = check_settings(job, base)
     rungs = tuple(rung_steps(job, base))
-    counts = trials_by_rung(job.num_trials, len(rungs) if job.scheduler == "promotion" else 1)
-    counts = [counts[0]] * (len(rungs) - len(counts)) + counts
-    before = (0, *rungs)
-    trial_steps = sum(n * (b - a) for n, a, b in zip(counts, before, rungs, strict=False))
-    segments = sum(counts) if job.scheduler == "promotion" else job.num_trials
-    confirmations = (job.confirm_best + 1) * job.confirm_seeds if job.confirm_best else 0
+    segments, trial_steps, confirmations = expected_work(job, rungs)
     steps = trial_steps + confirmations * rungs[-1]
     training = VERBS["train"].dry_run(base.model_copy(update={"num_steps": steps}), rate)
     cost = training.data["estimate"]
@@ -85,6 +80,19 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     over = [dimension.path for dimension in space]
     lines = [*_lines(found, over), *training.lines, _evaluations(found)]
     return DryRun(lines, {"trials": {**found.to_dict(), "over": over}, **training.data})
+
+
+def expected_work(job: SearchJob, rungs: Sequence[int]) -> tuple[int, int, int]:
+    """About how many segments trials take, their optimizer steps, and the number of confirmations.
+
+    ``rungs``: optimizer steps at which trials are compared.
+    """
+    counts = trials_by_rung(job.num_trials, len(rungs) if job.scheduler == "promotion" else 1)
+    counts = [counts[0]] * (len(rungs) - len(counts)) + counts
+    steps = sum(n * (b - a) for n, a, b in zip(counts, (0, *rungs), rungs, strict=False))
+    segments = sum(counts) if job.scheduler == "promotion" else job.num_trials
+    confirmations = (job.confirm_best + 1) * job.confirm_seeds if job.confirm_best else 0
+    return segments, steps, confirmations
 
 
 def advice(job: SearchJob, capacity: Callable[[], Capacity | None]) -> list[str]:

@@ -15,11 +15,13 @@ from colddiff.errors import Stopped, Unreachable
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.plugins import FOLDER
 from colddiff.jobs.segments.here import RunSegments
+from colddiff.jobs.segments.listed import ENDED
 from colddiff.jobs.segments.spending import GpuHours
 from colddiff.jobs.status import AGAIN
 from colddiff.spec.plugins import plugin_digest
 from colddiff.tracking.open import deliver_late
 from colddiff.verbs.search.confirm import Confirmation
+from colddiff.verbs.search.estimate import expected_work
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.leaderboard import Leaderboard, leaderboard, ranked, to_json, to_markdown
 from colddiff.verbs.search.pictures.fewer_calls import FewerCalls, InTurn
@@ -79,7 +81,7 @@ def search(attempt: Attempt, task: SearchTask, run_segments: RunSegments) -> dic
     in_order = ranked(planner.states, lower_is_better=lower_is_better(task.metric))
     done = [state for state in in_order if state.done(task.rungs)]
     run(planner.states)
-    found = _confirmed(attempt, task, done, run_segments, spent)
+    found = _confirmed(attempt, task, done, run_segments, spent, changed)
     best_yaml = {BEST_YAML: _best_yaml(task, done[0].trial)}
     _write(attempt, planner, gallery, found, best_yaml)
     # A space with fewer points than trials is done as well.
@@ -134,6 +136,7 @@ def _confirmed(
     done: list[TrialState],
     run_segments: RunSegments,
     spent: GpuHours,
+    changed: _Progress,
 ) -> Findings:
     """The confirmation, and the finalists with fewer network calls where pictures are drawn."""
     job = task.job
@@ -148,7 +151,13 @@ def _confirmed(
     source = InTurn(fewer, confirmation)
     if not source.exhausted:
         attempt.phase("confirming" if confirming else "evaluating")
-        run_segments(attempt, source, lambda: None)
+
+        def on_change() -> None:
+            stands = list(confirmation.trainings().values())
+            if stands:
+                changed.confirming(stands.count(ENDED), len(stands))
+
+        run_segments(attempt, source, on_change)
     if not source.exhausted:
         raise Stopped(f"stopped during the confirmation; {AGAIN}")
     comparisons = confirmation.comparisons()
@@ -163,29 +172,52 @@ def _confirmed(
 
 
 class _Progress:
-    """Writes and tracks how many trials are done, and how long the rest may take."""
+    """Writes and tracks how many trials are done, and how long the rest may take.
+
+    By optimizer steps: most trials are passed over long before the last one, and the confirmation
+    trains as long as the trials do.
+    """
 
     def __init__(self, attempt: Attempt, planner: Planner, run: SearchRun) -> None:
         self._attempt, self._planner, self._run = attempt, planner, run
         self._began = time.monotonic()
-        self._before = planner.describe()["done"]
+        task = planner.task
+        _, steps, confirmations = expected_work(task.job, task.rungs)
+        self._whole = steps + confirmations * task.rungs[-1]
+        self._confirmed = 0
+        self._before = self._steps()
 
     def __call__(self) -> None:
         self._run(self._planner.states)
         about = self._planner.describe()
         total = self._planner.task.job.num_trials
-        made = about["done"] - self._before
-        passed = time.monotonic() - self._began
         detail = f"{about['asked']}/{total} trials asked, {about['running']} running"
         if self._planner.resumed:
             detail += f", {self._planner.resumed} resumed"
+        self._write("searching", detail)
+
+    def confirming(self, ended: int, of: int) -> None:
+        """The same once all trials are done: ``ended`` of as many trainings with fresh seeds."""
+        self._whole = self._steps() + (of - self._confirmed) * self._planner.task.rungs[-1]
+        self._confirmed = ended
+        self._write("confirming", f"{ended}/{of} trainings with fresh seeds have ended")
+
+    def _steps(self) -> int:
+        """Optimizer steps of this search that are trained and evaluated."""
+        trials = sum(max(state.values, default=0) for state in self._planner.states)
+        return trials + self._confirmed * self._planner.task.rungs[-1]
+
+    def _write(self, phase: str, detail: str) -> None:
+        steps = self._steps()
+        made, left = steps - self._before, max(0, self._whole - steps)
+        passed = time.monotonic() - self._began
         with suppress(Unreachable):  # the next change is written again
             self._attempt.progress(
-                step=about["done"],
-                num_steps=total,
-                phase="searching",
+                step=self._planner.describe()["done"],
+                num_steps=self._planner.task.job.num_trials,
+                phase=phase,
                 detail=detail,
-                eta_s=passed / made * (total - about["done"]) if made else None,
+                eta_s=passed / made * left if made else None,
             )
 
 
