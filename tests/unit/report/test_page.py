@@ -122,13 +122,16 @@ def test_the_papers_number_stands_beside_ours_where_the_recipe_has_one(tmp_path:
 
 def test_tables_that_a_verb_wrote_are_on_its_page(tmp_path: Path) -> None:
     folder = train_job(tmp_path, strengths=())
-    board = "| rank | who |\n| ---: | :--- |\n| 1 | a \\| b |\n| **2** | **base** |\n\nlow <b>\n"
+    board = "| rank | who |\n| ---: | :--- |\n| 1 | a \\| b |\n| **2** | **base** |\n"
+    board += f"| 3 | {'passed over ' * 3} |\n\nlow <b>\n"
     folder.store.put(folder.key("leaderboard.md"), board.encode())
     text = report_page([read_run(folder)])
     assert "<h2>Leaderboard</h2>" in text
     assert '<th scope="col">rank</th><th scope="col">who</th>' in text
     assert "<tr><td>1</td><td>a | b</td></tr>" in text
     assert '<tr class="marked"><td>2</td><td>base</td></tr>' in text
+    # A sentence gets room, so that it does not make its row the height of the page.
+    assert '<td class="prose">passed over passed over passed over</td>' in text
     assert "<p>low &lt;b&gt;</p>" in text
     folder.write_result(
         {"id": folder.job_id, "metrics": {"search/best": 3.0}, "summary": ["Best."]}
