@@ -19,6 +19,7 @@ from tests.bench import (
     generate,
     listing,
     loader,
+    metrics,
     nets,
     sampling,
     search,
@@ -55,6 +56,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "algorithm2": (
         "D's share of a step of Algorithm 2, for every kind",
         lambda p, _: [algorithm2.measure(p, 64 if p.type == "cuda" else 2)],
+    ),
+    "metrics": (
+        "Frechet distances, KID, coverage and near duplicates of 10,000 images",
+        lambda _, quick: metrics.measure(2_000 if quick else 10_000, 1 if quick else 3),
     ),
     "search": (
         "what a segment of a search costs beside its training and evaluation",

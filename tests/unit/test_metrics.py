@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -141,6 +145,42 @@ def test_frechet_distance_equals_the_matrix_root() -> None:
     )
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-10)
+
+
+def frechet_of_clean_fid() -> Any:
+    """Its own function. Its module imports torchvision, which fails beside many builds of torch."""
+    package = importlib.util.find_spec("cleanfid")
+    assert package
+    assert package.origin
+    module = ast.parse((Path(package.origin).parent / "fid.py").read_text())
+    (function,) = (node for node in module.body if getattr(node, "name", "") == "frechet_distance")
+
+    def sqrtm(x: Any, disp: bool = True) -> Any:
+        """SciPy's, with the argument that newer ones lack."""
+        return scipy.linalg.sqrtm(x) if disp else (scipy.linalg.sqrtm(x), 0.0)
+
+    names: dict[str, Any] = {"np": np, "linalg": SimpleNamespace(sqrtm=sqrtm)}
+    exec(compile(ast.Module([function], []), "fid.py", "exec"), names)
+    return names["frechet_distance"]
+
+
+def test_frechet_distance_is_that_of_clean_fid_also_merged_over_workers() -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 64, 4, stride=4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+    ).double()
+    images = torch.from_numpy(RNG.random((1000, 3, 16, 16)))
+    with torch.no_grad():
+        found = network(images).flatten(1).numpy()
+    real, made = found[:600], found[600:] * 1.1 + 0.02
+    theirs = frechet_of_clean_fid()(
+        real.mean(0), np.cov(real, rowvar=False), made.mean(0), np.cov(made, rowvar=False)
+    )
+    a, b = FeatureStatistics.of(real), FeatureStatistics.of(made)
+    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-6)
+    merged = FeatureStatistics.of(real[:7])
+    for start, stop in ((7, 200), (200, 450), (450, 600)):
+        merged = merged.merge(FeatureStatistics.of(real[start:stop]))
+    assert frechet_distance(merged, b) == pytest.approx(frechet_distance(a, b), rel=1e-8)
 
 
 def test_frechet_distance_of_shifted_sets_is_the_shift() -> None:
