@@ -24,6 +24,7 @@ from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.ray_elastic import (
     NOT_AGAIN_S,
     RoomForMore,
+    free_abandoned,
     reserve_anew,
     train_requester,
 )
@@ -48,6 +49,7 @@ def fit_on_ray(attempt: Attempt) -> None:
     growth = Growth(folder, number)
 
     def fit(start: int) -> None:
+        free_abandoned()
         await_workers(attempt, job)
         attempt.hold_gpus(job.resources.num_gpus * most_workers(job))
         trainer = _trainer(

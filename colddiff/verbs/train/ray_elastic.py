@@ -1,4 +1,4 @@
-"""Elastic trainings on Ray: room for more workers, and what killed drivers had reserved."""
+"""Room for workers on Ray: for more of an elastic training, and what dead processes reserve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray import PlacementGroupID
 from ray._private.state import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from colddiff.cluster.turns.turn import any_waits
 from colddiff.errors import Unreachable
@@ -66,6 +69,21 @@ class RoomForMore:
         )
         self._in_a_row = self._in_a_row + 1 if fits else 0
         return self._in_a_row >= ASKED_TWICE
+
+
+def free_abandoned() -> None:
+    """Removes the placement groups of this driver's job whose creator has died.
+
+    Ray keeps what a dead controller of Ray Train reserved until the driver ends; its own clean-up
+    asks the dashboard, which not every cluster has.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    accessor: Any = state._connect_and_get_accessor()
+    for data in accessor.get_placement_group_table():
+        group = PlacementGroupTableData.FromString(data)
+        removed = group.state == PlacementGroupTableData.REMOVED
+        if group.creator_actor_dead and group.creator_job_id.hex() == job and not removed:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def reserve_anew(folder: JobFolder, requester: str) -> None:
