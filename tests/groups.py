@@ -17,7 +17,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "unit/test_stores.py",
     ),
     # Three clusters, each with a third of what runs on one: no process waits for another.
-    "faults": ("cluster/test_faults.py", "cluster/test_wheel.py"),
+    "faults": (
+        "cluster/test_faults.py",
+        "cluster/test_lost_machine.py",
+        "cluster/test_wheel.py",
+    ),
     "searches on a cluster": ("cluster/test_search*.py", "cluster/test_study.py"),
     "slurm": ("cluster/test_slurm.py",),
     "cluster": ("cluster/test_*.py",),

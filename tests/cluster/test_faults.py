@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.trainer import Trainer
 from tests.cluster.conftest import RunningCluster
 from tests.kills import PATIENCE_S, wait_until
+from tests.machines import running_driver, several_machines
 from tests.ranks import run_ranks
 from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
 from tests.unit.test_train import GlooContext
@@ -193,28 +193,17 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
 
 
 @pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Three machines of one CPU each, as far as Ray can tell; the driver runs on the first."""
-    import ray.cluster_utils
-
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    cluster = ray.cluster_utils.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-    )
-    try:
-        yield [cluster, *(cluster.add_node(num_cpus=1) for _ in range(2))]
-    finally:
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+def machines() -> Iterator[tuple[Any, list[Any]]]:
+    with several_machines(3) as found:
+        yield found
 
 
 def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_controller(
-    machines: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machines: tuple[Any, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A notice takes a checkpoint first, and so does room for more; a loss costs what came since
     the last one, and so does the death of Ray Train's controller. Then a stop."""
-    cluster, noticed, lost = machines
+    cluster, (noticed, lost) = machines
     monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -236,23 +225,7 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_contr
         },
     )
     resolved = resolve(job, "elastic")
-    folder = JobFolder(LocalStore(tmp_path / "runs"), resolved.id)
-    folder.write_job(resolved.to_dict())
-    (tmp_path / "job.json").write_text(json.dumps(resolved.to_dict()))
-    driver = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "colddiff.cluster.driver",
-            str(tmp_path / "job.json"),
-            "--attempt",
-            "1",
-        ],
-        env={**os.environ, "RAY_ADDRESS": cluster.address},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with running_driver(cluster, resolved, tmp_path) as (folder, driver):
         _await_training(folder, workers=3)
         told = time.time()
         _give_notice(cluster.address, noticed.node_id)
@@ -274,9 +247,6 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_contr
         assert _await_training(folder, workers=2)["step"] >= fourth["step"]
         folder.request_stop(1, 60)
         assert driver.wait(timeout=PATIENCE_S) == 4
-    finally:
-        driver.kill()
-        driver.wait()
     status = folder.status()
     assert status
     assert status.state == "stopped"

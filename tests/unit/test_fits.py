@@ -121,8 +121,7 @@ def test_a_machine_that_was_lost_counts_as_none_and_is_named(
     with pytest.raises(ColddiffError, match="failed 1 times"):
         run(folder, cut_off, died_there, cut_off, cut_off, max_failures=0, lost=lost)
     assert next(line for line in caplog.messages if "lost without notice" in line) == (
-        "lost without notice: machine of 1 (RuntimeError: Connection closed by peer); "
-        "continuing from step 0, not a failure"
+        "lost without notice: machine of 1; continuing from step 0, not a failure"
     )
     # Where a process died Ray knows at once whether its machine did.
     assert asked == [10.0, 0.0, 10.0, 10.0]

@@ -62,8 +62,9 @@ def fit_until_ended(
             step = failures.step if newest is None else newest
             gone = lost(machines, 0.0 if _is_death(error) else NOTICE_S)
             if gone and failures.excuses_loss(step):
-                text = "lost without notice: %s (%s); continuing from step %d, not a failure"
-                log.warning(text, "; ".join(gone), reason, step)
+                text = "lost without notice: %s; continuing from step %d, not a failure"
+                log.warning(text, "; ".join(gone), step)
+                log.debug("of that loss the workers said: %s", reason)
                 continue
             _count(failures, step, reason, error)
             sleep(failures.pause_s)

@@ -34,7 +34,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def seconds() -> float:
         steps = sum(max(state.values, default=0) for state in told.states)
-        return 5.0 * (steps + told.confirmed_steps)
+        return float(5 * (steps + told.confirmed_steps))
 
     monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=seconds))
     attempt: Any = SimpleNamespace(progress=lambda **fields: told.last.update(fields))

@@ -1,0 +1,59 @@
+"""A Ray cluster of several machines, as far as Ray can tell, and drivers of jobs on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.cluster_utils
+
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.resolve import ResolvedJob
+
+
+@contextlib.contextmanager
+def several_machines(count: int) -> Iterator[tuple[Any, list[Any]]]:
+    """Within ``with``, a cluster of so many machines of one CPU each, and all but the first.
+
+    Drivers run on the first, which takes work as well. There is no dashboard.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+            patch.delenv(name, raising=False)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        cluster = ray.cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        try:
+            yield cluster, [cluster.add_node(num_cpus=1) for _ in range(count - 1)]
+        finally:
+            cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def running_driver(
+    cluster: Any, resolved: ResolvedJob, place: Path
+) -> Iterator[tuple[JobFolder, subprocess.Popen[bytes]]]:
+    """Within ``with``, the driver of the job's first attempt; killed at the end."""
+    folder = resolved.folder
+    folder.write_job(resolved.to_dict())
+    spec = place / f"{resolved.id}.json"
+    spec.write_text(json.dumps(resolved.to_dict()))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "colddiff.cluster.driver", str(spec), "--attempt", "1"],
+        env={**os.environ, "RAY_ADDRESS": cluster.address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield folder, driver
+    finally:
+        driver.kill()
+        driver.wait()
