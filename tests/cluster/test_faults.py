@@ -251,7 +251,7 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_contr
     assert status
     assert status.state == "stopped"
     log = folder.log(1).decode(errors="replace")
-    assert re.search(rf"lost without notice: .*, node {lost.node_id[:8]} \(", log)
+    assert re.search(rf"lost without notice: .*, node {lost.node_id[:8]};", log)
     # Neither the notice nor the loss is a failure.
     (counted,) = re.findall(r"workers failed \((.*)\); restarting .*: failure 1 since", log)
     assert counted.startswith("Ray Train's controller died: ")
