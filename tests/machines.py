@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray.cluster_utils
 
@@ -35,6 +36,17 @@ def several_machines(count: int) -> Iterator[tuple[Any, list[Any]]]:
             yield cluster, [cluster.add_node(num_cpus=1) for _ in range(count - 1)]
         finally:
             cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def processes_on(machine: Any, name: str) -> list[psutil.Process]:
+    """What runs on a machine and has ``name`` in its title, such as that of an actor's class."""
+    (raylet,) = machine.all_processes["raylet"]
+    found = []
+    for process in psutil.Process(raylet.process.pid).children():
+        with contextlib.suppress(psutil.Error):
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @contextlib.contextmanager

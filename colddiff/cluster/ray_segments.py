@@ -20,7 +20,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from colddiff.cluster.capacity import connected_capacity, lost_machines, machines_up
+from colddiff.cluster.capacity import NOTICE_S, connected_capacity, lost_machines, machines_up
 from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
@@ -63,7 +63,7 @@ class Placement:
     """How many segments that need as much as this one there is room for at once."""
     kinds: tuple[type[Segment], ...] = (JobSegment,)
     up: Callable[[], list[str]] = machines_up
-    lost: Callable[[list[str]], list[str]] = lost_machines
+    lost: Callable[[list[str], float], list[str]] = lost_machines
 
 
 def run_segments_on_ray(
@@ -222,7 +222,8 @@ class _SegmentSearcher(Searcher):
             return
         found = result or {}
         reason = "its worker died too often" if error else str(found.get("error") or "")
-        lost = self._placement.lost(self._machines.pop(trial_id)) if error else []
+        machines = self._machines.pop(trial_id)
+        lost = self._placement.lost(machines, NOTICE_S) if error else []
         if lost:
             self._lost[segment.key] += 1
             log.warning("%s: lost without notice: %s", segment.key, "; ".join(lost))

@@ -8,11 +8,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import ray
 
-from colddiff.cluster.capacity import lost_machines
+from colddiff.cluster.capacity import NOTICE_S, lost_machines
 from colddiff.cluster.waiting import say_waiting
 from colddiff.cluster.worker_count import AsksForWorkers
 from colddiff.jobs.attempt import Attempt
@@ -30,8 +31,6 @@ RESTART_S = 1.0
 """How often to ask an actor that Ray restarts whether it is up."""
 REPLACE_S = 5.0
 """Pause before a new actor in place of one that never came up is used."""
-NOTICE_S = 2.0
-"""How long a worker may have been dead before Ray notices that its machine is lost."""
 
 TaskT = TypeVar("TaskT", bound=Task)
 ReportT = TypeVar("ReportT")
@@ -121,6 +120,8 @@ class RayWorkers(Generic[TaskT, ReportT]):
         self._machines: dict[int, str] = {}
         """Machine by actor, of those that were ever up."""
         self._in_progress: dict[Any, tuple[int, TaskT]] = {}
+        self._doubtful: list[_Death[TaskT]] = []
+        """Tasks whose worker died, until it is known whether its machine was lost."""
         self._last_up = time.monotonic()
         """When a worker was last up, or when the first was requested."""
         self._say_again = 0.0
@@ -141,15 +142,12 @@ class RayWorkers(Generic[TaskT, ReportT]):
         calls = [*self._in_progress, *self._waiting]
         if not calls:
             time.sleep(timeout_s)
-            return []
+            return self._judged()
         ended, _ = ray.wait(calls, num_returns=1, timeout=timeout_s)
         # All that ended by now, not just the first: a driver of many actors must keep up.
         more, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
-        return [
-            finished
-            for call in dict.fromkeys([*ended, *more])
-            if (finished := self._take(call)) is not None
-        ]
+        found = [self._take(call) for call in dict.fromkeys([*ended, *more])]
+        return [*filter(None, found), *self._judged()]
 
     def close(self) -> None:
         self._attempt.hold_gpus(0)
@@ -167,7 +165,8 @@ class RayWorkers(Generic[TaskT, ReportT]):
         try:
             answer = ray.get(call)
         except ray.exceptions.RayError as error:
-            return Finished(task, self._died(number, error))
+            self._died(number, task, error)
+            return None
         if "kind" in answer:
             return Finished(task, Failure(answer["kind"], answer["message"]))
         return Finished(task, self._decode(answer["report"]))
@@ -188,16 +187,30 @@ class RayWorkers(Generic[TaskT, ReportT]):
             return
         self._held[number] = sum(of == number for of, _ in self._in_progress.values())
 
-    def _died(self, number: int, error: Exception) -> Failure:
-        """Gives a dead actor no tasks until it is up again; what that means for one it had."""
-        # The first of its tasks waits until Ray may know of the loss, the others need not.
-        within_s = NOTICE_S if number in self._held else 0.0
+    def _died(self, number: int, task: TaskT, error: Exception) -> None:
+        """Gives a dead actor no tasks until it is up again."""
         if number in self._held:
             del self._held[number]
             self._await_ready(number)
-        if lost := lost_machines([self._machines[number]], within_s):
-            return Failure("loss", f"its machine was lost ({lost[0]})")
-        return Failure("death", f"its worker died ({_first_line(error)})")
+        until = time.monotonic() + NOTICE_S
+        why = f"its worker died ({_first_line(error)})"
+        self._doubtful.append(_Death(task, why, number, self._machines[number], until))
+
+    def _judged(self) -> list[Finished[TaskT, ReportT]]:
+        """Tasks of which it is known by now whether their machine was lost."""
+        found: list[Finished[TaskT, ReportT]] = []
+        left = []
+        for death in self._doubtful:
+            if lost := lost_machines([death.machine]):
+                loss = Failure("loss", f"its machine was lost ({lost[0]})")
+                found.append(Finished(death.task, loss))
+            # Where its worker is up again, Ray knew of any loss.
+            elif death.number in self._held or time.monotonic() >= death.until:
+                found.append(Finished(death.task, Failure("death", death.message)))
+            else:
+                left.append(death)
+        self._doubtful = left
+        return found
 
     def _await_ready(self, number: int) -> None:
         self._waiting[self._actors[number].ready.remote()] = number
@@ -212,6 +225,18 @@ class RayWorkers(Generic[TaskT, ReportT]):
         elif now - self._last_up >= ALONE_S and now >= self._say_again:
             self._say_again = now + ALONE_S
             say_waiting(self._attempt, requested(self._resources), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Death(Generic[TaskT]):
+    """The death of the worker of a task, which may be the loss of its machine."""
+
+    task: TaskT
+    message: str
+    number: int
+    machine: str
+    until: float
+    """When it counts as the worker's death, if its machine is still there."""
 
 
 def _remote(actor: type[WorkerActor], job: AsksForWorkers, in_flight: int) -> Any:

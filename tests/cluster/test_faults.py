@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -25,7 +24,7 @@ from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.trainer import Trainer
 from tests.cluster.conftest import RunningCluster
 from tests.kills import PATIENCE_S, wait_until
-from tests.machines import running_driver, several_machines
+from tests.machines import processes_on, running_driver, several_machines
 from tests.ranks import run_ranks
 from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
 from tests.unit.test_train import GlooContext
@@ -242,7 +241,8 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_contr
         left_at = (folder.outcome(1) or {})["step"]
         fourth = _await_training(folder, workers=2)
         assert fourth["step"] == left_at
-        _kill_controller(cluster.head_node)
+        (controller,) = processes_on(cluster.head_node, "TrainController")
+        controller.kill()
         wait_until(lambda: len(folder.fencing_tokens(1)) == 5, "the start after the controller's")
         assert _await_training(folder, workers=2)["step"] >= fourth["step"]
         folder.request_stop(1, 60)
@@ -273,17 +273,6 @@ def _await_training(folder: JobFolder, workers: int) -> dict[str, Any]:
 def _newest_start(folder: JobFolder) -> dict[str, Any]:
     starts = folder.fencing_tokens(1)
     return folder.fence(1, starts[-1]) if starts else {}
-
-
-def _kill_controller(head: Any) -> None:
-    """SIGKILL to the one process of the head that runs Ray Train's controller."""
-    (raylet,) = head.all_processes["raylet"]
-    (controller,) = (
-        process
-        for process in psutil.Process(raylet.process.pid).children()
-        if "TrainController" in " ".join(process.cmdline())
-    )
-    controller.kill()
 
 
 def _give_notice(address: str, node_id: str) -> None:

@@ -13,7 +13,7 @@ from colddiff.spec import parse
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.search.job import SearchJob
 from tests.kills import PATIENCE_S, wait_until
-from tests.machines import running_driver, several_machines
+from tests.machines import processes_on, running_driver, several_machines
 from tests.unit.generation.trained import train_tiny
 from tests.unit.search.tiny_search import tiny_search
 
@@ -49,11 +49,11 @@ def test_shards_of_a_lost_machine_are_made_elsewhere(
     }
     resolved = resolve(parse(GenerateJob, fields), "lost", storage=str(tmp_path / "runs"))
     with running_driver(cluster, resolved, tmp_path) as (folder, driver):
-        records = tmp_path / "out" / "records"
-        wait_until(lambda: records.is_dir() and any(records.iterdir()), "a shard", every_s=0.05)
-        cluster.remove_node(others.pop(), allow_graceful=False)
+        lost = others.pop()
+        wait_until(lambda: processes_on(lost, "GenerationWorker.attempt"), "a shard", every_s=0.05)
+        cluster.remove_node(lost, allow_graceful=False)
         assert driver.wait(timeout=PATIENCE_S) == 0
-    assert len(list(records.iterdir())) == 120
+    assert len(list((tmp_path / "out" / "records").iterdir())) == 120
     assert "retrying: its machine was lost (" in folder.log(1).decode(errors="replace")
 
 
@@ -74,13 +74,14 @@ def test_a_trial_on_a_lost_machine_goes_on_elsewhere(
     )
     resolved = resolve(parse(SearchJob, job), "lost", storage=str(tmp_path / "runs"))
     with running_driver(cluster, resolved, tmp_path) as (folder, driver):
-        wait_until(lambda: "3 running" in str(folder.progress(1).get("detail")), "three trials")
+        lost = others.pop()
+        wait_until(lambda: processes_on(lost, "ImplicitFunc.train"), "a trial there")
         trainings = tmp_path / "runs" / "jobs"
         wait_until(
             lambda: len(list(trainings.glob("train-*/checkpoints/step_*/checkpoint.json"))) >= 3,
-            "a checkpoint of each",
+            "checkpoints",
         )
-        cluster.remove_node(others.pop(), allow_graceful=False)
+        cluster.remove_node(lost, allow_graceful=False)
         assert driver.wait(timeout=PATIENCE_S) == 0
     log = folder.log(1).decode(errors="replace")
     assert "lost without notice: " in log

@@ -32,8 +32,8 @@ class FakeCluster:
     lost: dict[str, float] = field(default_factory=dict)
     """Machines that were lost, and when Ray notices."""
 
-    def lost_machines(self, machines: list[str], within_s: float) -> list[str]:
-        return [name for name in machines if self.lost.get(name, 1e9) <= self.now + within_s]
+    def lost_machines(self, machines: list[str]) -> list[str]:
+        return [name for name in machines if self.lost.get(name, 1e9) <= self.now]
 
     def remote(self, data: Any) -> Any:
         self.num_actors += 1
@@ -122,17 +122,31 @@ def wait_for(workers: RayWorkers[Any, Any], cluster: FakeCluster, seconds: float
         workers.wait(1.0)
 
 
+def told_within(
+    workers: RayWorkers[Any, Any], cluster: FakeCluster, seconds: float
+) -> list[tuple[float, str, str]]:
+    """When tasks ended as failures, with their kinds and messages."""
+    end, found = cluster.now + seconds, []
+    while cluster.now < end:
+        began = cluster.now
+        failures = [finished.outcome for finished in workers.wait(1.0)]
+        found += [(cluster.now, failure.kind, failure.message) for failure in failures]
+        if cluster.now == began:
+            cluster.now += 1.0  # a call had ended at once
+    return found
+
+
 def test_a_worker_that_restarts_is_asked_every_second(fake: FakeCluster) -> None:
     workers = one_worker()
     workers.wait(1.0)
     fake.work, fake.ready = died, restarting
     workers.give({})
-    (finished,) = workers.wait(1.0)
-    assert finished.outcome.kind == "death"
+    assert workers.wait(1.0) == []
     wait_for(workers, fake, 3.0)
     assert workers.room() == 0
     fake.ready = lambda: "machine"
-    workers.wait(1.0)
+    (finished,) = workers.wait(1.0)
+    assert finished.outcome.kind == "death"
     assert workers.room() == 1
     assert fake.asked == [0.0, 0.0, 1.0, 2.0, 3.0]
     assert fake.num_actors == 1
@@ -141,13 +155,21 @@ def test_a_worker_that_restarts_is_asked_every_second(fake: FakeCluster) -> None
 def test_a_task_whose_machine_was_lost_says_so(fake: FakeCluster) -> None:
     workers = one_worker()
     workers.wait(1.0)
-    fake.work, fake.ready, fake.lost = died, restarting, {"machine": 1.5}
+    fake.work, fake.ready, fake.lost = died, restarting, {"machine": 5.0}
     workers.give({})
-    (finished,) = workers.wait(1.0)
-    assert (finished.outcome.kind, finished.outcome.message) == (
-        "loss",
-        "its machine was lost (machine)",
-    )
+    told = told_within(workers, fake, 9.0)
+    # Ray notices only then, and only then is it known which of the two it was.
+    assert told == [(5.0, "loss", "its machine was lost (machine)")]
+
+
+def test_a_worker_that_stays_down_on_a_machine_that_is_there_died(fake: FakeCluster) -> None:
+    workers = one_worker()
+    workers.wait(1.0)
+    fake.work, fake.ready = died, restarting
+    workers.give({})
+    ((when, kind, message),) = told_within(workers, fake, 30.0)
+    assert (when, kind) == (10.0, "death")
+    assert message.startswith("its worker died (")
 
 
 def test_a_worker_that_never_came_up_is_replaced_after_a_longer_pause(fake: FakeCluster) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import ray.train
 
 from colddiff.checkpoints.format import Checkpoints
-from colddiff.cluster.capacity import lost_machines, machines_up
+from colddiff.cluster.capacity import NOTICE_S, lost_machines, machines_up
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Left
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 LONGEST_REASON = 300
 GROWING: Left = "growing"
-NOTICE_S = 10.0
-"""How long workers may have failed before Ray notices that a machine of theirs is lost."""
 
 
 def fit_until_ended(

@@ -60,7 +60,7 @@ def attempt(tmp_path: Path) -> Attempt:
 
 
 def searcher_of(attempt: Attempt, source: Listed, **fields: Any) -> _SegmentSearcher:
-    machines = {"up": lambda: ["one"], "lost": lambda machines: []}
+    machines = {"up": lambda: ["one"], "lost": lambda machines, within_s: []}
     placement = Placement(2, HOLDER, lambda segment: {}, **{**machines, **fields})
     return _SegmentSearcher(attempt, source, lambda: None, placement)
 
@@ -95,7 +95,7 @@ def test_a_stop_starts_nothing_more_and_keeps_what_was_interrupted(attempt: Atte
 def test_a_segment_whose_machine_was_lost_is_handed_out_again(
     attempt: Attempt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def lost(machines: list[str]) -> list[str]:
+    def lost(machines: list[str], within_s: float) -> list[str]:
         return ["host-a"] if machines == ["a"] else []
 
     source, up = Listed("x"), ["a"]
