@@ -19,8 +19,9 @@ UNMANAGED = re.compile(r"node_?[0-9a-f]{56}", re.IGNORECASE)
 """Type of a machine that no autoscaler has started: Ray names it after its id."""
 SHUT_DOWN = (1, 4)
 """Ray's reasons for the end of a machine that was meant to end: by command, or as it was idle."""
-NOTICE_S = 10.0
-"""How long what used a machine may have failed before Ray notices that the machine is lost."""
+NOTICE_S = 20.0
+"""How long what used a machine may have failed before Ray notices that the machine is lost: it is
+asked every 3 s, and five times."""
 LOOK_S = 0.5
 
 

@@ -124,7 +124,7 @@ def test_a_machine_that_was_lost_counts_as_none_and_is_named(
         "lost without notice: machine of 1; continuing from step 0, not a failure"
     )
     # Where a process died Ray knows at once whether its machine did.
-    assert asked == [10.0, 0.0, 10.0, 10.0]
+    assert asked == [20.0, 0.0, 20.0, 20.0]
 
 
 def test_a_training_that_takes_down_each_machine_ends(folder: JobFolder) -> None:

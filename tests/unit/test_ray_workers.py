@@ -168,7 +168,7 @@ def test_a_worker_that_stays_down_on_a_machine_that_is_there_died(fake: FakeClus
     fake.work, fake.ready = died, restarting
     workers.give({})
     ((when, kind, message),) = told_within(workers, fake, 30.0)
-    assert (when, kind) == (10.0, "death")
+    assert (when, kind) == (20.0, "death")
     assert message.startswith("its worker died (")
 
 
