@@ -93,7 +93,7 @@ RUNNING = Status(
 CLAIM = {"host": "elsewhere", "pid": 7, "time": 1.7e9}
 RESULT = {
     "id": JOB_ID, "step": 3, "checkpoint": "step_00000003", "time": {"running_s": 5.0},
-    "metrics": {"eval": {"sampled": {"fd_lenet": 1.5}}}, "images_per_s": 3.5, "verb": "train",
+    "metrics": {"eval/sampled/fd_lenet": 1.5}, "images_per_s": 3.5, "verb": "train",
 }  # fmt: skip
 
 
