@@ -1,4 +1,4 @@
-"""The fuzzer's examples are valid, and it goes through all its targets; `make fuzz` does the rest."""
+"""The fuzzer goes through all its targets, whose examples are valid; `make fuzz` does the rest."""
 
 from __future__ import annotations
 
