@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from colddiff.checkpoints.kept import COMMIT, STEP, beyond_kept
 from colddiff.cleanup.leftover import Leftover, leftover
 from colddiff.cleanup.needed import Step, named_steps
-from colddiff.cleanup.ours import ATTEMPTED, CHECKPOINT_FILE, CLAIMED, RAY_STATE
+from colddiff.cleanup.ours import ATTEMPTED, CHECKPOINT_FILE, CLAIMED, RAY_STATE, RESERVED
 from colddiff.cleanup.survey import SurveyedJob
 from colddiff.errors import RecordError
 from colddiff.jobs.status import shown_json
@@ -53,8 +53,9 @@ def _ray_state(job: SurveyedJob) -> Iterator[Leftover]:
     """What Ray Train kept of workers that were killed."""
     states = []
     for item in job.below("ray/"):
-        match = RAY_STATE.fullmatch(item.key.removeprefix(job.folder.key("")))
-        if match and match.group(1) == job.id:
+        name = item.key.removeprefix(job.folder.key(""))
+        match = RAY_STATE.fullmatch(name)
+        if RESERVED.fullmatch(name) or (match and match.group(1) == job.id):
             states.append(item)
     if states:
         why = "Ray's own state of workers that were killed"

@@ -26,6 +26,8 @@ RESULT = re.compile(r"result\.json|checkpoints/step_[0-9]{8,}/.+|evaluations/ste
 CHECKPOINT_FILE = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_-]+)*\.(?:safetensors|json)")
 RAY_STATE = re.compile(r"ray/(.+)-[0-9]+-[0-9]+/.+")
 """Below a job's folder: of Ray Train, in folders ``<job id>-<attempt>-<number>``."""
+RESERVED = re.compile(r"ray/reserved/train-[0-9a-f]{32}")
+"""Below a job's folder: the note of a start that its workers' machines were reserved for."""
 
 
 def linked(store: Store, key: str) -> bool:

@@ -61,6 +61,8 @@ class LogUpload:
     def _send(self) -> None:
         with self._lock:
             text = bytes(self._text)
+        if not text:
+            return
         try:
             self._upload(text)
         except ColddiffError:

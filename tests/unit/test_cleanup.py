@@ -89,6 +89,8 @@ def test_what_never_ended_goes(garden: Garden) -> None:
     upload = folder.key("checkpoints/step_00000004")
     garden.store.put(f"{upload}/ema.safetensors", b"half")
     garden.store.put(folder.key(f"ray/{TRAIN}-1-1/controller.json"), b"{}")
+    garden.store.put(folder.key(f"ray/reserved/train-{'0a' * 16}"), b"")
+    garden.store.put(folder.key("ray/reserved/notes of mine"), b"")
     folder.claim(1, {})
     folder.claim(2, {})
     folder.write_log(2, b"this one has begun\n")
@@ -102,9 +104,24 @@ def test_what_never_ended_goes(garden: Garden) -> None:
     found = garden.gc()
     assert kinds(found) == ["attempt", "attempt", "packing", "probe", "ray", "upload"]
     left = "\n".join(garden.keys())
-    for gone in ("step_00000004", "/ray/", "attempts/1/", "train-x-", "probes/", "digits-1"):
+    for gone in (
+        "step_00000004",
+        "/ray/train-",
+        "reserved/train-",
+        "attempts/1/",
+        "train-x-",
+        "probes/",
+        "digits-1",
+    ):
         assert gone not in left
-    for kept in ("step_00000002", "attempts/2/log.txt", "attempts/3/", "digits-2", "samples/"):
+    for kept in (
+        "step_00000002",
+        "attempts/2/log.txt",
+        "attempts/3/",
+        "notes of mine",
+        "digits-2",
+        "samples/",
+    ):
         assert kept in left
 
 
