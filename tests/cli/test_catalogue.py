@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import runpy
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from colddiff.cli import output
+from colddiff.cli.catalogue import commands
 from colddiff.cli.catalogue.fields import find_fields, shown_fields, specs_below
 from colddiff.cli.catalogue.kinds import CATALOGUES, find_kind, list_kinds
 from colddiff.cli.catalogue.recipe import recipe_text
@@ -207,6 +217,74 @@ def test_the_reference_is_fresh() -> None:
     made = runpy.run_path(str(ROOT / "infra/docs/make_reference.py"))["reference"]()
     page = (ROOT / "infra/docs/reference.md").read_text()
     assert page == made, "run `make docs-reference`"
+
+
+LISTS = (
+    *((noun,) for noun in CATALOGUES),
+    *((noun, "--json") for noun in CATALOGUES),
+    ("recipes",),
+    ("recipes", "quickstart"),
+    *(("fields", verb) for verb in VERBS),
+    ("fields", "train", "degradation.sigma"),
+    ("degradations", "blur"),
+)
+"""What the catalogues print."""
+
+
+@pytest.mark.parametrize("words", LISTS, ids=" ".join)
+def test_a_list_fits_a_terminal_and_loses_nothing(
+    colddiff: Colddiff, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    piped = colddiff(*words).stdout
+    monkeypatch.setattr(output, "terminal_width", lambda: None)
+    monkeypatch.setattr(commands, "terminal_width", lambda: None)
+    assert colddiff(*words).stdout == piped
+    for width in (80, 100, 2000):
+        monkeypatch.setattr(output, "terminal_width", lambda width=width: width)
+        monkeypatch.setattr(commands, "terminal_width", lambda width=width: width)
+        shown = colddiff(*words).stdout
+        if "--json" in words or width == 2000:
+            assert shown == piped
+            continue
+        wide = [line for line in shown.splitlines() if len(line) > width]
+        # A value of a job file stays on its line, its comment does not.
+        assert [
+            line for line in wide if "#" in line or words[:2] != ("recipes", "quickstart")
+        ] == []
+        assert words_of(piped) - HEADINGS <= words_of(shown)
+
+
+HEADINGS = {"FIELD", "TYPE", "DEFAULT", "UNIT", "BOUNDS", "SEARCH", "RECIPE", "VERBS", "KIND"}
+
+
+def words_of(text: str) -> set[str]:
+    """Its words, without the signs that part a row's cells where it stands by itself."""
+    return {word.rstrip(";") for word in text.split()}
+
+
+def test_a_terminal_of_80_columns_is_asked_for_its_width() -> None:
+    done, lines = at_a_terminal("degradations", columns=80)
+    assert done == 0
+    assert lines[0].split() == ["KIND"]
+    assert max(map(len, lines)) <= 80
+    assert len(lines) > len(CATALOGUES["degradations"]) + 1
+
+
+def at_a_terminal(*words: str, columns: int) -> tuple[int, list[str]]:
+    """Exit code and lines of a command whose stdout is a terminal."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    code = subprocess.call(
+        [sys.executable, "-m", "colddiff.cli.main", *words], stdout=theirs, env=environment
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # Linux's end of a terminal
+        while part := os.read(ours, 65536):
+            said += part
+    os.close(ours)
+    return code, said.decode().splitlines()
 
 
 def test_a_kind_that_nobody_knows_is_an_error_of_ours() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colddiff.cli.options import Json, Plugins
-from colddiff.cli.output import emit, emit_json, emit_table
+from colddiff.cli.output import emit, emit_json, emit_table, emit_text, terminal_width
 
 if TYPE_CHECKING:
     from colddiff.cli.catalogue.fields import Field, FieldsAtPath
@@ -50,7 +50,7 @@ def kinds_command(noun: str) -> Callable[..., None]:
             said = {"properties": found.properties} if found.properties else {}
             emit_json({"kind": kind, **_json(found.description, found.fields), **said})
             return
-        emit(f"{kind}: {found.description}")
+        emit_text(f"{kind}: {found.description}")
         if found.properties:
             first, *others = found.properties.items()
             emit_table(first, others)
@@ -81,11 +81,14 @@ def fields(
         emit_json({"verb": verb, "path": path, **_place_json(place)})
         return
     if not path:
-        emit(f"{verb}: {place.below[0].description}")
+        emit_text(f"{verb}: {place.below[0].description}")
         for heading, part in parts_of_a_job(VERBS[verb].spec()).items():
             emit(f"\n{heading}")
             _emit_fields(part)
-        emit(f"\ncolddiff fields {verb} FIELD shows what is inside one of type `fields` or a kind.")
+        emit("")
+        emit_text(
+            f"colddiff fields {verb} FIELD shows what is inside one of type `fields` or a kind."
+        )
         return
     _emit_place(place)
 
@@ -102,7 +105,7 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the built-in recipes, for `colddiff submit VERB RECIPE`; with NAME, all of one."""
-    from colddiff.cli.catalogue.recipe import recipe_text
+    from colddiff.cli.catalogue.recipe import narrowed, recipe_text
     from colddiff.errors import SpecError
     from colddiff.jobs.recipes import list_recipes, load_recipe
     from colddiff.spec.plugins import load_plugins
@@ -121,7 +124,8 @@ def recipes(
         if as_json:
             emit_json({**_about(found), "targets": found.targets, "sections": found.sections})
         else:
-            emit(text.rstrip())
+            width = terminal_width()
+            emit((text if width is None else narrowed(text, width)).rstrip())
         return
     every = [load_recipe(name) for name in list_recipes()]
     if as_json:
@@ -178,7 +182,9 @@ def _emit_place(place: FieldsAtPath) -> None:
         _emit_fields(own)
     for number, part in enumerate(place.below):
         title = f"{part.kind}: {part.description}" if part.kind else part.description
-        emit(f"\n{title}" if own or number else title)
+        if own or number:
+            emit("")
+        emit_text(title)
         if part.fields:
             _emit_fields(part.fields)
 

@@ -39,6 +39,24 @@ def recipe_text(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
+def narrowed(text: str, width: int) -> str:
+    """``recipe_text`` for a terminal of ``width`` columns: longer comments above their fields.
+
+    A value that is longer stays on its line, and so do the lines of a text.
+    """
+    lines = []
+    for line in text.splitlines():
+        field, mark, about = line.partition("  # ")
+        indent = " " * (len(line) - len(line.lstrip()))
+        if len(line) <= width or not (mark or line.lstrip().startswith("# ")):
+            lines.append(line)
+            continue
+        about = about or line.lstrip("# ")
+        lines += [f"{indent}# {part}" for part in textwrap.wrap(about, width - len(indent) - 2)]
+        lines += [field] if mark else []
+    return "\n".join(lines) + "\n"
+
+
 def _sections(sections: Mapping[str, Any], above: Mapping[str, Any], depth: int) -> list[str]:
     """Sections by verb; those of a variant, with the file's own ``above`` them."""
     lines = []
