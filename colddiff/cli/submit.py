@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
@@ -18,12 +20,25 @@ from colddiff.cli.output import emit, emit_json, note
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
+    from colddiff.errors import SpecError
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Runner
 
+
+class VerbGroup(TyperGroup):
+    """The verbs; a JOB or key=value in their place is answered with the command to write."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb and what follows it; SpecError where the first word is none."""
+        if args and args[0] not in self.commands:
+            raise _no_verb(args)
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=VerbGroup,
     no_args_is_help=True,
     help="Submit a job. If it already finished, report that; if it is running, attach to it; "
     "otherwise start or resume it.",
@@ -187,10 +202,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     from colddiff.jobs.recipes import Recipe, load_recipe
     from colddiff.spec import apply_overrides
 
-    named = [word for word in request.words if "=" not in word]
-    overrides = [word for word in request.words if "=" in word]
-    if len(named) > 1:
-        raise SpecError(f"{named[1]!r} is not key=value, and JOB is already {named[0]!r}")
+    named, overrides = _job_and_overrides(verb, request.words)
     if named:
         recipe = load_recipe(named[0], request.variant)
     elif request.variant is not None:
@@ -206,6 +218,44 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
         added = [str(Path(plugin).absolute()) for plugin in request.plugins]
         overrides.append(f"plugins={json.dumps([*written, *added])}")
     return recipe, VERBS[verb].completed(recipe.job(verb, overrides), recipe)
+
+
+def _job_and_overrides(verb: str, words: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The one JOB, if there is one, and the overrides, in any order; SpecError for other words."""
+    from colddiff.errors import SpecError
+
+    named = [word for word in words if "=" not in word]
+    overrides = [word for word in words if word not in named]
+    if len(named) > 1 and "=" in words:
+        raise SpecError("key=value is one word: write it without spaces, such as seed=3")
+    if len(named) > 1:
+        job = next((word for word in named if word not in VERBS), "JOB")
+        command = shlex.join(["colddiff", "submit", verb, job, *overrides])
+        raise SpecError(
+            f"{named[1]!r} is not key=value, and JOB is already {named[0]!r}: write `{command}`"
+        )
+    return named, overrides
+
+
+def _no_verb(words: list[str]) -> SpecError:
+    """The error of a command that names no verb first: with the command that does."""
+    from colddiff.errors import ColddiffError, SpecError
+    from colddiff.jobs.recipes import load_recipe
+    from colddiff.spec import nearest
+
+    verbs = [word for word in words if word in VERBS]
+    rest = [word for word in words if word not in VERBS]
+    if not verbs:
+        job = next((word for word in words if "=" not in word and word[0:1] != "-"), None)
+        try:
+            verbs = ["VERB"] if job is None else [*load_recipe(job).sections] or ["VERB"]
+        except ColddiffError:
+            close = nearest(words[0], VERBS)
+            return SpecError(f"submit: no verb {words[0]!r}{close} (one of {', '.join(VERBS)})")
+    if not any("=" not in word and word[0:1] != "-" for word in rest):
+        rest = ["JOB", *rest]
+    command = shlex.join(["colddiff", "submit", verbs[0], *rest])
+    return SpecError(f"submit: the verb comes first: `{command}` (verbs: {', '.join(VERBS)})")
 
 
 def completed_job(job: Job, recipe: Recipe, request: Request) -> Job:

@@ -110,6 +110,10 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
         text = path.stem
     elif not _is_file(path):
         names = list_recipes()
+        if _is_file(Path(f"{text}.yaml")):
+            raise SpecError(
+                f"no recipe {shown(text)}: for the file of this folder write {text}.yaml"
+            )
         raise SpecError(
             f"no recipe {shown(text)}{nearest(text, names)} (see `colddiff recipes`, or give a "
             ".yaml file)"

@@ -1,0 +1,56 @@
+"""The words of `colddiff submit`: in any order that is clear, else the command to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colddiff.cli.submit import Request, read_job
+from tests.in_process import colddiff_here
+
+VERB_FIRST = "submit: the verb comes first: "
+
+
+@pytest.fixture(autouse=True)
+def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a job file ``mine.yaml``, which is the working folder."""
+    (tmp_path / "mine.yaml").write_text("train: {seed: 3}\n")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_file_may_stand_behind_the_fields() -> None:
+    behind = read_job("train", Request(words=("num_steps=7", "mine.yaml")))
+    assert behind == read_job("train", Request(words=("mine.yaml", "num_steps=7")))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["seed=1", "train", "mine.yaml"], f"{VERB_FIRST}`colddiff submit train seed=1 mine.yaml`"),
+        (["mine.yaml"], f"{VERB_FIRST}`colddiff submit train mine.yaml`"),
+        (["mine.yaml", "evaluate"], f"{VERB_FIRST}`colddiff submit evaluate mine.yaml`"),
+        (["search/blur-digits"], f"{VERB_FIRST}`colddiff submit search search/blur-digits`"),
+        (["seed=1"], f"{VERB_FIRST}`colddiff submit VERB JOB seed=1`"),
+        (["trian", "mine.yaml"], "submit: no verb 'trian'; did you mean 'train'? (one of evaluate"),
+        (["train", "seed", "=", "1"], "key=value is one word: write it without spaces"),
+        (
+            ["evaluate", "train", "seed=1", "mine.yaml"],
+            "'mine.yaml' is not key=value, and JOB is already 'train': write `colddiff submit "
+            "evaluate mine.yaml seed=1`",
+        ),
+        (["train", "mine"], "no recipe 'mine': for the file of this folder write mine.yaml"),
+    ],
+    ids=" ".join,
+)
+def test_other_words_are_answered_with_what_to_write(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    says: str,
+) -> None:
+    done = colddiff_here(monkeypatch, capsys, "submit", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("colddiff: error: ")
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
