@@ -37,7 +37,7 @@ class RestorerSpec(Spec):
 
 
 RESTORERS: Registry[RestorerSpec] = Registry("restorer", "colddiff.restorers")
-AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), KindOf(RESTORERS)]
+AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), KindOf(RESTORERS, default="convnext_unet")]
 
 
 class Restorer(nn.Module, ABC):

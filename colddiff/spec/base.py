@@ -42,6 +42,14 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _meant(key: str, names: Iterable[str]) -> str:
+    """What to write instead of an unknown ``key``: ``{dim:8}`` is one word to YAML."""
+    name, colon, value = key.partition(":")
+    if colon and value and name in names:
+        return f"; YAML wants a space after the colon: {name}: {value}"
+    return nearest(key, names)
+
+
 class Later:
     """Marks a field that earlier versions did not have.
 
@@ -67,7 +75,7 @@ class Spec(BaseModel):
             if unknown:
                 unknown = [key if len(key) <= SHOWN else shown(key) for key in unknown]
                 fields = ", ".join(cls.model_fields)
-                found = [(key, f"no such field{nearest(key, cls.model_fields)}") for key in unknown]
+                found = [(key, f"no such field{_meant(key, cls.model_fields)}") for key in unknown]
                 # Once is enough for a person who misspelled several.
                 found[-1] = (unknown[-1], f"{found[-1][1]} (fields: {fields})")
                 raise SpecError(found)

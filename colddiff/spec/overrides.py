@@ -32,6 +32,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of ``data`` with the overrides applied in order.
 
+    A mapping replaces the one it meets, but keeps the kind, and the fields, where it names none.
+
     >>> apply_overrides({"seed": 0, "optimizer": {"lr": 0.1}}, ["seed=3", "optimizer.lr=1e-3"])
     {'seed': 3, 'optimizer': {'lr': 0.001}}
     """
@@ -95,4 +97,8 @@ def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
                 ]
             )
         inner = below
-    inner[path[-1]] = value
+    last, there = path[-1], inner.get(path[-1])
+    partial = isinstance(value, Mapping) and "kind" not in value
+    if partial and isinstance(there, Mapping) and "kind" in there:
+        value = merged(there, value)  # another kind's fields cannot be meant: as `path.field=...`
+    inner[last] = value

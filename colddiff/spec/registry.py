@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -17,6 +18,9 @@ from colddiff.spec.documents import shown
 
 V = TypeVar("V")
 K = TypeVar("K", bound=Spec)
+MOST_EXAMPLES = 2
+LONGEST_EXAMPLE = 100
+"""Characters of fields that an error repeats."""
 _CATALOGUES: list[Catalogue[Any]] = []
 
 
@@ -112,25 +116,50 @@ class Registry(Catalogue[type[K]], Generic[K]):
             raise SpecError(f"expected a mapping with a 'kind', got {shown(value)}")
         kind = value.get("kind")
         if kind is None:
-            raise SpecError([("kind", f"is required; one of {', '.join(self)}{self._hint}")])
+            raise SpecError([("kind", self._kindless(value))])
         if not isinstance(kind, str) or kind not in self:
             raise SpecError([("kind", self.unknown(kind))])
         return parse(self[kind], value)
+
+    def kinds_with(self, fields: Iterable[str]) -> list[str]:
+        """The kinds that have all of ``fields``."""
+        wanted = {field for field in fields if field != "kind"}
+        return [kind for kind in self if wanted <= set(self[kind].model_fields)]
+
+    def _kindless(self, value: Mapping[str, Any]) -> str:
+        """Error text for fields without a kind: the kinds, and the line to write."""
+        fitting = self.kinds_with(value) if value else []
+        required = f"is required; one of {', '.join(self)}{self._hint}"
+        if not fitting or len(str(value)) > LONGEST_EXAMPLE:
+            return required
+        given = ", ".join(f"{name}: {_as_yaml(inner)}" for name, inner in value.items())
+        named = fitting if len(fitting) <= MOST_EXAMPLES else ["KIND"]
+        lines = " or ".join(f"{{kind: {kind}, {given}}}" for kind in named)
+        return f"{required}: write {lines}"
 
 
 class KindOf:
     """Annotation of a field that takes any kind of a registry, as ``Registry.parse`` reads it.
 
-    Its JSON schema lists the kinds that are registered when it is asked for.
+    ``default`` is the kind of a mapping that names none, unless its fields are those of other
+    kinds. Its JSON schema lists the kinds that are registered when it is asked for.
     """
 
-    def __init__(self, registry: Registry[Any]) -> None:
+    def __init__(self, registry: Registry[Any], default: str | None = None) -> None:
         self.registry = registry
+        self.default = default
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self.registry.parse, handler(source))
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def _read(self, value: Any) -> Any:
+        if self.default is not None and isinstance(value, Mapping) and value.get("kind") is None:
+            fitting = self.registry.kinds_with(value)
+            if self.default in fitting or not fitting:
+                value = {**value, "kind": self.default}
+        return self.registry.parse(value)
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -144,9 +173,10 @@ class KindOf:
     def _choice(self, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         kinds = dict(self.registry)
         # One rule for each kind, and not `oneOf`: an editor then names the field that is wrong.
+        named = {kind: [] if kind == self.default else ["kind"] for kind in kinds}
         rules = [
             {
-                "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+                "if": {"properties": {"kind": {"const": kind}}, "required": named[kind]},
                 "then": handler(cls.__pydantic_core_schema__),
             }
             for kind, cls in kinds.items()
@@ -154,7 +184,7 @@ class KindOf:
         spelt_out: JsonSchemaValue = {
             "type": "object",
             "properties": {"kind": {"enum": list(kinds)}},
-            "required": ["kind"],
+            "required": [] if self.default is not None else ["kind"],
             "allOf": rules,
         }
         if not self.registry.by_name:
@@ -180,6 +210,11 @@ def forget(module: str) -> None:
     """Remove everything defined in ``module`` from all catalogues."""
     for catalogue in _CATALOGUES:
         catalogue.forget(module)
+
+
+def _as_yaml(value: Any) -> str:
+    """A value of a job file as it may be written on one line; JSON is YAML."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _code(cls: type) -> tuple[str, str]:

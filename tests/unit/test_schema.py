@@ -96,6 +96,13 @@ def test_what_is_wrong_is_named(
     assert any(path == where and what in message for path, message in found), found
 
 
+def test_a_network_without_a_kind_is_of_the_default_one(schema: Draft202012Validator) -> None:
+    assert list(problems(schema, "train: {restorer: {dim: 8}}")) == []
+    assert list(problems(schema, "train: {restorer: {kind: ddpm_unet, dropout: 0.1}}")) == []
+    found = list(problems(schema, "train: {restorer: {dropout: 0.1}}"))
+    assert any(path == "train.restorer" and "'dropout' was unexp" in what for path, what in found)
+
+
 def test_features_are_a_kind_or_its_name(schema: Draft202012Validator) -> None:
     for features in ("lenet", "{kind: lenet}", "{kind: inception, path: w.pt}"):
         assert list(problems(schema, f"evaluate: {{features: {features}}}")) == []

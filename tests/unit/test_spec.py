@@ -30,6 +30,18 @@ from colddiff.verbs.train.job import TrainJob
             "degradation.kernel_size: must be odd",
         ),
         ({"degradation": {"num_timesteps": 3}}, "degradation.kind: is required"),
+        (
+            {"degradation": {"kind": "blur", "sigma": {"start": 1, "step": 2}}},
+            "degradation.sigma.kind: is required; one of constant, exponential, linear, table: "
+            "write {kind: linear, start: 1, step: 2}",
+        ),
+        (
+            {"restorer": {"dropout": 0.1}},
+            "restorer.kind: is required; one of convnext_unet, ddpm_unet: write {kind: ddpm_unet, "
+            "dropout: 0.1}",
+        ),
+        ({"restorer": {"dmi": 8}}, r"restorer.dmi: no such field; did you mean 'dim'\? \(fields: "),
+        ({"restorer": {"dim:8": None}}, "YAML wants a space after the colon: dim: 8"),
         ({"degradation": 3}, "degradation: expected a mapping with a 'kind', got 3"),
         ({"num_steps": "many"}, "num_steps: input should be a valid integer"),
         ({"num_steps": 0}, "num_steps: input should be greater than or equal to 1, got 0"),
@@ -53,6 +65,33 @@ def test_a_wrong_spec_is_one_clear_line(data: dict[str, Any], message: str) -> N
     with pytest.raises(SpecError, match=message) as caught:
         parse(TrainJob, data)
     assert "\n" not in str(caught.value)
+
+
+def test_fields_of_a_network_are_of_the_default_kind() -> None:
+    named = parse(TrainJob, {"restorer": {"kind": "convnext_unet", "dim": 8}})
+    assert parse(TrainJob, {"restorer": {"dim": 8}}) == named
+    assert named.job_id("x", {}) == parse(TrainJob, {"restorer": {"dim": 8}}).job_id("x", {})
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("restorer={ch: 8}", "restorer.ch=8"),
+        ("degradation={num_timesteps: 7}", "degradation.num_timesteps=7"),
+        ("degradation.sigma={step: 3}", "degradation.sigma.step=3"),
+        ("degradation={sigma: {step: 3}}", "degradation.sigma.step=3"),
+    ],
+)
+def test_a_mapping_without_a_kind_keeps_the_one_it_meets(override: str, field: str) -> None:
+    sigma = {"kind": "linear", "start": 1, "step": 2}
+    base = {
+        "restorer": {"kind": "ddpm_unet", "ch": 32},
+        "degradation": {"kind": "inpaint", "sigma": sigma},
+    }
+    assert apply_overrides(base, [override]) == apply_overrides(base, [field])
+    parse(TrainJob, apply_overrides(base, [override]))
+    other = apply_overrides(base, ["restorer={kind: convnext_unet}"])
+    assert other["restorer"] == {"kind": "convnext_unet"}
 
 
 def test_a_key_that_is_no_text_is_refused() -> None:
