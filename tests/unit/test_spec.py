@@ -76,7 +76,7 @@ def test_fields_of_a_network_are_of_the_default_kind() -> None:
 @pytest.mark.parametrize(
     ("override", "field"),
     [
-        ("restorer={ch: 8}", "restorer.ch=8"),
+        ("restorer={ch: 64}", "restorer.ch=64"),
         ("degradation={num_timesteps: 7}", "degradation.num_timesteps=7"),
         ("degradation.sigma={step: 3}", "degradation.sigma.step=3"),
         ("degradation={sigma: {step: 3}}", "degradation.sigma.step=3"),
