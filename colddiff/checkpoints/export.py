@@ -12,6 +12,7 @@ from typing import Any
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.references import CheckpointAddress, find_checkpoint
 from colddiff.checkpoints.weights import check_ema
+from colddiff.degradations import DEGRADATIONS
 from colddiff.errors import CheckpointError, Exists, Missing
 from colddiff.jobs.plugins import keep_plugins, kept_plugins
 from colddiff.ports import Store
@@ -19,6 +20,7 @@ from colddiff.report.card import card_readme
 from colddiff.spec.documents import DocumentError, read_json_object
 from colddiff.spec.plugins import plugin_source
 from colddiff.stores.open import open_store
+from colddiff.types import ImageShape
 
 PREFIX, CARD, README = "checkpoints", "card.json", "README.md"
 FORMAT = "colddiff-card-1"
@@ -76,7 +78,7 @@ def export(checkpoint_ref: str, out: str, *, plugins: Sequence[str | Path] = ())
         card = make_card(address, snapshot, names)
         files = {
             CARD: (json.dumps(card, indent=2) + "\n").encode(),
-            README: card_readme(card).encode(),
+            README: card_readme(card, omega_names(card)).encode(),
             **{f"plugins/{sha256}.py": source for sha256, source in sources.items()},
         }
         _refuse_foreign(store, files)
@@ -145,6 +147,14 @@ def make_card(
         "versions": resolved.get("versions", {}),
         "git": resolved.get("git", {}),
     }
+
+
+def omega_names(card: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What is random in the D of a card, by name; None where plugins, which are not run, say so."""
+    if card["plugins"] or card["degradation"]["kind"] not in DEGRADATIONS:
+        return None
+    spec, image = DEGRADATIONS.parse(card["degradation"]), card["image"]
+    return spec.build(ImageShape(image["channels"], image["size"], image["size"])).omega_names
 
 
 def _plugins(

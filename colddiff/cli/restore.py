@@ -15,7 +15,8 @@ from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
-    from colddiff.restoration import Restored, RestoreSettings
+    from colddiff.checkpoints.references import LoadedCheckpoint
+    from colddiff.restoration import OmegaBeside, Restoration, Restored, RestoreSettings
 
 FAILED = 1
 
@@ -166,7 +167,7 @@ def _run(
 
     from colddiff.checkpoints.references import load_checkpoint
     from colddiff.data.left_out import LeftOut
-    from colddiff.restoration import OmegaFiles, Restoration, found_images
+    from colddiff.restoration import OmegaBeside, OmegaFiles, Restoration, found_images
     from colddiff.restoration.outputs import refuse_source_as_out
     from colddiff.restoration.scores import GroundTruth
 
@@ -175,7 +176,9 @@ def _run(
     left_out = LeftOut()
     files = found_images(sources, out, left_out)
     ground_truth = None if reference is None else GroundTruth(reference)
-    omega_files = None if omega is None else OmegaFiles(omega)
+    given = None if omega is None else OmegaFiles(omega)
+    # What `--degrade` drew lies beside the image that it made; it draws anew where it is asked to.
+    beside = None if given or settings.degrade else OmegaBeside(files)
     loaded = load_checkpoint(checkpoint, trusted=trusted)
     D = loaded.degradation
     second = settings.degrade and D.omega_images
@@ -184,23 +187,37 @@ def _run(
         loaded,
         settings,
         out,
-        omega=omega_files,
+        omega=given or (beside if beside and beside.found else None),
         ground_truth=ground_truth,
         images=open_second_set(D, loaded.spec.augment) if second else None,
         device="cuda" if torch.cuda.is_available() else "cpu",
         on_progress=progress,
     )
-    at = "all severities" if settings.severity == "all" else f"severity {restoration.starts[0]}"
-    note(
-        f"{D.spec.kind} of {at} (T = {D.num_timesteps}), {settings.sampler}, checkpoint of step "
-        f"{loaded.step}, {loaded.spec.shape} px"
-    )
+    _announce(loaded, settings, restoration, beside)
     try:
         done = restoration.run(files)
     finally:
         progress.close()
     passed_over = [*left_out.to_list(), *restoration.left_out.to_list()]
     return done, {"checkpoint_uri": loaded.address.uri, **restoration.record()}, passed_over
+
+
+def _announce(
+    loaded: LoadedCheckpoint,
+    settings: RestoreSettings,
+    restoration: Restoration,
+    beside: OmegaBeside | None,
+) -> None:
+    """Says what is restored, from where, by what."""
+    D = loaded.degradation
+    at = "all severities" if settings.severity == "all" else f"severity {restoration.starts[0]}"
+    note(
+        f"{D.spec.kind} of {at} (T = {D.num_timesteps}), {settings.sampler}, checkpoint of step "
+        f"{loaded.step}, {loaded.spec.shape} px"
+    )
+    if beside and beside.found and settings.needs_omega(D):
+        some = one_line(str(next(iter(beside.found.values()))))
+        note(f"what is random in {D.spec.kind} is read beside the images, such as {some}")
 
 
 def _rows(done: Sequence[Restored]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from colddiff.evaluation.best import REAL, notes_of
@@ -10,8 +10,11 @@ from colddiff.report.tables import FLOOR
 from colddiff.samplers import column_labels
 
 
-def card_readme(card: Mapping[str, Any]) -> str:
-    """Markdown text of a card: degradation, usage, training, results."""
+def card_readme(card: Mapping[str, Any], omega: Sequence[str] | None = None) -> str:
+    """Markdown text of a card: degradation, usage, training, results.
+
+    ``omega``: what is random in D, by name; None if that is not known, as of a plugin's kind.
+    """
     kind, T = card["degradation"]["kind"], card["degradation"]["num_timesteps"]
     image = card["image"]
     colours = {1: "grey", 3: "colour"}.get(image["channels"], f"{image['channels']}-channel")
@@ -21,7 +24,7 @@ def card_readme(card: Mapping[str, Any]) -> str:
         f"{image['size']} px: {card['restorer']['kind']}, {card['parameters']:,} parameters, EMA "
         f"weights (sha256 `{card['weights_sha256']}`). Made with colddiff; see `card.json` for "
         "details.",
-        "## Usage\n\n" + _usage(card),
+        "## Usage\n\n" + _usage(card, omega),
         *([_plugins(card)] if card["plugins"] else []),
         "## Training\n\n" + _training(card),
         "## Results\n\n" + _results(card.get("evaluation")),
@@ -29,15 +32,25 @@ def card_readme(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _usage(card: Mapping[str, Any]) -> str:
+def _usage(card: Mapping[str, Any], omega: Sequence[str] | None) -> str:
     trust = "".join(f" --trust-plugin {_sha256(name)}" for name in card["plugins"])
-    lines = [
-        f"    colddiff restore --checkpoint DIR photo.png --out restored{trust}",
-        f"    colddiff restore --checkpoint DIR ./clean --out trial --degrade{trust}",
-    ]
+    command = "    colddiff restore --checkpoint DIR"
+    lines = [f"{command} ./clean --degrade --fit --out ./trial{trust}"]
+    if not omega:
+        lines.insert(0, f"{command} photo.png --fit --out ./restored{trust}")
+    else:
+        lines.append(f"{command} './trial/*.degraded.png' --out ./restored{trust}")
     if card.get("terminal"):
         lines.append("    colddiff submit generate checkpoint=DIR num_samples=1000")
     lines += ["", 'or in Python: `colddiff.load_checkpoint("DIR")`.']
+    if omega or omega is None:
+        known = f"({', '.join(omega)}) is random" if omega else "is random, if anything is,"
+        lines += [
+            "",
+            f"What {known} in {card['degradation']['kind']} cannot be told from an image: "
+            "`--degrade` draws it and keeps it beside the degraded image; of images that were "
+            "degraded elsewhere it is given with `--omega FILE`.",
+        ]
     if not card.get("terminal"):
         lines += ["", "It can restore only: without a distribution of x_T it cannot generate."]
     return "\n".join(lines)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from colddiff.restoration.files import ImageFile, found_images
-from colddiff.restoration.omega_files import OmegaFiles
+from colddiff.restoration.omega_files import OmegaBeside, OmegaFiles
 from colddiff.restoration.restore import Restoration, Restored
 from colddiff.restoration.settings import RestoreSettings
 
-__all__ = ["ImageFile", "OmegaFiles", "Restoration", "RestoreSettings", "Restored", "found_images"]
+__all__ = [
+    "ImageFile",
+    "OmegaBeside",
+    "OmegaFiles",
+    "Restoration",
+    "RestoreSettings",
+    "Restored",
+    "found_images",
+]

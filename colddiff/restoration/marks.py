@@ -35,6 +35,11 @@ def is_degraded(path: Path) -> bool:
     )
 
 
+def original_name(name: str) -> str:
+    """The image that ``--degrade`` made the image ``name`` of; the name itself for others."""
+    return name.removesuffix(DEGRADED.removesuffix(".png"))
+
+
 def is_omega(path: Path) -> bool:
     """Whether the file is omega that ``--degrade`` wrote."""
     try:

@@ -14,14 +14,24 @@ from torch import Tensor
 from colddiff.degradations import Degradation
 from colddiff.errors import DataError, SpecError
 from colddiff.machine.files import is_regular, read_regular
+from colddiff.restoration.files import ImageFile
+from colddiff.restoration.marks import original_name
 from colddiff.rng import stream
 from colddiff.spec.documents import DocumentError, read_json
 from colddiff.stores.paths import expanded
 
 SUFFIX = ".omega.safetensors"
-SUFFIXES = (SUFFIX, ".omega.json", ".safetensors", ".json")
+OWN_SUFFIXES = (SUFFIX, ".omega.json")
+"""Of files that hold omega and nothing else, such as lie beside an image."""
+SUFFIXES = (*OWN_SUFFIXES, ".safetensors", ".json")
 MAX_BYTES = 4 * 2**30
 Row = dict[str, Tensor]
+
+
+def _files_of(name: str, suffixes: Sequence[str]) -> list[str]:
+    """Names of the files that may hold omega of the image ``name``, its own name first."""
+    names = dict.fromkeys((name, original_name(name)))
+    return [f"{one}{suffix}" for one in names for suffix in suffixes]
 
 
 class OmegaFiles:
@@ -31,7 +41,7 @@ class OmegaFiles:
     used for every image: ``{"centre": [12, 7]}``; or entries by image name: in JSON
     ``{"a.png": {"centre": [12, 7]}, ...}``, in safetensors tensors named ``a.png/centre``. In a
     folder, image ``a`` uses ``a.omega.safetensors`` or ``a.omega.json``, the files that
-    ``restore --degrade`` writes.
+    ``restore --degrade`` writes; so does ``a.degraded``, the image that it writes beside them.
 
     Raises DataError if the file or folder does not exist or cannot be parsed.
     """
@@ -50,37 +60,73 @@ class OmegaFiles:
         """The files that are read for images of these names."""
         if self._file is not None:
             return [self.place]
-        found = (self.place / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
+        found = (self.place / file for name in names for file in _files_of(name, SUFFIXES))
         return [path for path in found if is_regular(path)]
 
     def row(self, D: Degradation[Any], name: str, path: Path) -> Row:
         """omega of one image, in D's dtypes; raises DataError or SpecError if it is invalid."""
         where, found = self._found(D, name, path)
-        missing = [entry for entry in D.omega_names if entry not in found]
-        if missing:
-            raise DataError(
-                f"{where}: has no {', '.join(missing)} for {path.name} ({D.spec.kind} needs "
-                f"{', '.join(D.omega_names)})"
-            )
-        like = _templates(D)
-        row = {entry: _tensor(found[entry], like[entry], where, entry) for entry in D.omega_names}
-        shape = D.shape
-        D.place_omega(
-            {entry: value.unsqueeze(0) for entry, value in row.items()}, torch.zeros(1, *shape.chw)
-        )
-        return row
+        return _row(D, where, found, path)
 
     def _found(self, D: Degradation[Any], name: str, path: Path) -> tuple[Path, Mapping[str, Any]]:
         if self._file is None:
-            for suffix in SUFFIXES:
-                file = self.place / f"{name}{suffix}"
+            for key in _files_of(name, SUFFIXES):
+                file = self.place / key
                 if file.is_file():
                     return file, _read(file)
             raise DataError(f"--omega: {self.place} has no {name}{SUFFIX} for {path}")
-        for key in (f"{name}{path.suffix}", path.name, name, PurePosixPath(name).name):
+        original = [original_name(key) for key in (name, PurePosixPath(name).name)]
+        keys = (f"{name}{path.suffix}", path.name, name, PurePosixPath(name).name)
+        for key in (*keys, *(f"{key}{path.suffix}" for key in original), *original):
             if isinstance(self._file.get(key), Mapping):
                 return self.place, self._file[key]
         return self.place, self._file
+
+
+class OmegaBeside:
+    """omega of each image from the file beside it, such as ``restore --degrade`` wrote with it.
+
+    For an image ``a.png``, and for ``a.degraded.png`` that was made of it, that is
+    ``a.omega.safetensors`` or ``a.omega.json`` in the same folder.
+    """
+
+    def __init__(self, files: Sequence[ImageFile]) -> None:
+        self.found: dict[str, Path] = {}
+        """By name of the image: the file beside it."""
+        for file in files:
+            names = _files_of(file.path.stem, OWN_SUFFIXES)
+            beside = [path for name in names if is_regular(path := file.path.with_name(name))]
+            if beside:
+                self.found[file.name] = beside[0]
+
+    def paths(self, names: Sequence[str]) -> list[Path]:
+        """The files that are read for images of these names."""
+        return [self.found[name] for name in names if name in self.found]
+
+    def row(self, D: Degradation[Any], name: str, path: Path) -> Row:
+        """omega of one image, in D's dtypes; raises DataError or SpecError if it is invalid."""
+        if name not in self.found:
+            raise DataError(
+                f"{path}: no {path.stem}{SUFFIX} lies beside it, as beside other images: give what "
+                f"is random in {D.spec.kind} with --omega"
+            )
+        return _row(D, self.found[name], _read(self.found[name]), path)
+
+
+def _row(D: Degradation[Any], where: Path, found: Mapping[str, Any], path: Path) -> Row:
+    missing = [entry for entry in D.omega_names if entry not in found]
+    if missing:
+        raise DataError(
+            f"{where}: has no {', '.join(missing)} for {path.name} ({D.spec.kind} needs "
+            f"{', '.join(D.omega_names)})"
+        )
+    like = _templates(D)
+    row = {entry: _tensor(found[entry], like[entry], where, entry) for entry in D.omega_names}
+    shape = D.shape
+    D.place_omega(
+        {entry: value.unsqueeze(0) for entry, value in row.items()}, torch.zeros(1, *shape.chw)
+    )
+    return row
 
 
 def save_row(row: Mapping[str, Tensor]) -> bytes:

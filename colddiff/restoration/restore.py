@@ -19,7 +19,7 @@ from colddiff.ports import ListedKey
 from colddiff.restoration.files import ImageFile, conformed, read_picture
 from colddiff.restoration.forward import Forward, RestoredBatch
 from colddiff.restoration.marks import DEGRADED, DEGRADED_RECORD, marked_omega
-from colddiff.restoration.omega_files import SUFFIX, OmegaFiles, Row, save_row
+from colddiff.restoration.omega_files import SUFFIX, OmegaBeside, OmegaFiles, Row, save_row
 from colddiff.restoration.outputs import Outputs
 from colddiff.restoration.results import Results, draw_strip, to_pixels
 from colddiff.restoration.scores import Comparison, GroundTruth, Score
@@ -90,7 +90,7 @@ class Restoration:
         settings: RestoreSettings,
         out: Path,
         *,
-        omega: OmegaFiles | None = None,
+        omega: OmegaFiles | OmegaBeside | None = None,
         ground_truth: GroundTruth | None = None,
         images: DrawImages | None = None,
         device: torch.device | str = "cpu",

@@ -18,6 +18,7 @@ from colddiff.data.pil_images import Pixels
 from colddiff.data.sources.image_folder import image_files
 from colddiff.errors import DataError
 from colddiff.evaluation.metrics import ImageErrors
+from colddiff.restoration.marks import original_name
 from colddiff.stores.local_store import LocalStore
 from colddiff.transforms import normalise
 
@@ -86,8 +87,8 @@ class GroundTruth:
         return [path for found in self._paths.values() for path in found]
 
     def path(self, name: str) -> Path:
-        """The file for ``name``; raises DataError if there is none."""
-        found = self._paths.get(name, [])
+        """The file for ``name``, or for what ``--degrade`` made it of; DataError without one."""
+        found = self._paths.get(name) or self._paths.get(original_name(name), [])
         if not found:
             raise DataError(f"--reference: {self._folder} has no image named {name}")
         if len(found) > 1:

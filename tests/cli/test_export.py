@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from colddiff.stores.open import open_store
 from colddiff.terminal import StandardNormal, Terminal
 from tests.in_process import Done, colddiff_here
 from tests.restoring import picture
-from tests.tiny_checkpoint import tiny_checkpoint, tiny_job
+from tests.tiny_checkpoint import BLUR, RANDOM_INPAINT, tiny_checkpoint, tiny_job
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "infra" / "docs" / "own-degradation" / "kspace.py"
 KSPACE: dict[str, Any] = {"kind": "kspace", "num_timesteps": 4}
@@ -123,6 +124,28 @@ def test_a_job_is_exported_with_its_numbers_and_none_of_its_addresses(
     assert "@best requires a job's folder" in error_of(
         run("export", f"{out}@best", "--out", tmp_path / "third")
     )
+
+
+@pytest.mark.parametrize("degradation", [BLUR, RANDOM_INPAINT], ids=["blur", "random inpaint"])
+def test_the_commands_of_a_card_work_as_they_are(
+    run: Colddiff,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    degradation: dict[str, Any],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tiny_checkpoint(tmp_path / "source", degradation=degradation)
+    assert run("export", source, "--out", tmp_path / "DIR").returncode == 0
+    picture(tmp_path / "photo.png", 1, (20, 24))
+    picture(tmp_path / "clean" / "a.png", 2, (24, 20))
+    readme = (tmp_path / "DIR" / "README.md").read_text()
+    commands = [shlex.split(line) for line in readme.splitlines() if "colddiff restore" in line]
+    assert len(commands) == 2
+    for words in commands:
+        done = run(*words[1:])
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    names = {path.name for path in (tmp_path / "restored").iterdir()}
+    assert names == ({"a.degraded.png"} if degradation is RANDOM_INPAINT else {"photo.png"})
 
 
 def test_a_run_of_the_tracker_is_a_reference(

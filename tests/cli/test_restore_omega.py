@@ -44,6 +44,40 @@ def test_degraded_first_with_an_omega_that_can_be_used_again(run: Restore, tmp_p
     assert any((a["centre"] != b["centre"]).any() for a, b in zip(saved, other, strict=True))
 
 
+def test_a_degraded_image_is_restored_with_what_lies_beside_it(
+    run: Restore, tmp_path: Path
+) -> None:
+    run.use(degradation=RANDOM_INPAINT)
+    for name in ("a", "b"):
+        picture(tmp_path / "in" / f"{name}.png", ord(name))
+    assert run(tmp_path / "in", "--degrade").returncode == 0
+    trial, run.out = run.out, tmp_path / "restored"
+    done = run(trial / "a.degraded.png", "--reference", tmp_path / "in")
+    assert done.returncode == 0, done.stderr
+    beside = trial / "a.omega.safetensors"
+    assert f"what is random in inpaint is read beside the images, such as {beside}" in done.stderr
+    # `inpaint` records in 8 bit, so the degraded file is the very state that was restored.
+    first = pixels_of(trial / "a.png")
+    assert np.array_equal(pixels_of(run.out / "a.degraded.png"), first)
+    for n, omega in enumerate((trial, beside)):
+        run.out = tmp_path / f"as-before-{n}"
+        assert run(trial / "a.degraded.png", "--omega", omega).returncode == 0
+        assert np.array_equal(pixels_of(run.out / "a.degraded.png"), first)
+    each = {f"{name}.png": {"centre": [3, 12]} for name in ("a", "b")}
+    (tmp_path / "each.json").write_text(json.dumps(each))
+    run.out = tmp_path / "by-name"
+    degraded = trial / "*.degraded.png"
+    assert run(degraded, "--omega", tmp_path / "each.json").returncode == 0
+    (trial / "b.omega.safetensors").unlink()
+    run.out = tmp_path / "one-is-gone"
+    done = run(degraded)
+    assert done.returncode == 1
+    assert (run.out / "a.degraded.png").exists()
+    assert "b.degraded.omega.safetensors lies beside it" in done.stderr
+    beside.unlink()
+    assert "--omega FILE" in error_of(run(degraded))
+
+
 def test_the_draw_of_a_file_is_the_same_whatever_files_are_beside_it(
     run: Restore, tmp_path: Path
 ) -> None:
