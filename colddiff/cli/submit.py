@@ -59,8 +59,8 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Print the job as YAML; contact nothing, but a cluster that is named, to say whether "
-        "the job can ever fit.",
+        help="Print the job as a file that `submit` takes, and whether its data is there and fits; "
+        "start, pack and write nothing. A cluster that is named is asked whether the job can fit.",
     ),
 ]
 
@@ -307,17 +307,27 @@ def _refuse_contradictions(request: Request) -> None:
 def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     import yaml
 
+    from colddiff.data.resolve import describe_input
+    from colddiff.stores.open import storage_at
+
     data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
+    needed: list[str] = []
     if _needs_training(job, recipe):
         # Its id depends on the recipe's name and train section, so both are part of the file.
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
+        needed = ["--name", slug] if request.name else []
+    place = storage_at(job.storage)
+    # Before a rate is measured, which takes long: what would be refused is known at once.
+    inputs = [describe_input(one, place) for one in VERBS[job.verb].inputs(job)]
     found = VERBS[job.verb].dry_run(job, request.rate)
     fit = None if request.local else _fit(job, request.address)
-    for line in [*found.lines, *([fit] if fit else [])]:
+    for line in [*found.lines, *inputs, *([fit] if fit else [])]:
         note(line)
     if request.as_json:
         emit_json(data | dict(found.data) | ({"cluster": fit} if fit else {}))
     else:
+        if needed:  # the file's name is that of its training
+            emit(f"# {shlex.join(['colddiff', 'submit', job.verb, 'FILE', *needed])}")
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
 
 

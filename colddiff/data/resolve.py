@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from colddiff.data.manifest import left_out_of
-from colddiff.data.open import pack_source, read_manifest
-from colddiff.errors import DataError
-from colddiff.spec import digest
-from colddiff.stores.open import absolute
+from colddiff.data.manifest import KEY, left_out_of
+from colddiff.data.manifest import read_manifest as manifest_in
+from colddiff.data.open import open_source, pack_source, read_manifest
+from colddiff.data.pack_settings import PackSettings, selected
+from colddiff.errors import DataError, StoreError
+from colddiff.ports import ImageFormat
+from colddiff.spec import digest, parse
+from colddiff.stores.open import absolute, open_store
 from colddiff.transforms import PRESETS, Augment, transform_problem
 from colddiff.types import ImageShape
 
@@ -30,6 +34,20 @@ class ImageSettings(Protocol):
     def shape(self) -> ImageShape: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Images that a job reads: the field that names them, and how a SOURCE of them is packed.
+
+    ``images`` says what they must be like, if the job knows.
+    """
+
+    field: str
+    address: str
+    images: ImageSettings | None = None
+    split: str = "test"
+    shared: bool = False
+
+
 SOURCE = re.compile(r"^(digits$|(mnist|cifar10|folder|webdataset):.)")
 
 
@@ -43,7 +61,11 @@ ONE_SIZE = ("digits", "mnist", "cifar10")
 
 def refuse_other_shape(field: str, uri: str, job: ImageSettings) -> None:
     """Raises DataError where the packed images at ``uri`` are not those ``job`` takes."""
-    image = read_manifest(uri).image
+    refuse_other_images(field, read_manifest(uri).image, uri, job)
+
+
+def refuse_other_images(field: str, image: ImageFormat, uri: str, job: ImageSettings) -> None:
+    """Raises DataError where images of this format, stored at ``uri``, do not suit ``job``."""
     problem = transform_problem(job.augment, (image.channels, image.height, image.width), job.shape)
     if problem is not None:
         raise DataError(f"{field}: {uri} {problem}")
@@ -58,6 +80,20 @@ def packed(
     """
     if not SOURCE.match(text):
         return absolute(text)
+    source, settings, uri = _packing(text, split, shared, job, storage)
+    if pack:
+        manifest, fresh = pack_source(source, uri, **settings)
+        if fresh:
+            log.info("packed %d images of %s to %s", manifest.count, source, uri)
+            for line in left_out_of(manifest):
+                log.warning("left out of %s: %s", source, line)
+    return uri
+
+
+def _packing(
+    text: str, split: str, shared: bool, job: ImageSettings, storage: str
+) -> tuple[str, dict[str, Any], str]:
+    """A SOURCE with an absolute address, how it is packed for ``job``, and where to."""
     kind, _, place = text.partition(":")
     source = f"{kind}:{absolute(place)}" if place else kind
     settings: dict[str, Any] = {"channels": job.channels}
@@ -69,11 +105,47 @@ def packed(
     elif shared:
         settings |= {"split": split, "holdout": HOLDOUT[kind]}
     name = f"{kind}-{digest([source, settings])[:8]}"
-    uri = f"{storage}/data/{name}/{split}"
-    if pack:
-        manifest, fresh = pack_source(source, uri, **settings)
-        if fresh:
-            log.info("packed %d images of %s to %s", manifest.count, source, uri)
-            for line in left_out_of(manifest):
-                log.warning("left out of %s: %s", source, line)
-    return uri
+    return source, settings, f"{storage}/data/{name}/{split}"
+
+
+def describe_input(found: Input, storage: str) -> str:
+    """One line: whether the images are there, how many, of what size; packs nothing.
+
+    A store that cannot be reached from here is said in the line. Raises DataError or SpecError for
+    what submitting the job would refuse.
+    """
+    try:
+        return f"{found.field}: {_described(found, storage)}"
+    except StoreError as error:
+        return f"{found.field}: {found.address} cannot be looked at from here ({error})"
+    except DataError as error:
+        said = str(error)
+        named = said if said.startswith(f"{found.field}: ") else f"{found.field}: {said}"
+        raise DataError(named, error.details) from None
+
+
+def _described(found: Input, storage: str) -> str:
+    uri, source = found.address, None
+    settings: dict[str, Any] = {}
+    if not uri:
+        return "not named yet: submitting the job needs one, made by `colddiff data pack`"
+    if SOURCE.match(found.address):
+        if found.images is None:
+            return f"{found.address} is packed when the job is submitted"
+        source, settings, uri = _packing(
+            found.address, found.split, found.shared, found.images, storage
+        )
+    store = open_store(absolute(uri), impatient=True)
+    if source is None or store.size(KEY) is not None:
+        manifest = manifest_in(store)
+        if found.images is not None:
+            refuse_other_images(found.field, manifest.image, store.uri, found.images)
+        image, colour = manifest.image, manifest.image.channels
+        what = {1: "grey", 3: "in colour"}.get(colour, f"of {colour} channels")
+        return f"{manifest.count:,} images of {image.height}x{image.width} px, {what}, in {uri}"
+    if source.startswith("webdataset:") or "://" in source:
+        return f"{source} is packed when the job is submitted, and not looked at before"
+    chosen = parse(PackSettings, settings)
+    count = len(selected(open_source(source, chosen), chosen))
+    size = f" at {chosen.image_size} px" if chosen.image_size else ""
+    return f"{count:,} images of {source}, to be packed{size} when the job is submitted"

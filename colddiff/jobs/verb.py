@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
+    from colddiff.data.resolve import Input
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job, ResourcesSpec, Workers
@@ -150,6 +151,10 @@ class Verb(ABC):
 
     def members(self, folder: JobFolder) -> Sequence[str]:
         """Ids of the jobs that stand for this one in a report, such as the trainings of a study."""
+        return ()
+
+    def inputs(self, job: Any) -> Sequence[Input]:
+        """The images that a job names, which `--dry-run` looks at."""
         return ()
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:

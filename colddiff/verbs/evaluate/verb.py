@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from colddiff.jobs.verb import Verb, restore_line
 
 if TYPE_CHECKING:
+    from colddiff.data.resolve import Input
     from colddiff.jobs.attempt import Attempt
     from colddiff.verbs.evaluate.job import EvaluateJob
 
@@ -63,6 +64,12 @@ class Evaluate(Verb):
 
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None and job.samples is None
+
+    def inputs(self, job: Any) -> list[Input]:
+        from colddiff.data.resolve import Input
+
+        named = {"test_data": job.test_data, "reference": job.reference}
+        return [Input(field, address) for field, address in named.items() if address is not None]
 
 
 VERB = Evaluate()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
+    from colddiff.data.resolve import Input
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.job import Job
     from colddiff.jobs.resolve import ResolvedJob
@@ -76,6 +77,12 @@ class Generate(Verb):
 
     def outputs(self, job: Any) -> Mapping[str, str]:
         return {} if job.out is None else {"out": job.out}
+
+    def inputs(self, job: Any) -> list[Input]:
+        from colddiff.data.resolve import Input
+
+        named = {"data": job.data, "reference": job.reference}
+        return [Input(field, address) for field, address in named.items() if address is not None]
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         super().dry_run(job, rate)

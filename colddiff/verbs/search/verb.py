@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from colddiff.jobs.verb import DryRun, Verb
+from colddiff.jobs.verb import VERBS, DryRun, Verb
 
 if TYPE_CHECKING:
+    from colddiff.data.resolve import Input
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
@@ -122,6 +123,16 @@ class Search(Verb):
 
             return list_score(result)
         return result["metric"], result["metrics"]["search/best"]
+
+    def inputs(self, job: Any) -> list[Input]:
+        if job.samples_only or job.base is None:
+            return []
+        from dataclasses import replace
+
+        from colddiff.verbs.search.settings import base_of
+
+        found = VERBS["train"].inputs(base_of(job))
+        return [replace(one, field=f"base.{one.field}") for one in found]
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         if job.samples_only:

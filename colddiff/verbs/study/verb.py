@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
+    from colddiff.data.resolve import Input
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job
@@ -105,6 +106,11 @@ class Study(Verb):
         from colddiff.verbs.study.table import best_mean
 
         return best_mean(result["over_seeds"])
+
+    def inputs(self, job: Any) -> list[Input]:
+        from colddiff.verbs.study.written import inputs_of
+
+        return inputs_of(job)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         from colddiff.verbs.study.estimate import dry_run

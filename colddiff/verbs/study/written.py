@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import CheckpointError, DataError, SpecError
 from colddiff.jobs.job import LimitsSpec, slugify
 from colddiff.jobs.recipes import Recipe, load_recipe
+from colddiff.jobs.verb import VERBS
 from colddiff.spec.overrides import parse_override
 from colddiff.verbs.study.job import MemberSpec, StudyJob
 
 if TYPE_CHECKING:
+    from colddiff.data.resolve import Input
     from colddiff.verbs.train.job import TrainJob
 
 NAMELESS = "job"
@@ -43,6 +46,16 @@ def written_trainings(job: StudyJob) -> list[tuple[str, TrainJob]]:
             [("jobs", "is required: name recipes or job files, or write train sections")]
         )
     return [_written(job, number) for number in range(len(job.jobs))]
+
+
+def inputs_of(job: StudyJob) -> list[Input]:
+    """The images that the trainings of a study name, each once."""
+    found: dict[tuple[object, ...], Input] = {}
+    for number, (_, train) in enumerate(written_trainings(job)):
+        for one in VERBS["train"].inputs(train):
+            key = (one.address, one.split, one.shared, train.shape, train.augment)
+            found.setdefault(key, replace(one, field=f"jobs[{number}].{one.field}"))
+    return list(found.values())
 
 
 def field_of(job: StudyJob, number: int, path: str) -> str:

@@ -7,7 +7,7 @@ import logging
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
-from colddiff.data.resolve import SOURCE, packed, refuse_other_shape
+from colddiff.data.resolve import SOURCE, Input, packed, refuse_other_shape
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.evaluation.best import DIGITS, misfit_warning
 from colddiff.evaluation.generated import check_generated
@@ -34,6 +34,22 @@ def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJ
     return _with_start(job, content, storage)
 
 
+def inputs_of(job: TrainJob) -> list[Input]:
+    """The images that a training names: its data, its test images, the second set of its D."""
+    test, other = _test_of(job), job.degradation.second_set
+    found = [Input("data", job.data or "", job, "train", test == job.data)]
+    if test is not None:
+        found.append(Input("test_data", test, job, "test", test == job.data))
+    if other is not None:
+        found.append(Input("degradation.other", other, job, "train"))
+    return found
+
+
+def _test_of(job: TrainJob) -> str | None:
+    """Where the test images are; a SOURCE in `data` has them too."""
+    return job.test_data or (job.data if job.data and SOURCE.match(job.data) else None)
+
+
 def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[str, str]]:
     if job.data is None:
         raise SpecError(
@@ -46,7 +62,7 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
                 )
             ]
         )
-    test = job.test_data or (job.data if SOURCE.match(job.data) else None)
+    test = _test_of(job)
     shared = test == job.data
     data = packed(job.data, "train", shared, job, storage, pack=pack)
     test_uri = packed(test, "test", shared, job, storage, pack=pack) if test else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from colddiff.jobs.verb import DryRun, Verb, restore_line
 
 if TYPE_CHECKING:
+    from colddiff.data.resolve import Input
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Capacity
@@ -80,6 +81,11 @@ class Train(Verb):
     def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
         best = result.get("best")
         return (best["metric"], best["value"]) if best else super().score(result)
+
+    def inputs(self, job: Any) -> list[Input]:
+        from colddiff.verbs.train.resolve import inputs_of
+
+        return inputs_of(job)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         from colddiff.verbs.train.estimates.estimate import estimate

@@ -1,0 +1,170 @@
+"""`submit --dry-run`: what it prints is a job file, and it looks at the data that the job names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from colddiff.cli.submit import Request, read_job
+from colddiff.data.open import pack_source
+from colddiff.jobs.job import slugify
+from colddiff.jobs.recipes import load_recipe
+from colddiff.jobs.verb import VERBS
+from tests.in_process import Done, colddiff_here
+
+UNREACHABLE = "http://127.0.0.1:9"
+RECIPES = {
+    "train": "quickstart",
+    "evaluate": "quickstart",
+    "generate": "quickstart",
+    "search": "search/blur-digits",
+    "study": "study/quickstart-seeds",
+}
+
+
+class Submit:
+    """`colddiff submit` in a folder of its own."""
+
+    def __init__(
+        self, folder: Path, patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]
+    ) -> None:
+        self._patch, self._captured = patch, captured
+        patch.chdir(folder)
+        patch.setenv("COLDDIFF_STORAGE", str(folder / "runs"))
+        patch.setenv("AWS_ENDPOINT_URL", UNREACHABLE)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "none")
+
+    def __call__(self, *words: str) -> Done:
+        return colddiff_here(self._patch, self._captured, "submit", *words)
+
+
+@pytest.fixture
+def submit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Submit:
+    return Submit(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Twelve packed digits of 16 px, grey."""
+    uri = str(tmp_path_factory.mktemp("packed"))
+    pack_source("digits", uri, split="test", image_size=16, channels=1, limit=12)
+    return uri
+
+
+@pytest.mark.parametrize("name", [None, "Another name"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_it_prints_is_a_file_of_the_same_job(
+    submit: Submit, tmp_path: Path, verb: str, name: str | None
+) -> None:
+    named = [] if name is None else ["--name", name]
+    printed = submit(verb, RECIPES[verb], *named, "--dry-run").stdout
+    file = tmp_path / "job.yaml"
+    file.write_text(printed)
+    # A name that the file cannot hold, as it has that of its training, is in its first line.
+    words = printed.splitlines()[0].split(f"# colddiff submit {verb} FILE --name ")[1:]
+    again = slugify(words[0]) if words else None
+    recipe, job = read_job(verb, Request(words=(RECIPES[verb],)))
+    file_recipe, file_job = read_job(verb, Request(words=(str(file),)))
+    assert file_job == job
+    slug = slugify(name or recipe.name)
+    assert file_job.job_id(again or slugify(file_recipe.name), {}) == job.job_id(slug, {})
+    if VERBS[verb].needs_checkpoint(job):
+        # It is a job on the checkpoint of this training.
+        trained = load_recipe("quickstart")
+        assert (file_recipe.name, file_recipe.train) == (trained.name, trained.train)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train", "quickstart"], "data: 1,447 images of digits, to be packed at 16 px when"),
+        (["train", "paper/deblur-celeba"], "data: not named yet: submitting the job needs one"),
+        (
+            ["train", "quickstart", "data={digits}"],
+            "data: 12 images of 16x16 px, grey, in {digits}",
+        ),
+        (
+            ["train", "quickstart", "data={digits}", "test_data=s3://bucket/faces"],
+            f"test_data: s3://bucket/faces cannot be looked at from here "
+            f"(s3://bucket/faces/manifest.json: {UNREACHABLE} does not respond",
+        ),
+        (
+            ["search", "search/blur-digits", "base.data={digits}"],
+            "base.data: 12 images of 16x16 px, grey, in {digits}",
+        ),
+        (
+            ["study", "study/quickstart-seeds", "overrides.data={digits}"],
+            "jobs[0].data: 12 images of 16x16 px, grey, in {digits}",
+        ),
+        (
+            ["generate", "checkpoint=/there", "data={digits}"],
+            "data: 12 images of 16x16 px, grey, in {digits}",
+        ),
+        (
+            ["evaluate", "checkpoint=/there", "test_data=digits"],
+            "test_data: digits is packed when the job is submitted",
+        ),
+    ],
+)
+def test_it_says_what_data_is_there(
+    submit: Submit, tmp_path: Path, digits: str, words: list[str], line: str
+) -> None:
+    done = submit(*(word.format(digits=digits) for word in words), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert line.format(digits=digits) in done.stderr
+    assert yaml.safe_load(done.stdout)[words[0]]
+    assert list(tmp_path.iterdir()) == []  # it packs and writes nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["data={digits}", "channels=3"],
+            "data: {digits} has images 1x16x16, the job needs 3x16x16",
+        ),
+        (
+            ["data={digits}", "image_size=32"],
+            "data: {digits} has images 1x16x16, the job needs 1x32x32",
+        ),
+        (["data={digits}", "test_data=./nothing"], "test_data: "),
+        (["data=folder:./nothing"], "data: folder:"),
+        (["data=mnist:./nothing"], "no train-images-idx3-ubyte[.gz] found"),
+    ],
+)
+def test_it_refuses_data_that_a_submission_refuses(
+    submit: Submit, digits: str, words: list[str], says: str
+) -> None:
+    typed = ["train", "quickstart", *(word.format(digits=digits) for word in words)]
+    refused = submit(*typed, "--dry-run")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    (line,) = refused.stderr.splitlines()
+    assert says.format(digits=digits) in line
+    submitted = submit(*typed, "--local")
+    assert (submitted.returncode, submitted.stdout) == (2, "")
+    reason = submitted.stderr.splitlines()[-1].removeprefix("colddiff: error: ")
+    assert reason in line
+
+
+def test_it_counts_the_images_of_a_folder(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        pixels = np.full((9, 7, 3), number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    words = ("data=folder:./photos", "channels=3", "num_steps=1")
+    lines = submit("train", "quickstart", *words, "--dry-run").stderr.splitlines()
+    place = tmp_path / "photos"
+    train, test = (line for line in lines if str(place) in line)
+    counts = [int(line.split()[1]) for line in (train, test)]
+    assert sum(counts) == 40
+    assert min(counts) > 0
+    assert train.startswith("data: ")
+    assert test.startswith("test_data: ")
+    assert not (tmp_path / "runs").exists()
