@@ -23,7 +23,7 @@ from colddiff.data.problems import Problems
 from colddiff.data.sources.image_folder import MAX_FILE_BYTES, SUFFIXES, image_files
 from colddiff.errors import DataError
 from colddiff.machine.files import is_regular, read_regular
-from colddiff.restoration.marks import is_degraded, is_result
+from colddiff.restoration.marks import DEGRADED, is_degraded, is_result
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.paths import expanded
 from colddiff.types import ImageShape
@@ -99,6 +99,8 @@ def _of(source: str, out: Path | None, left_out: LeftOut) -> list[tuple[Path, st
     if not found:
         what = "no such file or folder" if kind is None else "no images found"
         passed = f"; passed over: {left_out}" if left_out else ""
+        if kind is not None and any(is_degraded(file) for file in path.glob(f"*{DEGRADED}")):
+            passed += f"; images that --degrade made are restored by name: '{path}/*{DEGRADED}'"
         suffixes = ", ".join(sorted(SUFFIXES))
         raise DataError(f"{source}: {what} (files ending in {suffixes}){passed}")
     return found

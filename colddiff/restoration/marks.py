@@ -15,7 +15,7 @@ from colddiff.machine.files import read_start
 RECORD = "colddiff-restore"
 """Keyword of the PNG text chunk that records, as JSON, what a result was made from."""
 DEGRADED_RECORD = "colddiff-degraded"
-"""Keyword of the text chunk of an image that `--degrade` made."""
+"""Keyword of the text chunk of an image that `--degrade` made; its text is the severity."""
 DEGRADED = ".degraded.png"
 OMEGA_MARK = {"colddiff": "omega of one image"}
 
@@ -59,15 +59,26 @@ def marked_omega(row: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(tensors, metadata=OMEGA_MARK)
 
 
+def degraded_severity(path: Path) -> int | None:
+    """The severity that ``--degrade`` degraded an image to, if the file says so."""
+    keyword, text = _first_text(path)
+    return int(text) if keyword == DEGRADED_RECORD and text.isdecimal() else None
+
+
 def _keyword(path: Path) -> str | None:
-    """The keyword of the text chunk right after a PNG's header, where ours is."""
+    return _first_text(path)[0]
+
+
+def _first_text(path: Path) -> tuple[str | None, str]:
+    """Keyword and text, as far as it is read, of the chunk right after a PNG's header, ours."""
     if path.suffix.lower() != ".png":
-        return None
+        return None, ""
     try:
         start = read_start(path, PNG_HEADER + 64)
     except OSError:
-        return None
-    chunk = start[PNG_HEADER + 4 :]
+        return None, ""
+    size, chunk = int.from_bytes(start[PNG_HEADER:][:4], "big"), start[PNG_HEADER + 4 :]
     if not chunk.startswith(b"tEXt"):
-        return None
-    return chunk[4:].partition(b"\0")[0].decode("latin-1")
+        return None, ""
+    keyword, _, text = chunk[4 : 4 + size].partition(b"\0")
+    return keyword.decode("latin-1"), text.decode("latin-1")

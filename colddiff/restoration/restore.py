@@ -18,7 +18,7 @@ from colddiff.errors import DataError, SpecError
 from colddiff.ports import ListedKey
 from colddiff.restoration.files import ImageFile, conformed, read_picture
 from colddiff.restoration.forward import Forward, RestoredBatch
-from colddiff.restoration.marks import DEGRADED, DEGRADED_RECORD, marked_omega
+from colddiff.restoration.marks import DEGRADED, DEGRADED_RECORD, degraded_severity, marked_omega
 from colddiff.restoration.omega_files import SUFFIX, OmegaBeside, OmegaFiles, Row, save_row
 from colddiff.restoration.outputs import Outputs
 from colddiff.restoration.results import Results, draw_strip, to_pixels
@@ -202,6 +202,7 @@ class Restoration:
         picture = read_picture(file.path)
         if picture.multiframe:
             self.left_out.add(FRAMES, file.name)
+        self._refuse_another_severity(file.path)
         pixels = self._conformed(picture.pixels, file.path)
         height, width, channels = pixels.shape
         omega = self._omega_of(file, ImageShape(channels, height, width))
@@ -209,6 +210,18 @@ class Restoration:
         if omega:
             record["omega_sha256"] = hashlib.sha256(save_row(omega)).hexdigest()
         return _Item(file, pixels, omega, record, self._truth_of(file, pixels))
+
+    def _refuse_another_severity(self, path: Path) -> None:
+        """DataError for an image that was degraded to another severity than is taken for it."""
+        asked = self.settings
+        if asked.degrade or asked.severity is not None or isinstance(asked.severities, tuple):
+            return
+        severity, taken = degraded_severity(path), self.starts[0]
+        if severity is not None and severity != taken:
+            raise DataError(
+                f"{path}: was degraded to severity {severity}, and is taken for one of {taken}: "
+                f"add --severity {severity} (or {taken}, if that is meant)"
+            )
 
     def _conformed(self, pixels: Pixels, path: Path) -> Pixels:
         settings = self.settings
@@ -296,7 +309,7 @@ class Restoration:
             (start,) = restored
             picture = encode_png(restored[start])
             if self.settings.degrade:
-                png = with_png_text(encode_png(degraded[start]), DEGRADED_RECORD, "")
+                png = with_png_text(encode_png(degraded[start]), DEGRADED_RECORD, str(start))
                 store.put(ListedKey(f"{name}{DEGRADED}"), png)
         self.results.write(name, picture, item.record)
         return Restored(file.path, self.results.path(name), "restored", "", comparisons)

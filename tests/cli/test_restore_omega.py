@@ -78,6 +78,22 @@ def test_a_degraded_image_is_restored_with_what_lies_beside_it(
     assert "--omega FILE" in error_of(run(degraded))
 
 
+def test_the_severity_that_an_image_was_degraded_to_is_asked_for(
+    run: Restore, tmp_path: Path
+) -> None:
+    picture(tmp_path / "in" / "a.png", 1)
+    assert run(tmp_path / "in", "--degrade", "--severity", "2").returncode == 0
+    trial, run.out = run.out, tmp_path / "restored"
+    done = run(trial / "a.degraded.png")
+    assert done.returncode == 1
+    assert "was degraded to severity 2, and is taken for one of 4: add --severity 2" in done.stderr
+    done = run(trial / "a.degraded.png", "--severity", "2")
+    assert done.returncode == 0, done.stderr
+    run.out = tmp_path / "other"
+    assert run(trial / "a.degraded.png", "--severity", "4").returncode == 0
+    assert f"by name: '{trial}/*.degraded.png'" in error_of(run(trial))
+
+
 def test_the_draw_of_a_file_is_the_same_whatever_files_are_beside_it(
     run: Restore, tmp_path: Path
 ) -> None:
