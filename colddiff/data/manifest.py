@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,10 +17,13 @@ from colddiff.ports import ImageFormat, Manifest, ShardEntry, Store
 from colddiff.spec import Spec, digest, parse
 from colddiff.spec.documents import DocumentError, read_json_object, shown
 from colddiff.spec.formats import refuse_later
+from colddiff.stores.local_store import LocalStore
 
 KEY = "manifest.json"
 FORMAT = "colddiff-shards/1"
 MAX_BYTES = 2**30
+LOOKED_AT = 200
+"""Files of a folder that is no packed set, to tell what it is."""
 SHOWN = 5
 """Skipped images that a line names; the manifest has all."""
 
@@ -188,12 +192,25 @@ def read_manifest(store: Store) -> Manifest:
                 f"{store.uri} holds two packed sets, the splits of a source: use {store.uri}/train "
                 f"or {store.uri}/test"
             ) from None
+        if _holds_images(store):
+            raise DataError(
+                f"{store.uri} is a folder of images and no packed data set: pack it with `colddiff "
+                f"data pack folder:{store.uri} --out URI` (a job takes data=folder:{store.uri} too)"
+            ) from None
         raise DataError(
             f"{store.uri}: no {KEY}, so this is not a packed data set, or packing did not finish; "
             f"make one with `colddiff data pack SOURCE --out {store.uri}`, or index existing tars "
             f"with `colddiff data index {store.uri}`"
         ) from None
     return parse_manifest(data, f"{store.uri}/{KEY}")
+
+
+def _holds_images(store: Store) -> bool:
+    """Whether a folder on a disk has images in it, as far as its first files tell."""
+    if not isinstance(store, LocalStore):
+        return False
+    first = islice(store.root.rglob("*"), LOOKED_AT)
+    return any(path.suffix.lower() in (".png", ".jpg", ".jpeg") for path in first)
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

@@ -153,11 +153,23 @@ def test_it_refuses_data_that_a_submission_refuses(
     assert reason in line
 
 
-def test_it_counts_the_images_of_a_folder(submit: Submit, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
+def photographs(folder: Path) -> None:
+    folder.mkdir()
     for number in range(40):
-        pixels = np.full((9, 7, 3), number, np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+        Image.fromarray(np.full((9, 7, 3), number, np.uint8)).save(folder / f"{number}.png")
+
+
+def test_a_folder_of_images_is_named_as_one(submit: Submit, tmp_path: Path) -> None:
+    photographs(tmp_path / "photos")
+    done = submit("train", "quickstart", "data=./photos", "--dry-run")
+    place = tmp_path / "photos"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"data: {place} is a folder of images and no packed data set: pack it" in done.stderr
+    assert f"data=folder:{place}" in done.stderr
+
+
+def test_it_counts_the_images_of_a_folder(submit: Submit, tmp_path: Path) -> None:
+    photographs(tmp_path / "photos")
     words = ("data=folder:./photos", "channels=3", "num_steps=1")
     lines = submit("train", "quickstart", *words, "--dry-run").stderr.splitlines()
     place = tmp_path / "photos"
