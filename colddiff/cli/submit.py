@@ -321,7 +321,7 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     inputs = [describe_input(one, place) for one in VERBS[job.verb].inputs(job)]
     found = VERBS[job.verb].dry_run(job, request.rate)
     fit = None if request.local else _fit(job, request.address)
-    for line in [*found.lines, *inputs, *([fit] if fit else [])]:
+    for line in [*inputs, *found.lines, *([fit] if fit else [])]:
         note(line)
     if request.as_json:
         emit_json(data | dict(found.data) | ({"cluster": fit} if fit else {}))
