@@ -59,8 +59,8 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Print the job as a file that `submit` takes, and whether its data is there and fits; "
-        "start, pack and write nothing. A cluster that is named is asked whether the job can fit.",
+        help="Print the job as a file that `submit` takes, and whether data on this machine fits; "
+        "contact nothing, but a cluster that is named, to say whether the job can ever fit.",
     ),
 ]
 
@@ -317,7 +317,6 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
         needed = ["--name", slug] if request.name else []
     place = storage_at(job.storage)
-    # Before a rate is measured, which takes long: what would be refused is known at once.
     inputs = [describe_input(one, place) for one in VERBS[job.verb].inputs(job)]
     found = VERBS[job.verb].dry_run(job, request.rate)
     fit = None if request.local else _fit(job, request.address)

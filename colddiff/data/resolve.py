@@ -11,7 +11,7 @@ from colddiff.data.manifest import KEY, left_out_of
 from colddiff.data.manifest import read_manifest as manifest_in
 from colddiff.data.open import open_source, pack_source, read_manifest
 from colddiff.data.pack_settings import PackSettings, selected
-from colddiff.errors import DataError, StoreError
+from colddiff.errors import ColddiffError, DataError
 from colddiff.ports import ImageFormat
 from colddiff.spec import digest, parse
 from colddiff.stores.open import absolute, open_store
@@ -109,19 +109,15 @@ def _packing(
 
 
 def describe_input(found: Input, storage: str) -> str:
-    """One line: whether the images are there, how many, of what size; packs nothing.
+    """One line: whether the images are there, how many, of what size, or why a submission fails.
 
-    A store that cannot be reached from here is said in the line. Raises DataError or SpecError for
-    what submitting the job would refuse.
+    Looks at this machine's disks alone, contacts nothing and packs nothing.
     """
     try:
         return f"{found.field}: {_described(found, storage)}"
-    except StoreError as error:
-        return f"{found.field}: {found.address} cannot be looked at from here ({error})"
-    except DataError as error:
-        said = str(error)
-        named = said if said.startswith(f"{found.field}: ") else f"{found.field}: {said}"
-        raise DataError(named, error.details) from None
+    except ColddiffError as error:
+        said = str(error).removeprefix(f"{found.field}: ")
+        return f"{found.field}: submitting this would fail: {said}"
 
 
 def _described(found: Input, storage: str) -> str:
@@ -135,7 +131,9 @@ def _described(found: Input, storage: str) -> str:
         source, settings, uri = _packing(
             found.address, found.split, found.shared, found.images, storage
         )
-    store = open_store(absolute(uri), impatient=True)
+    if "://" in uri:
+        return f"{found.address} is looked at when the job is submitted"
+    store = open_store(absolute(uri))
     if source is None or store.size(KEY) is not None:
         manifest = manifest_in(store)
         if found.images is not None:
@@ -143,8 +141,8 @@ def _described(found: Input, storage: str) -> str:
         image, colour = manifest.image, manifest.image.channels
         what = {1: "grey", 3: "in colour"}.get(colour, f"of {colour} channels")
         return f"{manifest.count:,} images of {image.height}x{image.width} px, {what}, in {uri}"
-    if source.startswith("webdataset:") or "://" in source:
-        return f"{source} is packed when the job is submitted, and not looked at before"
+    if source.startswith(("digits", "webdataset:")) or "://" in source:
+        return f"{source} is packed when the job is submitted"
     chosen = parse(PackSettings, settings)
     count = len(selected(open_source(source, chosen), chosen))
     size = f" at {chosen.image_size} px" if chosen.image_size else ""

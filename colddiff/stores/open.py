@@ -17,17 +17,14 @@ from colddiff.stores.paths import absolute_path
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
 
 
-def open_store(uri: str, *, impatient: bool = False) -> Store:
-    """The store at a path or ``s3://bucket/prefix``; contacts nothing. Raises SpecError.
-
-    An ``impatient`` one does not try again where the service is unreachable.
-    """
+def open_store(uri: str) -> Store:
+    """The store at a path or ``s3://bucket/prefix``; contacts nothing. Raises SpecError."""
     scheme, rest = _parted(uri)
     if scheme == "s3":
         from colddiff.stores.s3_store import S3Store
 
         bucket, _, prefix = rest.partition("/")
-        return S3Store(bucket, prefix, max_attempts=1) if impatient else S3Store(bucket, prefix)
+        return S3Store(bucket, prefix)
     from colddiff.stores.local_store import LocalStore
 
     return LocalStore(Path(rest))

@@ -68,7 +68,7 @@ def dashboard() -> Iterator[str]:
             "for 4; use workers=[1, 5], or say a number",
         ),
         (
-            ["evaluate", "checkpoint=/there", "resources.accelerator=H100"],
+            ["evaluate", "samples=/there", "reference=/here", "resources.accelerator=H100"],
             "can never fit on this cluster: 1 worker with 1 CPU on H100; the cluster has room for "
             "0",
         ),
