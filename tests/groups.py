@@ -12,6 +12,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "mlflow server": ("cluster/test_mlflow_server.py",),
     "s3": (
         "cluster/test_s3_server.py",
+        "cluster/test_whole_chain.py",
         "cli/test_data_places.py",
         "unit/test_s3_store.py",
         "unit/test_stores.py",

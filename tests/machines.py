@@ -20,17 +20,19 @@ from colddiff.jobs.resolve import ResolvedJob
 
 
 @contextlib.contextmanager
-def several_machines(count: int) -> Iterator[tuple[Any, list[Any]]]:
+def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple[Any, list[Any]]]:
     """Within ``with``, a cluster of so many machines of one CPU each, and all but the first.
 
-    Drivers run on the first, which takes work as well. There is no dashboard.
+    Drivers run on the first, which takes work as well. ``dashboard``: port of one, for jobs that
+    are submitted.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
             patch.delenv(name, raising=False)
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        shown = {"include_dashboard": dashboard is not None, "dashboard_port": dashboard}
         cluster = ray.cluster_utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+            initialize_head=True, head_node_args={"num_cpus": 1, **shown}
         )
         try:
             yield cluster, [cluster.add_node(num_cpus=1) for _ in range(count - 1)]
