@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,23 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
             patch.delenv(name, raising=False)
         patch.setenv("RAY_AUTH_MODE", "disabled")
         shown = {"include_dashboard": dashboard is not None, "dashboard_port": dashboard}
-        cluster = ray.cluster_utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, **shown}
-        )
-        try:
-            yield cluster, [cluster.add_node(num_cpus=1) for _ in range(count - 1)]
-        finally:
-            cluster.shutdown()  # type: ignore[no-untyped-call]
+        # A folder of its own for each, as on machines of their own: where they share one, each
+        # unpacks the code of a job anew, under the feet of its driver.
+        with contextlib.ExitStack() as stack:
+            places = [
+                stack.enter_context(
+                    tempfile.TemporaryDirectory(
+                        prefix="cdm-", dir="/tmp", ignore_cleanup_errors=True
+                    )
+                )
+                for _ in range(count)
+            ]
+            cluster = ray.cluster_utils.Cluster(
+                initialize_head=True,
+                head_node_args={"num_cpus": 1, "temp_dir": places[0], **shown},
+            )
+            stack.callback(cluster.shutdown)
+            yield cluster, [cluster.add_node(num_cpus=1, temp_dir=place) for place in places[1:]]
 
 
 def processes_on(machine: Any, name: str) -> list[psutil.Process]:
