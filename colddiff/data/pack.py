@@ -16,6 +16,7 @@ from colddiff.data.pil_images import Pixels
 from colddiff.data.problems import Problems
 from colddiff.data.sources.earlier import packed_earlier
 from colddiff.data.sources.source import ImageSource, SourceEntry, listing_digest
+from colddiff.data.stacks.frames import RangeNeededError
 from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Exists, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, Store
@@ -30,6 +31,8 @@ RENEW_S = 600.0
 
 MAX_WORKERS = 16
 MAX_SHARD_BYTES = 64 * 2**30
+MOST_IN_NEED = 32
+"""Images of physical values that are read before the set is taken for one of them."""
 ABOUT = ("left_out", "skipped")
 """Entries of a manifest's settings that say what became of the images; no settings."""
 
@@ -81,6 +84,7 @@ def pack(
     Raises:
         SpecError: settings that do not apply to the source, or that differ from those of data
             already packed there.
+        RangeNeededError: physical values without a range, if nothing else is wrong; skipped too.
         DataError: images that are missing, cannot be decoded, or differ in size: all of them in
             its details.
     """
@@ -166,11 +170,19 @@ def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -
 
 
 def _first_whole(source: ImageSource, entries: list[SourceEntry]) -> Pixels:
-    """The first image that can be decoded; DataError naming all of them if none can."""
-    problems = Problems()
-    for entry in entries:
+    """The first image that can be decoded; DataError naming all of them if none can.
+
+    RangeNeededError where none of the first ``MOST_IN_NEED`` can for want of a range.
+    """
+    problems, in_need = Problems(), 0
+    for number, entry in enumerate(entries, 1):
         try:
             return source.load(entry)
+        except RangeNeededError as error:
+            in_need += 1
+            if in_need == number == min(MOST_IN_NEED, len(entries)):
+                raise
+            problems.add(error.of_file(entry.group or entry.name))
         except (DataError, Missing) as error:
             problems.add(str(error))
     raise problems.error("images cannot be packed, which are all there are")

@@ -16,6 +16,7 @@ from colddiff.data.left_out import FRAMES, LeftOut
 from colddiff.data.pil_images import Pixels, crop_and_resize, with_channels
 from colddiff.data.problems import Problems
 from colddiff.data.sources.source import ImageSource, SourceEntry
+from colddiff.data.stacks.frames import RangeNeededError
 from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
 from colddiff.data.webdataset_tar import tar_description, tar_samples
 from colddiff.errors import ColddiffError, DataError, Missing
@@ -94,6 +95,7 @@ class Packer:
         self._stopped = False
         self._broken: dict[int, str] = {}
         self._problems = Problems()
+        self._in_need: dict[int, RangeNeededError] = {}
         self._sizes: Counter[tuple[int, int]] = Counter()
         # By number: an image whose shard was deleted meanwhile is packed twice.
         self._grey: set[int] = set()
@@ -261,14 +263,22 @@ class Packer:
             return conform_pixels(pixels, entry, plan.image_size, plan.image)
         except _UnfitError as error:
             self._problems.add(str(error), number)
+        except RangeNeededError as error:
+            self._in_need[number] = error
+            self._cannot(number, error.of_file(entry.group or entry.name))
         except (DataError, Missing) as error:
-            if plan.skip_broken:
-                self._broken[number] = str(error)
-            else:
-                self._problems.add(str(error), number)
+            self._cannot(number, str(error))
         return None
 
+    def _cannot(self, number: int, why: str) -> None:
+        if self._plan.skip_broken:
+            self._broken[number] = why
+        else:
+            self._problems.add(why, number)
+
     def _refuse_problems(self) -> None:
+        if self._in_need and len(self._in_need) == len(self._problems):
+            raise self._in_need[min(self._in_need)]
         way_out = (
             ""
             if self._plan.skip_broken

@@ -16,8 +16,8 @@ class Problems:
         self._found: list[tuple[int, str]] = []
         self._lock = threading.Lock()
 
-    def __bool__(self) -> bool:
-        return bool(self._found)
+    def __len__(self) -> int:
+        return len(self._found)
 
     def add(self, line: str, key: int | None = None) -> None:
         """One problem; ``key`` orders it among the others (default: as they come)."""

@@ -35,6 +35,31 @@ class Frames:
     """Whether small values are bright."""
 
 
+class RangeNeededError(SpecError):
+    """Physical values, of which no `--range` says what is black and white.
+
+    ``dtype``: of the values.
+    """
+
+    def __init__(self, where: str, values: NDArray[Any]) -> None:
+        self.dtype = values.dtype
+        low, high = values.min(), values.max()
+        super().__init__(
+            [
+                (
+                    "range",
+                    f"is needed for {where}, which holds {values.dtype} values, {low:g} to "
+                    f"{high:g} in this image: give the values of black and of white in all "
+                    f"images, as in --range={low:g},{high:g}",
+                )
+            ]
+        )
+
+    def of_file(self, name: str) -> str:
+        """The same in one line about the file ``name``, to stand among those of other images."""
+        return f"{name}: holds {self.dtype} values; --range says which are black and white"
+
+
 @dataclass(frozen=True, slots=True)
 class Levels:
     """How values become pixels: bit depth, and the physical values of black and white."""
@@ -48,7 +73,8 @@ class Levels:
         Grey levels keep their depth: up to 255 they become 8 bit, else 16 bit, scaled so that the
         largest is white. Physical values are mapped from ``range``, and clipped to it.
 
-        Raises DataError for NaN and 16-bit colour, SpecError where physical values need a range.
+        Raises DataError for NaN and 16-bit colour, RangeNeededError for physical values without a
+        range.
         """
         values = np.asarray(frames.values[number])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -71,17 +97,7 @@ class Levels:
 
     def _mapped(self, values: NDArray[Any], where: str) -> Pixels:
         if self.range is None:
-            low, high = values.min(), values.max()
-            raise SpecError(
-                [
-                    (
-                        "range",
-                        f"is needed for {where}, which holds {values.dtype} values, {low:g} to "
-                        f"{high:g} in this image: give the values of black and of white in all "
-                        f"images, as in --range={low:g},{high:g}",
-                    )
-                ]
-            )
+            raise RangeNeededError(where, values)
         low, high = self.range
         white = 2**self.bits - 1
         scaled = (values.astype(np.float64) - low) * (white / (high - low))
