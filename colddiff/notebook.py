@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from colddiff.cluster.listing import current_rows
@@ -19,6 +18,7 @@ from colddiff.jobs.listing.job_table import chosen, in_order
 from colddiff.jobs.pages.find import reported
 from colddiff.jobs.pages.read import read_run
 from colddiff.jobs.resolve import identified
+from colddiff.machine.files import is_folder
 from colddiff.report.page.run import Measured
 from colddiff.report.tables import FLOOR
 from colddiff.samplers import column_labels
@@ -143,7 +143,7 @@ def _folder_of(job: str | Job | Mapping[str, Any], storage: str | None, name: st
         job = job.get("id", "")
     if not isinstance(job, str) or not job:
         raise SpecError(f"load_result takes a job's id, folder, result or spec, got {shown(job)}")
-    if "/" not in job and not Path(job).is_dir():
+    if "/" not in job and not is_folder(job):
         return find_job(job, storage)
     root, _, job_id = absolute(job).rstrip("/").rpartition("/jobs/")
     if not root:

@@ -141,9 +141,7 @@ class Exponential(_Ramp):
 
     def entries(self, num_timesteps: int) -> FloatTable:
         if self.rate is not None:
-            # Overflow gives inf, which ``positive_values`` refuses by name.
-            with np.errstate(over="ignore"):
-                return self.start * np.exp(self.rate * np.arange(num_timesteps, dtype=np.float64))
+            return self.start * np.exp(self.rate * np.arange(num_timesteps, dtype=np.float64))
         assert self.end is not None
         return np.geomspace(self.start, self.end, num_timesteps, dtype=np.float64)
 
@@ -205,7 +203,9 @@ def path_ranges(spec: Spec, prefix: str = "") -> dict[str, SearchRange]:
 def positive_values(schedule: ScheduleSpec, num_timesteps: int, name: str) -> FloatTable:
     """The schedule's values, float64 [T]; SpecError naming ``name`` unless positive and finite."""
     try:
-        values = schedule.entries(num_timesteps)
+        # What is too large becomes inf, which is refused below by name.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = schedule.entries(num_timesteps)
     except SpecError as error:
         raise SpecError([(f"{name}.{path}", what) for path, what in error.problems]) from None
     wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))

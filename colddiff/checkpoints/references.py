@@ -17,6 +17,7 @@ from colddiff.errors import CheckpointError, ColddiffError, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS
+from colddiff.machine.files import is_folder, is_regular
 from colddiff.restorers import Restorer
 from colddiff.spec import nearest, parse
 from colddiff.spec.documents import shown
@@ -117,7 +118,7 @@ def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> Checkpoi
 
 def _place(text: str, which: str, storage: str | None) -> tuple[Checkpoints, str]:
     """The checkpoints that an address or a job's id names, and which of them."""
-    if not ("/" in text or Path(text).is_dir()):
+    if not ("/" in text or is_folder(text)):
         job = f"{storage or storage_at()}/jobs/{text}"
         return Checkpoints(open_store(job), "checkpoints"), which
     address = absolute(text)
@@ -126,7 +127,7 @@ def _place(text: str, which: str, storage: str | None) -> tuple[Checkpoints, str
         if last not in ("", ".", ".."):
             checkpoints = Checkpoints(open_store(root or "/"), last)
             return checkpoints, f"step={int(match.group(1))}"
-    if "://" not in address and Path(address).is_file():
+    if "://" not in address and is_regular(Path(address)):
         raise CheckpointError(
             f"{text} is a file: name the folder of the checkpoint, which holds a {COMMIT}"
         )
@@ -268,7 +269,7 @@ def _chosen(checkpoints: Checkpoints, which: str, checkpoint_ref: str) -> int:
     if not steps:
         raise CheckpointError(
             f"no committed checkpoint at {checkpoints.store.uri}/{checkpoints.prefix} "
-            f"(reference {checkpoint_ref!r}){_no_such_job(checkpoints)}"
+            f"(reference {shown(checkpoint_ref)}){_no_such_job(checkpoints)}"
         )
     if which == "last":
         return steps[-1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -107,6 +108,12 @@ PRINTING = (
     *("recipes", "fields", *catalogue.KINDS),
 )
 """Commands whose whole work is what they print."""
+PATHS_AND_DISKS = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR), 2),
+    **dict.fromkeys((errno.EROFS, errno.ENOSPC, errno.EDQUOT), 1),
+}
+"""Exit codes of what the system says about a path: what was asked for cannot be, or was tried."""
+MOST_OF_A_PATH = 200
 LONGEST = 2000
 """Characters of a message: the way out is at its end, and is kept."""
 
@@ -135,16 +142,26 @@ def _run() -> None:
         for line in details[:MOST_DETAILS]:
             note(f"  {one_line(line)}")
         _end(error, " ".join(str(error).split()), error.exit_code)
+    except OSError as error:
+        # A path that somebody wrote, or a disk: no bug, wherever it was noticed.
+        if error.filename is None or error.errno not in PATHS_AND_DISKS:
+            _unexpected(error)
+        what = f"{str(error.filename)[:MOST_OF_A_PATH]}: {error.strerror}"
+        _end(error, f"{what}; use another path", PATHS_AND_DISKS[error.errno])
     except KeyboardInterrupt:
         note("colddiff: interrupted")
         sys.exit(130)
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        advice = "this is a bug in colddiff; set COLDDIFF_TRACEBACK=1 for a traceback"
-        _end(error, f"unexpected {what}; {advice}", 1)
+        _unexpected(error)
 
 
-def _end(error: Exception, message: str, code: int) -> None:
+def _unexpected(error: Exception) -> NoReturn:
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    advice = "this is a bug in colddiff; set COLDDIFF_TRACEBACK=1 for a traceback"
+    _end(error, f"unexpected {what}; {advice}", 1)
+
+
+def _end(error: Exception, message: str, code: int) -> NoReturn:
     if os.environ.get("COLDDIFF_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(error)
     if len(message) > LONGEST:

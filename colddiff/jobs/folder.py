@@ -45,9 +45,7 @@ class JobFolder:
         found = self._get("job.json", spec=dict, id=str, verb=str, slug=str)
         if found is not None:
             self._check("job.json", found.get("spec") or {}, "spec.", evaluation=dict)
-        if found is not None and not is_number(found.get("created") or 0.0):
-            what = f"is damaged: created is {shown_json(found['created'])}, not a number"
-            raise self._damaged("job.json", what)
+            self._check_number("job.json", found, "created")
         if found is None:
             raise Missing(
                 f"no job {self.job_id!r} in {self.store.uri}; see `colddiff list`, or set "
@@ -148,7 +146,10 @@ class JobFolder:
 
     def fence(self, attempt: int, token: int) -> dict[str, Any]:
         """The record of a fencing token; empty if there is none."""
-        return self._get(f"attempts/{attempt}/starts/{token}.json") or {}
+        name = f"attempts/{attempt}/starts/{token}.json"
+        found = self._get(name) or {}
+        self._check_number(name, found, "time")
+        return found
 
     def write_stacks(self, attempt: int, rank: int, text: str) -> None:
         """Stores the stacks of all threads of a rank that hangs; earlier ones are kept."""
@@ -299,6 +300,11 @@ class JobFolder:
             if isinstance(value, dict | list):
                 what = f"is damaged: metrics.{path} is {shown_json(value)}, not a number"
                 raise self._damaged(name, what)
+
+    def _check_number(self, name: str, found: Mapping[str, Any], field: str) -> None:
+        if not is_number(found.get(field) or 0.0):
+            what = f"is damaged: {field} is {shown_json(found[field])}, not a number"
+            raise self._damaged(name, what)
 
     def _as_status(self, name: str, found: Mapping[str, Any]) -> Status:
         try:

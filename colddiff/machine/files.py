@@ -47,6 +47,14 @@ def is_regular(path: Path) -> bool:
         return False
 
 
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder, through links; False also for a name that no file can have."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def _opened(path: str | os.PathLike[str]) -> int:
     # Without O_NONBLOCK, opening a pipe that nobody writes to waits for ever.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -27,8 +27,8 @@ WAYS_OUT = {
     errno.EACCES: "permission denied; use a location this user may write to",
     errno.EPERM: "not permitted; use a location this user may write to",
     errno.EROFS: "the file system is read-only; use another location",
-    errno.ENOTDIR: "a part of this path is a file, not a folder",
-    errno.EEXIST: "a part of this path is a file, not a folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; use another location",
+    errno.EEXIST: "a part of this path is a file, not a folder; use another location",
     errno.EISDIR: "is a folder, not an object",
     errno.ENAMETOOLONG: "the name is too long for this file system",
     errno.ELOOP: "its links lead in a circle",
@@ -285,5 +285,7 @@ def _listed(entry: os.DirEntry[str], start: str) -> bool:
 
 def _refused(path: Path, error: OSError, *, reading: bool = False) -> NoReturn:
     ways = WAYS_OUT | WAYS_OUT_READING if reading else WAYS_OUT
-    why = ways.get(error.errno or 0, error.strerror or str(error))
+    said = error.strerror or str(error)
+    other = said if reading else f"cannot be written ({said}); use another location"
+    why = ways.get(error.errno or 0, other)
     raise StoreError(f"{path}: {why}") from None

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.errors import ColddiffError, Missing
+from colddiff.errors import ColddiffError, Missing, RecordError
 from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.pages.read import read_run
 from colddiff.jobs.status import EXIT_CODES, Status
 from colddiff.stores.local_store import LocalStore
+from colddiff.stores.memory_store import MemoryStore
 
 RUNNING = Status(state="running", attempt=2, step=7, num_steps=10, heartbeat=1000.0, phase="x")
 
@@ -170,3 +172,13 @@ def test_jobs_are_listed_by_what_is_in_their_folders(tmp_path: Path) -> None:
         JobFolder(store, job_id).write_job({"id": job_id})
     store.put("data/x/manifest.json", b"{}")
     assert list_jobs(store) == ["train-a-0", "train-b-1"]
+
+
+def test_a_job_without_a_verb_and_a_start_without_a_time_are_damaged() -> None:
+    folder = JobFolder(MemoryStore(), "x")
+    folder.store.put(folder.key("job.json"), b'{"id": "x", "spec": {}}')
+    with pytest.raises(RecordError, match=r"job\.json is damaged: it says no verb"):
+        read_run(folder)
+    token = folder.take_fencing_token(1, {"time": "noon"})
+    with pytest.raises(RecordError, match=r"1\.json is damaged: time is .*noon.*, not a number"):
+        folder.fence(1, token)

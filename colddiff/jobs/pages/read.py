@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from colddiff.errors import ColddiffError, DataError, Missing
+from colddiff.errors import ColddiffError, DataError, Missing, RecordError
 from colddiff.evaluation.trajectory import evenly
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import slugify
@@ -33,6 +33,8 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
     RecordError if its job.json or status.json is damaged.
     """
     job = folder.job()
+    if not job.get("verb"):
+        raise RecordError(f"{folder.uri.rstrip('/')}/job.json is damaged: it says no verb")
     status = folder.status()
     problems: list[str] = []
     state = "done" if result is not None else status.state if status else "queued"
@@ -62,7 +64,7 @@ def command_of(job: Mapping[str, Any]) -> str:
 
     Every field is written out where a kind is not known here, such as a plugin's.
     """
-    spec = dict(job.get("spec", {}))
+    spec = dict(job.get("spec") or {})
     verb = VERBS.get(str(job["verb"]))
     if verb is not None:
         try:
@@ -156,7 +158,7 @@ def _attempt(folder: JobFolder, number: int) -> AttemptFacts:
         record = folder.fence(number, token)
         starts.append(
             WorkerStart(
-                float(record.get("time", 0.0)), record.get("step"), record.get("world_size")
+                float(record.get("time") or 0.0), record.get("step"), record.get("world_size")
             )
         )
     return AttemptFacts(number, claim.get("time"), tuple(starts), folder.outcome(number) or {})
