@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, get_args
 
@@ -22,6 +23,8 @@ from colddiff.errors import SpecError
 from colddiff.spec.documents import SHOWN, shown
 from colddiff.spec.overrides import changed
 
+ALTERNATIVE = re.compile(r"[a-z-]+\[.+\]|(constrained|function)-.+")
+"""What pydantic calls an alternative of a union, and no field is called."""
 CLOSE = 0.5
 """Least likeness of a name that is suggested, of 1."""
 USUAL = {"lr": "optimizer.lr", "learning_rate": "optimizer.lr"}
@@ -191,7 +194,7 @@ def parse(cls: type[S], data: Any, where: str = "") -> S:
 
 def _problems(error: ValidationError, where: str) -> list[tuple[str, str]]:
     problems = []
-    for item in error.errors(include_url=False):
+    for item in _one_of_a_kind(error.errors(include_url=False)):
         path = _join(where, ".".join(str(part) for part in item["loc"]))
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, SpecError):
@@ -202,6 +205,33 @@ def _problems(error: ValidationError, where: str) -> list[tuple[str, str]]:
             what = item["msg"].removeprefix("Value error, ")
             problems.append((path, f"{what[:1].lower()}{what[1:]}, got {shown(item['input'])}"))
     return problems
+
+
+def _one_of_a_kind(items: Sequence[Any]) -> list[dict[str, Any]]:
+    """pydantic's problems; those of the alternatives of one field are one, by the field's name.
+
+    pydantic names an alternative in the path, such as ``tuple[int, int]``: no field is called so.
+    """
+    alternatives = {
+        item["loc"][: n + 1]: item["loc"][:n]
+        for item in items
+        for n, part in enumerate(item["loc"])
+        if isinstance(part, str) and ALTERNATIVE.fullmatch(part)
+    }
+    fields = set(alternatives.values())
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for item in items:
+        heads = (item["loc"][:n] for n in range(len(item["loc"])))
+        field = next((head for head in heads if head in fields), None)
+        if field is None:
+            found[item["loc"], len(found)] = dict(item)
+            continue
+        said = item["msg"].removeprefix("Input should be ")
+        if field in found:
+            found[field]["msg"] += f" or {said}"
+        else:
+            found[field] = {**item, "loc": field, "msg": f"Input should be {said}"}
+    return list(found.values())
 
 
 def _join(*parts: str) -> str:

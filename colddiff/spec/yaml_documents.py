@@ -42,7 +42,8 @@ def read_yaml(text: str) -> Any:
     except RecursionError:
         raise DocumentError(f"is nested deeper than {DEEPEST} levels") from None
     except Exception as error:  # PyYAML lets errors of int(), datetime() and others through
-        what = " ".join(str(error).split())[:100]
+        known = isinstance(error, ValueError | OverflowError)
+        what = " ".join(str(error).split())[:100] if known else "a tag does not fit its value"
         raise DocumentError(f"not YAML ({what or type(error).__name__})") from None
 
 

@@ -14,6 +14,7 @@ from colddiff.spec.documents import shown
 from colddiff.stores.paths import absolute_path
 
 # Any scheme, not just ``x://``: some tools of this field execute what follows ``pipe:``.
+BUCKET = re.compile(r"[A-Za-z0-9][^/\s]*(/|$)")
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -47,8 +48,9 @@ def _parted(uri: str) -> tuple[str, str]:
         raise SpecError(f"a storage address is text, got {shown(uri)}; of a Path, str(path)")
     match = ADDRESS.match(uri)
     scheme, slashes, rest = match.groups() if match else ("file", "//", uri)
-    nothing = not (rest.strip("/") if scheme == "s3" else rest)
-    if nothing or not slashes or scheme not in ("file", "s3"):
+    # An S3 access point's ARN is a bucket name too; what S3 would say of others, it says itself.
+    named = BUCKET.match(rest) if scheme == "s3" else rest
+    if not named or not slashes or scheme not in ("file", "s3"):
         raise SpecError(
             f"{uri!r} is not a storage address: use a path (./{uri} if the name has a colon) or "
             "s3://bucket/prefix"

@@ -53,6 +53,8 @@ def test_buckets(s3_service: S3Service) -> None:
         "gs://b/p",
         "mnist:dir",
         "s3://",
+        "s3:///x",
+        "s3://a b/c",
         "",
         "s3:",
     ],

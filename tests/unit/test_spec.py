@@ -218,3 +218,18 @@ def test_a_network_is_built_once_for_equal_jobs(monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):  # one that cannot be built is refused each time
         with pytest.raises(SpecError, match="17"):
             parse(TrainJob, {**job, "image_size": 17})
+
+
+def test_the_alternatives_of_a_field_are_one_problem_by_its_name() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(TrainJob, {"workers": {}, "tracking": {"tags": {"a-b": 3}}})
+    assert caught.value.problems == [
+        ("tracking.tags.a-b", "input should be a valid string, got 3"),
+        ("workers", "input should be 'all' or a valid integer or a valid tuple, got {}"),
+    ]
+
+
+def test_a_tag_that_does_not_fit_is_said_without_words_of_python() -> None:
+    with pytest.raises(SpecError) as caught:
+        apply_overrides({}, ["seed=!!timestamp x"])
+    assert str(caught.value) == ("seed: '!!timestamp x': not YAML (a tag does not fit its value)")
