@@ -1,17 +1,16 @@
 """How sure one sample set is nearer to a reference than another: a paired bootstrap interval.
 
-    python infra/local/distance_interval.py A B REFERENCE [--weights resnet20-12fca82f.th]
+    python infra/local/distance_interval.py A B REFERENCE [--features resnet20]
 
 A and B are outputs of generate jobs with the same seeds, REFERENCE is a packed set. Prints the
-Frechet distances in ResNet-20 features and the 95 % interval of that of A less that of B: images
-are drawn with replacement, the same seeds for A and B and independently for the reference. It says
-how sure the difference is for these samples of these checkpoints, not for another training.
+Frechet distances and the 95 % interval of that of A less that of B: images are drawn with
+replacement, the same seeds for A and B and independently for the reference. It says how sure the
+difference is for these samples of these checkpoints, not for another training.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 
 from colddiff.data.open import open_samples, open_shards
 from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
-from colddiff.features.resnet20 import Resnet20Features
-from colddiff.ports import ShardSource
+from colddiff.features.open import open_features
+from colddiff.ports import FeatureExtractor, ShardSource
 
 RESAMPLES = 300
 
 
-def features_of(extractor: Resnet20Features, source: ShardSource) -> NDArray[np.float64]:
-    """float64 [N, 64] of all images of a set, in its order."""
+def features_of(extractor: FeatureExtractor, source: ShardSource) -> NDArray[np.float64]:
+    """float64 [N, F] of all images of a set, in its order."""
     count = source.manifest.count
     batches = [source.images(i, min(i + 100, count)) for i in range(0, count, 100)]
     found = [extractor.features(torch.from_numpy(np.array(batch))) for batch in batches]
@@ -44,10 +43,10 @@ def main() -> None:
     parser.add_argument("a")
     parser.add_argument("b")
     parser.add_argument("reference")
-    parser.add_argument("--weights", type=Path, default=Path("resnet20-12fca82f.th"))
+    parser.add_argument("--features", default="resnet20", help="kind, as `colddiff features` lists")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    extractor = Resnet20Features(given.weights.read_bytes(), str(given.weights))
+    extractor = open_features(given.features)
     a, b = (features_of(extractor, open_samples(uri)) for uri in (given.a, given.b))
     real = features_of(extractor, open_shards(given.reference))
     if len(a) != len(b):
