@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("b")
     parser.add_argument("reference")
     parser.add_argument("--features", default="resnet20", help="kind, as `colddiff features` lists")
+    parser.add_argument("--own", action="store_true", help="against the images they were made from")
     given = parser.parse_args()
     torch.set_num_threads(1)
     extractor = open_features(given.features)
@@ -51,10 +52,13 @@ def main() -> None:
     real = features_of(extractor, open_shards(given.reference))
     if len(a) != len(b):
         parser.error(f"{len(a)} and {len(b)} samples: pairs need the same seeds")
+    if given.own:
+        real = real[: len(a)]
     rng = np.random.default_rng(0)
     found = []
     for _ in range(RESAMPLES):
         chosen, others = rng.integers(0, len(a), len(a)), rng.integers(0, len(real), len(real))
+        others = chosen if given.own else others
         found.append(distance(a[chosen], real[others]) - distance(b[chosen], real[others]))
     low, high = np.quantile(found, [0.025, 0.975])
     print(f"A {distance(a, real):.3f}  B {distance(b, real):.3f}  n {len(a)} against {len(real)}")
