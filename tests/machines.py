@@ -48,6 +48,8 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
                 head_node_args={"num_cpus": 1, "temp_dir": places[0], **shown},
             )
             stack.callback(cluster.shutdown)
+            # As `ray start` does: drivers of jobs that are submitted look for their cluster there.
+            ray._private.utils.write_ray_address(cluster.address, places[0])
             yield cluster, [cluster.add_node(num_cpus=1, temp_dir=place) for place in places[1:]]
 
 

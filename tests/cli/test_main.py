@@ -345,27 +345,6 @@ def test_a_bug_is_called_one_and_shows_where_when_asked(colddiff: Colddiff) -> N
     assert "Traceback (most recent call last)" in shown.stderr
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "y/" * 3000])
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("restore", ".", "--out", "out", "--checkpoint"),
-        ("export", "--out", "out"),
-        ("gc", "--dry-run", "--storage"),
-        ("data", "pack", "--out", "out"),
-        ("report", "job", "--out"),
-    ],
-)
-def test_a_name_that_no_file_can_have_is_no_bug(
-    colddiff: Colddiff, words: tuple[str, ...], name: str
-) -> None:
-    where = f"mnist:{name}" if words[0] == "data" else name
-    done = colddiff(*words, where)
-    assert done.returncode in (2, 3), done.stderr
-    assert "bug" not in done.stderr
-    assert len(done.stderr) < 3000
-
-
 def test_an_interrupt_exits_130(colddiff: Colddiff) -> None:
     interrupted = (
         "from colddiff.cluster import local_cluster\n"

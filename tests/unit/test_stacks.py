@@ -18,7 +18,7 @@ from colddiff.data.open import open_source
 from colddiff.data.pack import pack
 from colddiff.data.pack_settings import PackSettings
 from colddiff.data.sources.image_folder import FolderSource
-from colddiff.errors import DataError, SpecError
+from colddiff.errors import SpecError
 from colddiff.spec import parse
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
@@ -377,32 +377,6 @@ def test_mixed_files_of_one_size_are_one_set(tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", SHALLOW[:, :6, :6])
     assert "the images have 2 sizes (12 of 10x12, 5 of 6x6)" in refused(tmp_path)
     assert packed(tmp_path, image_size=6)[0].manifest.count == 17
-
-
-def test_values_without_a_range_are_named_among_the_bad_and_may_be_skipped(tmp_path: Path) -> None:
-    for n in range(6):
-        Image.fromarray(SHALLOW[0]).save(tmp_path / f"{n}.png")
-    np.save(tmp_path / "x.npy", SHALLOW[:3] / 255)
-    Image.fromarray(SHALLOW[0] / np.float32(255)).save(tmp_path / "y.tif")
-    why = "values; --range says which are black and white"
-    found = packed(tmp_path, skip_broken=True)[0].manifest
-    assert found.count == 6
-    assert sorted(found.settings["skipped"]) == [
-        ["x.npy", f"x.npy: holds float64 {why}"],
-        ["y.tif", f"y.tif: holds float32 {why}"],
-    ]
-    (tmp_path / "z.png").write_bytes(b"")
-    with pytest.raises(DataError, match="3 images cannot be packed") as caught:
-        packed(tmp_path)
-    assert {line.split("/")[-1].split(":")[0] for line in caught.value.details} == {
-        "x.npy",
-        "y.tif",
-        "z.png",
-    }
-    for kept in tmp_path.glob("*.png"):
-        kept.unlink()
-    for skip in (False, True):
-        assert "range: is needed for" in refused(tmp_path, SpecError, skip_broken=skip)
 
 
 def test_a_range_that_is_missing_leaves_nothing_behind(tmp_path: Path) -> None:
