@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray import PlacementGroupID
+from ray import ActorID, PlacementGroupID
 from ray._private.state import state
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -72,17 +72,19 @@ class RoomForMore:
 
 
 def free_abandoned() -> None:
-    """Removes the placement groups of this driver's job whose creator has died.
+    """Removes the placement groups of this driver's job whose creator, an actor, has died.
 
     Ray keeps what a dead controller of Ray Train reserved until the driver ends; its own clean-up
-    asks the dashboard, which not every cluster has.
+    asks the dashboard, which not every cluster has. Groups that the driver itself created, such as
+    those of Ray Tune's trials, have no such actor, which Ray calls a dead one too.
     """
     job = ray.get_runtime_context().get_job_id()
     accessor: Any = state._connect_and_get_accessor()
     for data in accessor.get_placement_group_table():
         group = PlacementGroupTableData.FromString(data)
         removed = group.state == PlacementGroupTableData.REMOVED
-        if group.creator_actor_dead and group.creator_job_id.hex() == job and not removed:
+        by_dead_actor = group.creator_actor_dead and not ActorID(group.creator_actor_id).is_nil()
+        if by_dead_actor and group.creator_job_id.hex() == job and not removed:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
