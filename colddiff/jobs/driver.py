@@ -14,6 +14,7 @@ from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.pages.write import write_page
 from colddiff.jobs.results import log_verdict
+from colddiff.jobs.status import EXIT_CODES
 from colddiff.jobs.tracking_run import describe_run, ended_with_work, open_tracker
 from colddiff.jobs.verb import VERBS, Verb
 
@@ -31,7 +32,8 @@ def drive(
     Within ``turn`` it is the job's turn where it runs: entering waits for that.
 
     The final status is written and logged. On SIGTERM the attempt takes a checkpoint, if its verb
-    has any, and ends as stopped.
+    has any, and ends as stopped. So it does on Ctrl-C where this process does the work; that is
+    raised as KeyboardInterrupt then, at once if it is pressed again.
     """
     verb = VERBS[attempt.resolved.verb]
 
@@ -56,8 +58,10 @@ def drive(
                 result["report"] = write_page(attempt.folder, attempt.tracker, result)
         return result
 
-    with _stop_on_sigterm(attempt):
+    with _stop_on_sigterm(attempt), _stop_on_interrupt(attempt, on_ray) as interrupted:
         code = attempt.drive(work)
+    if interrupted.is_set() and code == EXIT_CODES["stopped"]:
+        raise KeyboardInterrupt
     log_verdict(attempt.folder, attempt.status)
     return code
 
@@ -79,19 +83,47 @@ def _stop_on_sigterm(attempt: Attempt) -> Iterator[None]:
         yield  # only the main thread can handle signals
         return
 
-    def request_stop() -> None:
-        log.info("SIGTERM: stopping")
-        with suppress(ColddiffError):
-            attempt.request_stop()
-
-    request_stop_here = in_context(request_stop)
-
     def handler(*_: object) -> None:
-        # In a thread: the store may be slow, and the main thread may hold a lock it needs.
-        threading.Thread(target=request_stop_here, name="sigterm", daemon=True).start()
+        _request_stop(attempt, "SIGTERM: stopping")
 
     before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _stop_on_interrupt(attempt: Attempt, on_ray: bool) -> Iterator[threading.Event]:
+    """Within ``with``, the first Ctrl-C requests a stop, and sets the event; the next one raises.
+
+    Not in a driver on a cluster, which nobody types at, nor where the caller handles Ctrl-C.
+    """
+    interrupted = threading.Event()
+    here = threading.current_thread() is threading.main_thread() and not on_ray
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield interrupted
+        return
+
+    def handler(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _request_stop(attempt, "Ctrl-C: stopping at the next step; once more to end at once")
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _request_stop(attempt: Attempt, why: str) -> None:
+    """Requests a stop from a handler of signals."""
+
+    def request() -> None:
+        log.info("%s", why)
+        with suppress(ColddiffError):
+            attempt.request_stop()
+
+    # In a thread: the store may be slow, and the main thread may hold a lock it needs.
+    threading.Thread(target=in_context(request), name="stop", daemon=True).start()

@@ -175,7 +175,7 @@ class AttemptWatch:
         here = runs_here(self._folder, status, unknown=self._unknown and self._owned(status))
         self._here = here is True
         if here is False:
-            return settle(self._folder, status.attempt, None, None)
+            return settle(self._folder, status.attempt, None, None, process_gone=True)
         if status.state == "queued":
             gone = silent_s > self._queued_s(status)
             return settle(self._folder, status.attempt, None, None) if gone else None
@@ -274,9 +274,16 @@ def runs_here(folder: JobFolder, status: Status, *, unknown: bool = False) -> bo
 
 
 def settle(
-    folder: JobFolder, attempt: int, driver: DriverState | None, runner: Runner | None
+    folder: JobFolder,
+    attempt: int,
+    driver: DriverState | None,
+    runner: Runner | None,
+    *,
+    process_gone: bool = False,
 ) -> Status:
     """Writes the final status of a driver that ended without writing one, and returns it.
+
+    ``process_gone``: it ran on this machine, and does not any more.
 
     A driver that exited by itself is ``failed``, one that was stopped on request ``stopped``, and
     one that was killed or lost with its cluster ``lost``: submitting the job again resumes it.
@@ -291,7 +298,8 @@ def settle(
     if driver is not None and runner is not None and not printed:
         printed = runner.log(folder.job_id, attempt)
         folder.write_log(attempt, printed.encode())
-    state, why = _verdict(driver, on_cluster="address" in folder.read_claim(attempt))
+    on_cluster = not process_gone and "address" in folder.read_claim(attempt)
+    state, why = _verdict(driver, on_cluster=on_cluster)
     if state == "lost" and folder.stop_requested(attempt):
         state, why = "stopped", f"ended on request; {AGAIN}"
     lines = [line for text in printed.splitlines() if (line := unstamped(text).strip())]

@@ -100,7 +100,7 @@ def bring_to_end(
     except KeyboardInterrupt:
         if claiming:
             _withdraw(folder, newest + 1)
-        return _interrupted(folder)
+        return _interrupted(folder, newest + 1 if claiming else None)
     log_verdict(folder, status)
     return submission_of(folder, status)
 
@@ -278,9 +278,12 @@ def _withdraw(folder: JobFolder, attempt: int) -> None:
         folder.write_status(replace(status, state="stopped", phase="", message=message))
 
 
-def _interrupted(folder: JobFolder) -> Submission:
+def _interrupted(folder: JobFolder, claiming: int | None = None) -> Submission:
+    """What an interrupt leaves; ``claiming``: the attempt that was about to be submitted."""
     job_id, status = folder.job_id, folder.status()
-    if status is not None and status.settled:
+    if claiming is not None and (status is None or status.attempt < claiming):
+        log.info("%s: interrupted before it was submitted; %s", job_id, AGAIN)
+    elif status is not None and status.settled:
         log.info("%s: %s", job_id, status.message)
     elif status is not None:
         log.info(

@@ -46,6 +46,8 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # It would print the address of each run that ends, where scripts expect an id or JSON.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 ABOUT = """\
 Jobs of colddiff: restorers of image degradations, their evaluations, samples and searches.

@@ -9,15 +9,19 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import colddiff
+from colddiff.checkpoints.format import Checkpoints
 from colddiff.errors import ColddiffError, SpecError, Stopped
+from colddiff.jobs.driver import _stop_on_interrupt
 from colddiff.jobs.folder import JobFolder
 from colddiff.machine.printed_lines import unstamped
 from colddiff.stores.local_store import LocalStore
+from tests.kills import wait_until
 from tests.unit.generation.trained import TRAIN, train_tiny
 
 MAIN = (sys.executable, "-m", "colddiff.cli.main")
@@ -83,10 +87,57 @@ def test_an_interrupted_job_in_this_process_is_stopped(
     assert out == f"{folder.job_id}\n"
     status = folder.status()
     assert status is not None
-    assert (status.state, status.message) == (
-        "stopped",
-        "interrupted; submit the same job again to continue",
+    assert status.state == "stopped"
+    assert status.message.startswith("stopped with ")
+    assert "Ctrl-C: stopping at the next step; once more to end at once" in said
+
+
+def test_ctrl_c_takes_a_checkpoint_of_a_training_in_this_process(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    words = [
+        *("submit", "train", "--local", "--name", "long", "data=digits", "image_size=8"),
+        *("channels=1", "degradation={kind: noise, num_timesteps: 3}", "global_batch_size=8"),
+        *("restorer={kind: convnext_unet, dim: 8, dim_mults: [1, 2]}", "num_steps=1000000"),
+        *("checkpoint_every=1000000", "test_data=null"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "colddiff.cli.main", *words],
+        env=env | {"COLDDIFF_STORAGE": str(tmp_path / "runs")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    progress = "jobs/train-long-*/attempts/1/progress.json"
+    wait_until(lambda: list((tmp_path / "runs").glob(progress)), "a step")
+    (path,) = (tmp_path / "runs" / "jobs").iterdir()
+    folder = JobFolder(LocalStore(tmp_path / "runs"), path.name)
+    wait_until(lambda: folder.progress(1).get("step", 0) > 2, "some steps")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    status = folder.status()
+    assert status is not None
+    assert status.step > 2
+    (step,) = Checkpoints(folder.store, folder.key("checkpoints")).steps()
+    assert step == status.step
+    assert said.splitlines()[-1] == f"{folder.job_id}: {status.message}"
+    assert f"stopped after step {step} of 1000000, with a checkpoint" in status.message
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    asked: list[int] = []
+    attempt: Any = SimpleNamespace(request_stop=lambda: asked.append(1))
+    with _stop_on_interrupt(attempt, on_ray=False) as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted.is_set()
+        wait_until(lambda: asked == [1], "the request")
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt), _stop_on_interrupt(attempt, on_ray=True):
+        signal.raise_signal(signal.SIGINT)
+    assert asked == [1]
 
 
 def test_a_second_call_attaches_to_the_process_that_runs_the_job(
