@@ -78,7 +78,12 @@ def test_a_training_its_images_and_a_report_of_them(
             evaluated = submit("evaluate", f"checkpoint={trained}@last", "num_images=80")["id"]
             out = f"{bucket}/samples"
             submit("generate", f"checkpoint={trained}@last", f"out={out}", "num_samples=90")
-            measured = submit("evaluate", f"samples={out}", "reference=digits", "image_size=16")
+            (reference,) = (
+                f"{bucket}/team/{item.key.removesuffix('/manifest.json')}"
+                for item in open_store(f"{bucket}/team").list("data/")
+                if item.key.endswith("/test/manifest.json")
+            )
+            measured = submit("evaluate", f"samples={out}", f"reference={reference}")
         # Of STORAGE alone: the cluster is gone.
         words = ("report", trained, evaluated, measured["id"], "--out", tmp_path / "page")
         done = colddiff_here(monkeypatch, capsys, *words)
