@@ -17,6 +17,7 @@ from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note, printable
 from colddiff.errors import SpecError
 from colddiff.jobs.status import (
+    WAITING,
     State,
     Status,
     duration,
@@ -60,7 +61,7 @@ def list_(
     from colddiff.cluster.listing import current_rows
     from colddiff.jobs.listing import job_table
 
-    _refuse_unknown("--state", state or (), get_args(State))
+    _refuse_unknown("--state", state or (), (*get_args(State), WAITING))
     _refuse_unknown("--sort", [sort], job_table.SORTS)
     store = open_store(storage_at(storage))
     found, problems = current_rows(store, address)

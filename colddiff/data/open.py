@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import SpecError
@@ -139,9 +140,10 @@ def open_source(text: str, settings: PackSettings | None = None) -> ImageSource:
         from colddiff.data.sources.webdataset_source import WebdatasetSource
 
         return WebdatasetSource(open_store(place))
+    hint = f"; did you mean 'folder:{text}'?" if Path(text).is_dir() else ""
     raise SpecError(
         f"no source {text!r}: use digits, mnist:DIR, cifar10:DIR, folder:DIR, "
-        "folder:s3://bucket/prefix or webdataset:URI"
+        f"folder:s3://bucket/prefix or webdataset:URI{hint}"
     )
 
 

@@ -231,10 +231,14 @@ def unit_of(job_id: str) -> str:
     return verb.unit if verb else "steps"
 
 
-def restore_line(checkpoint: str, result: Mapping[str, Any]) -> str:
-    """The command that restores images with the checkpoint of a result.
+def restore_lines(checkpoint: str, result: Mapping[str, Any]) -> list[str]:
+    """The commands that restore images with the checkpoint of a result.
 
-    ``--degrade``, of clean images, where D is random: what it drew cannot be told from an image.
+    First of clean images, which it degrades: what it can do is seen there. Then of others, at all
+    severities, as nobody knows theirs; not where D is random: what it drew is in no image.
     """
-    images = "CLEAN_IMAGES --degrade" if result.get("omega") else "IMAGES"
-    return f"colddiff restore --checkpoint {checkpoint} {images} --fit --out ./restored"
+    command = f"colddiff restore --checkpoint {checkpoint}"
+    found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial"]
+    if not result.get("omega"):
+        found.append(f"{command} DEGRADED_IMAGES --severity all --fit --out ./strips")
+    return found

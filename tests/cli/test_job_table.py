@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,19 @@ def test_a_cache_that_cannot_be_written_is_no_problem(tmp_path: Path) -> None:
     write(store, "train-x-00000000", slug="x", seed=0)
     cache = LocalStore(tmp_path / "file" / "home")
     assert [row.name for row in read(store, KnownJobs(store.uri, cache))] == ["x"]
+
+
+def test_a_job_without_its_workers_is_waiting(tmp_path: Path) -> None:
+    running = Status(state="running", attempt=1, phase="training")
+    folder = JobFolder(MemoryStore(), "train-x-00000000")
+
+    def row(status: Status) -> JobRow:
+        return JobRow(folder, status, {}, None)
+
+    waiting = replace(running, phase="waiting")
+    rows = [row(running), row(waiting), row(replace(waiting, state="stopped"))]
+    assert [found.state for found in rows] == ["running", "waiting", "stopped"]
+    assert chosen(rows, ["waiting"], None) == [rows[1]]
 
 
 def test_the_command(

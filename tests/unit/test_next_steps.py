@@ -8,11 +8,13 @@ from colddiff.jobs.verb import VERBS
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
-def test_images_are_degraded_first_where_nobody_could_know_how(verb: str) -> None:
-    for omega, words in (([], "IMAGES --fit"), (["centre"], "CLEAN_IMAGES --degrade --fit")):
+def test_clean_images_are_tried_first_and_alone_where_nobody_could_know_how(verb: str) -> None:
+    trial = "CLEAN_IMAGES --degrade --fit --out ./trial"
+    others = "DEGRADED_IMAGES --severity all --fit --out ./strips"
+    for omega, expected in (([], [trial, others]), (["centre"], [trial])):
         result = {"checkpoint": "C", "omega": omega}
-        (line,) = (line for line in VERBS[verb].next_steps("J", result) if " restore " in line)
-        assert f" {words} --out ./restored" in line
+        lines = [line for line in VERBS[verb].next_steps("J", result) if " restore " in line]
+        assert [line.partition("--checkpoint ")[2].partition(" ")[2] for line in lines] == expected
 
 
 def test_samples_are_named_where_there_is_something_to_sample_from() -> None:

@@ -18,7 +18,7 @@ from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.listing.known_jobs import KnownJobs
-    from colddiff.jobs.status import Status
+    from colddiff.jobs.status import WAITING, Status
 
 READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
@@ -53,8 +53,11 @@ class JobRow:
 
     @property
     def state(self) -> str:
-        """State of its newest attempt; ``-`` before the first."""
-        return self.status.state if self.status else "-"
+        """State of its newest attempt, WAITING where it has no workers; ``-`` before the first."""
+        if self.status is None:
+            return "-"
+        waits = self.status.state == "running" and self.status.phase == WAITING
+        return WAITING if waits else self.status.state
 
 
 def read_rows(folders: Sequence[JobFolder], known: KnownJobs) -> tuple[list[JobRow], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import Verb, restore_line
+from colddiff.jobs.verb import Verb, restore_lines
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
@@ -58,7 +58,7 @@ class Evaluate(Verb):
             return []
         samples = f"colddiff submit generate checkpoint={checkpoint} num_samples=64"
         return [
-            restore_line(checkpoint, result),
+            *restore_lines(checkpoint, result),
             *([samples] if result.get("terminal", True) else []),
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import DryRun, Verb, restore_line
+from colddiff.jobs.verb import DryRun, Verb, restore_lines
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
@@ -73,7 +73,7 @@ class Train(Verb):
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         best = f"{job_id}@best" if result.get("best") else job_id
         return [
-            restore_line(best, result),
+            *restore_lines(best, result),
             f"colddiff submit evaluate checkpoint={best}",
             "the same command with a larger num_steps trains on from here",
         ]
