@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.evaluation.best import higher_is_better
+from colddiff.jobs.status import WAITING
 from colddiff.jobs.verb import VERBS
 from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing_fields
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.listing.known_jobs import KnownJobs
-    from colddiff.jobs.status import WAITING, Status
+    from colddiff.jobs.status import Status
 
 READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
