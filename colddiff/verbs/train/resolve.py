@@ -14,11 +14,17 @@ from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import is_number
+from colddiff.ports import Manifest
 from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
 
 log = logging.getLogger(__name__)
+
+SHARED = (
+    "data and test_data share images: both hold %s, and are not the two parts that `colddiff data "
+    "pack --holdout` makes; scores on them say little of other images"
+)
 
 
 def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJob, dict[str, str]]:
@@ -72,7 +78,20 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
     resolved = job.model_copy(update={"data": data, "test_data": test_uri})
     if pack and test_uri is not None:
         _warn_of_misfit(resolved, read_manifest(test_uri).count)
+        if share_images(read_manifest(data), read_manifest(test_uri)):
+            log.warning(SHARED, read_manifest(test_uri).source or test_uri)
     return resolved, {"data": read_manifest(data).digest}
+
+
+def share_images(train: Manifest, test: Manifest) -> bool:
+    """Whether images of one are in the other too, as far as their records of packing tell."""
+    if train.digest == test.digest:
+        return True
+    a, b = train.settings or {}, test.settings or {}
+    if not train.source or train.source != test.source or "split" not in a or "split" not in b:
+        return False
+    cut_alike = all(a.get(name) == b.get(name) for name in ("holdout", "group_by"))
+    return not (cut_alike and a["split"] != b["split"])
 
 
 def _warn_of_misfit(job: TrainJob, num_test: int) -> None:
