@@ -57,7 +57,7 @@ class ListDifference:
     @property
     def sentence(self) -> str:
         """Difference, standard error and verdict, for a table."""
-        percent = f" ({100 * self.difference / self.value:+.1f} %)" if self.value else ""
+        percent = f" ({100 * self.difference / self.value:+.3g} %)" if self.value else ""
         error = "" if self.se is None else f" ± {self.se:.2g}"
         return f"{self.difference:+.3g}{error}{percent}: {self.verdict}"
 
