@@ -32,7 +32,7 @@ from colddiff.report.page.table import (
     to_latex,
     to_markdown,
 )
-from colddiff.report.page.verdict import difference, verdict
+from colddiff.report.page.verdict import difference, verdict, verdict_of_several
 from colddiff.report.page.written import written_parts
 from colddiff.report.tables import FLOOR
 
@@ -85,7 +85,7 @@ def report_page(
         script=Markup(script),  # noqa: S704
         title=title or ", ".join(run.id for run in runs[:3]) + (" ..." if len(runs) > 3 else ""),
         facts=facts_of(shown),
-        verdict=verdict(shown, own),
+        verdict=verdict(shown, own) if len(tables) < 2 else verdict_of_several(tables, shown),
         problems=[f"{run.id}: {what}" for run in runs for what in run.problems],
         tables=[_table(table, number) for number, table in enumerate(tables)],
         copies={

@@ -31,6 +31,16 @@ def verdict(run: ReportedRun, table: ResultTable | None = None) -> list[str]:
     return [sentence for sentence in (*told, _next(run, table)) if sentence]
 
 
+def verdict_of_several(tables: Sequence[ResultTable], shown: ReportedRun) -> list[str]:
+    """A sentence for each table, by its title, and whose images and plots the page has."""
+    found = []
+    for table in tables:
+        compared = _compared(table.measured[0], table).removesuffix(".")
+        undone = _undone(table.runs[0], table.measured[0]).removesuffix(".")
+        found.append(f"{table.title}: {compared or undone}.")
+    return [*found, f"Images, plots and attempts below are those of {shown.id}."]
+
+
 def _standing(run: ReportedRun) -> str:
     status = run.status
     step, of = status.get("step", 0), status.get("num_steps", 0)

@@ -120,6 +120,15 @@ def test_the_papers_number_stands_beside_ours_where_the_recipe_has_one(tmp_path:
     assert "<small>paper " not in page_of(tmp_path / "other")
 
 
+def test_the_verdict_of_several_systems_has_a_sentence_for_each(tmp_path: Path) -> None:
+    runs = [replace(read_run(train_job(tmp_path / name)), id=name) for name in ("first", "second")]
+    runs[1].job["spec"]["degradation"]["num_timesteps"] = 9
+    text = html.unescape(report_page(runs))
+    verdict = text[text.index('class="verdict"') :].split("</section>")[0].split("</div>")[0]
+    assert verdict.count("Sampling (Algorithm 2, improved) against one step (direct)") == 2
+    assert "Images, plots and attempts below are those of first." in verdict
+
+
 def test_tables_that_a_verb_wrote_are_on_its_page(tmp_path: Path) -> None:
     folder = train_job(tmp_path, strengths=())
     board = "| rank | who |\n| ---: | :--- |\n| 1 | a \\| b |\n| **2** | **base** |\n"
