@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,13 @@ import ray.cluster_utils
 
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+
+
+def free_port() -> int:
+    """One that nothing listened to a moment ago: other clusters of this host have the usual one."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -45,12 +53,23 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
             ]
             cluster = ray.cluster_utils.Cluster(
                 initialize_head=True,
-                head_node_args={"num_cpus": 1, "temp_dir": places[0], **shown},
+                head_node_args={
+                    "num_cpus": 1,
+                    "temp_dir": places[0],
+                    "dashboard_agent_listen_port": free_port(),
+                    **shown,
+                },
             )
             stack.callback(cluster.shutdown)
             # As `ray start` does: drivers of jobs that are submitted look for their cluster there.
             ray._private.utils.write_ray_address(cluster.address, places[0])
-            yield cluster, [cluster.add_node(num_cpus=1, temp_dir=place) for place in places[1:]]
+            others = [
+                cluster.add_node(
+                    num_cpus=1, temp_dir=place, dashboard_agent_listen_port=free_port()
+                )
+                for place in places[1:]
+            ]
+            yield cluster, others
 
 
 def processes_on(machine: Any, name: str) -> list[psutil.Process]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _WHICH = re.compile(r"@(last|best|step=(\d+))$")
 _STEP_FOLDER = re.compile(r"/?step_(\d{8,})$")
 _RUN = "mlflow:"
+LONGEST = 500
+"""Characters of a reference in a message, where a person looks for its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,7 @@ def _chosen(checkpoints: Checkpoints, which: str, checkpoint_ref: str) -> int:
     if not steps:
         raise CheckpointError(
             f"no committed checkpoint at {checkpoints.store.uri}/{checkpoints.prefix} "
-            f"(reference {shown(checkpoint_ref)}){_no_such_job(checkpoints)}"
+            f"(reference {checkpoint_ref[:LONGEST]!r}){_no_such_job(checkpoints)}"
         )
     if which == "last":
         return steps[-1]

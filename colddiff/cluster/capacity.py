@@ -43,8 +43,13 @@ def reported_capacity(nodes: Iterable[Mapping[str, Any]], status: Mapping[str, A
 
 
 def machines_up() -> list[str]:
-    """Ray's ids of the machines that are up, of the cluster that this process is connected to."""
-    return [node["NodeID"] for node in _machines() if node["Alive"]]
+    """Ray's ids of the machines that are up, of the cluster that this process is connected to.
+
+    Without those that are about to be taken away: when they go, they are not lost without notice.
+    """
+    leaving = _leaving()
+    found = (node["NodeID"] for node in _machines() if node["Alive"])
+    return [machine for machine in found if machine not in leaving]
 
 
 def lost_machines(
@@ -72,6 +77,13 @@ def _machines() -> list[dict[str, Any]]:
     import ray
 
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _leaving() -> Mapping[str, Any]:
+    from ray._private.state import state
+
+    found: Mapping[str, Any] = state.get_draining_nodes()
     return found
 
 

@@ -6,7 +6,6 @@ A training, its evaluation, images made from it, their evaluation and a report, 
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ import pytest
 
 from colddiff.stores.open import open_store
 from tests.in_process import colddiff_here
-from tests.machines import several_machines
+from tests.machines import free_port, several_machines
 from tests.system import S3Server
 from tests.tracking_server import TrackingServer, running_tracking_server
 
@@ -34,12 +33,6 @@ TWICE = """
     select r.name, m.key, m.step, count(*) from metrics m join runs r on r.run_uuid = m.run_uuid
     where m.key not like 'system/%' group by r.name, m.key, m.step having count(*) > 1
 """
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def test_a_training_its_images_and_a_report_of_them(

@@ -26,11 +26,13 @@ def node(name: str, reason: int | None = None, host: str = "") -> dict[str, Any]
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(capacity, "_machines", lambda: found)
+    monkeypatch.setattr(capacity, "_leaving", lambda: {"z-00112233": 1})
     return found
 
 
 def test_only_what_was_up_and_did_not_end_on_purpose_is_lost(nodes: list[dict[str, Any]]) -> None:
-    nodes += [node("a"), node("b"), node("c"), node("d"), node("e", UNEXPECTED)]
+    # The last one is about to be taken away.
+    nodes += [node("a"), node("b"), node("c"), node("d"), node("e", UNEXPECTED), node("z")]
     before = machines_up()
     assert before == ["a-00112233", "b-00112233", "c-00112233", "d-00112233"]
     nodes[:] = [
