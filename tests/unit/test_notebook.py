@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,25 @@ def test_every_cell_runs(
     assert shown[-1].keys() >= {"eval/sampled/rmse", "eval/sampled/psnr"}
     jobs = {path.name.rpartition("-")[0] for path in Path("runs/jobs").iterdir()}
     assert jobs == {"train-notebook", "evaluate-notebook"}
+
+
+def test_readme_runs_as_it_stands_but_for_its_number_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker_database: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COLDDIFF_STORAGE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("runs").mkdir()
+    shutil.copy(tracker_database, "runs/mlflow.db")
+    readme = (NOTEBOOK.parents[2] / "README.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert "num_steps=500" in source
+    names: dict[str, Any] = {}
+    evaluation = '{"num_images": 32, "batch_size": 32}'
+    run_cell(source.replace("num_steps=500", f"num_steps=2, evaluation={evaluation}"), names)
+    assert names["checkpoint"].step == 2
+    assert names["x_0"].shape == names["x0_hat"].shape == names["x0"].shape == (8, 1, 16, 16)
 
 
 def test_it_is_kept_without_outputs() -> None:
