@@ -30,15 +30,19 @@ def run_cell(source: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
-def test_every_cell_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker_database: Path
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker_database: Path) -> None:
+    """An empty folder to work in, with a tracker that is set up."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COLDDIFF_STORAGE", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("runs").mkdir()
     shutil.copy(tracker_database, "runs/mlflow.db")
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_cell_runs() -> None:
     names: dict[str, Any] = {}
     shown = [run_cell(source, names) for source in code_cells()]
     assert sum(isinstance(value, Figure) for value in shown) == 4
@@ -50,15 +54,8 @@ def test_every_cell_runs(
     assert jobs == {"train-notebook", "evaluate-notebook"}
 
 
-def test_readme_runs_as_it_stands_but_for_its_number_of_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker_database: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("COLDDIFF_STORAGE", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    Path("runs").mkdir()
-    shutil.copy(tracker_database, "runs/mlflow.db")
+@pytest.mark.usefixtures("folder")
+def test_readme_runs_as_it_stands_but_for_its_number_of_steps() -> None:
     readme = (NOTEBOOK.parents[2] / "README.md").read_text()
     (source,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     assert "num_steps=500" in source
