@@ -7,7 +7,7 @@ import logging
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
-from colddiff.data.resolve import SOURCE, Input, packed, refuse_other_shape
+from colddiff.data.resolve import SOURCE, Input, packed, refuse_other_images, refuse_other_shape
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.evaluation.best import DIGITS, misfit_warning
 from colddiff.evaluation.generated import check_generated
@@ -72,15 +72,17 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
     shared = test == job.data
     data = packed(job.data, "train", shared, job, storage, pack=pack)
     test_uri = packed(test, "test", shared, job, storage, pack=pack) if test else None
-    for field, uri in (("data", data), ("test_data", test_uri)):
-        if uri is not None:
-            refuse_other_shape(field, uri, job)
+    images = read_manifest(data)
+    refuse_other_images("data", images.image, data, job)
     resolved = job.model_copy(update={"data": data, "test_data": test_uri})
-    if pack and test_uri is not None:
-        _warn_of_misfit(resolved, read_manifest(test_uri).count)
-        if share_images(read_manifest(data), read_manifest(test_uri)):
-            log.warning(SHARED, read_manifest(test_uri).source or test_uri)
-    return resolved, {"data": read_manifest(data).digest}
+    if test_uri is not None:
+        test_images = read_manifest(test_uri)
+        refuse_other_images("test_data", test_images.image, test_uri, job)
+        if pack:
+            _warn_of_misfit(resolved, test_images.count)
+            if share_images(images, test_images):
+                log.warning(SHARED, test_images.source or test_uri)
+    return resolved, {"data": images.digest}
 
 
 def share_images(train: Manifest, test: Manifest) -> bool:
