@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,15 @@ def require(*programs: str) -> None:
     if os.environ.get("COLDDIFF_REQUIRE_SYSTEM") == "1":
         pytest.fail(f"{reason}, and COLDDIFF_REQUIRE_SYSTEM=1 allows no skip")
     pytest.skip(reason)
+
+
+def answers(url: str) -> bool:
+    """Whether a server responds at ``url``, with whatever page."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import psycopg2
 import pytest
 
 from tests.kills import PATIENCE_S
-from tests.system import LOCAL, require
+from tests.system import LOCAL, answers, require
 
 
 @dataclass
@@ -48,7 +47,7 @@ class TrackingServer:
                 words, env=dict(self.env), stdout=log, stderr=log, start_new_session=True
             )
         until = time.monotonic() + PATIENCE_S
-        while not self._answers():
+        while not answers(f"http://127.0.0.1:{self.port}/health"):
             said = (self.folder / "log").read_text(errors="replace")[-2000:]
             if self.process.poll() is not None or time.monotonic() > until:
                 pytest.fail(f"the tracking server does not start: {said}")
@@ -78,13 +77,6 @@ class TrackingServer:
                 return list(cursor.fetchall())
         finally:
             connection.close()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
-                return True
-        except OSError:
-            return False
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -26,6 +25,7 @@ from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
 from colddiff.tracking.spool import undelivered
 from colddiff.verbs.train.job import TrainJob
 from tests.kills import PATIENCE_S
+from tests.system import answers
 from tests.unit.test_run import TINY
 
 pytestmark = pytest.mark.cluster
@@ -58,7 +58,7 @@ class Server:
                 start_new_session=True,
             )
         deadline = time.monotonic() + PATIENCE_S
-        while not self._answers():
+        while not answers(f"{self.uri}/health"):
             assert self._process.poll() is None, (self.folder / "server.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -68,13 +68,6 @@ class Server:
             os.killpg(self._process.pid, how)
             self._process.wait(timeout=60)
             self._process = None
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
-                return True
-        except OSError:
-            return False
 
 
 @pytest.fixture(scope="module")

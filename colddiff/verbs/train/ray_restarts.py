@@ -173,14 +173,17 @@ def _reason(error: BaseException) -> str:
     causes = list(_causes(error)) or [error]
     ours = [cause for cause in causes if isinstance(cause, ColddiffError)]
     cause = (ours or causes)[0]
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     if ours or isinstance(cause, ray.exceptions.RayActorError):
         return _first_of(str(cause)) or type(cause).__name__
-    last = lines[-1][:LONGEST_REASON] if lines else ""
-    return f"{type(cause).__name__}: {last}".rstrip(": ")
+    last = _lines_of(str(cause))[-1:]
+    return ": ".join([type(cause).__name__, *last]).rstrip(": ")
 
 
 def _first_of(text: str) -> str:
     """The first line that is not empty."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0][:LONGEST_REASON] if lines else ""
+    return next(iter(_lines_of(text)), "")
+
+
+def _lines_of(text: str) -> list[str]:
+    lines = (line.strip()[:LONGEST_REASON] for line in text.splitlines())
+    return [line for line in lines if line]
