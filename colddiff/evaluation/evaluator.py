@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from colddiff.evaluation.best import misfit, notes_on_restored
 from colddiff.evaluation.by_severity import BySeverity, measure_by_severity
 from colddiff.evaluation.image_scores import Candidate, ImageScores, worth_showing
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, add_distance, ssim_of
+from colddiff.evaluation.partition import batch_sums, threads_for
 from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.evaluation.sums import Column, EvaluationSums
@@ -40,6 +42,8 @@ from colddiff.types import Image, Omega, Severity
 
 KEPT_IMAGES = 8
 """Images of the first batch that are kept as pictures."""
+_READING = threading.Lock()
+"""Held while images are read: their readers are for one thread at a time."""
 IMAGE_PROTOCOL = (
     "ssim, rmse, psnr against the test images on the scale [0, 1] at full depth, not clamped; rmse "
     "and psnr of the mean squared error over all images, ssim the mean over images"
@@ -114,6 +118,11 @@ class Evaluator:
         chosen = self.spec.num_images
         return self.source.manifest.count if chosen is None else chosen
 
+    @property
+    def at_once(self) -> int:
+        """Batches of small images on a CPU are restored several at once."""
+        return threads_for(self.spec.batch_size * math.prod(self.D.shape.chw), self.device)
+
     def batches(self) -> list[range]:
         """Positions 0..num_images - 1 in batches of ``spec.batch_size``."""
         n, size = self.num_images, self.spec.batch_size
@@ -124,9 +133,10 @@ class Evaluator:
         indices = [
             position * self.source.manifest.count // self.num_images for position in positions
         ]
-        x0 = normalise(torch.from_numpy(images_at(self.source, indices)).to(self.device))
-        rng = streams(self.spec.seed, "evaluation/omega", indices)
-        omega = self.D.draw(len(x0), rng=rng, images=self.images)
+        with _READING:
+            x0 = normalise(torch.from_numpy(images_at(self.source, indices)).to(self.device))
+            rng = streams(self.spec.seed, "evaluation/omega", indices)
+            omega = self.D.draw(len(x0), rng=rng, images=self.images)
         x_T = self.D.observe(x0, torch.full((len(x0),), self._start), omega)
         return EvaluationInputs(x0, omega, x_T)
 
@@ -362,11 +372,12 @@ def evaluate_all(
 ) -> Evaluation:
     """The evaluation over all batches of ``evaluator``, in this process."""
     total: EvaluationSums | None = None
-    for positions in evaluator.batches():
-        sums = evaluator.sum_batch(positions)
-        total = sums if total is None else total.merge(sums)
-        if on_batch is not None:
-            on_batch(positions.stop, evaluator.num_images)
+    # Once for all: of batches at once, one would give R its mode back under the others.
+    with evaluating(evaluator.R):
+        for positions, sums in batch_sums(evaluator, evaluator.batches()):
+            total = sums if total is None else total.merge(sums)
+            if on_batch is not None:
+                on_batch(positions.stop, evaluator.num_images)
     assert total is not None
     return evaluator.summary(total)
 

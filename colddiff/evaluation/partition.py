@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
+
+import torch
+
+from colddiff.background import in_context
 
 NUM_GROUPS = 16
 """Enough for a handful of workers, few enough that feature covariances are seldom sent."""
+MOST_AT_ONCE = 4
+SMALL_BATCH = 4 * 2**20
+"""Values of a batch below which batches are summed at once on a CPU: the cores are not all busy
+with one of them. Of larger ones, one at a time fills the cores and less memory."""
 
 
 class BatchedEvaluation(Protocol):
@@ -17,6 +29,10 @@ class BatchedEvaluation(Protocol):
 
     @property
     def num_images(self) -> int: ...
+
+    @property
+    def at_once(self) -> int:
+        """How many batches this process may sum at once, in threads; 1 or more."""
 
     def batches(self) -> list[range]: ...
 
@@ -40,19 +56,68 @@ class BatchGroup:
         self, evaluation: BatchedEvaluation, on_batch: Callable[[int], None] | None = None
     ) -> Any:
         """Merged sums of its batches; ``on_batch(num_images)`` is called after each batch."""
-        found = []
-        for positions in self.batches:
-            found.append(evaluation.sum_batch(positions))
-            if len(found) == 2:
-                found = [found[0].merge(found[1])]
+        return self.merged(batch_sums(evaluation, self.batches), on_batch)
+
+    def merged(
+        self, sums: Iterator[tuple[range, Any]], on_batch: Callable[[int], None] | None
+    ) -> Any:
+        """The next of ``sums``, one for each of its batches, merged in order."""
+        total: Any = None
+        for positions, more in islice(sums, len(self.batches)):
+            total = more if total is None else total.merge(more)
             if on_batch is not None:
                 on_batch(len(positions))
-        return found[0]
+        return total
 
     @property
     def num_images(self) -> int:
         """Number of images in its batches."""
         return sum(map(len, self.batches))
+
+
+def threads_for(values: int, device: torch.device | str) -> int:
+    """``BatchedEvaluation.at_once`` for batches of so many values (B x C x H x W) on ``device``."""
+    if torch.device(device).type != "cpu" or values >= SMALL_BATCH:
+        return 1
+    return min(MOST_AT_ONCE, torch.get_num_threads())
+
+
+def batch_sums(
+    evaluation: BatchedEvaluation, batches: Sequence[range]
+) -> Iterator[tuple[range, Any]]:
+    """Each batch with its sums, in order; ``evaluation.at_once`` of them are computed at once.
+
+    Torch's threads are shared out among them meanwhile; a batch's sums are those of a process with
+    so many threads as it gets. Raises what the first failing batch raises.
+    """
+    at_once = min(evaluation.at_once, len(batches))
+    if at_once <= 1:
+        yield from ((positions, evaluation.sum_batch(positions)) for positions in batches)
+        return
+    with _threads_each(at_once), ThreadPoolExecutor(at_once, "batches") as pool:
+        begun: deque[tuple[range, Future[Any]]] = deque()
+        try:
+            for positions in batches:
+                begun.append((positions, pool.submit(in_context(evaluation.sum_batch), positions)))
+                if len(begun) == at_once:
+                    first, sums = begun.popleft()
+                    yield first, sums.result()
+            for last, sums in begun:
+                yield last, sums.result()
+        finally:
+            # Those not begun: whoever reads has enough, or a batch has failed.
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _threads_each(count: int) -> Iterator[None]:
+    """Within ``with``, new threads get their share of torch's threads among ``count`` of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def group_batches(evaluation: BatchedEvaluation) -> list[BatchGroup]:
@@ -65,6 +130,13 @@ def group_batches(evaluation: BatchedEvaluation) -> list[BatchGroup]:
         BatchGroup(number, tuple(batches[start:end]))
         for number, (start, end) in enumerate(zip(starts, ends, strict=True))
     ]
+
+
+def sum_all(evaluation: BatchedEvaluation, on_batch: Callable[[int], None] | None = None) -> Any:
+    """The sums over all batches, merged as those of workers are: by groups, then in their order."""
+    groups = group_batches(evaluation)
+    sums = batch_sums(evaluation, [batch for group in groups for batch in group.batches])
+    return merge_sums([group.merged(sums, on_batch) for group in groups])
 
 
 def merge_sums(sums: Sequence[Any]) -> Any:

@@ -97,6 +97,11 @@ class SetComparison:
         return self._chosen + self.reference.manifest.count
 
     @property
+    def at_once(self) -> int:
+        """One: the features' networks fill the cores with a batch."""
+        return 1
+
+    @property
     def _chosen(self) -> int:
         return self.samples.manifest.count if self.num_samples is None else self.num_samples
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,6 +122,49 @@ def test_batches_do_not_matter() -> None:
     assert one.keys() == many.keys()
     for name, value in one.items():
         assert many[name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2, "evaluation must give torch its threads back"
+    torch.set_num_threads(before)
+
+
+class AtOnce:
+    """``halfway``, in which so many batches must have met before the first of them goes on."""
+
+    def __init__(self, count: int) -> None:
+        self.met = threading.Barrier(count)
+        self.threads: set[int] = set()
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        if threading.get_ident() not in self.threads:
+            self.threads.add(threading.get_ident())
+            assert torch.get_num_threads() == 1
+            self.met.wait(timeout=60)
+        return halfway(x_t, t)
+
+
+def test_batches_at_once_are_the_same_to_the_last_bit(two_threads: None) -> None:
+    images, spec = some_images(), EvaluationSpec(batch_size=6)
+    told: list[int] = []
+    found = of(images, restore=AtOnce(2), spec=spec, on_batch=lambda done, _: told.append(done))
+    torch.set_num_threads(1)
+    alone = of(images, spec=spec)
+    torch.set_num_threads(2)
+    assert found.metrics == alone.metrics
+    assert told == [6, 12, 18, 23]
+
+
+def test_of_batches_at_once_the_first_error_is_raised(two_threads: None) -> None:
+    def diverges(x_t: Tensor, t: Tensor) -> Tensor:
+        return x_t * torch.nan
+
+    with pytest.raises(DivergedError, match="holds NaN or inf at severity 4"):
+        of(some_images(), restore=diverges, spec=EvaluationSpec(batch_size=6))
 
 
 def test_tallies_of_two_workers_merge() -> None:

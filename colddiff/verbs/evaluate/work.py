@@ -13,7 +13,7 @@ from colddiff.checkpoints.references import LoadedCheckpoint
 from colddiff.data.open import open_second_set, open_shards, open_transformed
 from colddiff.errors import Stopped
 from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluator
-from colddiff.evaluation.partition import BatchedEvaluation, group_batches, merge_sums
+from colddiff.evaluation.partition import BatchedEvaluation, sum_all
 from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.set_comparison import SetComparison
 from colddiff.features.open import open_features
@@ -146,8 +146,7 @@ def sum_in_process(attempt: Attempt, subject: Subject, progress: Callable[[int],
         if attempt.stop_requested():
             raise_stopped()
 
-    groups = group_batches(subject.evaluation)
-    return merge_sums([group.sums(subject.evaluation, batch_done) for group in groups])
+    return sum_all(subject.evaluation, batch_done)
 
 
 def raise_stopped() -> None:
