@@ -20,8 +20,22 @@ print(heavy())
 import colddiff.report.page.page
 print(heavy())
 """
+SUBMISSION = """
+import sys
+from colddiff.jobs.recipes import load_recipe
+from colddiff.verbs.train.estimates.cpu_days import cpu_advice
+
+print(cpu_advice(load_recipe("quickstart").job("train"), lambda: None))
+print("torch" in sys.modules, "torch._dynamo" in sys.modules)
+"""
 
 
 def test_a_worker_imports_neither_plots_nor_statistics_and_a_page_only_plots() -> None:
     done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "['matplotlib']"]
+
+
+def test_submitting_a_small_job_does_not_import_the_compiler_of_torch() -> None:
+    script = [sys.executable, "-c", SUBMISSION]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True False"]

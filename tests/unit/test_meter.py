@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from colddiff.jobs.recipes import load_recipe
 from colddiff.objective import restoration_loss
 from colddiff.restorers.precision import bf16_is_slow
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.transforms import normalise
-from colddiff.verbs.train.estimates.cost import cost_of, mfu_per_image_s
+from colddiff.verbs.train.estimates.cost import at_most_flops, cost_of, mfu_per_image_s
 from colddiff.verbs.train.inputs import Inputs, training_inputs
+from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.local_context import LocalContext
 from colddiff.verbs.train.meter import Meter, SeverityBuckets
 from colddiff.verbs.train.trainer import Trainer
@@ -102,6 +104,14 @@ def test_mfu_follows_from_a_given_peak(tmp_path: Path) -> None:
     ((_, mfu),), ((_, rate),) = found["train/mfu"], found["train/images_per_s"]
     assert mfu == pytest.approx(flops * rate / 0.5e12)
     assert mfu_per_image_s(job(), torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("name", ["quickstart", "paper/deblur-celeba", "paper/deblur-cifar10"])
+def test_the_bound_of_a_training_is_above_what_is_counted(name: str) -> None:
+    recipe = load_recipe(name).job("train")
+    assert isinstance(recipe, TrainJob)
+    counted = cost_of(recipe).training_flops
+    assert counted < at_most_flops(recipe) < 50 * counted
 
 
 def test_the_cost_of_a_job_is_what_its_checkpoints_weigh(tmp_path: Path) -> None:

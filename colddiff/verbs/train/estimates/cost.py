@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,21 @@ def cost_of(job: TrainJob) -> Cost:
     except (NotImplementedError, RuntimeError):
         # A restorer whose forward pass reads values: run one image on the CPU.
         return _counted(job, torch.device("cpu"))
+
+
+def at_most_flops(job: TrainJob) -> float:
+    """A bound on ``Cost.training_flops`` without counting, which imports torch's compiler first.
+
+    As if each parameter were used at every pixel of the image: 5 to 28 times what the networks of
+    the recipes take. A plugin's restorer that uses its weights more than once may exceed it.
+    """
+    try:
+        with torch.device("meta"):
+            restorer = job.restorer.build(job.shape)
+    except (NotImplementedError, RuntimeError):
+        return math.inf
+    pixels = job.shape.height * job.shape.width
+    return (1 + BACKWARD) * 2.0 * restorer.num_parameters * pixels
 
 
 def mfu_per_image_s(job: TrainJob, device: torch.device) -> float | None:

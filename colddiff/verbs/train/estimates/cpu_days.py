@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from colddiff.jobs.runner import Capacity
-from colddiff.verbs.train.estimates.cost import cost_of
+from colddiff.verbs.train.estimates.cost import at_most_flops, cost_of
 from colddiff.verbs.train.job import TrainJob
 
 FLOPS_PER_CORE_S = 60e9
@@ -24,7 +24,10 @@ def cpu_advice(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[s
     """
     if job.resources.num_gpus:
         return []
-    flops = cost_of(job).training_flops * job.num_steps * job.global_batch_size
+    images = job.num_steps * job.global_batch_size
+    if at_most_flops(job) * images / FLOPS_PER_CORE_S < DAY_S:
+        return []
+    flops = cost_of(job).training_flops * images
     if flops / FLOPS_PER_CORE_S < DAY_S:
         return []
     found = capacity()
