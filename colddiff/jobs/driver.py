@@ -44,11 +44,14 @@ def drive(
     def in_turn() -> dict[str, Any]:
         attempt.phase("preparing")
         prepared = verb.prepare(attempt)
-        attempt.tracker = open_tracker(attempt.resolved)
+        # On a cluster this process next waits for others to start, which is time to import MLflow.
+        attempt.tracker = open_tracker(attempt.resolved, wait=not on_ray)
         with ended_with_work(attempt.tracker, attempt.superseded):
             describe_run(attempt.tracker, attempt.resolved, attempt.folder)
             attempt.phase("")
             found = verb.run(attempt, prepared, on_ray=on_ray)
+            if not attempt.tracker.run_id:
+                attempt.tracker.flush()
             tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
             common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
             result = {**common, **found}

@@ -23,14 +23,18 @@ GROUPING = ("parent", "tags")
 """Fields of ``tracking`` that are the run's parent and tags, and no parameters of it."""
 
 
-def open_tracker(resolved: ResolvedJob, *, join: bool = False) -> Tracker:
-    """The job's one tracking run; ``join`` if the driver opened it and will finish it."""
+def open_tracker(resolved: ResolvedJob, *, join: bool = False, wait: bool = True) -> Tracker:
+    """The job's one tracking run; ``join`` if the driver opened it and will finish it.
+
+    Without ``wait`` it returns at once, and connects in a thread.
+    """
     return open_run(
         resolved.storage,
         resolved.tracking_uri,
         resolved.job.tracking.experiment,
         resolved.id,
         join=join,
+        wait=wait,
     )
 
 

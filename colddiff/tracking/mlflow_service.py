@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib
 import logging
 import os
 import re
 import sqlite3
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -34,6 +36,8 @@ from colddiff.tracking.repeats import DESCRIPTION
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MODULES = ("mlflow.store.artifact.local_artifact_repo", "mlflow.store.tracking.sqlalchemy_store")
+"""What MLflow would import at the first use, with warnings; the second for databases alone."""
 WAY_OUT = "start it, unset MLFLOW_TRACKING_URI, or submit with tracking.required=false"
 CREDENTIALS = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; a server "
@@ -88,20 +92,21 @@ def client(uri: str) -> MlflowClient:
 def load_mlflow(uri: str) -> None:
     """Imports the mlflow modules for ``uri`` (takes seconds, once) without their warnings.
 
-    Does not override environment variables that are set. Call it before threads start: Python's
-    warning filters are process-wide.
+    Does not override environment variables that are set. Python's warning filters are process-wide:
+    the first call belongs before other threads that change them.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mlflow
-        import mlflow.store.artifact.local_artifact_repo
-
-        if urlsplit(uri).scheme not in ("http", "https"):
-            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     # It logs a traceback for each error that it also raises and we report.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    served = urlsplit(uri).scheme in ("http", "https")
+    wanted = [name for name in MODULES[: 1 if served else 2] if name not in sys.modules]
+    if not wanted:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in wanted:
+            importlib.import_module(name)
 
 
 def initialise(

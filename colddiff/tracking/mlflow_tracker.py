@@ -47,6 +47,12 @@ class MlflowTracker:
         """The MLflow run's id; empty until the tracker has responded."""
         return self._outbox.run_id
 
+    def connect(self) -> None:
+        """Reaches for the tracker now instead of within two seconds; returns at once."""
+        with self._lock:
+            self._asked += 1
+            self._lock.notify_all()
+
     def log_params(self, params: Mapping[str, str]) -> None:
         self._add(Entry("param", key, str(value), now_ms()) for key, value in params.items())
 
@@ -135,12 +141,14 @@ def open_run(
     spool: Store,
     artifact_root: str | None = None,
     join: bool = False,
+    wait: bool = True,
     timeout_s: float = 10.0,
 ) -> MlflowTracker:
     """Opens a session with the job's one MLflow run, shared by all attempts and processes.
 
     Waits up to ``timeout_s`` for the tracker; if it does not respond, entries are spooled and the
-    run is created once it does. Call ``initialise`` first to get an error instead.
+    run is created once it does. Call ``initialise`` first to get an error instead. Without ``wait``
+    the session's thread imports MLflow, which takes seconds, and reaches for the tracker.
 
     Args:
         uri: tracking URI, including any credentials.
@@ -150,17 +158,22 @@ def open_run(
         spool: the job's STORAGE.
         artifact_root: where a new experiment stores artifacts; None leaves that to a server.
         join: another process has opened the run and will finish it: its status is not changed.
+        wait: return once the tracker has responded.
         timeout_s: longest wait for the first response, and for each later request.
 
     Raises:
         SpecError: an invalid address. StoreError: the spool cannot be used.
     """
     address = TrackingAddress(checked_uri(uri), artifact_root)
-    load_mlflow(address.uri)
+    if wait:
+        load_mlflow(address.uri)
     header = RunHeader(job_id, experiment, run_name, now_ms())
     tracker = MlflowTracker(Outbox(address, Spool(spool, header), timeout_s=timeout_s))
     if not join:
         tracker.set_running()
+    if not wait:
+        tracker.connect()
+        return tracker
     try:
         tracker.flush(timeout_s)
     except BaseException:  # an interrupt: no one else has the tracker, to end the run

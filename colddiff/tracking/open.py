@@ -69,10 +69,17 @@ def probe_tracker(storage: str) -> str:
 
 
 def open_tracker(
-    storage: str, uri: str, experiment: str, job_id: str, *, join: bool = False
+    storage: str,
+    uri: str,
+    experiment: str,
+    job_id: str,
+    *,
+    join: bool = False,
+    wait: bool = True,
 ) -> Tracker:
     """The job's one tracking run; ``join`` if another process opened it and will finish it.
 
+    Without ``wait`` it returns at once: what is logged is delivered once MLflow is imported.
     ``uri`` is the one the job was submitted with; this process's MLFLOW_TRACKING_URI is used
     instead if it is the same with credentials.
     """
@@ -87,6 +94,7 @@ def open_tracker(
         spool=open_store(storage),
         artifact_root=address.artifact_root,
         join=join,
+        wait=wait,
     )
 
 

@@ -44,7 +44,7 @@ def train_rank(
     """
     tracker = null_tracker()
     if ctx.rank == 0:
-        tracker = open_tracker(resolved, join=True)
+        tracker = open_tracker(resolved, join=True, wait=False)
     # Closed whatever happens: this process may go on to train another job.
     with closing(tracker):
         outcome = _trained(resolved, ctx, attempt, tracker, watched)

@@ -119,6 +119,41 @@ def test_two_processes_of_an_attempt_share_the_run(mlflow: MlflowTwin) -> None:
     assert {row.key for row in mlflow.read().metrics} == {"train/loss_l1", "eval/sampled/fid"}
 
 
+UNAWAITED = """
+import sys
+from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.mlflow_tracker import open_run
+store = LocalStore(sys.argv[2])
+driver = open_run(sys.argv[1], "tests", "train-a-1", "a", spool=store, wait=False)
+worker = open_run(sys.argv[1], "tests", "train-a-1", "a", spool=store, join=True, wait=False)
+print("reached" if driver.run_id or worker.run_id else "returned", flush=True)
+worker.log_metrics({"train/loss_l1": 1.0}, step=1)
+worker.close(60)
+driver.log_metrics({"eval/sampled/fid": 9.0}, step=1)
+driver.finish("FINISHED")
+print(driver.run_id == worker.run_id, driver.run_id)
+"""
+
+
+def test_without_waiting_a_session_returns_before_mlflow_is_imported(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    done = subprocess.run(
+        [sys.executable, "-c", UNAWAITED, uri, str(tmp_path / "store")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    returned, ended = done.stdout.splitlines()
+    assert returned == "returned"
+    same, run_id = ended.split()
+    assert same == "True"
+    run = client(uri).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"train/loss_l1": 1.0, "eval/sampled/fid": 9.0}
+    assert len(client(uri).search_runs([run.info.experiment_id])) == 1
+
+
 def test_joining_leaves_an_ended_run_ended(mlflow: MlflowTwin) -> None:
     mlflow.open().finish("FINISHED")
     mlflow.open(join=True).close()
