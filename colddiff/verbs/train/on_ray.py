@@ -11,6 +11,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from colddiff.cluster.capacity import machines_up
 from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
 from colddiff.jobs.attempt import Attempt
@@ -34,6 +35,11 @@ from colddiff.verbs.train.work import train_rank
 log = logging.getLogger(__name__)
 
 NEVER_S = 1e9
+NOT_USED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+"""Ray Train's helpers that each start a process which imports all of Ray Train, 2 s of a core: for
+Ray's own data sets, of which there are none, and to give back what a dead controller reserved,
+which ``free_abandoned`` does without a dashboard too."""
+PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
 def fit_on_ray(attempt: Attempt) -> None:
@@ -71,6 +77,15 @@ def fit_on_ray(attempt: Attempt) -> None:
         folder.store.delete(item.key)
 
 
+class LeanTrainer(TorchTrainer):
+    """Ray Train's trainer without the helper processes that nothing here uses."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # Not called by a Ray that has no such method: it then starts them.
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # of v2 alone
+        return [one for one in callbacks if type(one).__name__ not in NOT_USED]
+
+
 def _trainer(
     resolved: ResolvedJob, attempt: int, number: int, workers: Any, *, grow_after_s: float
 ) -> TorchTrainer:
@@ -81,7 +96,9 @@ def _trainer(
     if isinstance(workers, tuple):
         # How long Ray waits for workers on a lost machine before it starts with fewer.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
-    return TorchTrainer(
+    # The preemption of the only machine is the end of its cluster.
+    os.environ[PREEMPTION_WATCHER] = str(int(len(machines_up()) > 1))
+    return LeanTrainer(
         _worker,
         train_loop_config={
             "job": resolved.to_dict(),
@@ -129,7 +146,7 @@ def _evaluation() -> Any:
     def run(data: dict[str, Any], step: int) -> dict[str, Any]:
         log_to_stderr()
         resolved = ResolvedJob.from_dict(data)
-        with closing(open_tracker(resolved, join=True)) as tracker:
+        with closing(open_tracker(resolved, join=True, wait=False)) as tracker:
             return evaluate_step(resolved, resolved.folder, tracker, step)
 
     return ray.remote(num_cpus=0, max_retries=1)(run)
