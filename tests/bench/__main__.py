@@ -17,6 +17,7 @@ from tests.bench import (
     blur,
     checkpoints,
     generate,
+    latency,
     listing,
     loader,
     metrics,
@@ -64,6 +65,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "search": (
         "what a segment of a search costs beside its training and evaluation",
         lambda _, quick: [search.measure(3 if quick else 6)],
+    ),
+    "latency": (
+        "from submit to the first step and to the end, by part",
+        lambda _, quick: [latency.measure(1 if quick else 5)],
     ),
     "list": (
         "commands on submitted jobs, and a list of 500 jobs in S3",

@@ -103,9 +103,7 @@ def cluster() -> Iterator[RunningCluster]:
     home.credentials_path.write_text(f"MLFLOW_TRACKING_PASSWORD={CANARY}\n")
     try:
         with pytest.MonkeyPatch.context() as patch:
-            # One process less for each training; `test_faults.py` has machines of its own for it.
-            # And figures of the machine once a minute: nobody looks at the dashboard.
-            patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            # Figures of the machine once a minute: nobody looks at the dashboard.
             patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "60000")
             record = local_cluster.start(home)
         yield RunningCluster(home, record)
