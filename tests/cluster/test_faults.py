@@ -230,6 +230,8 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_contr
         _give_notice(cluster.address, noticed.node_id)
         wait_until(lambda: (folder.outcome(1) or {}).get("left"), "the notice to be seen")
         left_at = (folder.outcome(1) or {})["step"]
+        # Before that Ray Train may take the machine's end for the end of the start after it.
+        wait_until(lambda: b"continuing without it" in folder.log(1), "the workers to have left")
         cluster.remove_node(noticed, allow_graceful=False)
         second = _await_training(folder, workers=2)
         assert second["step"] == left_at, f"{time.time() - told:.0f} s after the notice"
