@@ -21,6 +21,8 @@ SHOWN_PICTURES = 8
 log = logging.getLogger(__name__)
 
 _TOLD: ContextVar[bool] = ContextVar("colddiff_told", default=True)
+_SAID: ContextVar[set[str] | None] = ContextVar("colddiff_said", default=None)
+"""Warnings of the jobs that are resolved together, such as the trainings of a study."""
 
 
 def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
@@ -86,6 +88,26 @@ def untold() -> Iterator[None]:
         yield
     finally:
         _TOLD.reset(token)
+
+
+def warn_submitter(line: str) -> None:
+    """Warns whoever submits a job; once within ``each_line_once``, never within ``untold``."""
+    said = _SAID.get()
+    if not is_told() or (said is not None and line in said):
+        return
+    if said is not None:
+        said.add(line)
+    log.warning("%s", line)
+
+
+@contextmanager
+def each_line_once() -> Iterator[None]:
+    """Within ``with``, a warning that is true of several jobs is logged for the first alone."""
+    token = _SAID.set(set())
+    try:
+        yield
+    finally:
+        _SAID.reset(token)
 
 
 def score_of(result: Mapping[str, Any]) -> tuple[str, float] | None:

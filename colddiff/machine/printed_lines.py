@@ -42,9 +42,29 @@ NOISE = re.compile(
             # MLflow and its database, errors aside.
             r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:INFO|WARNING) mlflow",
             r"(?:INFO|WARNI)\s+\[alembic\.",
+            # Clients of services below a warning, such as where boto found credentials, however
+            # whoever configured logging has them printed.
+            r".{0,60}\b(?:INFO|DEBUG)\b.{0,60}\b(?:botocore|boto3|s3transfer|urllib3)\b",
+            r".{0,120}Found credentials (?:in|from) ",
+            # Ray's control store, asked while it starts or goes: our own lines name what is lost.
+            r"\[.* [WE] \d+ \d+\] (?:\(\w+\) )?(?:gcs_\w+|ray_syncer\w*)\.(?:cc|h):\d+: ",
         )
     )
 )
+TRACEBACK = "Traceback (most recent call last):"
+CHAINED = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+FRAME = re.compile(r'  File "(?P<path>[^"]+)", line \d+')
+THEIR_FRAME = re.compile(r".*(?:-packages/ray/|lib/python3\.\d+/(?!site-packages|dist-packages))")
+NO_ANSWER = re.compile(
+    r"(?:ray\.exceptions\.|ray\._raylet\.)?(?:GetTimeoutError|RpcError)\b|grpc\.\S*RpcError\b"
+)
+"""Last line of a traceback of Ray that waited for its control store; nothing of a job failed."""
+LONGEST_TRACEBACK = 200
+"""Lines of one that are held back until it is known what it is about."""
+
 STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ?")
 REPEATED = re.compile(r"\[repeated \d+x across cluster\]")
 """Ray's sum of equal lines of other processes, the first of which it has printed."""
@@ -69,6 +89,9 @@ class LogLines:
         self._begun = b""
         self._warned: set[str] = set()
         """Sources whose last line was a warning: the code that it is about follows."""
+        self._held: list[str] = []
+        """A traceback that has begun, and the source that all its lines are of."""
+        self._held_of = ""
 
     def feed(self, chunk: bytes) -> None:
         """Takes a piece; a line that it does not end is kept until it ends, or grows too long."""
@@ -84,11 +107,40 @@ class LogLines:
         if self._begun:
             self._pass_on(self._begun)
             self._begun = b""
+        self._release(self._keep)
 
     def _pass_on(self, line: bytes) -> None:
         text = ANSI.sub("", line.decode(errors="replace")).rstrip("\r")
-        take = self._set_aside if self._is_noise(text) else self._keep
+        if self._is_noise(text):
+            self._write(self._set_aside, text)
+        elif not self._holds(text):
+            self._release(self._keep)
+            self._write(self._keep, text)
+
+    def _write(self, take: Callable[[bytes], None], text: str) -> None:
         take(f"{stamped(text, self._clock())}\n".encode())
+
+    def _release(self, take: Callable[[bytes], None]) -> None:
+        for line in self._held:
+            self._write(take, line)
+        self._held = []
+
+    def _holds(self, line: str) -> bool:
+        """Whether the line is of a traceback that is held back; its last line decides on it."""
+        source, text = _parted(line)
+        if text == TRACEBACK and (not self._held or source != self._held_of):
+            self._release(self._keep)
+            self._held_of = source
+        elif not self._held or source != self._held_of:
+            return False
+        inside = not text or text.startswith(" ") or text in (TRACEBACK, *CHAINED)
+        frame = FRAME.match(text)
+        if (frame and not THEIR_FRAME.match(frame["path"])) or len(self._held) > LONGEST_TRACEBACK:
+            return False
+        self._held.append(line)
+        if not inside:
+            self._release(self._set_aside if NO_ANSWER.match(text) else self._keep)
+        return True
 
     def _is_noise(self, line: str) -> bool:
         found = SOURCE.match(line)
@@ -104,6 +156,12 @@ class LogLines:
             self._warned.add(key)
             return True
         return NOISE.match(text) is not None
+
+
+def _parted(line: str) -> tuple[str, str]:
+    """What Ray writes before a line of another process, and the line."""
+    found = SOURCE.match(line)
+    return ("", line) if found is None else (line[: found.start("text")], found["text"])
 
 
 def stamped(line: str, at: float) -> str:

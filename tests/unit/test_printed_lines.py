@@ -37,6 +37,10 @@ NOISE = f"""
 2026/11/27 01:27:05 WARNING mlflow.utils.autologging_utils: MLflow issued a warning
 2026/11/27 01:27:05 INFO mlflow.store.db.utils: Creating initial MLflow database tables...
 INFO  [alembic.runtime.migration] Running upgrade  -> 451aebb31d03, add metric step
+INFO  [botocore.credentials] Found credentials in environment variables.
+2026/11/27 01:27:05 INFO botocore.credentials: Found credentials in shared credentials file: ~/.aws/credentials
+(RayTrainWorker pid=7805) 2026-11-27 01:27:05,100 INFO botocore.credentials -- Found credentials from IAM Role: training
+(TrainController pid=7327) [2026-11-27 01:28:01,258 E 7327 7394] gcs_rpc_client.h:149: Failed to connect to GCS at address 10.0.0.3:6379
 """[1:]
 KEPT = f"""
 terminal distribution gmm fitted in 0.7 s
@@ -98,6 +102,42 @@ def test_code_after_something_else_than_a_warning_is_kept() -> None:
 def test_a_line_without_an_end_arrives_at_the_end_or_when_it_is_long() -> None:
     assert sorted_lines(b"50 %\r60 %")[0].endswith("60 %\n")
     assert len(sorted_lines(b"x" * 70_000, b"x" * 10)[0].splitlines()) == 2
+
+
+UNANSWERED = f"""
+(TrainController pid=7327) Traceback (most recent call last):
+(TrainController pid=7327)   File "{PACKAGES}/ray/util/state/api.py", line 1, in get
+(TrainController pid=7327)     return ray.get(reference, timeout=30)
+(TrainController pid=7327) 
+(TrainController pid=7327) During handling of the above exception, another exception occurred:
+(TrainController pid=7327) 
+(TrainController pid=7327) Traceback (most recent call last):
+(TrainController pid=7327)   File "/usr/lib/python3.11/asyncio/tasks.py", line 1, in wait_for
+(TrainController pid=7327) ray.exceptions.GetTimeoutError: Get timed out: some object(s) not ready.
+"""[1:]
+
+
+def test_a_traceback_of_ray_that_had_no_answer_is_set_aside_whole() -> None:
+    kept, aside = sorted_lines(f"before\n{UNANSWERED}after\n".encode())
+    assert [unstamped(line) for line in kept.splitlines()] == ["before", "after"]
+    assert len(aside.splitlines()) == len(UNANSWERED.splitlines())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        UNANSWERED.replace("/usr/lib/python3.11/asyncio/tasks.py", "/home/ada/kspace.py"),
+        UNANSWERED.replace("ray.exceptions.GetTimeoutError", "ValueError"),
+        UNANSWERED.rpartition("(TrainController")[0],
+    ],
+    ids=["through other code", "another error", "cut off"],
+)
+def test_other_tracebacks_are_kept_whole_and_in_order(other: str) -> None:
+    kept, aside = sorted_lines(f"before\n{other}(raylet) after\n".encode())
+    assert (kept, aside) == (
+        "".join(f"{stamped(line, 0)}\n" for line in f"before\n{other}(raylet) after".splitlines()),
+        "",
+    )
 
 
 PRINTING = """

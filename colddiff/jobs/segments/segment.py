@@ -139,7 +139,8 @@ def run_segment(
     threads = torch.get_num_threads()
 
     def work() -> Submission:
-        resolved = resolved_segment(segment, outer)
+        with untold():  # the outer job has said what is to be said of its trainings
+            resolved = resolved_segment(segment, outer)
         with _stopped_with(resolved.folder, stop_requested), untold():
             return bring_to_end(resolved, runner or InProcess())
 

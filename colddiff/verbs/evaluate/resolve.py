@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +12,12 @@ from colddiff.errors import DataError, Missing, SpecError
 from colddiff.evaluation.best import misfit_warning
 from colddiff.features.open import located_features
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.results import warn_submitter
 from colddiff.ports import ShardSource
 from colddiff.samplers import check_samplers
 from colddiff.spec import digest
 from colddiff.stores.open import absolute, open_store
 from colddiff.verbs.evaluate.job import EvaluateJob
-
-log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 """Its presence distinguishes a sample set from other packed images."""
@@ -52,7 +50,7 @@ def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int) -> None:
     of_sets = job.samples is not None
     warning = misfit_warning(job.features.metric, shape, n, None, of_sets=of_sets)
     if warning is not None:
-        log.warning("features: %s", warning)
+        warn_submitter(f"features: {warning}")
 
 
 def open_set(where: str, *, partial: bool) -> ShardSource:

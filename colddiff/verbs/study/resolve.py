@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from colddiff.errors import CheckpointError, DataError, SpecError
 from colddiff.jobs.resolve import identified
+from colddiff.jobs.results import each_line_once
 from colddiff.spec import digest
 from colddiff.spec.plugins import load_plugins, plugin_digest
 from colddiff.stores.open import absolute
@@ -19,6 +20,18 @@ def resolve_study(job: StudyJob, storage: str, *, pack: bool) -> tuple[StudyJob,
     if job.trainings:
         raise SpecError([("trainings", "is written when a study is submitted: leave it out")])
     load_plugins(job.plugins)
+    with each_line_once():
+        trainings, plugins = _resolved_trainings(job, storage, pack)
+    _refuse_twice(job, trainings)
+    changes = {"trainings": tuple(trainings), "plugins": tuple(dict.fromkeys(plugins))}
+    ids = digest([training.id for training in trainings])
+    return job.model_copy(update=changes), {"jobs": ids, "seeds": "", "overrides": ""}
+
+
+def _resolved_trainings(
+    job: StudyJob, storage: str, pack: bool
+) -> tuple[list[TrainingSpec], list[str]]:
+    """All trainings of a study, and the plugins that they need."""
     plugins: list[str] = []
     trainings: list[TrainingSpec] = []
     for number, (slug, train) in enumerate(written_trainings(job)):
@@ -39,10 +52,7 @@ def resolve_study(job: StudyJob, storage: str, *, pack: bool) -> tuple[StudyJob,
             trainings.append(
                 TrainingSpec(id=one.job_id(slug, content), slug=slug, train=data, plugins=digests)
             )
-    _refuse_twice(job, trainings)
-    changes = {"trainings": tuple(trainings), "plugins": tuple(dict.fromkeys(plugins))}
-    ids = digest([training.id for training in trainings])
-    return job.model_copy(update=changes), {"jobs": ids, "seeds": "", "overrides": ""}
+    return trainings, plugins
 
 
 def _refuse_twice(job: StudyJob, trainings: list[TrainingSpec]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
@@ -13,13 +11,12 @@ from colddiff.evaluation.best import DIGITS, misfit_warning
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.results import warn_submitter
 from colddiff.jobs.status import is_number
 from colddiff.ports import Manifest
 from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
-
-log = logging.getLogger(__name__)
 
 SHARED = (
     "data and test_data share images: both hold %s, and are not the two parts that `colddiff data "
@@ -81,7 +78,7 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
         if pack:
             _warn_of_misfit(resolved, test_images.count)
             if share_images(images, test_images):
-                log.warning(SHARED, test_images.source or test_uri)
+                warn_submitter(SHARED % (test_images.source or test_uri))
     return resolved, {"data": images.digest}
 
 
@@ -105,7 +102,7 @@ def _warn_of_misfit(job: TrainJob, num_test: int) -> None:
         best = f"eval/{SAMPLERS[DEFAULT].column}/rmse"
     warning = misfit_warning(distance, job.shape.chw, n, best)
     if warning is not None:
-        log.warning("evaluation: %s", warning)
+        warn_submitter(f"evaluation: {warning}")
 
 
 def _with_other(

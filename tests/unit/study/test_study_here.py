@@ -60,6 +60,7 @@ def test_a_study_trains_what_nobody_has_trained_and_reports_all(
     done = colddiff_here(*here, "submit", "study", job, "--local")
     assert done.returncode == 0, done.stderr
     assert "1 of 4 already done, 0 resumed\n" in done.stderr
+    assert done.stderr.count("are too few for") == 1, "true of all four"
     study = folder_of(storage)
     assert done.stdout == f"{study.job_id}\n"
     result = study.result()
