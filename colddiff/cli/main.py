@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from colddiff import __version__
 from colddiff.cli import (
@@ -29,14 +31,28 @@ from colddiff.cli import (
 from colddiff.cli.catalogue import commands as catalogue
 from colddiff.cli.degradation import check, preview
 from colddiff.cli.output import emit, note, one_line
-from colddiff.errors import ColddiffError
+from colddiff.errors import ColddiffError, SpecError
+from colddiff.jobs.verb import VERBS
 from colddiff.machine.streams import Streams
 
 MOST_DETAILS = 1000
 """Lines about single things that are wrong, before the line that ends a command."""
 
+
+class Commands(TyperGroup):
+    """All commands; a verb in their place is answered with the command that submits it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command and what follows it; SpecError where the first word is a verb."""
+        if args and args[0] not in self.commands and args[0] in VERBS:
+            command = shlex.join(["colddiff", "submit", *args])
+            raise SpecError(f"{args[0]} is a job to submit: write `{command}`")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="colddiff",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=True,
     # Rich takes longer to import than the rest of the command line.

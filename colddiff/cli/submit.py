@@ -320,14 +320,15 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     inputs = [describe_input(one, place) for one in VERBS[job.verb].inputs(job)]
     found = VERBS[job.verb].dry_run(job, request.rate)
     fit = None if request.local else _fit(job, request.address)
-    for line in [*inputs, *found.lines, *([fit] if fit else [])]:
-        note(line)
     if request.as_json:
         emit_json(data | dict(found.data) | ({"cluster": fit} if fit else {}))
     else:
         if needed:  # the file's name is that of its training
             emit(f"# {shlex.join(['colddiff', 'submit', job.verb, 'FILE', *needed])}")
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
+    # Last, as on a terminal the job above them is longer than a screen.
+    for line in [*inputs, *found.lines, *([fit] if fit else [])]:
+        note(line)
 
 
 def _fit(job: Job, address: str | None) -> str | None:

@@ -104,8 +104,9 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     if _is_job_file(text):
         path = Path(text)
         if not _is_file(path):
+            close = nearest(text.removesuffix(path.suffix), list_recipes())
             raise SpecError(
-                f"no job file {shown(text)}; `colddiff recipes` lists the built-in ones"
+                f"no job file {shown(text)}{close} (`colddiff recipes` lists the built-in ones)"
             )
         text = path.stem
     elif not _is_file(path):
@@ -115,8 +116,8 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
                 f"no recipe {shown(text)}: for the file of this folder write {text}.yaml"
             )
         raise SpecError(
-            f"no recipe {shown(text)}{nearest(text, names)} (see `colddiff recipes`, or give a "
-            ".yaml file)"
+            f"no recipe {shown(text)}{nearest(text, names)} (nor is there a file of that name; "
+            "`colddiff recipes` lists the built-in ones)"
         )
     return _recipe(path, text, variant)
 

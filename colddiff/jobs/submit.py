@@ -80,6 +80,7 @@ def bring_to_end(
     try:
         if attempt is None:
             resolved = _fitted(resolved, runner)
+            _tell_of_less(resolved, status)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
@@ -131,6 +132,7 @@ def report_if_done(
     announce(resolved.id)
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s is done (%s)", resolved.id, extent)
+    _tell_of_less(resolved, status)
     log_result(folder)
     within = (folder.result() or {}).get("jobs", [])
     deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, *within)
@@ -230,6 +232,17 @@ def _fitted(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:
     for line in verb.advice(resolved.job, runner.capacity) if is_told() else ():
         log.warning("%s", line)
     return resolved
+
+
+def _tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:
+    """A line if less is requested than the job has already done."""
+    verb = VERBS[resolved.verb]
+    wanted, done = verb.requested_extent(resolved.job), status.step if status else 0
+    if verb.extent and wanted < done and is_told():
+        log.warning(
+            "%s=%d is less than the %d %s already done: a job is extended, and never shortened",
+            *(verb.extent, wanted, done, verb.unit),
+        )
 
 
 def _start(

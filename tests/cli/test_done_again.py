@@ -39,7 +39,7 @@ def test_a_finished_job_is_reported_before_a_cluster_or_a_tracker_is_needed(
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
     path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump({"name": "again", "train": TRAIN}))
+    path.write_text(yaml.safe_dump({"name": "again", "train": {**TRAIN, "num_steps": 2}}))
     first = colddiff_here(monkeypatch, capsys, "submit", "train", path, "--local")
     assert first.returncode == 0, first.stderr
     (job_id,) = first.stdout.split()
@@ -57,3 +57,9 @@ def test_a_finished_job_is_reported_before_a_cluster_or_a_tracker_is_needed(
     assert f"{job_id} is done" in again.stderr
     assert not (tmp_path / "home").exists()
     assert JobFolder(open_store(str(tmp_path / "runs")), job_id).attempts() == [1]
+
+    words = ["submit", "train", path, "num_steps=1", "--local"]
+    shorter = colddiff_here(monkeypatch, capsys, *words)
+    assert (shorter.returncode, shorter.stdout) == (0, f"{job_id}\n")
+    assert shorter.stderr.count("num_steps=1 is less than the 2 steps already done") == 1
+    assert "is less than" not in first.stderr + again.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +153,18 @@ def test_it_says_why_a_submission_would_fail(
     assert (submitted.returncode, submitted.stdout) == (2, "")
     reason = submitted.stderr.splitlines()[-1].removeprefix("colddiff: error: ")
     assert any(reason.partition(": ")[2] in line for line in lines)
+
+
+def test_what_it_says_of_the_job_is_below_the_job() -> None:
+    words = ["evaluate_every=50", "checkpoint_every=20", "num_steps=400", "--rate", "100"]
+    command = [sys.executable, "-m", "colddiff.cli.main", "submit", "train", "quickstart", *words]
+    done = subprocess.run(
+        [*command, "--dry-run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0
+    *_, hours, checkpoints = done.stdout.splitlines()
+    assert hours.startswith("at 100 images/s: ")
+    assert checkpoints.startswith("evaluate_every=50: only checkpoints are evaluated")
 
 
 def photographs(folder: Path) -> None:

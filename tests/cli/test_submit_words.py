@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from colddiff.cli.submit import Request, read_job
+from colddiff.jobs.verb import VERBS
 from tests.in_process import colddiff_here
 
 VERB_FIRST = "submit: the verb comes first: "
@@ -54,3 +55,13 @@ def test_other_words_are_answered_with_what_to_write(
     assert done.stderr.startswith("colddiff: error: ")
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_in_the_place_of_a_command_is_answered_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    done = colddiff_here(monkeypatch, capsys, verb, "mine.yaml", "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+    told = f"{verb} is a job to submit: write `colddiff submit {verb} mine.yaml --dry-run`"
+    assert told in done.stderr

@@ -10,9 +10,30 @@ from colddiff.checkpoints.kept import COMMIT, due_steps
 from colddiff.errors import Stopped
 from colddiff.evaluation.best import BestStep
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.verb import VERBS
+from colddiff.spec import parse
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
+from colddiff.verbs.train.job import TrainJob
 from tests.unit.test_attempt import attempt, raising
+
+
+@pytest.mark.parametrize(
+    ("every", "kept", "told"),
+    [
+        (None, 20, ""),
+        (40, 20, ""),
+        (50, 20, "those of every 100 steps and the last; choose a multiple of 20"),
+        (10, 20, "those of every 20 steps and the last"),
+        (7, 80, "the last alone; choose a multiple of 80, or checkpoint_every=7"),
+    ],
+)
+def test_evaluations_that_meet_no_checkpoint_are_named_at_submission(
+    every: int | None, kept: int, told: str
+) -> None:
+    fields = {"evaluate_every": every, "checkpoint_every": kept, "num_steps": 400}
+    lines = VERBS["train"].advice(parse(TrainJob, fields), lambda: None)
+    assert [told in line for line in lines] == [True] * bool(told)
 
 
 @pytest.fixture

@@ -34,9 +34,10 @@ class Train(Verb):
         return resolve_training(job, storage, pack=pack)
 
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        from colddiff.verbs.train.advice import evaluation_advice
         from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
-        return cpu_advice(job, capacity)
+        return [*evaluation_advice(job), *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training
@@ -88,10 +89,12 @@ class Train(Verb):
         return inputs_of(job)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        from colddiff.verbs.train.advice import evaluation_advice
         from colddiff.verbs.train.estimates.estimate import estimate
 
         found = estimate(job, rate)
-        return DryRun(found.lines(), {"estimate": found.to_dict()})
+        lines = [*found.lines(), *evaluation_advice(job)]
+        return DryRun(lines, {"estimate": found.to_dict()})
 
 
 VERB = Train()
