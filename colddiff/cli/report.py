@@ -24,7 +24,8 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="Job ids, patterns over them ('train-deblur-*'), folders, URIs, mlflow:RUN_ID.",
+            help="Job ids, patterns over them ('train-deblur-*'), folders, URIs, mlflow:RUN_ID; "
+            "of JOB@best the job.",
         ),
     ],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="A folder for the report.")],
@@ -140,8 +141,8 @@ def _texts(
     runs: Sequence[ReportedRun], kinds: Sequence[str], *, over_seed: bool, only: Sequence[str]
 ) -> dict[str, str]:
     from colddiff.errors import SpecError
-    from colddiff.report.page.page import MARK, report_page
-    from colddiff.report.page.table import tables_of, to_csv, to_latex, to_markdown
+    from colddiff.report.page.page import MARK, report_markdown, report_page
+    from colddiff.report.page.table import tables_of, to_csv, to_latex
     from colddiff.report.tables import metric_names
     from colddiff.spec import nearest
 
@@ -155,7 +156,7 @@ def _texts(
     tables = tables_of(runs, over_seed=over_seed, only=only)
     made = {
         "html": lambda: report_page(runs, over_seed=over_seed, only=only),
-        "md": lambda: f"<!-- {MARK} -->\n\n{to_markdown(tables)}",
+        "md": lambda: report_markdown(runs, over_seed=over_seed, only=only),
         "latex": lambda: f"% {MARK}\n{to_latex(tables)}",
         "csv": lambda: to_csv(tables),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def differences_text(differs: Mapping[str, Any]) -> str:
     """``num_timesteps=9, sigma.start=0.42``."""
     short = short_paths(list(differs))
     parts = [
-        f"{path}={_text(value)}"
+        f"{path}={value_text(value)}"
         for path, value in zip(short, differs.values(), strict=True)
         if value is not None
     ]
@@ -60,10 +61,17 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _text(value: Any) -> str:
+CHECKPOINT = re.compile(r"/checkpoints/step_0*(\d+)$")
+
+
+def value_text(value: Any) -> str:
+    """A value of a field in few letters; an address below STORAGE as what distinguishes it.
+
+    >>> value_text("s3://bucket/runs/jobs/train-x-00000001/checkpoints/step_00000060")
+    'train-x-00000001@step=60'
+    """
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    # Of an address below STORAGE, what distinguishes it.
-    return str(value).rpartition("/jobs/")[2]
+        return f"[{','.join(map(value_text, value))}]"
+    return CHECKPOINT.sub(r"@step=\1", str(value).rpartition("/jobs/")[2])

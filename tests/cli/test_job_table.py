@@ -85,8 +85,8 @@ def test_jobs_of_a_name_are_told_apart_by_the_fields_that_differ(store: MemorySt
         "2": "num_timesteps=10, start=0.5, seed=0",
         "3": "num_timesteps=20, start=0.3426, seed=1",
         "4": "",
-        "5": "checkpoint=train-blur-00000001/checkpoints/step_00000009",
-        "6": "checkpoint=train-x/checkpoints/step_1",
+        "5": "checkpoint=train-blur-00000001@step=9",
+        "6": "checkpoint=train-x@step=1",
     }
 
 

@@ -43,7 +43,15 @@ def test_all_formats_of_several_runs(here: Here, tmp_path: Path) -> None:
         *("report.csv", "report.html", "report.md", "report.tex")
     ]
     assert MARK in (out / "report.html").read_text()
-    assert "blocks: 2 seeds" in (out / "report.md").read_text()
+    written = (out / "report.md").read_text()
+    assert "blocks: 2 seeds" in written
+    facts = "train, done, evaluated at step 20, blur, T = 4, 12 px, 1 channel(s), submitted"
+    assert all(f"\n- {run}: {facts}" in written for run in found["runs"])
+    rows = ["| job | seed |", "| train-blocks-00000000 | 0 |", "| train-blocks-00000001 | 1 |"]
+    assert all(f"\n{row}\n" in written for row in rows)
+    page = (out / "report.html").read_text()
+    assert page.index("What differs") < page.index('id="numbers"')
+    assert "<tr><td>train-blocks-00000001</td><td>1</td></tr>" in page
     again = here(*words, "--out", out)  # our own files are replaced
     assert again.returncode == 0, again.stderr
 
@@ -54,6 +62,24 @@ def test_a_folder_and_a_job_that_runs(here: Here, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "train-blocks-00000001: running" in done.stderr
     assert "The job is running at 20 of 20." in (tmp_path / "out/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "train-blocks-00000001@best",
+        "train-blocks-00000001@step=20",
+        "{runs}/jobs/train-blocks-00000001/checkpoints/step_00000020",
+        "{runs}/jobs/train-blocks-00000001@last",
+    ],
+)
+def test_of_a_checkpoint_its_job(here: Here, tmp_path: Path, word: str) -> None:
+    train_job(tmp_path / "runs")
+    words = (word.format(runs=tmp_path / "runs"), "--out", tmp_path / "out", "--json")
+    done = here("report", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"] == ["train-blocks-00000001"]
+    assert "What differs" not in (tmp_path / "out/report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -103,6 +129,11 @@ def test_a_damaged_job_among_others_is_named(here: Here, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "left out:" in done.stderr
     assert "train-blocks-00000009/status.json" in done.stderr
+    started = train_job(tmp_path / "runs", "train-blocks-00000007")
+    started.store.put(started.key("attempts/1/starts/1.json"), b"[")
+    found = here("report", "train-blocks-0000000[17]", "--out", tmp_path / "out", "--json")
+    assert json.loads(found.stdout)["runs"] == ["train-blocks-00000001", started.job_id]
+    assert "attempts/1/starts/1.json" in (tmp_path / "out/report.html").read_text()
     damaged.store.put(damaged.key("job.json"), b"{")
     alone = here("report", "train-blocks-00000009", "--out", tmp_path / "alone")
     assert alone.returncode == 2

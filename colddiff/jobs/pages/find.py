@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Sequence
 
 from colddiff.errors import Missing, SpecError
@@ -14,6 +15,8 @@ from colddiff.stores.open import absolute, open_store
 
 MLFLOW = "mlflow:"
 WILD = "*?["
+CHECKPOINT = re.compile(r"(?:/checkpoints/step_\d+/?)?(?:@(?:last|best|step=\d+))?$")
+"""What a reference to a checkpoint has behind its job."""
 
 
 def find_jobs(words: Sequence[str], storage: str) -> list[JobFolder]:
@@ -21,8 +24,9 @@ def find_jobs(words: Sequence[str], storage: str) -> list[JobFolder]:
 
     Args:
         words: job ids or patterns over them such as ``train-deblur-*``, in ``storage``; folders
-            and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``; ``mlflow:RUN_ID``. A study
-            stands for its trainings.
+            and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``; ``mlflow:RUN_ID``. Of a
+            reference to a checkpoint, such as ``ID@best``, its job. A study stands for its
+            trainings.
         storage: a STORAGE address.
 
     Raises:
@@ -50,6 +54,7 @@ def reported(folder: JobFolder) -> list[JobFolder]:
 
 
 def _named(word: str, store: Store) -> list[JobFolder]:
+    word = CHECKPOINT.sub("", word)
     if word.startswith(MLFLOW):
         from colddiff.tracking.mlflow_lookup import job_of
         from colddiff.tracking.open import tracking_uri

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import yaml
@@ -38,7 +39,7 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
     status = folder.status()
     problems: list[str] = []
     state = "done" if result is not None else status.state if status else "queued"
-    result = _result(folder, problems) if result is None else result
+    result = _read(lambda: folder.result() or {}, problems) if result is None else result
     evaluations = _evaluations(folder, result, problems)
     return ReportedRun(
         id=folder.job_id,
@@ -49,7 +50,7 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
         status=asdict(status) if status else {},
         evaluations=tuple(evaluations),
         result=result,
-        attempts=tuple(_attempt(folder, number) for number in folder.attempts()),
+        attempts=tuple(_attempt(folder, number, problems) for number in folder.attempts()),
         pictures=() if _has_images(evaluations) else tuple(_pictures(folder.store, folder)),
         written=tuple(_written(folder)),
         sentences=_sentences(result),
@@ -93,14 +94,6 @@ def _flow(value: Any) -> str:
     if isinstance(value, str | int | float):
         return str(value)
     return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).strip()
-
-
-def _result(folder: JobFolder, problems: list[str]) -> dict[str, Any]:
-    try:
-        return folder.result() or {}
-    except ColddiffError as error:
-        problems.append(str(error))
-        return {}
 
 
 def _evaluations(
@@ -151,17 +144,29 @@ def _has_images(evaluations: Sequence[Measured]) -> bool:
     return bool(evaluations) and evaluations[-1].details is not None
 
 
-def _attempt(folder: JobFolder, number: int) -> AttemptFacts:
-    claim = folder.read_claim(number)
+def _attempt(folder: JobFolder, number: int, problems: list[str]) -> AttemptFacts:
+    claim = _read(lambda: folder.read_claim(number), problems)
+    outcome = _read(lambda: folder.outcome(number) or {}, problems)
     starts = []
     for token in folder.fencing_tokens(number):
-        record = folder.fence(number, token)
+        record = _read(partial(folder.fence, number, token), problems)
+        if not record:
+            continue
         starts.append(
             WorkerStart(
                 float(record.get("time") or 0.0), record.get("step"), record.get("world_size")
             )
         )
-    return AttemptFacts(number, claim.get("time"), tuple(starts), folder.outcome(number) or {})
+    return AttemptFacts(number, claim.get("time"), tuple(starts), outcome)
+
+
+def _read(record: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:
+    """``record()``; empty, and named among the problems, where it is damaged."""
+    try:
+        return record()
+    except ColddiffError as error:
+        problems.append(str(error))
+        return {}
 
 
 def _pictures(store: Store, folder: JobFolder) -> list[ReportPicture]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from colddiff.report.differences import value_text
 from colddiff.report.page.run import AttemptFacts, ReportedRun, WorkerStart
 
 SHORT = 12
@@ -17,6 +18,11 @@ def facts_of(run: ReportedRun) -> list[str]:
     """A few words on a run for the line above its title."""
     spec = run.spec
     found = [run.verb, run.state]
+    if run.last is not None and run.last.step:
+        found.append(f"evaluated at step {run.last.step}")
+    found += [
+        f"of {value_text(spec[name])}" for name in ("checkpoint", "samples") if spec.get(name)
+    ]
     D = spec.get("degradation")
     if isinstance(D, Mapping):
         found.append(f"{D.get('kind')}, T = {D.get('num_timesteps')}")

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from colddiff.evaluation.best import is_distance
+from colddiff.report.page.compared import compared, compared_markdown
 from colddiff.report.page.facts import attempts_of, cost_of, facts_of, provenance_of
 from colddiff.report.page.images import PageImages, images_of
 from colddiff.report.page.measurements import plots_of
@@ -87,6 +88,7 @@ def report_page(
         facts=facts_of(shown),
         verdict=verdict(shown, own) if len(tables) < 2 else verdict_of_several(tables, shown),
         problems=[f"{run.id}: {what}" for run in runs for what in run.problems],
+        compared=compared(runs),
         tables=[_table(table, number) for number, table in enumerate(tables)],
         copies={
             "Markdown": to_markdown(tables),
@@ -101,6 +103,22 @@ def report_page(
         provenance=provenance_of(runs),
     )
     return page + "\n"
+
+
+def report_markdown(
+    runs: Sequence[ReportedRun], *, over_seed: bool = False, only: Sequence[str] = ()
+) -> str:
+    """The tables as Markdown, below a line on each run and what differs between them."""
+    facts = [f"- {run.id}: {', '.join(facts_of(run))}" for run in runs]
+    differences = compared(runs)
+    return "\n".join(
+        [
+            f"<!-- {MARK} -->\n",
+            *facts,
+            *(["\n### What differs\n", compared_markdown(differences)] if differences else []),
+            f"\n{to_markdown(tables_of(runs, over_seed=over_seed, only=only))}",
+        ]
+    )
 
 
 def is_ours(path: Path) -> bool:

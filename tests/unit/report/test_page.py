@@ -17,6 +17,7 @@ from PIL import Image
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.pages.read import command_of, read_run
 from colddiff.jobs.pages.write import write_page
+from colddiff.report.page.compared import compared
 from colddiff.report.page.page import MOST_BYTES, report_page
 from colddiff.tracking.memory_tracker import MemoryTracker
 from tests.browser import opened
@@ -217,3 +218,24 @@ CONTRASTS = """(() => {
     .map((one) => light(getComputedStyle(one).color))
     .map((ink) => (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05));
 })()"""
+
+
+def test_what_differs_between_jobs_is_a_table_whose_longer_side_runs_down(tmp_path: Path) -> None:
+    runs = [read_run(train_job(tmp_path / str(n), f"train-blocks-0000000{n}")) for n in range(3)]
+    assert compared(runs) is None
+    assert compared(runs[:1]) is None
+    for n, run in enumerate(runs):
+        run.job["spec"]["optimizer"] = {"lr": 0.5 * n, "eps": 1.0}
+    found = compared(runs)
+    assert found is not None
+    assert (found.head, found.rows[2]) == (["job", "lr"], ["train-blocks-00000002", "1"])
+    for n, run in enumerate(runs):
+        run.job["spec"] |= {"seed": n, "loss": "l1" if n else None, "num_steps": n + 1}
+    found = compared(runs)
+    assert found is not None
+    assert found.head == ["field", *(run.id for run in runs)]
+    assert ["loss", "-", "l1", "l1"] in found.rows
+    other = replace(runs[0], verb="evaluate", job={"spec": {"checkpoint": "x", "seed": 5}})
+    found = compared([runs[0], other])
+    assert found is not None
+    assert found.rows == [["verb", "train", "evaluate"], ["seed", "0", "5"]]

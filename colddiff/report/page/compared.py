@@ -1,0 +1,48 @@
+"""What differs between the jobs of one report: a table of their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from colddiff.report.differences import differing_fields, short_paths, value_text
+from colddiff.report.page.run import ReportedRun
+from colddiff.report.page.written import WrittenBlock
+
+ABSENT = "-"
+
+
+def compared(runs: Sequence[ReportedRun]) -> WrittenBlock | None:
+    """The fields in which the jobs differ; None for one job, or where none does.
+
+    Of jobs of several verbs only the fields that all of them have. The longer side runs downwards.
+    """
+    if len(runs) < 2:
+        return None
+    specs = [run.spec for run in runs]
+    if len({run.verb for run in runs}) > 1:
+        shared = set.intersection(*(set(spec) for spec in specs))
+        specs = [
+            {"verb": run.verb} | {name: spec[name] for name in spec if name in shared}
+            for run, spec in zip(runs, specs, strict=True)
+        ]
+    differing = differing_fields(specs)
+    paths = list(differing[0])
+    if not paths:
+        return None
+    cells = [
+        [ABSENT if value is None else value_text(value) for value in fields.values()]
+        for fields in differing
+    ]
+    if len(runs) > len(paths):
+        rows = [[run.id, *row] for run, row in zip(runs, cells, strict=True)]
+        return WrittenBlock(["job", *short_paths(paths)], rows)
+    columns = zip(*cells, strict=True)
+    rows = [[path, *column] for path, column in zip(short_paths(paths), columns, strict=True)]
+    return WrittenBlock(["field", *(run.id for run in runs)], rows)
+
+
+def compared_markdown(block: WrittenBlock) -> str:
+    """The table as GitHub-flavoured Markdown."""
+    lines = [block.head, ["---"] * len(block.head), *block.rows]
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
