@@ -15,7 +15,7 @@ import typer
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note, printable
-from colddiff.errors import SpecError
+from colddiff.errors import ColddiffError, SpecError
 from colddiff.jobs.status import (
     WAITING,
     State,
@@ -53,6 +53,14 @@ def list_(
     sort: Annotated[
         str, typer.Option("--sort", metavar="KEY", help="seen, created, name, state or best.")
     ] = "seen",
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Also the jobs that searches and studies run. --json always lists them, with the "
+            "job that runs each as `part_of`.",
+        ),
+    ] = False,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -72,12 +80,17 @@ def list_(
         with ThreadPoolExecutor(job_table.READERS) as pool:
             emit_json(list(pool.map(_row_as_data, rows)))
         return
+    shown = rows if every else job_table.submitted(rows, {row.folder.job_id for row in found})
+    hidden = len(rows) - len(shown)
     if not rows:
         note(f"no {'such ' * (len(found) > 0)}jobs in {store.uri}")
         return
     header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
     now = time.time()
-    emit_table(header, [_cells(row, now) for row in rows])
+    if shown:
+        emit_table(header, [_cells(row, now) for row in shown])
+    if hidden:
+        note(f"{hidden} job{'s' * (hidden != 1)} of searches and studies not shown: --all")
 
 
 def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -108,6 +121,7 @@ def _cells(row: JobRow, now: float) -> list[str]:
 def _row_as_data(row: JobRow) -> dict[str, Any]:
     best = None if row.score is None else {"metric": row.score[0], "value": row.score[1]}
     more = {"name": row.name, "verb": row.verb, "differs": row.differs, "best": best}
+    more["part_of"] = row.part_of
     return {**more, **_as_data(row.folder, row.status)}
 
 
@@ -126,6 +140,8 @@ def status(
         emit(f"{job_id}: no attempt yet")
         return
     emit(f"{job_id}: {now.state}, attempt {now.attempt}")
+    if made_from := _made_from(folder):
+        emit(f"  {made_from}")
     emit(f"  {progress_line(now)}")
     emit(f"  {spent_line(now)}")
     if now.message:
@@ -262,6 +278,18 @@ def _told(folder: JobFolder, status: Status) -> list[str]:
         result = folder.result()
         return result_lines(folder.job_id, result) if result else []
     return folder.reports(status.attempt)[-1:] if status.reports else []
+
+
+def _made_from(folder: JobFolder) -> str:
+    """The checkpoint or samples of a job, which its id does not say; empty if it needs none."""
+    from colddiff.jobs.listing.job_table import MADE_FROM
+    from colddiff.report.differences import differences_text
+
+    try:
+        spec = folder.job().get("spec") or {}
+    except ColddiffError:
+        return ""  # not written yet, or damaged, which hides no status
+    return differences_text({name: spec[name] for name in MADE_FROM if spec.get(name)})
 
 
 def _progress(job_id: str, status: Status) -> str:

@@ -109,6 +109,9 @@ RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
 """Tags by which runs are found again."""
 
 
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
 class TrackingSpec(Spec):
     """Experiment tracking, at MLFLOW_TRACKING_URI, else in a sqlite file in STORAGE."""
 
@@ -142,6 +145,8 @@ class TrackingSpec(Spec):
         for tag in RESERVED_TAGS:
             if tag in self.tags:
                 raise SpecError([("tags", f"{tag} is set by colddiff; use another name")])
+        if self.parent is not None and not JOB_ID.fullmatch(self.parent):
+            raise SpecError([("parent", f"is the id of a job, got {shown(self.parent)}")])
         return self
 
 

@@ -13,6 +13,10 @@ from colddiff.errors import SpecError
 from colddiff.stores.paths import absolute_path
 
 SQLITE = "sqlite:///"
+SCHEMES = (
+    *("http", "https", "sqlite", "postgresql", "mysql", "mssql"),
+    *("databricks", "databricks-uc", "uc"),
+)
 ARTIFACTS = "mlflow-artifacts"
 """Folder of the artifacts in a STORAGE, beside its database."""
 _USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
@@ -63,12 +67,24 @@ def checked_uri(uri: str) -> str:
             f"tracking uri {masked(uri)!r} names no server or database (MLflow no longer keeps "
             f"runs in folders); use MLFLOW_TRACKING_URI={SQLITE}/absolute/path/mlflow.db or http://..."
         )
+    if scheme.partition("+")[0] not in SCHEMES and scheme not in _schemes_of_plugins():
+        raise SpecError(
+            f"tracking uri {masked(uri)!r}: MLflow knows no {scheme}; use MLFLOW_TRACKING_URI="
+            f"http://host:port, or {SQLITE}/absolute/path/mlflow.db"
+        )
     if not scheme.startswith("sqlite"):
         return uri
     path, query = database_path(uri), uri.partition("?")[2]
     if path is None or path.name in ("", ":memory:"):
         raise SpecError(f"tracking uri {uri!r} names no file; use {SQLITE}/absolute/path/mlflow.db")
     return f"{SQLITE}{absolute_path(path)}{'?' if query else ''}{query}"
+
+
+def _schemes_of_plugins() -> set[str]:
+    """What packages beside MLflow have registered with it as places of runs."""
+    from importlib.metadata import entry_points
+
+    return {point.name for point in entry_points(group="mlflow.tracking_store")}
 
 
 def tracking_address(storage: str, environ: Mapping[str, str] | None = None) -> TrackingAddress:

@@ -26,6 +26,7 @@ from colddiff.ports import Store
 from colddiff.report.differences import short_paths
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
+from colddiff.verbs.search.tracked import nested_run
 from tests.in_process import colddiff_here
 from tests.watched_store import Watched
 
@@ -256,3 +257,46 @@ def test_the_command(
     wrong = listed("--state", "dnoe")
     assert (wrong.returncode, "did you mean 'done'?" in wrong.stderr) == (2, True)
     assert listed("--sort", "age").returncode == 2
+
+
+def test_jobs_that_other_jobs_run_are_counted_and_shown_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed(*words: str) -> Any:
+        return colddiff_here(
+            monkeypatch, capsys, "list", *words, COLDDIFF_STORAGE=str(tmp_path / "runs")
+        )
+
+    def first_words(done: Any) -> list[str]:
+        return [line.split()[0] for line in done.stdout.splitlines()]
+
+    store = LocalStore(tmp_path / "runs")
+    search, own = "search-blur-00000009", {"parent": "search-blur-00000009", "tags": {}}
+    trial = nested_run(search, 1)
+    write(store, search)
+    write(store, "train-blur-00000001", tracking=own)  # one that somebody put beside it
+    write(store, "train-blur-00000002", tracking=trial)
+    write(store, "evaluate-blur-00000003", tracking=trial, state="failed", checkpoint="x")
+    gone = nested_run("search-gone-00000008", 1)
+    write(store, "train-blur-00000004", tracking=gone)
+    done = listed("--sort", "name")
+    assert set(first_words(done)[1:]) == {search, "train-blur-00000001", "train-blur-00000004"}
+    assert done.stderr == "2 jobs of searches and studies not shown: --all\n"
+    assert len(first_words(listed("--all"))) == 6
+    failed = listed("--state", "failed")
+    assert (failed.stdout, failed.stderr.startswith("1 job of searches")) == ("", True)
+    found = {row["id"]: row["part_of"] for row in json.loads(listed("--json").stdout)}
+    assert {job_id for job_id, outer in found.items() if outer == search} == {
+        *("train-blur-00000002", "evaluate-blur-00000003")
+    }
+
+
+def test_an_evaluation_that_nothing_else_tells_apart_says_of_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, storage = LocalStore(tmp_path / "runs"), str(tmp_path / "runs")
+    address = "/runs/jobs/train-quickstart-00000001/checkpoints/step_00000040"
+    write(store, "evaluate-job-00000005", slug="job", checkpoint=address)
+    for words in (["list"], ["status", "evaluate-job-00000005"]):
+        done = colddiff_here(monkeypatch, capsys, *words, COLDDIFF_STORAGE=storage)
+        assert "checkpoint=train-quickstart-00000001@step=40" in done.stdout

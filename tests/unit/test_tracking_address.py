@@ -52,6 +52,18 @@ def test_a_folder_is_refused_with_the_way_out(uri: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("uri", ["ftp://ada:s3cr3t@host", "htp://host:5000"])
+def test_an_unknown_kind_of_place_is_refused_with_the_way_out(uri: str) -> None:
+    with pytest.raises(
+        SpecError, match=r"MLflow knows no .*; use MLFLOW_TRACKING_URI=http"
+    ) as caught:
+        checked_uri(uri)
+    assert "s3cr3t" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+    for known in ("https://host", "postgresql+psycopg2://db/mlflow", "databricks"):
+        assert checked_uri(known if "://" in known else f"{known}://x")
+
+
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://x.db"])
 def test_a_database_without_a_file_is_refused(uri: str) -> None:
     with pytest.raises(SpecError, match="names no file"):

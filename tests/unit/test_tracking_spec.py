@@ -36,6 +36,12 @@ def test_a_parent_must_be_a_job_of_the_storage(tmp_path: Path) -> None:
         resolve(job, "x", storage=str(tmp_path))
 
 
+@pytest.mark.parametrize("parent", ["../..", "a/b", "", "."])
+def test_a_parent_is_an_id(parent: str) -> None:
+    with pytest.raises(SpecError, match=r"^tracking\.parent: is the id of a job, got '"):
+        parse(TrackingSpec, {"parent": parent}, "tracking")
+
+
 def test_a_run_has_its_parent_and_its_tags_and_no_params_of_them() -> None:
     tracking = TrackingSpec(parent="search-x-00000000", tags={"team": "eyes"})
     folder = JobFolder(MemoryStore(), "train-x-00000000")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -25,6 +25,8 @@ READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
 SORTS = ("seen", "created", "name", "state", "best")
 LONGEST = 60
+MADE_FROM = ("checkpoint", "samples")
+"""Fields that name what another job has made."""
 _HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
@@ -51,6 +53,18 @@ class JobRow:
         """The word that its submitter chose."""
         without_verb = self.folder.job_id.partition("-")[2]
         return str(self.job.get("slug") or _HASH.sub("", without_verb))
+
+    @property
+    def part_of(self) -> str | None:
+        """Id of the search or study that runs it; None for a job that somebody submitted."""
+        tracking = (self.job.get("spec") or {}).get("tracking")
+        if not isinstance(tracking, Mapping):
+            return None
+        parent, tags = tracking.get("parent"), tracking.get("tags")
+        if not isinstance(parent, str) or not isinstance(tags, Mapping):
+            return None
+        # Where somebody chose a parent for a job of theirs, they did not set this tag as well.
+        return parent if tags.get(f"colddiff.{parent.partition('-')[0]}") == parent else None
 
     @property
     def state(self) -> str:
@@ -92,6 +106,11 @@ def chosen(rows: Iterable[JobRow], states: Sequence[str], name: str | None) -> l
     return [row for row in rows if (not states or row.state in states) and is_named(row)]
 
 
+def submitted(rows: Sequence[JobRow], ids: Collection[str]) -> list[JobRow]:
+    """Rows without those that a job among ``ids`` runs, such as the trials of a search."""
+    return [row for row in rows if row.part_of is None or row.part_of not in ids]
+
+
 def in_order(rows: Iterable[JobRow], sort: str) -> list[JobRow]:
     """Rows sorted by one of ``SORTS``; newest last, best first."""
 
@@ -109,8 +128,15 @@ def in_order(rows: Iterable[JobRow], sort: str) -> list[JobRow]:
 
 
 def differs_text(row: JobRow) -> str:
-    """``num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters."""
-    text = differences_text(row.differs)
+    """``num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters.
+
+    Of a job that nothing else tells apart, the checkpoint or samples that it is made from.
+    """
+    fields = dict(row.differs)
+    if not fields:  # what an evaluation is of, which its id does not say
+        spec = row.job.get("spec") or {}
+        fields = {name: spec[name] for name in MADE_FROM if isinstance(spec.get(name), str)}
+    text = differences_text(fields)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 

@@ -230,7 +230,7 @@ def test_what_differs_between_jobs_is_a_table_whose_longer_side_runs_down(tmp_pa
     assert found is not None
     assert (found.head, found.rows[2]) == (["job", "lr"], ["train-blocks-00000002", "1"])
     for n, run in enumerate(runs):
-        run.job["spec"] |= {"seed": n, "loss": "l1" if n else None, "num_steps": n + 1}
+        run.job["spec"].update(seed=n, loss="l1" if n else None, num_steps=n + 1)
     found = compared(runs)
     assert found is not None
     assert found.head == ["field", *(run.id for run in runs)]
