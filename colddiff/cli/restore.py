@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -263,6 +264,20 @@ def _conclude(
     note(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
     for line in left_out_lines(left_out):
         note(f"left out: {one_line(line)}")
+    for line in _failures(done):
+        note(line)
+
+
+def _failures(done: Sequence[Restored]) -> list[str]:
+    """A line for each way in which images failed: the error of the first, and how many did."""
+    alike: dict[str, list[Restored]] = {}
     for item in done:
         if item.state == "failed":
-            note(f"failed: {one_line(item.error)}")
+            # Alike but for the file and its numbers, such as its size.
+            what = re.sub(r"\d+", "0", item.error.replace(str(item.image), ""))
+            alike.setdefault(what, []).append(item)
+    return [
+        f"failed: {one_line(items[0].error)}"
+        + (f" (and {len(items) - 1} more images like it)" if len(items) > 1 else "")
+        for items in alike.values()
+    ]

@@ -37,15 +37,15 @@ def pack_splits(
 
     Raises:
         SpecError, DataError: as ``pack`` does; before anything is written where a split would be
-            empty. Images that cannot be packed are named for both splits at once.
+            empty. Images that cannot be packed are named for both splits at once; of a failed
+            packing nothing is left, but what an earlier run has packed.
     """
     chosen = {split: parse(PackSettings, {**settings, "split": split}) for split in SPLITS}
     opened = open_source(source, chosen["train"])
     chosen, counts = _limited(opened, chosen)
     stores = {split: open_store(f"{uri.rstrip('/')}/{split}") for split in SPLITS}
-    found: dict[str, PackResult] = {}
 
-    def packed(split: str, *, in_colour: bool) -> PackResult:
+    def packed(split: str, in_colour: bool) -> PackResult:
         before = counts["train"] if split == "test" else 0
 
         def progress(done: int, total: int) -> None:
@@ -62,22 +62,39 @@ def pack_splits(
             in_colour=in_colour,
         )
 
-    problems: dict[str, DataError] = {}
-    for split in SPLITS:
-        in_colour = bool(found) and found["train"].manifest.image.channels == 3
-        try:
-            found[split] = packed(split, in_colour=in_colour)
-        except DataError as error:
-            problems[split] = error
-    _refuse(problems)
-    if found["train"].manifest.image.channels < found["test"].manifest.image.channels:
-        _discard_grey(stores["train"], found["train"])
-        found["train"] = packed("train", in_colour=True)
-    _refuse_other_sizes(found)
+    found = _both(packed, stores)
     grey = sum(result.grey for result in found.values())
     if grey:
         on_grey(grey)
     return {split: (result.manifest, result.fresh) for split, result in found.items()}
+
+
+def _both(
+    packed: Callable[[str, bool], PackResult], stores: Mapping[str, Store]
+) -> dict[str, PackResult]:
+    """Both splits by ``packed(split, in_colour)``, of one format and size.
+
+    Where that fails, nothing is left of what this run has packed.
+    """
+    found: dict[str, PackResult] = {}
+    problems: dict[str, DataError] = {}
+    try:
+        for split in SPLITS:
+            in_colour = bool(found) and found["train"].manifest.image.channels == 3
+            try:
+                found[split] = packed(split, in_colour)
+            except DataError as error:
+                problems[split] = error
+        _refuse(problems)
+        if found["train"].manifest.image.channels < found["test"].manifest.image.channels:
+            _discard_grey(stores["train"], found["train"])
+            found["train"] = packed("train", True)
+        _refuse_other_sizes(stores, found)
+    except (DataError, SpecError):
+        # One split alone would stand in the way of the other settings that the error advises.
+        _discard_fresh(stores, found)
+        raise
+    return found
 
 
 def _limited(
@@ -117,18 +134,32 @@ def _discard_grey(store: Store, result: PackResult) -> None:
             f"{store.uri} holds grey images of an earlier run, and there are colour images now: "
             "delete it, or pack to another place"
         )
+    _discard(store, result)
+
+
+def _discard_fresh(stores: Mapping[str, Store], found: Mapping[str, PackResult]) -> None:
+    """Deletes the sets that this run packed, and none of an earlier run."""
+    for split, result in found.items():
+        if result.fresh:
+            _discard(stores[split], result)
+
+
+def _discard(store: Store, result: PackResult) -> None:
     store.delete(KEY)  # first: without it there is no set
     for shard in result.manifest.shards:
         store.delete(shard.key)
 
 
-def _refuse_other_sizes(found: Mapping[str, PackResult]) -> None:
+def _refuse_other_sizes(stores: Mapping[str, Store], found: Mapping[str, PackResult]) -> None:
     train, test = (_size(found[split].manifest) for split in SPLITS)
-    if train != test:
-        raise DataError(
-            f"the training images are {train[0]}x{train[1]}, the test images {test[0]}x{test[1]}: "
-            "delete both sets, and set --image-size to crop and resize all of them"
-        )
+    if train == test:
+        return
+    earlier = [stores[split].uri for split in SPLITS if not found[split].fresh]
+    delete = f"delete {' and '.join(earlier)}, and " if earlier else ""
+    raise DataError(
+        f"the training images are {train[0]}x{train[1]}, the test images {test[0]}x{test[1]}: "
+        f"{delete}set --image-size to crop and resize all of them"
+    )
 
 
 def _size(manifest: Manifest) -> tuple[Any, ...]:

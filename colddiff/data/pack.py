@@ -184,7 +184,7 @@ def _first_whole(source: ImageSource, entries: list[SourceEntry]) -> Pixels:
                 raise
             problems.add(error.of_file(entry.group or entry.name))
         except (DataError, Missing) as error:
-            problems.add(str(error))
+            problems.add(str(error), like=getattr(error, "like", ""))
     raise problems.error("images cannot be packed, which are all there are")
 
 

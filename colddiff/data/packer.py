@@ -14,7 +14,7 @@ import numpy as np
 
 from colddiff.data.left_out import FRAMES, LeftOut
 from colddiff.data.pil_images import Pixels, crop_and_resize, with_channels
-from colddiff.data.problems import Problems
+from colddiff.data.problems import AlikeError, Problems
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.data.stacks.frames import RangeNeededError
 from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
@@ -53,7 +53,7 @@ class ColourFoundError(Exception):
     """A colour image in what was taken for a set of grey images."""
 
 
-class _UnfitError(DataError):
+class _UnfitError(AlikeError):
     """An image that would be packed with another size; never skipped."""
 
 
@@ -262,19 +262,19 @@ class Packer:
                 raise ColourFoundError
             return conform_pixels(pixels, entry, plan.image_size, plan.image)
         except _UnfitError as error:
-            self._problems.add(str(error), number)
+            self._problems.add(str(error), number, error.like)
         except RangeNeededError as error:
             self._in_need[number] = error
             self._cannot(number, error.of_file(entry.group or entry.name))
         except (DataError, Missing) as error:
-            self._cannot(number, str(error))
+            self._cannot(number, str(error), getattr(error, "like", ""))
         return None
 
-    def _cannot(self, number: int, why: str) -> None:
+    def _cannot(self, number: int, why: str, like: str = "") -> None:
         if self._plan.skip_broken:
             self._broken[number] = why
         else:
-            self._problems.add(why, number)
+            self._problems.add(why, number, like)
 
     def _refuse_problems(self) -> None:
         if self._in_need and len(self._in_need) == len(self._problems):
@@ -315,6 +315,7 @@ def conform_pixels(
     height, width = pixels.shape[:2]
     if (height, width) != (image.height, image.width):
         raise _UnfitError(
-            f"{name}: is {width}x{height}, the first image is {image.width}x{image.height}"
+            f"{name}: is {width}x{height}, the first image is {image.width}x{image.height}",
+            like="another size",
         )
     return pixels

@@ -45,6 +45,8 @@ class Degradation(ABC, Generic[SpecT]):
     >>> x_t = D.degrade(x0, torch.tensor([0, 8]), omega)  # one severity per image
     >>> torch.equal(x_t[0], x0[0]), torch.equal(x_t[1], x0[1])
     (True, False)
+    >>> torch.equal(D(x0, torch.tensor([0, 8]), omega), x_t)
+    True
     """
 
     omega_names: tuple[str, ...] = ()
@@ -76,8 +78,8 @@ class Degradation(ABC, Generic[SpecT]):
     def degrade(self, x0: Image, t: Severity, omega: Omega | None = None) -> Image:
         """D(x0, t) of floating x0 [B, C, H, W] in [-1, 1], at int64 t [B] in 0..T.
 
-        ``omega`` is what ``draw(B)`` returned. Raises SpecError for a wrong shape or dtype, a
-        severity outside 0..T, NaN or inf.
+        Also written ``D(x0, t, omega)``. ``omega`` is what ``draw(B)`` returned. Raises SpecError
+        for a wrong shape or dtype, a severity outside 0..T, NaN or inf.
         """
         self.check(x0, t)
         omega = self.place_omega(omega or {}, x0)
@@ -86,6 +88,8 @@ class Degradation(ABC, Generic[SpecT]):
             x_t = self._degrade(x0.to(working_dtype(x0.dtype)), t, omega).to(x0.dtype)
         # The only place where severity 0 is defined as the clean image.
         return torch.where((t == 0).view(-1, 1, 1, 1), x0, x_t)
+
+    __call__ = degrade
 
     @final
     def observe(self, x0: Image, t: Severity, omega: Omega | None = None) -> Image:

@@ -15,6 +15,7 @@ from colddiff.evaluation.best import misfit, notes_on_sets
 from colddiff.evaluation.evaluator import images_at
 from colddiff.evaluation.metrics import FeatureStatistics, add_distance
 from colddiff.evaluation.set_metrics import (
+    SUBSET,
     copies_of,
     coverage_of,
     drawn_rows,
@@ -175,7 +176,12 @@ class SetComparison:
         except DataError as error:
             omitted[f"{COLUMN}/kid{name}"] = str(error)
             return
-        kernel = {"kid": kid.value, "kid_error": kid.error}
+        kernel = {"kid": kid.value}
+        if kid.error is None:
+            few = f"one subset of all images: over {SUBSET} images on a side have several"
+            omitted[f"{COLUMN}/kid_error{name}"] = few
+        else:
+            kernel["kid_error"] = kid.error
         values = kernel | asdict(coverage) | asdict(copies)
         metrics |= {f"{COLUMN}/{metric}{name}": value for metric, value in values.items()}
         metrics[f"{COLUMN}/extrapolated_{self.extractor.metric}"] = limit

@@ -25,10 +25,13 @@ SIZES = 8
 
 @dataclass(frozen=True, slots=True)
 class KernelDistance:
-    """Kernel distance (KID): its mean over subsets, and their standard deviation."""
+    """Kernel distance (KID): its mean over subsets, and their standard deviation.
+
+    No ``error`` where a single subset is all images: its spread is unknown, and not 0.
+    """
 
     value: float
-    error: float
+    error: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def kernel_distance(
         x = a[rng.choice(len(a), size, replace=False)]
         y = b[rng.choice(len(b), size, replace=False)]
         found.append(unbiased_mmd(x, y))
-    return KernelDistance(float(np.mean(found)), float(np.std(found)))
+    return KernelDistance(float(np.mean(found)), float(np.std(found)) if rounds > 1 else None)
 
 
 def unbiased_mmd(x: Float64, y: Float64) -> float:

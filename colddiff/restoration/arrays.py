@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from colddiff.checkpoints.references import LoadedCheckpoint, load_checkpoint
+from colddiff.data.pil_images import crop_and_resize
 from colddiff.errors import ColddiffError, SpecError
 from colddiff.machine.tqdm_bar import reported
 from colddiff.restoration.forward import Forward
@@ -36,6 +38,8 @@ def restore(
     sampler: str = DEFAULT,
     severities: int | Sequence[int] | None = None,
     omega: Omega | None = None,
+    fit: bool = False,
+    any_size: bool = False,
     batch_size: int | None = None,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
@@ -49,25 +53,26 @@ def restore(
 
     Args:
         checkpoint: what ``load_checkpoint`` returned, or what it takes: a job's id, a folder, ...
-        images: x_t, [B, C, H, W]: floating in [-1, 1], or uint8 or uint16 as they are stored. At
-            another size than the checkpoint's, the network works on what it was not trained for.
+        images: x_t, [B, C, H, W]: floating in [-1, 1], or uint8 or uint16 as they are stored.
         severity: of the images, 1..T; default: the first of ``severities``, else T.
         sampler: a name in ``colddiff.samplers``; the default is Algorithm 2.
         severities: number of even steps, or a list falling to 0; default: every severity.
         omega: what is random in D on these images, by name, [B, ...]; needed where D is random.
+        fit: take the centre square of images of another size, resized to the checkpoint's.
+        any_size: restore images of another size at it, for which the network was not trained.
         batch_size: rows of every forward pass; by default chosen by the size of the images alone.
         precision: of R's arithmetic, fp32 or bf16.
         device: where R runs.
         progress: True for a bar, or a function that is called with (done, total).
 
     Raises:
-        SpecError: settings that D does not support, images of a wrong shape or with NaN, omega
-            that is missing.
+        SpecError: settings that D does not support, images of a wrong shape or with NaN, of another
+            size without ``fit`` or ``any_size``, omega that is missing.
         DataError: images of a size that R cannot take.
         ColddiffError: R(x_t, t) is not finite for some image.
     """
     loaded = checkpoint if isinstance(checkpoint, LoadedCheckpoint) else load_checkpoint(checkpoint)
-    x = as_images(images)
+    x = _sized(images, loaded.spec.shape, fit=fit, any_size=any_size)
     where = _device(device)
     settings = RestoreSettings(
         severity=_whole("severity", severity),
@@ -75,7 +80,8 @@ def restore(
         severities=_severities(severities),
         batch_size=_whole("batch_size", batch_size),
         precision=precision,
-        any_size=True,
+        fit=fit,
+        any_size=any_size,
     )
     try:
         settings.check(loaded.degradation)
@@ -93,9 +99,7 @@ def _restored(
     device: torch.device,
     progress: bool | ProgressCallback,
 ) -> Image:
-    shape, channels = ImageShape(*x.shape[1:]), checkpoint.spec.shape.channels
-    if shape.channels != channels:
-        raise SpecError(f"images: have {shape.channels} channels, the checkpoint takes {channels}")
+    shape = ImageShape(*x.shape[1:])
     (start,) = settings.starts(checkpoint.degradation.num_timesteps)
     total = len(x) * (len(settings.steps(start)) - 1)
     done, found = 0, []
@@ -115,6 +119,34 @@ def _restored(
                 raise ColddiffError(f"R(x_t, t) contains NaN or inf for images {bad}")
             found.append(outcome.x_0.clamp(-1, 1))
     return torch.cat(found).clone()
+
+
+def _sized(images: Tensor | ArrayLike, wanted: ImageShape, *, fit: bool, any_size: bool) -> Image:
+    """``as_images``, at the size of a checkpoint; SpecError naming both sizes and the way out."""
+    x = as_images(images)
+    channels, height, width = x.shape[1:]
+    if channels != wanted.channels:
+        raise SpecError(f"images: have {channels} channels, the checkpoint takes {wanted.channels}")
+    if (height, width) == (wanted.height, wanted.width) or (any_size and not fit):
+        return x
+    if not fit:
+        sizes = f"{height}x{width} px, the checkpoint takes {wanted.height}x{wanted.width}"
+        raise SpecError(
+            f"images: are {sizes}; fit=True crops the centre square and resizes it, any_size=True "
+            "restores at the original size, for which the network was not trained"
+        )
+    stored = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    if stored.dtype in INTEGERS:  # as the command resizes the same pixels
+        pixels = stored.permute(0, 2, 3, 1).cpu().numpy()
+        fitted = np.stack([crop_and_resize(image, wanted.height) for image in pixels])
+        return normalise(torch.from_numpy(fitted).permute(0, 3, 1, 2))
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = x[:, :, top : top + side, left : left + side]
+    size = (wanted.height, wanted.width)
+    return functional.interpolate(
+        square, size, mode="bilinear", align_corners=False, antialias=True
+    )
 
 
 def as_images(images: Tensor | ArrayLike, name: str = "images") -> Image:

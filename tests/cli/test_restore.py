@@ -91,6 +91,18 @@ def test_the_depth_is_kept_and_a_bad_file_holds_nobody_back(run: Restore, tmp_pa
     assert sorted(path.name for path in run.out.iterdir()) == ["deep.png", "plain.png"]
 
 
+def test_what_is_wrong_with_many_images_is_said_once(run: Restore, tmp_path: Path) -> None:
+    for number in range(4):
+        picture(tmp_path / "in" / f"{number}.png", number, (16, 20 + number))
+    (tmp_path / "in" / "bad.png").write_bytes(b"not an image")
+    done = run(tmp_path / "in")
+    counts, *failed = done.stderr.splitlines()[-3:]
+    assert (done.returncode, counts) == (1, "5 failed")
+    assert "0.png: is 16x20 px, the checkpoint takes 16x16; --fit crops" in failed[0]
+    assert failed[0].endswith(" (and 3 more images like it)")
+    assert "bad.png: not a supported image" in failed[1]
+
+
 def test_another_size_can_be_fitted_or_kept(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "wide.png", 3, (16, 24))
     picture(tmp_path / "odd.png", 3, (15, 15))

@@ -139,6 +139,7 @@ def test_what_cannot_be_restored_is_said_in_the_words_of_python(tmp_path: Path) 
         (x.long(), "got torch.int64"),
         (np.array([object()]), "cannot be read as an array"),
         (x.expand(2, 3, 16, 16), "have 3 channels, the checkpoint takes 1"),
+        (torch.zeros(2, 1, 8, 24), r"are 8x24 px, the checkpoint takes 16x16; fit=True crops"),
     ):
         with pytest.raises(SpecError, match=said):
             colddiff.restore(checkpoint, images)
@@ -152,6 +153,22 @@ def test_what_cannot_be_restored_is_said_in_the_words_of_python(tmp_path: Path) 
     ):
         with pytest.raises(SpecError, match=said):
             colddiff.restore(checkpoint, x, **settings)
+
+
+def test_images_of_another_size_are_fitted_or_restored_at_it_on_demand(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint(tmp_path / "checkpoint"))
+    levels = picture(tmp_path / "wide.png", 1, (24, 40))
+    Restoration(checkpoint, RestoreSettings(fit=True), tmp_path / "out").run(
+        [ImageFile(tmp_path / "wide.png", "wide")]
+    )
+    made = np.asarray(Pictures.open(tmp_path / "out" / "wide.png"))
+    fitted = colddiff.restore(checkpoint, levels[None, None], fit=True)
+    assert np.array_equal(np.rint((fitted.double().numpy() + 1) * 127.5)[0, 0], made)
+    x = torch.from_numpy(levels[None, None] / 127.5 - 1)
+    floating = colddiff.restore(checkpoint, x, fit=True)
+    assert floating.shape == (1, 1, 16, 16)
+    assert float((floating - fitted).abs().max()) < 0.05, "the same but for rounding to levels"
+    assert colddiff.restore(checkpoint, x, any_size=True).shape == (1, 1, 24, 40)
 
 
 def test_a_network_gone_wrong_is_an_error_that_names_the_images(tmp_path: Path) -> None:

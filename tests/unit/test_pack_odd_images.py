@@ -15,13 +15,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from colddiff.data.both_splits import pack_splits
 from colddiff.data.manifest import left_out_of, read_manifest
 from colddiff.data.open import open_source
 from colddiff.data.pack import PackResult, pack
-from colddiff.data.pack_settings import PackSettings
+from colddiff.data.pack_settings import PackSettings, selected
 from colddiff.data.pil_images import decode_image
 from colddiff.data.sources.webdataset_source import index_tars
-from colddiff.errors import DataError
+from colddiff.errors import DataError, SpecError
 from colddiff.spec import parse
 from colddiff.stores.memory_store import MemoryStore
 from tests.unit.test_pack import everything, members
@@ -319,3 +320,30 @@ def test_any_name_of_a_file_is_packed(tmp_path: Path) -> None:
     store = MemoryStore()
     assert packed(raw, store).manifest.count == len(names)
     assert read_manifest(store).count == len(names)
+
+
+@pytest.mark.parametrize("bad", ["train", "test"])
+def test_of_two_splits_that_fail_nothing_is_left_in_the_way(tmp_path: Path, bad: str) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "set"
+    for n in range(24):
+        save(photos / f"{n:02d}.png")
+
+    def files() -> list[str]:
+        return sorted(path.name for path in out.rglob("*") if path.is_file())
+
+    def packed_both(**settings: Any) -> dict[str, Any]:
+        return pack_splits(f"folder:{photos}", str(out), holdout=0.25, **settings)
+
+    chosen = parse(PackSettings, {"holdout": 0.25, "split": bad})
+    name = selected(open_source(f"folder:{photos}", chosen), chosen)[-1].name
+    save(photos / name, colour(9))
+    with pytest.raises(DataError, match="set --image-size to crop and resize all of them"):
+        packed_both()
+    assert files() == []
+    found = packed_both(image_size=8)
+    assert sum(manifest.count for manifest, _ in found.values()) == 24
+    before = files()
+    (photos / name).write_bytes(b"")
+    with pytest.raises((DataError, SpecError)):
+        packed_both(image_size=8)
+    assert files() == before, "what an earlier run has packed stays"

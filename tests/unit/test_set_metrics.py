@@ -39,7 +39,8 @@ def test_the_kernel_distance_of_a_subset_is_the_unbiased_estimate() -> None:
     assert unbiased_mmd(x, y) == pytest.approx(expected, rel=1e-9)
     # A single subset where both sets are that small.
     found = kernel_distance(x, y)
-    assert (found.value, found.error) == pytest.approx((unbiased_mmd(x, y), 0.0))
+    assert found.value == pytest.approx(unbiased_mmd(x, y))
+    assert found.error is None, "one subset has no spread"
 
 
 def test_the_kernel_distance_has_no_bias_in_the_number_of_images() -> None:
@@ -49,6 +50,7 @@ def test_the_kernel_distance_has_no_bias_in_the_number_of_images() -> None:
     assert abs(np.mean(few)) < 2 * np.std(few) / np.sqrt(len(few))
     assert min(few) < 0
     whole = kernel_distance(REAL, MADE, subset=300, num_subsets=40)
+    assert whole.error is not None
     assert abs(whole.value - unbiased_mmd(REAL[:900], MADE)) < whole.error
     assert kernel_distance(REAL, MADE, subset=300, num_subsets=40) == whole
 
@@ -118,6 +120,19 @@ def test_a_large_set_is_drawn_from_evenly() -> None:
     assert abs(chosen[:10_000].sum() - 2500) < 150
     assert drawn_rows(40, 3, "samples").all()
     np.testing.assert_array_equal(chosen, drawn_rows(20_000, 3, "samples"))
+
+
+def test_a_single_subset_states_no_error_of_the_kernel_distance() -> None:
+    made, real = 255 - some_images(12), some_images(12)
+    measured = SetComparison(
+        MemoryShards(made), MemoryShards(real), PatchMeans(), batch_size=5, set_metrics=True
+    )
+    metrics, provenance = measured.summary(
+        merge_sums([group.sums(measured) for group in group_batches(measured)])
+    )
+    assert "eval/generated/kid_blocks" in metrics
+    assert "eval/generated/kid_error_blocks" not in metrics
+    assert list(provenance["omitted"]) == ["eval/generated/kid_error_blocks"]
 
 
 def test_samples_are_compared_as_sets_where_it_is_asked_for() -> None:

@@ -324,25 +324,33 @@ def test_files_that_are_not_on_this_machine_are_fetched_once(
 
 @pytest.mark.parametrize(
     ("name", "package", "what"),
-    [
-        ("x.dcm", "pydicom", "DICOM"),
-        ("x.nii.gz", "nibabel", "NIfTI"),
-        ("x.tif", "tifffile", "TIFF"),
-    ],
+    [("x.dcm", "pydicom", "DICOM"), ("x.nii.gz", "nibabel", "NIfTI")],
 )
 def test_an_extra_that_is_missing_is_named_with_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str, what: str
 ) -> None:
     Image.fromarray(SHALLOW[0]).save(tmp_path / "a.png")
-    pages = [Image.fromarray(plane) for plane in SHALLOW]
-    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
-    if name != "x.tif":
-        (tmp_path / "x.tif").rename(tmp_path / name)
+    (tmp_path / name).write_bytes(b"")
     monkeypatch.setitem(sys.modules, package, None)
     said = refused(tmp_path, SpecError, skip_broken=True)
     assert f"{name}: " in said
     assert what in said
     assert f"is read by {package}: pip install 'colddiff[medical]'" in said
+
+
+def test_a_tiff_whose_extra_is_missing_is_one_of_the_bad_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(SHALLOW[0]).save(tmp_path / "a.png")
+    pages = [Image.fromarray(plane) for plane in SHALLOW]
+    for name in ("x.tif", "y.tif"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    said = refused(tmp_path)
+    assert "x.tif: a TIFF of several pages or of floats is read by tifffile" in said
+    assert "[medical]' (and 1 more like it); `colddiff data pack --skip-broken" in said
+    manifest = packed(tmp_path, skip_broken=True)[0].manifest
+    assert (manifest.count, len(manifest.settings["skipped"])) == (1, 2)
 
 
 def test_a_set_that_an_earlier_version_packed_stays_the_set_of_its_folder(

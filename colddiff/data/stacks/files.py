@@ -11,6 +11,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from colddiff.data.decoding.pil_depth import needs_tiff_reader
 from colddiff.data.left_out import LeftOut
 from colddiff.data.pil_images import Pixels
+from colddiff.data.problems import AlikeError
 from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, Levels, said
 from colddiff.errors import DataError, Missing, SpecError, StoreError
 from colddiff.ports import Store
@@ -80,7 +82,7 @@ class StackFiles:
         self._lock = threading.Lock()
         self._decoded: dict[str, tuple[Path, Frames]] = {}
         self._counts: dict[str, int] = {}
-        self._damaged: dict[str, str] = {}
+        self._damaged: dict[str, DataError] = {}
         self._numbers: dict[str, int] = {}
 
     def holds(self, key: str) -> bool:
@@ -102,13 +104,21 @@ class StackFiles:
     def count(self, key: str, size: int, left_out: LeftOut) -> int | None:
         """Number of images in a file; None for a TIFF of one page, which Pillow reads.
 
-        1 for a damaged file, of which ``pixels`` tells what is wrong; 0 for one that is no image,
-        which is left out. Raises SpecError where a package is missing.
+        1 for a damaged file, of which ``pixels`` tells what is wrong, and for a TIFF whose reader
+        is not installed; 0 for one that is no image, which is left out. Raises SpecError where the
+        package of another format is missing.
         """
         form = self._form(key)
         if form is TIFF and not self._needs_reader(key):
             return None
-        reader = form.reader(self._where(key))
+        try:
+            reader = form.reader(self._where(key))
+        except SpecError as error:
+            if form is not TIFF:  # a set of these is nothing without its reader
+                raise
+            self._damaged[key] = AlikeError(str(error), like=INSTALL)
+            self._counts[key] = 1
+            return 1
 
         def passed_over(why: str, part: str) -> None:
             left_out.add(why, f"{key}: {part}" if part else key)
@@ -119,7 +129,7 @@ class StackFiles:
             with self._whole(key):
                 count: int = reader.count_frames(self._path(key), self._where(key), passed_over)
         except DataError as error:
-            self._damaged[key] = str(error)
+            self._damaged[key] = error
             count = 1
         self._counts[key] = count
         return count
@@ -127,7 +137,7 @@ class StackFiles:
     def pixels(self, key: str, number: int) -> Pixels:
         """Image ``number`` of a file; raises DataError, or SpecError where `--range` is needed."""
         if key in self._damaged:
-            raise DataError(self._damaged[key])
+            raise copy(self._damaged[key])
         count, where = self._counts[key], self._where(key)
         frames = self._frames(key, keep=count > 1)
         if len(frames.values) < count:
@@ -140,7 +150,7 @@ class StackFiles:
             lock = self._locks[key]
         with lock:
             if key in self._damaged:  # by another thread, which waited here for the file
-                raise DataError(self._damaged[key])
+                raise copy(self._damaged[key])
             if key in self._decoded:
                 path, about = self._decoded[key]
                 return replace(about, values=np.load(path, mmap_mode="r", allow_pickle=False))
@@ -152,7 +162,7 @@ class StackFiles:
                     self._keep(key, frames)
             except DataError as error:
                 # Of the file, not of one image: it is not decoded again for each of the others.
-                self._damaged[key] = str(error)
+                self._damaged[key] = error
                 raise
             return frames
 
