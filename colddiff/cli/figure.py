@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from colddiff.cli.options import Storage
-from colddiff.cli.output import emit, note
+from colddiff.cli.output import emit, note, note_loading
 
 
 def figure(
@@ -27,6 +27,7 @@ def figure(
     storage: Storage = None,
 ) -> None:
     """Draw original, degraded and each sampler's restoration, a block for each job."""
+    note_loading()
     from colddiff.data.pil_images import with_png_text
     from colddiff.errors import SpecError
     from colddiff.jobs.pages.find import find_jobs

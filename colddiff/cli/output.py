@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -47,6 +48,15 @@ def emit_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
 def note(line: str) -> None:
     """Print a message for the user on stderr."""
     sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
+
+
+def note_loading() -> None:
+    """Say on a terminal that PyTorch is loaded, which takes seconds; once, and not in a log."""
+    if "torch" in sys.modules or not sys.stderr.isatty():
+        return
+    line = "loading PyTorch ..."
+    sys.stderr.write(f"{line}\n" if os.environ.get("NO_COLOR") else f"\x1b[2m{line}\x1b[0m\n")
     sys.stderr.flush()
 
 

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
-from colddiff.cli.output import emit, emit_json, note
+from colddiff.cli.output import emit, emit_json, note, note_loading
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ for _folder, _reason in VERBS.broken.items():
 
 def submit_verb(verb: str, request: Request) -> None:
     """Runs ``colddiff submit VERB``; exits with the job's exit code."""
+    note_loading()
     from colddiff.jobs.job import slugify
     from colddiff.jobs.results import untold
     from colddiff.jobs.submit import bring_to_end, report_if_done

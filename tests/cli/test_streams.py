@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,22 @@ def test_the_exit_code_is_true_and_nothing_else_is_said(
     assert (found, says in said) == (code, True), said
     assert len(said.splitlines()) == bool(says)
     assert "bug" not in said
+
+
+def test_a_terminal_is_told_that_pytorch_is_loaded_and_nothing_else(tmp_path: Path) -> None:
+    words = ["restore", "nothing.png", "--checkpoint", "nothing", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "colddiff.cli.main", *words]
+    ours, theirs = pty.openpty()
+    with open(theirs, "wb") as terminal:  # noqa: PTH123  # a descriptor
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, cwd=tmp_path)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert (done.returncode, done.stdout) == (2, b"")
+    first, second = said.splitlines()
+    assert "loading PyTorch ..." in first
+    assert second.startswith("colddiff: error: nothing.png: no such file")
+    in_a_log = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "loading" not in in_a_log.stderr
 
 
 def test_the_output_of_a_driver_is_kept_where_its_own_stdout_is_full(tmp_path: Path) -> None:
