@@ -37,8 +37,9 @@ class CheckedPart:
 def doctor(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
     """Check versions, Ray, token, ports, shared memory, store, tracker and GPU, a line each.
 
-    Starts nothing and changes nothing. Exit code 1 if something is wrong. Its output (or that of
-    `--json`) is what a report of an issue needs.
+    Changes nothing, and starts nothing here. On a cluster whose address is given, a small job asks
+    each node whether it reaches the store and the tracker, for a minute at most. Exit code 1 if
+    something is wrong. Its output (or that of `--json`) is what a report of an issue needs.
     """
     found = list(examine(address, storage))
     wrong = [finding.name for finding in found if finding.state == "wrong"]
@@ -55,7 +56,7 @@ def doctor(address: Address = None, storage: Storage = None, as_json: Json = Fal
 
 def examine(address: str | None = None, storage: str | None = None) -> Iterator[CheckedPart]:
     """All findings, in the order in which they matter to each other."""
-    checks: tuple[tuple[str, Callable[[], CheckedPart]], ...] = (
+    checks: tuple[tuple[str, Callable[[], CheckedPart | list[CheckedPart]]], ...] = (
         ("machine", _machine),
         ("versions", _versions),
         ("home", _home),
@@ -71,9 +72,10 @@ def examine(address: str | None = None, storage: str | None = None) -> Iterator[
     )
     from colddiff.errors import ColddiffError
 
-    for name, check in checks:
+    for name, check in (*checks, ("nodes", lambda: _nodes(address, storage))):
         try:
-            yield check()
+            found = check()
+            yield from [found] if isinstance(found, CheckedPart) else found
         except ColddiffError as error:
             # Its message ends with the way out.
             yield CheckedPart(name, "wrong", " ".join(str(error).split()))
@@ -139,21 +141,22 @@ def _token(address: str | None) -> CheckedPart:
 
 def _ray(address: str | None) -> CheckedPart:
     from colddiff.cluster import local_cluster
-    from colddiff.cluster.address import given_address, probe, remote_cluster
+    from colddiff.cluster.address import probe
+    from colddiff.cluster.connect import given_cluster
     from colddiff.cluster.home import Home
     from colddiff.cluster.versions import refuse_other_versions
     from colddiff.errors import SpecError
 
-    given = given_address(address)
+    home = Home.from_environment()
+    given = given_cluster(address, home)
     if given is not None:
-        cluster = probe(remote_cluster(*given))
+        cluster = probe(given)
         try:
             refuse_other_versions(cluster)
         except SpecError as error:
             what, _, way = str(error).partition(": ")
             return CheckedPart("Ray", "wrong", what, way)
         return CheckedPart("Ray", "ok", f"responds at {cluster}")
-    home = Home.from_environment()
     record = local_cluster.running(home)
     if record is None:
         return CheckedPart("Ray", "ok", "no local cluster runs; the next submit starts one")
@@ -163,6 +166,32 @@ def _ray(address: str | None) -> CheckedPart:
         what = f"the local cluster runs {record.runtime}, this is {here}"
         return CheckedPart("Ray", "wrong", what, "run `colddiff cluster stop`")
     return CheckedPart("Ray", "ok", f"the local cluster responds at {record.address}, {here}")
+
+
+def _nodes(address: str | None, storage: str | None) -> list[CheckedPart]:
+    """A line for each node of the cluster whose address is given, on what it reaches."""
+    from colddiff.cluster.connect import given_cluster
+    from colddiff.cluster.home import Home
+    from colddiff.cluster.nodes.ask import ask_nodes
+    from colddiff.errors import ClusterError, SpecError
+    from colddiff.stores.open import storage_at
+    from colddiff.tracking.open import tracking_uri
+
+    try:
+        cluster = given_cluster(address, Home.from_environment())
+        if cluster is None or _ray(address).state == "wrong":
+            return []
+        place = storage_at(storage)
+        tracker = tracking_uri(place)
+    except (ClusterError, SpecError):
+        return []  # said above
+    found = []
+    for one in ask_nodes(cluster, place, tracker):
+        if not one.unreached:
+            what = f"{one.node} reaches {place} and {tracker}"
+            found.append(CheckedPart("node", "ok", what))
+        found += [CheckedPart("node", "wrong", f"{one.node}: {what}") for what in one.unreached]
+    return found
 
 
 def _ports() -> CheckedPart:

@@ -58,9 +58,14 @@ def entrypoint(attempt: int, *, local: bool) -> str:
     ``-P`` keeps the working folder out of ``sys.path[0]``; Ray puts the staged folder first into
     PYTHONPATH, so the staged ``colddiff`` wins over an installed one (tests/cluster).
     """
+    return python_command(f"colddiff.cluster.driver job.json --attempt {attempt}", local=local)
+
+
+def python_command(module: str, *, local: bool) -> str:
+    """The command line that runs a staged module, with its arguments."""
     # `python` is resolved by PATH on the cluster; locally that may be another interpreter.
     python = shlex.quote(sys.executable) if local else "python"
-    return f"{python} -P -m colddiff.cluster.driver job.json --attempt {attempt}"
+    return f"{python} -P -m {module}"
 
 
 def driver_state(status: str, exit_code: int | None, message: str) -> DriverState:

@@ -33,12 +33,17 @@ def staged(resolved: ResolvedJob) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix=STAGED) as name:
         folder = Path(name)
-        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=EXCLUDED)
+        copy_package(folder)
         job = resolved.to_dict()
         job["spec"] = {**job["spec"], "plugins": _copy_plugins(resolved, folder)}
         text = json.dumps(job, indent=2, sort_keys=True) + "\n"
         (folder / "job.json").write_text(text)
         yield folder
+
+
+def copy_package(folder: Path) -> None:
+    """The running package's code, into ``folder``."""
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=EXCLUDED)
 
 
 def _copy_plugins(resolved: ResolvedJob, folder: Path) -> list[str]:

@@ -50,15 +50,16 @@ def has_server(storage: str) -> bool:
     return database_path(tracking_address(storage).uri) is None
 
 
-def probe_tracker(storage: str) -> str:
+def probe_tracker(storage: str, uri: str | None = None) -> str:
     """Address of the tracker, which responds or can be opened; creates nothing.
 
-    A database that does not exist yet is not checked. Raises SpecError, TrackerError.
+    ``uri``: the one that jobs are submitted with, by default this process's. A database that does
+    not exist yet is not checked. Raises SpecError, TrackerError.
     """
     from colddiff.tracking.address import database_path, tracking_address
     from colddiff.tracking.mlflow_service import ask_server, openable
 
-    address = tracking_address(storage)
+    address = tracking_address(storage) if uri is None else _tracking(storage, uri)
     database = database_path(address.uri)
     if database is not None:
         if database.exists():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from colddiff.cluster.home import Home
+from colddiff.cluster.nodes.places import unreached
 from tests.in_process import Done, colddiff_here
 
 
@@ -115,3 +116,14 @@ def test_a_storage_that_is_open_to_all_is_noted(doctor: Doctor) -> None:
     assert found["way_out"].startswith(f"run `chmod -R go= {doctor.storage}`")
     doctor.storage.chmod(0o750)
     assert doctor.of("store")[1]["state"] == "ok"
+
+
+def test_what_a_node_does_not_reach_is_named_with_the_way_out(tmp_path: Path) -> None:
+    gone, silent = str(tmp_path / "runs"), "http://127.0.0.1:9"
+    store, tracker = unreached(gone, silent, make=False)
+    assert store.startswith(f"store: {gone} is not there; use s3://bucket/prefix, or a path that")
+    assert tracker.startswith(f"tracker: tracker {silent} does not respond")
+    assert unreached(gone, f"sqlite:///{gone}/mlflow.db", make=True) == []
+    (tmp_path / "file").touch()
+    (store,) = unreached(str(tmp_path / "file"), f"sqlite:///{gone}/mlflow.db", make=True)
+    assert store.startswith("store: ")

@@ -1,0 +1,1 @@
+"""Whether the nodes of a cluster reach what jobs on them need."""

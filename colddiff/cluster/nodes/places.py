@@ -1,0 +1,47 @@
+"""What a node reaches: the store and the tracker of jobs; run on the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from colddiff.errors import ColddiffError
+
+
+def unreached(storage: str, tracker: str, make: bool) -> list[str]:
+    """What this machine does not reach, a line each with the way out; empty if all is right.
+
+    Writes and deletes a small object in ``storage``. ``make``: a path that is not there would be
+    made by the first job, as on the machine of who asks.
+    """
+    checks: dict[str, Callable[[], object]] = {
+        "store": lambda: _check_store(storage, make=make),
+        "tracker": lambda: _check_tracker(storage, tracker),
+    }
+    found = []
+    for name, check in checks.items():
+        try:
+            check()
+        except ColddiffError as error:
+            found.append(f"{name}: {' '.join(str(error).split())}")
+        except Exception as error:  # such as a package that this node lacks
+            found.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")
+    return found
+
+
+def _check_store(storage: str, *, make: bool) -> None:
+    from colddiff.stores.open import check_writable
+
+    if "://" not in storage and not Path(storage).exists():
+        if make:
+            return
+        raise ColddiffError(
+            f"{storage} is not there; use s3://bucket/prefix, or a path that all nodes share"
+        )
+    check_writable(storage)
+
+
+def _check_tracker(storage: str, tracker: str) -> None:
+    from colddiff.tracking.open import probe_tracker
+
+    probe_tracker(storage, tracker)
