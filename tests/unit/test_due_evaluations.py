@@ -10,11 +10,13 @@ from colddiff.checkpoints.kept import COMMIT, due_steps
 from colddiff.errors import Stopped
 from colddiff.evaluation.best import BestStep
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
+from tests.unit.search.tiny_search import tiny_search
 from tests.unit.test_attempt import attempt, raising
 
 
@@ -34,6 +36,18 @@ def test_evaluations_that_meet_no_checkpoint_are_named_at_submission(
     fields = {"evaluate_every": every, "checkpoint_every": kept, "num_steps": 400}
     lines = VERBS["train"].advice(parse(TrainJob, fields), lambda: None)
     assert [told in line for line in lines] == [True] * bool(told)
+
+
+def test_evaluations_that_a_study_misses_are_named_and_a_search_has_its_own() -> None:
+    fields = {"evaluate_every": 50, "checkpoint_every": 20, "num_steps": 90}
+    train = load_recipe("quickstart").train.model_copy(update=fields)
+    training = {"id": "train-a-00000000", "slug": "a", "train": train.to_dict()}
+    study = parse(VERBS["study"].spec(), {"jobs": ["quickstart"], "trainings": [training] * 3})
+    (line,) = VERBS["study"].advice(study, lambda: None)
+    assert line.startswith("a: evaluate_every=50: only checkpoints are evaluated")
+    assert "the last alone" in line
+    search = parse(VERBS["search"].spec(), tiny_search(base=fields))
+    assert not VERBS["search"].advice(search, lambda: None)
 
 
 @pytest.fixture

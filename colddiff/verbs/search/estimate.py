@@ -100,7 +100,12 @@ def advice(job: SearchJob, capacity: Callable[[], Capacity | None]) -> list[str]
     base = base_of(job)
     found = dry_run(job, None).data["trials"]["steps"]
     whole = base.model_copy(
-        update={"num_steps": found, "resources": job.resources or base.resources}
+        # A search evaluates at its rungs, whatever the base says.
+        update={
+            "num_steps": found,
+            "resources": job.resources or base.resources,
+            "evaluate_every": None,
+        }
     )
     lines = VERBS["train"].advice(whole, capacity)
     return [f"all trials and confirmations, one after the other: {line}" for line in lines]

@@ -47,15 +47,16 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
 
 
 def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:
-    """What `submit train` says of a training with as many steps as all those of one name."""
+    """What `submit train` says of all trainings of one name, with the steps of all in a row."""
     train, lines = VERBS["train"], []
     for slug in dict.fromkeys(one.slug for one in job.trainings):
         all_of = [one.train for one in job.trainings if one.slug == slug]
         first: Any = parse(train.spec(), all_of[0], slug)
         steps = sum(int(one["num_steps"]) for one in all_of)
-        whole = first.model_copy(update={"num_steps": steps})
+        whole = first.model_copy(update={"num_steps": steps, "evaluate_every": None})
         of = f"{len(all_of)} trainings of {slug}, one after the other"
         lines += [f"{of}: {line}" for line in train.advice(whole, capacity)]
+        lines += [f"{slug}: {line}" for line in first.missed_evaluations()]
     return lines
 
 

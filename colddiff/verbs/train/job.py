@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import lcm
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -183,6 +184,24 @@ class TrainJob(Job):
     def evaluation_interval(self) -> int | None:
         """Checkpoints at multiples of this step are evaluated; None for the last one only."""
         return self.evaluate_every if self.test_data is not None else None
+
+    def missed_evaluations(self) -> list[str]:
+        """A line if ``evaluate_every`` names steps without a checkpoint: only those are evaluated.
+
+        >>> TrainJob(evaluate_every=50, checkpoint_every=20, num_steps=400).missed_evaluations()
+        ['evaluate_every=50: only checkpoints are evaluated, and with checkpoint_every=20 those of \
+every 100 steps and the last; choose a multiple of 20, or checkpoint_every=50']
+        """
+        every, kept = self.evaluate_every, self.checkpoint_every
+        if every is None or every % kept == 0:
+            return []
+        due = lcm(every, kept)
+        found = f"those of every {due} steps and the last"
+        return [
+            f"evaluate_every={every}: only checkpoints are evaluated, and with "
+            f"checkpoint_every={kept} {found if due < self.num_steps else 'the last alone'}; "
+            f"choose a multiple of {kept}, or checkpoint_every={every}"
+        ]
 
     @model_validator(mode="after")
     def _fits_a_machine(self) -> Self:

@@ -34,10 +34,9 @@ class Train(Verb):
         return resolve_training(job, storage, pack=pack)
 
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
-        from colddiff.verbs.train.advice import evaluation_advice
         from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
-        return [*evaluation_advice(job), *cpu_advice(job, capacity)]
+        return [*job.missed_evaluations(), *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training
@@ -89,11 +88,10 @@ class Train(Verb):
         return inputs_of(job)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
-        from colddiff.verbs.train.advice import evaluation_advice
         from colddiff.verbs.train.estimates.estimate import estimate
 
         found = estimate(job, rate)
-        lines = [*found.lines(), *evaluation_advice(job)]
+        lines = [*found.lines(), *job.missed_evaluations()]
         return DryRun(lines, {"estimate": found.to_dict()})
 
 
