@@ -211,7 +211,7 @@ class Manifest:
 
     count: int
     image: ImageFormat
-    shards: tuple[ShardEntry, ...]
+    shards: Sequence[ShardEntry]
     classes: tuple[str, ...]
     source: str
     settings: Mapping[str, Any]

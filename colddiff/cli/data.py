@@ -202,22 +202,53 @@ def index(uri: Uri, as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(uri: Uri, as_json: Json = False) -> None:
+def join(uri: Uri, as_json: Json = False) -> None:
+    """Make one set of the packed sets in the folders of URI, which all stay as they are.
+
+    They follow each other by name. Run it again when parts were added or packed anew.
+    """
+    from colddiff.data import packed_sets as datasets
+
+    progress = ProgressBar("joined", "parts")
+    try:
+        manifest = datasets.join_sets(uri, progress)
+    finally:
+        progress.close()
+    _report("joined", manifest, absolute(uri), as_json)
+
+
+@app.command()
+def verify(
+    uri: Uri,
+    sample: Annotated[
+        int | None,
+        typer.Option("--sample", metavar="N", min=1, help="Only N shards, drawn with --seed."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another one, other shards.")] = 0,
+    as_json: Json = False,
+) -> None:
     """Verify every shard against the manifest. Exit 1: some do not match; they are listed."""
     from colddiff.data import packed_sets as datasets
 
     progress = ProgressBar("verified", "bytes")
     try:
         manifest = read_manifest(uri)
-        bad = datasets.verify_shards(uri, progress)
+        if sample is None:
+            bad = datasets.verify_shards(uri, progress)
+        else:
+            bad = datasets.verify_sample(uri, sample, seed, progress)
     finally:
         progress.close()
+    count = min(sample or len(manifest.shards), len(manifest.shards))
+    drawn = f"{count} drawn of " if count < len(manifest.shards) else ""
+    of = f"{drawn}{_counted(manifest)}"
     if as_json:
         emit_json(
             {
                 "uri": absolute(uri),
                 "digest": manifest.digest,
                 "shards": len(manifest.shards),
+                "verified": count,
                 "bad": [asdict(shard) for shard in bad],
             }
         )
@@ -225,9 +256,9 @@ def verify(uri: Uri, as_json: Json = False) -> None:
         for shard in bad:
             emit(f"{shard.key}: {shard.problem}")
         if not bad:
-            emit(f"verified {_counted(manifest)} against the manifest {manifest.digest[:12]}")
+            emit(f"verified {of} against the manifest {manifest.digest[:12]}")
     if bad:
-        note(f"{len(bad)} of {_counted(manifest)} bad; pack the data again")
+        note(f"{len(bad)} of {of} bad; pack the data again")
         raise typer.Exit(1)
 
 
@@ -286,13 +317,15 @@ def _range(text: str | None) -> tuple[float, float] | None:
 
 def as_data(manifest: Manifest, uri: str) -> dict[str, object]:
     """A packed set, JSON-ready."""
+    from colddiff.data.manifests.paged import shard_bytes
+
     return {
         "uri": uri,
         "digest": manifest.digest,
         "count": manifest.count,
         "image": asdict(manifest.image),
         "shards": len(manifest.shards),
-        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "bytes": shard_bytes(manifest.shards),
         "classes": list(manifest.classes),
         "left_out": manifest.settings.get("left_out", []),
         "skipped": manifest.settings.get("skipped", []),
@@ -312,7 +345,9 @@ def _report(verb: str, manifest: Manifest, uri: str, as_json: bool) -> None:
 
 def summary_line(manifest: Manifest, uri: str) -> str:
     """A packed set in a line: number, format, shards, size, digest, address."""
-    image, size = manifest.image, sum(shard.bytes for shard in manifest.shards)
+    from colddiff.data.manifests.paged import shard_bytes
+
+    image, size = manifest.image, shard_bytes(manifest.shards)
     return (
         f"{manifest.count} image{'s' * (manifest.count != 1)} "
         f"{image.channels}x{image.height}x{image.width} "

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from colddiff.data.manifests.paged import shard_counts
 from colddiff.ports import Manifest, ShardSource
 from colddiff.transforms import resized
 from colddiff.types import ProgressCallback
@@ -107,12 +108,10 @@ def near_images(
 
 
 def _location(manifest: Manifest, index: int) -> dict[str, Any]:
-    number = index
-    for shard in manifest.shards:
-        if number < shard.count:
-            return {"index": index, "shard": shard.key, "number": number}
-        number -= shard.count
-    raise IndexError(index)
+    ends = np.cumsum(shard_counts(manifest.shards))
+    shard = int(np.searchsorted(ends, index, side="right"))
+    before = int(ends[shard - 1]) if shard else 0
+    return {"index": index, "shard": manifest.shards[shard].key, "number": index - before}
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:

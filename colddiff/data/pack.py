@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from colddiff.data.manifest import KEY, kept_manifest, make_manifest, manifest_bytes
+from colddiff.data.manifest import KEY, kept_manifest, make_manifest, write_manifest
 from colddiff.data.pack_settings import PackSettings, selected
 from colddiff.data.packer import ColourFoundError, PackedShards, Packer, ShardPlan
 from colddiff.data.pil_images import Pixels
@@ -128,7 +128,7 @@ def _committed(source: ImageSource, store: Store, plan: _Plan, packed: PackedSha
         settings={**plan.settings, **{name: found for name, found in about.items() if found}},
     )
     try:
-        store.put_new(KEY, manifest_bytes(manifest))
+        write_manifest(store, manifest, new=True)
     except Exists:
         _finished(store, plan)
     store.delete(CLAIM)

@@ -28,11 +28,29 @@ def index_shards(uri: str, on_progress: ProgressCallback | None = None) -> Manif
     return manifest
 
 
+def join_sets(uri: str, on_progress: ProgressCallback | None = None) -> Manifest:
+    """Write the manifest that makes one set of the packed sets in the folders below ``uri``."""
+    from colddiff.data.manifest import write_joined
+
+    return write_joined(open_store(uri), on_progress)
+
+
 def verify_shards(uri: str, on_progress: ProgressCallback | None = None) -> list[BadShard]:
     """The shards at ``uri`` that do not match their manifest."""
     from colddiff.data.verify import verify
 
     return verify(open_store(uri), read_manifest(uri), on_progress)
+
+
+def verify_sample(
+    uri: str, count: int, seed: int, on_progress: ProgressCallback | None = None
+) -> list[BadShard]:
+    """Those of ``count`` shards at ``uri``, drawn with ``seed``, that do not match the manifest."""
+    from colddiff.data.verify import drawn_shards, verify
+
+    manifest = read_manifest(uri)
+    drawn = drawn_shards(manifest, count, seed)
+    return verify(open_store(uri), manifest, on_progress, only=drawn)
 
 
 def verify_some(uri: str, budget_s: float) -> tuple[int, list[BadShard]]:

@@ -112,6 +112,35 @@ def test_verify_names_each_bad_shard_and_exits_with_1(tmp_path: Path) -> None:
     assert isinstance(nothing.exception, DataError)
 
 
+def test_verify_can_read_a_sample_of_the_shards(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    assert run("pack", "digits", "--out", out, "--limit", "60", "--shard-size", "10").exit_code == 0
+    (tmp_path / "shard-000003.tar").write_bytes(b"x")
+    found = set()
+    for seed in range(8):
+        some = run("verify", out, "--sample", "2", "--seed", str(seed))
+        assert some.exit_code == run("verify", out, "--sample", "2", "--seed", str(seed)).exit_code
+        found.add(some.exit_code)
+        if some.exit_code == 0:
+            assert some.stdout.startswith("verified 2 drawn of 6 shards against the manifest ")
+        else:
+            assert some.stdout.startswith("shard-000003.tar: has 1 bytes")
+            assert "1 of 2 drawn of 6 shards bad" in some.stderr
+    assert found == {0, 1}
+    said = json.loads(run("verify", out, "--sample", "99", "--json").stdout)
+    assert (said["shards"], said["verified"], len(said["bad"])) == (6, 6, 1)
+
+
+def test_join_makes_one_set_of_those_in_the_folders(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        packed = run("pack", "digits", "--out", str(tmp_path / part), "--limit", "20")
+        assert packed.exit_code == 0
+    joined = run("join", str(tmp_path))
+    assert joined.exit_code == 0
+    assert joined.stdout.startswith("joined 40 images 1x8x8 (8 bit) in 2 shards, ")
+    assert run("verify", str(tmp_path)).exit_code == 0
+
+
 def test_index_writes_the_manifest_of_tars_that_are_there(tmp_path: Path) -> None:
     out = str(tmp_path)
     packed = json.loads(run("pack", "digits", "--out", out, "--limit", "5", "--json").stdout)

@@ -46,7 +46,8 @@ def read_checkpoint(place: Path) -> object:
 
 
 def read_manifest(place: Path) -> object:
-    return manifest.parse_manifest(later("colddiff-shards/2"), f"{place}/manifest.json")
+    LocalStore(place).put(manifest.KEY, later("colddiff-shards/3"))
+    return manifest.read_manifest(LocalStore(place))
 
 
 def read_plan(place: Path) -> object:

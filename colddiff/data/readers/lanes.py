@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from colddiff.data.manifests.paged import shard_counts
 from colddiff.data.order import shuffled
 from colddiff.ports import Manifest
 
@@ -50,7 +51,7 @@ class Lanes:
         self._batch = global_batch_size
         self._count = manifest.count
         self._purpose = f"data/lanes/{manifest.digest}"
-        self._sizes = np.array([shard.count for shard in manifest.shards], dtype=np.int64)
+        self._sizes = shard_counts(manifest.shards)
         self.num_lanes = lane_count(global_batch_size, len(manifest.shards))
         # Few shards at a time, however small: each is an open file.
         self.window = max(1, min(WINDOW, WINDOW_SHARDS * self._count // len(self._sizes)))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import accumulate
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO
 
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colddiff.background import Prefetcher
+from colddiff.data.manifests.paged import shard_counts
 from colddiff.data.order import rank_slice
 from colddiff.data.readers.lanes import LaneRange, Lanes, Place
 from colddiff.data.readers.local_cache import LocalCache
@@ -32,7 +31,8 @@ from colddiff.ports import Batch, Manifest, Store
 from colddiff.stores.local_store import LocalStore
 
 BATCHES_AHEAD = 4
-OPEN_SHARDS = 256
+OPEN_SHARDS, SPARE_SHARDS = 256, 4
+"""Shards open at once: at most, and beyond those that the lanes read now and next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class StreamedShards:
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
-        self._ends = list(accumulate(shard.count for shard in manifest.shards))
+        self._in_need: dict[int, int] = {}
+        self._ends = np.cumsum(shard_counts(manifest.shards))
 
     def batches(
         self, *, seed: int, global_batch_size: int, rank: int, world_size: int, start_step: int
@@ -68,10 +69,11 @@ class StreamedShards:
             step = start_step
             decoders, fetchers = ThreadPoolExecutor(decoding_threads()), ThreadPoolExecutor(2)
             windows = _ShardPrefetcher(lanes, lambda shard: fetchers.submit(self._shard, shard))
+            reader = id(windows)
             try:
                 while True:
                     runs = lanes.runs(step, mine)
-                    windows.follow(runs)
+                    self._in_need[reader] = windows.follow(runs) + SPARE_SHARDS
                     places = [place for run in runs for place in lanes.places(run)]
                     positions = np.arange(mine.start, mine.stop, dtype=np.int64)
                     yield Batch(
@@ -79,6 +81,7 @@ class StreamedShards:
                     )
                     step += 1
             finally:
+                self._in_need.pop(reader, None)
                 fetchers.shutdown(cancel_futures=True)
                 decoders.shutdown(cancel_futures=True)
 
@@ -93,8 +96,8 @@ class StreamedShards:
         check_range(self.manifest, start, stop)
         places = []
         for n in range(start, stop):
-            shard = bisect_right(self._ends, n)
-            before = self._ends[shard - 1] if shard else 0
+            shard = int(np.searchsorted(self._ends, n, side="right"))
+            before = int(self._ends[shard - 1]) if shard else 0
             places.append(Place(shard, n - before))
         with ThreadPoolExecutor(decoding_threads()) as decoders:
             return self._stacked(decoders, places)
@@ -128,10 +131,14 @@ class StreamedShards:
             with self._lock:
                 self._open[number] = opened
                 self._opening.pop(number, None)
-                while len(self._open) > OPEN_SHARDS or self._too_many_bytes():
+                while len(self._open) > self._most_open() or self._too_many_bytes():
                     # A reader that still uses the map keeps it alive until it is done.
                     self._open.popitem(last=False)
             return opened
+
+    def _most_open(self) -> int:
+        # Each is in memory as far as it was read; images of any shard may be asked for at any time.
+        return min(OPEN_SHARDS, sum(list(self._in_need.values())) or OPEN_SHARDS)
 
     def _too_many_bytes(self) -> bool:
         # A map keeps its file's bytes on disk even after the cache has evicted the file.
@@ -159,11 +166,18 @@ class _ShardPrefetcher:
         self._lanes = lanes
         self._fetch = fetch
         self._windows: dict[int, tuple[int, int]] = {}
+        self._shards: dict[int, int] = {}
 
-    def follow(self, runs: list[LaneRange]) -> None:
+    def follow(self, runs: list[LaneRange]) -> int:
+        """Fetches what comes next; the number of shards in the windows of now and next."""
         for run in runs:
-            now = (run.epoch, (run.stop - 1) // self._lanes.window)
+            epoch, window = now = (run.epoch, (run.stop - 1) // self._lanes.window)
             if self._windows.get(run.lane) != now:
                 self._windows[run.lane] = now
-                for shard in self._lanes.window_shards(run.epoch, run.lane, now[1] + 1):
+                following = self._lanes.window_shards(epoch, run.lane, window + 1)
+                here = range(run.start // self._lanes.window, window + 1)
+                read = (self._lanes.window_shards(epoch, run.lane, w) for w in here)
+                self._shards[run.lane] = sum(map(len, read)) + len(following)
+                for shard in following:
                     self._fetch(shard)
+        return sum(self._shards.values())

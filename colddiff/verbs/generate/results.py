@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from colddiff.data.manifest import KEY, manifest_bytes, read_manifest
+from colddiff.data.manifest import KEY, read_manifest
+from colddiff.data.manifest import write_manifest as write
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import decode_png, entries_in_order, manifest_of, png_members
 from colddiff.errors import DataError
@@ -44,7 +45,7 @@ def write_manifest(store: Store, plan: SamplePlan, num_samples: int) -> str | No
         stored = None
     if stored is not None and stored.count >= manifest.count:
         return stored.digest
-    store.put(KEY, manifest_bytes(manifest))
+    write(store, manifest)
     return manifest.digest
 
 
