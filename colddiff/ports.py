@@ -54,7 +54,7 @@ class ListedKey(str):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """A key, its size in bytes, and when it was written.
+    """A key, its size in bytes, when it was written, and the version of its content.
 
     ``modified`` is in seconds since the epoch by the store's own clock: compare it with that of
     another object of the store alone.
@@ -63,6 +63,8 @@ class StoredObject:
     key: str
     size: int
     modified: float = field(default=0.0, compare=False)
+    version: str = field(default="", compare=False)
+    """Another one whenever the object was written with other content; empty if not known."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", ListedKey(self.key))

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from colddiff.jobs.listing.job_table import JobRow
 
 
+LIMIT = 200
+"""Jobs that a table shows where nothing else is asked for."""
+
+
 def list_(
     state: Annotated[
         list[str] | None,
@@ -61,6 +65,16 @@ def list_(
             "job that runs each as `part_of`.",
         ),
     ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=0,
+            help="At most N jobs, the newest or the first of the order; 0: all. "
+            f"Default: {LIMIT}, with --json all.",
+        ),
+    ] = None,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -76,12 +90,18 @@ def list_(
     for line in problems:
         note(line)
     rows = job_table.in_order(job_table.chosen(found, state or (), name), sort)
+    apart = rows
+    if not (every or as_json):
+        apart = job_table.submitted(rows, {row.folder.job_id for row in found})
+    if limit is None:
+        limit = 0 if as_json else LIMIT
+    shown, more = job_table.page(apart, sort, limit)
+    if more:
+        note(f"{more} more; --limit 0 shows all, --state and --name choose among them")
     if as_json:
         with ThreadPoolExecutor(job_table.READERS) as pool:
-            emit_json(list(pool.map(_row_as_data, rows)))
+            emit_json(list(pool.map(_row_as_data, shown)))
         return
-    shown = rows if every else job_table.submitted(rows, {row.folder.job_id for row in found})
-    hidden = len(rows) - len(shown)
     if not rows:
         note(f"no {'such ' * (len(found) > 0)}jobs in {store.uri}")
         return
@@ -89,7 +109,7 @@ def list_(
     now = time.time()
     if shown:
         emit_table(header, [_cells(row, now) for row in shown])
-    if hidden:
+    if hidden := len(rows) - len(apart):
         note(f"{hidden} job{'s' * (hidden != 1)} of searches and studies not shown: --all")
 
 

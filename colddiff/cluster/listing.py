@@ -22,7 +22,7 @@ def current_rows(store: Store, address: str | None) -> tuple[list[JobRow], list[
     A job that has not ended is looked at: its process, its cluster (at ``address``, if given) or
     its heartbeat tells whether it still runs. Raises Unreachable where that cannot be asked.
     """
-    known = KnownJobs(store.uri, _cache_for(store))
+    known = KnownJobs(store, _cache_for(store))
     rows, problems = read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)], known)
     unsettled = [row for row in rows if row.status is not None and not row.status.finished]
     now_seen = all_current([row.folder for row in unsettled], address)

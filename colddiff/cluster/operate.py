@@ -12,6 +12,7 @@ from colddiff.checkpoints.kept import COMMIT
 from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.follow import AttemptWatch, poll_seconds, settle
+from colddiff.jobs.listing.ended import delete_mark
 from colddiff.jobs.status import LOST_AFTER_S, Status
 from colddiff.spec.documents import shown
 from colddiff.stores.open import open_store, storage_at
@@ -156,4 +157,5 @@ def delete(folder: JobFolder) -> int:
         keys, key=lambda key: (last.get(key, 0), not key.endswith(f"/{COMMIT}"), key)
     ):
         folder.store.delete(key)
+    delete_mark(folder.store, folder.job_id)
     return len(keys)

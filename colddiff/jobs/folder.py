@@ -11,6 +11,7 @@ from typing import Any
 
 from colddiff.errors import Exists, Missing, RecordError
 from colddiff.evaluation.best import BestStep, best_step
+from colddiff.jobs.listing.ended import EndedMark
 from colddiff.jobs.status import Status, is_number, shown_json
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, read_json_object
@@ -26,6 +27,7 @@ class JobFolder:
     def __init__(self, store: Store, job_id: str) -> None:
         self.store = store
         self.job_id = job_id
+        self._mark = EndedMark(store, job_id)
 
     def key(self, *parts: str) -> str:
         """The store key of an object in this folder."""
@@ -54,8 +56,9 @@ class JobFolder:
         return found
 
     def write_status(self, status: Status) -> None:
-        """Replaces ``status.json``."""
-        self._put("status.json", asdict(status))
+        """Replaces ``status.json``, and the mark that tells lists whether the job has ended."""
+        encoded = _encode(asdict(status))
+        self._mark.write(self.key("status.json"), encoded, status.attempt, settled=status.settled)
 
     def status(self) -> Status | None:
         """The job's status as it was last written; None before the first attempt.

@@ -252,7 +252,9 @@ def _walk(
         if name.endswith("/"):
             yield from _walk(folder / entry.name, base + name, "", within, passed_over)
         elif (file := _file_stat(entry)) is not None:
-            yield StoredObject(base + name, file.st_size, file.st_mtime)
+            # Every write makes a file of its own.
+            version = f"{file.st_ino}-{file.st_mtime_ns}-{file.st_size}"
+            yield StoredObject(base + name, file.st_size, file.st_mtime, version)
         else:
             passed_over(base + name, _why_no_file(entry))
 

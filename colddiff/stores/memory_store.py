@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -49,10 +50,10 @@ class MemoryStore:
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         checked_prefix(prefix)
         with self._lock:
-            sizes = {key: len(data) for key, data in self._objects.items()}
-        for key in sorted(sizes):
-            if key.startswith(prefix):
-                yield StoredObject(key, sizes[key], self._modified[key])
+            found = {key: data for key, data in self._objects.items() if key.startswith(prefix)}
+        for key, data in sorted(found.items()):
+            version = hashlib.sha256(data).hexdigest()
+            yield StoredObject(key, len(data), self._modified[key], version)
 
     def folders(self, prefix: str) -> Iterator[str]:
         below = (item.key.removeprefix(prefix).split("/") for item in self.list(prefix))

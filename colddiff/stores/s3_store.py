@@ -139,7 +139,7 @@ class S3Store:
                 if not item["Key"].endswith("/"):
                     modified = item["LastModified"].timestamp()
                     key = item["Key"].removeprefix(full)
-                    yield StoredObject(key, int(item["Size"]), modified)
+                    yield StoredObject(key, int(item["Size"]), modified, item.get("ETag", ""))
 
     def folders(self, prefix: str) -> Iterator[str]:
         full = self._full(checked_prefix(prefix))

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.listing.ended import mark_key
 from colddiff.jobs.listing.job_table import (
     JobRow,
     chosen,
     differs_text,
     in_order,
+    page,
     read_rows,
     score_text,
 )
@@ -65,13 +67,17 @@ def store() -> MemoryStore:
 
 
 def rows_of(store: Store) -> list[JobRow]:
-    return read(store, KnownJobs(store.uri, None))
+    return read(store, KnownJobs(store, None))
 
 
 def read(store: Store, known: KnownJobs) -> list[JobRow]:
     rows, damaged = read_rows([JobFolder(store, job_id) for job_id in list_jobs(store)], known)
     assert damaged == []
     return rows
+
+
+def told(rows: list[JobRow]) -> list[object]:
+    return [(row.folder.job_id, row.status, row.name, row.score, row.differs) for row in rows]
 
 
 def ids(rows: list[JobRow]) -> list[str]:
@@ -174,43 +180,60 @@ def test_jobs_are_read_side_by_side(tmp_path: Path) -> None:
 
 
 def test_what_cannot_have_changed_is_asked_for_once(tmp_path: Path) -> None:
-    """So that a list of jobs on S3 costs one request for each of them."""
+    """So that a list of jobs on S3 costs a request for each job that runs, and none for others."""
     asked: list[str] = []
 
     def before(operation: str, key: str) -> None:
-        asked.append(key.rpartition("/")[2])
+        asked.append(key)
 
     cache, store = LocalStore(tmp_path / "home"), Watched(tmp_path / "runs", before)
-    for seed in range(2):
-        write(store, f"train-x-0000000{seed}", slug="x", seed=seed)
-    # Done jobs have their score in the status; that of earlier versions is in the result.
-    for number in range(2):
-        status = Status("done", 1, score=1.0, score_metric="eval/sampled/fid")
-        JobFolder(store, f"train-x-0000000{number}").write_status(status)
-    first = read(store, KnownJobs("s3://here", cache))
+    for seed in range(12):
+        write(store, f"train-x-000000{seed:02}", slug="x", seed=seed)
+    running = JobFolder(store, "train-x-00000000")
+    running.write_status(Status("running", 2))
     asked.clear()
-    again = read(store, KnownJobs("s3://here", cache))
-    assert asked == ["status.json"] * 2
-    assert [row.differs for row in again] == [row.differs for row in first]
-    assert [row.name for row in again] == ["x", "x"]
+    first = read(store, KnownJobs(store, None))
+    assert len(asked) > 2 * 12
+    asked.clear()
+    elsewhere = read(store, KnownJobs(store, cache))
+    assert asked == ["listed.json", running.key("status.json"), running.key("job.json")]
+    asked.clear()
+    again = read(store, KnownJobs(store, cache))
+    assert asked == [running.key("status.json")]
+    assert told(first) == told(elsewhere) == told(again)
+    assert [row.differs for row in again] == [{"seed": seed} for seed in range(12)]
 
-    JobFolder(store, "train-x-00000000").write_status(Status("queued", 2))
+    JobFolder(store, "train-x-00000003").write_status(Status("queued", 2))
+    running.write_status(Status("done", 2, score=2.0, score_metric="eval/sampled/fid"))
     asked.clear()
-    read(store, KnownJobs("s3://here", cache))
-    assert sorted(asked) == ["job.json", "status.json", "status.json"]
-    asked.clear()
-    read(store, KnownJobs("s3://elsewhere", cache))
-    assert asked.count("job.json") == 2
+    rows = {row.folder.job_id[-1]: row for row in read(store, KnownJobs(store, cache))[:4]}
+    assert sorted(asked) == [
+        "ended/train-x-00000000.json",
+        "jobs/train-x-00000003/job.json",
+        "jobs/train-x-00000003/status.json",
+    ]
+    assert (rows["0"].score, rows["3"].state) == (("eval/sampled/fid", 2.0), "queued")
+
+
+def test_a_job_of_an_earlier_version_or_with_a_damaged_mark_is_read_itself() -> None:
+    store = MemoryStore()
+    marks = [b"{half", b"[]", b"{}", b'{"status": {"state": "done"}}', b'{"status": 1, "job": {}}']
+    for number, mark in enumerate(marks):
+        folder = write(store, f"train-x-0000000{number}", seed=number)
+        store.put(mark_key(folder.job_id), mark)
+    store.delete(mark_key(write(store, "train-x-00000009", seed=9).job_id))
+    assert [row.differs["seed"] for row in rows_of(store)] == [0, 1, 2, 3, 4, 9]
+    assert {row.state for row in rows_of(store)} == {"done"}
 
 
 @pytest.mark.parametrize("damage", [b"{half", b"[]", b'{"train-x-00000000": 7}'])
 def test_a_damaged_cache_is_no_problem(tmp_path: Path, damage: bytes) -> None:
     cache, store = LocalStore(tmp_path), MemoryStore()
     write(store, "train-x-00000000", slug="x", seed=0)
-    read(store, KnownJobs(store.uri, cache))
+    read(store, KnownJobs(store, cache))
     (kept,) = cache.list("listed/")
     cache.put(kept.key, damage)
-    assert [row.name for row in read(store, KnownJobs(store.uri, cache))] == ["x"]
+    assert [row.name for row in read(store, KnownJobs(store, cache))] == ["x"]
 
 
 def test_a_cache_that_cannot_be_written_is_no_problem(tmp_path: Path) -> None:
@@ -218,7 +241,16 @@ def test_a_cache_that_cannot_be_written_is_no_problem(tmp_path: Path) -> None:
     store = MemoryStore()
     write(store, "train-x-00000000", slug="x", seed=0)
     cache = LocalStore(tmp_path / "file" / "home")
-    assert [row.name for row in read(store, KnownJobs(store.uri, cache))] == ["x"]
+    assert [row.name for row in read(store, KnownJobs(store, cache))] == ["x"]
+
+
+def test_a_page_is_the_newest_or_the_first_of_the_order(store: MemoryStore) -> None:
+    rows = chosen(rows_of(store), [], "train")
+    for sort, shown in (("seen", ["1", "3"]), ("best", ["2", "1"]), ("name", ["2", "1"])):
+        found, more = page(in_order(rows, sort), sort, 2)
+        assert (ids(found), more) == (shown, 2)
+    for limit in (0, 4, 9):
+        assert page(rows, "seen", limit) == (rows, 0)
 
 
 def test_a_job_without_its_workers_is_waiting(tmp_path: Path) -> None:
@@ -254,6 +286,10 @@ def test_the_command(
     assert (row["differs"], row["best"]["value"], row["name"]) == ({"seed": 0}, 38.5, "blur")
     assert (row["state"], row["result"] is not None) == ("done", True)
     assert "no such jobs" in listed("--name", "celeba").stderr
+    newest = listed("--limit", "1")
+    assert [line.split()[0] for line in newest.stdout.splitlines()[1:]] == ["train-blur-00000001"]
+    assert "1 more; --limit 0 shows all" in newest.stderr
+    assert len(json.loads(listed("--limit", "1", "--sort", "name", "--json").stdout)) == 1
     wrong = listed("--state", "dnoe")
     assert (wrong.returncode, "did you mean 'done'?" in wrong.stderr) == (2, True)
     assert listed("--sort", "age").returncode == 2

@@ -144,7 +144,7 @@ def _read_job(job: JobFolder, storage: str) -> None:
     from colddiff.jobs.listing.known_jobs import KnownJobs
     from colddiff.jobs.submit import newest_attempt, submission_of
 
-    rows, _ = read_rows([job], KnownJobs(job.store.uri, None))
+    rows, _ = read_rows([job], KnownJobs(job.store, None))
     for row in in_order(rows, "created"):
         commands._cells(row, 2e9)
         commands._row_as_data(row)

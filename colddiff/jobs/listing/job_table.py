@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,12 +82,20 @@ def read_rows(folders: Sequence[JobFolder], known: KnownJobs) -> tuple[list[JobR
     """
     rows: list[JobRow] = []
     damaged: list[str] = []
+    unknown: list[JobFolder] = []
+    for folder in folders:
+        ended = known.ended(folder)
+        if ended is None:
+            unknown.append(folder)
+        else:
+            rows.append(JobRow(folder, ended.status, ended.job, ended.score))
     with ThreadPoolExecutor(READERS, "reader") as pool:
-        for found in pool.map(partial(_read, known), folders):
+        for found in pool.map(partial(_read, known), unknown):
             if isinstance(found, str):
                 damaged.append(found)
             else:
                 rows.append(found)
+    rows.sort(key=lambda row: row.folder.job_id)
     known.save({row.folder.job_id for row in rows})
     _set_differences(rows)
     return rows, damaged
@@ -127,6 +135,17 @@ def in_order(rows: Iterable[JobRow], sort: str) -> list[JobRow]:
     return sorted(rows, key=key)
 
 
+def page(rows: list[JobRow], sort: str, limit: int) -> tuple[list[JobRow], int]:
+    """At most ``limit`` of ``rows`` in the order of ``sort`` (0: all), and how many more there are.
+
+    The newest, where the order is by time; else the first.
+    """
+    if not 0 < limit < len(rows):
+        return rows, 0
+    shown = rows[-limit:] if sort in ("seen", "created") else rows[:limit]
+    return shown, len(rows) - limit
+
+
 def differs_text(row: JobRow) -> str:
     """``num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters.
 
@@ -150,6 +169,11 @@ def score_text(row: JobRow) -> str:
 
 def _read(known: KnownJobs, folder: JobFolder) -> JobRow | str:
     try:
+        ended = known.read_ended(folder)
+        if ended is not None:
+            score = _score(folder, ended.status)
+            known.keep(folder, replace(ended, score=score))
+            return JobRow(folder, ended.status, ended.job, score)
         status = folder.status()
         job = known.job(folder, status.attempt if status else 0)
         score = _score(folder, status)
