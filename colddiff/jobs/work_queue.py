@@ -18,6 +18,7 @@ from colddiff.retry import Backoff
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+STOP_POLL_S = 1.0
 IDLE_S = 0.1
 DEATHS_PER_FAILURE = 4
 """A dead worker says less about its task than an exception does: machines are preempted.
@@ -135,6 +136,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
         self._in_flight = 0
         self._store_failures = 0
         self._exhausted = False
+        self._ask_again = 0.0
         self.stopped = False
 
     def run(self) -> None:
@@ -146,7 +148,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
         Raises StoreError if the store stays unreachable.
         """
         while True:
-            self.stopped = self.stopped or self._stop_requested()
+            self.stopped = self.stopped or self._asked_to_stop()
             if not self.stopped:
                 self._give_out()
             idle = not self._in_flight and not self._retries and self._exhausted
@@ -158,6 +160,14 @@ class WorkQueue(Generic[TaskT, ReportT]):
             self._on_poll()
             if self._fail_fast and self.counts.dead:
                 return
+
+    def _asked_to_stop(self) -> bool:
+        # A request to the store: not one for each of the many tasks that end within a second.
+        now = time.monotonic()
+        if now < self._ask_again:
+            return False
+        self._ask_again = now + STOP_POLL_S
+        return self._stop_requested()
 
     def _give_out(self) -> None:
         room = self._workers.room()

@@ -23,6 +23,7 @@ from tests.bench import (
     metrics,
     nets,
     sampling,
+    scale,
     search,
     training,
 )
@@ -73,6 +74,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "list": (
         "commands on submitted jobs, and a list of 500 jobs in S3",
         lambda _, quick: listing.measure(50 if quick else 500, 1 if quick else 3),
+    ),
+    "scale": (
+        "a set of 10^9 images by simulation, 10,000 jobs, 1,000 workers on paper; minutes",
+        lambda _, quick: scale.measure(10_000 if quick else 1_000_000, 500 if quick else 10_000),
     ),
     "sampling": (
         "Algorithm 2 against the paper's way of computing; minutes",

@@ -34,7 +34,7 @@ def measure(num_jobs: int, repeats: int) -> list[dict[str, Any]]:
 
 def _few(root: Path, repeats: int) -> dict[str, Any]:
     storage = str(root / "runs")
-    ids = _make_jobs(storage, 3)
+    ids = make_jobs(storage, 3)
     env = {"COLDDIFF_STORAGE": storage, "COLDDIFF_HOME": str(root / "home")}
     row: dict[str, Any] = {"storage": "a disk, 3 jobs"}
     row |= _shown("python", [_spent(["-c", "pass"], {}) for _ in range(repeats)])
@@ -45,18 +45,32 @@ def _few(root: Path, repeats: int) -> dict[str, Any]:
 
 
 def _many(storage: str, root: Path, num_jobs: int, repeats: int) -> dict[str, Any]:
-    _make_jobs(storage, num_jobs)
+    make_jobs(storage, num_jobs)
     envs = [
         {"COLDDIFF_STORAGE": storage, "COLDDIFF_HOME": str(root / f"home-{n}")}
-        for n in range(repeats)
+        for n in range(repeats + 1)
     ]
-    first = [_spent(_command("list"), env) for env in envs]
-    again = [_spent(_command("list"), env) for env in envs]
     row: dict[str, Any] = {"storage": f"S3 on loopback, {num_jobs} jobs"}
-    return row | _shown("first list", first) | _shown("list again", again)
+    row |= list_times("very first list", envs[:1])
+    row |= list_times("first list elsewhere", envs[1:])
+    row |= list_times("list again", envs[1:])
+    row["a list, goal s"] = 2.0
+    row |= _shown("python", [_spent(["-c", "pass"], {}) for _ in range(repeats)])
+    for name, code in (
+        ("import of the command", "import colddiff.cli.main"),
+        ("import of boto3, a client", "import boto3; boto3.client('s3')"),
+    ):
+        row |= _shown(name, [_spent(["-c", code], {}) for _ in range(repeats)])
+    return row
 
 
-def _make_jobs(storage: str, count: int) -> list[str]:
+def list_times(name: str, envs: Sequence[Mapping[str, str]], *words: str) -> dict[str, float]:
+    """Median seconds of `colddiff list`, once in each of these environments."""
+    return _shown(name, [_spent(_command("list", *words), env) for env in envs])
+
+
+def make_jobs(storage: str, count: int) -> list[str]:
+    """``count`` jobs that are done, with the files that such jobs have."""
     store, spec = open_store(storage), TrainJob(data="/data").to_dict()
 
     def make(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ class FakeWorkers:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_queue, "RETRY", Backoff(0.0, 0.0))
+    monkeypatch.setattr(work_queue, "STOP_POLL_S", 0.0)
 
 
 def run(
@@ -88,6 +90,15 @@ def test_every_shard_is_handed_out_once() -> None:
     assert (done.images, done.shards, done.made) == (2345, 235, 2345)
     assert queue.counts == QueueCounts()
     assert workers.most == 6
+
+
+def test_a_stop_is_asked_for_once_a_second_however_many_tasks_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(work_queue, "STOP_POLL_S", 1e6)
+    asked = itertools.count()
+    run(FakeWorkers(3), MemoryStore(), plan(), 2345, stop_requested=lambda: next(asked) < 0)
+    assert next(asked) == 1
 
 
 def test_only_what_is_missing_is_made() -> None:
