@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colddiff.data.readers.lanes import lane_count
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
@@ -74,12 +75,26 @@ def many_workers(workers: int) -> dict[str, Any]:
         "a training's requests, USD an hour": _usd(training),
         f"{workers:,} trainings' requests a second": workers * sum(training.values()) / 3600,
         f"{workers:,} trainings' requests, USD an hour": workers * _usd(training),
+        **_shards_of_a_step(workers),
         "generate: shards a second": shards_s,
         "generate: a shard's requests": float(sum(shard.values())),
         "generate: workers' requests an hour": 3600 * shards_s * sum(shard.values()),
         "generate: workers' requests, USD an hour": 3600 * shards_s * _usd(shard),
         "driver: CPU ms a shard, without Ray": 1000 * task_s,
         "driver: CPU of a core, without Ray": shards_s * task_s,
+    }
+
+
+def _shards_of_a_step(workers: int) -> dict[str, float]:
+    """What a step of 32 images a worker fetches of a set with 1,000 images in each shard."""
+    batch, per_shard = 32 * workers, 1000
+    lanes = lane_count(batch, 1_000_000)
+    of_a_lane = batch / lanes / per_shard
+    return {
+        "training: lanes": float(lanes),
+        "training: shards of a step": batch / per_shard,
+        "training: shards fetched, a worker a machine": workers * of_a_lane,
+        "training: shards fetched, 8 workers a machine": max(lanes, workers / 8) * of_a_lane,
     }
 
 

@@ -53,8 +53,8 @@ def measure(most_shards: int, num_jobs: int) -> list[dict[str, Any]]:
 
 
 def _set_of(folder: Path, num_shards: int) -> dict[str, Any]:
-    made = _seconds(lambda: _make_parts(folder, num_shards))
-    joined = _seconds(lambda: write_joined(LocalStore(folder)))
+    _make_parts(folder, num_shards)
+    joined = _timed("data join", lambda: write_joined(LocalStore(folder)))
     worker = subprocess.run(
         [sys.executable, "-m", "tests.bench.scale", str(folder)],
         stdout=subprocess.PIPE,
@@ -62,8 +62,7 @@ def _set_of(folder: Path, num_shards: int) -> dict[str, Any]:
     )
     return {
         "set": f"{num_shards:,} shards, {num_shards * PER_SHARD:,} images",
-        "parts made, s": made,
-        "data join, s": joined,
+        **joined,
         "manifest.json, MB": (folder / "manifest.json").stat().st_size / 1e6,
         **json.loads(worker.stdout),
     }
@@ -98,14 +97,15 @@ def _worker(folder: Path) -> dict[str, Any]:
     """What one of ``WORKERS`` workers sees, in a process of its own."""
     store, batch = SameTar(folder), WORKERS * PER_WORKER
     before = _memory_mb()
-    opening = _seconds(lambda: read_manifest(store))
+    opening = _timed("opening", lambda: read_manifest(store))
+    opened = _memory_mb()
     source = open_shards(store, str(folder / "cache"))
     count = source.manifest.count
     lanes = Lanes(source.manifest, 0, batch)
     lanes.runs(0, slice(0, 1))
-    first_order = _seconds(lambda: _look(lanes, 0))
+    first_order = _timed("order of the first epoch", lambda: _look(lanes, 0))
     later = 2 * count // batch + 12
-    next_order = _seconds(lambda: _look(lanes, later))
+    next_order = _timed("order of a later epoch", lambda: _look(lanes, later))
 
     def batches(step: int, number: int) -> None:
         found = source.batches(
@@ -115,21 +115,25 @@ def _worker(folder: Path) -> dict[str, Any]:
             pass
         found.close()  # type: ignore[attr-defined]
 
-    resumed = _seconds(lambda: batches(later, 1))
-    batches(0, 200)
+    batches(0, 1)  # imports torch
+    resumed = _timed("first batch, resumed in epoch 3", lambda: batches(later, 1))
+    batches(0, 100)
     peak = _memory_mb()
     drawn = drawn_shards(source.manifest, SAMPLE, 0)
-    sampled = _seconds(lambda: verify(store, source.manifest, only=drawn))
+    sampled = _timed(
+        f"verify --sample {SAMPLE}", lambda: verify(store, source.manifest, only=drawn)
+    )
     return {
-        "opening, s": opening,
+        **opening,
         "opening, goal s": 5,
-        "order of the first epoch, s": first_order,
-        "order of a later epoch, s": next_order,
-        "resumed in epoch 3, first batch s": resumed,
+        **first_order,
+        **next_order,
+        **resumed,
         "a worker's memory, MB": peak,
         "its memory before opening, MB": before,
+        "its memory after opening, MB": opened,
         "a worker's memory, goal MB": 500,
-        f"verify --sample {SAMPLE}, s": sampled,
+        **sampled,
     }
 
 
@@ -145,10 +149,14 @@ def _memory_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _timed(name: str, work: Callable[[], object]) -> dict[str, float]:
+    """Seconds by the clock, and of CPU of all threads."""
+    cpu, began = time.process_time(), time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return {
+        f"{name}, s": time.perf_counter() - began,
+        f"{name}, CPU s": time.process_time() - cpu,
+    }
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from colddiff.data.manifests.paged import MOST_IN_ONE, PER_PAGE, PagedShards
 from colddiff.data.open import open_shards
 from colddiff.data.readers.lanes import Lanes
 from colddiff.data.readers.streamed_shards import StreamedShards
-from colddiff.data.verify import drawn_shards, verify, verify_some
+from colddiff.data.verify import drawn_order, drawn_shards, verify, verify_some
 from colddiff.errors import ColddiffError, DataError, Exists
 from colddiff.ports import ImageFormat, ShardEntry
 from colddiff.stores.local_store import LocalStore
@@ -173,6 +173,20 @@ def test_verifying_reads_a_sample_or_all_and_the_digest(tmp_path: Path) -> None:
     text = (tmp_path / KEY).read_text()
     (tmp_path / KEY).write_text(text.replace(manifest.digest, "0" * 64))
     assert [shard.key for shard in verify(store, read_manifest(store))] == [KEY]
+
+
+def test_of_a_very_large_set_no_more_is_checked_than_there_is_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = parts(tmp_path, 50, 50)
+    manifest = write_joined(store)
+    last = manifest.shards[drawn_order(manifest, 0)[-1]].key
+    store.delete(last)
+    assert [shard.key for shard in verify_some(store, manifest, 0.0)[1]] == [last]
+    monkeypatch.setattr("colddiff.data.verify.MOST_LISTED", 10)
+    assert verify_some(store, manifest, 0.0) == (1, [])
+    hashed, bad = verify_some(store, manifest, 60.0)
+    assert (hashed, [shard.key for shard in bad]) == (20, [last])
 
 
 def test_the_memory_of_a_reader_does_not_grow_with_the_images(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from colddiff.checkpoints.pinned_inputs import check_pinned_digest
 from colddiff.data import packed_sets as datasets
 from colddiff.data.open import open_second_set, open_transformed, read_manifest
+from colddiff.data.verify import MOST_LISTED
 from colddiff.errors import DataError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
@@ -58,11 +59,12 @@ def _verify_data(resolved: ResolvedJob, field: str, uri: str) -> None:
             "lists all bad shards; pack them again"
         )
     if hashed < len(manifest.shards):
+        listed = "all have the right size, " if len(manifest.shards) <= MOST_LISTED else ""
         log.info(
-            "%s: all %d shards have the right size, %d were hashed in %g s; the others are "
-            "checked when they are read",
+            "%s: of %d shards %s%d were hashed in %g s; the others are checked when they are read",
             field,
             len(manifest.shards),
+            listed,
             hashed,
             VERIFY_S,
         )
