@@ -3,7 +3,6 @@
 locals {
   objects = "${aws_s3_bucket.storage.arn}/${var.prefix}/*"
   jobs    = "${aws_s3_bucket.storage.arn}/${var.prefix}/jobs/*"
-  ended   = "${aws_s3_bucket.storage.arn}/${var.prefix}/ended/*"
   probes  = "${aws_s3_bucket.storage.arn}/${var.prefix}/probes/*"
   data    = "${aws_s3_bucket.storage.arn}/${var.prefix}/data/*"
   eks     = var.eks_oidc_provider != ""
@@ -21,7 +20,7 @@ data "aws_iam_policy_document" "worker" {
   statement {
     sid       = "DeleteInJobs"
     actions   = ["s3:DeleteObject"]
-    resources = [local.jobs, local.ended, local.probes]
+    resources = [local.jobs, local.probes]
   }
   statement {
     # Without it a missing object answers 403 like a forbidden one. No condition on s3:prefix:

@@ -92,6 +92,7 @@ def marks(store: Store) -> dict[str, str]:
 
 
 def delete_mark(store: Store, job_id: str) -> None:
-    """Deletes the mark of a deleted job; one that stays is never read."""
+    """Deletes the mark of a deleted job, or empties it where only that is permitted."""
     with suppress(ColddiffError):
+        store.put(mark_key(job_id), b"")
         store.delete(mark_key(job_id))
