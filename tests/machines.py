@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray._common.utils
 import ray.cluster_utils
 
 from colddiff.jobs.folder import JobFolder
@@ -51,6 +52,9 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
                 )
                 for _ in range(count)
             ]
+            # Ray writes its address there as well, and fails on a machine that has no such folder.
+            ray_folder = Path(ray._common.utils.get_default_ray_temp_dir())  # type: ignore[no-untyped-call]
+            ray_folder.mkdir(exist_ok=True)
             cluster = ray.cluster_utils.Cluster(
                 initialize_head=True,
                 head_node_args={
