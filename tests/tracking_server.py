@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 
-from tests.kills import PATIENCE_S
+from tests.kills import PATIENCE_S, kill
 from tests.system import LOCAL, answers, require
 
 
@@ -60,16 +61,24 @@ class TrackingServer:
             self.process.wait(timeout=PATIENCE_S)
             self.process = None
 
+    def kill(self) -> None:
+        """Ends both at once and without a word, as when their machine loses power."""
+        assert self.process is not None
+        lock, socket = self.folder / "postgres" / "postmaster.pid", self._socket()
+        database = psutil.Process(int(lock.read_text().split()[0]))
+        backends = [database, *database.children()]
+        kill([database.pid])
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=PATIENCE_S)
+        self.process = None
+        psutil.wait_procs(backends, timeout=PATIENCE_S)
+        shutil.rmtree(socket)
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What its database has."""
-        (socket,) = (
-            line.partition("PGHOST=")[2].split()[0]
-            for line in (self.folder / "log").read_text().splitlines()[-200:]
-            if line.startswith("PGHOST=") and Path(line.partition("PGHOST=")[2].split()[0]).exists()
-        )
         password = (self.folder / "database-password").read_text()
         connection = psycopg2.connect(
-            host=socket, user="mlflow", password=password, dbname="mlflow"
+            host=str(self._socket()), user="mlflow", password=password, dbname="mlflow"
         )
         try:
             with connection.cursor() as cursor:
@@ -77,6 +86,12 @@ class TrackingServer:
                 return list(cursor.fetchall())
         finally:
             connection.close()
+
+    def _socket(self) -> Path:
+        """The folder of the database's socket, as its newest start said."""
+        said = (self.folder / "log").read_text(errors="replace").splitlines()
+        newest = [line for line in said if line.startswith("PGHOST=")][-1]
+        return Path(newest.partition("PGHOST=")[2].split()[0])
 
 
 @contextmanager

@@ -1,0 +1,372 @@
+"""All that a team runs while what it runs on fails: a machine, the store, the tracker, the client.
+
+`python -m tests.soak.chain [--steps N] [--samples N] [--outage-s S]` (`make soak`). A training, its
+evaluation, images made from it, their evaluation and a report, on three machines, the RADOS Gateway
+and MLflow on PostgreSQL, each of which is killed or stopped in the middle of a job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from colddiff.data.tars import read_tar
+from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.status import Status
+from colddiff.machine.processes import Process, marked_processes
+from colddiff.stores.open import open_store
+from tests.kills import PATIENCE_S, TRAIN_WORKER, kill, wait_until
+from tests.machines import free_port, processes_on, several_machines
+from tests.system import S3Server, running_s3
+from tests.tracking_server import TrackingServer, running_tracking_server
+
+COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
+MARKER = "COLDDIFF_SOAK"
+SHARD = 50
+TRAIN = (
+    *("data=digits", "image_size=16", "channels=1", "global_batch_size=8", "workers=2"),
+    "degradation={kind: noise, num_timesteps: 3}",
+    "restorer={kind: convnext_unet, dim: 8, dim_mults: [1, 2]}",
+    *("checkpoint_every=20", "log_every=1"),
+    "evaluation={num_images: 80, batch_size: 40, severities: 1}",
+)
+TWICE = """
+    select r.name, m.key, m.step, count(*) from metrics m join runs r on r.run_uuid = m.run_uuid
+    where m.key not like 'system/%' group by r.name, m.key, m.step having count(*) > 1
+"""
+LOSSES = "select step from metrics where key = 'train/loss_l1' order by step"
+UNREACHABLE = 3
+"""README's exit code where the cluster, the store or the tracker does not respond."""
+
+
+@dataclass
+class Team:
+    """Three machines, a bucket and a tracker, and what befell them."""
+
+    place: Path
+    bucket: str
+    s3: S3Server
+    tracking: TrackingServer
+    machines: tuple[Any, list[Any]]
+    address: str
+    outage_s: float
+    began: float = field(default_factory=time.monotonic)
+    events: list[str] = field(default_factory=list)
+
+    def tell(self, line: str) -> None:
+        """Keeps a line of what happened, with its time."""
+        self.events.append(f"{time.monotonic() - self.began:7.1f} s  {line}")
+        print(self.events[-1], file=sys.stderr, flush=True)
+
+    def folder(self, job_id: str) -> JobFolder:
+        return JobFolder(open_store(f"{self.bucket}/team"), job_id)
+
+    def jobs(self) -> set[str]:
+        return set(list_jobs(open_store(f"{self.bucket}/team")))
+
+    def run(self, *words: object, codes: tuple[int, ...] = (0,)) -> str:
+        """``colddiff words`` to its end; returns what it printed."""
+        typed = [str(word) for word in words]
+        done = subprocess.run(
+            [*COLDDIFF, *typed], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert done.returncode in codes, f"{typed}: {done.returncode}: {done.stderr[-3000:]}"
+        if done.returncode:
+            self.tell(f"{' '.join(typed[:2])} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    @contextmanager
+    def away(self, what: str) -> Iterator[None]:
+        """A block within which something is away, ``outage_s`` in all, and what that says."""
+        began = time.monotonic()
+        self.tell(f"    {what} is away")
+        yield
+        time.sleep(max(0.0, began + self.outage_s - time.monotonic()))
+        self.tell(f"    {what} comes back")
+
+    def refused(self, *words: object) -> None:
+        """A job that nobody can begin now: one line, and the exit code that README names."""
+        typed = ("submit", *words, "--address", self.address)
+        self.run(*typed, codes=(UNREACHABLE,))
+        said = self.events[-1]
+        assert "Traceback" not in said, said
+
+
+class Step:
+    """One submit of the chain, typed again whenever its client ended before the job."""
+
+    def __init__(self, team: Team, name: str, *words: str) -> None:
+        self.team, self.name = team, name
+        self.words = ("submit", *words, "--name", name, "--address", team.address, "--json")
+        self.before, self.id = team.jobs(), ""
+        self.process = self._submit()
+        self.codes: list[int] = []
+        """How its clients ended."""
+
+    def __enter__(self) -> Step:
+        self.team.tell(f"{self.name}: submitted")
+        wait_until(lambda: self.team.jobs() - self.before, "the job's folder", every_s=0.5)
+        (self.id,) = self.team.jobs() - self.before
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def until(self, holds: Callable[[Status], bool], what: str) -> None:
+        """Waits for a status for which it holds; a client that ended meanwhile is replaced."""
+        folder = self.team.folder(self.id)
+
+        def seen() -> bool:
+            self._type_again()
+            status = folder.status()
+            assert status is None or status.state in ("queued", "running"), (status, self.said())
+            return status is not None and holds(status)
+
+        wait_until(seen, f"{self.name}: {what}", every_s=0.5)
+
+    def goes_on(self, by: int) -> None:
+        """Until it has come further by so many steps, or images."""
+        status = self.team.folder(self.id).status()
+        wanted = (status.step if status else 0) + by
+        self.until(lambda status: status.step >= wanted, f"step {wanted}")
+
+    def kill_client(self) -> None:
+        """And types the same again at once."""
+        self.process.send_signal(signal.SIGKILL)
+        assert self.process.wait() == -signal.SIGKILL
+        self.team.tell(f"    {self.name}: the client is killed, and the same submitted again")
+        self.process = self._submit()
+
+    def done(self) -> dict[str, Any]:
+        """What it says when the job is done; where the store is away, its client says so first."""
+        while (code := self.process.wait(timeout=PATIENCE_S)) == UNREACHABLE:
+            self._type_again()
+        assert code == 0, f"{self.name}: exit code {code}: {self.said()}"
+        found: dict[str, Any] = json.loads(self._out().read_text().splitlines()[-1])
+        assert (found["state"], found["exit_code"], found["attempt"]) == ("done", 0, 1), found
+        assert found["id"] == self.id
+        self.team.tell(f"{self.name}: done")
+        return found
+
+    def said(self) -> str:
+        return self._out(".err").read_text()[-3000:]
+
+    def _type_again(self) -> None:
+        if self.process.poll() == UNREACHABLE:
+            last = self.said().strip().splitlines()[-1]
+            self.team.tell(f"    {self.name}: the client ended with {UNREACHABLE}: {last}")
+            self.process = self._submit()
+
+    def _out(self, suffix: str = ".out") -> Path:
+        return self.team.place / f"{self.name}{suffix}"
+
+    def _submit(self) -> subprocess.Popen[bytes]:
+        with self._out().open("wb") as out, self._out(".err").open("ab") as err:
+            return subprocess.Popen([*COLDDIFF, *self.words], stdout=out, stderr=err)
+
+
+def lose_machine(team: Team, step: Step) -> None:
+    """One that trains, and is not the driver's."""
+    cluster, others = team.machines
+    wait_until(lambda: [m for m in others if processes_on(m, TRAIN_WORKER)], "a worker elsewhere")
+    (lost, *_) = [machine for machine in others if processes_on(machine, TRAIN_WORKER)]
+    folder = team.folder(step.id)
+    starts = len(folder.fencing_tokens(1))
+    cluster.remove_node(lost, allow_graceful=False)
+    others.remove(lost)
+    team.tell("    a machine is killed")
+    wait_until(lambda: len(folder.fencing_tokens(1)) > starts, "workers elsewhere", every_s=0.5)
+    team.tell("    workers elsewhere")
+
+
+def _gateway(team: Team) -> psutil.Process:
+    (found,) = [
+        process for pid in team.s3.pids if (process := psutil.Process(pid)).name() == "radosgw"
+    ]
+    return found
+
+
+def stop_store(team: Team) -> None:
+    """Requests are accepted, and nobody responds."""
+    gateway = _gateway(team)
+    gateway.suspend()
+    try:
+        with team.away("the store (stopped)"):
+            pass
+    finally:
+        gateway.resume()
+
+
+def restart_store(team: Team, checkpoint: str) -> None:
+    """Nobody listens, then a new process does, on the same objects."""
+    gateway = _gateway(team)
+    command, cwd, env = gateway.cmdline(), gateway.cwd(), gateway.environ()
+    kill([gateway.pid])
+    try:
+        with team.away("the store (killed)"):
+            team.refused("evaluate", f"checkpoint={checkpoint}@last", "num_images=80")
+    finally:
+        started = subprocess.Popen(
+            command, cwd=cwd, env=env, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        pids = [pid for pid in team.s3.pids if pid != gateway.pid]
+        team.s3 = S3Server(team.s3.folder, (*pids, started.pid), team.s3.environment)
+
+
+def restart_tracker(team: Team, checkpoint: str) -> None:
+    """Server and database are killed at once."""
+    team.tracking.kill()
+    with team.away("the tracker (killed)"):
+        team.refused("evaluate", f"checkpoint={checkpoint}@last", "num_images=80")
+    team.tracking.start()
+
+
+def stop_dashboard(team: Team, checkpoint: str) -> None:
+    """Of this cluster; its jobs do not need it."""
+    cluster, _ = team.machines
+    (dashboard,) = cluster.head_node.all_processes["dashboard"]
+    process = psutil.Process(dashboard.process.pid)
+    process.suspend()
+    try:
+        with team.away("the dashboard (stopped)"):
+            team.refused("evaluate", f"checkpoint={checkpoint}@last", "num_images=80")
+    finally:
+        process.resume()
+
+
+def chain(team: Team, steps: int, samples: int) -> dict[str, Any]:
+    """Runs it and returns what to hold it to: the ids, and the address of the images."""
+    with Step(team, "train", "train", *TRAIN, f"num_steps={steps}") as step:
+        step.until(lambda status: status.step >= 40, "two checkpoints")
+        lose_machine(team, step)
+        step.goes_on(40)
+        step.kill_client()
+        step.goes_on(20)
+        stop_store(team)
+        step.goes_on(40)
+        restart_tracker(team, step.id)
+        step.goes_on(20)
+        stop_dashboard(team, step.id)
+        trained = step.done()["id"]
+    checkpoint = f"checkpoint={trained}@last"
+    with Step(team, "evaluate", "evaluate", checkpoint, "num_images=80", "workers=2") as step:
+        step.kill_client()
+        evaluated = step.done()["id"]
+    out = f"{team.bucket}/samples"
+    made = (f"num_samples={samples}", f"shard_size={SHARD}", "batch_size=5", "workers=2")
+    with Step(team, "generate", "generate", checkpoint, f"out={out}", *made) as step:
+        step.until(lambda status: status.step > 0, "a shard")
+        step.kill_client()
+        restart_store(team, trained)
+        step.goes_on(SHARD)
+        stop_dashboard(team, trained)
+        generated = step.done()["id"]
+    (reference,) = (
+        f"{team.bucket}/team/{item.key.removesuffix('/manifest.json')}"
+        for item in open_store(f"{team.bucket}/team").list("data/")
+        if item.key.endswith("/test/manifest.json")
+    )
+    compared = (f"samples={out}", f"reference={reference}")
+    with Step(team, "compare", "evaluate", *compared) as step:
+        measured = step.done()["id"]
+    return {"ids": (trained, evaluated, generated, measured), "out": out}
+
+
+def check(team: Team, ids: tuple[str, ...], out: str, steps: int, samples: int) -> None:
+    """Holds all that is left to what was promised; raises AssertionError."""
+    words = [item for job_id in ids if not job_id.startswith("generate") for item in (job_id,)]
+    team.run("report", *words, "--out", team.place / "page")
+    page = (team.place / "page" / "report.html").read_text()
+    assert all(job_id in page for job_id in words)
+    listed = {row["id"]: row["state"] for row in json.loads(team.run("list", "--json"))}
+    assert listed == dict.fromkeys(ids, "done"), listed
+    for job_id in ids:
+        team.run("wait", job_id)
+    assert team.tracking.rows(TWICE) == []
+    assert team.tracking.rows(LOSSES) == [(step,) for step in range(1, steps + 1)]
+    ended = team.tracking.rows("select name, status from runs")
+    assert sorted(ended) == sorted((job_id, "FINISHED") for job_id in ids), ended
+    spooled = [item.key for item in open_store(f"{team.bucket}/team").list("jobs/")]
+    assert not [key for key in spooled if "/tracking/spool/" in key], spooled
+    team.run("data", "verify", out)
+    store = open_store(out)
+    manifest = json.loads(store.get("manifest.json"))
+    assert len(manifest["shards"]) == -(-samples // SHARD)
+    seeds = [
+        json.loads(content)["seed"]
+        for shard in manifest["shards"]
+        for name, content in read_tar(store.get(shard["key"]))
+        if name.endswith(".json")
+    ]
+    assert sorted(seeds) == list(range(samples))
+    rows = team.tracking.rows("select count(*) from metrics where key not like 'system/%'")
+    team.tell(f"{rows[0][0]} rows of metrics, each once; {samples} images, each once")
+
+
+@contextmanager
+def running_team(place: Path, outage_s: float) -> Iterator[Team]:
+    """All of it; what a client and a cluster need is in the environment within the block."""
+    with ExitStack() as stack:
+        s3 = stack.enter_context(running_s3(place / "s3"))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        s3.set(patch)
+        bucket = f"s3://{s3.bucket()}"
+        tracking = stack.enter_context(running_tracking_server(free_port(), f"{bucket}/mlflow"))
+        for name, value in {
+            **tracking.environment,
+            "COLDDIFF_STORAGE": f"{bucket}/team",
+            "COLDDIFF_CACHE": str(place / "cache"),
+            "COLDDIFF_HOME": str(place / "home"),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        }.items():
+            patch.setenv(name, value)
+        patch.delenv("COLDDIFF_PLUGINS", raising=False)
+        dashboard = free_port()
+        machines = stack.enter_context(several_machines(3, dashboard))
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        address = f"http://127.0.0.1:{dashboard}"
+        yield Team(place, bucket, s3, tracking, machines, address, outage_s)
+
+
+def left_of(place: Path) -> set[Process]:
+    """What was started here and runs; Ray's workers hide their environment."""
+    return marked_processes(f"{MARKER}={place}", os.getsid(0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.soak.chain")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--samples", type=int, default=6000)
+    parser.add_argument("--outage-s", type=float, default=60.0)
+    options = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="cds-", dir="/tmp"))
+    os.environ[MARKER] = str(place)
+    before = left_of(place)
+    with running_team(place, options.outage_s) as team:
+        found = chain(team, options.steps, options.samples)
+        check(team, found["ids"], found["out"], options.steps, options.samples)
+    left = left_of(place) - before
+    assert not left, left
+    team.tell("nothing is left")
+    print("\n".join(team.events))
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
