@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
+PATIENCE_S = 15.0
+"""How long training waits for a write under way: longer, and the store or the tracker hangs."""
 
 
 class CheckpointWriter:
     """Writes, commits and prunes in a background thread, at most one snapshot at a time.
 
     While the store is down it retries for ``job.store_patience_s`` seconds; checkpoints that become
-    due in that time are skipped, so that training continues. What could not be written in that
-    time, or must not be (superseded, not finite), sets ``failed`` at once and is raised by the next
-    ``save`` or ``wait``.
+    due in that time are skipped, so that training continues, and so are those that become due while
+    a write hangs. What could not be written in that time, or must not be (superseded, not finite),
+    sets ``failed`` at once and is raised by the next ``save`` or ``wait``.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class CheckpointWriter:
         self._tracker = tracker
         self._background = Background("checkpoint-writer")
         self._attempt, self._token = 0, 0
-        self._retrying = False
+        self._retrying = self._hangs = False
         self.blocked_s = 0.0
         """Seconds for which ``save`` and ``wait`` blocked their caller."""
 
@@ -63,18 +65,19 @@ class CheckpointWriter:
     def save(self, step: int, take: Callable[[], Snapshot], *, needed: bool) -> None:
         """Writes the snapshot that ``take`` copies, after the previous one.
 
-        Waits for the previous write; if that is being retried, skips this one unless ``needed``
-        (the last one is).
+        Waits for the previous write; if that is being retried, or takes longer than ``PATIENCE_S``
+        more, skips this one unless ``needed`` (the last one is).
         """
         began = time.perf_counter()
         while not needed and self._background.busy(POLL_S):
-            if self._retrying:
-                log.warning(
-                    "skipping the checkpoint of step %d: the previous one waits for the store", step
-                )
+            self._hangs |= time.perf_counter() - began > PATIENCE_S
+            if self._retrying or self._hangs:
+                why = "waits for the store" if self._retrying else "is still being written"
+                log.warning("skipping the checkpoint of step %d: the previous one %s", step, why)
                 self.blocked_s += time.perf_counter() - began
                 return
         self._background.wait()
+        self._hangs = False
         snapshot = take()
         self._background.submit(lambda: self._write(snapshot))
         self.blocked_s += time.perf_counter() - began

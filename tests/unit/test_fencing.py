@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from colddiff.checkpoints import writer as checkpoint_writer
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.writer import CheckpointWriter
@@ -196,6 +198,34 @@ def test_what_was_logged_is_delivered_before_a_checkpoint_is_committed(tmp_path:
     assert checkpoints.steps() == [3]
     assert happened[0] == "delivered"
     assert "written" in happened
+
+
+def test_training_does_not_wait_long_for_a_write_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoint_writer, "PATIENCE_S", 0.2)
+    answers = threading.Event()
+
+    def before(operation: str, key: str) -> None:
+        if operation == "put_new" and "step_00000003" in key:
+            answers.wait()
+
+    folder = JobFolder(Watched(tmp_path, before), "train-test-00000000")
+    checkpoints = checkpoints_of(folder)
+    writer = CheckpointWriter(job(), folder, checkpoints, MemoryTracker())
+    writer.begin(1, folder.take_fencing_token(1, {}))
+    for step in (3, 6, 9):
+        writer.save(step, partial(snapshot, 1.0, step), needed=False)
+    assert [line for line in caplog.messages if "skipping" in line] == [
+        f"skipping the checkpoint of step {step}: the previous one is still being written"
+        for step in (6, 9)
+    ]
+    # What hung goes on, and the next one is written again.
+    answers.set()
+    writer.wait()
+    writer.save(12, lambda: snapshot(1.0, 12), needed=False)
+    writer.wait()
+    assert checkpoints.steps() == [3, 12]
 
 
 def test_a_checkpoint_that_is_pruned_stops_being_one_first(tmp_path: Path) -> None:
