@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from colddiff.errors import DataError, Missing, StoreError, TrackerError
 from colddiff.ports import Store
@@ -13,12 +14,27 @@ from colddiff.retry import Backoff
 from colddiff.tracking.address import TrackingAddress, checked_uri
 from colddiff.tracking.mlflow_run import MlflowRun, Refused, connect
 from colddiff.tracking.mlflow_service import load_mlflow
-from colddiff.tracking.spool import Entry, RunHeader, Spool, decode, undelivered
+from colddiff.tracking.spool import PAGE_BYTES, Entry, RunHeader, Spool, decode, undelivered
 
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
 BATCH = 5000
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Load:
+    """Spooled objects that are delivered together."""
+
+    since_ms: int
+    """Start of their session."""
+    keys: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+
+    def takes(self, since_ms: int) -> bool:
+        """Whether an object of the session that began at ``since_ms`` can be added."""
+        size = sum(len(entry.value) for entry in self.entries)
+        return since_ms == self.since_ms and len(self.entries) < BATCH and size < PAGE_BYTES
 
 
 class Outbox:
@@ -86,18 +102,36 @@ class Outbox:
         while self._spooled:
             keys = self._spool.backlog()
             self._spooled = bool(keys)
-            for key in keys:
-                try:
-                    header, entries = self._spool.read(key)
-                except Missing:
-                    continue  # another process of the job has delivered it
-                except DataError as error:
-                    self._warn_once(f"{error}; moved to {self._spool.set_aside(key)}")
-                    continue
-                self._deliver(run, entries, header.start_ms)
-                self._spool.discard(key)
+            for load in self._loads(keys):
+                self._deliver(run, load.entries, load.since_ms)
+                for key in load.keys:
+                    self._spool.discard(key)
                 self._pending += take()
                 self._spool_pending()
+
+    def _loads(self, keys: Sequence[str]) -> Iterator[_Load]:
+        """Spooled objects in their order, as many at once as belong to one session.
+
+        A server takes as long for one row as for a thousand: the objects of an outage, delivered
+        one by one, would take longer than it did.
+        """
+        load: _Load | None = None
+        for key in keys:
+            try:
+                header, entries = self._spool.read(key)
+            except Missing:
+                continue  # another process of the job has delivered it
+            except DataError as error:
+                self._warn_once(f"{error}; moved to {self._spool.set_aside(key)}")
+                continue
+            if load is not None and not load.takes(header.start_ms):
+                yield load
+                load = None
+            load = load or _Load(header.start_ms)
+            load.keys.append(key)
+            load.entries += entries
+        if load is not None:
+            yield load
 
     def rescue(self, entries: Sequence[Entry]) -> None:
         """Spools all pending entries, even while ``work`` hangs; delivery is idempotent."""

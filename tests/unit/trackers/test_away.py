@@ -7,6 +7,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,29 @@ def test_a_replay_killed_in_the_middle_repeats_nothing(mlflow: MlflowTwin, nobod
     assert sorted(once.history("train/loss_l1")) == [(step, step / 3) for step in range(10)]
     assert sorted(map(repr, twice.metrics)) == sorted(map(repr, once.metrics))
     assert twice.tags["attempt"] == "2"
+
+
+def test_an_outage_is_made_up_for_in_a_few_requests(
+    mlflow: MlflowTwin, nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = mlflow.open(nobody)
+    for step in range(20):
+        down.log_metrics({"train/loss_l1": step / 3}, step)
+        assert not down.flush()
+    down.close()
+    assert len(undelivered(mlflow.store, mlflow.job_id)) >= 20
+    api, sizes = type(client(mlflow.uri)), list[int]()
+    send = api.log_batch
+
+    def counted(self: Any, run_id: str, metrics: Any = (), **more: Any) -> Any:
+        sizes.append(len(metrics))
+        return send(self, run_id, metrics=metrics, **more)
+
+    monkeypatch.setattr(api, "log_batch", counted)
+    assert mlflow.replay() > 20
+    assert sizes == [20]
+    assert len(mlflow.read().history("train/loss_l1")) == 20
+    assert undelivered(mlflow.store, mlflow.job_id) == []
 
 
 def test_the_next_attempt_delivers_what_the_last_one_could_not(
