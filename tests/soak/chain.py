@@ -153,13 +153,17 @@ class Step:
         self.team.tell(f"    {self.name}: the client is killed, and the same submitted again")
         self.process = self._submit()
 
-    def done(self) -> dict[str, Any]:
-        """What it says when the job is done; where the store is away, its client says so first."""
+    def done(self, attempts: int = 1) -> dict[str, Any]:
+        """What it says when the job is done; where the store is away, its client says so first.
+
+        No fault here may take more than so many ``attempts``.
+        """
         while (code := self.process.wait(timeout=PATIENCE_S)) == UNREACHABLE:
             self._type_again()
         assert code == 0, f"{self.name}: exit code {code}: {self.said()}"
         found: dict[str, Any] = json.loads(self._out().read_text().splitlines()[-1])
-        assert (found["state"], found["exit_code"], found["attempt"]) == ("done", 0, 1), found
+        assert (found["state"], found["exit_code"]) == ("done", 0), found
+        assert found["attempt"] <= attempts, found
         assert found["id"] == self.id
         self.team.tell(f"{self.name}: done")
         return found
@@ -266,8 +270,9 @@ def chain(team: Team, steps: int, samples: int) -> dict[str, Any]:
         trained = step.done()["id"]
     checkpoint = f"checkpoint={trained}@last"
     with Step(team, "evaluate", "evaluate", checkpoint, "num_images=80", "workers=2") as step:
+        # Maybe before its cluster knew of the attempt, which is lost then.
         step.kill_client()
-        evaluated = step.done()["id"]
+        evaluated = step.done(attempts=2)["id"]
     out = f"{team.bucket}/samples"
     made = (f"num_samples={samples}", f"shard_size={SHARD}", "batch_size=5", "workers=2")
     with Step(team, "generate", "generate", checkpoint, f"out={out}", *made) as step:
