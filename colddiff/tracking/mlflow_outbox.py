@@ -56,6 +56,9 @@ class Outbox:
         self._run: MlflowRun | None = None
         self._failures = 0  # consecutive failures of the tracker
         self._next_try = 0.0
+        self._late: dict[tuple[str, str, int], tuple[Entry, str]] = {}
+        """Artifacts that had no place to go to, and where they are set aside, by what they are."""
+        self._late_at = 0.0
         self._logged: set[str] = set()
 
     @property
@@ -63,12 +66,15 @@ class Outbox:
         """Whether everything has been delivered."""
         return not self._pending and not self._spooled
 
-    def work(self, take: Callable[[], list[Entry]], *, urgent: bool) -> None:
+    def work(self, take: Callable[[], list[Entry]], *, urgent: bool, last: bool = False) -> None:
         """One round: takes new entries, and delivers or spools them.
 
         ``urgent`` retries a tracker that was down without backoff, and lists the storage for
-        entries spooled by other processes.
+        entries spooled by other processes; ``last``: artifacts that it could not keep, too.
         """
+        if self._late and (last or time.monotonic() > self._late_at):
+            self._late_at = time.monotonic() + RETRY.longest_s
+            self._pending[:0] = [entry for entry, _ in self._late.values()]
         self._pending += take()
         self._spooled |= urgent
         if self.clean:
@@ -153,9 +159,19 @@ class Outbox:
     def _deliver(self, run: MlflowRun, entries: Sequence[Entry], since_ms: int) -> None:
         refused: Refused = run.deliver(entries, since_ms)
         self.delivered += len(entries) - len(refused)
-        for entry, reason in refused:
-            key = self._spool.refuse(entry, reason)
-            self._warn_once(f"tracker rejects {entry.kind} {entry.key!r} ({reason}); see {key}")
+        if self._late:
+            # Taken now, or replaced, or set aside again below.
+            for entry in entries:
+                if late := self._late.pop(_what(entry), None):
+                    self._spool.discard(late[1])
+        for item in refused:
+            entry = item.entry
+            key = self._spool.refuse(entry, item.reason)
+            does = "rejects" if item.for_good else "cannot keep"
+            self._warn_once(f"tracker {does} {entry.kind} {entry.key!r} ({item.reason}); see {key}")
+            if not item.for_good:
+                self._late[_what(entry)] = (entry, key)
+                self._late_at = time.monotonic() + RETRY.longest_s
 
     def _connected(self) -> MlflowRun:
         if self._run is None:
@@ -187,6 +203,11 @@ class Outbox:
         if line not in self._logged:
             self._logged.add(line)
             log.warning("%s", line)
+
+
+def _what(entry: Entry) -> tuple[str, str, int]:
+    """What an entry is of: a later one of an artifact replaces it."""
+    return entry.kind, entry.key, entry.step
 
 
 def replay(

@@ -37,7 +37,18 @@ LARGEST = 1.7976931348623157e308
 
 UPLOAD, UPLOADS = Backoff(first_s=1.0, longest_s=3.0, factor=3.0), 3
 
-Refused = list[tuple[Entry, str]]
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """An entry that the tracker did not take, although it responds."""
+
+    entry: Entry
+    reason: str
+    for_good: bool = True
+    """Whether it never will; else what it keeps artifacts in does not respond."""
+
+
+Refused = list[NotTaken]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +82,7 @@ class MlflowRun:
         self._had_metrics = set(run.data.metrics)
 
     def deliver(self, entries: Sequence[Entry], since_ms: int) -> Refused:
-        """Logs the entries of one session; returns those MLflow will never accept, with the reason.
+        """Logs the entries of one session; returns those that MLflow did not accept, with reasons.
 
         Idempotent: params, tags and artifacts replace themselves, a metric with equal key, time,
         step and value is the same row, and ``is_repeat`` skips metrics that sessions before
@@ -153,7 +164,7 @@ class MlflowRun:
         except RefusedError as error:
             self._alive()
             if len(entries) == 1:
-                refused.append((entries[0], str(error)))
+                refused.append(NotTaken(entries[0], str(error)))
                 return
             # One invalid name fails the whole request: bisect until it is alone.
             middle = len(entries) // 2
@@ -169,10 +180,10 @@ class MlflowRun:
                 # If the tracker responds but its artifact store does not, metrics must not be
                 # held back: they only wait for the tracker.
                 self._alive()
-                reason = str(error)
-                if isinstance(error, RefusedError):
+                found = NotTaken(entry, str(error), for_good=isinstance(error, RefusedError))
+                if found.for_good:
                     break
-        refused.append((entry, reason))
+        refused.append(found)
 
     def _upload_once(self, entry: Entry) -> None:
         *folders, name = entry.key.split("/")

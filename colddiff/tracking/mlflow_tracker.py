@@ -123,7 +123,7 @@ class MlflowTracker:
                 self._lock.wait_for(lambda: self._asked > self._answered, INTERVAL_S)
                 asked, urgent, ended = self._asked, self._asked > self._answered, self._ended
             try:
-                self._outbox.work(self._take, urgent=urgent)
+                self._outbox.work(self._take, urgent=urgent, last=ended)
             except Exception as error:
                 # Must never stop the training; the entries are still pending.
                 log.warning("tracking: %s: %s", type(error).__name__, masked(str(error)))

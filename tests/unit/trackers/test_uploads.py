@@ -11,7 +11,9 @@ from colddiff.errors import TrackerError
 from colddiff.retry import Backoff
 from colddiff.tracking import mlflow_run
 from colddiff.tracking.mlflow_run import MlflowRun
+from colddiff.tracking.mlflow_service import client
 from colddiff.tracking.spool import Entry
+from tests.unit.trackers.twins import MlflowTwin
 
 RUN = SimpleNamespace(
     info=SimpleNamespace(run_id="r", status="RUNNING", lifecycle_stage="active"),
@@ -43,12 +45,45 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_place_for_artifacts_that_does_not_answer_holds_nothing_up() -> None:
     run = MlflowRun(Api(goes_away=False), "http://tracker", RUN, str)
-    [(entry, reason)] = run.deliver([ARTIFACT], since_ms=1)
-    assert entry == ARTIFACT
-    assert "no way to the artifacts" in reason
+    [found] = run.deliver([ARTIFACT], since_ms=1)
+    assert found.entry == ARTIFACT
+    assert "no way to the artifacts" in found.reason
+    assert not found.for_good
 
 
 def test_what_a_tracker_that_is_away_did_not_take_is_not_set_aside() -> None:
     run = MlflowRun(Api(goes_away=True), "http://tracker", RUN, str)
     with pytest.raises(TrackerError, match="nobody answers"):
         run.deliver([ARTIFACT], since_ms=1)
+
+
+def test_what_had_no_place_is_uploaded_once_there_is_one(
+    mlflow: MlflowTwin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    api, broken = type(client(mlflow.uri)), ["the bucket does not answer"]
+    upload = api.log_artifact
+
+    def log_artifact(self: Any, *words: Any) -> None:
+        if broken:
+            raise ConnectionError(broken[0])
+        upload(self, *words)
+
+    def set_aside() -> list[str]:
+        return [item.key for item in mlflow.store.list(f"jobs/{mlflow.job_id}/tracking/refused/")]
+
+    monkeypatch.setattr(api, "log_artifact", log_artifact)
+    tracker = mlflow.open()
+    for text in (b"old", b"new"):
+        tracker.log_artifact("a.txt", text)
+        tracker.flush()
+    tracker.log_artifact("b.txt", b"b")
+    tracker.flush()
+    assert len(set_aside()) == 2  # a kill loses neither
+    assert any("cannot keep artifact 'a.txt' (" in line for line in caplog.messages)
+    broken.clear()
+    tracker.log_artifact("b.txt", b"newer")
+    tracker.flush()
+    assert mlflow.read().artifacts == {"b.txt": b"newer"}
+    tracker.finish("FINISHED")
+    assert mlflow.read().artifacts == {"a.txt": b"new", "b.txt": b"newer"}
+    assert set_aside() == []
