@@ -280,7 +280,9 @@ def test_processes_that_open_a_fresh_database_at_once_all_live(tmp_path: Path) -
     processes = [_set_up(tmp_path / "new" / "mlflow.db") for _ in range(4)]
     for process in processes:
         stdout, stderr = process.communicate(timeout=240)
-        assert (process.returncode, stdout, stderr) == (0, "loaded\nready\n", "")
+        # On a busy machine those that come later say what they wait for.
+        others = [line for line in stderr.splitlines() if not line.startswith("waiting for ")]
+        assert (process.returncode, stdout, others) == (0, "loaded\nready\n", [])
 
 
 def test_a_store_on_disk_holds_the_spool(uri: str, nobody: str, tmp_path: Path) -> None:
