@@ -187,6 +187,13 @@ def test_credentials_come_from_a_secret_and_from_service_accounts() -> None:
     assert not re.search(r"AWS_SECRET|PASSWORD:|kind: Secret\b", text)
 
 
+def test_the_namespace_is_there_before_the_secret_in_it() -> None:
+    readme = (KUBERAY / "README.md").read_text()
+    applied = readme.index("kubectl apply -f infra/kuberay/namespace.yaml")
+    assert applied < readme.index("create secret generic colddiff-mlflow")
+    assert (KUBERAY / "namespace.yaml") in FILES
+
+
 def test_only_rays_pods_submitters_and_the_operator_reach_the_cluster() -> None:
     policies = {policy["metadata"]["name"]: policy["spec"] for policy in _of_kind("NetworkPolicy")}
     assert policies["nothing-in-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
