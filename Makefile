@@ -50,10 +50,12 @@ layers: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
-soak: $(READY)  ## trainings, generations and searches under random SIGKILLs: 40 min on two idle cores
+soak: $(READY)  ## all kinds of jobs while what they run on is killed: 75 min on two idle cores
 	$(BIN)/python -m tests.soak.train
 	$(BIN)/python -m tests.soak.generate
 	$(BIN)/python -m tests.soak.search
+	$(BIN)/python -m tests.soak.chain  # with a cluster, a store and a tracker that fail: 20 min
+	$(BIN)/python -m tests.soak.many_jobs  # 50 at once, half of them stopped: 15 min
 
 # Not collected by pytest: tests/fuzz holds no test_*.py.
 fuzz: $(READY)  ## tars, records, job files and overrides that are almost right: 10 min
