@@ -39,6 +39,10 @@ NOISE = re.compile(
             r"- \(ip=\S+, pid=\d+\) world_rank=",
             r"Setting up process group for: env://",
             r"Tip: ",
+            # What a machine that was lost had counted, in the words of its last log.
+            r"\s*\[state-dump\]",
+            # Where the client of S3 has its settings from.
+            r"Found (?:credentials|endpoint) ",
             # MLflow and its database, errors aside.
             r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:INFO|WARNING) mlflow",
             r"(?:INFO|WARNI)\s+\[alembic\.",

@@ -34,6 +34,10 @@ NOISE = f"""
 (RayTrainWorker pid=7805)   warnings.warn(
 /usr/lib/python3.11/multiprocessing/popen_fork.py:66: DeprecationWarning: use of fork() may lead
   self.pid = os.fork()
+    [state-dump] \tNodeManagerService.grpc_server.GetSystemConfig.HandleRequestImpl - 1 total (0 active), Execution time: mean = 0.03ms
+    [state-dump]
+(RayTrainWorker pid=28507) Found credentials in environment variables.
+(RayTrainWorker pid=28507) Found endpoint for s3 via: environment_global.
 2026/11/27 01:27:05 WARNING mlflow.utils.autologging_utils: MLflow issued a warning
 2026/11/27 01:27:05 INFO mlflow.store.db.utils: Creating initial MLflow database tables...
 INFO  [alembic.runtime.migration] Running upgrade  -> 451aebb31d03, add metric step
@@ -49,6 +53,7 @@ terminal distribution gmm fitted in 0.7 s
   rmse         0.2325    0.1327
 2026-11-27 01:27:01,659\tWARNING worker.py:1691 -- The autoscaler failed
 (raylet) [2026-11-27 01:28:01,258 E 7327 7394] node_manager.cc:3193: 1 Workers killed due to memory pressure (OOM)
+(raylet) Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL by the user
 (autoscaler +1m4s) Error: No available node types can fulfill resource request {{'GPU': 1.0}}
 (TrainController pid=7327) Traceback (most recent call last):
 (TrainController pid=7327)   File "{PACKAGES}/ray/train/v2/controller.py", line 1, in run
