@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
-from colddiff.errors import ColddiffError, Stopped
+from colddiff.errors import ColddiffError, Stopped, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job, LimitsSpec
 from colddiff.jobs.resolve import ResolvedJob
@@ -25,11 +25,12 @@ from colddiff.retry import call_with_retry
 
 STOP_GRACE_S = 300.0
 VERDICT_RETRY_S = 600.0
-"""How long writing the result and the final status is retried."""
+"""How long writing what the work came to, its result and final status, is retried."""
 NO_LIMITS = LimitsSpec()
 PROGRESS_FIELDS = ("step", "num_steps", "loss", "images_per_s", "eta_s", "phase", "detail")
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Attempt:
@@ -98,7 +99,8 @@ class Attempt:
 
     def progress(self, **fields: Any) -> None:
         """Writes the progress of the work: any of ``PROGRESS_FIELDS``."""
-        self.folder.write_progress(self.number, fields)
+        with suppress(Unreachable):  # the next one says more
+            self.folder.write_progress(self.number, fields)
 
     def report(self, line: str) -> None:
         """Logs a result on the way, such as an evaluation; who follows the job is shown it too."""
@@ -117,15 +119,26 @@ class Attempt:
 
     def reached(self, step: int, **more: Any) -> None:
         """Writes the exact final step: progress is only written periodically."""
-        self.folder.write_outcome(self.number, {"step": step, **more})
+        outcome = {"step": step, **more}
+        self.retried(lambda: self.folder.write_outcome(self.number, outcome), "the final step")
+
+    def retried(self, work: Callable[[], T], what: str) -> T:
+        """Returns ``work()``, retried while its store is away: no outage may lose what is done."""
+        return call_with_retry(work, what, VERDICT_RETRY_S)
 
     def count_gpu_hours(self, spent: Callable[[], float]) -> None:
         """Takes GPU hours, over all attempts, from ``spent``: those of other jobs it runs."""
         self._gpu_hours = spent
 
     def stop_requested(self) -> bool:
-        """Whether a user, a limit or a signal has requested a stop of this attempt."""
-        return self.folder.stop_requested(self.number)
+        """Whether a user, a limit or a signal has requested a stop of this attempt.
+
+        What cannot be found out now counts as no.
+        """
+        try:
+            return self.folder.stop_requested(self.number)
+        except Unreachable:
+            return False
 
     def superseded(self) -> bool:
         """Whether there is a later attempt; what cannot be found out now counts as no."""
@@ -140,7 +153,8 @@ class Attempt:
 
     def keep_picture(self, name: str, data: bytes) -> None:
         """Stores a picture in the job's folder and, with ``tracking.images``, in its run."""
-        self.pictures.append(keep_picture(self.resolved, self.folder, self.tracker, name, data))
+        kept = partial(keep_picture, self.resolved, self.folder, self.tracker, name, data)
+        self.pictures.append(self.retried(kept, name))
 
     def drive(self, work: Callable[[], dict[str, Any]]) -> int:
         """Runs ``work`` as this attempt; returns exit code 0 (done), 1 (failed) or 4 (stopped).
@@ -160,8 +174,7 @@ class Attempt:
         finally:
             self._ended.set()
             beat.join(timeout=30)
-        # A short outage of the store must not lose the result of hours of work.
-        call_with_retry(lambda: self._end(state, message), "the final status", VERDICT_RETRY_S)
+        self.retried(lambda: self._end(state, message), "the final status")
         if interrupted:
             raise interrupted
         return EXIT_CODES[state]
@@ -219,7 +232,7 @@ class Attempt:
     def _work(self, work: Callable[[], dict[str, Any]]) -> tuple[State, str]:
         try:
             result = work()
-            call_with_retry(lambda: self.folder.write_result(result), "the result", VERDICT_RETRY_S)
+            self.retried(lambda: self.folder.write_result(result), "the result")
         except Stopped as stopped:
             return "stopped", self._limited(stopped) if self._limit else str(stopped)
         except ColddiffError as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from colddiff import retry
 from colddiff.errors import ColddiffError, DivergedError, SpecError, Stopped, StoreError
 from colddiff.jobs import driver
 from colddiff.jobs.attempt import Attempt
@@ -26,6 +27,7 @@ from colddiff.jobs.logs import logged
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status
 from colddiff.machine.printed_lines import unstamped
+from colddiff.retry import Backoff
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.job import TrainJob
@@ -199,6 +201,43 @@ def test_a_verdict_waits_for_a_store_that_is_away() -> None:
     assert status
     assert (status.state, folder.result()) == ("done", {"step": 1})
     assert store.refused == 0
+
+
+def test_work_outlives_an_outage_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "SERVICE", Backoff(0.0, 0.0))
+    away: list[str] = []
+    refused: list[str] = []
+
+    class Away(MemoryStore):
+        def asked(self, key: str) -> None:
+            if away and not key.endswith("status.json"):
+                refused.append(key.rpartition("/")[2])
+                if len(refused) == 6:
+                    away.clear()
+                raise StoreError(f"{key}: nobody answers")
+
+        def put(self, key: str, data: bytes) -> None:
+            self.asked(key)
+            super().put(key, data)
+
+        def size(self, key: str) -> int | None:
+            self.asked(key)
+            return super().size(key)
+
+    folder = JobFolder(Away(), "train-x-00000000")
+    tried = attempt(folder)
+
+    def work() -> dict[str, Any]:
+        monkeypatch.setattr(tried, "_update", lambda: None)  # no heartbeat in between
+        away.append("now")
+        tried.progress(step=5, num_steps=9)
+        assert not tried.stop_requested()
+        tried.reached(7)
+        return {"step": 7}
+
+    assert tried.drive(work) == 0
+    assert refused == ["progress.json", "stop.json", *["outcome.json"] * 4]
+    assert folder.outcome(1) == {"step": 7}
 
 
 def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> None:

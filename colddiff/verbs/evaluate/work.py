@@ -162,7 +162,10 @@ def evaluate(attempt: Attempt, subject: Subject, sum_batches: SumBatches) -> dic
     attempt.tracker.log_metrics(record["metrics"], subject.step)
     attempt.reached(progress.done)
     if drawn is not None and attempt.job.tracking.images:
-        attempt.folder.write_details(subject.step, details_to_bytes(drawn))
+        details = details_to_bytes(drawn)
+        attempt.retried(
+            lambda: attempt.folder.write_details(subject.step, details), "the details of images"
+        )
         for name, data in evaluation_pictures(drawn).items():
             attempt.keep_picture(name, data)
     return {

@@ -223,23 +223,28 @@ class _Generation:
                 f"stopped with {counts.images} of {self.num_samples} images committed; submit the "
                 "same job again to continue"
             )
-        manifest = write_manifest(self.store, self.plan, self.num_samples)
+        kept = self.attempt.retried
+        manifest = kept(
+            lambda: write_manifest(self.store, self.plan, self.num_samples), "the manifest"
+        )
+        measured = kept(self._measured, "the statistics")
         result = {
             "samples": self.store.uri,
             "num_samples": self.num_samples,
             "plan": self.plan.digest,
             "made": counts.made,
             "retries": queue.retries,
-            **self._statistics(),
+            **self._statistics(*measured),
         }
-        images = first_images(self.store, self.plan, min(SHOWN, self.num_samples))
+        shown = min(SHOWN, self.num_samples)
+        images = kept(lambda: first_images(self.store, self.plan, shown), "the first images")
         self.attempt.keep_picture("contact_sheet.png", contact_sheet(images))
         if manifest is not None:
             result["manifest"] = manifest
         return result
 
-    def _statistics(self) -> dict[str, Any]:
-        """Merged statistics and their distances to the reference, with provenance."""
+    def _measured(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Merged statistics with provenance, and their distances to the reference."""
         kept: dict[str, Any] = {}
         metrics: dict[str, float] = {}
         for extractor in self.extractors:
@@ -259,6 +264,10 @@ class _Generation:
                     "manifest": source.manifest.digest,
                     "n": against.n,
                 }
+        return kept, metrics
+
+    def _statistics(self, kept: dict[str, Any], metrics: dict[str, float]) -> dict[str, Any]:
+        """What the result says of them; distances are logged, once."""
         if metrics:
             self.attempt.tracker.log_metrics(metrics, self.num_samples)
             log.info(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
