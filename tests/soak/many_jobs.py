@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,16 @@ def _used_s() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
+@contextmanager
+def _cancelled(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """A block after whose failure nothing more begins."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
 def soak(jobs: Jobs, home: Home, count: int, at_once: int, seed: int) -> dict[str, Any]:
     """Runs all; raises AssertionError where a state, an exit code or a time is not true."""
     rng = random.Random(seed)
@@ -126,7 +137,7 @@ def soak(jobs: Jobs, home: Home, count: int, at_once: int, seed: int) -> dict[st
     early = set(rng.sample(endless, len(endless) // 5))
     late = [number for number in endless if number not in early]
     rng.shuffle(late)
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(at_once) as pool, _cancelled(pool):
         for done in [pool.submit(jobs.submit, n, stop=n in early) for n in range(count)]:
             done.result()
         assert len(set(jobs.ids.values())) == count
