@@ -1,6 +1,6 @@
 """All that a team runs while what it runs on fails: a machine, the store, the tracker, the client.
 
-`python -m tests.soak.chain [--steps N] [--samples N] [--outage-s S]` (`make soak`). A training, its
+`python -m tests.soak.chain [--samples N] [--outage-s S]` (`make soak`). A training, its
 evaluation, images made from it, their evaluation and a report, on three machines, the RADOS Gateway
 and MLflow on PostgreSQL, each of which is killed or stopped in the middle of a job.
 """
@@ -50,8 +50,9 @@ TWICE = """
     where m.key not like 'system/%' group by r.name, m.key, m.step having count(*) > 1
 """
 LOSSES = "select step from metrics where key = 'train/loss_l1' order by step"
-UNREACHABLE = 3
-"""README's exit code where the cluster, the store or the tracker does not respond."""
+UNREACHABLE, STOPPED = 3, 4
+"""README's exit codes where the cluster, the store or the tracker does not respond, and of a job
+that was stopped."""
 
 
 @dataclass
@@ -99,12 +100,11 @@ class Team:
         time.sleep(max(0.0, began + self.outage_s - time.monotonic()))
         self.tell(f"    {what} comes back")
 
-    def refused(self, *words: object) -> None:
-        """A job that nobody can begin now: one line, and the exit code that README names."""
-        typed = ("submit", *words, "--address", self.address)
-        self.run(*typed, codes=(UNREACHABLE,))
-        said = self.events[-1]
-        assert "Traceback" not in said, said
+    def refused(self, job_id: str) -> None:
+        """An evaluation that nobody can begin now has the exit code that README names."""
+        typed = ("submit", "evaluate", f"checkpoint={job_id}@last", "num_images=80")
+        self.run(*typed, "--address", self.address, codes=(UNREACHABLE,))
+        assert "Traceback" not in self.events[-1]
 
 
 class Step:
@@ -158,15 +158,32 @@ class Step:
 
         No fault here may take more than so many ``attempts``.
         """
-        while (code := self.process.wait(timeout=PATIENCE_S)) == UNREACHABLE:
-            self._type_again()
-        assert code == 0, f"{self.name}: exit code {code}: {self.said()}"
+        self._ends_with(0)
         found: dict[str, Any] = json.loads(self._out().read_text().splitlines()[-1])
         assert (found["state"], found["exit_code"]) == ("done", 0), found
         assert found["attempt"] <= attempts, found
         assert found["id"] == self.id
         self.team.tell(f"{self.name}: done")
         return found
+
+    def stop_and_end(self, more: int) -> int:
+        """Stops a training, and submits it again to end so many steps later; returns that step."""
+        self.team.run("stop", self.id, "--address", self.team.address)
+        self._ends_with(STOPPED)
+        self.team.tell(f"{self.name}: stopped, and submitted again")
+        status = self.team.folder(self.id).status()
+        assert status is not None
+        end = status.step + more
+        self.words = tuple(
+            f"num_steps={end}" if word.startswith("num_steps=") else word for word in self.words
+        )
+        self.process = self._submit()
+        return end
+
+    def _ends_with(self, expected: int) -> None:
+        while (code := self.process.wait(timeout=PATIENCE_S)) == UNREACHABLE:
+            self._type_again()
+        assert code == expected, f"{self.name}: exit code {code}: {self.said()}"
 
     def said(self) -> str:
         return self._out(".err").read_text()[-3000:]
@@ -200,31 +217,33 @@ def lose_machine(team: Team, step: Step) -> None:
 
 
 def _gateway(team: Team) -> psutil.Process:
-    (found,) = [
-        process for pid in team.s3.pids if (process := psutil.Process(pid)).name() == "radosgw"
-    ]
-    return found
+    found = [psutil.Process(pid) for pid in team.s3.pids]
+    return next(process for process in found if process.name() == "radosgw")
+
+
+@contextmanager
+def _suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 def stop_store(team: Team) -> None:
     """Requests are accepted, and nobody responds."""
-    gateway = _gateway(team)
-    gateway.suspend()
-    try:
-        with team.away("the store (stopped)"):
-            pass
-    finally:
-        gateway.resume()
+    with _suspended(_gateway(team)), team.away("the store (stopped)"):
+        pass
 
 
-def restart_store(team: Team, checkpoint: str) -> None:
+def restart_store(team: Team, trained: str) -> None:
     """Nobody listens, then a new process does, on the same objects."""
     gateway = _gateway(team)
     command, cwd, env = gateway.cmdline(), gateway.cwd(), gateway.environ()
     kill([gateway.pid])
     try:
         with team.away("the store (killed)"):
-            team.refused("evaluate", f"checkpoint={checkpoint}@last", "num_images=80")
+            team.refused(trained)
     finally:
         started = subprocess.Popen(
             command, cwd=cwd, env=env, stderr=subprocess.DEVNULL, start_new_session=True
@@ -233,25 +252,21 @@ def restart_store(team: Team, checkpoint: str) -> None:
         team.s3 = S3Server(team.s3.folder, (*pids, started.pid), team.s3.environment)
 
 
-def restart_tracker(team: Team, checkpoint: str) -> None:
+def restart_tracker(team: Team, trained: str) -> None:
     """Server and database are killed at once."""
     team.tracking.kill()
     with team.away("the tracker (killed)"):
-        team.refused("evaluate", f"checkpoint={checkpoint}@last", "num_images=80")
+        team.refused(trained)
     team.tracking.start()
 
 
-def stop_dashboard(team: Team, checkpoint: str) -> None:
+def stop_dashboard(team: Team, trained: str) -> None:
     """Of this cluster; its jobs do not need it."""
     cluster, _ = team.machines
     (dashboard,) = cluster.head_node.all_processes["dashboard"]
     process = psutil.Process(dashboard.process.pid)
-    process.suspend()
-    try:
-        with team.away("the dashboard (stopped)"):
-            team.refused("evaluate", f"checkpoint={checkpoint}@last", "num_images=80")
-    finally:
-        process.resume()
+    with _suspended(process), team.away("the dashboard (stopped)"):
+        team.refused(trained)
 
 
 @dataclass
@@ -259,6 +274,7 @@ class Chain:
     """What was run: the jobs in their order, and the address of the images."""
 
     out: str
+    steps: int = 0
     ids: list[str] = field(default_factory=list)
     commands: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -269,10 +285,10 @@ class Chain:
         return self.ids[-1]
 
 
-def chain(team: Team, steps: int, samples: int) -> Chain:
+def chain(team: Team, samples: int) -> Chain:
     """Runs it and returns what to hold it to."""
     done = Chain(f"{team.bucket}/samples")
-    with Step(team, "train", "train", *TRAIN, f"num_steps={steps}") as step:
+    with Step(team, "train", "train", *TRAIN, "num_steps=1000000") as step:
         step.until(lambda status: status.step >= 40, "two checkpoints")
         lose_machine(team, step)
         step.goes_on(40)
@@ -283,7 +299,8 @@ def chain(team: Team, steps: int, samples: int) -> Chain:
         restart_tracker(team, step.id)
         step.goes_on(20)
         stop_dashboard(team, step.id)
-        trained = done.add(step)
+        done.steps = step.stop_and_end(50)
+        trained = done.add(step, attempts=2)
     checkpoint = f"checkpoint={trained}@last"
     with Step(team, "evaluate", "evaluate", checkpoint, "num_images=80", "workers=2") as step:
         # Maybe before its cluster knew of the attempt, which is lost then.
@@ -308,7 +325,7 @@ def chain(team: Team, steps: int, samples: int) -> Chain:
     return done
 
 
-def check(team: Team, done: Chain, steps: int, samples: int) -> None:
+def check(team: Team, done: Chain, samples: int) -> None:
     """Holds all that is left to what was promised; raises AssertionError."""
     ids, commands, out = done.ids, done.commands, done.out
     shown = [job_id for job_id in ids if not job_id.startswith("generate")]
@@ -323,7 +340,7 @@ def check(team: Team, done: Chain, steps: int, samples: int) -> None:
     for typed, job_id in zip(commands, ids, strict=True):
         assert json.loads(team.run(*typed))["id"] == job_id
     assert team.tracking.rows(TWICE) == []
-    assert team.tracking.rows(LOSSES) == [(step,) for step in range(1, steps + 1)]
+    assert team.tracking.rows(LOSSES) == [(step,) for step in range(1, done.steps + 1)]
     ended = team.tracking.rows("select name, status from runs")
     assert sorted(ended) == sorted((job_id, "FINISHED") for job_id in ids), ended
     spooled = [item.key for item in open_store(f"{team.bucket}/team").list("jobs/")]
@@ -375,7 +392,6 @@ def left_of(place: Path) -> set[Process]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.soak.chain")
-    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--samples", type=int, default=6000)
     parser.add_argument("--outage-s", type=float, default=60.0)
     options = parser.parse_args()
@@ -383,8 +399,8 @@ def main() -> None:
     os.environ[MARKER] = str(place)
     before = left_of(place)
     with running_team(place, options.outage_s) as team:
-        done = chain(team, options.steps, options.samples)
-        check(team, done, options.steps, options.samples)
+        done = chain(team, options.samples)
+        check(team, done, options.samples)
     left = left_of(place) - before
     assert not left, left
     team.tell("nothing is left")
