@@ -39,6 +39,26 @@ LIMIT = 200
 """Jobs that a table shows where nothing else is asked for."""
 
 
+All = Annotated[
+    bool,
+    typer.Option(
+        "--all",
+        help="Also the jobs that searches and studies run. --json always lists them, with the job "
+        "that runs each as `part_of`.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=0,
+        help="At most N jobs, the newest or the first of the order; 0: all. "
+        f"Default: {LIMIT}, with --json all.",
+    ),
+]
+
+
 def list_(
     state: Annotated[
         list[str] | None,
@@ -57,24 +77,8 @@ def list_(
     sort: Annotated[
         str, typer.Option("--sort", metavar="KEY", help="seen, created, name, state or best.")
     ] = "seen",
-    every: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Also the jobs that searches and studies run. --json always lists them, with the "
-            "job that runs each as `part_of`.",
-        ),
-    ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            metavar="N",
-            min=0,
-            help="At most N jobs, the newest or the first of the order; 0: all. "
-            f"Default: {LIMIT}, with --json all.",
-        ),
-    ] = None,
+    every: All = False,
+    limit: Limit = None,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -90,9 +94,8 @@ def list_(
     for line in problems:
         note(line)
     rows = job_table.in_order(job_table.chosen(found, state or (), name), sort)
-    apart = rows
-    if not (every or as_json):
-        apart = job_table.submitted(rows, {row.folder.job_id for row in found})
+    ids = {row.folder.job_id for row in found}
+    apart = rows if every or as_json else job_table.submitted(rows, ids)
     if limit is None:
         limit = 0 if as_json else LIMIT
     shown, more = job_table.page(apart, sort, limit)
@@ -102,13 +105,10 @@ def list_(
         with ThreadPoolExecutor(job_table.READERS) as pool:
             emit_json(list(pool.map(_row_as_data, shown)))
         return
-    if not rows:
-        note(f"no {'such ' * (len(found) > 0)}jobs in {store.uri}")
-        return
-    header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
-    now = time.time()
     if shown:
-        emit_table(header, [_cells(row, now) for row in shown])
+        _print(shown)
+    elif not rows:
+        note(f"no {'such ' * (len(found) > 0)}jobs in {store.uri}")
     if hidden := len(rows) - len(apart):
         note(f"{hidden} job{'s' * (hidden != 1)} of searches and studies not shown: --all")
 
@@ -121,6 +121,12 @@ def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> 
 
             offered = ", ".join(known)
             raise SpecError(f"{option} {word}: not one of {offered}{nearest(word, known)}")
+
+
+def _print(rows: Sequence[JobRow]) -> None:
+    now = time.time()
+    header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
+    emit_table(header, [_cells(row, now) for row in rows])
 
 
 def _cells(row: JobRow, now: float) -> list[str]:
