@@ -208,7 +208,9 @@ def test_a_search_without_its_tracker_is_nested_once_that_is_back(
     assert len(history(storage, trials[1], "eval/sampled/fd_lenet")) == 1
 
 
-def test_a_trial_that_fails_is_a_row_with_its_reason(storage: Path) -> None:
+def test_a_trial_that_fails_is_a_row_with_its_reason(
+    storage: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rates = {"choices": [2e-3, 1e30]}
     job = {"over": ["optimizer.lr"], "ranges": {"optimizer.lr": rates}, "searcher": "grid"}
     search(**job, **STRAIGHT)
@@ -218,6 +220,7 @@ def test_a_trial_that_fails_is_a_row_with_its_reason(storage: Path) -> None:
     assert "not finite" in failed["reason"]
     assert sorted(row["state"] for row in rows.values()) == ["done", "done", "failed"]
     assert "not finite" in (folder_text(storage, "leaderboard.md"))
+    assert sum("too few for" in line for line in caplog.messages) == 1, "true of all its jobs"
 
 
 def test_too_many_failures_in_a_row_end_the_search(storage: Path) -> None:

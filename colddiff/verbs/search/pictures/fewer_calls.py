@@ -15,6 +15,7 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.resolve import identified
+from colddiff.jobs.results import untold
 from colddiff.jobs.segments.listed import ListedSegments
 from colddiff.jobs.segments.segment import JobSegment, Segment, SegmentSource
 from colddiff.jobs.verb import VERBS
@@ -88,7 +89,8 @@ class FewerCalls(ListedSegments[tuple[int, int], JobSegment]):
             try:
                 job = self._job(state, count)
                 storage = self._attempt.resolved.storage
-                _, _, job_id = identified(job, self._slug, storage)
+                with untold():  # what is true of the search was said as it was submitted
+                    _, _, job_id = identified(job, self._slug, storage)
             except ColddiffError as error:
                 log.warning(
                     "trial %d with %d network calls was not evaluated: %s",
