@@ -285,7 +285,7 @@ def test_an_interrupt_just_after_the_run_was_opened_ends_the_run(
     tracker = InterruptedRun()
     verb = SimpleNamespace(prepare=lambda _: None, unit="steps")
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
-    monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
+    monkeypatch.setattr(driver, "open_tracker", lambda _, **how: tracker)
     with pytest.raises(KeyboardInterrupt):
         driver.drive(attempt(folder), on_ray=False)
     assert tracker.run.status == "KILLED"
@@ -325,7 +325,7 @@ def test_a_superseded_attempt_leaves_the_run_to_its_successor(
     told: dict[str, Any] = {"summary": lambda _: [], "score": lambda _: None}
     verb = SimpleNamespace(prepare=lambda _: None, run=run, unit="steps", **told)
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
-    monkeypatch.setattr(driver, "open_tracker", lambda _: tracker)
+    monkeypatch.setattr(driver, "open_tracker", lambda _, **how: tracker)
     monkeypatch.setattr(driver, "describe_run", lambda *_: None)
     driver.drive(attempt(folder), on_ray=False)
     assert tracker.run.status == "RUNNING"
@@ -343,7 +343,7 @@ def test_a_result_that_cannot_be_summarised_is_kept(
     told: dict[str, Any] = {"summary": summary, "score": lambda _: None}
     verb = SimpleNamespace(prepare=lambda _: None, run=lambda *_, **__: {}, unit="steps", **told)
     monkeypatch.setattr(driver, "VERBS", {"train": verb})
-    monkeypatch.setattr(driver, "open_tracker", lambda _: MemoryTracker())
+    monkeypatch.setattr(driver, "open_tracker", lambda _, **how: MemoryTracker())
     monkeypatch.setattr(driver, "describe_run", lambda *_: None)
     assert driver.drive(attempt(folder), on_ray=False) == 0
     assert "the result cannot be summarised: KeyError: 'sheep'" in caplog.messages
