@@ -93,7 +93,8 @@ def colddiff_here(
     return run
 
 
-@pytest.fixture(scope="session")
+# Not of the session: an idle cluster takes a tenth of a core from the tests after it.
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[RunningCluster]:
     # Short and private: Ray's sockets live in it, and a socket's path ends at 107 bytes.
     home = Home(Path(tempfile.mkdtemp(prefix="cdt-", dir="/tmp")))
