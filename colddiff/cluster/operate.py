@@ -58,6 +58,8 @@ def all_current(
     """
     found: dict[int, Status | ColddiffError | None] = {}
     watched: dict[int, AttemptWatch] = {}
+    silent: set[int] = set()
+    """Those without a heartbeat to watch: no driver has written yet."""
     began, told = time.monotonic(), False
     for number, folder in enumerate(folders):
         try:
@@ -65,12 +67,16 @@ def all_current(
             found[number] = status
             if status is not None and not status.finished:
                 watched[number] = AttemptWatch(folder, status.attempt, None)
+                if status.state == "queued":
+                    silent.add(number)
         except ColddiffError as error:
             found[number] = error
     while watched:
         asks = time.monotonic() - began > ASK_S
         for number in list(watched):
-            found[number], decided = _look(folders[number], watched[number], address, asks=asks)
+            found[number], decided = _look(
+                folders[number], watched[number], address, asks=asks or number in silent
+            )
             if decided:
                 del watched[number]
         if watched and asks and not told:

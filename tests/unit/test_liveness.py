@@ -193,6 +193,19 @@ def test_list_watches_all_jobs_at_once_and_a_damaged_one_hides_no_other(
     assert [getattr(status, "state", None) for status in found] == ["lost"] * 7
 
 
+def test_the_cluster_of_a_queued_job_is_asked_at_once(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It has no heartbeat to watch, and a list of jobs waits for no longer than it must.
+    monkeypatch.setattr(operate, "ASK_S", 1e9)
+    alive = Known(DriverState(ended=False, ending=""))
+    monkeypatch.setattr("colddiff.cluster.connect.jobs_of", lambda folder, address: alive)
+    folder.write_status(Status("queued", attempt=1))
+    (found,) = operate.all_current([folder], None)
+    assert isinstance(found, Status)
+    assert found.state == "queued"
+
+
 def test_a_dashboard_that_hangs_does_not_hold_up_the_following(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
