@@ -158,10 +158,10 @@ def delete(folder: JobFolder) -> int:
             f"{folder.job_id} is {status.state}; run `colddiff stop {folder.job_id}` first"
         )
     keys = [item.key for item in folder.store.list(folder.key() + "/")]
+    delete_mark(folder.store, folder.job_id)
     last = {folder.key("job.json"): 1}
     for key in sorted(
         keys, key=lambda key: (last.get(key, 0), not key.endswith(f"/{COMMIT}"), key)
     ):
         folder.store.delete(key)
-    delete_mark(folder.store, folder.job_id)
     return len(keys)
