@@ -166,6 +166,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
         overrides = entry.overrides
         state, error = self.state(member), self._errors.get(member.id, "")
         step, metrics = self._metrics(member) if state == "done" else (self.steps(member), {})
+        measured = self._measured(member) if state == "done" else member.measured
         return {
             "id": member.id,
             "entry": member.entry,
@@ -178,7 +179,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
             "message": error,
             "step": step,
             "num_steps": member.job.num_steps,
-            "measured": member.measured,
+            "measured": measured,
             "metrics": metrics,
         }
 
@@ -202,6 +203,27 @@ class Trainings(ListedSegments[Member, JobSegment]):
             return int(result.get("step") or step), dict(result.get("metrics") or {})
 
         return call_with_retry(read, f"the result of {member.id}", OUTAGE_S)
+
+    def _measured(self, member: Member) -> str:
+        """How a training that is done was evaluated: whoever submitted it may have had others."""
+        with suppress(ColddiffError):
+            spec = self._folder(member).job().get("spec")
+            train = cast("TrainJob", parse(VERBS["train"].spec(), spec, f"{member.id}: job.json"))
+            return _measured(train, lambda uri: read_manifest(uri).digest)
+        return member.measured
+
+    def unlike(self) -> list[str]:
+        """Of the trainings that are done those that were not made as asked, and in what."""
+        lines = []
+        for member in self.members:
+            if member.number not in self._done:
+                continue
+            asked, step = member.job.num_steps, self._metrics(member)[0]
+            how = [f"trained for {step} steps, not {asked}"] * (step != asked)
+            how += ["evaluated otherwise than asked"] * (self._measured(member) != member.measured)
+            if how:
+                lines.append(f"{member.id} is taken as it is: {' and '.join(how)}")
+        return lines
 
     def _has_checkpoint(self, member: Member) -> bool:
         folder = self._folder(member)

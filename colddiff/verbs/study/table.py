@@ -23,9 +23,10 @@ def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
     """For each job its number of seeds that are done, and mean and deviation of each metric.
 
     ``sd`` is that of a sample, and null for a single seed. A metric that a seed lacks is left out.
+    A job some of whose seeds were measured otherwise, or trained longer, has an item for each kind.
     """
     found = []
-    for group in _groups(records, "entry"):
+    for group in _alike(records):
         done = [record["metrics"] for record in group if record["state"] == "done"]
         shared = [path for path in done[0] if all(path in other for other in done)] if done else []
         values = {path: [metrics[path] for metrics in done] for path in shared}
@@ -76,7 +77,7 @@ def _table(records: Sequence[Record]) -> list[list[str]]:
         [*[""] * len(fixed), *[labels[path.split("/")[1]] for path in paths], *[""] * unfinished],
         [*fixed, *[path.rpartition("/")[2] for path in paths], *[STATE] * unfinished],
     ]
-    for job in _groups(records, "entry"):
+    for job in _alike(records):
         name = " ".join(filter(None, (job[0]["name"], differences_text(job[0]["differs"]))))
         for record in job:
             cells = [name, str(record["seed"]), *[str(record["step"])] * steps]
@@ -114,6 +115,15 @@ def _figure(path: str, value: float | None) -> str:
         return NO_VALUE
     name = path.rpartition("/")[2]
     return f"{value:{DIGITS[name]}}" if name in DIGITS else number(value)
+
+
+def _alike(records: Iterable[Record]) -> list[list[Record]]:
+    """Trainings of one job together, those of which a mean can be taken."""
+    groups: dict[Any, list[Record]] = {}
+    for record in records:
+        trained = record["step" if record["state"] == "done" else "num_steps"]
+        groups.setdefault((record["entry"], record["measured"], trained), []).append(record)
+    return list(groups.values())
 
 
 def _groups(records: Iterable[Record], key: str) -> list[list[Record]]:

@@ -46,6 +46,8 @@ def study(attempt: Attempt, members: list[Member], run_segments: RunSegments) ->
     if trainings.already_done or trainings.resumed:
         done, resumed = trainings.already_done, trainings.resumed
         attempt.report(f"{done} of {total} already done, {resumed} resumed")
+        for line in trainings.unlike():
+            attempt.report(line)
     results = _Results(attempt, trainings)
 
     def changed() -> None:

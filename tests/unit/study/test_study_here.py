@@ -60,6 +60,7 @@ def test_a_study_trains_what_nobody_has_trained_and_reports_all(
     done = colddiff_here(*here, "submit", "study", job, "--local")
     assert done.returncode == 0, done.stderr
     assert "1 of 4 already done, 0 resumed\n" in done.stderr
+    assert "taken as it is" not in done.stderr
     assert done.stderr.count("are too few for") == 1, "true of all four"
     study = folder_of(storage)
     assert done.stdout == f"{study.job_id}\n"
@@ -110,6 +111,13 @@ def test_a_study_trains_what_nobody_has_trained_and_reports_all(
     assert mended.returncode == 0, mended.stderr
     assert "3 of 4 already done, 1 resumed\n" in mended.stderr
     assert attempts(storage)[alone] == [1, 2, 3]
+
+    fewer = "overrides.evaluation.num_images=12"
+    unlike = colddiff_here(*here, "submit", "study", job, "seeds=[1, 2]", fewer, "--local")
+    assert unlike.returncode == 0, unlike.stderr
+    assert "2 of 4 already done, 0 resumed\n" in unlike.stderr
+    assert unlike.stderr.count(" is taken as it is: evaluated otherwise than asked\n") == 2
+    assert "mean of" not in unlike.stderr
 
 
 def test_a_study_that_was_killed_and_stopped_repeats_nothing(

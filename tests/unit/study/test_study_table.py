@@ -75,6 +75,15 @@ def test_numbers_that_were_not_measured_alike_are_in_tables_of_their_own() -> No
     assert "fd_lenet" not in below[1]
 
 
+@pytest.mark.parametrize("unlike", [{"measured": "b"}, {"step": 9}], ids=str)
+def test_seeds_that_are_unlike_have_no_mean_together(unlike: dict[str, Any]) -> None:
+    records = [record(0, 0), record(0, 1, **unlike), record(0, 2), record(0, 3, state="waiting")]
+    assert [item["seeds"] for item in over_seeds(records)] == [[0, 2, 3], [1]]
+    means = [line for line in table_lines(records) if "mean of" in line]
+    assert len(means) == 1
+    assert "mean of 2" in means[0]
+
+
 def test_what_failed_says_why_and_has_no_part_in_the_mean() -> None:
     why = "the loss is | not finite"
     failed = record(0, 1, state="failed", message=why, metrics={}, step=2)
