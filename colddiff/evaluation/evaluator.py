@@ -71,6 +71,7 @@ class Evaluator:
         extractor: the network behind the Frechet distances.
         keep: how many images of the first batch are kept as pictures.
         images: draws from the second set where D mixes one in.
+        cores: for batches at once on a CPU; None for as many as torch has threads.
     """
 
     R: Restore
@@ -81,6 +82,7 @@ class Evaluator:
     device: torch.device | str = "cpu"
     keep: int = KEPT_IMAGES
     images: DrawImages | None = None
+    cores: int | None = None
 
     def __post_init__(self) -> None:
         image = self.source.manifest.image
@@ -121,7 +123,8 @@ class Evaluator:
     @property
     def at_once(self) -> int:
         """Batches of small images on a CPU are restored several at once."""
-        return threads_for(self.spec.batch_size * math.prod(self.D.shape.chw), self.device)
+        values = self.spec.batch_size * math.prod(self.D.shape.chw)
+        return threads_for(values, self.device, self.cores)
 
     def batches(self) -> list[range]:
         """Positions 0..num_images - 1 in batches of ``spec.batch_size``."""

@@ -75,11 +75,14 @@ class BatchGroup:
         return sum(map(len, self.batches))
 
 
-def threads_for(values: int, device: torch.device | str) -> int:
-    """``BatchedEvaluation.at_once`` for batches of so many values (B x C x H x W) on ``device``."""
+def threads_for(values: int, device: torch.device | str, cores: int | None) -> int:
+    """``BatchedEvaluation.at_once`` for batches of so many values (B x C x H x W) on ``device``.
+
+    ``cores``: how many this process may use; None for as many as torch has threads.
+    """
     if torch.device(device).type != "cpu" or values >= SMALL_BATCH:
         return 1
-    return min(MOST_AT_ONCE, torch.get_num_threads())
+    return min(MOST_AT_ONCE, torch.get_num_threads() if cores is None else cores)
 
 
 def batch_sums(

@@ -17,7 +17,7 @@ from torch import Tensor
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import Degradation, build_degradation
 from colddiff.errors import DataError, DivergedError, SpecError
-from colddiff.evaluation.evaluator import Evaluator, evaluate
+from colddiff.evaluation.evaluator import Evaluator, evaluate, evaluate_all
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
 from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
@@ -157,6 +157,20 @@ def test_batches_at_once_are_the_same_to_the_last_bit(two_threads: None) -> None
     torch.set_num_threads(2)
     assert found.metrics == alone.metrics
     assert told == [6, 12, 18, 23]
+
+
+def test_more_batches_at_once_than_torch_has_threads() -> None:
+    evaluator = Evaluator(
+        AtOnce(2),
+        build_degradation(BLUR, ImageShape(1, 12, 12)),
+        MemoryShards(some_images()),
+        EvaluationSpec(batch_size=6),
+        PatchMeans(),
+        cores=2,
+    )
+    assert torch.get_num_threads() == 1
+    alone = of(some_images(), spec=EvaluationSpec(batch_size=6))
+    assert evaluate_all(evaluator).metrics == alone.metrics
 
 
 def test_of_batches_at_once_the_first_error_is_raised(two_threads: None) -> None:

@@ -37,17 +37,18 @@ def evaluate_step(
     tracker: Tracker,
     step: int,
     on_batch: Callable[[int, int], None] | None = None,
+    cores: int | None = None,
 ) -> dict[str, Any]:
     """Evaluates a committed checkpoint; writes its metrics to the folder and the tracker.
 
-    ``on_batch(images, of)`` is called after each batch of test images.
+    ``on_batch(images, of)`` is called after each batch of test images; ``cores`` as of Evaluator.
     Returns ``metrics``, ``provenance`` and the addresses of the ``pictures``, of which there are
     none without ``tracking.images``.
     """
     checkpoint = load_checkpoint(f"{folder.uri}@step={step}")
     job = resolved.job_as(TrainJob)
     R = for_inference(checkpoint.restorer.to(device_of(job.resources)))
-    found = _evaluation(job, R, job.evaluation, on_batch)
+    found = evaluate_all(_evaluator(job, R, job.evaluation, cores), on_batch)
     record = {"metrics": dict(found.metrics), "provenance": dict(found.provenance)}
     samples = _generated(job, R, found, job.evaluation, checkpoint.terminal)
     if samples is not None:
@@ -96,20 +97,11 @@ def dry_evaluation(job: TrainJob, terminal: Terminal | None) -> None:
         fewer = {"num_images": few, "severities": 1}
         dry["generated"] = job.evaluation.generated.model_copy(update=fewer)
     spec = job.evaluation.model_copy(update=dry)
-    found = _evaluation(job, restorer, spec)
+    found = evaluate_all(_evaluator(job, restorer, spec))
     _generated(job, restorer, found, spec, terminal)
     if job.tracking.images:
         evaluation_pictures(found, ())
         details_to_bytes(found)
-
-
-def _evaluation(
-    job: TrainJob,
-    restorer: Restorer,
-    spec: EvaluationSpec,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    return evaluate_all(_evaluator(job, restorer, spec), on_batch)
 
 
 def _generated(
@@ -143,7 +135,9 @@ def _generated(
     return evaluate_generated(maker, wanted, found.reference, extractor, batch_size=spec.batch_size)
 
 
-def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evaluator:
+def _evaluator(
+    job: TrainJob, restorer: Restorer, spec: EvaluationSpec, cores: int | None = None
+) -> Evaluator:
     assert job.test_data is not None
     device = device_of(job.resources)
     D = job.degradation.build(job.shape)
@@ -156,4 +150,5 @@ def _evaluator(job: TrainJob, restorer: Restorer, spec: EvaluationSpec) -> Evalu
         device=device,
         keep=KEPT_IMAGES if job.tracking.images else 0,
         images=open_second_set(D, job.augment),
+        cores=cores,
     )

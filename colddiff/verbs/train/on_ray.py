@@ -77,6 +77,11 @@ def fit_on_ray(attempt: Attempt) -> None:
         folder.store.delete(item.key)
 
 
+def cores_held(job: TrainJob) -> int:
+    """Cores that the workers held, as far as this machine has them."""
+    return max(1, min(os.cpu_count() or 1, int(most_workers(job) * job.resources.cpus)))
+
+
 class LeanTrainer(TorchTrainer):
     """Ray Train's trainer without the helper processes that nothing here uses."""
 

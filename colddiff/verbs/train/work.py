@@ -132,9 +132,12 @@ Fit = Callable[[Attempt], None]
 """Runs the workers of an attempt until they end; rank 0 writes how it ended as the outcome."""
 
 
-def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
+def train(
+    attempt: Attempt, fit: Fit, cores: Callable[[TrainJob], int] | None = None
+) -> dict[str, Any]:
     """Trains and evaluates the last checkpoint; returns the result.
 
+    ``cores`` are those that the workers leave to the evaluation; without it, torch's threads are.
     Raises ColddiffError if the training failed, Stopped if it was stopped.
     """
     resolved, folder = attempt.resolved, attempt.folder
@@ -158,7 +161,8 @@ def train(attempt: Attempt, fit: Fit) -> dict[str, Any]:
     if job.test_data is not None:
         began = time.monotonic()
         shown = _EvaluationProgress(attempt)
-        result |= evaluate_step(resolved, folder, attempt.tracker, step, shown)
+        left = cores(job) if cores is not None else None
+        result |= evaluate_step(resolved, folder, attempt.tracker, step, shown, left)
         result["time"]["evaluation_s"] = time.monotonic() - began
         best = folder.best(set(folder.evaluated_steps()))
         result["best_step"] = best.step if best else None
