@@ -350,7 +350,8 @@ def _fit(job: Job, address: str | None) -> str | None:
         VERBS[job.verb].check_capacity(job, lambda: capacity)
     except SpecError as error:
         return f"{cluster.address}: can never fit: {error}"
-    resources, workers = getattr(job, "resources", None), getattr(job, "workers", 1)
+    resources = getattr(job, "resources", None)
+    workers = getattr(job, "workers", 1) if VERBS[job.verb].all_at_once else 1
     return f"{cluster.address}: {fit_line(resources, workers, capacity)}" if resources else None
 
 

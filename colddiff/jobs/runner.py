@@ -66,6 +66,12 @@ def workers_text(wanted: Mapping[str, float], count: int) -> str:
     return f"{count} worker{'s' * (count != 1)} with {held or 'nothing reserved'}"
 
 
+def can_never_fit(resources: ResourcesSpec, workers: Workers, capacity: Capacity) -> bool:
+    """Whether a cluster, as it is, has no room for the fewest workers, and adds no machines."""
+    room = capacity.fits(requested(resources))
+    return room < fewest_workers(workers) and not capacity.grows
+
+
 def fit_line(resources: ResourcesSpec, workers: Workers, capacity: Capacity) -> str:
     """Whether a job can ever run on a cluster, as it is: one line."""
     wanted = requested(resources)
@@ -74,9 +80,9 @@ def fit_line(resources: ResourcesSpec, workers: Workers, capacity: Capacity) -> 
     if room >= fewest:
         return f"fits: {asked}; the cluster has room for {min(room, MOST_WORKERS)} at once"
     lacking = f"{asked}; the cluster has room for {room}"
-    if capacity.grows:
-        return f"fits once machines are added, which the cluster does: {lacking}"
-    return f"can never fit on this cluster: {lacking}"
+    if can_never_fit(resources, workers, capacity):
+        return f"can never fit on this cluster: {lacking}"
+    return f"fits once machines are added, which the cluster does: {lacking}"
 
 
 @dataclass(frozen=True, slots=True)

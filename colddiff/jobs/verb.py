@@ -53,6 +53,8 @@ class Verb(ABC):
     """The operation field that sets a job's extent; a larger value extends a finished job."""
     unit: ClassVar[str] = "steps"
     """Unit of progress, in the plural."""
+    all_at_once: ClassVar[bool] = False
+    """Whether a job starts only where all of its workers have room; else with one of them."""
 
     @abstractmethod
     def spec(self) -> type[Job]:

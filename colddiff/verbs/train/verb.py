@@ -22,6 +22,7 @@ class Train(Verb):
     help = "Train a restorer."
     extent = "num_steps"
     unit = "steps"
+    all_at_once = True
 
     def spec(self) -> type[TrainJob]:
         from colddiff.verbs.train.job import TrainJob
@@ -36,7 +37,7 @@ class Train(Verb):
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
         from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
-        return [*job.missed_evaluations(), *cpu_advice(job, capacity)]
+        return [*_unfit(job, capacity()), *job.missed_evaluations(), *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training
@@ -47,9 +48,9 @@ class Train(Verb):
         from colddiff.verbs.train.work import fit_here, train
 
         if on_ray:
-            from colddiff.verbs.train.on_ray import fit_on_ray
+            from colddiff.verbs.train.on_ray import cores_held, fit_on_ray
 
-            return train(attempt, fit_on_ray)
+            return train(attempt, fit_on_ray, cores_held)
         return train(attempt, fit_here)
 
     def outputs_exist(self, resolved: ResolvedJob) -> bool:
@@ -93,6 +94,20 @@ class Train(Verb):
         found = estimate(job, rate)
         lines = [*found.lines(), *job.missed_evaluations()]
         return DryRun(lines, {"estimate": found.to_dict()})
+
+
+def _unfit(job: TrainJob, found: Capacity | None) -> list[str]:
+    """A line where the cluster has no room for all workers, and gets none by itself."""
+    from colddiff.jobs.runner import can_never_fit, fit_line
+
+    if found is None or not can_never_fit(job.resources, job.workers, found):
+        return []
+    most = job.workers[1] if isinstance(job.workers, tuple) else job.workers
+    fewer = "" if most == "all" else f"; workers=[1, {most}] would start with what has room"
+    return [
+        f"{fit_line(job.resources, job.workers, found)}: it waits until machines are added, for "
+        f"limits.queue_hours at most, or until `colddiff stop` ends it{fewer}"
+    ]
 
 
 VERB = Train()
