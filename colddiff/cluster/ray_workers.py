@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import ray
 
 from colddiff.cluster.capacity import NOTICE_S, lost_machines
-from colddiff.cluster.waiting import say_waiting
+from colddiff.cluster.waiting import has_room, say_waiting
 from colddiff.cluster.worker_count import AsksForWorkers
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import refuse_idle_gpu
@@ -224,7 +224,11 @@ class RayWorkers(Generic[TaskT, ReportT]):
             self._attempt.waiting("")
         elif now - self._last_up >= ALONE_S and now >= self._say_again:
             self._say_again = now + ALONE_S
-            say_waiting(self._attempt, requested(self._resources), 1)
+            wanted = requested(self._resources)
+            if has_room(wanted):
+                self._attempt.waiting("")
+            else:
+                say_waiting(self._attempt, wanted, 1)
 
 
 @dataclass(frozen=True, slots=True)

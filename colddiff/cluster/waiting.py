@@ -55,6 +55,12 @@ def say_waiting(attempt: Attempt, wanted: Mapping[str, float], count: int) -> No
     attempt.waiting(line)
 
 
+def has_room(wanted: Mapping[str, float]) -> bool:
+    """Whether the cluster has free what one worker requests: what it waits for is its process."""
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return all(free.get(name, 0.0) >= count for name, count in wanted.items())
+
+
 def waiting_line(
     wanted: Mapping[str, float], count: int, capacity: Capacity, free: Mapping[str, float]
 ) -> str:

@@ -209,3 +209,15 @@ def test_without_workers_the_attempt_waits_and_holds_no_gpu(
     fake.ready = lambda: "machine"
     wait_for(workers, fake, 3.0)
     assert (told.waits_for, told.gpus) == ("", 2.0)
+
+
+def test_a_worker_that_starts_where_there_is_room_is_not_waited_for(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "colddiff")
+    there = SimpleNamespace(available_resources=lambda: {"CPU": 4.0, "GPU": 2.0})
+    monkeypatch.setattr(waiting, "ray", there)
+    told = Told()
+    fake.ready = restarting
+    wait_for(one_worker(told), fake, 60.0)
+    assert (told.waits_for, caplog.messages) == ("", [])
