@@ -34,6 +34,8 @@ NOISE = re.compile(
             r"\[.* E \d+ \d+\] core_worker\.cc:\d+: Actor with class name: 'PreemptionWatcher'",
             # What Ray Train is about to do, which the job's own lines say.
             r"Requesting resources: ",
+            # On a busy machine, before each of some attempts.
+            r"Failed to send resource request for ",
             r"Attempting to start training worker group of size ",
             r"Started training worker group of size ",
             r"- \(ip=\S+, pid=\d+\) world_rank=",
@@ -61,7 +63,9 @@ CHAINED = (
     "The above exception was the direct cause of the following exception:",
 )
 FRAME = re.compile(r'  File "(?P<path>[^"]+)", line \d+')
-THEIR_FRAME = re.compile(r".*(?:-packages/ray/|lib/python3\.\d+/(?!site-packages|dist-packages))")
+THEIR_FRAME = re.compile(
+    r".*(?:-packages/ray/|lib/python3\.\d+/(?!site-packages|dist-packages))|python/ray/"
+)
 NO_ANSWER = re.compile(
     r"(?:ray\.exceptions\.|ray\._raylet\.)?(?:GetTimeoutError|RpcError)\b|grpc\.\S*RpcError\b"
 )

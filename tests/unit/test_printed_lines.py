@@ -118,14 +118,17 @@ UNANSWERED = f"""
 (TrainController pid=7327) 
 (TrainController pid=7327) Traceback (most recent call last):
 (TrainController pid=7327)   File "/usr/lib/python3.11/asyncio/tasks.py", line 1, in wait_for
+(TrainController pid=7327)   File "python/ray/_raylet.pyx", line 3471, in ray._raylet.get_objects
+(TrainController pid=7327)   File "python/ray/includes/common.pxi", line 107, in check_status
 (TrainController pid=7327) ray.exceptions.GetTimeoutError: Get timed out: some object(s) not ready.
 """[1:]
 
 
 def test_a_traceback_of_ray_that_had_no_answer_is_set_aside_whole() -> None:
-    kept, aside = sorted_lines(f"before\n{UNANSWERED}after\n".encode())
+    failed = "(TrainController pid=7327) Failed to send resource request for train-66f6. If this"
+    kept, aside = sorted_lines(f"before\n{failed}\n{UNANSWERED}after\n".encode())
     assert [unstamped(line) for line in kept.splitlines()] == ["before", "after"]
-    assert len(aside.splitlines()) == len(UNANSWERED.splitlines())
+    assert len(aside.splitlines()) == 1 + len(UNANSWERED.splitlines())
 
 
 @pytest.mark.parametrize(
