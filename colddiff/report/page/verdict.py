@@ -32,12 +32,16 @@ def verdict(run: ReportedRun, table: ResultTable | None = None) -> list[str]:
 
 
 def verdict_of_several(tables: Sequence[ResultTable], shown: ReportedRun) -> list[str]:
-    """A sentence for each table, by its title, and whose images and plots the page has."""
+    """A sentence for each table, by its title, and whose images and plots the page has.
+
+    What is worse than no restoration is not praised for being better than another.
+    """
     found = []
     for table in tables:
-        compared = _compared(table.measured[0], table).removesuffix(".")
-        undone = _undone(table.runs[0], table.measured[0]).removesuffix(".")
-        found.append(f"{table.title}: {compared or undone}.")
+        first = table.measured[0]
+        compared = "" if _worsens(first) else _compared(first, table)
+        told = compared or _undone(table.runs[0], first)
+        found.append(f"{table.title}: {told.removesuffix('.')}.")
     return [*found, f"Images, plots and attempts below are those of {shown.id}."]
 
 
@@ -68,6 +72,12 @@ def _undone(run: ReportedRun, last: Measured) -> str:
         f"Of {str(D.get('kind', 'the degradation')).replace('_', ' ')} at severity {start}, the "
         f"restorer{where} {effect} ({label}, {last.provenance.get('n')} test images)."
     )
+
+
+def _worsens(last: Measured) -> bool:
+    """Whether even the best restoration is further from the originals than the degraded images."""
+    before, (_, after) = last.metrics.get(f"eval/{DEGRADED}/rmse"), best_restoration(last)
+    return before is not None and after is not None and after > before
 
 
 def best_restoration(last: Measured) -> tuple[str, float | None]:

@@ -19,6 +19,8 @@ from colddiff.jobs.pages.read import command_of, read_run
 from colddiff.jobs.pages.write import write_page
 from colddiff.report.page.compared import compared
 from colddiff.report.page.page import MOST_BYTES, report_page
+from colddiff.report.page.table import tables_of
+from colddiff.report.page.verdict import verdict_of_several
 from colddiff.tracking.memory_tracker import MemoryTracker
 from tests.browser import opened
 from tests.unit.report.made_runs import train_job
@@ -128,6 +130,18 @@ def test_the_verdict_of_several_systems_has_a_sentence_for_each(tmp_path: Path) 
     verdict = text[text.index('class="verdict"') :].split("</section>")[0].split("</div>")[0]
     assert verdict.count("Sampling (Algorithm 2, improved) against one step (direct)") == 2
     assert "Images, plots and attempts below are those of first." in verdict
+
+
+def test_what_is_worse_than_no_restoration_is_not_praised(tmp_path: Path) -> None:
+    runs = [replace(read_run(train_job(tmp_path / name)), id=name) for name in ("first", "second")]
+    runs[1].job["spec"]["degradation"]["num_timesteps"] = 9
+    tables = tables_of(runs)
+    worse = {**tables[1].measured[0].metrics, "eval/degraded/rmse": 0.01}
+    tables[1] = replace(tables[1], measured=(replace(tables[1].measured[0], metrics=worse),))
+    first, second, _ = verdict_of_several(tables, runs[0])
+    assert "Sampling (Algorithm 2, improved) against one step (direct)" in first
+    assert "makes the RMSE worse" in second
+    assert "better" not in second
 
 
 def test_tables_that_a_verb_wrote_are_on_its_page(tmp_path: Path) -> None:
