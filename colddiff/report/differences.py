@@ -1,4 +1,4 @@
-"""What tells jobs apart: the fields in which they differ, by the shortest paths."""
+"""What tells jobs apart: the fields in which they differ, by short paths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def differing_fields(
 
 
 def differences_text(differs: Mapping[str, Any]) -> str:
-    """``num_timesteps=9, sigma.start=0.42``."""
+    """``degradation.num_timesteps=9, sigma.start=0.42``."""
     short = short_paths(list(differs))
     parts = [
         f"{path}={value_text(value)}"
@@ -37,11 +37,15 @@ def differences_text(differs: Mapping[str, Any]) -> str:
 
 
 def short_paths(paths: Sequence[str]) -> list[str]:
-    """For each path its last part, or as many as no other path has: ``seed``, ``sigma.start``."""
+    """For each path its field and the one that holds it, or more where another path has both.
+
+    >>> short_paths(["seed", "ema.every", "degradation.sigma.start"])
+    ['seed', 'ema.every', 'sigma.start']
+    """
 
     def shortest(path: str) -> str:
         parts = path.split(".")
-        for count in range(1, len(parts)):
+        for count in range(2, len(parts)):
             ending = ".".join(parts[-count:])
             same = [other for other in paths if f".{other}".endswith(f".{ending}")]
             if len(same) == 1:

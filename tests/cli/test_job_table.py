@@ -88,9 +88,9 @@ def test_jobs_of_a_name_are_told_apart_by_the_fields_that_differ(store: MemorySt
     told = {row.folder.job_id[-1]: differs_text(row) for row in rows_of(store)}
     # Not by num_steps, which PROGRESS shows, nor by those of other verbs and names.
     assert told == {
-        "1": "num_timesteps=20, start=0.3426, seed=0",
-        "2": "num_timesteps=10, start=0.5, seed=0",
-        "3": "num_timesteps=20, start=0.3426, seed=1",
+        "1": "degradation.num_timesteps=20, sigma.start=0.3426, seed=0",
+        "2": "degradation.num_timesteps=10, sigma.start=0.5, seed=0",
+        "3": "degradation.num_timesteps=20, sigma.start=0.3426, seed=1",
         "4": "",
         "5": "checkpoint=train-blur-00000001@step=9",
         "6": "checkpoint=train-x@step=1",
@@ -116,10 +116,16 @@ def test_a_long_difference_is_cut(store: MemoryStore) -> None:
 def test_paths_are_as_long_as_it_takes_to_tell_them_apart() -> None:
     assert short_paths(["seed", "a.sigma.start", "a.sigma.end", "b.sigma.end", "b.seed"]) == [
         "seed",
-        "start",
+        "sigma.start",
         "a.sigma.end",
         "b.sigma.end",
         "b.seed",
+    ]
+    # A bare `every` or `lr` says little: the field that holds it is shown with it.
+    assert short_paths(["ema.every", "optimizer.lr", "degradation.sigma.step"]) == [
+        "ema.every",
+        "optimizer.lr",
+        "sigma.step",
     ]
 
 

@@ -147,7 +147,7 @@ def page(rows: list[JobRow], sort: str, limit: int) -> tuple[list[JobRow], int]:
 
 
 def differs_text(row: JobRow) -> str:
-    """``num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters.
+    """``degradation.num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters.
 
     Of a job that nothing else tells apart, the checkpoint or samples that it is made from.
     """
