@@ -27,6 +27,8 @@ ALTERNATIVE = re.compile(r"[a-z-]+\[.+\]|(constrained|function)-.+")
 """What pydantic calls an alternative of a union, and no field is called."""
 CLOSE = 0.5
 """Least likeness of a name that is suggested, of 1."""
+LEAST = 3
+"""Letters of a name that a longer one is suggested for, which begins with them."""
 USUAL = {"lr": "optimizer.lr", "learning_rate": "optimizer.lr"}
 """Fields by names that other programs have for them."""
 
@@ -34,14 +36,21 @@ USUAL = {"lr": "optimizer.lr", "learning_rate": "optimizer.lr"}
 def nearest(name: str, names: Iterable[str]) -> str:
     """``; did you mean 'x'?`` if one of ``names`` is close to ``name``, else an empty string.
 
+    Closest is the one name that begins with ``name``, then one that is the first word of it.
+
     >>> nearest("num_step", ["num_steps", "seed"]), nearest("nope", ["compile"])
     ("; did you mean 'num_steps'?", '')
+    >>> nearest("train-cpu", ["train-cpu-deblur-mnist-0a1b2c3d", "train-mine-0a1b2c3d"])
+    "; did you mean 'train-cpu-deblur-mnist-0a1b2c3d'?"
     """
     there = list(names)
     usual = USUAL.get(name, "")
     if usual in there or usual.partition(".")[0] in there:
         return f"; did you mean {usual!r}?"
-    close = difflib.get_close_matches(name, there, n=1, cutoff=CLOSE)
+    longer = [known for known in there if len(name) >= LEAST and known.startswith(name)]
+    first = [known for known in there if name.startswith(f"{known}_")]
+    close = longer if len(longer) == 1 else first[:1]
+    close = close or difflib.get_close_matches(name, there, n=1, cutoff=CLOSE)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -174,6 +174,14 @@ def test_only_near_names_are_suggested() -> None:
     assert nearest("num_step", ["num_steps"]) == "; did you mean 'num_steps'?"
 
 
+def test_a_beginning_of_one_name_and_a_name_with_more_words_are_near() -> None:
+    ids = ["train-cpu-deblur-mnist-0a1b2c3d", "train-mine-0a1b2c3d", "train-mine-1a1b2c3d"]
+    assert nearest("train-cpu", ids) == f"; did you mean {ids[0]!r}?"
+    assert "deblur" not in nearest("train-min", ids)
+    with pytest.raises(SpecError, match="cpus_per_worker: no such field; did you mean 'cpus'"):
+        tiny_job(resources={"cpus_per_worker": 2})
+
+
 def test_a_limit_is_of_both_splits_together(tmp_path: Any) -> None:
     packed = pack_splits("digits", str(tmp_path / "set"), holdout=0.2, limit=40)
     counts = {split: manifest.count for split, (manifest, _) in packed.items()}
