@@ -266,9 +266,19 @@ def _no_such_job(checkpoints: Checkpoints) -> str:
     )
 
 
+def _refuse_unknown_which(checkpoint_ref: str) -> None:
+    """Raises CheckpointError if a reference that names nothing ends in an unknown ``@...``."""
+    _, at, word = checkpoint_ref.rstrip("/").rpartition("/")[2].rpartition("@")
+    if at and _WHICH.fullmatch(f"@{word}") is None:
+        raise CheckpointError(
+            f"{checkpoint_ref[:LONGEST]}: unknown @{word[:LONGEST]}; @last, @best or @step=N"
+        )
+
+
 def _chosen(checkpoints: Checkpoints, which: str, checkpoint_ref: str) -> int:
     steps = checkpoints.steps()
     if not steps:
+        _refuse_unknown_which(checkpoint_ref)
         raise CheckpointError(
             f"no committed checkpoint at {checkpoints.store.uri}/{checkpoints.prefix} "
             f"(reference {checkpoint_ref[:LONGEST]!r}){_no_such_job(checkpoints)}"

@@ -68,6 +68,13 @@ def test_an_export_reads_each_object_of_both_places_at_most_once(
         assert set(reads.values()) == {1}
 
 
+def test_an_unknown_word_behind_a_reference_is_named(tmp_path: Path) -> None:
+    place = tiny_checkpoint(tmp_path / "a")
+    for reference in (f"{place}@bset", "train-x-00000000@bset", f"{place}@step=x"):
+        with pytest.raises(CheckpointError, match=r": unknown @\w+(=x)?; @last, @best or @step=N$"):
+            find_checkpoint(reference, str(tmp_path))
+
+
 def test_what_changed_since_it_was_found_is_refused(tmp_path: Path) -> None:
     found = find_checkpoint(tiny_checkpoint(tmp_path / "a"))
     other = Path(tiny_checkpoint(tmp_path / "b", channels=3))
