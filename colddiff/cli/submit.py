@@ -45,6 +45,8 @@ app = typer.Typer(
 )
 
 START = "start_from"
+ALIKE = 0.8
+"""Likeness of a key to the name of an option that it is taken for."""
 
 Words = Annotated[
     list[str] | None,
@@ -204,6 +206,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     from colddiff.spec import apply_overrides
 
     named, overrides = _job_and_overrides(verb, request.words)
+    _refuse_address(verb, overrides)
     if named:
         recipe = load_recipe(named[0], request.variant)
     elif request.variant is not None:
@@ -236,6 +239,21 @@ def _job_and_overrides(verb: str, words: tuple[str, ...]) -> tuple[list[str], li
             f"{named[1]!r} is not key=value, and JOB is already {named[0]!r}: write `{command}`"
         )
     return named, overrides
+
+
+def _refuse_address(verb: str, overrides: list[str]) -> None:
+    """SpecError for ``adress=...``: no field of a job is near, and an option is."""
+    from difflib import get_close_matches
+
+    from colddiff.errors import SpecError
+
+    for key, _, value in (word.partition("=") for word in overrides):
+        alike = get_close_matches(key, ["address"], cutoff=ALIKE)
+        if alike and key not in VERBS[verb].spec().model_fields:
+            raise SpecError(
+                f"{key}: no field of a job: the address of a cluster is an option, "
+                f"`--address {shlex.quote(value)}`"
+            )
 
 
 def _no_verb(words: list[str]) -> SpecError:

@@ -40,6 +40,11 @@ def test_a_file_may_stand_behind_the_fields() -> None:
             "'mine.yaml' is not key=value, and JOB is already 'train': write `colddiff submit "
             "evaluate mine.yaml seed=1`",
         ),
+        (
+            ["train", "mine.yaml", "adress=http://host:8265"],
+            "adress: no field of a job: the address of a cluster is an option, `--address "
+            "http://host:8265`",
+        ),
         (["train", "mine"], "no recipe 'mine': for the file of this folder write mine.yaml"),
     ],
     ids=" ".join,
