@@ -237,10 +237,13 @@ def restore_lines(checkpoint: str, result: Mapping[str, Any]) -> list[str]:
     """The commands that restore images with the checkpoint of a result.
 
     First of clean images, which it degrades: what it can do is seen there. Then of others, at all
-    severities, as nobody knows theirs; not where D is random: what it drew is in no image.
+    severities, as nobody knows theirs; where D is random, with what it would have drawn.
     """
     command = f"colddiff restore --checkpoint {checkpoint}"
     found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial"]
-    if not result.get("omega"):
+    if result.get("omega"):
+        known = "--omega FILE --severity T --fit --out ./restored"
+        found.append(f"{command} DEGRADED_IMAGES {known}")
+    else:
         found.append(f"{command} DEGRADED_IMAGES --severity all --fit --out ./strips")
     return found

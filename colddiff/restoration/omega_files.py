@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -24,6 +26,8 @@ SUFFIX = ".omega.safetensors"
 OWN_SUFFIXES = (SUFFIX, ".omega.json")
 """Of files that hold omega and nothing else, such as lie beside an image."""
 SUFFIXES = (*OWN_SUFFIXES, ".safetensors", ".json")
+MOST_SHOWN = 4
+"""Numbers of an entry that are written out in an example."""
 MAX_BYTES = 4 * 2**30
 Row = dict[str, Tensor]
 
@@ -118,7 +122,7 @@ def _row(D: Degradation[Any], where: Path, found: Mapping[str, Any], path: Path)
     if missing:
         raise DataError(
             f"{where}: has no {', '.join(missing)} for {path.name} ({D.spec.kind} needs "
-            f"{', '.join(D.omega_names)})"
+            f"{', '.join(D.omega_names)}, such as {omega_example(D)})"
         )
     like = _templates(D)
     row = {entry: _tensor(found[entry], like[entry], where, entry) for entry in D.omega_names}
@@ -127,6 +131,23 @@ def _row(D: Degradation[Any], where: Path, found: Mapping[str, Any], path: Path)
         {entry: value.unsqueeze(0) for entry, value in row.items()}, torch.zeros(1, *shape.chw)
     )
     return row
+
+
+def omega_example(D: Degradation[Any]) -> str:
+    """An omega of one image as JSON, with arrays of many numbers as their shape alone.
+
+    ``{"centre": [14, 3]}``, ``{"base": (32 x 32 numbers), "vertical": true}``.
+    """
+    return f"{{{', '.join(f'{json.dumps(k)}: {_shown(v)}' for k, v in _templates(D).items())}}}"
+
+
+def _shown(value: Tensor) -> str:
+    if value.numel() > MOST_SHOWN:
+        return f"({' x '.join(map(str, value.shape))} numbers)"
+    if value.is_floating_point():
+        rounded = np.round(value.double().numpy(), 2)
+        return json.dumps((rounded.astype(int) if (rounded % 1 == 0).all() else rounded).tolist())
+    return json.dumps(value.tolist())
 
 
 def save_row(row: Mapping[str, Tensor]) -> bytes:

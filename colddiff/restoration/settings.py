@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
+from colddiff.restoration.omega_files import omega_example
 from colddiff.restorers.precision import Precision
 from colddiff.samplers import DEFAULT, SAMPLERS
 from colddiff.sampling import falling
@@ -107,7 +108,8 @@ class RestoreSettings:
         ]
         raise SpecError(
             f"what is random in {kind} (omega: {names}) cannot be inferred from an image, and "
-            f"--sampler {self.sampler} needs it: provide it with --omega FILE, or use --sampler "
+            f"--sampler {self.sampler} needs it: provide it with --omega FILE, JSON such as "
+            f"{omega_example(D)}, or use --sampler "
             f"{' or '.join(free)}, which does not need it (or degrade clean images "
             "with --degrade)"
         )

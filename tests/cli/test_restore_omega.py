@@ -117,9 +117,19 @@ def test_omega_that_nobody_can_know_is_asked_for(run: Restore, tmp_path: Path) -
     assert "--degrade" in message
     assert not run.out.exists()
     assert run(tmp_path / "a.png", "--sampler", "direct").returncode == 0
+    # What it shows can be written into the file as it is.
+    example = message.partition("--omega FILE, JSON such as ")[2].partition(", or use")[0]
+    (tmp_path / "omega.json").write_text(example)
+    assert list(json.loads(example)) == ["centre"]
+    run.out = tmp_path / "known"
+    told = run(tmp_path / "a.png", "--omega", tmp_path / "omega.json")
+    assert told.returncode == 0, told.stderr
     run.use(degradation={"kind": "noise", "num_timesteps": 4}, step=4)
     run.out = tmp_path / "noise"
-    ways = "--sampler direct or improved_estimated or interpolated, which does not need it"
+    ways = (
+        '{"z": (1 x 16 x 16 numbers)}, or use --sampler direct or improved_estimated or '
+        "interpolated, which does not need it"
+    )
     assert ways in error_of(run(tmp_path / "a.png"))
     assert run(tmp_path / "a.png", "--sampler", "improved_estimated").returncode == 0
 
@@ -159,7 +169,10 @@ def test_omega_in_its_forms(run: Restore, tmp_path: Path) -> None:
     [
         ("{", "cannot be parsed"),
         ("[1, 2]", "must contain entries by name"),
-        ('{"middle": [1, 2]}', "has no centre for a.png (inpaint needs centre)"),
+        (
+            '{"middle": [1, 2]}',
+            'has no centre for a.png (inpaint needs centre, such as {"centre": [',
+        ),
         ('{"centre": [1, 2, 3]}', "omega['centre'] must be [1, 2] for 1 images, got [1, 3]"),
         ('{"centre": [1, 99]}', "must be whole pixels"),
         ('{"centre": "here"}', "is not an array of numbers"),

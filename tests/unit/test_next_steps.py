@@ -8,10 +8,11 @@ from colddiff.jobs.verb import VERBS
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
-def test_clean_images_are_tried_first_and_alone_where_nobody_could_know_how(verb: str) -> None:
+def test_clean_images_are_tried_first_and_what_is_random_in_others_is_named(verb: str) -> None:
     trial = "CLEAN_IMAGES --degrade --fit --out ./trial"
     others = "DEGRADED_IMAGES --severity all --fit --out ./strips"
-    for omega, expected in (([], [trial, others]), (["centre"], [trial])):
+    known = "DEGRADED_IMAGES --omega FILE --severity T --fit --out ./restored"
+    for omega, expected in (([], [trial, others]), (["centre"], [trial, known])):
         result = {"checkpoint": "C", "omega": omega}
         lines = [line for line in VERBS[verb].next_steps("J", result) if " restore " in line]
         assert [line.partition("--checkpoint ")[2].partition(" ")[2] for line in lines] == expected
