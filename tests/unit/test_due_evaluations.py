@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
+import torch
 
 from colddiff.checkpoints.kept import COMMIT, due_steps
+from colddiff.ema import Ema
 from colddiff.errors import Stopped
 from colddiff.evaluation.best import BestStep
 from colddiff.jobs.folder import JobFolder
@@ -33,7 +37,8 @@ from tests.unit.test_attempt import attempt, raising
 def test_evaluations_that_meet_no_checkpoint_are_named_at_submission(
     every: int | None, kept: int, told: str
 ) -> None:
-    fields = {"evaluate_every": every, "checkpoint_every": kept, "num_steps": 400}
+    fields: dict[str, Any] = {"evaluate_every": every, "checkpoint_every": kept, "num_steps": 400}
+    fields |= {"ema": {"start": 30, "every": 1, "decay": 0.98}}
     lines = VERBS["train"].advice(parse(TrainJob, fields), lambda: None)
     assert [told in line for line in lines] == [True] * bool(told)
 
@@ -48,6 +53,47 @@ def test_evaluations_that_a_study_misses_are_named_and_a_search_has_its_own() ->
     assert "the last alone" in line
     search = parse(VERBS["search"].spec(), tiny_search(base=fields))
     assert not VERBS["search"].advice(search, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ema", "told"),
+    [
+        (60, {}, "num_steps=60 is below ema.start=2000: images are made with a copy of step 60's"),
+        (64, {}, "a copy of step 60's weights, no average of them"),
+        (5, {}, "num_steps=5 is below ema.every=10: images are made with a copy of the weights "
+         "before the first step"),
+        (2000, {}, "of the average that images are made with, 99.5 % is step 1990's weights"),
+        (28, {"start": 25}, "num_steps=28 has no multiple of ema.every=10 from ema.start=25 on: "
+         "images are made with a copy of step 20's weights"),
+        (60, {"start": 0}, "97 % is the weights before the first step"),
+        (8000, {}, None),
+    ],
+)  # fmt: skip
+def test_an_average_of_little_is_told_as_it_is(
+    steps: int, ema: dict[str, Any], told: str | None
+) -> None:
+    job = parse(TrainJob, {"num_steps": steps, "ema": ema})
+    lines = VERBS["train"].advice(job, lambda: None)
+    lines = [line for line in lines if "average" in line]
+    assert lines == [line for line in VERBS["train"].dry_run(job, None).lines if line in lines]
+    assert [told is not None and told in line for line in lines] == [True] * (told is not None)
+    # What it says is so: the weights of step k are k here.
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    average = Ema(network, decay=job.ema.decay, every=job.ema.every, start=job.ema.start)
+    for step in range(1, steps + 1):
+        torch.nn.init.constant_(network.weight, step)
+        average.update(step)
+    (found,) = (float(value) for value in average.state().values())
+    single = re.search(r"step (\d+)'s weights", lines[0]) if lines else None
+    if single and "copy" in lines[0]:
+        assert found == int(single[1])
+    if told is not None and "before the first step" in told and "copy" in lines[0]:
+        assert found == 0
+    if lines:
+        changed = dict(pair.split("=") for pair in lines[0].rpartition(" is ")[2].split())
+        better = job.with_({path: json.loads(value) for path, value in changed.items()})
+        assert not [line for line in better.remarks() if "average" in line]
 
 
 @pytest.fixture

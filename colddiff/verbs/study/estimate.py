@@ -53,10 +53,12 @@ def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:
         all_of = [one.train for one in job.trainings if one.slug == slug]
         first: Any = parse(train.spec(), all_of[0], slug)
         steps = sum(int(one["num_steps"]) for one in all_of)
-        whole = first.model_copy(update={"num_steps": steps, "evaluate_every": None})
+        whole = first.model_copy(update={"num_steps": steps})
         of = f"{len(all_of)} trainings of {slug}, one after the other"
-        lines += [f"{of}: {line}" for line in train.advice(whole, capacity)]
-        lines += [f"{slug}: {line}" for line in first.missed_evaluations()]
+        # What is remarkable about one training is not so of all of them in a row.
+        said = [line for line in train.advice(whole, capacity) if line not in whole.remarks()]
+        lines += [f"{of}: {line}" for line in said]
+        lines += [f"{slug}: {line}" for line in first.remarks()]
     return lines
 
 

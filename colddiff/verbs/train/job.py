@@ -23,6 +23,8 @@ from colddiff.types import ImageShape
 
 MOST_BATCH_BYTES = 4 * 2**40
 """Of the images of one optimizer step, over all workers."""
+ONE_STEP = 0.5
+"""Most of the EMA that may be the weights of one step without a word about it."""
 _BUILDABLE: set[tuple[type[RestorerSpec], str, ImageShape]] = set()
 """Networks that were built once without an error, by kind, digest of their spec and image shape."""
 
@@ -202,6 +204,40 @@ every 100 steps and the last; choose a multiple of 20, or checkpoint_every=50']
             f"checkpoint_every={kept} {found if due < self.num_steps else 'the last alone'}; "
             f"choose a multiple of {kept}, or checkpoint_every={every}"
         ]
+
+    def remarks(self) -> list[str]:
+        """Lines on what this job does and few expect: evaluations it misses, an average of little.
+
+        >>> TrainJob(num_steps=60).remarks()
+        ["num_steps=60 is below ema.start=2000: images are made with a copy of step 60's weights, \
+no average of them; one of the last steps is ema.start=30 ema.every=1 ema.decay=0.833"]
+        """
+        return [*self.missed_evaluations(), *self._little_average()]
+
+    def _little_average(self) -> list[str]:
+        """A line if most of the EMA at the end is the weights of one step."""
+        ema, steps = self.ema, self.num_steps
+        copied, last = (max(ema.start - 1, 0) // ema.every, steps // ema.every)
+        share = ema.decay ** max(last - copied, 0)
+        if share <= ONE_STEP:
+            return []
+        single = min(copied, last) * ema.every
+        of = f"step {single}'s weights" if single else "the weights before the first step"
+        if last <= copied:
+            why = f"is below ema.every={ema.every}"
+            if steps >= ema.every:
+                why = f"is below ema.start={ema.start}"
+            if steps >= max(ema.every, ema.start):
+                why = f"has no multiple of ema.every={ema.every} from ema.start={ema.start} on"
+            what = f"{why}: images are made with a copy of {of}, no average of them"
+        else:
+            what = (
+                f"is short for ema.decay={ema.decay:g} from ema.start={ema.start}: of the average "
+                f"that images are made with, {100 * share:.3g} % is {of}"
+            )
+        window = min(max(1 - 10 / steps, 0.5), ema.decay)
+        way = f"ema.start={steps // 2} ema.every=1 ema.decay={window:.3g}"
+        return [f"num_steps={steps} {what}; one of the last steps is {way}"]
 
     @model_validator(mode="after")
     def _fits_a_machine(self) -> Self:
