@@ -19,6 +19,7 @@ from colddiff.report.page.compared import compared, compared_markdown
 from colddiff.report.page.facts import attempts_of, cost_of, facts_of, provenance_of
 from colddiff.report.page.images import PageImages, images_of
 from colddiff.report.page.measurements import plots_of
+from colddiff.report.page.paper import paper_lines
 from colddiff.report.page.plots import Plot
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.table import (
@@ -87,6 +88,7 @@ def report_page(
         title=title or ", ".join(run.id for run in runs[:3]) + (" ..." if len(runs) > 3 else ""),
         facts=facts_of(shown),
         verdict=verdict(shown, own) if len(tables) < 2 else verdict_of_several(tables, shown),
+        paper=paper_lines(runs),
         problems=[f"{run.id}: {what}" for run in runs for what in run.problems],
         compared=compared(runs),
         tables=[_table(table, number) for number, table in enumerate(tables)],
@@ -115,6 +117,7 @@ def report_markdown(
         [
             f"<!-- {MARK} -->\n",
             *facts,
+            *(f"- {line}" for line in paper_lines(runs)),
             *(["\n### What differs\n", compared_markdown(differences)] if differences else []),
             f"\n{to_markdown(tables_of(runs, over_seed=over_seed, only=only))}",
         ]

@@ -17,8 +17,10 @@ from PIL import Image
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.pages.read import command_of, read_run
 from colddiff.jobs.pages.write import write_page
+from colddiff.jobs.recipes import load_recipe
 from colddiff.report.page.compared import compared
-from colddiff.report.page.page import MOST_BYTES, report_page
+from colddiff.report.page.page import MOST_BYTES, report_markdown, report_page
+from colddiff.report.page.paper import paper_lines
 from colddiff.report.page.table import tables_of
 from colddiff.report.page.verdict import verdict_of_several
 from colddiff.tracking.memory_tracker import MemoryTracker
@@ -242,7 +244,7 @@ def test_what_differs_between_jobs_is_a_table_whose_longer_side_runs_down(tmp_pa
         run.job["spec"]["optimizer"] = {"lr": 0.5 * n, "eps": 1.0}
     found = compared(runs)
     assert found is not None
-    assert (found.head, found.rows[2]) == (["job", "lr"], ["train-blocks-00000002", "1"])
+    assert (found.head, found.rows[2]) == (["job", "optimizer.lr"], ["train-blocks-00000002", "1"])
     for n, run in enumerate(runs):
         run.job["spec"].update(seed=n, loss="l1" if n else None, num_steps=n + 1)
     found = compared(runs)
@@ -253,3 +255,20 @@ def test_what_differs_between_jobs_is_a_table_whose_longer_side_runs_down(tmp_pa
     found = compared([runs[0], other])
     assert found is not None
     assert found.rows == [["verb", "train", "evaluate"], ["seed", "0", "5"]]
+
+
+def test_the_papers_numbers_of_a_recipe_stand_in_a_line(tmp_path: Path) -> None:
+    run = read_run(train_job(tmp_path))
+    assert "paper:" not in report_markdown([run])
+    assert run.last is not None
+    other = f"not comparable with {run.last.provenance['metric']}"
+    told = "paper: fid 4.69 sampled, 5.10 direct (Inception features"
+    run = replace(run, targets=load_recipe("paper/deblur-mnist").targets or {})
+    for text in (report_page([run]), report_markdown([run])):
+        assert f"{told}; {other})" in text
+    last = replace(run.evaluations[-1], provenance={"metric": "fid"})
+    assert paper_lines([replace(run, evaluations=(last,))]) == [f"{told})"]
+    assert paper_lines([run, replace(run, id="b", targets={"fid": 54.68})]) == [
+        f"{told}; {other}): {run.id}",
+        f"paper: fid 54.68 (Inception features; {other}): b",
+    ]
