@@ -19,6 +19,8 @@ from colddiff.evaluation.best import (
     standing_metric,
 )
 from colddiff.evaluation.spec import EvaluationSpec
+from colddiff.jobs.recipes import load_recipe
+from colddiff.jobs.verb import VERBS
 from colddiff.report.card import _results
 from colddiff.report.tables import evaluation_table
 from colddiff.spec import parse
@@ -150,6 +152,15 @@ def test_a_distance_that_does_not_fit_is_named_at_submission(
         resolve_training(job, str(storage), pack=True)
     assert bool(caplog.messages) == (told is not None), caplog.messages
     assert told is None or told in caplog.messages[0]
+
+
+def test_a_dry_run_names_it_as_well_and_nobody_who_has_chosen_is_told() -> None:
+    job = load_recipe("cpu/deblur-mnist").job("train", ["data=mnist:nowhere"])
+    assert not [line for line in VERBS["train"].dry_run(job, None).lines if "digits" in line]
+    job = job.with_({"evaluation.best": None})
+    (line,) = [line for line in VERBS["train"].dry_run(job, None).lines if "digits" in line]
+    assert line.startswith("evaluation: fd_lenet compares grey digits of 16 x 16 px, and these")
+    assert "eval/sampled/rmse tells the best checkpoint" in line
 
 
 def test_real_against_real_is_explained_where_it_stands() -> None:

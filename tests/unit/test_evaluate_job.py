@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from colddiff.errors import SpecError
 from colddiff.evaluation.metrics import FeatureStatistics, frechet_distance
 from colddiff.features.open import open_features
 from colddiff.jobs.plugins import keep_plugins
+from colddiff.jobs.resolve import identified
 from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.stores.local_store import LocalStore
@@ -91,6 +93,21 @@ def test_a_checkpoint_is_measured_once(
     assert json.loads(again.stdout)["attempt"] == 1
     other = evaluate(*words, "severities=4", "--json")
     assert json.loads(other.stdout)["id"] != json.loads(first.stdout)["id"]
+
+
+def test_a_distance_that_does_not_fit_is_named_once_however_often_a_job_is_resolved(
+    tmp_path: Path, digits: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint")
+    fields = {"checkpoint": checkpoint, "test_data": digits["test"], "num_images": 20}
+    # Before it is submitted to a tracking server, it is resolved to see whether it is done.
+    for pack in (False, True):
+        with caplog.at_level(logging.WARNING):
+            identified(parse(EvaluateJob, fields), "x", str(tmp_path), pack=pack)
+    assert [line for line in caplog.messages if "fd_lenet" in line] == [
+        "features: 20 images are too few for the 64 features of fd_lenet; read rmse, ssim and "
+        "psnr, or choose other features (`colddiff features`)"
+    ]
 
 
 def test_packed_images_are_samples_too(evaluate: Evaluate, digits: dict[str, str]) -> None:

@@ -35,7 +35,7 @@ def resolve_evaluation(
     content = {"features": digest({**features.to_dict(), "path": None})}
     changes: dict[str, Any] = {"features": features}
     if job.samples is not None:
-        _with_samples(job, changes, content)
+        _with_samples(job, pack, changes, content)
     elif job.checkpoint is not None:
         _with_checkpoint(job, storage, pack, changes, content)
     else:
@@ -45,8 +45,13 @@ def resolve_evaluation(
     return job.model_copy(update=changes), content
 
 
-def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int) -> None:
-    """A line where the Frechet distance says little about these images."""
+def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int, pack: bool) -> None:
+    """A line where the Frechet distance says little about these images.
+
+    Where it is resolved to be run (``pack``), and not to see whether it has been.
+    """
+    if not pack:
+        return
     of_sets = job.samples is not None
     warning = misfit_warning(job.features.metric, shape, n, None, of_sets=of_sets)
     if warning is not None:
@@ -102,14 +107,16 @@ def _with_checkpoint(
     uri = packed(test, "test", False, trained, storage, pack=pack)
     open_transformed(uri, trained.augment, trained.shape, "test_data")
     changes |= {"checkpoint": address.uri, "test_data": uri}
-    _warn_of_misfit(job, trained.shape.chw, job.num_images or read_manifest(uri).count)
+    _warn_of_misfit(job, trained.shape.chw, job.num_images or read_manifest(uri).count, pack)
     content |= {
         "checkpoint": address.weights_sha256,
         "test_data": read_manifest(uri).digest,
     }
 
 
-def _with_samples(job: EvaluateJob, changes: dict[str, Any], content: dict[str, str]) -> None:
+def _with_samples(
+    job: EvaluateJob, pack: bool, changes: dict[str, Any], content: dict[str, str]
+) -> None:
     reference = job.reference or job.test_data
     if reference is None:
         raise SpecError([("reference", "is required: the URI of packed images to compare with")])
@@ -129,7 +136,7 @@ def _with_samples(job: EvaluateJob, changes: dict[str, Any], content: dict[str, 
     changes |= {"samples": samples, "reference": reference, "test_data": None}
     image = made.image
     n = min(job.num_images or made.count, read_manifest(reference).count)
-    _warn_of_misfit(job, (image.channels, image.height, image.width), n)
+    _warn_of_misfit(job, (image.channels, image.height, image.width), n, pack)
     content |= {
         "samples": made.digest,
         "reference": read_manifest(reference).digest,

@@ -7,7 +7,7 @@ from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
 from colddiff.data.resolve import SOURCE, Input, packed, refuse_other_images, refuse_other_shape
 from colddiff.errors import CheckpointError, SpecError
-from colddiff.evaluation.best import DIGITS, misfit_warning
+from colddiff.evaluation.best import DIGITS, is_distance, misfit, misfit_warning
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
@@ -18,6 +18,8 @@ from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
 
+MANY = 2**31
+"""Test images, where nobody has counted them: too many to be too few."""
 SHARED = (
     "data and test_data share images: both hold %s, and are not the two parts that `colddiff data "
     "pack --holdout` makes; scores on them say little of other images"
@@ -76,7 +78,8 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
         test_images = read_manifest(test_uri)
         refuse_other_images("test_data", test_images.image, test_uri, job)
         if pack:
-            _warn_of_misfit(resolved, test_images.count)
+            for line in misfit_lines(resolved, test_images.count):
+                warn_submitter(line)
             if share_images(images, test_images):
                 warn_submitter(SHARED % (test_images.source or test_uri))
     return resolved, {"data": images.digest}
@@ -93,16 +96,21 @@ def share_images(train: Manifest, test: Manifest) -> bool:
     return not (cut_alike and a["split"] != b["split"])
 
 
-def _warn_of_misfit(job: TrainJob, num_test: int) -> None:
-    """A line where the Frechet distance says little about these images."""
-    evaluation = job.evaluation
+def misfit_lines(job: TrainJob, num_test: int = MANY) -> list[str]:
+    """A line where the Frechet distance says little about the test images, if there are any.
+
+    None on features for another kind of images where ``evaluation.best`` is another metric:
+    whoever chose it knows.
+    """
+    evaluation, best = job.evaluation, job.evaluation.best
     distance, n = evaluation.features.metric, evaluation.num_images or num_test
-    best = evaluation.best
+    chosen = best is not None and not is_distance(best)
+    if _test_of(job) is None or (chosen and misfit(distance, job.shape.chw, MANY)):
+        return []
     if best is None and distance == DIGITS and DEFAULT in evaluation.samplers:
         best = f"eval/{SAMPLERS[DEFAULT].column}/rmse"
     warning = misfit_warning(distance, job.shape.chw, n, best)
-    if warning is not None:
-        warn_submitter(f"evaluation: {warning}")
+    return [] if warning is None else [f"evaluation: {warning}"]
 
 
 def _with_other(

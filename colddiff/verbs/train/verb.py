@@ -37,7 +37,7 @@ class Train(Verb):
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
         from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
-        return [*_unfit(job, capacity()), *job.missed_evaluations(), *cpu_advice(job, capacity)]
+        return [*_unfit(job, capacity()), *job.remarks(), *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training
@@ -90,9 +90,10 @@ class Train(Verb):
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         from colddiff.verbs.train.estimates.estimate import estimate
+        from colddiff.verbs.train.resolve import misfit_lines
 
         found = estimate(job, rate)
-        lines = [*found.lines(), *job.missed_evaluations()]
+        lines = [*found.lines(), *job.remarks(), *misfit_lines(job)]
         return DryRun(lines, {"estimate": found.to_dict()})
 
 
