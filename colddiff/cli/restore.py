@@ -94,7 +94,7 @@ def restore(
 ) -> None:
     """Restore images into a folder of PNG files; prints their paths. Exit 1: some failed.
 
-    Ends with what was passed over and why. An image, or another file of yours, is never replaced.
+    Ends with what was passed over and why, and mean scores. Files of yours are never replaced.
     """
     note_loading()
     from colddiff.restoration import RestoreSettings
@@ -129,7 +129,7 @@ def restore(
         for item in done:
             if item.state != "failed":
                 emit(_line(item))
-    _conclude(done, scored, folder, left_out)
+    _conclude(done, rows, folder, left_out)
     if any(item.state == "failed" for item in done):
         raise typer.Exit(FAILED)
 
@@ -257,15 +257,23 @@ def _counts(done: Sequence[Restored]) -> dict[str, int]:
 
 
 def _conclude(
-    done: Sequence[Restored], scored: bool, out: Path, left_out: Sequence[Mapping[str, Any]]
+    done: Sequence[Restored],
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    left_out: Sequence[Mapping[str, Any]],
 ) -> None:
     from colddiff.data.left_out import left_out_lines
+    from colddiff.restoration.scores import mean_lines
 
+    scored = [row for row in rows if "psnr_db" in row]
     counts = ", ".join(f"{count} {state}" for state, count in _counts(done).items() if count)
     note(f"{counts}{f'; scores in {out}/scores.csv and scores.json' if scored else ''}")
     for line in left_out_lines(left_out):
         note(f"left out: {one_line(line)}")
     for line in _failures(done):
+        note(line)
+    # Last: after hundreds of lines of images it is what one looks for.
+    for line in mean_lines(scored) if len({row["image"] for row in scored}) > 1 else ():
         note(line)
 
 

@@ -27,6 +27,8 @@ PROTOCOL = (
     "mean squared error; ssim with an 11 px Gaussian window, omitted for smaller images"
 )
 FIELDS = ("psnr_db", "ssim", "input_psnr_db", "input_ssim")
+SHOWN = (("psnr", "psnr_db", "input_psnr_db", 2, " dB"), ("ssim", "ssim", "input_ssim", 3, ""))
+"""Of the line of means: name, field, field of the degraded images, decimals, unit."""
 CSV_COLUMNS = ("image", "output", "severity", *FIELDS)
 
 
@@ -105,6 +107,30 @@ def mean_scores(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
             if (value := row[field]) is not None:
                 values.append(value)
     return {field: sum(values) / len(values) for field, values in found.items() if values}
+
+
+def mean_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line of means over the images, for each severity that they were restored from."""
+    severities = sorted({row["severity"] for row in rows})
+    lines = []
+    for severity in severities:
+        scored = [row for row in rows if row["severity"] == severity]
+        mean = mean_scores(scored)
+        said = [
+            f"{name} {mean[field]:.{digits}f}{unit}{_over(field, scored)}"
+            + (f" (degraded {mean[before]:.{digits}f})" if before in mean else "")
+            for name, field, before, digits, unit in SHOWN
+            if field in mean
+        ]
+        at = f" of severity {severity}" if len(severities) > 1 else ""
+        lines.append(f"mean over {len(scored)}{at}: {', '.join(said) or 'equal'}")
+    return lines
+
+
+def _over(field: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many images the mean of ``field`` is over, where some have none: equal, or too small."""
+    counted = sum(row[field] is not None for row in rows)
+    return "" if counted == len(rows) else f" over {counted}"
 
 
 def scores_json(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 
 from colddiff.checkpoints.references import load_checkpoint
+from colddiff.restoration.scores import mean_lines
 from colddiff.sampling import sample
 from colddiff.transforms import normalise
 from tests.restoring import Restore, error_of, picture, pixels_of
+
+BEFORE = {"input_psnr_db": 10.0, "input_ssim": None}
 
 
 @pytest.fixture
@@ -183,6 +186,19 @@ def test_all_severities_are_shown_in_a_strip(run: Restore, tmp_path: Path) -> No
     assert len(pixels_of(run.out / "a.strip.png")) > height + 100
 
 
+def test_means_are_told_for_each_severity_and_without_what_is_equal() -> None:
+    row = {"image": "a", "severity": 2, "psnr_db": 20.0, "ssim": None} | BEFORE
+    rows = [row, row | {"psnr_db": 30.0}, row | {"severity": 4, "psnr_db": None}]
+    assert mean_lines(rows[:2]) == ["mean over 2: psnr 25.00 dB (degraded 10.00)"]
+    assert mean_lines([rows[0], rows[2] | {"severity": 2}])[0].startswith(
+        "mean over 2: psnr 20.00 dB over 1 (degraded 10.00)"
+    )
+    assert mean_lines(rows) == [
+        "mean over 2 of severity 2: psnr 25.00 dB (degraded 10.00)",
+        "mean over 1 of severity 4: equal",
+    ]
+
+
 def test_below_its_end_a_collapsed_blur_is_a_blur(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     run.use(degradation={"kind": "blur", "num_timesteps": 4, "collapse_to_mean": True})
@@ -218,6 +234,10 @@ def test_scores_against_a_reference(run: Restore, tmp_path: Path) -> None:
     assert rows["mean"]["psnr_db"] == pytest.approx(
         np.mean([row["psnr_db"] for row in rows["images"]])
     )
+    means = [rows["mean"][name] for name in ("psnr_db", "input_psnr_db", "ssim", "input_ssim")]
+    assert done.stderr.splitlines()[-1] == (
+        "mean over 2: psnr {:.2f} dB (degraded {:.2f}), ssim {:.3f} (degraded {:.3f})"
+    ).format(*means)
     first = (run.out / "scores.json").read_text()
     again = run(tmp_path / "in", "--reference", tmp_path / "clean")
     assert again.stdout.splitlines() == lines
@@ -226,6 +246,7 @@ def test_scores_against_a_reference(run: Restore, tmp_path: Path) -> None:
     missing = run(tmp_path / "in", "--reference", tmp_path / "clean")
     assert missing.returncode == 1
     assert f"--reference: {tmp_path}/clean has no image named 1" in missing.stderr
+    assert "mean over" not in missing.stderr, "of the one image that is left"
 
 
 def test_a_network_that_makes_nan_spoils_its_own_image_only(
