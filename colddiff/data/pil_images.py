@@ -24,6 +24,7 @@ from colddiff.data.decoding.pil_depth import (
 from colddiff.data.decoding.pil_whole_pixels import bare_pixels
 from colddiff.errors import DataError
 
+PilImage: TypeAlias = Image.Image
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 """One image, [H, W, C], C = 1 or 3; 16 bit only if C = 1."""
 
@@ -135,6 +136,29 @@ def _decoded(data: bytes, where: str, formats: Sequence[str]) -> Decoded:
     except (*DAMAGED, MemoryError) as error:
         why = str(error)[:200]
         raise _DamagedError(f"{where}: cannot be decoded ({why}); the file is damaged") from None
+
+
+def opened_pixels(image: PilImage, where: str) -> Pixels:
+    """Pixels [H, W, C] of an image that the caller opened or made, as ``decode_image`` reads files.
+
+    Raises DataError naming ``where`` for one that cannot be decoded, or whose depth is not read.
+    """
+    quiet_pillow()
+    try:
+        image.load()
+        refuse_lost_depth(image, b"", where)
+        return _array(_upright(image))
+    except DataError:
+        raise
+    except (*DAMAGED, MemoryError) as error:
+        raise DataError(f"{where}: cannot be decoded ({str(error)[:200]})") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A copy turned as its EXIF orientation says; Pillow raises what damaged metadata raises."""
+    with suppress(*DAMAGED, KeyError, TypeError, IndexError, ZeroDivisionError):
+        return ImageOps.exif_transpose(image)
+    return image
 
 
 def _array(image: Image.Image) -> Pixels:

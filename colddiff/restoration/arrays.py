@@ -16,6 +16,7 @@ from colddiff.data.pil_images import crop_and_resize
 from colddiff.errors import ColddiffError, SpecError
 from colddiff.machine.tqdm_bar import reported
 from colddiff.restoration.forward import Forward
+from colddiff.restoration.pictures import Picture, as_array, pictures_in
 from colddiff.restoration.settings import RestoreSettings
 from colddiff.samplers import DEFAULT
 from colddiff.spec.documents import shown
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 INTEGERS = (torch.uint8, torch.uint16)
+CHANNELS = (1, 3, 4)
+"""Of images; 4 with transparency, which no checkpoint takes."""
 LARGEST = 16.0
 """No image in [-1, 1] has larger values, also with noise of standard deviation 1; levels have."""
 
 
 def restore(
     checkpoint: LoadedCheckpoint | str,
-    images: Tensor | ArrayLike,
+    images: Tensor | ArrayLike | Picture | Sequence[Picture],
     *,
     severity: int | None = None,
     sampler: str = DEFAULT,
@@ -50,10 +53,12 @@ def restore(
     Bit for bit what `colddiff restore` makes of the same pixels, before it rounds them::
 
         restored = colddiff.restore("JOB@best", x_t, severity=12, progress=True)
+        restored = colddiff.restore("JOB@best", "photo.jpg", fit=True)
 
     Args:
         checkpoint: what ``load_checkpoint`` returned, or what it takes: a job's id, a folder, ...
-        images: x_t, [B, C, H, W]: floating in [-1, 1], or uint8 or uint16 as they are stored.
+        images: x_t, [B, C, H, W]: floating in [-1, 1], or uint8 or uint16 as they are stored; or
+            the path of a file, a PIL image, or a list of these.
         severity: of the images, 1..T; default: the first of ``severities``, else T.
         sampler: a name in ``colddiff.samplers``; the default is Algorithm 2.
         severities: number of even steps, or a list falling to 0; default: every severity.
@@ -68,12 +73,11 @@ def restore(
     Raises:
         SpecError: settings that D does not support, images of a wrong shape or with NaN, of another
             size without ``fit`` or ``any_size``, omega that is missing.
-        DataError: images of a size that R cannot take.
+        DataError: images of a size that R cannot take; files or PIL images that do not suit it.
         ColddiffError: R(x_t, t) is not finite for some image.
     """
     loaded = checkpoint if isinstance(checkpoint, LoadedCheckpoint) else load_checkpoint(checkpoint)
     x = _sized(images, loaded.spec.shape, fit=fit, any_size=any_size)
-    where = _device(device)
     settings = RestoreSettings(
         severity=_whole("severity", severity),
         sampler=sampler,
@@ -88,7 +92,7 @@ def restore(
         rows = _rows_of(omega, len(x), settings, loaded)
     except SpecError as error:
         raise _in_python(error) from None
-    return _restored(loaded, settings, x, rows, where, progress)
+    return _restored(loaded, settings, x, rows, _device(device), progress)
 
 
 def _restored(
@@ -121,12 +125,20 @@ def _restored(
     return torch.cat(found).clone()
 
 
-def _sized(images: Tensor | ArrayLike, wanted: ImageShape, *, fit: bool, any_size: bool) -> Image:
-    """``as_images``, at the size of a checkpoint; SpecError naming both sizes and the way out."""
+def _sized(images: Any, wanted: ImageShape, *, fit: bool, any_size: bool) -> Image:
+    """Arrays or pictures at the size of a checkpoint; an error names both sizes and the way out."""
+    pictures = pictures_in(images)
+    if pictures is not None:
+        return as_array(pictures, wanted, fit=fit, any_size=any_size)
     x = as_images(images)
     channels, height, width = x.shape[1:]
     if channels != wanted.channels:
-        raise SpecError(f"images: have {channels} channels, the checkpoint takes {wanted.channels}")
+        last = x.shape[3] in CHANNELS and channels not in CHANNELS
+        way_out = f"; if they are [B, H, W, C], use {_moved('images', '(0, 3, 1, 2)')}"
+        raise SpecError(
+            f"images: have {channels} channels, the checkpoint takes {wanted.channels}"
+            f"{way_out if last else ''}"
+        )
     if (height, width) == (wanted.height, wanted.width) or (any_size and not fit):
         return x
     if not fit:
@@ -159,9 +171,9 @@ def as_images(images: Tensor | ArrayLike, name: str = "images") -> Image:
     except (TypeError, ValueError) as error:
         raise SpecError(f"{name}: cannot be read as an array ({error})") from None
     if array.ndim != 4 or 0 in array.shape:
-        way_out = "; for one image use image[None]" if array.ndim == 3 else ""
         raise SpecError(
-            f"{name}: must be [B, C, H, W], at least one, got {list(array.shape)}{way_out}"
+            f"{name}: must be [B, C, H, W], at least one, got {list(array.shape)}"
+            f"{_one_image(array.shape)}"
         )
     if array.dtype in INTEGERS:
         return normalise(array)
@@ -177,6 +189,21 @@ def as_images(images: Tensor | ArrayLike, name: str = "images") -> Image:
             "bits by 127.5 and subtract 1, or pass them as uint8"
         )
     return x
+
+
+def _one_image(shape: Sequence[int]) -> str:
+    """How to write one image of ``shape`` as a batch of one, if it is one."""
+    if len(shape) == 2:
+        return "; for one grey image [H, W] use image[None, None]"
+    if len(shape) != 3:
+        return ""
+    if shape[2] in CHANNELS and shape[0] not in CHANNELS:
+        return f"; for one image [H, W, C] use {_moved('image', '(2, 0, 1)')}[None]"
+    return "; for one image [C, H, W] use image[None]"
+
+
+def _moved(name: str, axes: str) -> str:
+    return f"numpy.transpose({name}, {axes})"
 
 
 def _whole(name: str, value: Any) -> int | None:

@@ -131,9 +131,21 @@ def test_restored_images_are_those_of_the_command(tmp_path: Path) -> None:
 def test_what_cannot_be_restored_is_said_in_the_words_of_python(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint(tmp_path))
     x = torch.zeros(2, 1, 16, 16)
+    images: Any
     for images, said in (
         (x[0], r"must be \[B, C, H, W\].*image\[None\]"),
         (x[:0], "at least one"),
+        (x[0, 0], r"one grey image \[H, W\] use image\[None, None\]"),
+        (
+            np.zeros((16, 24, 3), np.uint8),
+            r"one image \[H, W, C\] use numpy\.transpose\(image, \(2, 0, 1\)\)\[None\]$",
+        ),
+        (
+            np.zeros((2, 16, 24, 3), np.uint8),
+            r"16 channels.*takes 1; if they are \[B, H, W, C\], use numpy\.transpose\(images, \(0,",
+        ),
+        ([tmp_path / "a.png", x], r"^images\[1\]: must be a path or a PIL image"),
+        (tmp_path, "is a folder; give a list of files"),
         (x * torch.nan, "NaN or inf"),
         (x + 255, "values must be in \\[-1, 1\\], got 255"),
         (x.long(), "got torch.int64"),

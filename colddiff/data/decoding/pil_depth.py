@@ -33,7 +33,8 @@ def quiet_pillow() -> None:
 def refuse_lost_depth(image: Image.Image, data: bytes, where: str) -> None:
     """Raises DataError for more bits per channel than are read: 16 if grey, else 8.
 
-    Pillow reads 16-bit colour in PNG, TIFF and PPM as 8 bit and says nothing.
+    Pillow reads 16-bit colour in PNG, TIFF and PPM as 8 bit and says nothing. ``data`` is the file,
+    or empty where only the opened image is known: then that of a PNG or PPM is not seen.
     """
     deep_colour = image.mode not in SIXTEEN_BIT and _bits(image, data) > 8
     grey_pnm = image.mode == "I" and image.format == "PPM"
@@ -102,7 +103,7 @@ def _begins_as_tiff(file: IO[bytes]) -> bool:
 
 def _bits(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
-        return data[24]
+        return data[24] if data else 8
     if image.format == "TIFF":
         return max(_tag(image, BITS_PER_SAMPLE) or (1,))
     if image.format == "PPM":
