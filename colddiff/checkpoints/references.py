@@ -77,7 +77,7 @@ class CheckpointAddress:
         return checkpoints.load(self.step, stems, self.files)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LoadedCheckpoint:
     """What sampling needs: R in evaluation mode, D, the job it was trained by, its step."""
 
@@ -90,6 +90,18 @@ class LoadedCheckpoint:
     """The distribution of x_T; None if the degradation has none, or none was fitted."""
     losses: tuple[tuple[int, float], ...] = ()
     """(step, training loss) up to here, at the steps that were logged."""
+
+    def __repr__(self) -> str:
+        job, D, size = self.address.job, self.degradation, self.restorer.num_parameters
+        parts = (
+            self.address.uri if job is None else job.job_id,
+            f"step {self.step}",
+            f"{D.spec.kind} T={D.num_timesteps}",
+            str(self.spec.shape),
+            f"{self.spec.restorer.kind} "
+            + (f"{size / 1e6:.1f} M" if size >= 1e5 else f"{size / 1e3:.1f} k"),
+        )
+        return f"LoadedCheckpoint({', '.join(parts)})"
 
 
 def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> CheckpointAddress:

@@ -31,7 +31,7 @@ def catalogue() -> Path:
     return installed if installed.is_dir() else package.parent / "jobs"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Recipe:
     """A named set of jobs: raw sections by verb, validated when ``job`` is called."""
 
@@ -44,6 +44,10 @@ class Recipe:
     """Published numbers it aims at, with their source."""
     variants: Mapping[str, Any] = field(default_factory=dict)
     """By name: what `--variant NAME` merges over the sections."""
+
+    def __repr__(self) -> str:
+        variants = f"; variants: {', '.join(self.variants)}" if self.variants else ""
+        return f"Recipe({self.name}: {', '.join(self.sections)}{variants})"
 
     def job(self, verb: str, overrides: Iterable[str] = ()) -> Job:
         """The job of section ``verb`` with ``key=value`` overrides applied.
@@ -92,6 +96,8 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     """The recipe of that name in the catalogue, or the YAML file at that path.
 
     >>> recipe = load_recipe("paper/deblur-mnist")
+    >>> recipe
+    Recipe(paper/deblur-mnist: train; variants: paper)
     >>> recipe.train.degradation.kind, recipe.train.degradation.num_timesteps
     ('blur', 20)
     >>> recipe.job("train", ["optimizer.lr=1e-4"]).optimizer.lr

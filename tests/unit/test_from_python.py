@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_restored_images_are_those_of_the_command(tmp_path: Path) -> None:
         str(tmp_path / "checkpoint"), levels[1:2, None], severity=3, severities=2
     )
     assert torch.equal(one[0], restored[1])
+
+
+def test_a_loaded_checkpoint_is_shown_in_one_line(tmp_path: Path) -> None:
+    for place, name in (("jobs/train-a-12345678", "train-a-12345678"), ("copy", "")):
+        shown = repr(load_checkpoint(tiny_checkpoint(tmp_path / place)))
+        called = name or rf"{re.escape(str(tmp_path))}/copy/checkpoints/step_00000003"
+        about = r"step 3, blur T=4, 1x16x16, convnext_unet \d+\.\d [kM]"
+        assert re.fullmatch(rf"LoadedCheckpoint\({called}, {about}\)", shown)
 
 
 def test_what_cannot_be_restored_is_said_in_the_words_of_python(tmp_path: Path) -> None:

@@ -63,6 +63,30 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -
         _ = load_recipe(path).train
 
 
+def test_a_mistyped_job_file_points_to_the_one_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), Path("jobs")):
+        folder.mkdir(exist_ok=True)
+        (folder / "blur.yaml").write_text("train: {}")
+        with pytest.raises(SpecError) as caught:
+            load_recipe(folder / "bler.yaml")
+        assert f"; did you mean '{folder / 'blur.yaml'}'? (" in str(caught.value)
+    for unlike in ("jobs/snow.yaml", "away/bler.yaml"):
+        with pytest.raises(SpecError, match="no job file") as caught:
+            load_recipe(unlike)
+        assert "blur.yaml" not in str(caught.value)
+
+
+def test_a_recipe_is_shown_in_one_line() -> None:
+    recipe = load_recipe("quickstart")
+    shown = repr(recipe)
+    assert shown.startswith("Recipe(quickstart: train")
+    assert all(name in shown for name in (*recipe.sections, *recipe.variants))
+    assert len(shown.splitlines()) == 1
+
+
 def test_unknown_names_point_to_the_nearest() -> None:
     with pytest.raises(SpecError, match="did you mean 'quickstart'"):
         load_recipe("quikstart")
