@@ -168,10 +168,24 @@ def _report_packed(sets: Mapping[str, Manifest], as_json: bool) -> None:
         emit_json({split: as_data(manifest, uri) for split, (uri, manifest) in splits.items()})
         return
     for uri, manifest in sets.items():
-        _report("packed", manifest, uri, as_json)
+        emit(f"packed {summary_line(manifest, uri)}")
+    for line in _left_out_of_both({split: found for split, (_, found) in splits.items()}):
+        note(f"left out{line}")
     counts = " and ".join(f"{found.count} to {split}" for split, (_, found) in splits.items())
     train, test = sets
     note(f"{counts}; next: colddiff submit train JOB data={train} test_data={test}")
+
+
+def _left_out_of_both(sets: Mapping[str, Manifest]) -> list[str]:
+    """What was left out of the source once, and then of each split what only that has."""
+    from colddiff.data.manifest import left_out_of
+
+    found = {split: left_out_of(manifest) for split, manifest in sets.items()}
+    shared = [line for line in found["train"] if line in found["test"]]
+    lines = [f": {one_line(line)}" for line in shared]
+    for split, own in found.items():
+        lines += [f" of {split}: {one_line(line)}" for line in own if line not in shared]
+    return lines
 
 
 def _by_option(error: SpecError) -> SpecError:

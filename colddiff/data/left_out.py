@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FIRST = 5
+UNREAD = "images of a format that is not read"
 FRAMES = "images whose further pages or frames are not read"
+
+WAYS_OUT = {UNREAD: ", convert them to JPEG or PNG first, such as with ImageMagick"}
+"""By reason, what to do about it; said to a person, and not kept in a manifest."""
 
 
 class LeftOut:
@@ -50,5 +54,6 @@ def left_out_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for reason in found:
         names = [str(name) for name in reason["first"]]
         more = ", ..." if reason["count"] > len(names) else ""
-        lines.append(f"{reason['why']}: {reason['count']} ({', '.join(names)}{more})")
+        way_out = WAYS_OUT.get(reason["why"], "")
+        lines.append(f"{reason['why']}: {reason['count']} ({', '.join(names)}{more}){way_out}")
     return lines

@@ -199,7 +199,7 @@ def test_packing_ends_with_what_was_left_out(tmp_path: Path) -> None:
     assert done.exit_code == 0
     for line in (
         "1 grey images are stored with three equal channels",
-        "left out: images of a format that is not read: 1 (two\\nlines.gif)",
+        "left out: images of a format that is not read: 1 (two\\nlines.gif), convert them to JPEG",
         "left out: images that cannot be packed: 1 (",
     ):
         assert line in done.output

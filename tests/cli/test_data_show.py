@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -56,8 +57,13 @@ def test_one_command_packs_both_splits_and_says_how_many_went_where(
 ) -> None:
     out = tmp_path / "set"
     words = ("pack", f"folder:{photos}", "--out", out, "--holdout", "0.3")
+    (photos / "phone.heic").write_bytes(b"no image")
     done = data(*words)
     assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "left out" in line] == [
+        "left out: images of a format that is not read: 1 (phone.heic), convert them to JPEG or "
+        "PNG first, such as with ImageMagick"
+    ]
     train, test = done.stdout.splitlines()
     counts = [int(line.split()[1]) for line in (train, test)]
     assert sum(counts) == 40
@@ -151,6 +157,30 @@ def test_show_says_what_a_set_holds(data: Data, photos: Path, tmp_path: Path) ->
     assert again["levels"] == {"min": 0, "max": 195, "mean": 97.5, "images": 40}
     assert again["left_out"][0]["first"] == ["notes.txt"]
     assert again["picture"] == str(sheet)
+
+
+def test_show_shows_both_splits(data: Data, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    data("pack", f"folder:{photos}", "--out", out, "--holdout", "0.3")
+    alone = [data("show", out / split).stdout for split in ("train", "test")]
+    assert data("show", out).stdout == "".join(alone)
+    found = json.loads(data("show", out, "--json").stdout)
+    assert found["test"] == json.loads(data("show", out / "test", "--json").stdout)
+    assert found["train"]["count"] + found["test"]["count"] == 40
+    refused = error_of(data("show", out, "--out", tmp_path / "sheet.png"))
+    assert refused.endswith(f"--out: is of one set: show {out}/train or {out}/test")
+
+
+def test_what_only_one_split_left_out_is_told_of_that(
+    data: Data, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "bad.png").write_bytes(b"no image")
+    words = ("pack", f"folder:{photos}", "--out", tmp_path / "set", "--holdout", "0.3")
+    said = [
+        line for line in data(*words, "--skip-broken").stderr.splitlines() if "left out" in line
+    ]
+    assert len(said) == 1
+    assert re.match(r"left out of (train|test): images that cannot be packed: 1 \(", said[0])
 
 
 def test_show_replaces_no_file_that_it_did_not_draw(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
-from colddiff.data.left_out import LeftOut
+from colddiff.data.left_out import UNREAD, LeftOut
 from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_file
 from colddiff.data.sources.source import ImageSource, SourceEntry, nothing_found
 from colddiff.data.stacks.files import SUFFIXES as STACK_SUFFIXES
@@ -169,7 +169,7 @@ def image_files(
         elif (f".{suffix[2]}" in SUFFIXES and suffix[1]) or others(item.key):
             yield item
         elif f".{suffix[2]}" in OTHER_IMAGES:
-            left_out.add("images of a format that is not read", item.key)
+            left_out.add(UNREAD, item.key)
         else:
             left_out.add("other files", item.key)
 
