@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -110,7 +111,7 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     if _is_job_file(text):
         path = Path(text)
         if not _is_file(path):
-            close = nearest(text.removesuffix(path.suffix), list_recipes())
+            close = _file_beside(path) or nearest(text.removesuffix(path.suffix), list_recipes())
             raise SpecError(
                 f"no job file {shown(text)}{close} (`colddiff recipes` lists the built-in ones)"
             )
@@ -133,6 +134,17 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False  # a name too long, a link to itself, a NUL
+
+
+def _file_beside(path: Path) -> str:
+    """``; did you mean 'x.yaml'?`` if a job file in the folder of ``path`` has nearly its name."""
+    try:
+        files = {file.stem: file for file in path.parent.iterdir() if _is_job_file(file.name)}
+    except (OSError, ValueError):
+        return ""
+    # By what tells them apart: with folder and suffix any two names are alike.
+    close = difflib.get_close_matches(path.stem, files, n=1)
+    return f"; did you mean {shown(str(files[close[0]]))}?" if close else ""
 
 
 def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
