@@ -18,6 +18,7 @@ from colddiff.data.manifests.plain import (
     parse_manifest,
 )
 from colddiff.errors import DataError, Missing
+from colddiff.machine.files import is_folder
 from colddiff.ports import Manifest, Store
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import ProgressCallback
@@ -114,6 +115,11 @@ def read_manifest(store: Store) -> Manifest:
     try:
         data = _read(store)
     except Missing:
+        if isinstance(store, LocalStore) and not is_folder(store.root):
+            raise DataError(
+                f"{store.uri}: no such folder; a packed data set is made with `colddiff data pack "
+                f"SOURCE --out {store.uri}`"
+            ) from None
         if store.size(f"train/{KEY}") is not None:
             raise DataError(
                 f"{store.uri} holds two packed sets, the splits of a source: use {store.uri}/train "

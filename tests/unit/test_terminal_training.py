@@ -178,7 +178,7 @@ def test_a_source_as_the_other_set_is_packed_once(
     ("other", "error", "message"),
     [
         (None, SpecError, "degradation.other: is required for animorph: .*data pack"),
-        ("nowhere", DataError, "no manifest.json"),
+        ("nowhere", DataError, "no such folder"),
         ("empty", DataError, "count"),
         ("large", DataError, "degradation.other: .* has images 1x16x16, the job needs 1x8x8"),
     ],
