@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -96,21 +97,54 @@ def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
         raise SpecError("--holdout: also choose --split train, --split test or --split both")
     if not official and settings.split is not None and holdout is None:
         raise SpecError(f"{source.uri} has no official splits; set --holdout, such as 0.1")
-    entries = list(source.entries(settings.split))
+    entries = every = list(source.entries(settings.split))
     if not official and settings.split is not None and holdout is not None:
         wanted = settings.split == "test"
-        entries = [e for e in entries if _held_out(e, holdout, settings.group_by) == wanted]
+        places = [_place(entry, settings.group_by) for entry in every]
+        entries = [
+            entry
+            for entry, place in zip(every, places, strict=True)
+            if _held_out(place, holdout) == wanted
+        ]
+        if every and not entries:
+            raise DataError(
+                f"{source.uri}: no images in the {settings.split} split with --holdout "
+                f"{holdout:g}: {_way_out(places, holdout)}"
+            )
     if source.sorted_by_name:
         entries.sort(key=lambda entry: _hash("order", entry.name))
     if not entries:
-        raise DataError(
-            f"{source.uri}: no images in the {settings.split} split with --holdout {holdout}; "
-            "there are too few images or groups, choose another --holdout"
-        )
+        raise DataError(f"{source.uri}: no images in the {settings.split} split")
     return entries[: settings.limit]
 
 
-def _held_out(entry: SourceEntry, holdout: float, group_by: str | None) -> bool:
+def _way_out(places: Sequence[int], holdout: float) -> str:
+    """How many images there are, and the ``--holdout`` nearest to this that parts them."""
+    groups = sorted(set(places))
+    images = f"{len(places)} image{'s' * (len(places) != 1)}"
+    if len(groups) < len(places):
+        images += f" in {len(groups)} group{'s' * (len(groups) != 1)}"
+    parting = [
+        tried
+        for tried in (round(n / 100, 2) for n in range(1, 100))
+        if _held_out(groups[0], tried) and not _held_out(groups[-1], tried)
+    ]
+    if not parting:
+        return f"it has {images}, which no --holdout parts; add more, or leave it out"
+    nearest = min(parting, key=lambda tried: abs(tried - holdout))
+    test = sum(_held_out(place, nearest) for place in places)
+    return (
+        f"it has {images}; use --holdout {nearest:g}, which puts {test} of {len(places)} into "
+        "the test split"
+    )
+
+
+def _held_out(place: int, holdout: float) -> bool:
+    return place < holdout * 2**64
+
+
+def _place(entry: SourceEntry, group_by: str | None) -> int:
+    """Where an image, or its group, lies in 0..2^64: the lowest are held out."""
     # Slices of a volume are alike: in both splits, they would tell how well it is remembered.
     group = entry.group or entry.name
     if group_by is not None:
@@ -118,7 +152,7 @@ def _held_out(entry: SourceEntry, holdout: float, group_by: str | None) -> bool:
         if match is None:
             raise DataError(f"{group}: --group-by {group_by!r} does not match this name")
         group = match.group(1) if match.re.groups else match.group(0)
-    return int.from_bytes(_hash("holdout", group)[:8], "big") < holdout * 2**64
+    return int.from_bytes(_hash("holdout", group)[:8], "big")
 
 
 def _hash(purpose: str, name: str) -> bytes:

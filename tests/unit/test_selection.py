@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +75,25 @@ def test_splits_that_cannot_be_meant() -> None:
         selected(official, PackSettings(split="test", holdout=0.1))
     with pytest.raises(DataError, match=r"no images in the test split with --holdout 0\.01"):
         selected(Drawn(2), PackSettings(split="test", holdout=0.01))
+
+
+@pytest.mark.parametrize(("split", "holdout"), [("test", 0.01), ("train", 0.99)])
+def test_a_holdout_that_parts_nothing_is_answered_with_the_nearest_that_does(
+    split: str, holdout: float
+) -> None:
+    source = Drawn(3)
+    with pytest.raises(DataError, match=rf"in the {split} split with .*it has 3 images") as caught:
+        selected(source, parse(PackSettings, {"split": split, "holdout": holdout}))
+    found = re.search(r"use --holdout ([0-9.]+), which puts (\d) of 3", str(caught.value))
+    assert found
+    for part, count in (("test", int(found[2])), ("train", 3 - int(found[2]))):
+        settings = parse(PackSettings, {"split": part, "holdout": float(found[1])})
+        assert 0 < len(selected(source, settings)) == count
+    one = parse(PackSettings, {"split": split, "holdout": holdout, "group_by": "^"})
+    with pytest.raises(DataError, match="3 images in 1 group, which no --holdout parts; add more"):
+        selected(source, one)
+    with pytest.raises(DataError, match="it has 1 image, which no"):
+        selected(Drawn(1), PackSettings(split="test", holdout=0.01))
 
 
 @pytest.mark.parametrize(
