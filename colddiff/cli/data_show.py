@@ -29,14 +29,32 @@ def show(
     ] = 64,
     as_json: Json = False,
 ) -> None:
-    """Show what a packed set holds: sizes, classes, grey levels, what was left out."""
+    """Show what a packed set holds: sizes, classes, grey levels, what was left out.
+
+    Of a folder with the splits train and test, both are shown.
+    """
+    from colddiff.data.manifest import splits_in
+    from colddiff.errors import SpecError
+    from colddiff.stores.open import absolute, open_store
+
+    if out is not None:
+        _refuse_other_file(out)
+    splits = splits_in(open_store(uri))
+    places = {split: f"{absolute(uri).rstrip('/')}/{split}" for split in splits}
+    if out is not None and places:
+        raise SpecError(f"--out: is of one set: show {' or '.join(places.values())}")
+    shown = [_show(place, out, images, as_json) for place in places.values() or [uri]]
+    if as_json:
+        emit_json(dict(zip(places, shown, strict=True)) if places else shown[0])
+
+
+def _show(uri: str, out: Path | None, images: int, as_json: bool) -> dict[str, Any]:
+    """One set: told as lines unless ``as_json``; JSON-ready."""
     from colddiff.cli.data import as_data, summary_line
     from colddiff.data.manifest import left_out_of
     from colddiff.data.readers.overview import overview
     from colddiff.stores.open import absolute
 
-    if out is not None:
-        _refuse_other_file(out)
     progress = ProgressBar("read", "images")
     try:
         found = overview(uri, images, progress)
@@ -45,20 +63,19 @@ def show(
     place = absolute(uri)
     if out is not None:
         _write(out, found, place)
-    if as_json:
-        emit_json({**as_data(found.manifest, place), **_more(found, out)})
-        return
-    emit(summary_line(found.manifest, place))
-    emit(f"source: {one_line(_source(found))}")
-    emit(f"classes: {one_line(_classes(found))}")
-    low, mean, high = found.levels
-    of = 2**found.manifest.image.bits - 1
-    emit(f"levels: {low} to {high} of {of}, mean {mean:.4g}, in {len(found.images)} images")
-    emit(f"range: {_range(found)}")
-    for line in left_out_of(found.manifest) or ["nothing"]:
-        emit(f"left out: {one_line(line)}")
-    if out is not None:
-        emit(f"picture: {out}")
+    if not as_json:
+        emit(summary_line(found.manifest, place))
+        emit(f"source: {one_line(_source(found))}")
+        emit(f"classes: {one_line(_classes(found))}")
+        low, mean, high = found.levels
+        of = 2**found.manifest.image.bits - 1
+        emit(f"levels: {low} to {high} of {of}, mean {mean:.4g}, in {len(found.images)} images")
+        emit(f"range: {_range(found)}")
+        for line in left_out_of(found.manifest) or ["nothing"]:
+            emit(f"left out: {one_line(line)}")
+        if out is not None:
+            emit(f"picture: {out}")
+    return {**as_data(found.manifest, place), **_more(found, out)}
 
 
 def _source(found: SetOverview) -> str:

@@ -138,6 +138,13 @@ def read_manifest(store: Store) -> Manifest:
     return _parsed(store, data)
 
 
+def splits_in(store: Store) -> list[str]:
+    """Which of train and test are packed sets below ``store``; none where it is a set itself."""
+    if store.size(KEY) is not None:
+        return []
+    return [split for split in ("train", "test") if store.size(f"{split}/{KEY}") is not None]
+
+
 def _parsed(store: Store, data: bytes) -> Manifest:
     return parse_manifest(data, f"{store.uri}/{KEY}", {PAGED: partial(parse_paged, store)})
 
