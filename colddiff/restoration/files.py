@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from colddiff.data.left_out import LeftOut
+from colddiff.data.manifest import KEY
 from colddiff.data.pil_images import (
     FILE_FORMATS,
     Pixels,
@@ -28,6 +29,8 @@ from colddiff.stores.local_store import LocalStore
 from colddiff.stores.paths import expanded
 from colddiff.types import ImageShape
 
+PACKED = (KEY, f"train/{KEY}", f"test/{KEY}")
+"""What tells a folder of packed sets."""
 RESULTS = "earlier results of `colddiff restore`"
 
 
@@ -98,6 +101,12 @@ def _of(source: str, out: Path | None, left_out: LeftOut) -> list[tuple[Path, st
         found = _matching(path, left_out)
     if not found:
         what = "no such file or folder" if kind is None else "no images found"
+        if kind is not None and any((path / key).is_file() for key in PACKED):
+            raise DataError(
+                f"{source}: is a packed set, and restore takes image files: score a checkpoint on "
+                "held-out images with `colddiff submit evaluate checkpoint=C "
+                f"test_data={path if (path / KEY).is_file() else path / 'test'}`"
+            )
         passed = f"; passed over: {left_out}" if left_out else ""
         if kind is not None and any(is_degraded(file) for file in path.glob(f"*{DEGRADED}")):
             passed += f"; images that --degrade made are restored by name: '{path}/*{DEGRADED}'"

@@ -316,6 +316,17 @@ def test_words_that_cannot_be_meant(
     assert not run.out.exists()
 
 
+@pytest.mark.parametrize("given", ["set", "set/test"])
+def test_a_packed_set_is_answered_with_how_to_score_on_it(
+    run: Restore, tmp_path: Path, given: str
+) -> None:
+    (tmp_path / "set" / "test").mkdir(parents=True)
+    (tmp_path / "set" / "test" / "manifest.json").write_text("{}")
+    said = error_of(run(given))
+    assert f"{given}: is a packed set" in said
+    assert "`colddiff submit evaluate checkpoint=C test_data=set/test`" in said
+
+
 def test_a_pattern_finds_what_a_shell_would(run: Restore, tmp_path: Path) -> None:
     for name in ("a1", "a2", "b"):
         picture(tmp_path / "in" / f"{name}.png", 1)
