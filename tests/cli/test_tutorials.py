@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from colddiff.jobs.recipes import load_recipe
 from tests.documented import ROOT, files_in, parsed, shown_in
 from tests.in_process import Done, colddiff_here
 
@@ -78,6 +79,7 @@ def test_own_images_to_a_restorer(
     small = {"submit train": SMALL, "restore": ["--batch-size", "8"]}
     reader = Reader(monkeypatch, capsys, photos, small)
     reader.write_files(page)
+    assert load_recipe("blur.yaml").train.missed_evaluations() == []
     monkeypatch.setattr("colddiff.verbs.train.estimates.measured_rate.MOST_S", 0.0)
     for shown in shown_in(page):
         words = [{"20": "4", "num_steps=900": "seed=1"}.get(word, word) for word in shown.words]
