@@ -209,7 +209,7 @@ def test_omega_is_given_for_each_image(tmp_path: Path) -> None:
     restored = colddiff.restore(checkpoint, x_T, omega=omega)
     alone = colddiff.restore(checkpoint, x_T[2:], omega={"centre": omega["centre"][2:]})
     assert torch.equal(alone[0], restored[2])
-    with pytest.raises(SpecError, match="needs it: provide it with omega, or use sampler"):
+    with pytest.raises(SpecError, match="needs it: provide it with omega, JSON such as"):
         colddiff.restore(checkpoint, x_T)
     with pytest.raises(SpecError, match=r"omega\['centre'\]: must have a row for each of 3"):
         colddiff.restore(checkpoint, x_T, omega={"centre": omega["centre"][:2]})

@@ -37,7 +37,7 @@ class Train(Verb):
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
         from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
-        return [*_unfit(job, capacity()), *job.remarks(), *cpu_advice(job, capacity)]
+        return [*_unfit(job, capacity), *job.remarks(), *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training
@@ -97,10 +97,16 @@ class Train(Verb):
         return DryRun(lines, {"estimate": found.to_dict()})
 
 
-def _unfit(job: TrainJob, found: Capacity | None) -> list[str]:
-    """A line where the cluster has no room for all workers, and gets none by itself."""
-    from colddiff.jobs.runner import can_never_fit, fit_line
+def _unfit(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[str]:
+    """A line where the cluster has no room for all workers, and gets none by itself.
 
+    It is not asked for a worker with one CPU, which has room in any.
+    """
+    from colddiff.jobs.runner import can_never_fit, fewest_workers, fit_line, requested
+
+    if fewest_workers(job.workers) == 1 and requested(job.resources) == {"CPU": 1.0}:
+        return []
+    found = capacity()
     if found is None or not can_never_fit(job.resources, job.workers, found):
         return []
     most = job.workers[1] if isinstance(job.workers, tuple) else job.workers

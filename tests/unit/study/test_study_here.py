@@ -92,7 +92,7 @@ def test_a_study_trains_what_nobody_has_trained_and_reports_all(
 
     for shown in (done.stderr, (storage / "jobs" / study.job_id / "study.md").read_text()):
         assert "mean of 2" in shown
-        assert "tiny lr=0.002" in shown
+        assert "tiny optimizer.lr=0.002" in shown
     again = colddiff_here(*here, "submit", "study", job, "seeds=[0, 1]", "--local")
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert f"{study.job_id} is done (4 of 4 jobs)" in again.stderr
@@ -186,7 +186,7 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(
     last = failed.stderr.splitlines()[-1]
     assert f"1 of 3 jobs failed (2 done): {members[0]['id']}: " in last
     assert "submit the same study again to try those that failed" in last
-    assert "tiny lr=0.002" in failed.stderr
+    assert "tiny optimizer.lr=0.002" in failed.stderr
     assert folder_of(storage).result() is None
     assert folder_of(storage).status().step == 2  # type: ignore[union-attr]
 

@@ -211,7 +211,7 @@ def test_a_dry_run_says_what_it_takes_and_can_be_submitted(
     words = ("--dry-run", "--rate", "8")
     dry = colddiff_here(monkeypatch, capsys, "submit", "study", job, *words)
     assert dry.returncode == 0, dry.stderr
-    assert "tiny lr=0.002, seed 0, 1, 2: 10 steps each\n" in dry.stderr
+    assert "tiny optimizer.lr=0.002, seed 0, 1, 2: 10 steps each\n" in dry.stderr
     assert "6 jobs (2 x 3 seeds), 60 steps and " in dry.stderr
     hours = 60 * 8 / 8 / 3600
     assert f"{hours:,.3g} hours one after the other" in dry.stderr
