@@ -115,6 +115,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
         self._attempt, self.members = attempt, members
         self._done = {member.number for member in members if is_trained(attempt.resolved, member)}
         self.already_done = len(self._done)
+        self._measured_as: dict[int, str] = {}
         left = [member for member in members if member.number not in self._done]
         self.resumed = sum(self._has_checkpoint(member) for member in left)
         super().__init__(left)
@@ -206,11 +207,14 @@ class Trainings(ListedSegments[Member, JobSegment]):
 
     def _measured(self, member: Member) -> str:
         """How a training that is done was evaluated: whoever submitted it may have had others."""
-        with suppress(ColddiffError):
-            spec = self._folder(member).job().get("spec")
-            train = cast("TrainJob", parse(VERBS["train"].spec(), spec, f"{member.id}: job.json"))
-            return _measured(train, lambda uri: read_manifest(uri).digest)
-        return member.measured
+        # Read once: it stays, and all records are written anew with each change of one.
+        if member.number not in self._measured_as:
+            with suppress(ColddiffError):
+                where, spec = f"{member.id}: job.json", self._folder(member).job().get("spec")
+                train = cast("TrainJob", parse(VERBS["train"].spec(), spec, where))
+                found = _measured(train, lambda uri: read_manifest(uri).digest)
+                self._measured_as[member.number] = found
+        return self._measured_as.get(member.number, member.measured)
 
     def unlike(self) -> list[str]:
         """Of the trainings that are done those that were not made as asked, and in what."""
