@@ -23,9 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from colddiff.checkpoints.format import Checkpoints
 from colddiff.cluster import local_cluster
 from colddiff.cluster.home import Home
 from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.ports import Store
 from colddiff.stores.open import open_store
 from colddiff.verbs.search.trials import Trial, read_trials
 from tests.kills import DRIVER, PATIENCE_S, kill, kill_cluster, processes_of, wait_until
@@ -83,6 +85,8 @@ class KilledSearch:
     """What was measured before a kill, by training job and step."""
     hits: int = 0
     """Trainings that were interrupted."""
+    committed: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The newest checkpoint before a kill, by training job and number of starts until then."""
     _process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -127,9 +131,13 @@ class KilledSearch:
         assert not self.ended, f"it ended before its kills; give it more trials: {self.said(name)}"
         self.results |= self.measured(name)
         running = self._running(name)
+        for job_id in running:
+            folder = JobFolder(self.store(name), job_id)
+            kept = Checkpoints(folder.store, folder.key("checkpoints")).steps()
+            self.committed[job_id, len(self.starts(name, job_id))] = max(kept, default=0)
         if kind == "trial":
             assert running, "no trial runs"
-            kill([rng.choice(running)])
+            kill([rng.choice(list(running.values()))])
             self.hits += 1
             return kind
         self.hits += len(running)
@@ -173,7 +181,7 @@ class KilledSearch:
             path.unlink()
 
     def folder(self, name: str) -> JobFolder:
-        store = open_store(str(self.place / name))
+        store = self.store(name)
         (found,) = [job_id for job_id in list_jobs(store) if job_id.startswith("search-")]
         return JobFolder(store, found)
 
@@ -182,7 +190,7 @@ class KilledSearch:
 
     def measured(self, name: str) -> dict[tuple[str, int], Any]:
         """Every evaluation of its trainings, by job and step."""
-        store = open_store(str(self.place / name))
+        store = self.store(name)
         found = {}
         for job_id in list_jobs(store):
             if job_id.startswith("train-"):
@@ -203,12 +211,31 @@ class KilledSearch:
         logs = [folder.log(attempt).decode(errors="replace") for attempt in folder.attempts()]
         return re.findall(r"\d+ of \d+ trials resumed", "\n".join(logs))
 
-    def _running(self, name: str) -> list[int]:
-        """Processes that train a trial now: the actors of Ray Tune."""
-        store = open_store(str(self.place / name))
+    def starts(self, name: str, job_id: str) -> list[int]:
+        """The steps from which a training began, over all attempts.
+
+        One that was killed before it had chosen its checkpoint counts as one from the last step.
+        """
+        folder = JobFolder(self.store(name), job_id)
+        return [
+            folder.fence(attempt, token).get("step", 4 * EVERY)
+            for attempt in folder.attempts()
+            for token in folder.fencing_tokens(attempt)
+        ]
+
+    def store(self, name: str) -> Store:
+        return open_store(str(self.place / name))
+
+    def _running(self, name: str) -> dict[str, int]:
+        """Training jobs that run now, and their processes: the actors of Ray Tune."""
+        store = self.store(name)
         folders = [JobFolder(store, job) for job in list_jobs(store) if job.startswith("train-")]
-        found = [status for folder in folders if (status := folder.status()) is not None]
-        return [status.pid for status in found if status.state == "running"]
+        found = {folder.job_id: folder.status() for folder in folders}
+        return {
+            job_id: status.pid
+            for job_id, status in found.items()
+            if status is not None and status.state == "running"
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +256,17 @@ class Findings:
     """Of one trial."""
     lost_results: int
     """Evaluations that were there before a kill and are gone, or have other numbers."""
+    uncommitted: int
+    """Starts after a kill from before a checkpoint that was there before it."""
     resumed: tuple[str, ...]
 
     def check(self) -> None:
         """Raises AssertionError where a promise was broken."""
         assert (self.repeated, self.strays, self.lost_results) == (0, 0, 0), self
-        assert self.trained - self.reached <= EVERY * self.hits, self
+        assert self.uncommitted == 0, self
+        # The steps since the last checkpoint, and those of the one that was still being written:
+        # training goes on meanwhile, and waits when the next is due.
+        assert self.trained - self.reached <= 2 * EVERY * self.hits, self
         assert self.resumed, self
 
 
@@ -255,6 +287,11 @@ def findings(search: KilledSearch, name: str, kills: list[str]) -> Findings:
         trained=search.noted(),
         most_lost=max(lost),
         lost_results=sum(measured.get(key) != value for key, value in search.results.items()),
+        uncommitted=sum(
+            starts[number] < step
+            for (job_id, number), step in search.committed.items()
+            if len(starts := search.starts(name, job_id)) > number
+        ),
         resumed=tuple(search.resumed(name)),
     )
 
