@@ -31,9 +31,34 @@ from colddiff.data.open import pack_source
 from tests.kills import DRIVER, PATIENCE_S, TRAIN_WORKER, processes_of, wait_until
 
 COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
+PLUGIN = '''
+"""Blur whose trainings wait for most of the time: what is tried is not arithmetic."""
+
+import time
+from typing import Literal
+
+from colddiff.degradations import DEGRADATIONS
+from colddiff.degradations.blur import Blur, BlurSpec
+
+
+@DEGRADATIONS.register
+class UnhurriedBlurSpec(BlurSpec):
+    """Severity t is t chained Gaussian blurs, after a while."""
+
+    kind: Literal["unhurried_blur"] = "unhurried_blur"
+
+    def build(self, shape):
+        return UnhurriedBlur(self, shape)
+
+
+class UnhurriedBlur(Blur):
+    def _degrade(self, x0, t, omega):
+        time.sleep(1.0)
+        return super()._degrade(x0, t, omega)
+'''
 JOB = (
     *("image_size=16", "channels=1", "global_batch_size=8", "checkpoint_every=20"),
-    "degradation={kind: blur, num_timesteps: 2, kernel_size: 3}",
+    "degradation={kind: unhurried_blur, num_timesteps: 2, kernel_size: 3}",
     "restorer={kind: convnext_unet, dim: 4, dim_mults: [1, 2]}",
     "evaluation={num_images: 16, batch_size: 16, severities: 1}",
 )
@@ -75,7 +100,13 @@ class Jobs:
     def submit(self, number: int, *, stop: bool) -> None:
         """Begins a job; ``stop``: and stops it at once."""
         steps = 10_000_000 if number % 2 else 20
-        words = (*JOB, f"data={self.place / 'data'}", f"seed={number}", f"num_steps={steps}")
+        words = (
+            *JOB,
+            f"data={self.place / 'data'}",
+            f"plugins=[{self.place / 'unhurried.py'}]",
+            f"seed={number}",
+            f"num_steps={steps}",
+        )
         code, said = self.run("submit", "train", *words, "--name", "many", "--detach")
         assert code == 0, (number, code)
         self.ids[number] = said.strip()
@@ -181,6 +212,7 @@ def main() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     env |= {"COLDDIFF_HOME": str(home.path), "COLDDIFF_CACHE": str(place / "cache")}
     env |= {"COLDDIFF_STORAGE": str(place / "runs")}
+    (place / "unhurried.py").write_text(PLUGIN)
     pack_source("digits", str(place / "data"), image_size=16, channels=1)
     try:
         local_cluster.start(home)
