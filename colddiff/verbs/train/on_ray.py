@@ -40,6 +40,10 @@ NOT_USED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 Ray's own data sets, of which there are none, and to give back what a dead controller reserved,
 which ``free_abandoned`` does without a dashboard too."""
 PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+LOOKS_EVERY = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+FEW = 8
+"""Up to so many workers, Ray Train looks at them more often than every 2 s, which is how long the
+end of a training and a dead worker went unnoticed; it asks each of them every time."""
 
 
 def fit_on_ray(attempt: Attempt) -> None:
@@ -101,6 +105,8 @@ def _trainer(
     if isinstance(workers, tuple):
         # How long Ray waits for workers on a lost machine before it starts with fewer.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    if most_workers(job) <= FEW:
+        os.environ.setdefault(*LOOKS_EVERY)
     # The preemption of the only machine is the end of its cluster.
     os.environ[PREEMPTION_WATCHER] = str(int(len(machines_up()) > 1))
     return LeanTrainer(
