@@ -138,3 +138,33 @@ def _problem(found: Tensor, wanted: Tensor) -> str | None:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in host memory: training goes on while they are written."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's state: ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter that had a step."""
+    named = {id(parameter): name for name, parameter in network.named_parameters()}
+    return {
+        f"{named[id(parameter)]}.{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def load_optimizer(
+    network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Sets what ``optimizer_tensors`` returned, on each parameter's own device."""
+    for name, parameter in network.named_parameters():
+        state = {key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {
+            # In the parameter's own memory layout: fused Adam iterates over both in parallel.
+            key: torch.empty_like(parameter).copy_(value)
+            if value.shape == parameter.shape
+            else value.to(parameter.device)
+            for key, value in state.items()
+        }

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "mlflow": ("tracking/mlflow_*.py",),
     "nibabel": ("data/stacks/nibabel_*.py",),
     "optuna": ("verbs/*/points/optuna_*.py",),
-    "psutil": ("tracking/system_metrics.py", "machine/processes.py"),
+    "psutil": ("tracking/system_metrics.py", "machine/memory.py", "machine/processes.py"),
     "pydicom": ("data/stacks/pydicom_*.py",),
     "ray": ("cluster/*.py", "verbs/*/on_ray.py", "verbs/*/ray_*.py"),
     "sklearn": ("data/sources/sklearn_*.py", "terminals/sklearn_*.py"),

@@ -17,6 +17,7 @@ from tests.bench import (
     blur,
     checkpoints,
     generate,
+    kills,
     latency,
     listing,
     loader,
@@ -70,6 +71,10 @@ BENCHES: Mapping[str, tuple[str, Measure]] = {
     "latency": (
         "from submit to the first step and to the end, by part",
         lambda _, quick: [latency.measure(1 if quick else 5)],
+    ),
+    "kills": (
+        "what a killed worker and a killed driver cost a training",
+        lambda _, quick: kills.measure(1 if quick else 3),
     ),
     "list": (
         "commands on submitted jobs, and a list of 500 jobs in S3",

@@ -76,11 +76,11 @@ def ended() -> None:
     pass
 
 
-def test_failures_without_a_new_checkpoint_are_counted(folder: JobFolder) -> None:
+def test_failures_without_progress_are_counted(folder: JobFolder) -> None:
     crash = failing(RuntimeError("no memory"))
     with pytest.raises(ColddiffError) as caught:
         run(folder, crash, crash, crash, ended)
-    assert "failed 3 times without a new checkpoint since step 0" in str(caught.value)
+    assert "failed 3 times without progress since step 0" in str(caught.value)
     assert "max_failures=2" in str(caught.value)
     assert "RuntimeError: no memory" in str(caught.value)
 
@@ -95,6 +95,21 @@ def test_a_job_that_gets_on_survives_any_number(folder: JobFolder) -> None:
 
     rounds = [getting_on(step) for step in range(1, 8)]
     assert run(folder, *rounds, ended, max_failures=1) == list(range(1, 9))
+
+
+def test_a_snapshot_from_which_it_went_on_is_progress(folder: JobFolder) -> None:
+    def started_at(step: int) -> Round:
+        def fit() -> None:
+            token = folder.take_fencing_token(1, {"world_size": 1})
+            folder.write_fence(1, token, {"world_size": 1, "step": step})
+            failing(died())()
+
+        return fit
+
+    getting_on = [started_at(step) for step in range(1, 6)]
+    assert run(folder, *getting_on, ended, max_failures=1) == list(range(1, 7))
+    with pytest.raises(ColddiffError, match="failed 3 times without progress since step 5"):
+        run(folder, *(started_at(5) for _ in range(3)), max_failures=2)
 
 
 def test_no_failure_is_allowed_where_the_job_says_so(folder: JobFolder) -> None:
@@ -235,4 +250,4 @@ def test_pauses_grow_with_failures_in_a_row() -> None:
     for step in (0, 0, 0, 5):
         failures.may_retry(step)
         pauses.append(failures.pause_s)
-    assert pauses == [1, 2, 4, 1]
+    assert pauses == [0, 1, 2, 0]

@@ -6,12 +6,12 @@ from colddiff.retry import Backoff
 
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
 LOSSES_EXCUSED = 10
-"""Losses of machines without a new checkpoint that are no failures. A training that takes down each
+"""Losses of machines without progress that are no failures. A training that takes down each
 machine that it runs on must end as well."""
 
 
 class Failures:
-    """Counts consecutive failures without a new checkpoint; more than ``limit`` end the attempt.
+    """Counts consecutive failures without progress; more than ``limit`` end the attempt.
 
     A job that makes progress between failures survives any number of them; one that keeps failing
     at the same step ends.
@@ -20,11 +20,11 @@ class Failures:
     def __init__(self, limit: int, step: int) -> None:
         self.limit, self.step = limit, step
         self.count = 0
-        """Failures since the newest checkpoint."""
+        """Failures since ``step`` was reached."""
         self._losses = 0
 
     def may_retry(self, step: int) -> bool:
-        """Counts a failure; returns whether to retry. ``step``: of the newest checkpoint."""
+        """Counts a failure; returns whether to retry. ``step``: reached so far."""
         self._reached(step)
         self.count += 1
         return self.count <= self.limit
@@ -42,5 +42,6 @@ class Failures:
 
     @property
     def pause_s(self) -> float:
-        """Backoff before the next retry, s: an outage may be temporary."""
-        return RETRY.pause_s(self.count)
+        """Backoff before the next retry, s: none after the first failure, then growing ones, as an
+        outage may be temporary."""
+        return RETRY.pause_s(self.count - 1)

@@ -16,7 +16,7 @@ from colddiff.jobs.job import OPERATION, WORKERS, Job, LimitsSpec, ResourcesSpec
 from colddiff.restorers import AnyRestorer, RestorerSpec
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
 from colddiff.restorers.precision import Precision
-from colddiff.spec import Range, Spec, Unit, digest
+from colddiff.spec import LATER, Range, Spec, Unit, digest
 from colddiff.terminal import AnyTerminal
 from colddiff.transforms import Augment
 from colddiff.types import ImageShape
@@ -175,6 +175,18 @@ class TrainJob(Job):
         Unit("s"),
         OPERATION,
     ] = 600.0
+    snapshot_every_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1e7,
+            description="from one copy of the state in the machine's memory to the next, from "
+            "which killed workers go on; more seldom where copying takes over 1 %; 0 for none",
+        ),
+        Unit("s"),
+        OPERATION,
+        LATER,
+    ] = 3.0
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,6 +118,23 @@ class Meter:
             numbers["system/gpu_peak_allocated_megabytes"] = peak / 1e6
         self._loss, self._steps, self._waited_s, self._since = 0.0, 0, 0.0, now
         return numbers
+
+    def state(self) -> dict[str, Any]:
+        """What was summed since the last call of ``read``, JSON-ready; a collective.
+
+        ``resume`` goes on from it: what is logged next then covers the same steps as without a kill
+        between.
+        """
+        sums = self._ctx.all_reduce(self._by_severity.clone())
+        return {"loss": self._loss, "steps": self._steps, "by_severity": sums.tolist()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Takes over the sums of ``state``, or none if it is empty."""
+        if not state:
+            return
+        self._loss, self._steps = float(state["loss"]), int(state["steps"])
+        if self._ctx.rank == 0:
+            self._by_severity += torch.tensor(state["by_severity"], device=self._ctx.device)
 
     def _losses_by_severity(self, loss: str) -> dict[str, float]:
         sums, counts = self._ctx.all_reduce(self._by_severity).tolist()

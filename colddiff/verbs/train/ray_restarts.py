@@ -35,12 +35,13 @@ def fit_until_ended(
 ) -> None:
     """Calls ``fit(number)`` until the workers end by themselves, with whatever outcome.
 
-    Only consecutive failures without a new checkpoint count, and preemption or loss of a machine is
-    not a failure (Ray would count every failure of a run). Errors of our own (a spec, data, a store
-    that stays down) are not retried: they would recur. Raises ColddiffError with the reason.
+    Only consecutive failures without progress count (a new checkpoint, or a snapshot from which the
+    next workers went on), and preemption or loss of a machine is not a failure (Ray would count
+    every failure of a run). Errors of our own (a spec, data, a store that stays down) are not
+    retried: they would recur. Raises ColddiffError with the reason.
     """
     checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
-    failures = Failures(job.max_failures, _newest(checkpoints) or 0)
+    failures = Failures(job.max_failures, _reached(checkpoints, folder, attempt) or 0)
     number, logged = 0, set[str]()
     while True:
         number += 1
@@ -56,8 +57,8 @@ def fit_until_ended(
                 continue
             if any(_is_final(cause) for cause in _causes(error)):
                 raise ColddiffError(reason) from error
-            newest = _newest(checkpoints)
-            step = failures.step if newest is None else newest
+            reached = _reached(checkpoints, folder, attempt)
+            step = failures.step if reached is None else reached
             gone = lost(machines, 0.0 if _is_death(error) else NOTICE_S)
             if gone and failures.excuses_loss(step):
                 text = "lost without notice: %s; continuing from step %d, not a failure"
@@ -80,12 +81,11 @@ def _count(failures: Failures, step: int, reason: str, error: Exception) -> None
     """Counts a failure and says so; raises ColddiffError if it is one too many."""
     if not failures.may_retry(step):
         raise ColddiffError(
-            f"the workers failed {failures.count} times without a new checkpoint since "
+            f"the workers failed {failures.count} times without progress since "
             f"step {failures.step} (max_failures={failures.limit}): {reason}"
         ) from error
     log.warning(
-        "workers failed (%s); restarting them in %.0f s: failure %d since the checkpoint "
-        "of step %d, max_failures=%d",
+        "workers failed (%s); restarting them in %.0f s: failure %d since step %d, max_failures=%d",
         reason,
         failures.pause_s,
         failures.count,
@@ -117,9 +117,14 @@ class Growth:
             log.info("the room for more workers cannot be used: going on with %d for now", size)
 
 
-def _newest(checkpoints: Checkpoints) -> int | None:
+def _reached(checkpoints: Checkpoints, folder: JobFolder, attempt: int) -> int | None:
+    """The newest checkpoint's step, or that from which the last workers went on, if it is later."""
     try:
-        return (checkpoints.steps() or [0])[-1]
+        begun = [
+            int(folder.fence(attempt, token).get("step", 0))
+            for token in folder.fencing_tokens(attempt)[-1:]
+        ]
+        return max([0, *checkpoints.steps(), *begun])
     except Unreachable:
         return None  # the store is down: progress is unknown
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,20 @@ from torch import Tensor, nn
 
 from colddiff.background import Prefetcher
 from colddiff.checkpoints.format import Checkpoints, Snapshot
-from colddiff.checkpoints.weights import check_resumed, load_weights
+from colddiff.checkpoints.snapshots import Snapshots
+from colddiff.checkpoints.weights import (
+    check_resumed,
+    load_optimizer,
+    load_weights,
+    on_host,
+    optimizer_tensors,
+)
 from colddiff.checkpoints.writer import CheckpointWriter
 from colddiff.data.readers.transformed import transform_of
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.ema import Ema
-from colddiff.errors import SpecError
+from colddiff.errors import DivergedError, SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.objective import restoration_loss
 from colddiff.ports import Left, ShardSource, Tracker, WorkerContext
@@ -28,6 +36,7 @@ from colddiff.restorers.precision import at_precision, warn_of_slow_bf16
 from colddiff.rng import stream
 from colddiff.terminal import Terminal
 from colddiff.transforms import normalise
+from colddiff.verbs.train.beginning import Beginning
 from colddiff.verbs.train.estimates.cost import mfu_per_image_s
 from colddiff.verbs.train.inputs import Inputs, training_inputs
 from colddiff.verbs.train.job import TrainJob
@@ -37,7 +46,6 @@ from colddiff.verbs.train.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-RESUMED = ("model", "ema", "optimizer")
 PROGRESS_EVERY_S = 1.0
 LEAVE_CHECK_S = 5.0
 LOG_EVERY_S = 10.0
@@ -120,6 +128,12 @@ class Trainer:
         self._leave_checked_at = self._reported_at = self._logged_at = 0.0
         self._watchdog = watchdog
         self.writer = CheckpointWriter(job, folder, self.checkpoints, tracker)
+        every_s = job.snapshot_every_s if ctx.rank == 0 else 0.0
+        self.snapshots = Snapshots(folder.uri, every_s, tracker.flush)
+        self._measured: Mapping[str, Any] = {}
+        self._beginning = Beginning(
+            ctx, folder, attempt, self.checkpoints, self.snapshots, self.writer
+        )
         self._reporter = Reporter(folder, attempt, active=ctx.rank == 0)
 
     def run(self) -> TrainingEnd:
@@ -135,8 +149,14 @@ class Trainer:
                 ended = self._run()
             # Without the watchdog: the store may be slow or down for a while.
             self._save(ended.step, needed=True)
+            self.writer.wait()
+            self.snapshots.end(keep=False)
             return ended
+        except DivergedError:
+            self.snapshots.end(keep=False)
+            raise
         finally:
+            self.snapshots.end(keep=True)
             self.writer.wait()
 
     def _run(self) -> TrainingEnd:
@@ -158,6 +178,7 @@ class Trainer:
             depth=3,
         )
         meter = Meter(self.ctx, self.job, mfu_per_image_s(self.job, self.ctx.device))
+        meter.resume(self._measured)
         try:
             return self._loop(step, inputs, meter)
         finally:
@@ -183,7 +204,8 @@ class Trainer:
                 continue
             # A checkpoint that cannot be written ends the training on all ranks at the same step.
             ending = self._reporter.stop_requested or self.writer.failed
-            stop, check = meter.sync(step, ending, self._leave_check_due())
+            remembering = self.snapshots.due()
+            stop, check, remember = meter.sync(step, ending, self._leave_check_due(), remembering)
             if self._logs(step):
                 self._log(step, meter)
             left: Left = self.ctx.leaves() if check else ""
@@ -191,6 +213,8 @@ class Trainer:
                 return TrainingEnd(step, stopped=stop, left="" if stop else left)
             if due and not last:
                 self._save(step, needed=False)
+            elif remember and not last:
+                self._remember(step, meter)
         return TrainingEnd(step)
 
     def _step(self, step: int, batch: Inputs, meter: Meter) -> Tensor:
@@ -296,43 +320,34 @@ class Trainer:
         return True
 
     def _resume(self) -> int:
-        found = self._take_over() if self.ctx.rank == 0 else None
-        step = int(self.ctx.broadcast(found.step if found else 0))
-        if step == 0:
+        found = self._beginning.find()
+        if found is None:
             return 0
-        snapshot = found or self.checkpoints.load(step, RESUMED)
-        where = f"{self.checkpoints.store.uri}/{self.checkpoints.key(step)}"
-        check_resumed(snapshot.tensors, self.restorer, where)
-        self.restorer.load_state_dict(dict(snapshot.tensors["model"]))
-        self.ema.load(snapshot.tensors["ema"])
-        self._load_optimizer(snapshot.tensors["optimizer"])
-        self._history = LossHistory(snapshot.state.get("losses", ()))
-        if self.ctx.rank == 0:
-            log.info("resuming from the checkpoint of step %d", step)
-        return step
+        self._measured = found.state.get("meter", {})
+        where = f"{self.checkpoints.store.uri}/{self.checkpoints.key(found.step)}"
+        check_resumed(found.tensors, self.restorer, where)
+        self.restorer.load_state_dict(dict(found.tensors["model"]))
+        self.ema.load(found.tensors["ema"])
+        load_optimizer(self.restorer, self.optimizer, found.tensors["optimizer"])
+        self._history = LossHistory(found.state.get("losses", ()))
+        return found.step
 
-    def _take_over(self) -> Snapshot | None:
-        """Fences off earlier writers, then chooses the checkpoint that all ranks resume from."""
-        record = {"world_size": self.ctx.world_size, "time": time.time()}
-        token = self.folder.take_fencing_token(self.attempt, record)
-        self.writer.begin(self.attempt, token)
-        found = self.checkpoints.newest(RESUMED)
-        step = found.step if found else 0
-        self.checkpoints.clear_after(step, self.writer.superseded)
-        self.folder.write_fence(self.attempt, token, {**record, "step": step})
-        return found
+    def _remember(self, step: int, meter: Meter) -> None:
+        measured = meter.state()
+        if self.ctx.rank == 0:
+            self.snapshots.save(lambda: self._snapshot(step, meter=measured))
 
     def _save(self, step: int, *, needed: bool) -> None:
         if self.ctx.rank == 0:
             self.writer.save(step, lambda: self._snapshot(step), needed=needed)
 
-    def _snapshot(self, step: int) -> Snapshot:
+    def _snapshot(self, step: int, **more: Any) -> Snapshot:
         return Snapshot(
             step,
             {
-                "model": _on_host(self.restorer.state_dict()),
-                "ema": _on_host(self.ema.state()),
-                "optimizer": _on_host(self._optimizer_tensors()),
+                "model": on_host(self.restorer.state_dict()),
+                "ema": on_host(self.ema.state()),
+                "optimizer": on_host(optimizer_tensors(self.restorer, self.optimizer)),
                 **({"terminal": self.terminal.tensors} if self.terminal else {}),
             },
             {
@@ -344,27 +359,9 @@ class Trainer:
                 "world_size": self.ctx.world_size,
                 "data": self.source.manifest.digest,
                 "losses": self._history.points,
+                **more,
             },
         )
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        named = {id(parameter): name for name, parameter in self.restorer.named_parameters()}
-        return {
-            f"{named[id(parameter)]}.{key}": value
-            for parameter, state in self.optimizer.state.items()
-            for key, value in state.items()
-        }
-
-    def _load_optimizer(self, tensors: Any) -> None:
-        for name, parameter in self.restorer.named_parameters():
-            state = {key: tensors[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {
-                # In the parameter's own memory layout: fused Adam iterates over both in parallel.
-                key: torch.empty_like(parameter).copy_(value)
-                if value.shape == parameter.shape
-                else value.to(self.ctx.device)
-                for key, value in state.items()
-            }
 
     def _log(self, step: int, meter: Meter) -> None:
         numbers = {**meter.read(), "train/lr": self._lr(step - 1)}
@@ -391,7 +388,3 @@ class Trainer:
             self._logged_at = now
             place, loss = f"{step}/{self.job.num_steps}", progress["loss"]
             log.info("step %s  loss %.5f  %.1f img/s", place, loss, images_per_s)
-
-
-def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
