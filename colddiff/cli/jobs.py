@@ -159,8 +159,9 @@ def status(
 
     folder = find_job(job_id, storage)
     now = current(folder, address)
+    repeated = folder.repeated_steps()
     if as_json:
-        emit_json(_as_data(folder, now))
+        emit_json({**_as_data(folder, now), "repeated_steps": sum(repeated)})
         return
     if now is None:
         emit(f"{job_id}: no attempt yet")
@@ -170,6 +171,9 @@ def status(
         emit(f"  {made_from}")
     emit(f"  {progress_line(now)}")
     emit(f"  {spent_line(now)}")
+    if repeated:
+        times = f"{len(repeated)} restart{'s' * (len(repeated) > 1)}"
+        emit(f"  {times} after a kill: {sum(repeated)} steps trained again")
     if now.message:
         emit(f"  {now.message}")
     for line in _told(folder, now):

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -151,8 +152,18 @@ class JobFolder:
         """The record of a fencing token; empty if there is none."""
         name = f"attempts/{attempt}/starts/{token}.json"
         found = self._get(name) or {}
-        self._check_number(name, found, "time")
+        for field in ("time", "step", "repeated_steps"):
+            self._check_number(name, found, field)
         return found
+
+    def repeated_steps(self) -> list[int]:
+        """How many steps starts of workers trained again after a kill, of those that did."""
+        found = []
+        for attempt in self.attempts():
+            for token in self.fencing_tokens(attempt):
+                with suppress(RecordError):  # the rest of the job is of more interest
+                    found.append(int(self.fence(attempt, token).get("repeated_steps") or 0))
+        return [steps for steps in found if steps]
 
     def write_stacks(self, attempt: int, rank: int, text: str) -> None:
         """Stores the stacks of all threads of a rank that hangs; earlier ones are kept."""

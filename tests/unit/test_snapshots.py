@@ -99,6 +99,7 @@ def test_a_killed_training_goes_on_from_it_bit_for_bit(
         assert trainer(parts, job(**every), attempt=2, tracker=resumed).run() == TrainingEnd(9)
     assert f"resuming from the snapshot in memory of step {step}" in caplog.text
     assert start(parts)["step"] == step
+    assert start(parts)["repeated_steps"] == 0
     assert_equal(tensors(whole, 9), tensors(parts, 9))
     key = "checkpoints/step_00000009/state.json"
     ended = [json.loads(folder.store.get(folder.key(key))) for folder in (whole, parts)]
@@ -178,6 +179,19 @@ def test_a_damaged_one_is_passed_over(
         trainer(folder, job(), attempt=2).run()
     assert "goes back to a checkpoint" in caplog.text
     assert start(folder)["step"] == 3
+
+
+def test_steps_that_are_trained_again_are_counted(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path / "runs")
+    killed(folder, 6, checkpoint_every=2, snapshot_every_s=0.0)
+    reached = folder.progress(1)["step"]
+    assert folder.repeated_steps() == []
+    for item in list(folder.store.list(folder.key("checkpoints/"))):
+        folder.store.delete(item.key)
+    trainer(folder, job(), attempt=2).run()
+    assert folder.repeated_steps() == [reached]
+    folder.store.put(folder.key("attempts/2/starts/1.json"), b"damaged")
+    assert folder.repeated_steps() == []
 
 
 def test_that_of_a_deleted_job_is_not_taken(tmp_path: Path, memory: Path) -> None:

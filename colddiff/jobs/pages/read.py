@@ -154,7 +154,10 @@ def _attempt(folder: JobFolder, number: int, problems: list[str]) -> AttemptFact
             continue
         starts.append(
             WorkerStart(
-                float(record.get("time") or 0.0), record.get("step"), record.get("world_size")
+                float(record.get("time") or 0.0),
+                record.get("step"),
+                record.get("world_size"),
+                int(record.get("repeated_steps") or 0),
             )
         )
     return AttemptFacts(number, claim.get("time"), tuple(starts), outcome)

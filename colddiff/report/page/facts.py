@@ -72,9 +72,11 @@ def cost_of(run: ReportedRun) -> dict[str, str]:
         for name, seconds in sorted(times.items()):
             if isinstance(seconds, int | float):
                 found[name.removesuffix("_s").replace("_", " ")] = f"{seconds:.1f} s"
-    starts = sum(len(attempt.starts) for attempt in run.attempts)
+    starts = [start for attempt in run.attempts for start in attempt.starts]
     if starts:
-        found["starts of workers"] = str(starts)
+        found["starts of workers"] = str(len(starts))
+    if repeated := sum(start.repeated_steps for start in starts):
+        found["steps trained again after kills"] = str(repeated)
     return found
 
 

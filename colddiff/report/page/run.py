@@ -46,11 +46,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStart:
-    """One start of an attempt's workers: when, from which step, how many."""
+    """One start of an attempt's workers: when, from which step, how many, what they repeat."""
 
     time: float
     step: int | None
     workers: int | None
+    repeated_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

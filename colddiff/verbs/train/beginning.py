@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.snapshots import Snapshots, read_snapshot
 from colddiff.checkpoints.writer import CheckpointWriter
-from colddiff.errors import CheckpointError
+from colddiff.errors import CheckpointError, RecordError
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import WorkerContext
 
@@ -44,7 +45,7 @@ class Beginning:
         """
         if self._ctx.rank != 0:
             return self._remembered(self._ctx.broadcast(None)) or self._checkpoint()
-        record = {"world_size": self._ctx.world_size, "time": time.time()}
+        record: dict[str, Any] = {"world_size": self._ctx.world_size, "time": time.time()}
         token = self._folder.take_fencing_token(self._attempt, record)
         self._writer.begin(self._attempt, token)
         newest = max(self._checkpoints.steps(), default=0)
@@ -55,7 +56,9 @@ class Beginning:
         found = found or self._checkpoints.newest(RESUMED)
         step = found.step if found else 0
         self._checkpoints.clear_after(step, self._writer.superseded)
-        self._folder.write_fence(self._attempt, token, {**record, "step": step})
+        repeated = max(0, self._trained() - step)
+        record |= {"step": step, "repeated_steps": repeated}
+        self._folder.write_fence(self._attempt, token, record)
         if what == "checkpoint":
             self._ctx.broadcast(step)
         if found:
@@ -79,10 +82,21 @@ class Beginning:
         here = torch.tensor([float(found is not None)], device=self._ctx.device)
         return found if self._ctx.all_reduce(here).item() == self._ctx.world_size else None
 
+    def _trained(self) -> int:
+        """The step that the start before has reported last, of this attempt or the one before."""
+        for attempt in (self._attempt, self._attempt - 1):
+            with suppress(RecordError):
+                if step := self._folder.progress(attempt).get("step"):
+                    return int(step)
+        return 0
+
     def _is_of_this_job(self, start: str) -> bool:
         """Whether ``start`` was one of this job; one that was deleted since had others."""
         attempt, token, _ = start.split("-")
-        record = self._folder.fence(int(attempt), int(token))
+        try:
+            record = self._folder.fence(int(attempt), int(token))
+        except RecordError:
+            return False
         return "time" in record and _name(int(attempt), int(token), record) == start
 
 

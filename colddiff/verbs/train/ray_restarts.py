@@ -11,7 +11,7 @@ import ray.train
 
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.cluster.capacity import NOTICE_S, lost_machines, machines_up
-from colddiff.errors import ColddiffError, Unreachable
+from colddiff.errors import ColddiffError, RecordError, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Left
 from colddiff.verbs.train.failures import Failures
@@ -125,7 +125,7 @@ def _reached(checkpoints: Checkpoints, folder: JobFolder, attempt: int) -> int |
             for token in folder.fencing_tokens(attempt)[-1:]
         ]
         return max([0, *checkpoints.steps(), *begun])
-    except Unreachable:
+    except (Unreachable, RecordError):
         return None  # the store is down: progress is unknown
 
 

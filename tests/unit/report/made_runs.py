@@ -72,7 +72,9 @@ def train_job(
         losses = [(step, 1 / step) for step in range(1, 10 * number + 1)]
         folder.write_details(10 * number, details_to_bytes(found, losses))
     folder.claim(1, {"host": "here", "pid": 1, "time": 1.8e9})
-    folder.take_fencing_token(1, {"world_size": 2, "time": 1.8e9 + 5, "step": 0})
+    folder.take_fencing_token(
+        1, {"world_size": 2, "time": 1.8e9 + 5, "step": 0, "repeated_steps": 7}
+    )
     step = 10 * len(strengths)
     folder.write_outcome(1, {"step": step})
     if state == "done":

@@ -19,6 +19,7 @@ from colddiff.jobs.pages.read import command_of, read_run
 from colddiff.jobs.pages.write import write_page
 from colddiff.jobs.recipes import load_recipe
 from colddiff.report.page.compared import compared
+from colddiff.report.page.facts import cost_of
 from colddiff.report.page.page import MOST_BYTES, report_markdown, report_page
 from colddiff.report.page.paper import paper_lines
 from colddiff.report.page.table import tables_of
@@ -88,6 +89,12 @@ def test_a_job_without_results_says_how_it_stands(tmp_path: Path) -> None:
     text = report_page([read_run(train_job(tmp_path, strengths=(), state="running"))])
     assert "The job is running at 0 of 20." in text
     assert "<table>" not in text.split("Attempts and cost")[0]
+
+
+def test_the_page_says_what_kills_have_cost(tmp_path: Path) -> None:
+    found = cost_of(read_run(train_job(tmp_path)))
+    assert found["steps trained again after kills"] == "7"
+    assert "steps trained again after kills" in page_of(tmp_path)
 
 
 def test_large_images_are_left_out_until_it_is_small_enough(
