@@ -70,10 +70,36 @@ class Snapshots:
                 return str(path)
         return None
 
+    def read(self, path: str, stems: Collection[str]) -> Snapshot:
+        """The snapshot in the file ``path``, with the tensors of ``stems``.
+
+        Raises CheckpointError if it is not there, damaged, or lacks one of them.
+        """
+        tensors: dict[str, dict[str, Tensor]] = {stem: {} for stem in stems}
+        try:
+            if not self._is_own():
+                raise DocumentError(f"{self._user} is not a folder of this user alone")
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                if about.get("format") != FORMAT:
+                    found = shown(about.get("format"))
+                    raise DocumentError(f"is of format {found}, not {FORMAT!r}")
+                state = read_json_object(about.get("state", "").encode())
+                for name in file.keys():  # noqa: SIM118  # not a mapping
+                    stem, _, rest = name.partition("/")
+                    if stem in tensors:
+                        tensors[stem][rest] = file.get_tensor(name)
+        except (OSError, SafetensorError, DocumentError) as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        absent = [stem for stem, found in tensors.items() if not found]
+        if absent or state.get("step") != _step(Path(path)):
+            raise CheckpointError(f"{path}: is not a whole snapshot")
+        return Snapshot(_step(Path(path)), tensors, state)
+
     def begin(self, start: str) -> None:
         """Makes those of ``start`` from now on; earlier starts' go once it has one of its own."""
         self._start, self._next = start, time.monotonic() + self._every_s
-        self._earlier = self._files() if self._is_own() else []
+        self._earlier = list(self._job.glob("*/*")) if self._is_own() else []
         self._forget_abandoned()
 
     def due(self) -> bool:
@@ -81,17 +107,20 @@ class Snapshots:
         return not self._off and time.monotonic() >= self._next and not self._background.busy()
 
     def save(self, take: Callable[[], Snapshot]) -> None:
-        """Copies what ``take`` returns in the background; a failure ends snapshots, not training"""
+        """Writes what ``take`` copies, in the background; a failure ends them, not the training."""
         began = time.monotonic()
         snapshot = take()
         self._foreground_s = time.monotonic() - began
         self._background.submit(lambda: self._write(snapshot))
 
     def end(self, *, keep: bool) -> None:
-        """Waits for the one in progress; all are deleted unless the training is to go on."""
+        """Waits for the one in progress; all are deleted unless the training is to go on.
+
+        Only by whoever began: the other ranks may end while rank 0 still writes a checkpoint.
+        """
         self._off = True
         self._background.wait()
-        if not keep and self._is_own():
+        if not keep and self._start and self._is_own():
             shutil.rmtree(self._job, ignore_errors=True)
 
     def _write(self, snapshot: Snapshot) -> None:
@@ -154,30 +183,6 @@ class Snapshots:
                 written = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
                 if folder != self._job and time.time() - written > ABANDONED_S:
                     shutil.rmtree(folder)
-
-
-def read_snapshot(path: str, stems: Collection[str]) -> Snapshot:
-    """The snapshot in the file ``path``, with the tensors of ``stems``.
-
-    Raises CheckpointError if it is not there, damaged, or lacks one of them.
-    """
-    tensors: dict[str, dict[str, Tensor]] = {stem: {} for stem in stems}
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
-                raise DocumentError(f"is of format {shown(about.get('format'))}, not {FORMAT!r}")
-            state = read_json_object(about.get("state", "").encode())
-            for name in file.keys():  # noqa: SIM118  # not a mapping
-                stem, _, rest = name.partition("/")
-                if stem in tensors:
-                    tensors[stem][rest] = file.get_tensor(name)
-    except (OSError, SafetensorError, DocumentError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    absent = [stem for stem, found in tensors.items() if not found]
-    if absent or state.get("step") != _step(Path(path)):
-        raise CheckpointError(f"{path}: is not a whole snapshot")
-    return Snapshot(_step(Path(path)), tensors, state)
 
 
 def _named(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:

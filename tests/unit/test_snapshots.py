@@ -15,7 +15,7 @@ import torch
 
 from colddiff.checkpoints import snapshots
 from colddiff.checkpoints.format import Snapshot
-from colddiff.checkpoints.snapshots import Snapshots, read_snapshot
+from colddiff.checkpoints.snapshots import Snapshots
 from colddiff.errors import CheckpointError, DivergedError
 from colddiff.jobs.folder import JobFolder
 from colddiff.machine import memory as memory_of_machine
@@ -174,7 +174,7 @@ def test_a_damaged_one_is_passed_over(
         }[damage]
     )
     with pytest.raises(CheckpointError, match=str(kept)):
-        read_snapshot(str(kept), ("model",))
+        Snapshots("any", 0.0, lambda: None).read(str(kept), ("model",))
     with caplog.at_level(logging.INFO, "colddiff"):
         trainer(folder, job(), attempt=2).run()
     assert "goes back to a checkpoint" in caplog.text
@@ -288,6 +288,22 @@ def test_a_superseded_start_leaves_those_of_its_successor(memory: Path) -> None:
     found = Snapshots("runs/jobs/one", 0.0, lambda: None)
     assert Path(found.newest(0, lambda start: start == "1-2-2.0") or "").stem == "00000004"
     assert found.newest(4, lambda start: start == "1-2-2.0") is None
+
+
+def test_only_rank_0_deletes_them(memory: Path) -> None:
+    one, other_rank = (Snapshots("job", OFTEN, lambda: None) for _ in range(2))
+    one.begin("1-1-1.0")
+    saved(one, 1)
+    unfinished = files(memory)[0].with_suffix(".part")
+    unfinished.write_bytes(b"of a kill")
+    other_rank.end(keep=False)
+    assert len(files(memory)) == 2
+    following = Snapshots("job", OFTEN, lambda: None)
+    following.begin("1-2-2.0")
+    saved(following, 2)
+    assert [path.stem for path in files(memory)] == ["00000002"]
+    following.end(keep=False)
+    assert files(memory) == []
 
 
 def test_abandoned_ones_go_after_an_hour(memory: Path) -> None:

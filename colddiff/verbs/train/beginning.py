@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
-from colddiff.checkpoints.snapshots import Snapshots, read_snapshot
+from colddiff.checkpoints.snapshots import Snapshots
 from colddiff.checkpoints.writer import CheckpointWriter
 from colddiff.errors import CheckpointError, RecordError
 from colddiff.jobs.folder import JobFolder
@@ -76,7 +76,7 @@ class Beginning:
             return None
         found = None
         try:
-            found = read_snapshot(path, RESUMED)
+            found = self._snapshots.read(path, RESUMED)
         except CheckpointError as error:
             log.info("rank %d goes back to a checkpoint: %s", self._ctx.rank, error)
         here = torch.tensor([float(found is not None)], device=self._ctx.device)
