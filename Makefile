@@ -9,9 +9,9 @@ READY := $(VENV)/.ready
 # compiles torch, ray and mlflow anew, which takes three times as long as importing them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast check format lint types layers bench soak fuzz audit docs docs-reference constraints constraints-oldest clean
+.PHONY: help install demo test test-fast check format lint types layers bench soak fuzz audit docs docs-reference constraints constraints-oldest clean
 
-install: $(READY)
+install: $(READY)  ## the command colddiff in .venv/bin, with what it and its tests need
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("colddiff needs Python >= 3.11, this is %d.%d: make PYTHON=/path/to/python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -21,19 +21,22 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY)
+help:  ## what this file can do
+	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' Makefile | expand -t 24
+
+demo: $(READY)  ## trains a restorer of blurred digits and shows what it does: 5 min
 	@$(BIN)/colddiff demo
 
 # Workers that take whole groups of tests (tests/groups.py) in the order given there.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 
-test: $(READY)
+test: $(READY)  ## all tests, with a real Ray cluster and a real MLflow
 	$(PYTEST)
 
 test-fast: $(READY)  ## everything that needs no cluster
 	$(PYTEST) -m 'not cluster'
 
-check: format lint types layers
+check: format lint types layers  ## what needs no test: ruff, mypy, import layers
 
 format: $(READY)
 	$(BIN)/ruff format --check .
@@ -47,7 +50,7 @@ types: $(READY)
 layers: $(READY)
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(READY)  ## figures of speed, on this machine
 	$(BIN)/python -m tests.bench
 
 soak: $(READY)  ## all kinds of jobs while what they run on is killed: 75 min on two idle cores

@@ -102,6 +102,10 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Delete the object, if it exists."""
 
+    def clear(self, prefix: str) -> None:
+        """Delete all below ``prefix``, which ends in ``/``: what other tools leave as an empty
+        folder, which ``list`` passes over, and objects."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrackedDataset:

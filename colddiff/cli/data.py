@@ -173,7 +173,7 @@ def _report_packed(sets: Mapping[str, Manifest], as_json: bool) -> None:
         note(f"left out{line}")
     counts = " and ".join(f"{found.count} to {split}" for split, (_, found) in splits.items())
     train, test = sets
-    note(f"{counts}; next: colddiff submit train JOB data={train} test_data={test}")
+    note(f"{counts}; next: colddiff submit train JOB.yaml data={train} test_data={test}")
 
 
 def _left_out_of_both(sets: Mapping[str, Manifest]) -> list[str]:

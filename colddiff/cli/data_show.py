@@ -27,6 +27,9 @@ def show(
     images: Annotated[
         int, typer.Option("--images", min=1, max=1024, help="Images on it, evenly chosen.")
     ] = 64,
+    names: Annotated[
+        bool, typer.Option("--names", help="List the files that the images were packed from.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a packed set holds: sizes, classes, grey levels, what was left out.
@@ -43,6 +46,9 @@ def show(
     places = {split: f"{absolute(uri).rstrip('/')}/{split}" for split in splits}
     if out is not None and places:
         raise SpecError(f"--out: is of one set: show {' or '.join(places.values())}")
+    if names:
+        _list_names(list(places.values()) or [uri], as_json)
+        return
     shown = [_show(place, out, images, as_json) for place in places.values() or [uri]]
     if as_json:
         emit_json(dict(zip(places, shown, strict=True)) if places else shown[0])
@@ -76,6 +82,23 @@ def _show(uri: str, out: Path | None, images: int, as_json: bool) -> dict[str, A
         if out is not None:
             emit(f"picture: {out}")
     return {**as_data(found.manifest, place), **_more(found, out)}
+
+
+def _list_names(uris: list[str], as_json: bool) -> None:
+    """A line for each image: its file's name, and before it the set where there are several."""
+    from colddiff.data.open import open_shards
+    from colddiff.data.readers.image_data import names_of
+    from colddiff.stores.open import open_store
+
+    stores = {uri: open_store(uri) for uri in uris}
+    found = {uri: names_of(store, open_shards(store).manifest) for uri, store in stores.items()}
+    if as_json:
+        emit_json({uri: list(names) for uri, names in found.items()})
+        return
+    for uri, names in found.items():
+        split = f"{uri.rpartition('/')[2]}\t" if len(uris) > 1 else ""
+        for name in names:
+            emit(f"{split}{one_line(name)}")
 
 
 def _source(found: SetOverview) -> str:

@@ -281,9 +281,17 @@ def delete(
 ) -> None:
     """Delete a job that has ended, with its checkpoints and logs."""
     from colddiff.cluster import operate
-    from colddiff.errors import SpecError
+    from colddiff.errors import Missing, SpecError
 
-    folder = operate.find_job(job_id, storage)
+    try:
+        folder = operate.find_job(job_id, storage)
+    except Missing:
+        if not operate.delete_remains(job_id, storage):
+            raise
+        note(f"deleted empty folders that were left of {job_id}")
+        if as_json:
+            emit_json({"id": job_id, "deleted": 0})
+        return
     if not yes:
         if not sys.stdin.isatty():
             raise SpecError(f"delete {job_id}: add --yes, as stdin is not a terminal")

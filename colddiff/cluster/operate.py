@@ -36,7 +36,8 @@ def find_job(job_id: str, storage: str | None = None) -> JobFolder:
     except Missing as missing:
         from colddiff.spec.base import nearest
 
-        raise Missing(f"{missing}{nearest(job_id, list_jobs(store))}") from None
+        others = [other for other in list_jobs(store) if other != job_id]
+        raise Missing(f"{missing}{nearest(job_id, others)}") from None
     return folder
 
 
@@ -159,9 +160,18 @@ def delete(folder: JobFolder) -> int:
         )
     keys = [item.key for item in folder.store.list(folder.key() + "/")]
     delete_mark(folder.store, folder.job_id)
-    last = {folder.key("job.json"): 1}
-    for key in sorted(
-        keys, key=lambda key: (last.get(key, 0), not key.endswith(f"/{COMMIT}"), key)
-    ):
-        folder.store.delete(key)
+    for key in sorted(keys, key=lambda key: (not key.endswith(f"/{COMMIT}"), key)):
+        if key != folder.key("job.json"):
+            folder.store.delete(key)
+    folder.store.clear(folder.key() + "/")
     return len(keys)
+
+
+def delete_remains(job_id: str, storage: str | None) -> bool:
+    """Deletes empty folders that are left of a job without records; returns whether it did."""
+    store = open_store(storage_at(storage))
+    below = f"jobs/{job_id}/"
+    if job_id not in list_jobs(store) or any(store.list(below)):
+        return False
+    store.clear(below)
+    return True

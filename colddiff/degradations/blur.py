@@ -36,7 +36,13 @@ class BlurSpec(DegradationSpec):
     sigma: Annotated[Schedule, Field(description="std of each step's Gaussian"), Unit("px")] = (
         Constant(value=7.0)
     )
-    padding: Annotated[Padding, Field(description="padding at the border")] = "circular"
+    padding: Annotated[
+        Padding,
+        Field(
+            description="at the border: circular wraps around, as the paper's code does; reflect "
+            "for photographs that a lens blurred"
+        ),
+    ] = "circular"
     collapse_to_mean: Annotated[
         bool, Field(description="at severity T the image becomes its channel means")
     ] = False

@@ -160,6 +160,11 @@ class LocalStore:
                     key = path.relative_to(self.root).as_posix()
                     yield StoredObject(key, found.st_size, found.st_mtime)
 
+    def clear(self, prefix: str) -> None:
+        _remove_empty(self.root / checked_prefix(prefix))
+        for item in list(self.list(prefix)):
+            self.delete(item.key)
+
     def delete(self, key: str) -> None:
         path = self.path(key)
         try:
@@ -173,6 +178,13 @@ class LocalStore:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                 _refused(path, error)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes ``folder`` with the folders in it, but for those that hold something."""
+    for inner, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            Path(inner).rmdir()
 
 
 def _written(path: Path, data: bytes, others: int) -> Path:

@@ -62,3 +62,7 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         with self._lock:
             self._objects.pop(checked_key(key), None)
+
+    def clear(self, prefix: str) -> None:
+        for item in self.list(prefix):
+            self.delete(item.key)

@@ -151,6 +151,14 @@ class S3Store:
         call = partial(self._client.delete_object, Bucket=self.bucket, Key=self._key(key))
         self._retried(f"{self.uri}/{key}", call)
 
+    def clear(self, prefix: str) -> None:
+        listed = self._pages({"Prefix": self._full(checked_prefix(prefix))})
+        keys = [item["Key"] for page in listed for item in page.get("Contents", ())]
+        # Folders first: with its objects gone, a folder would be listed, and nothing be in it.
+        for key in sorted(keys, key=lambda key: (not key.endswith("/"), key)):
+            call = partial(self._client.delete_object, Bucket=self.bucket, Key=key)
+            self._retried(f"{self.uri}/{prefix}", call)
+
     def _key(self, key: str) -> str:
         return self._full(checked_key(key))
 

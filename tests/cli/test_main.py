@@ -334,7 +334,16 @@ def test_jobs_of_a_storage_are_shown_without_a_cluster(colddiff: Colddiff) -> No
     assert (waited.returncode, json.loads(waited.stdout)["exit_code"]) == (1, 1)
     assert "did you mean" in one_error(colddiff("status", "train-a-0123456"), 2)
     assert "--yes" in one_error(colddiff("delete", folder.job_id), 2)
+    stray = colddiff.storage / "jobs" / folder.job_id / "ray" / "left by another tool"
+    stray.mkdir(parents=True)
     assert colddiff("delete", folder.job_id, "--yes").returncode == 0
+    assert not stray.exists()
+    assert json.loads(colddiff("list", "--json").stdout) == []
+    stray.mkdir(parents=True)  # as an earlier version left it
+    line = one_error(colddiff("status", folder.job_id), 2)
+    assert "did you mean" not in line
+    assert colddiff("delete", folder.job_id, "--yes").stderr.startswith("deleted empty folders")
+    assert json.loads(colddiff("list", "--json").stdout) == []
     assert json.loads(colddiff("list", "--json").stdout) == []
 
 

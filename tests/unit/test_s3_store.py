@@ -29,9 +29,13 @@ def test_more_objects_than_one_page_of_a_listing(s3_service: S3Service) -> None:
 def test_folder_markers_of_other_tools_are_not_objects(s3_service: S3Service) -> None:
     bucket = s3_service.new_bucket()
     client = boto3.session.Session().client("s3", endpoint_url=s3_service.endpoint)
-    client.put_object(Bucket=bucket, Key="p/folder/", Body=b"")
+    for key in ("p/folder/", "p/folder/within/", "p/other/"):
+        client.put_object(Bucket=bucket, Key=key, Body=b"")
+    store = S3Store(bucket, "p")
+    assert list(store.list()) == []
+    store.clear("folder/")
+    assert list(store.folders("")) == ["other"]
     client.close()
-    assert list(S3Store(bucket, "p").list()) == []
 
 
 def s3(endpoint: str, bucket: str = "bucket", **settings: float) -> S3Store:

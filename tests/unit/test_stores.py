@@ -57,6 +57,17 @@ def keys(store: Store, prefix: str = "") -> list[str]:
     return [item.key for item in store.list(prefix)]
 
 
+def test_all_below_a_prefix_is_cleared(store: Store) -> None:
+    for key in ("jobs/a/x", "jobs/a/deep/y", "jobs/ab/x", "other"):
+        store.put(key, b"1")
+    if isinstance(store, LocalStore):
+        (store.root / "jobs/a/empty/within").mkdir(parents=True)
+    store.clear("jobs/a/")
+    store.clear("jobs/never/")
+    assert keys(store) == ["jobs/ab/x", "other"]
+    assert list(store.folders("jobs/")) == ["ab"]
+
+
 def test_what_was_put_is_read_back_whole(store: Store) -> None:
     data = bytes(range(256)) * 5000
     store.put("a/b/c.bin", data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import index
 from typing import Any
@@ -142,6 +142,21 @@ def labels_of(store: Store, manifest: Manifest) -> Iterator[int | None]:
 
     Raises DataError for a shard that does not hold the images that the manifest says.
     """
+    for description in _descriptions(store, manifest):
+        label = description.get("label")
+        yield label if isinstance(label, int) else None
+
+
+def names_of(store: Store, manifest: Manifest) -> Iterator[str]:
+    """The name of each image's source in order, such as the file it was packed from; or its number.
+
+    Raises DataError as ``labels_of`` does.
+    """
+    for number, description in enumerate(_descriptions(store, manifest)):
+        yield str(description.get("source", number))
+
+
+def _descriptions(store: Store, manifest: Manifest) -> Iterator[Mapping[str, Any]]:
     for shard in manifest.shards:
         data = store.get(shard.key)
         samples = tar_samples(io.BytesIO(data), shard.key)
@@ -151,5 +166,4 @@ def labels_of(store: Store, manifest: Manifest) -> Iterator[int | None]:
                 f"{shard.count}; see `colddiff data verify {store.uri}`"
             )
         for sample in samples:
-            label = tar_description(data, sample, shard.key).get("label")
-            yield label if isinstance(label, int) else None
+            yield tar_description(data, sample, shard.key)

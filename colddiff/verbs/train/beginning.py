@@ -56,7 +56,9 @@ class Beginning:
         found = found or self._checkpoints.newest(RESUMED)
         step = found.step if found else 0
         self._checkpoints.clear_after(step, self._writer.superseded)
-        repeated = max(0, self._trained() - step)
+        # Of another attempt only once: by its first start.
+        before = [self._attempt, self._attempt - 1] if token == 1 else [self._attempt]
+        repeated = max(0, self._trained(before) - step)
         record |= {"step": step, "repeated_steps": repeated}
         self._folder.write_fence(self._attempt, token, record)
         if what == "checkpoint":
@@ -82,11 +84,11 @@ class Beginning:
         here = torch.tensor([float(found is not None)], device=self._ctx.device)
         return found if self._ctx.all_reduce(here).item() == self._ctx.world_size else None
 
-    def _trained(self) -> int:
-        """The step that the start before has reported last, of this attempt or the one before."""
-        for attempt in (self._attempt, self._attempt - 1):
+    def _trained(self, attempts: list[int]) -> int:
+        """The step that was reported last, in the first of ``attempts`` that reported any."""
+        for attempt in attempts:
             with suppress(RecordError):
-                if step := self._folder.progress(attempt).get("step"):
+                if (step := self._folder.progress(attempt).get("step")) is not None:
                     return int(step)
         return 0
 

@@ -77,8 +77,7 @@ def fit_on_ray(attempt: Attempt) -> None:
 
     with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
         fit_until_ended(fit, job, folder, number)
-    for item in list(folder.store.list(folder.key("ray/"))):
-        folder.store.delete(item.key)
+    folder.store.clear(folder.key("ray/"))
 
 
 def cores_held(job: TrainJob) -> int:

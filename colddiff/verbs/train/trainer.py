@@ -29,6 +29,7 @@ from colddiff.degradations.base import DrawImages
 from colddiff.ema import Ema
 from colddiff.errors import DivergedError, SpecError
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.status import duration
 from colddiff.objective import restoration_loss
 from colddiff.ports import Left, ShardSource, Tracker, WorkerContext
 from colddiff.restorers import Restorer
@@ -179,6 +180,7 @@ class Trainer:
         )
         meter = Meter(self.ctx, self.job, mfu_per_image_s(self.job, self.ctx.device))
         meter.resume(self._measured)
+        self._reporter.report({"phase": "training", "step": step, "num_steps": self.job.num_steps})
         try:
             return self._loop(step, inputs, meter)
         finally:
@@ -387,4 +389,5 @@ class Trainer:
         if now - self._logged_at > LOG_EVERY_S or last:
             self._logged_at = now
             place, loss = f"{step}/{self.job.num_steps}", progress["loss"]
-            log.info("step %s  loss %.5f  %.1f img/s", place, loss, images_per_s)
+            left = duration(progress["eta_s"]) if progress["eta_s"] else "-"
+            log.info("step %s  loss %.5f  %.1f img/s  ETA %s", place, loss, images_per_s, left)

@@ -19,6 +19,7 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import AGAIN
 from colddiff.jobs.tracking_run import open_tracker, sampled
+from colddiff.machine.load import busy_machine
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.retry import call_with_retry
 from colddiff.terminals.stored import stored_terminal
@@ -189,6 +190,9 @@ def fit_here(attempt: Attempt) -> None:
     def evaluate(step: int) -> None:
         report_evaluation(attempt, step, evaluate_step(resolved, folder, attempt.tracker, step))
 
+    context = LocalContext(device_of(job.resources))
+    if context.device.type == "cpu" and (busy := busy_machine()):
+        log.warning("%s", busy)
     with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
         # Without a watchdog: a breakpoint is not a hang.
-        train_rank(resolved, LocalContext(device_of(job.resources)), attempt.number)
+        train_rank(resolved, context, attempt.number)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from colddiff.jobs.job import AUTO
+from colddiff.machine.load import busy_machine
 from colddiff.objective import draw_severities, restoration_loss
 from colddiff.restorers.precision import at_precision
 from colddiff.synthetic import synthetic_images, synthetic_omega
@@ -27,14 +28,17 @@ class MeasuredRate:
     images: int
     """Images of each of the measured steps."""
     device: str
+    busy: str = ""
+    """That other work ran meanwhile, if it did."""
 
     @property
     def line(self) -> str:
         """For people."""
-        return (
+        measured = (
             f"measured here: {self.images_per_s:.4g} images/s, {self.images} at a time, by one "
             f"process on {self.device}"
         )
+        return f"{measured}; {self.busy}" if self.busy else measured
 
 
 def measured_rate(job: TrainJob, most_s: float | None = None) -> MeasuredRate:
@@ -44,7 +48,7 @@ def measured_rate(job: TrainJob, most_s: float | None = None) -> MeasuredRate:
     evaluations are not. On a GPU where there is one and ``job`` asks for any. As many images at a
     time as fit into the time, at most those of a step.
     """
-    most_s = MOST_S if most_s is None else most_s
+    most_s, busy = MOST_S if most_s is None else most_s, busy_machine()
     until = time.perf_counter() + 0.9 * most_s  # building the network is in it
     wants = job.resources.gpus == AUTO or job.resources.gpus > 0
     device = torch.device("cuda" if wants and torch.cuda.is_available() else "cpu")
@@ -63,7 +67,8 @@ def measured_rate(job: TrainJob, most_s: float | None = None) -> MeasuredRate:
     # The first one of another size allocates its memory.
     steady = found[1:] or found
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
-    return MeasuredRate(size * len(steady) / sum(steady), size, name)
+    rate = size * len(steady) / sum(steady)
+    return MeasuredRate(rate, size, name, busy if device.type == "cpu" else "")
 
 
 class _Steps:
