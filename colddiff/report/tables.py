@@ -17,7 +17,7 @@ SETS = re.compile(
 """Metrics of two sets beside their Frechet distance; after ``_``, the features."""
 DIGITS = {"ssim": ".3f", "rmse": ".4f", "psnr": ".2f"}
 NO_VALUE = "-"
-FLOOR, GENERATED = "floor", "generated"
+FLOOR, GENERATED, DEGRADED = "floor", "generated", "degraded"
 WIDTH, HEAD = 100, 14
 """Characters of the notes below a table, and of a line of a column's label."""
 
@@ -78,16 +78,23 @@ def metric_names(metrics: Iterable[str]) -> list[str]:
     return [name for name in (*distance_names(found), *sets, *DIGITS) if name in found]
 
 
-def evaluation_line(metrics: Mapping[str, float]) -> str:
-    """The first distance and error of restorations and samples: ``fd_lenet 31.2 (direct), ...``."""
-    shown = (name for name in _columns(metrics) if name == GENERATED or name not in RESERVED)
-    labels = column_labels(shown)
+def evaluation_line(metrics: Mapping[str, float], *, distances: bool = True) -> str:
+    """The first distance and error of restorations and samples: ``fd_lenet 31.2 (direct), ...``.
+
+    Those of the degraded images come first, to compare with. Without ``distances`` where they do
+    not fit the images: the line has no room to say so.
+    """
+    shown = [name for name in _columns(metrics) if name == GENERATED or name not in RESERVED]
+    labels = column_labels([*shown, DEGRADED])
     parts = []
-    for row in (*distance_names(metrics)[:1], "rmse"):
+    for row in (*(distance_names(metrics)[:1] if distances else ()), "rmse"):
+        there = {name for name in labels if f"eval/{name}/{row}" in metrics}
+        if there <= {DEGRADED, GENERATED}:
+            there.discard(DEGRADED)
         cells = [
-            f"{_cell(metrics[path], row, best=False).strip()} ({label})"
+            f"{_cell(metrics[f'eval/{name}/{row}'], row, best=False).strip()} ({label})"
             for name, label in labels.items()
-            if (path := f"eval/{name}/{row}") in metrics
+            if name in there
         ]
         parts += [f"{row} {', '.join(cells)}"] * bool(cells)
     return "; ".join(parts) or "no metric that restorations share"

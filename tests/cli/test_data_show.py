@@ -171,6 +171,18 @@ def test_show_shows_both_splits(data: Data, photos: Path, tmp_path: Path) -> Non
     assert refused.endswith(f"--out: is of one set: show {out}/train or {out}/test")
 
 
+def test_show_names_the_files_of_each_split(data: Data, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    data("pack", f"folder:{photos}", "--out", out, "--holdout", "0.3")
+    found = json.loads(data("show", out, "--names", "--json").stdout)
+    train, test = (set(found[f"{out}/{split}"]) for split in ("train", "test"))
+    files = {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
+    assert (train | test, train & test) == (files, set())
+    assert set(data("show", out / "test", "--names").stdout.splitlines()) == test
+    told = data("show", out, "--names").stdout.splitlines()
+    assert {line.split("\t")[1] for line in told if line.startswith("test\t")} == test
+
+
 def test_what_only_one_split_left_out_is_told_of_that(
     data: Data, photos: Path, tmp_path: Path
 ) -> None:

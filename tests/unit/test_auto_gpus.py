@@ -21,6 +21,7 @@ from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.jobs.runner import Capacity
 from colddiff.jobs.submit import _log_differences, bring_to_end
 from colddiff.jobs.verb import VERBS
+from colddiff.machine.load import busy_machine
 from colddiff.spec import parse
 from colddiff.verbs.train.estimates import cpu_days, measured_rate
 from tests.in_process import colddiff_here
@@ -203,6 +204,7 @@ def test_a_rate_is_measured_within_its_time_and_trains_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(measured_rate, "ENOUGH_STEPS", 3)
+    monkeypatch.setattr(measured_rate, "busy_machine", lambda: "others run")
     words = [f"{path}={value}" for path, value in TINY.items()]
     began = time.monotonic()
     done = colddiff_here(monkeypatch, capsys, "submit", "train", *words, "--dry-run", "--rate=auto")
@@ -211,9 +213,30 @@ def test_a_rate_is_measured_within_its_time_and_trains_nothing(
     lines = done.stderr.splitlines()
     (at,) = (n for n, line in enumerate(lines) if line.startswith("measured here"))
     measured, hours = lines[at : at + 2]
-    found = re.fullmatch(r"measured here: (\S+) images/s, 8 at a time, by one .* CPU", measured)
+    found = re.fullmatch(
+        r"measured here: (\S+) images/s, 8 at a time, by one .* CPU; others run", measured
+    )
     assert found
     assert hours.startswith(f"at {found[1]} images/s: ")
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "threads", "said"),
+    [(9.2, 2, None, True), (1.4, 2, None, False), (9.2, 1, None, False), (9.2, 2, "1", False)],
+)
+def test_a_busy_machine_is_named_with_the_way_out(
+    load: float, cores: int, threads: str | None, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    line = busy_machine()
+    assert bool(line) == said
+    if said:
+        assert "load 9.2 on 2 cores" in line
+        assert "OMP_NUM_THREADS=1" in line
 
 
 def test_a_network_too_slow_for_the_time_is_measured_by_one_image() -> None:

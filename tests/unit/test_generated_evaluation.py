@@ -96,4 +96,9 @@ def test_the_distance_of_samples_is_in_the_line_of_an_evaluation() -> None:
     }
     assert evaluation_line(metrics) == "fd_lenet 512 (generated)"
     both = evaluation_line(metrics | {"eval/direct/fd_lenet": 40.0, "eval/direct/rmse": 0.1})
-    assert both == "fd_lenet 40 (direct), 512 (generated); rmse 0.1000 (direct)"
+    assert both == (
+        "fd_lenet 900 (degraded), 40 (direct), 512 (generated); "
+        "rmse 0.2000 (degraded), 0.1000 (direct)"
+    )
+    alone = evaluation_line(metrics | {"eval/direct/rmse": 0.1}, distances=False)
+    assert alone == "rmse 0.2000 (degraded), 0.1000 (direct)"

@@ -58,8 +58,10 @@ def test_one_run_has_it_all_over_two_attempts(storage: Path, packed: dict[str, s
     api, run = tracked(storage, job(**fields))
     assert run.info.run_id == result["tracking"]["run_id"]
     (report,) = JobFolder(open_store(str(storage)), result["id"]).reports(1)
-    assert report.startswith("evaluation at step 2: fd_lenet ")
-    assert "(Algorithm 2 (improved)); rmse 0." in report
+    # Of 16 images, too few for a distance in 64 features.
+    assert report.startswith("evaluation at step 2: rmse 0.")
+    assert "(degraded), 0." in report
+    assert "(Algorithm 2 (improved))" in report
     assert result["best"]["step"] in (2, 4, 6)
     assert f"best: step {result['best']['step']}, " in "\n".join(result["summary"])
     assert run.info.status == "FINISHED"

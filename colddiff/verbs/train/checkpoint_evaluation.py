@@ -9,6 +9,7 @@ from typing import Any
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.errors import CheckpointError
+from colddiff.evaluation.best import is_distance
 from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluator, evaluate_all
 from colddiff.evaluation.generated import GeneratedSamples, evaluate_generated
 from colddiff.evaluation.result import Evaluation
@@ -75,8 +76,11 @@ def evaluate_step(
 
 def report_evaluation(attempt: Attempt, step: int, record: Mapping[str, Any]) -> None:
     """Tells who follows or lists the job the main numbers of an evaluation."""
-    attempt.report(f"evaluation at step {step}: {evaluation_line(record['metrics'])}")
     best = attempt.folder.best(set(attempt.folder.evaluated_steps()))
+    # Where another metric than the distance tells the best, the distance does not fit the images.
+    distances = best is None or is_distance(best.metric)
+    line = evaluation_line(record["metrics"], distances=distances)
+    attempt.report(f"evaluation at step {step}: {line}")
     if best is not None:
         attempt.scored((best.metric, best.value))
 

@@ -377,17 +377,18 @@ class Trainer:
         self._reported_at = now
         images_per_s = numbers["train/images_per_s"]
         remaining = (self.job.num_steps - step) * self.job.global_batch_size
+        eta_s = remaining / images_per_s if images_per_s else None
         progress = {
             "phase": "training",
             "step": step,
             "num_steps": self.job.num_steps,
             "loss": numbers[f"train/loss_{self.job.loss}"],
             "images_per_s": images_per_s,
-            "eta_s": remaining / images_per_s if images_per_s else None,
+            "eta_s": eta_s,
         }
         self._reporter.report(progress)
         if now - self._logged_at > LOG_EVERY_S or last:
             self._logged_at = now
             place, loss = f"{step}/{self.job.num_steps}", progress["loss"]
-            left = duration(progress["eta_s"]) if progress["eta_s"] else "-"
+            left = "-" if eta_s is None else duration(eta_s)
             log.info("step %s  loss %.5f  %.1f img/s  ETA %s", place, loss, images_per_s, left)
