@@ -28,6 +28,15 @@ METRICS = {
 }
 
 
+def test_a_run_on_a_server_is_named_without_its_password() -> None:
+    def told(uri: str) -> str:
+        result = {**RESULTS["train"], "tracking": {"uri": uri, "run_id": "0af1"}}
+        return "\n".join(result_lines("train-x-00000000", result))
+
+    assert "MLflow: run 0af1 at http://***@mlflow:5000\n" in told("http://me:secret@mlflow:5000")
+    assert "MLflow" not in told("sqlite:////runs/mlflow.db")
+
+
 def member(seed: int, metrics: dict[str, float]) -> dict[str, Any]:
     """A training of a study."""
     about = {"entry": 0, "name": "digits", "differs": {}, "seed": seed, "measured": "a"}
