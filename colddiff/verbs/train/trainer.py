@@ -180,7 +180,10 @@ class Trainer:
         )
         meter = Meter(self.ctx, self.job, mfu_per_image_s(self.job, self.ctx.device))
         meter.resume(self._measured)
-        self._reporter.report({"phase": "training", "step": step, "num_steps": self.job.num_steps})
+        steps, size = self.job.num_steps, self.job.global_batch_size
+        if self.ctx.rank == 0:
+            log.info("training: %d steps of %d images", steps - step, size)
+        self._reporter.report({"phase": "training", "step": step, "num_steps": steps})
         try:
             return self._loop(step, inputs, meter)
         finally:
