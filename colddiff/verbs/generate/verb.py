@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.job import Job
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.generate.job import GenerateJob
 
 
@@ -53,11 +54,20 @@ class Generate(Verb):
 
         check_generation(job, storage, job_id, content)
 
+    def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        from colddiff.verbs.generate.held import held_lines
+
+        return held_lines(job)
+
     def requested_extent(self, job: Job) -> int:
         return int(getattr(job, self.extent) or 0)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
-        return [f"{result['num_samples']} images in {result['samples']}", *super().summary(result)]
+        return [
+            f"{result['num_samples']} images in {result['samples']}",
+            *super().summary(result),
+            *result.get("remarks", ()),
+        ]
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         samples = result["samples"]

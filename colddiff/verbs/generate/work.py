@@ -34,6 +34,7 @@ from colddiff.stores.open import open_store
 from colddiff.terminal import Gmm, Terminal
 from colddiff.terminals.fit import make_terminal
 from colddiff.terminals.stored import store_terminal, stored_terminal
+from colddiff.verbs.generate.held import held_lines
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.generate.missing import ShardCounts, missing_shards
 from colddiff.verbs.generate.plan import claim_plan, make_plan
@@ -165,7 +166,10 @@ def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) ->
         result = _Generation(attempt, prepared).run(workers)
     finally:
         workers.close()
-    return {**result, "time": {"generation_s": time.monotonic() - began}}
+    spent = {"generation_s": time.monotonic() - began}
+    # Said again with the result: whoever looks at the images may not be who submitted them.
+    remarks = held_lines(attempt.resolved.job_as(GenerateJob))
+    return {**result, "remarks": remarks, "time": spent}
 
 
 def open_local_workers(attempt: Attempt, plan: SamplePlan) -> LocalWorkers[ShardTask, ShardReport]:
