@@ -96,6 +96,7 @@ class Generate(Verb):
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         super().dry_run(job, rate)
+        job.refuse_unknown_number()
         return DryRun([_grid(job)])
 
 
