@@ -15,6 +15,7 @@ from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job, ResourcesSpec, Workers
@@ -157,6 +158,10 @@ class Verb(ABC):
 
     def inputs(self, job: Any) -> Sequence[Input]:
         """The images that a job names, which `--dry-run` looks at."""
+        return ()
+
+    def features(self, job: Any) -> Sequence[FeaturesSpec]:
+        """The feature networks that a job uses, whose weights are looked for before any work."""
         return ()
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:

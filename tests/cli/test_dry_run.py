@@ -13,6 +13,7 @@ from PIL import Image
 
 from colddiff.cli.submit import Request, read_job
 from colddiff.data.open import pack_source
+from colddiff.features import cleanfid_inception as inception
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
@@ -167,6 +168,37 @@ def test_a_generation_of_nobody_knows_how_many_is_refused_alike(
     assert "num_samples: is required" in dry.stderr
     assert "data=URI" in dry.stderr
     assert submit("generate", "quickstart", f"data={digits}", "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "quickstart", "evaluation.features=inception"],
+        ["evaluate", "checkpoint=/there", "features=inception"],
+        ["generate", "checkpoint=/there", "num_samples=3", "statistics=[inception]"],
+        ["search", "search/blur-digits", "base.evaluation.features=inception"],
+        ["study", "study/quickstart-seeds", "overrides.evaluation.features=inception"],
+    ],
+    ids=lambda words: str(words[0]),
+)
+def test_it_says_which_weights_are_not_here(
+    submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("COLDDIFF_FEATURES", str(tmp_path))
+    weights = tmp_path / inception.FILE
+    told = submit(*words, "--dry-run")
+    assert told.returncode == 0
+    (line,) = (line for line in told.stderr.splitlines() if "no weights" in line)
+    assert line.startswith("not on this machine, and needed by the job: ")
+    assert f"no weights at {weights}; download https://" in line
+    weights.write_bytes(b"weights")
+    assert "no weights" not in submit(*words, "--dry-run").stderr
+
+
+def test_weights_in_s3_are_not_looked_for(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLDDIFF_FEATURES", "s3://bucket/features")
+    told = submit("train", "quickstart", "evaluation.features=inception", "--dry-run")
+    assert (told.returncode, "no weights" in told.stderr) == (0, False)
 
 
 def test_what_it_says_of_the_job_is_below_the_job() -> None:

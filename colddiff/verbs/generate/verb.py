@@ -9,6 +9,7 @@ from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.job import Job
     from colddiff.jobs.resolve import ResolvedJob
@@ -87,6 +88,9 @@ class Generate(Verb):
 
     def outputs(self, job: Any) -> Mapping[str, str]:
         return {} if job.out is None else {"out": job.out}
+
+    def features(self, job: Any) -> list[FeaturesSpec]:
+        return list(job.statistics)
 
     def inputs(self, job: Any) -> list[Input]:
         from colddiff.data.resolve import Input

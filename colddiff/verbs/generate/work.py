@@ -24,7 +24,7 @@ from colddiff.image_maker import ImageMaker
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.resolve import ResolvedJob, refuse_missing_weights
 from colddiff.jobs.work_queue import LocalWorkers, QueueCounts, Workers, WorkQueue
 from colddiff.ports import FeatureExtractor, Store
 from colddiff.report.contact_sheet import contact_sheet
@@ -150,6 +150,7 @@ def prepare(attempt: Attempt) -> Prepared:
     """Writes or reads the plan, fits the terminal, opens the feature networks."""
     resolved = attempt.resolved
     job = resolved.job_as(GenerateJob)
+    refuse_missing_weights(job)
     plan = claim_plan(samples_at(resolved), make_plan(job, resolved.content))
     fit_terminal(resolved, attempt.folder)
     return Prepared(plan, [open_features(spec) for spec in job.statistics])
