@@ -156,6 +156,13 @@ class Verb(ABC):
         """Ids of the jobs that stand for this one in a report, such as the trainings of a study."""
         return ()
 
+    def left_behind(self, folder: JobFolder) -> str | None:
+        """Where a job's work stays when its folder is deleted; None if nothing is there.
+
+        Imports nothing heavy.
+        """
+        return None
+
     def inputs(self, job: Any) -> Sequence[Input]:
         """The images that a job names, which `--dry-run` looks at."""
         return ()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from colddiff.data.resolve import Input
     from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Capacity
@@ -88,6 +89,14 @@ class Generate(Verb):
 
     def outputs(self, job: Any) -> Mapping[str, str]:
         return {} if job.out is None else {"out": job.out}
+
+    def left_behind(self, folder: JobFolder) -> str | None:
+        from colddiff.stores.open import open_store
+
+        # As `place_of`, whose module loads torch, and which an older record may not parse for.
+        out = (folder.job().get("spec") or {}).get("out")
+        place = str(out or f"{folder.store.uri}/samples/{folder.job_id}")
+        return None if next(iter(open_store(place).list()), None) is None else place
 
     def features(self, job: Any) -> list[FeaturesSpec]:
         return list(job.statistics)
