@@ -26,7 +26,7 @@ from colddiff.jobs.status import (
     spent_line,
     verdict_line,
 )
-from colddiff.jobs.verb import unit_of
+from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.stores.open import open_store, storage_at
 from colddiff.tracking.open import has_spooled_entries
 
@@ -296,10 +296,22 @@ def delete(
         if not sys.stdin.isatty():
             raise SpecError(f"delete {job_id}: add --yes, as stdin is not a terminal")
         typer.confirm(f"delete {folder.uri} with its checkpoints?", abort=True, err=True)
+    left = _left_behind(folder)
     count = operate.delete(folder)
     note(f"deleted {folder.uri} ({count} objects)")
+    if left is not None:
+        note(f"what the job made is still in {left}: delete that folder too if nobody needs it")
     if as_json:
-        emit_json({"id": job_id, "deleted": count})
+        emit_json({"id": job_id, "deleted": count, "left": left})
+
+
+def _left_behind(folder: JobFolder) -> str | None:
+    """Where a job's work stays when it is deleted, as far as its record can be read."""
+    verb = VERBS.get(folder.job_id.partition("-")[0])
+    try:
+        return verb.left_behind(folder) if verb else None
+    except ColddiffError:
+        return None  # a damaged record or a store that is gone keeps no job from being deleted
 
 
 def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:

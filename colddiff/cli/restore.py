@@ -67,6 +67,12 @@ BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Rows of each f
 PrecisionOption = Annotated[
     str, typer.Option("--precision", metavar="P", help="Of the network's arithmetic: fp32, bf16.")
 ]
+Strip = Annotated[
+    bool,
+    typer.Option(
+        "--strip", help="Beside each result a picture NAME.strip.png: given, restored, original."
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing results, and nothing else.")
 ]
@@ -87,6 +93,7 @@ def restore(
     any_size: AnySize = False,
     batch_size: BatchSize = None,
     precision: PrecisionOption = "fp32",
+    strip: Strip = False,
     overwrite: Overwrite = False,
     plugin: Plugins = None,
     trust_plugin: TrustedPlugins = None,
@@ -112,9 +119,9 @@ def restore(
         any_size=any_size,
         precision=precision,
         overwrite=overwrite,
+        strip=strip,
     )
-    if fit and any_size:
-        raise SpecError("--fit and --any-size are mutually exclusive: use one")
+    _refuse_both(fit, any_size)
     load_plugins(plugin or ())
     trusted = tuple(trust_plugin or ())
     folder = output_folder(out)
@@ -126,12 +133,15 @@ def restore(
     if as_json:
         emit_json({**record, "images": rows, **_counts(done), "left_out": left_out})
     else:
-        for item in done:
-            if item.state != "failed":
-                emit(_line(item))
+        _emit_lines(done)
     _conclude(done, rows, folder, left_out)
     if any(item.state == "failed" for item in done):
         raise typer.Exit(FAILED)
+
+
+def _refuse_both(fit: bool, any_size: bool) -> None:
+    if fit and any_size:
+        raise SpecError("--fit and --any-size are mutually exclusive: use one")
 
 
 def _severity(text: str | None) -> Any:
@@ -242,6 +252,12 @@ def _write_scores(out: Path, record: Mapping[str, Any], rows: Sequence[dict[str,
     scored = [row for row in rows if "psnr_db" in row]
     LocalStore(out).put("scores.csv", scores_csv(scored))
     LocalStore(out).put("scores.json", scores_json(record, scored))
+
+
+def _emit_lines(done: Sequence[Restored]) -> None:
+    for item in done:
+        if item.state != "failed":
+            emit(_line(item))
 
 
 def _line(item: Restored) -> str:

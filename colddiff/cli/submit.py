@@ -326,7 +326,7 @@ def _refuse_contradictions(request: Request) -> None:
 def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
     import yaml
 
-    from colddiff.data.resolve import describe_input
+    from colddiff.jobs.resolve import input_lines
     from colddiff.stores.open import storage_at
 
     data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
@@ -335,8 +335,7 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         # Its id depends on the recipe's name and train section, so both are part of the file.
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
         needed = ["--name", slug] if request.name else []
-    place = storage_at(job.storage)
-    inputs = [describe_input(one, place) for one in VERBS[job.verb].inputs(job)]
+    inputs = input_lines(job, storage_at(job.storage))
     found = VERBS[job.verb].dry_run(job, request.rate)
     fit = None if request.local else _fit(job, request.address)
     if request.as_json:

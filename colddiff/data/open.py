@@ -69,15 +69,23 @@ def _open_reader(
 
 
 def open_transformed(
-    where: str | Store, augment: Augment, shape: ImageShape, name: str = "data"
+    where: str | Store,
+    augment: Augment,
+    shape: ImageShape,
+    name: str = "data",
+    *,
+    max_decoded_bytes: int = MAX_DECODED_BYTES,
 ) -> ShardSource:
     """Open a packed set as the test images of a job with this ``augment`` and image shape.
+
+    ``max_decoded_bytes``: as of ``open_shards``.
 
     Raises DataError, prefixed with ``name``, if its images cannot be transformed to that shape.
     """
     from colddiff.data.readers.transformed import transformed
 
-    return transformed(open_shards(where), augment, shape, name)
+    source = open_shards(where, max_decoded_bytes=max_decoded_bytes)
+    return transformed(source, augment, shape, name)
 
 
 def open_second_set(D: Degradation[Any], augment: Augment = "none") -> SecondSet | None:

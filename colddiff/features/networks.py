@@ -57,11 +57,16 @@ def _weights(kind: str, place: str, read: Callable[[str], bytes]) -> bytes:
     try:
         return read(place)
     except Missing:
-        way = "put the file there, or set evaluation.features.path to one all workers can read"
-        if kind in PUBLISHED:
-            file = PUBLISHED[kind].FILE
-            way = (
-                f"download {PUBLISHED[kind].DOWNLOAD} to that path, or to one that all workers can "
-                f"read: evaluation.features={{kind: {kind}, path: s3://bucket/{file}}}"
-            )
-        raise CheckpointError(f"evaluation.features: no weights at {place}; {way}") from None
+        raise no_weights(kind, place) from None
+
+
+def no_weights(kind: str, place: str) -> CheckpointError:
+    """The error of a network of ``kind`` without a file at ``place``, with where to get one."""
+    way = "put the file there, or set evaluation.features.path to one all workers can read"
+    if kind in PUBLISHED:
+        file = PUBLISHED[kind].FILE
+        way = (
+            f"download {PUBLISHED[kind].DOWNLOAD} to that path, or to one that all workers can "
+            f"read: evaluation.features={{kind: {kind}, path: s3://bucket/{file}}}"
+        )
+    return CheckpointError(f"evaluation.features: no weights at {place}; {way}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from colddiff.errors import CheckpointError
 from colddiff.ports import FeatureExtractor
 from colddiff.stores.open import absolute, open_store
 
@@ -31,6 +32,24 @@ def open_features(
         return open_store(folder or "/").get(name)
 
     return open_network(located_features(spec), read, device)
+
+
+def missing_weights(
+    features: FeaturesSpec, *, paths: bool = True, contact: bool = True
+) -> CheckpointError | None:
+    """The error of a network whose weights are not there; None where they are, or ship with us.
+
+    Looks, reads nothing. ``paths``: look at paths of this machine; ``contact``: look in S3.
+    """
+    place = getattr(located_features(features), "path", None)
+    if place is None or not (contact if "://" in place else paths):
+        return None
+    folder, _, name = place.rpartition("/")
+    if open_store(folder or "/").size(name) is not None:
+        return None
+    from colddiff.features.networks import no_weights
+
+    return no_weights(features.kind, place)
 
 
 def located_features(spec: FeaturesSpec) -> FeaturesSpec:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from colddiff.data.resolve import describe_input
 from colddiff.errors import (
     CheckpointError,
     ColddiffError,
@@ -19,6 +20,7 @@ from colddiff.errors import (
     RecordError,
     SpecError,
 )
+from colddiff.features.open import missing_weights
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.plugins import keep_plugins
@@ -145,7 +147,10 @@ def resolve(
     make_storage(place)
     check_writable(place)
     _check_parent(job, place)
-    if job.tracking.required and not (new or _has_finished(job, slug, place)):
+    _check_weights(job, slug, place, here=not remote, new=new)
+    if job.tracking.required and (
+        new or not has_server(place) or not _has_finished(job, slug, place)
+    ):
         check_tracker(place, job.tracking.experiment)
     job, content, job_id = identified(job, slug, place, pack=True, new=new)
     VERBS[job.verb].check(job, place, job_id, content)
@@ -162,10 +167,42 @@ def resolve(
     )
 
 
+def input_lines(job: Job, storage: str) -> list[str]:
+    """What `--dry-run` says of a job's inputs, one a line; contacts nothing."""
+    verb = VERBS[job.verb]
+    lines = [describe_input(one, storage) for one in verb.inputs(job)]
+    for spec in dict.fromkeys(verb.features(job)):
+        error = missing_weights(spec, contact=False)
+        if error is not None:
+            lines.append(f"not on this machine, and needed by the job: {error}")
+    return lines
+
+
+def refuse_missing_weights(job: Job, *, here: bool = True) -> None:
+    """Raises CheckpointError if the job's feature networks have no weights.
+
+    ``here``: it runs on this machine; else the paths of its machines are not looked at.
+    """
+    for spec in dict.fromkeys(VERBS[job.verb].features(job)):
+        error = missing_weights(spec, paths=here)
+        if error is not None:
+            raise error
+
+
+def _check_weights(job: Job, slug: str, storage: str, *, here: bool, new: bool) -> None:
+    """Raises CheckpointError if the job would need weights that are missing.
+
+    Before anything is packed. A finished job needs none any more.
+    """
+    try:
+        refuse_missing_weights(job, here=here)
+    except CheckpointError:
+        if new or not _has_finished(job, slug, storage):
+            raise
+
+
 def _has_finished(job: Job, slug: str, storage: str) -> bool:
-    """Whether the job has reached its extent: nothing will be sent to its tracker."""
-    if not has_server(storage):
-        return False
+    """Whether the job has reached its extent: it needs no tracker any more, nor weights."""
     try:
         _, _, job_id = identified(job, slug, storage)
     except ColddiffError:

@@ -15,6 +15,7 @@ from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job, ResourcesSpec, Workers
@@ -155,8 +156,19 @@ class Verb(ABC):
         """Ids of the jobs that stand for this one in a report, such as the trainings of a study."""
         return ()
 
+    def left_behind(self, folder: JobFolder) -> str | None:
+        """Where a job's work stays when its folder is deleted; None if nothing is there.
+
+        Imports nothing heavy.
+        """
+        return None
+
     def inputs(self, job: Any) -> Sequence[Input]:
         """The images that a job names, which `--dry-run` looks at."""
+        return ()
+
+    def features(self, job: Any) -> Sequence[FeaturesSpec]:
+        """The feature networks that a job uses, whose weights are looked for before any work."""
         return ()
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:

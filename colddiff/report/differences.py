@@ -11,6 +11,41 @@ HOW_IT_RUNS = frozenset(
 )
 """Fields of how a job is run, which say nothing about what it is."""
 
+OPERATION = frozenset(
+    {
+        "channels_last",
+        "checkpoint_every",
+        "compile",
+        "confirm_best",
+        "confirm_seeds",
+        "evaluate_every",
+        "evaluation",
+        "hang_timeout_s",
+        "keep",
+        "limits",
+        "log_every",
+        "max_batch_per_worker",
+        "max_concurrent",
+        "max_failures",
+        "num_samples",
+        "num_steps",
+        "num_trials",
+        "on_nonfinite",
+        "partial",
+        "priority",
+        "resources",
+        "snapshot_every_s",
+        "statistics",
+        "storage",
+        "store_patience_s",
+        "tracking",
+        "trainings",
+        "workers",
+    }
+)
+"""Operation fields of all verbs, which decide no id. Written out, as `list` loads no job class; a
+test holds it to them."""
+
 
 def differing_fields(
     specs: Sequence[Mapping[str, Any]], left_out: Collection[str] = HOW_IT_RUNS
@@ -18,10 +53,12 @@ def differing_fields(
     """For each job, its values of the fields in which ``specs`` differ, by path.
 
     None where a job has no such field. ``left_out``: fields of the jobs that are not compared.
+    Fields of operation come last: where room is short, what makes jobs others is shown.
     """
     flat = [_flat({k: v for k, v in spec.items() if k not in left_out}) for spec in specs]
     paths = dict.fromkeys(path for fields in flat for path in fields)
     differing = [path for path in paths if len({repr(fields.get(path)) for fields in flat}) > 1]
+    differing.sort(key=lambda path: path.partition(".")[0] in OPERATION)
     return [{path: fields.get(path) for path in differing} for fields in flat]
 
 

@@ -17,6 +17,7 @@ RECORD = "colddiff-restore"
 DEGRADED_RECORD = "colddiff-degraded"
 """Keyword of the text chunk of an image that `--degrade` made; its text is the severity."""
 DEGRADED = ".degraded.png"
+STRIP = ".strip.png"
 OMEGA_MARK = {"colddiff": "omega of one image"}
 
 

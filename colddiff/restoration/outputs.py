@@ -12,7 +12,7 @@ from colddiff.data.problems import Problems
 from colddiff.errors import DataError, SpecError
 from colddiff.machine.files import is_regular, read_regular
 from colddiff.restoration.files import ImageFile
-from colddiff.restoration.marks import DEGRADED, is_degraded, is_omega, is_result
+from colddiff.restoration.marks import DEGRADED, STRIP, is_degraded, is_omega, is_result
 from colddiff.restoration.scores import CSV_COLUMNS, PROTOCOL
 from colddiff.stores.open import ADDRESS
 
@@ -48,14 +48,18 @@ class Outputs:
     degrade: bool
     omega: bool
     """Whether what is random in D is written too."""
+    strip_beside: bool = False
+    """Whether a strip is written beside each result."""
 
     def names(self, name: str) -> list[str]:
         """Paths below ``out`` of the files of the image ``name``; the result comes first."""
-        found = [f"{name}.strip.png" if self.strip else f"{name}.png"]
+        found = [f"{name}{STRIP if self.strip else '.png'}"]
         if self.degrade and not self.strip:
             found.append(f"{name}{DEGRADED}")
         if self.degrade and self.omega:
             found.append(f"{name}.omega.safetensors")
+        if self.strip_beside:
+            found.append(f"{name}{STRIP}")
         return found
 
     def refuse_long_name(self, name: str) -> None:
@@ -109,11 +113,13 @@ class Outputs:
             result, *more = (self.out / output for output in self.names(file.name))
             if os.path.lexists(result):
                 found += [] if is_result(result) else [result]
-                continue  # what lies beside a result is ours as well
+                # What lies beside a result is ours as well, but a strip only if it says so.
+                more = more[len(more) - self.strip_beside :]
             found += [
                 path
                 for path in more
-                if os.path.lexists(path) and not (is_degraded(path) or is_omega(path))
+                if os.path.lexists(path)
+                and not (is_result(path) if str(path).endswith(STRIP) else _is_beside(path))
             ]
         scores = [self.out / name for name in SCORES] if scored else []
         found += [path for path in scores if os.path.lexists(path) and not _is_scores(path)]
@@ -134,6 +140,10 @@ def refuse_source_as_out(sources: Sequence[str], out: Path) -> None:
                 f"--out {out} is the folder of the images; use another, such as "
                 f"{os.path.normpath(out)}-restored"
             )
+
+
+def _is_beside(path: Path) -> bool:
+    return is_degraded(path) or is_omega(path)
 
 
 def _is_scores(path: Path) -> bool:

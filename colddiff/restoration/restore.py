@@ -103,6 +103,7 @@ class Restoration:
         self.checkpoint, self.settings = checkpoint, settings
         self.starts = settings.starts(D.num_timesteps)
         self.results = Results(LocalStore(out), self.record(), settings.severity == "all")
+        self._strips = Results(self.results.store, self.results.settings, strip=True)
         self._omega, self._ground_truth, self._images = omega, ground_truth, images
         self._device, self._on_progress = torch.device(device), on_progress
         self.outputs = Outputs(
@@ -110,6 +111,7 @@ class Restoration:
             strip=self.results.strip,
             degrade=settings.degrade,
             omega=bool(D.omega_names),
+            strip_beside=settings.strip,
         )
         self.left_out = LeftOut()
         """What was not restored of the images that were."""
@@ -147,14 +149,20 @@ class Restoration:
         """
         self._refuse_replacing(files)
         existing = self.results.existing(files, self.settings.overwrite)
+        strips: dict[str, dict[str, Any]] = {}
+        if self.settings.strip:
+            strips = self._strips.existing(files, self.settings.overwrite)
         self._total = self._steps() * sum(file.name not in existing for file in files)
         found: dict[str, Restored] = {}
         waiting: dict[ImageShape, list[_Item]] = {}
         for file in files:
             try:
                 item = self._prepared(file)
+                if file.name in strips:
+                    self._strips.refuse_another(file.name, strips[file.name], item.record)
                 if file.name in existing:
-                    found[file.name] = self._skipped(item, existing[file.name])
+                    draw = self.settings.strip and file.name not in strips
+                    found[file.name] = self._skipped(item, existing[file.name], draw)
                     continue
                 rows = self._forward(item.shape).rows
             except (DataError, SpecError) as error:
@@ -257,17 +265,22 @@ class Restoration:
             )
         return truth
 
-    def _skipped(self, item: _Item, record: Mapping[str, Any]) -> Restored:
+    def _skipped(self, item: _Item, record: Mapping[str, Any], draw: bool) -> Restored:
+        """What is there of an image; ``draw``: the strip that its result lacks is made."""
         name = item.file.name
         self.results.refuse_another(name, record, item.record)
         comparisons = {}
-        if item.ground_truth is not None and not self.results.strip:
+        if draw or (item.ground_truth is not None and not self.results.strip):
             store, shown = self.results.store, {"": item.pixels}
             for suffix in (".png", *[DEGRADED] * self.settings.degrade):
                 key = ListedKey(f"{name}{suffix}")
                 shown[suffix] = decode_image(store.get(key), key)
             degraded = shown.get(DEGRADED, item.pixels)
-            comparisons[self.starts[0]] = _compared(shown[".png"], degraded, item.ground_truth)
+            if item.ground_truth is not None:
+                compared = _compared(shown[".png"], degraded, item.ground_truth)
+                comparisons[self.starts[0]] = compared
+            if draw:
+                self._draw_beside(item, shown[".png"], degraded)
         return Restored(item.file.path, self.results.path(name), "skipped", "", comparisons)
 
     def _restored(self, items: Sequence[_Item]) -> dict[str, Restored]:
@@ -311,6 +324,8 @@ class Restoration:
             if self.settings.degrade:
                 png = with_png_text(encode_png(degraded[start]), DEGRADED_RECORD, str(start))
                 store.put(ListedKey(f"{name}{DEGRADED}"), png)
+            if self.settings.strip:
+                self._draw_beside(item, restored[start], degraded[start])
         self.results.write(name, picture, item.record)
         return Restored(file.path, self.results.path(name), "restored", "", comparisons)
 
@@ -322,7 +337,6 @@ class Restoration:
         comparisons: Mapping[int, Comparison],
     ) -> bytes:
         D = self.checkpoint.degradation
-        name = "".join(c if c.isprintable() else "?" for c in item.file.path.name)
         labels = {start: f"t = {start}" for start in restored}
         rows = {"restored": {labels[t]: restored[t] for t in restored}}
         first = "original" if self.settings.degrade else "input"
@@ -330,9 +344,28 @@ class Restoration:
             rows = {"degraded": {labels[t]: degraded[t] for t in degraded}} | rows
         return draw_strip(
             {label: {first: item.pixels} | row for label, row in rows.items()},
-            {labels[t]: comparison for t, comparison in comparisons.items()},
-            f"{name}, {D.spec.kind} restored from severity t of {D.num_timesteps}",
+            {labels[t]: comparison.restored for t, comparison in comparisons.items()},
+            f"{_printable(item)}, {D.spec.kind} restored from severity t of {D.num_timesteps}",
         )
+
+    def _draw_beside(self, item: _Item, restored: Pixels, degraded: Pixels) -> None:
+        """Write the strip of one severity: degraded or given, restored, and the original."""
+        D, truth = self.checkpoint.degradation, item.ground_truth
+        first = "degraded" if self.settings.degrade else "given"
+        columns, scores = {first: degraded, "restored": restored}, {}
+        if truth is not None:
+            compared = _compared(restored, degraded, truth)
+            scores = {first: compared.degraded, "restored": compared.restored}
+            columns["original"] = truth
+        title = (
+            f"{_printable(item)}, {D.spec.kind} of severity {self.starts[0]} of "
+            f"{D.num_timesteps}, {self.settings.sampler}"
+        )
+        self._strips.write(item.file.name, draw_strip({"": columns}, scores, title), item.record)
+
+
+def _printable(item: _Item) -> str:
+    return "".join(c if c.isprintable() else "?" for c in item.file.path.name)
 
 
 def _compared(restored: Pixels, degraded: Pixels, truth: Pixels) -> Comparison:

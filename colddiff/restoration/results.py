@@ -18,8 +18,8 @@ from colddiff.errors import DataError, Missing, SpecError
 from colddiff.ports import ListedKey
 from colddiff.report.sheets import SheetColumn, draw_sheet, png
 from colddiff.restoration.files import ImageFile
-from colddiff.restoration.marks import RECORD, is_result
-from colddiff.restoration.scores import Comparison
+from colddiff.restoration.marks import RECORD, STRIP, is_result
+from colddiff.restoration.scores import Score
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import Image
 
@@ -41,7 +41,7 @@ class Results:
     def key(self, name: str) -> str:
         """Key of the result of ``name``, relative to the output folder."""
         # The name is that of a file of the user's, which has rules of its own.
-        return ListedKey(f"{name}.strip.png" if self.strip else f"{name}.png")
+        return ListedKey(f"{name}{STRIP if self.strip else '.png'}")
 
     def path(self, name: str) -> Path:
         """Path of the result of ``name``."""
@@ -122,14 +122,14 @@ def to_pixels(x: Image, like: np.dtype[Any]) -> Pixels:
 
 
 def draw_strip(
-    rows: Mapping[str, Mapping[str, Pixels]], comparisons: Mapping[str, Comparison], title: str
+    rows: Mapping[str, Mapping[str, Pixels]], scores: Mapping[str, Score], title: str
 ) -> bytes:
     """A PNG of images [H, W, C] by row label and column label, with scores below if known."""
     columns = [
         SheetColumn(
             label,
             np.stack([_eight_bit(row[label]) for row in rows.values()]),
-            comparisons[label].restored.lines() if label in comparisons else (),
+            scores[label].lines() if label in scores else (),
         )
         for label in next(iter(rows.values()))
     ]

@@ -29,7 +29,7 @@ class RestoreSettings:
     ``severities``: number of even steps down to 0, or a falling list down to 0, of which those
     below the image's severity are used; None: every severity. ``batch_size``: rows of every forward
     pass; None: chosen by the size of the images alone. ``precision``: of R's arithmetic, fp32 or
-    bf16.
+    bf16. ``strip``: a picture beside each result, of what was given, restored and the original.
     """
 
     severity: int | Literal["all"] | None = None
@@ -42,6 +42,7 @@ class RestoreSettings:
     any_size: bool = False
     precision: str = "fp32"
     overwrite: bool = False
+    strip: bool = False
 
     def check(self, D: Degradation[Any]) -> None:
         """Raises SpecError naming the invalid option and how to fix it."""
@@ -52,6 +53,8 @@ class RestoreSettings:
             raise SpecError(
                 f"--severity: must be 1..{T} (T of the checkpoint) or all, got {self.severity}"
             )
+        if self.strip and self.severity == "all":
+            raise SpecError("--strip: the results of --severity all are strips; leave it out")
         if isinstance(self.severities, int) and self.severities < 1:
             raise SpecError(f"--severities: must be at least 1 step, got {self.severities}")
         if isinstance(self.severities, tuple):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from colddiff.cli.submit import Request, read_job
 from colddiff.data.open import pack_source
+from colddiff.features import cleanfid_inception as inception
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
@@ -26,6 +27,8 @@ RECIPES = {
     "search": "search/blur-digits",
     "study": "study/quickstart-seeds",
 }
+FIELDS = {"generate": ["num_samples=3"]}
+"""Fields that a job of a verb needs besides its recipe's."""
 
 
 class Submit:
@@ -66,13 +69,14 @@ def test_what_it_prints_is_a_file_of_the_same_job(
     submit: Submit, tmp_path: Path, verb: str, name: str | None
 ) -> None:
     named = [] if name is None else ["--name", name]
-    printed = submit(verb, RECIPES[verb], *named, "--dry-run").stdout
+    fields = FIELDS.get(verb, [])
+    printed = submit(verb, RECIPES[verb], *fields, *named, "--dry-run").stdout
     file = tmp_path / "job.yaml"
     file.write_text(printed)
     # A name that the file cannot hold, as it has that of its training, is in its first line.
     words = printed.splitlines()[0].split(f"# colddiff submit {verb} FILE --name ")[1:]
     again = slugify(words[0]) if words else None
-    recipe, job = read_job(verb, Request(words=(RECIPES[verb],)))
+    recipe, job = read_job(verb, Request(words=(RECIPES[verb], *fields)))
     file_recipe, file_job = read_job(verb, Request(words=(str(file),)))
     assert file_job == job
     slug = slugify(name or recipe.name)
@@ -153,6 +157,48 @@ def test_it_says_why_a_submission_would_fail(
     assert (submitted.returncode, submitted.stdout) == (2, "")
     reason = submitted.stderr.splitlines()[-1].removeprefix("colddiff: error: ")
     assert any(reason.partition(": ")[2] in line for line in lines)
+
+
+def test_a_generation_of_nobody_knows_how_many_is_refused_alike(
+    submit: Submit, digits: str
+) -> None:
+    """With and without --dry-run; `data` is the other way, which the message names."""
+    dry = submit("generate", "quickstart", "--dry-run")
+    assert (dry.returncode, dry.stdout) == (2, "")
+    assert "num_samples: is required" in dry.stderr
+    assert "data=URI" in dry.stderr
+    assert submit("generate", "quickstart", f"data={digits}", "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "quickstart", "evaluation.features=inception"],
+        ["evaluate", "checkpoint=/there", "features=inception"],
+        ["generate", "checkpoint=/there", "num_samples=3", "statistics=[inception]"],
+        ["search", "search/blur-digits", "base.evaluation.features=inception"],
+        ["study", "study/quickstart-seeds", "overrides.evaluation.features=inception"],
+    ],
+    ids=lambda words: str(words[0]),
+)
+def test_it_says_which_weights_are_not_here(
+    submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("COLDDIFF_FEATURES", str(tmp_path))
+    weights = tmp_path / inception.FILE
+    told = submit(*words, "--dry-run")
+    assert told.returncode == 0
+    (line,) = (line for line in told.stderr.splitlines() if "no weights" in line)
+    assert line.startswith("not on this machine, and needed by the job: ")
+    assert f"no weights at {weights}; download https://" in line
+    weights.write_bytes(b"weights")
+    assert "no weights" not in submit(*words, "--dry-run").stderr
+
+
+def test_weights_in_s3_are_not_looked_for(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLDDIFF_FEATURES", "s3://bucket/features")
+    told = submit("train", "quickstart", "evaluation.features=inception", "--dry-run")
+    assert (told.returncode, "no weights" in told.stderr) == (0, False)
 
 
 def test_what_it_says_of_the_job_is_below_the_job() -> None:

@@ -24,8 +24,9 @@ from colddiff.jobs.listing.job_table import (
 )
 from colddiff.jobs.listing.known_jobs import KnownJobs
 from colddiff.jobs.status import Status
+from colddiff.jobs.verb import VERBS
 from colddiff.ports import Store
-from colddiff.report.differences import short_paths
+from colddiff.report.differences import OPERATION, short_paths
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.verbs.search.tracked import nested_run
@@ -111,6 +112,23 @@ def test_a_long_difference_is_cut(store: MemoryStore) -> None:
     text = differs_text(chosen(rows_of(store), (), "long")[0])
     assert (len(text), text[-1]) == (60, "…")
     assert text.startswith("values=[0.25,0.25,")
+
+
+def test_what_makes_jobs_others_comes_before_how_they_run(store: MemoryStore) -> None:
+    for number, dim in enumerate((16, 32)):
+        spec = {"checkpoint_every": 200 + number, "evaluate_every": 200 + number}
+        last = {"optimizer": {"lr": 0.001 + number}, "restorer": {"dim": dim}}
+        write(store, f"train-wide-0000000{number}", slug="wide", **spec, **last)
+    text = differs_text(chosen(rows_of(store), (), "wide")[0])
+    assert text.startswith("optimizer.lr=0.001, restorer.dim=16, checkpoint_every=200")
+
+
+def test_fields_of_operation_are_those_of_the_job_classes() -> None:
+    specs = [verb.spec() for verb in VERBS.values()]
+    identity = {name for spec in specs for name in spec.identity_fields()}
+    fields = {name for spec in specs for name in spec.model_fields}
+    # A name that is identity in one verb is shown with those.
+    assert fields - identity == OPERATION
 
 
 def test_paths_are_as_long_as_it_takes_to_tell_them_apart() -> None:

@@ -35,6 +35,7 @@ COMMANDS = (
     ["wait", "train-a-00000001"],
     ["wait", "train-b-00000002", "--json"],
     ["delete", "--yes", "train-b-00000002"],
+    ["delete", "--yes", "generate-c-00000003"],
 )
 SCRIPT = """
 import contextlib, json, io, sys
@@ -71,6 +72,7 @@ def made_job(storage: Path, job_id: str, status: Status) -> None:
 def test_commands_on_submitted_jobs_import_nothing_heavy(tmp_path: Path) -> None:
     made_job(tmp_path, "train-a-00000001", Status("done", 1, step=2, num_steps=2, heartbeat=5.0))
     made_job(tmp_path, "train-b-00000002", Status("stopped", 1, step=1, num_steps=2))
+    made_job(tmp_path, "generate-c-00000003", Status("stopped", 1, step=1, num_steps=2))
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(COMMANDS), json.dumps([*HEAVY, *CLASSES])],
         env={"COLDDIFF_STORAGE": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},

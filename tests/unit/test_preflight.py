@@ -13,11 +13,14 @@ import pytest
 
 from colddiff.data.manifest import read_manifest
 from colddiff.data.verify import verify_some
+from colddiff.errors import CheckpointError
+from colddiff.jobs import resolve as resolving
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import run_here
 from colddiff.jobs.resolve import resolve
 from colddiff.jobs.status import Status
 from colddiff.stores.open import open_store
+from colddiff.verbs.train import preflight
 from colddiff.verbs.train.preflight import check_before_training
 from tests.unit.test_run import job
 
@@ -94,10 +97,6 @@ def nothing(_: Path) -> None: ...
         ({"num_images": 10_000}, "evaluation.num_images: 10000 of"),
         ({"severities": [9, 0]}, "severities"),
         (
-            {"features": {"kind": "inception", "path": "/nowhere/inception.pt"}},
-            "no weights at /nowhere/inception.pt; download https://",
-        ),
-        (
             {
                 "features": {
                     "kind": "torchscript",
@@ -109,12 +108,47 @@ def nothing(_: Path) -> None: ...
             f"expected {'0' * 64}",
         ),
     ],
-    ids=["too many images", "severities beyond T", "weights missing", "other weights"],
+    ids=["too many images", "severities beyond T", "other weights"],
 )
 def test_an_evaluation_that_cannot_be_done_is_found_out_now(
     storage: Path, packed: dict[str, str], evaluation: dict[str, Any], problem: str
 ) -> None:
     assert problem in attempt(nothing, storage, **packed, evaluation=evaluation).message
+
+
+INCEPTION = {"kind": "inception", "path": "/nowhere/inception.pt"}
+NO_WEIGHTS = "no weights at /nowhere/inception.pt; download https://"
+
+
+def test_weights_that_are_missing_are_found_out_before_anything_is_packed(storage: Path) -> None:
+    wanted = job(data="digits", evaluation={"features": INCEPTION})
+    with pytest.raises(CheckpointError, match=NO_WEIGHTS):
+        resolve(wanted, "tiny")
+    assert not (storage / "data").exists()
+
+
+def test_weights_that_are_missing_where_it_runs_are_found_out_first(
+    storage: Path, packed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that submits cannot look at the paths of a cluster: its preflight does."""
+    monkeypatch.setattr(preflight, "_prepare_terminal", never)
+    monkeypatch.setattr(preflight, "_verify_data", never)
+    evaluated = job(**packed, evaluation={"features": INCEPTION})
+    resolved = resolve(evaluated, "tiny", remote=True, shared_path=True)
+    with pytest.raises(CheckpointError, match=NO_WEIGHTS):
+        check_before_training(resolved, resolved.folder)
+
+
+def test_a_finished_job_needs_no_weights_any_more(
+    storage: Path, packed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = job(**packed, evaluation={"features": INCEPTION})
+    monkeypatch.setattr(resolving, "_has_finished", lambda *_: True)
+    assert resolve(evaluated, "tiny").id
+
+
+def never(*_: object) -> None:
+    raise AssertionError("too early")
 
 
 def test_a_sound_job_passes_quickly_and_says_how_long_it_took(

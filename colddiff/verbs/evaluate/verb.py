@@ -9,6 +9,7 @@ from colddiff.jobs.verb import Verb, restore_lines
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
     from colddiff.verbs.evaluate.job import EvaluateJob
 
@@ -64,6 +65,9 @@ class Evaluate(Verb):
 
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None and job.samples is None
+
+    def features(self, job: Any) -> list[FeaturesSpec]:
+        return [job.features]
 
     def inputs(self, job: Any) -> list[Input]:
         from colddiff.data.resolve import Input

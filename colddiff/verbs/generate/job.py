@@ -95,6 +95,12 @@ class GenerateJob(Job):
             self.reference is None or result.get("reference") == self.reference
         )
 
+    def refuse_unknown_number(self) -> None:
+        """Raises SpecError if nothing says how many images to make."""
+        if self.num_samples is None and self.data is None:
+            what = "is required: how many images to make (or data=URI: all of a set, restored)"
+            raise SpecError([("num_samples", what)])
+
     @model_validator(mode="after")
     def _within_limits(self) -> Self:
         if self.reference is not None and not self.statistics:

@@ -58,8 +58,7 @@ def resolve_generation(
     if job.data is None:
         changes["terminal"] = _chosen_terminal(job, about, D)
         content["terminal"] = _terminal_digest(changes["terminal"], about, D)
-        if job.num_samples is None:
-            raise SpecError([("num_samples", "is required: how many images to make")])
+        job.refuse_unknown_number()
     else:
         uri = packed(job.data, "test", False, about.job, storage, pack=pack)
         refuse_other_shape("data", uri, about.job)

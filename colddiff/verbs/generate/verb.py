@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job
     from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Capacity
     from colddiff.verbs.generate.job import GenerateJob
 
 
@@ -53,11 +56,20 @@ class Generate(Verb):
 
         check_generation(job, storage, job_id, content)
 
+    def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        from colddiff.verbs.generate.held import held_lines
+
+        return held_lines(job)
+
     def requested_extent(self, job: Job) -> int:
         return int(getattr(job, self.extent) or 0)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
-        return [f"{result['num_samples']} images in {result['samples']}", *super().summary(result)]
+        return [
+            f"{result['num_samples']} images in {result['samples']}",
+            *super().summary(result),
+            *result.get("remarks", ()),
+        ]
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         samples = result["samples"]
@@ -78,6 +90,17 @@ class Generate(Verb):
     def outputs(self, job: Any) -> Mapping[str, str]:
         return {} if job.out is None else {"out": job.out}
 
+    def left_behind(self, folder: JobFolder) -> str | None:
+        from colddiff.stores.open import open_store
+
+        # As `place_of`, whose module loads torch, and which an older record may not parse for.
+        out = (folder.job().get("spec") or {}).get("out")
+        place = str(out or f"{folder.store.uri}/samples/{folder.job_id}")
+        return None if next(iter(open_store(place).list()), None) is None else place
+
+    def features(self, job: Any) -> list[FeaturesSpec]:
+        return list(job.statistics)
+
     def inputs(self, job: Any) -> list[Input]:
         from colddiff.data.resolve import Input
 
@@ -86,6 +109,7 @@ class Generate(Verb):
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         super().dry_run(job, rate)
+        job.refuse_unknown_number()
         return DryRun([_grid(job)])
 
 

@@ -24,7 +24,7 @@ from colddiff.image_maker import ImageMaker
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.resolve import ResolvedJob, refuse_missing_weights
 from colddiff.jobs.work_queue import LocalWorkers, QueueCounts, Workers, WorkQueue
 from colddiff.ports import FeatureExtractor, Store
 from colddiff.report.contact_sheet import contact_sheet
@@ -34,6 +34,7 @@ from colddiff.stores.open import open_store
 from colddiff.terminal import Gmm, Terminal
 from colddiff.terminals.fit import make_terminal
 from colddiff.terminals.stored import store_terminal, stored_terminal
+from colddiff.verbs.generate.held import held_lines
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.generate.missing import ShardCounts, missing_shards
 from colddiff.verbs.generate.plan import claim_plan, make_plan
@@ -149,6 +150,7 @@ def prepare(attempt: Attempt) -> Prepared:
     """Writes or reads the plan, fits the terminal, opens the feature networks."""
     resolved = attempt.resolved
     job = resolved.job_as(GenerateJob)
+    refuse_missing_weights(job)
     plan = claim_plan(samples_at(resolved), make_plan(job, resolved.content))
     fit_terminal(resolved, attempt.folder)
     return Prepared(plan, [open_features(spec) for spec in job.statistics])
@@ -165,7 +167,10 @@ def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) ->
         result = _Generation(attempt, prepared).run(workers)
     finally:
         workers.close()
-    return {**result, "time": {"generation_s": time.monotonic() - began}}
+    spent = {"generation_s": time.monotonic() - began}
+    # Said again with the result: whoever looks at the images may not be who submitted them.
+    remarks = held_lines(attempt.resolved.job_as(GenerateJob))
+    return {**result, "remarks": remarks, "time": spent}
 
 
 def open_local_workers(attempt: Attempt, plan: SamplePlan) -> LocalWorkers[ShardTask, ShardReport]:

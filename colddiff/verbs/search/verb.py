@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.jobs.verb import VERBS, DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
@@ -123,6 +124,13 @@ class Search(Verb):
 
             return list_score(result)
         return result["metric"], result["metrics"]["search/best"]
+
+    def features(self, job: Any) -> Sequence[FeaturesSpec]:
+        if job.samples_only or job.base is None:
+            return []
+        from colddiff.verbs.search.settings import base_of
+
+        return VERBS["train"].features(base_of(job))
 
     def inputs(self, job: Any) -> list[Input]:
         if job.samples_only or job.base is None:

@@ -9,6 +9,7 @@ from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import Job
@@ -106,6 +107,13 @@ class Study(Verb):
         from colddiff.verbs.study.table import best_mean
 
         return best_mean(result["over_seeds"])
+
+    def features(self, job: Any) -> list[FeaturesSpec]:
+        from colddiff.jobs.verb import VERBS
+        from colddiff.verbs.study.written import written_trainings
+
+        found = [VERBS["train"].features(train) for _, train in written_trainings(job)]
+        return [spec for specs in found for spec in specs]
 
     def inputs(self, job: Any) -> list[Input]:
         from colddiff.verbs.study.written import inputs_of

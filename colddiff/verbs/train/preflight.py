@@ -12,7 +12,7 @@ from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.data.verify import MOST_LISTED
 from colddiff.errors import DataError
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.resolve import ResolvedJob, refuse_missing_weights
 from colddiff.rng import stream
 from colddiff.stores.open import check_writable
 from colddiff.terminal import terminal_spec
@@ -37,6 +37,9 @@ def check_before_training(resolved: ResolvedJob, folder: JobFolder) -> None:
     began = time.monotonic()
     job = resolved.job_as(TrainJob)
     check_writable(resolved.storage)
+    if job.test_data is not None:
+        # First, as it takes no time: hashing data and fitting a terminal may take a minute.
+        refuse_missing_weights(job)
     other = job.degradation.second_set if "other" in resolved.content else None
     for field, uri in (("data", job.data), ("test_data", job.test_data), ("other", other)):
         if uri is not None:

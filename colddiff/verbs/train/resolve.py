@@ -50,6 +50,11 @@ def inputs_of(job: TrainJob) -> list[Input]:
     return found
 
 
+def is_evaluated(job: TrainJob) -> bool:
+    """Whether the checkpoints of a training are evaluated: it has test images."""
+    return _test_of(job) is not None
+
+
 def _test_of(job: TrainJob) -> str | None:
     """Where the test images are; a SOURCE in `data` has them too."""
     return job.test_data or (job.data if job.data and SOURCE.match(job.data) else None)

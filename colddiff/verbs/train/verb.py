@@ -9,6 +9,7 @@ from colddiff.jobs.verb import DryRun, Verb, restore_lines
 
 if TYPE_CHECKING:
     from colddiff.data.resolve import Input
+    from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Capacity
@@ -82,6 +83,11 @@ class Train(Verb):
     def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:
         best = result.get("best")
         return (best["metric"], best["value"]) if best else super().score(result)
+
+    def features(self, job: Any) -> list[FeaturesSpec]:
+        from colddiff.verbs.train.resolve import is_evaluated
+
+        return [job.evaluation.features] if is_evaluated(job) else []
 
     def inputs(self, job: Any) -> list[Input]:
         from colddiff.verbs.train.resolve import inputs_of

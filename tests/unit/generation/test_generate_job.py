@@ -137,7 +137,7 @@ def test_another_plan_at_the_same_place_is_refused_at_submission(
         ({"checkpoint": None}, SpecError, "checkpoint: is required"),
         ({"checkpoint": "train-nobody-00000000"}, CheckpointError, "no committed checkpoint"),
         ({"checkpoint": "TRAINED@step=9"}, CheckpointError, "no checkpoint of step 9"),
-        ({"num_samples": None}, SpecError, "num_samples: is required"),
+        ({"num_samples": None}, SpecError, "num_samples: is required: .*data=URI"),
         ({"num_samples": 0}, SpecError, "num_samples: .*greater than or equal to 1"),
         ({"shard_size": 0}, SpecError, "shard_size: .*greater than or equal to 1"),
         ({"batch_size": 0}, SpecError, "batch_size: .*greater than or equal to 1"),

@@ -1,0 +1,69 @@
+"""`colddiff delete`: what of a job's work stays elsewhere is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.status import Status
+from colddiff.stores.local_store import LocalStore
+from tests.in_process import Done, colddiff_here
+
+JOB = "generate-a-00000001"
+Delete = Callable[..., Done]
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def delete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Delete:
+    def run(*words: str) -> Done:
+        return colddiff_here(monkeypatch, capsys, "delete", JOB, "--yes", *words)
+
+    return run
+
+
+def made(storage: Path, out: Path | None, *, images: bool = True) -> Path:
+    """A generate job that is done, and its samples."""
+    folder = JobFolder(LocalStore(storage), JOB)
+    folder.write_job({"id": JOB, "spec": {"out": out and str(out)}})
+    folder.write_status(Status("done", attempt=1, step=9, num_steps=9, heartbeat=1.0))
+    place = out or storage / "samples" / JOB
+    if images:
+        LocalStore(place).put("manifest.json", b"{}")
+    return place
+
+
+@pytest.mark.parametrize("out", [None, "mine"])
+def test_images_that_are_left_are_named(
+    storage: Path, tmp_path: Path, delete: Delete, out: str | None
+) -> None:
+    place = made(storage, tmp_path / out if out else None)
+    assert f"still in {place}: " in delete().stderr
+    assert (place / "manifest.json").exists()
+    made(storage, tmp_path / out if out else None)
+    assert json.loads(delete("--json").stdout)["left"] == str(place)
+
+
+def test_nothing_is_said_where_nothing_is_left(storage: Path, delete: Delete) -> None:
+    made(storage, None, images=False)
+    done = delete()
+    assert (done.returncode, "still in" in done.stderr) == (0, False)
+
+
+def test_a_place_that_cannot_be_read_keeps_no_job_from_being_deleted(
+    storage: Path, delete: Delete
+) -> None:
+    made(storage, None)
+    record = {"id": JOB, "spec": {"out": "nothing://like/that"}}
+    (storage / "jobs" / JOB / "job.json").write_text(json.dumps(record))
+    assert delete().returncode == 0
+    assert not (storage / "jobs" / JOB / "status.json").exists()

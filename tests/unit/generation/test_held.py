@@ -1,0 +1,91 @@
+"""Samples drawn from a terminal though D(x, T) still shows the image: said, and never refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import colddiff
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.verb import VERBS
+from colddiff.verbs.generate import held
+from colddiff.verbs.generate.job import GenerateJob
+from tests.unit.generation.running import run
+from tests.unit.generation.trained import BLUR, train_tiny
+
+WEAK = {**BLUR, "sigma": {"kind": "constant", "value": 0.5}, "collapse_to_mean": False}
+POOR = "samples will be poor: D(x, T) of this blur still shows the image"
+
+
+@pytest.fixture(scope="module")
+def weak(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A checkpoint whose blur leaves most of a digit, as the quickstart's."""
+    return train_tiny(tmp_path_factory.mktemp("weak"), degradation=WEAK)
+
+
+def advice(resolved: ResolvedJob) -> list[str]:
+    return list(VERBS["generate"].advice(resolved.job, lambda: None))
+
+
+def test_it_is_said_at_submission_and_with_the_result(
+    submitted: Callable[..., ResolvedJob], weak: dict[str, str]
+) -> None:
+    resolved = submitted(checkpoint=weak["job"], num_samples=5)
+    (line,) = advice(resolved)
+    assert line.startswith(POOR)
+    assert "data=URI" in line
+    code, folder = run(resolved)
+    result = folder.result()
+    assert code == 0
+    assert result
+    assert line in result["summary"]
+
+
+def test_whoever_submits_is_warned(
+    storage: Path, weak: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    colddiff.generate(GenerateJob(checkpoint=weak["job"], num_samples=5))
+    assert any(r.levelname == "WARNING" and r.message.startswith(POOR) for r in caplog.records)
+
+
+@pytest.mark.parametrize("which", ["trained", "blurred"])
+def test_nothing_is_said_where_samples_start_with_all_there_is(
+    submitted: Callable[..., ResolvedJob], request: pytest.FixtureRequest, which: str
+) -> None:
+    """Noise, and a blur that leaves one colour."""
+    job: dict[str, str] = request.getfixturevalue(which)
+    assert advice(submitted(checkpoint=job["job"])) == []
+
+
+def test_nothing_is_said_of_a_set_that_is_restored(
+    submitted: Callable[..., ResolvedJob], weak: dict[str, str]
+) -> None:
+    assert advice(submitted(checkpoint=weak["job"], data=weak["test"], num_samples=None)) == []
+
+
+def test_nothing_is_said_where_the_images_cannot_be_read(
+    submitted: Callable[..., ResolvedJob], weak: dict[str, str], tmp_path: Path
+) -> None:
+    resolved = submitted(checkpoint=weak["job"])
+    data = Path(weak["storage"], "data")
+    shutil.move(data, tmp_path / "gone")
+    try:
+        assert advice(resolved) == []
+    finally:
+        shutil.move(tmp_path / "gone", data)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_VALUES", 640), ("MOST_BYTES", 100)])
+def test_large_images_are_not_measured(
+    submitted: Callable[..., ResolvedJob],
+    weak: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: Any,
+) -> None:
+    monkeypatch.setattr(held, limit, value)
+    assert advice(submitted(checkpoint=weak["job"])) == []
