@@ -11,6 +11,7 @@ import torch
 
 from colddiff.data.open import open_second_set, open_transformed
 from colddiff.errors import SpecError
+from colddiff.evaluation.set_comparison import COLUMN
 from colddiff.jobs.job import LimitsSpec
 from colddiff.spec import canonical_json
 from colddiff.verbs.search.job import SearchJob
@@ -85,7 +86,9 @@ class SearchTask:
         evaluation, images = job.evaluation, False
         if self.job.compare == "generation":
             # Restorations cost as much as samples, and nothing is compared by them.
-            evaluation = evaluation.model_copy(update={"samplers": ()})
+            samples = (evaluation.best or "").startswith(f"{COLUMN}/")
+            best = evaluation.best if samples else None  # one of restorations is not evaluated
+            evaluation = evaluation.model_copy(update={"samplers": (), "best": best})
             images = self.job.tracking.images  # a sheet of the samples that were made anyway
         return job.model_copy(
             update={
