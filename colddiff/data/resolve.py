@@ -80,7 +80,7 @@ def packed(
     """
     if not SOURCE.match(text):
         return absolute(text)
-    source, settings, uri = _packing(text, split, shared, job, storage)
+    source, settings, uri = packing(text, split, shared, job, storage)
     if pack:
         manifest, fresh = pack_source(source, uri, **settings)
         if fresh:
@@ -90,7 +90,7 @@ def packed(
     return uri
 
 
-def _packing(
+def packing(
     text: str, split: str, shared: bool, job: ImageSettings, storage: str
 ) -> tuple[str, dict[str, Any], str]:
     """A SOURCE with an absolute address, how it is packed for ``job``, and where to."""
@@ -128,7 +128,7 @@ def _described(found: Input, storage: str) -> str:
     if SOURCE.match(found.address):
         if found.images is None:
             return f"{found.address} is packed when the job is submitted"
-        source, settings, uri = _packing(
+        source, settings, uri = packing(
             found.address, found.split, found.shared, found.images, storage
         )
     if "://" in uri:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +21,9 @@ SAMPLERS = "each restores all images, in a column of its own"
 SEVERITIES = "null for T..0, n even steps, or a falling list down to 0"
 BATCH_SIZE = "rows of every forward pass"
 SEED = "of omega, and of the halves that real images are compared in"
+OF_TRAININGS = ("generated", "best")
+"""Fields that only a training has: samples made beside its restorations, and which of its
+checkpoints is the best. An evaluation job, of one checkpoint, has all others."""
 
 
 Calls = Annotated[
@@ -95,3 +99,11 @@ class EvaluationSpec(Spec):
             what = f"{self.best!r} is no metric of this evaluation{nearest(self.best, paths)}"
             raise SpecError([("best", f"{what} (one of {', '.join(paths)})")])
         return self
+
+
+def carried_over(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a training's ``evaluation`` that an evaluation job takes as they are.
+
+    Every job of that kind made from a training gets them here, so that a field is decided once.
+    """
+    return {name: value for name, value in evaluation.items() if name not in OF_TRAININGS}

@@ -87,9 +87,14 @@ class Spec(BaseModel):
             if unknown:
                 unknown = [key if len(key) <= SHOWN else shown(key) for key in unknown]
                 fields = ", ".join(cls.model_fields)
-                found = [(key, f"no such field{_meant(key, cls.model_fields)}") for key in unknown]
-                # Once is enough for a person who misspelled several.
-                found[-1] = (unknown[-1], f"{found[-1][1]} (fields: {fields})")
+                places = {key: cls._place_of(key, data) for key in unknown}
+                found = [
+                    (key, f"no such field{places[key] or _meant(key, cls.model_fields)}")
+                    for key in unknown
+                ]
+                if not all(places.values()):
+                    # Once is enough for a person who misspelled several.
+                    found[-1] = (unknown[-1], f"{found[-1][1]} (fields: {fields})")
                 raise SpecError(found)
             numbers = _numbers(cls)
             # Python counts with truth values, pydantic follows it: `num_steps=true` would be 1.
@@ -99,6 +104,11 @@ class Spec(BaseModel):
                     [(key, f"must be a number, got {shown(data[key])}") for key in sorted(wrong)]
                 )
         return data
+
+    @classmethod
+    def _place_of(cls, key: str, data: Mapping[str, Any]) -> str:
+        """What to say of an unknown ``key`` of ``data`` that is a field of another part of it."""
+        return ""
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

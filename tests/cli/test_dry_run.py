@@ -57,9 +57,9 @@ def submit(
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Twelve packed digits of 16 px, grey."""
+    """Packed digits of 16 px, grey: as many as a search can part."""
     uri = str(tmp_path_factory.mktemp("packed"))
-    pack_source("digits", uri, split="test", image_size=16, channels=1, limit=12)
+    pack_source("digits", uri, split="train", image_size=16, channels=1, limit=600)
     return uri
 
 
@@ -94,7 +94,7 @@ def test_what_it_prints_is_a_file_of_the_same_job(
         (["train", "paper/deblur-celeba"], "data: not named yet: submitting the job needs one"),
         (
             ["train", "quickstart", "data={digits}"],
-            "data: 12 images of 16x16 px, grey, in {digits}",
+            "data: 600 images of 16x16 px, grey, in {digits}",
         ),
         (
             ["train", "quickstart", "data={digits}", "test_data=s3://bucket/faces"],
@@ -102,15 +102,15 @@ def test_what_it_prints_is_a_file_of_the_same_job(
         ),
         (
             ["search", "search/blur-digits", "base.data={digits}"],
-            "base.data: 12 images of 16x16 px, grey, in {digits}",
+            "base.data: 600 images of 16x16 px, grey, in {digits}",
         ),
         (
             ["study", "study/quickstart-seeds", "overrides.data={digits}"],
-            "jobs[0].data: 12 images of 16x16 px, grey, in {digits}",
+            "jobs[0].data: 600 images of 16x16 px, grey, in {digits}",
         ),
         (
             ["generate", "checkpoint=/there", "data={digits}"],
-            "data: 12 images of 16x16 px, grey, in {digits}",
+            "data: 600 images of 16x16 px, grey, in {digits}",
         ),
         (
             ["evaluate", "checkpoint=/there", "test_data=digits"],

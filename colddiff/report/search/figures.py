@@ -112,11 +112,9 @@ def drawing_order(results: SearchResults) -> list[DrawnTrial]:
 def add_legend(figure: Figure, results: SearchResults, extra: Iterable[Any] = ()) -> None:
     """Below the axes: the base and the best trial, then ``extra``."""
     handles: list[Any] = []
-    for role, trial in (("best", results.leader), ("base", results.base)):
-        if trial is None:
-            continue
+    for trial in results.named:
         handle = Line2D([], [], **line_style(results, trial))
-        name = trial.name if trial.base else f"{role}: {trial.name}"
+        name = results.name_of(trial)
         handle.set_label(name if trial.rank is None else f"{name}, rank {trial.rank}")
         handles.append(handle)
     handles.extend(extra)

@@ -119,7 +119,8 @@ def _mark(axes: Axes, place: int, level: float, text: str) -> None:
 def _alt(results: SearchResults) -> str:
     names = ", ".join(axis.label for axis in results.axes)
     parts = [f"A line per trial through its {names} and its rank."]
-    for role, trial in (("Best", results.leader), ("Base", results.base)):
-        if trial is not None and trial.point:
+    for trial in results.named:
+        if trial.point:
+            role = results.role(trial).capitalize()
             parts.append(f"{role}: {trial.name}, {results.point_text(trial)}.")
     return " ".join(parts)

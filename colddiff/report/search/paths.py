@@ -67,9 +67,10 @@ def _alt(results: SearchResults) -> str:
     parts = [
         f"RMSE of D(x, t) over t/T for {len(drawn)} trials, coloured by rank, the base dashed."
     ]
-    for role, trial in (("The best", results.leader), ("The base", results.base)):
-        if trial is not None and trial.removed is not None:
-            parts.append(f"{role}, {trial.name}, has removed {_halfway(trial)} at t = T/2.")
+    for trial in results.named:
+        if trial.removed is not None:
+            who = f"The {results.role(trial)}, {trial.name},"
+            parts.append(f"{who} has removed {_halfway(trial)} at t = T/2.")
     if labels := _schedules(results):
         parts.append(f"Beside it: {', '.join(labels)} over t/T.")
     return " ".join(parts)

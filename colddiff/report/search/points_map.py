@@ -190,8 +190,9 @@ def _dot(label: str, *, filled: bool) -> Line2D:
 def _alt(results: SearchResults) -> str:
     x, y = results.axes
     parts = [f"Trials by {x.label} and {y.label}, with {results.metric_name} in each dot."]
-    for role, trial in (("Best", results.leader), ("Base", results.base)):
-        if trial is not None and trial in _placed(results):
+    for trial in results.named:
+        if trial in _placed(results):
+            role = results.role(trial).capitalize()
             value = f"{_value(results, trial)} at step {trial.last}"
             parts.append(f"{role}: {trial.name}, {results.point_text(trial)}: {value}.")
     return " ".join(parts)

@@ -158,6 +158,30 @@ class SearchResults:
         return next((trial for trial in self.ranked if not trial.base), None)
 
     @property
+    def base_leads(self) -> bool:
+        """Whether the base is the best of several: none of the others is ranked above it."""
+        base, leader = self.base, self.leader
+        if base is None or base.rank is None or leader is None or leader.rank is None:
+            return False
+        return base.rank <= leader.rank
+
+    def role(self, trial: DrawnTrial) -> str:
+        """What the leader, or the base, is called: the word ``best`` is for one of them alone."""
+        if trial.base:
+            return "best" if self.base_leads else "base"
+        return "best but the base" if self.base_leads else "best"
+
+    @property
+    def named(self) -> list[DrawnTrial]:
+        """The leader and the base, as far as there are such, which pictures name."""
+        return [trial for trial in (self.leader, self.base) if trial is not None]
+
+    def name_of(self, trial: DrawnTrial) -> str:
+        """The leader or the base by role and name: ``best: trial 3``, ``base (trial 0)``."""
+        role = self.role(trial)
+        return trial.name if role == "base" else f"{role}: {trial.name}"
+
+    @property
     def num_ranks(self) -> int:
         """The worst rank."""
         return max((trial.rank or 0 for trial in self.trials), default=0)

@@ -18,6 +18,7 @@ from colddiff.report.search.figures import (
 from colddiff.report.search.results import SearchResults, Strip, Strips
 from colddiff.report.sheets import INK, SOFT
 
+WORST = "worst"
 TITLE = "One image on the path"
 TILE_IN, GAP, GROUP = 0.66, 0.08, 0.34
 """Inches a tile; gaps as parts of a tile: between tiles, between trials."""
@@ -100,7 +101,7 @@ def _add_strip(axes: Axes, results: SearchResults, strip: Strip, shown: Strips, 
 
 def _texts(results: SearchResults, strip: Strip) -> list[tuple[str, str, str]]:
     trial = next(t for t in results.trials if t.number == strip.trial)
-    name = trial.name if trial.base else f"{strip.role}: {trial.name}"
+    name = f"worst: {trial.name}" if strip.role == WORST else results.name_of(trial)
     lines = [(name, INK, "bold")]
     if (last := trial.last) is not None:
         value = results.text(trial.values[last])
@@ -119,7 +120,12 @@ def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _alt(results: SearchResults) -> str:
     shown = results.strips
     assert shown is not None
-    who = ", ".join(f"{strip.role} (trial {strip.trial})" for strip in shown.strips)
+    trials = {trial.number: trial for trial in results.trials}
+    who = ", ".join(
+        f"{WORST if strip.role == WORST else results.role(trials[strip.trial])} "
+        f"(trial {strip.trial})"
+        for strip in shown.strips
+    )
     return (
         f"The same validation image on the paths of {who}: D(x, t) above the states of "
         f"{shown.sampler}, from t = T at the left to t = 0."

@@ -10,6 +10,7 @@ from colddiff.errors import SpecError
 from colddiff.evaluation.spec import (
     BATCH_SIZE,
     EVALUATED,
+    OF_TRAININGS,
     SAMPLERS,
     SEED,
     SEVERITIES,
@@ -73,7 +74,7 @@ class EvaluateJob(Job):
     @property
     def spec(self) -> EvaluationSpec:
         """How images are evaluated, as a training job's ``evaluation`` section."""
-        names = EvaluationSpec.model_fields.keys() & type(self).model_fields.keys()
+        names = EvaluationSpec.model_fields.keys() - set(OF_TRAININGS)
         return EvaluationSpec.model_validate({name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")

@@ -134,6 +134,19 @@ class SearchJob(Job):
     ] = None
     limits: Annotated[LimitsSpec, OPERATION] = LimitsSpec()
 
+    @classmethod
+    def _place_of(cls, key: str, data: Mapping[str, Any]) -> str:
+        """Fields of the base, such as ``data``, are written with its name before them."""
+        from colddiff.jobs.verb import VERBS
+
+        if not _names_checkpoint(data.get("base")):
+            fields = VERBS["train"].spec().model_fields
+        else:
+            from colddiff.verbs.search.severities.settings import CheckpointBase
+
+            fields = CheckpointBase.model_fields
+        return f"; did you mean 'base.{key}'?" if key in fields else ""
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_a_checkpoint(cls, data: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import SpecError
@@ -18,6 +19,8 @@ from colddiff.verbs.search.settings import (
     metric_of,
 )
 from colddiff.verbs.search.splits import split_images
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
@@ -53,6 +56,10 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     job = job.model_copy(update=changes)
     if pack:
         assert base.data is not None
+        log.info(
+            "splitting the training images, then checking that points of the space can be compared "
+            "with the base: the first time this takes minutes where there are many images"
+        )
         splits = split_images(base.data, job.validation, storage)
         refuse_unreachable(open_task(job, base, splits))
     rest = {"num_steps": base.num_steps, "evaluation": measured_as(base)}

@@ -11,6 +11,7 @@ import torch
 
 from colddiff.data.open import open_second_set, open_transformed
 from colddiff.errors import SpecError
+from colddiff.evaluation.set_comparison import COLUMN
 from colddiff.jobs.job import LimitsSpec
 from colddiff.spec import canonical_json
 from colddiff.verbs.search.job import SearchJob
@@ -85,7 +86,9 @@ class SearchTask:
         evaluation, images = job.evaluation, False
         if self.job.compare == "generation":
             # Restorations cost as much as samples, and nothing is compared by them.
-            evaluation = evaluation.model_copy(update={"samplers": ()})
+            samples = (evaluation.best or "").startswith(f"{COLUMN}/")
+            best = evaluation.best if samples else None  # one of restorations is not evaluated
+            evaluation = evaluation.model_copy(update={"samplers": (), "best": best})
             images = self.job.tracking.images  # a sheet of the samples that were made anyway
         return job.model_copy(
             update={
@@ -106,10 +109,17 @@ class SearchTask:
 
 def open_task(job: SearchJob, base: TrainJob, splits: Splits) -> SearchTask:
     """The task of a search whose ``base`` is resolved."""
-    steps = tuple(rung_steps(job, base))
     source = open_transformed(splits.fit, base.augment, base.shape)
     D = base.degradation.build(base.shape)
     x0, omega = end_images(source, D, job.seed, images=open_second_set(D, base.augment))
+    return task_on(job, base, splits, x0, omega)
+
+
+def task_on(
+    job: SearchJob, base: TrainJob, splits: Splits, x0: torch.Tensor, omega: dict[str, torch.Tensor]
+) -> SearchTask:
+    """The task whose ends are measured on ``x0`` with ``omega``."""
+    steps = tuple(rung_steps(job, base))
     return SearchTask(
         job,
         base,
@@ -183,9 +193,22 @@ def refuse_unreachable(task: SearchTask) -> None:
         field = saturating_field(task.base, missed[:20], task.target, task.x0, task.omega)
         why = (
             f"cannot remove what the base does (RMSE {task.target:.4g}) at any scale; this field "
-            "limits them"
+            f"limits them; {_way_out(task, field)}"
         )
     raise SpecError([(field, f"{len(missed)} of {PROBES} points of the space {why}")])
+
+
+def _way_out(task: SearchTask, field: str) -> str:
+    """What usually lets more points reach the base's end, where ``field`` limits them."""
+    searched = {dimension.path for dimension in task.space}
+    ways = [] if field == DEGRADATION else [f"a larger base.{field}"]
+    if field in searched:
+        ways = [f"larger values in ranges.{field}"]
+    severities = f"{DEGRADATION}.num_timesteps"
+    if severities in searched and field != severities:
+        ways.append(f"a higher low in ranges.{severities}, near the base's")
+    ways.append("a base that removes less")
+    return f"what usually helps: {', or '.join(ways)}"
 
 
 def _refuse_informative_base(task: SearchTask) -> None:

@@ -5,7 +5,9 @@ Neither part has an image of the test set, which only the confirmation sees.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import DataError, SpecError
@@ -13,7 +15,7 @@ from colddiff.spec import digest
 
 FEWEST = 32
 """Images below which a Frechet distance, even a small network's, says nothing."""
-PARTS = {"fit": "train", "validation": "test"}
+PARTS: Mapping[str, Literal["train", "test"]] = {"fit": "train", "validation": "test"}
 """The parts, and the split of a source that each is packed as."""
 
 
@@ -46,14 +48,19 @@ def _part(part: str, data: str, validation: float, storage: str) -> str:
         )
     except DataError as error:
         raise SpecError([("validation", str(error))]) from None
-    if manifest.count < FEWEST:
+    refuse_few(part, manifest.count, validation)
+    return place
+
+
+def refuse_few(part: str, count: int, validation: float) -> None:
+    """Raises SpecError where a ``part`` of ``count`` images is too small."""
+    if count < FEWEST:
         raise SpecError(
             [
                 (
                     "validation",
-                    f"{validation:g} of the training images leaves {manifest.count} in the "
+                    f"{validation:g} of the training images leaves {count} in the "
                     f"{part} part, needs {FEWEST}; choose another part, or more images",
                 )
             ]
         )
-    return place

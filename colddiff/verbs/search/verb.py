@@ -147,9 +147,13 @@ class Search(Verb):
             from colddiff.verbs.search.severities.estimate import dry_run_lists
 
             return dry_run_lists(job, rate)
+        from dataclasses import replace
+
+        from colddiff.verbs.search.ahead import check_ahead
         from colddiff.verbs.search.estimate import dry_run
 
-        return dry_run(job, rate)
+        found = dry_run(job, rate)
+        return replace(found, lines=[*found.lines, *check_ahead(job)])
 
 
 def _samples_only(result: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.trials import Trial, read_trials
 from colddiff.verbs.search.work import prepare
+from colddiff.verbs.train.job import TrainJob
 from tests.unit.search.tiny_search import folder_of, tiny_search, trials_of
 
 KERNEL, SIGMA = "degradation.kernel_size", "degradation.sigma.value"
@@ -77,6 +78,19 @@ def test_a_trial_makes_the_samples_that_the_base_asks_for(storage: Path) -> None
         assert evaluation["generated"]["num_images"] == 20
         assert evaluation["samplers"] == []
         assert "split" in trial.job["test_data"]
+
+
+@pytest.mark.parametrize(
+    ("best", "kept"),
+    [("eval/sampled/rmse", None), ("eval/generated/fd_lenet", "eval/generated/fd_lenet")],
+)
+def test_a_best_by_restorations_is_not_asked_of_trials_that_only_make_samples(
+    storage: Path, best: str, kept: str | None
+) -> None:
+    base = generation()["base"]
+    base = {**base, "evaluation": {**SAMPLES, "best": best}}
+    for trial in planned(storage, generation(num_trials=2) | {"base": base}):
+        assert parse(TrainJob, trial.job).evaluation.best == kept
 
 
 def test_samples_are_made_by_default_settings_where_the_base_has_none(storage: Path) -> None:

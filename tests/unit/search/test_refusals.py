@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.train.job import TrainJob
 from tests.in_process import colddiff_here
 from tests.unit.search.tiny_search import BASE, tiny_search
 
@@ -41,6 +43,40 @@ def refused(job: dict[str, Any], storage: Path, patch: Any, captured: Any, *word
     said = done.stderr.strip().splitlines()
     assert [line.startswith("colddiff: error: ") for line in said].index(True) == len(said) - 1
     return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        *(
+            ([f"{name}=1"], f"search.{name}: no such field; did you mean 'base.{name}'?\n")
+            for name in TrainJob.model_fields
+            if name not in SearchJob.model_fields
+        ),
+        (
+            ["degradation.num_timesteps=7"],
+            "search.degradation: no such field; did you mean 'base.degradation'?\n",
+        ),
+        (
+            ["data=there", "num_trial=3"],
+            "search.num_trial: no such field; did you mean 'num_trials'? (fields: plugins",
+        ),
+        (
+            ["base={checkpoint: x@best}", "test_data=there"],
+            "search.test_data: no such field; did you mean 'base.test_data'?\n",
+        ),
+        (
+            ["base={checkpoint: x@best}", "restorer=1"],
+            "search.restorer: no such field; did you mean 'resources'?",
+        ),
+    ],
+)
+def test_a_field_of_the_base_is_told_where_it_belongs(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, words: list[str], says: str
+) -> None:
+    done = colddiff_here(monkeypatch, capsys, "submit", "search", *words, "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
 
 
 FIELDS: dict[str, tuple[dict[str, Any], str]] = {

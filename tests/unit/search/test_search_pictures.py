@@ -23,6 +23,7 @@ from colddiff.report.search.pictures import DRAWINGS, search_pictures
 from colddiff.report.search.points_map import map_figure, map_picture, spread
 from colddiff.report.search.results import SearchAxis, SearchResults, Strip, Strips
 from colddiff.report.search.rungs import rungs_figure, rungs_picture
+from colddiff.report.search.sentences import verdict
 from colddiff.report.search.strips import strips_figure, strips_picture
 from tests.unit.search.drawn import (
     RUNGS,
@@ -238,6 +239,35 @@ def test_parallel_coordinates_from_four_fields_on() -> None:
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()][-1] == "rank"
     assert "Best: trial 1, num_timesteps 9" in alt(parallel_picture(results))
     assert height(RATE, (1.0, 1.0), 1.0) == 0.5
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for box in figure.legends for text in box.get_texts()]
+
+
+@pytest.mark.parametrize("own", [5.0, 6.0])  # 6.0 is the value of the next, and shares its rank
+def test_where_the_base_is_the_best_nothing_calls_another_trial_the_best(own: float) -> None:
+    values = ((100.0, 40.0, own), *VALUES[1:])
+    trials = [
+        replace(t, rank=1) if t.values[RUNGS[-1]] == own else t
+        for t in drawn_trials(values)
+        if t.finished
+    ]
+    results = drawn_results(trials=tuple(trials))
+    next_best = "best but the base: trial 1"
+    for figure in (paths_figure(results), map_figure(results), calls_figure(results)):
+        named = [text.partition(", rank")[0] for text in legend(figure)[:2]]
+        assert named == [next_best, "best: base (trial 0)"]
+    said = texts(strips_figure(results))
+    assert {next_best, "best: base (trial 0)", "worst: trial 3"} <= set(said)
+    alts = " ".join(picture.alt for picture in search_pictures(results))
+    assert "The best but the base, trial 1, has removed" in alts
+    assert "The best, base (trial 0), has removed" in alts
+    assert "Best but the base: trial 1, num" in alts
+    assert "Best: base (trial 0), num" in alts
+    assert "best but the base (trial 1), best (trial 0), worst (trial 3)" in alts
+    assert "The best, trial 1" not in alts
+    assert verdict(results).startswith("No trial of 3 is better than the base")
 
 
 EMPTY = drawn_results(

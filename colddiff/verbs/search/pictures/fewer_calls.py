@@ -7,10 +7,11 @@ so that a search that is resumed or extended evaluates nothing twice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from colddiff.errors import ColddiffError
+from colddiff.evaluation.spec import carried_over
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
@@ -40,6 +41,28 @@ def fewer_calls(calls: int) -> list[int]:
     ([10, 5, 2], [3, 2, 1], [])
     """
     return sorted({max(1, round(calls * part)) for part in PARTS} - {calls}, reverse=True)
+
+
+def evaluation_of(
+    trial: Mapping[str, Any], checkpoint: str, test_data: str, calls: int, where: str
+) -> Job:
+    """The evaluation of a trial's ``checkpoint`` with ``calls``, otherwise as it was trained with.
+
+    ``trial`` is a train job as plain data; SpecError names ``where``.
+    """
+    fields: dict[str, Any] = {
+        **carried_over(trial["evaluation"]),
+        "curve": None,  # each number of calls is a job of its own here
+        "checkpoint": checkpoint,
+        "test_data": test_data,
+        "samplers": ["improved"],
+        "severities": calls,
+        "resources": trial.get("resources"),
+        "tracking": trial.get("tracking"),
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    job: Job = parse(VERBS["evaluate"].spec(), given, where)
+    return job
 
 
 class FewerCalls(ListedSegments[tuple[int, int], JobSegment]):
@@ -103,20 +126,12 @@ class FewerCalls(ListedSegments[tuple[int, int], JobSegment]):
             self._folders[trial.number, count] = JobFolder(self._attempt.folder.store, job_id)
 
     def _job(self, state: TrialState, calls: int) -> Job:
-        evaluation = dict(state.trial.job["evaluation"])
         storage, step = self._attempt.resolved.storage, self._task.rungs[-1]
-        fields: dict[str, Any] = {
-            **evaluation,
-            "checkpoint": f"{storage}/jobs/{state.trial.job_id}@step={step}",
-            "test_data": self._task.splits.validation,
-            "samplers": ["improved"],
-            "severities": calls,
-            "resources": state.trial.job.get("resources"),
-            "tracking": state.trial.job.get("tracking"),
-        }
-        given = {name: value for name, value in fields.items() if value is not None}
-        job: Job = parse(VERBS["evaluate"].spec(), given, f"trial {state.trial.number}")
-        return job
+        checkpoint = f"{storage}/jobs/{state.trial.job_id}@step={step}"
+        where = f"trial {state.trial.number}"
+        return evaluation_of(
+            state.trial.job, checkpoint, self._task.splits.validation, calls, where
+        )
 
     def _value(self, key: tuple[int, int]) -> float | None:
         result = self._folders[key].result() or {}

@@ -89,7 +89,10 @@ class Gallery:
         pictures = search_pictures(results) if drawn else []
         if drawn and self.task.job.compare == "generation":
             chosen = strip_trials(planner.states, board, self.task.rungs)
-            sheets = guarded("samples", lambda: stored_samples(self.task, chosen, self.storage))
+            called = {trial.number: results.role(trial) for trial in results.named}
+            sheets = guarded(
+                "samples", lambda: stored_samples(self.task, chosen, self.storage, called)
+            )
             pictures += sheets or []
         sentences = verdict_sentences(results, found.sentences(self.task.metric), found.failures)
         told = list(notes)

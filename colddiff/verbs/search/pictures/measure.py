@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -104,13 +104,20 @@ def measured_strips(
 
 
 def stored_samples(
-    task: SearchTask, chosen: Sequence[tuple[str, Trial]], storage: str
+    task: SearchTask,
+    chosen: Sequence[tuple[str, Trial]],
+    storage: str,
+    called: Mapping[int, str],
 ) -> list[SearchPicture]:
-    """The sheets of samples that the trials' last evaluations drew: ``samples_best.png``, ..."""
+    """The sheets of samples that the trials' last evaluations drew: ``samples_best.png``, ...
+
+    ``called``: what titles call a trial instead of its role, by number.
+    """
     store, found = open_store(storage), []
     for role, trial in chosen:
         title = f"Samples of {'trial' if role != 'base' else 'the base, trial'} {trial.number}"
-        title += "" if role == "base" else f" ({role})"
+        said = called.get(trial.number, role)
+        title += "" if said == "base" else f" ({said})"
         folder = JobFolder(store, trial.job_id)
         sheet = store.get(folder.key(f"pictures/step_{task.rungs[-1]:08d}/{SAMPLES}"))
         alt = f"{title}, from the same seeds as those of the other trials"

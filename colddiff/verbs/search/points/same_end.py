@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
@@ -38,21 +39,37 @@ class Scaled:
     rmse: float
 
 
+END_IMAGES = 256
+"""Images that ends are measured on."""
+
+
+def end_rows(count: int, n: int = END_IMAGES) -> list[int]:
+    """Up to ``n`` of ``count`` images, evenly spread."""
+    return [int(row) for row in np.linspace(0, count - 1, min(n, count)).round()]
+
+
 def end_images(
     source: ShardSource,
     D: Degradation[Any],
     seed: int,
-    n: int = 256,
+    n: int = END_IMAGES,
     images: DrawImages | None = None,
 ) -> tuple[Image, dict[str, torch.Tensor]]:
-    """Up to ``n`` images evenly spread over ``source``, with omega drawn once for all trials.
+    """The images of ``source`` in ``end_rows``, with omega drawn once for all trials.
 
     ``images`` draws from the second set, if D mixes one in.
     """
-    count = source.manifest.count
-    rows = np.linspace(0, count - 1, min(n, count)).round().astype(int)
-    stored = np.concatenate([source.images(int(row), int(row) + 1) for row in rows])
-    omega = D.draw(len(rows), rng=streams(seed, "search/end", range(len(rows))), images=images)
+    rows = end_rows(source.manifest.count, n)
+    stored = np.concatenate([source.images(row, row + 1) for row in rows])
+    return with_omega(stored, D, seed, images)
+
+
+def with_omega(
+    stored: NDArray[Any], D: Degradation[Any], seed: int, images: DrawImages | None = None
+) -> tuple[Image, dict[str, torch.Tensor]]:
+    """Images [N, C, H, W] on which ends are measured, and their omega."""
+    rows = range(len(stored))
+    omega = D.draw(len(rows), rng=streams(seed, "search/end", rows), images=images)
     return normalise(torch.from_numpy(stored)), omega
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from colddiff.evaluation.spec import carried_over
 from colddiff.verbs.search.severities.confirm import BestList
 from colddiff.verbs.search.severities.lists import SeverityList
 from colddiff.verbs.search.severities.results import variant_name
@@ -62,15 +63,14 @@ def _sections(task: ListTask, chosen: SeverityList, has_terminal: bool) -> dict[
     base, spec = task.base, task.trained.evaluation
     shared: dict[str, Any] = {"checkpoint": base.checkpoint, "severities": list(chosen.severities)}
     evaluate: dict[str, Any] = {
+        **carried_over(spec.to_dict()),
         **shared,
         "samplers": [chosen.sampler],
-        "features": spec.features.to_dict(),
-        "batch_size": spec.batch_size,
-        "seed": spec.seed,
+        "curve": None,  # of even severities, which the chosen ones replace
     }
     generate: dict[str, Any] = {**shared, "sampler": chosen.sampler}
     if base.test_data is not None:
-        evaluate |= {"test_data": base.test_data, "num_images": spec.num_images}
+        evaluate["test_data"] = base.test_data
     if has_terminal or base.test_data is None:
         generate["num_samples"] = NUM_SAMPLES
     else:
