@@ -27,8 +27,6 @@ RECIPES = {
     "search": "search/blur-digits",
     "study": "study/quickstart-seeds",
 }
-FIELDS = {"generate": ["num_samples=3"]}
-"""Fields that a job of a verb needs besides its recipe's."""
 
 
 class Submit:
@@ -69,14 +67,13 @@ def test_what_it_prints_is_a_file_of_the_same_job(
     submit: Submit, tmp_path: Path, verb: str, name: str | None
 ) -> None:
     named = [] if name is None else ["--name", name]
-    fields = FIELDS.get(verb, [])
-    printed = submit(verb, RECIPES[verb], *fields, *named, "--dry-run").stdout
+    printed = submit(verb, RECIPES[verb], *named, "--dry-run").stdout
     file = tmp_path / "job.yaml"
     file.write_text(printed)
     # A name that the file cannot hold, as it has that of its training, is in its first line.
     words = printed.splitlines()[0].split(f"# colddiff submit {verb} FILE --name ")[1:]
     again = slugify(words[0]) if words else None
-    recipe, job = read_job(verb, Request(words=(RECIPES[verb], *fields)))
+    recipe, job = read_job(verb, Request(words=(RECIPES[verb],)))
     file_recipe, file_job = read_job(verb, Request(words=(str(file),)))
     assert file_job == job
     slug = slugify(name or recipe.name)
@@ -159,15 +156,15 @@ def test_it_says_why_a_submission_would_fail(
     assert any(reason.partition(": ")[2] in line for line in lines)
 
 
-def test_a_generation_of_nobody_knows_how_many_is_refused_alike(
+def test_a_generation_of_nobody_knows_how_many_is_told_what_it_needs(
     submit: Submit, digits: str
 ) -> None:
-    """With and without --dry-run; `data` is the other way, which the message names."""
     dry = submit("generate", "quickstart", "--dry-run")
-    assert (dry.returncode, dry.stdout) == (2, "")
-    assert "num_samples: is required" in dry.stderr
+    assert dry.returncode == 0
+    assert "the submission will refuse it: num_samples: is required" in dry.stderr
     assert "data=URI" in dry.stderr
-    assert submit("generate", "quickstart", f"data={digits}", "--dry-run").returncode == 0
+    with_data = submit("generate", "quickstart", f"data={digits}", "--dry-run")
+    assert (with_data.returncode, "refuse" in with_data.stderr) == (0, False)
 
 
 @pytest.mark.parametrize(

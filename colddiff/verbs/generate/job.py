@@ -21,6 +21,9 @@ MAX_FOLDER = 100_000
 """Largest number of images in a plain folder; more belong in tars."""
 
 
+NUMBER_REQUIRED = "is required: how many images to make (or data=URI: all of a set, restored)"
+
+
 class GenerateJob(Job):
     """Generate images from a checkpoint: from its terminal distribution, or from a set of images.
 
@@ -98,8 +101,7 @@ class GenerateJob(Job):
     def refuse_unknown_number(self) -> None:
         """Raises SpecError if nothing says how many images to make."""
         if self.num_samples is None and self.data is None:
-            what = "is required: how many images to make (or data=URI: all of a set, restored)"
-            raise SpecError([("num_samples", what)])
+            raise SpecError([("num_samples", NUMBER_REQUIRED)])
 
     @model_validator(mode="after")
     def _within_limits(self) -> Self:
