@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import threading
 import time
@@ -65,6 +66,8 @@ def test_a_damaged_checkpoint_is_logged_and_written_again(
     assert "checkpoint of step 6 is damaged, falling back to the previous one" in said[0]
     assert "model.safetensors" in said[0]
     assert "resuming from the checkpoint of step 3" in said[1]
+    assert said[2] == "training: 5 steps of 6 images"
+    assert re.fullmatch(r"step 4/8  loss \S+  \S+ img/s  ETA \d+:\d\d:\d\d", said[3])
     assert_equal(before, tensors(folder, 6))
     assert folder.fence(2, 1)["step"] == 3
 
