@@ -357,11 +357,12 @@ class Restoration:
             compared = _compared(restored, degraded, truth)
             scores = {first: compared.degraded, "restored": compared.restored}
             columns["original"] = truth
-        title = (
+        note = (
             f"{_printable(item)}, {D.spec.kind} of severity {self.starts[0]} of "
             f"{D.num_timesteps}, {self.settings.sampler}"
         )
-        self._strips.write(item.file.name, draw_strip({"": columns}, scores, title), item.record)
+        drawn = draw_strip({"": columns}, scores, note=note)
+        self._strips.write(item.file.name, drawn, item.record)
 
 
 def _printable(item: _Item) -> str:

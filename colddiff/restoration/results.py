@@ -122,9 +122,15 @@ def to_pixels(x: Image, like: np.dtype[Any]) -> Pixels:
 
 
 def draw_strip(
-    rows: Mapping[str, Mapping[str, Pixels]], scores: Mapping[str, Score], title: str
+    rows: Mapping[str, Mapping[str, Pixels]],
+    scores: Mapping[str, Score],
+    title: str = "",
+    note: str = "",
 ) -> bytes:
-    """A PNG of images [H, W, C] by row label and column label, with scores below if known."""
+    """A PNG of images [H, W, C] by row label and column label, with scores below if known.
+
+    ``note`` stands below them, in lines as short as a few images are wide.
+    """
     columns = [
         SheetColumn(
             label,
@@ -133,7 +139,8 @@ def draw_strip(
         )
         for label in next(iter(rows.values()))
     ]
-    return png(draw_sheet(columns, list(rows) if len(rows) > 1 else (), title=title))
+    labels = list(rows) if len(rows) > 1 else ()
+    return png(draw_sheet(columns, labels, title=title, notes=[note] * bool(note)))
 
 
 def _eight_bit(pixels: Pixels) -> NDArray[np.uint8]:

@@ -49,6 +49,13 @@ def test_the_original_is_shown_where_it_is_known(run: Restore, tmp_path: Path) -
     assert shapes["degraded"][0] > shapes["given"][0]
 
 
+def test_what_it_says_is_not_cut_off_at_the_right(run: Restore) -> None:
+    assert run("in", "--strip").returncode == 0
+    drawn = pixels_of(run.out / "a.strip.png")
+    margin = drawn[:, -10:].reshape(-1, drawn.shape[-1])
+    assert (margin == drawn[0, 0]).all()
+
+
 @pytest.mark.parametrize("words", [(), ("--degrade",)])
 def test_a_result_that_is_there_gets_its_strip(run: Restore, words: tuple[str, ...]) -> None:
     assert run("in", *words).returncode == 0
