@@ -158,11 +158,14 @@ class JobFolder:
 
     def repeated_steps(self) -> list[int]:
         """How many steps starts of workers trained again after a kill, of those that did."""
-        found = []
-        for attempt in self.attempts():
-            for token in self.fencing_tokens(attempt):
-                with suppress(RecordError):  # the rest of the job is of more interest
-                    found.append(int(self.fence(attempt, token).get("repeated_steps") or 0))
+        prefix, found = self.key("attempts/"), []
+        for item in self.store.list(prefix):
+            start = re.fullmatch(r"([0-9]+)/starts/([0-9]+)\.json", item.key.removeprefix(prefix))
+            if start is None:
+                continue
+            with suppress(RecordError):  # the rest of the job is of more interest
+                record = self.fence(int(start[1]), int(start[2]))
+                found.append(int(record.get("repeated_steps") or 0))
         return [steps for steps in found if steps]
 
     def write_stacks(self, attempt: int, rank: int, text: str) -> None:

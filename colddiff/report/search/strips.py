@@ -101,7 +101,7 @@ def _add_strip(axes: Axes, results: SearchResults, strip: Strip, shown: Strips, 
 
 def _texts(results: SearchResults, strip: Strip) -> list[tuple[str, str, str]]:
     trial = next(t for t in results.trials if t.number == strip.trial)
-    name = f"worst: {trial.name}" if strip.role == WORST else results.name_of(trial)
+    name = f"{WORST}: {trial.name}" if strip.role == WORST else results.name_of(trial)
     lines = [(name, INK, "bold")]
     if (last := trial.last) is not None:
         value = results.text(trial.values[last])
