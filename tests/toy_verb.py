@@ -118,12 +118,15 @@ def _counted_by_ray() -> str:
 
 from __future__ import annotations
 
+import gc
+
 import ray
 
 
 def ask() -> str:
-    """Says where a Ray task runs."""
-    return str(ray.get(ray.remote(num_cpus=0)(lambda: "on ray").remote()))
+    """Says where a Ray task runs, and after how many new objects its process looks for garbage."""
+    where, new = ray.get(ray.remote(num_cpus=0)(lambda: ("on ray", gc.get_threshold()[0])).remote())
+    return f"{where}, {new} after {gc.get_threshold()[0]} of the driver"
 ''',
 }
 

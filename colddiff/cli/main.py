@@ -33,6 +33,7 @@ from colddiff.cli.degradation import check, preview
 from colddiff.cli.output import emit, note, one_line
 from colddiff.errors import ColddiffError, SpecError
 from colddiff.jobs.verb import VERBS
+from colddiff.machine.garbage import collect_seldom
 from colddiff.machine.streams import Streams
 
 MOST_DETAILS = 1000
@@ -136,6 +137,7 @@ LONGEST = 2000
 
 def main() -> None:
     """Entry point: runs the command line; a ColddiffError becomes one line and its exit code."""
+    collect_seldom()
     streams = Streams()
     try:
         _run()

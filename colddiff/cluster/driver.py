@@ -10,20 +10,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-
-from colddiff.cluster.turns.turn import job_turn
-from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.driver import drive
-from colddiff.jobs.logs import log_to_stderr, printed
-from colddiff.jobs.resolve import ResolvedJob
-from colddiff.spec.documents import read_json_object
+from colddiff.machine.garbage import collect_seldom
 
 log = logging.getLogger("colddiff.cluster.driver")  # it is run as __main__
+EACH_WORKER = {"worker_process_setup_hook": "colddiff.machine.garbage.collect_seldom"}
+"""What Ray does first in every process that works for the job."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Drives an attempt; returns its exit code: 0 done, 1 failed, 4 stopped."""
+    collect_seldom()  # before torch and Ray are imported
+    import ray
+
+    from colddiff.cluster.turns.turn import job_turn
+    from colddiff.jobs.attempt import Attempt
+    from colddiff.jobs.driver import drive
+    from colddiff.jobs.logs import log_to_stderr, printed
+    from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.spec.documents import read_json_object
+
     parser = argparse.ArgumentParser(prog="colddiff.cluster.driver")
     parser.add_argument("job", type=Path, help="the staged job.json")
     parser.add_argument("--attempt", type=int, required=True)
@@ -35,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lambda text: folder.write_debug_log(number, text),
     ):
         log_to_stderr()
-        ray.init(log_to_driver=True, ignore_reinit_error=True)
+        ray.init(log_to_driver=True, ignore_reinit_error=True, runtime_env=EACH_WORKER)
         for line in sharing_folders(ray.nodes()):  # type: ignore[no-untyped-call]
             log.warning("%s", line)
         return drive(Attempt(resolved, number), on_ray=True, turn=job_turn)

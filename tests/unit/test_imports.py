@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from colddiff.machine.garbage import OBJECTS
+
 WORK = """
 import sys
 import colddiff.verbs.train.work
@@ -39,3 +41,12 @@ def test_submitting_a_small_job_does_not_import_the_compiler_of_torch() -> None:
     script = [sys.executable, "-c", SUBMISSION]
     done = subprocess.run(script, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "True False"]
+
+
+def test_the_command_line_looks_for_garbage_seldom() -> None:
+    """By default a third of an import of torch is spent on it."""
+    code = "import gc, runpy, sys; sys.argv[1:] = ['--version']\n"
+    code += "try: runpy.run_module('colddiff.cli.main', run_name='__main__')\n"
+    code += "finally: print(gc.get_threshold()[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(OBJECTS)
