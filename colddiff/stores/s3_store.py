@@ -10,11 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3.session
+import botocore.loaders
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -276,7 +278,9 @@ def _connected(endpoint_url: str | None, config: Config) -> tuple[Any, bool]:
 
     Raises ValueError if the endpoint is not an address, BotoCoreError for unusable settings.
     """
-    session = boto3.session.Session()
+    own = botocore.session.Session()
+    own.register_component("data_loader", _descriptions(own.get_config_variable("data_path")))
+    session = boto3.session.Session(botocore_session=own)
     anonymous = session.get_credentials() is None
     if anonymous:
         config = config.merge(Config(signature_version=UNSIGNED))
@@ -287,6 +291,15 @@ def _connected(endpoint_url: str | None, config: Config) -> tuple[Any, bool]:
         client.close()
         client = session.client("s3", endpoint_url=endpoint_url, config=config.merge(dialect))
     return client, anonymous
+
+
+@cache
+def _descriptions(places: str | None) -> botocore.loaders.Loader:
+    """The descriptions of AWS's services, read once per process: 0.1 s of a core each time.
+
+    ``places``: AWS_DATA_PATH, or its field in the AWS config file.
+    """
+    return botocore.loaders.create_loader(places)
 
 
 def _dialect(chosen: Mapping[str, Any]) -> Config:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import boto3.session
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from colddiff.errors import Exists, Missing, SpecError, StoreError
 from colddiff.ports import Store
@@ -36,6 +37,16 @@ def test_folder_markers_of_other_tools_are_not_objects(s3_service: S3Service) ->
     store.clear("folder/")
     assert list(store.folders("")) == ["other"]
     client.close()
+
+
+def test_the_services_descriptions_are_read_once(
+    s3_service: S3Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    S3Store("first")
+    read: list[str] = []
+    monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: read.append(path))
+    S3Store("second")
+    assert read == []
 
 
 def s3(endpoint: str, bucket: str = "bucket", **settings: float) -> S3Store:
