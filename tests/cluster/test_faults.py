@@ -18,6 +18,7 @@ from colddiff.data.open import open_shards, pack_source
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.spec import parse
+from colddiff.spec.plugins import load_plugin
 from colddiff.stores.local_store import LocalStore
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.verbs.train.job import TrainJob
@@ -27,6 +28,7 @@ from tests.kills import PATIENCE_S, wait_until
 from tests.machines import processes_on, running_driver, several_machines
 from tests.ranks import run_ranks
 from tests.soak.train import COLDDIFF, KilledTraining, checkpoints_of, soak
+from tests.unhurried import KIND, write_plugin
 from tests.unit.test_train import GlooContext
 
 pytestmark = pytest.mark.cluster
@@ -131,6 +133,7 @@ class Planted(Degradation[PlantedSpec]):
             pass
         else:
             self.planted_hang()
+        time.sleep(0.02)  # it is its faults that are tried
         weight = (t / self.num_timesteps).to(x0.dtype).view(-1, 1, 1, 1)
         return x0 * (1 - weight) * (float("nan") if (place / "nan").exists() else 1.0)
 
@@ -198,7 +201,10 @@ def machines() -> Iterator[tuple[Any, list[Any]]]:
 
 
 def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_controller(
-    machines: tuple[Any, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machines: tuple[Any, list[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unloaded_plugins: None,
 ) -> None:
     """A notice takes a checkpoint first, and so does room for more; a loss costs what came since
     the last one, and so does the death of Ray Train's controller. Then a stop."""
@@ -206,13 +212,16 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_contr
     monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    plugin = write_plugin(tmp_path)
+    load_plugin(plugin)
     job = parse(
         TrainJob,
         {
             "data": "digits",
             "image_size": 16,
             "channels": 1,
-            "degradation": {"kind": "blur", "num_timesteps": 4, "kernel_size": 5},
+            "degradation": {"kind": KIND, "num_timesteps": 4, "kernel_size": 5, "pause_s": 0.05},
+            "plugins": [plugin],
             "restorer": {"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]},
             "global_batch_size": 6,
             "max_batch_per_worker": 2,

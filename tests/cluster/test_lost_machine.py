@@ -10,11 +10,13 @@ import pytest
 
 from colddiff.jobs.resolve import resolve
 from colddiff.spec import parse
+from colddiff.spec.plugins import load_plugin
 from colddiff.verbs.generate.job import GenerateJob
 from colddiff.verbs.search.job import SearchJob
 from tests.kills import PATIENCE_S, wait_until
 from tests.machines import processes_on, running_driver, several_machines
-from tests.unit.generation.trained import train_tiny
+from tests.unhurried import KIND, write_plugin
+from tests.unit.generation.trained import BLUR, train_tiny
 from tests.unit.search.tiny_search import tiny_search
 
 pytestmark = pytest.mark.cluster
@@ -34,15 +36,19 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shards_of_a_lost_machine_are_made_elsewhere(
-    machines: tuple[Any, list[Any]], tmp_path: Path
+    machines: tuple[Any, list[Any]], tmp_path: Path, unloaded_plugins: None
 ) -> None:
     cluster, others = machines
+    plugin = write_plugin(tmp_path)
+    load_plugin(plugin)
+    slow = {"plugins": [plugin], "degradation": {**BLUR, "kind": KIND, "pause_s": 0.05}}
     fields = {
-        "checkpoint": train_tiny(tmp_path / "runs")["job"],
+        "checkpoint": train_tiny(tmp_path / "runs", **slow)["job"],
+        "plugins": [plugin],
         "out": str(tmp_path / "out"),
-        "num_samples": 6000,
-        "shard_size": 50,
-        "batch_size": 5,
+        "num_samples": 120,
+        "shard_size": 2,
+        "batch_size": 2,
         "workers": 3,
         # A single failure would be a dead letter.
         "max_failures": 1,
@@ -53,7 +59,7 @@ def test_shards_of_a_lost_machine_are_made_elsewhere(
         wait_until(lambda: processes_on(lost, "GenerationWorker.attempt"), "a shard", every_s=0.05)
         cluster.remove_node(lost, allow_graceful=False)
         assert driver.wait(timeout=PATIENCE_S) == 0
-    assert len(list((tmp_path / "out" / "records").iterdir())) == 120
+    assert len(list((tmp_path / "out" / "records").iterdir())) == 60
     assert "retrying: its machine was lost (" in folder.log(1).decode(errors="replace")
 
 

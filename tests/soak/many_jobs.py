@@ -29,36 +29,12 @@ from colddiff.cluster import local_cluster
 from colddiff.cluster.home import Home
 from colddiff.data.open import pack_source
 from tests.kills import DRIVER, PATIENCE_S, TRAIN_WORKER, processes_of, wait_until
+from tests.unhurried import KIND, write_plugin
 
 COLDDIFF = (sys.executable, "-m", "colddiff.cli.main")
-PLUGIN = '''
-"""Blur whose trainings wait for most of the time: what is tried is not arithmetic."""
-
-import time
-from typing import Literal
-
-from colddiff.degradations import DEGRADATIONS
-from colddiff.degradations.blur import Blur, BlurSpec
-
-
-@DEGRADATIONS.register
-class UnhurriedBlurSpec(BlurSpec):
-    """Severity t is t chained Gaussian blurs, after a while."""
-
-    kind: Literal["unhurried_blur"] = "unhurried_blur"
-
-    def build(self, shape):
-        return UnhurriedBlur(self, shape)
-
-
-class UnhurriedBlur(Blur):
-    def _degrade(self, x0, t, omega):
-        time.sleep(1.0)
-        return super()._degrade(x0, t, omega)
-'''
 JOB = (
     *("image_size=16", "channels=1", "global_batch_size=8", "checkpoint_every=20"),
-    "degradation={kind: unhurried_blur, num_timesteps: 2, kernel_size: 3}",
+    f"degradation={{kind: {KIND}, num_timesteps: 2, kernel_size: 3}}",
     "restorer={kind: convnext_unet, dim: 4, dim_mults: [1, 2]}",
     "evaluation={num_images: 16, batch_size: 16, severities: 1}",
 )
@@ -74,6 +50,7 @@ class Jobs:
 
     place: Path
     env: Mapping[str, str]
+    plugin: str
     began: float = field(default_factory=time.monotonic)
     ids: dict[int, str] = field(default_factory=dict)
     stopped_as: Counter[str] = field(default_factory=Counter)
@@ -103,7 +80,7 @@ class Jobs:
         words = (
             *JOB,
             f"data={self.place / 'data'}",
-            f"plugins=[{self.place / 'unhurried.py'}]",
+            f"plugins=[{self.plugin}]",
             f"seed={number}",
             f"num_steps={steps}",
         )
@@ -212,11 +189,11 @@ def main() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     env |= {"COLDDIFF_HOME": str(home.path), "COLDDIFF_CACHE": str(place / "cache")}
     env |= {"COLDDIFF_STORAGE": str(place / "runs")}
-    (place / "unhurried.py").write_text(PLUGIN)
     pack_source("digits", str(place / "data"), image_size=16, channels=1)
     try:
         local_cluster.start(home)
-        print(json.dumps(soak(Jobs(place, env), home, options.jobs, options.at_once, options.seed)))
+        jobs = Jobs(place, env, write_plugin(place))
+        print(json.dumps(soak(jobs, home, options.jobs, options.at_once, options.seed)))
     finally:
         local_cluster.stop(home)
     shutil.rmtree(place)
