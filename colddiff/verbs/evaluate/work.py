@@ -24,6 +24,7 @@ from colddiff.report.page.details import details_to_bytes
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.restorers import for_inference
 from colddiff.restorers.precision import warn_of_slow_bf16
+from colddiff.terminals.held import poor_samples
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import open_set
 
@@ -53,10 +54,12 @@ class Subject:
         assert self.checkpoint is not None
         found, address = self.evaluation.summary(sums), self.checkpoint.address
         provenance = {"weights_sha256": address.weights_sha256, **found.provenance}
+        terminal = self.checkpoint.terminal
         return {
             "checkpoint": address.uri,
             "omega": list(self.checkpoint.degradation.omega_names),
-            "terminal": self.checkpoint.terminal is not None,
+            "terminal": terminal is not None,
+            "poor_samples": bool(terminal and poor_samples(self.checkpoint.spec, terminal.spec)),
             "metrics": dict(found.metrics),
             "provenance": provenance,
         }, found
