@@ -20,7 +20,7 @@ from colddiff.rng import stream, streams
 from colddiff.sampling import Restore, Severities, break_symmetry, falling, sample
 from colddiff.terminal import Terminal
 from colddiff.transforms import eight_bit, normalise
-from colddiff.types import Image, Severity
+from colddiff.types import Image, ProgressCallback, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class ImageMaker:
             noise = break_symmetry(torch.zeros_like(x0), self.symmetry_noise, own)
         return Start(x0, omega, noise)
 
-    def make(self, start: Start) -> NDArray[np.uint8]:
-        """uint8 [B, C, H, W]: x_0 clamped to [-1, 1] and rounded.
+    def make(self, start: Start, progress: bool | ProgressCallback = False) -> NDArray[np.uint8]:
+        """uint8 [B, C, H, W]: x_0 clamped to [-1, 1] and rounded; ``progress`` as of ``sample``.
 
         Raises ColddiffError if R returns NaN or inf.
         """
@@ -95,6 +95,7 @@ class ImageMaker:
             start.omega,
             sampler=self.sampler,
             severities=self.severities,
+            progress=progress,
         )
         if not bool(torch.isfinite(x_0).all()):
             raise ColddiffError("the restorer returned NaN or inf; use another checkpoint")

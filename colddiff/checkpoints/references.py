@@ -23,7 +23,7 @@ from colddiff.spec import nearest, parse
 from colddiff.spec.documents import shown
 from colddiff.spec.formats import later_version
 from colddiff.stores.open import absolute, open_store, storage_at
-from colddiff.terminal import Terminal
+from colddiff.terminal import TERMINALS, Terminal, TerminalSpec
 from colddiff.tracking.open import job_of_run
 
 if TYPE_CHECKING:
@@ -163,6 +163,11 @@ class CheckpointAbout:
     """Description of the distribution of x_T, if the checkpoint holds one."""
     terminal_sha256: str | None
     """sha256 of its fitted tensors."""
+
+    @property
+    def terminal_spec(self) -> TerminalSpec | None:
+        """The spec of that distribution; SpecError if this version does not know it."""
+        return None if self.terminal is None else TERMINALS.parse(self.terminal)
 
 
 def describe_checkpoint(address: CheckpointAddress) -> CheckpointAbout:

@@ -124,9 +124,17 @@ def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> 
 
 
 def _print(rows: Sequence[JobRow]) -> None:
+    from colddiff.jobs.listing.job_table import of_text
+
     now = time.time()
     header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
-    emit_table(header, [_cells(row, now) for row in rows])
+    cells = [_cells(row, now) for row in rows]
+    of = [of_text(row) for row in rows]
+    if any(of):  # of what an evaluation is; trainings alone need no column for it
+        header.insert(1, "OF")
+        for row_cells, text in zip(cells, of, strict=True):
+            row_cells.insert(1, text or "-")
+    emit_table(header, cells)
 
 
 def _cells(row: JobRow, now: float) -> list[str]:
@@ -145,9 +153,11 @@ def _cells(row: JobRow, now: float) -> list[str]:
 
 
 def _row_as_data(row: JobRow) -> dict[str, Any]:
+    from colddiff.jobs.listing.job_table import made_from
+
     best = None if row.score is None else {"metric": row.score[0], "value": row.score[1]}
     more = {"name": row.name, "verb": row.verb, "differs": row.differs, "best": best}
-    more["part_of"] = row.part_of
+    more |= {"part_of": row.part_of, "of": made_from(row.job.get("spec") or {})}
     return {**more, **_as_data(row.folder, row.status)}
 
 
@@ -332,14 +342,14 @@ def _told(folder: JobFolder, status: Status) -> list[str]:
 
 def _made_from(folder: JobFolder) -> str:
     """The checkpoint or samples of a job, which its id does not say; empty if it needs none."""
-    from colddiff.jobs.listing.job_table import MADE_FROM
+    from colddiff.jobs.listing.job_table import made_from
     from colddiff.report.differences import differences_text
 
     try:
         spec = folder.job().get("spec") or {}
     except ColddiffError:
         return ""  # not written yet, or damaged, which hides no status
-    return differences_text({name: spec[name] for name in MADE_FROM if spec.get(name)})
+    return differences_text(made_from(spec))
 
 
 def _progress(job_id: str, status: Status) -> str:

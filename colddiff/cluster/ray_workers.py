@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +32,12 @@ RESTART_S = 1.0
 REPLACE_S = 5.0
 """Pause before a new actor in place of one that never came up is used."""
 
+ASKED = 16
+"""Workers that are asked at once how far they are: of a thousand each about once a minute."""
+ASK_EVERY_S = 1.0
+FORGOTTEN_S = 30.0
+"""After so long without an answer a worker is asked again in its turn."""
+
 TaskT = TypeVar("TaskT", bound=Task)
 ReportT = TypeVar("ReportT")
 
@@ -55,6 +61,14 @@ class WorkerActor(ABC):
     @abstractmethod
     def work(self, opened: Any, task: dict[str, Any]) -> Any:
         """Does one task; returns its report, JSON-ready or bytes, or raises any error."""
+
+    def how_far(self, opened: Any) -> dict[str, float]:
+        """How much is done of each task that ``work`` has begun, by its key, in a verb's unit."""
+        return {}
+
+    def begun(self) -> dict[str, float]:
+        """``how_far``; empty before what ``work`` needs is open."""
+        return {} if self._opened is None else self.how_far(self._opened)
 
     def ready(self) -> str:
         """Ray's id of the machine that it runs on; returns once the actor's process is up."""
@@ -117,6 +131,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
             self._await_ready(number)
         self._held: dict[int, int] = {}
         """Number of tasks in flight by actor, for those that are up."""
+        self._begun = _BegunTasks()
         self._machines: dict[int, str] = {}
         """Machine by actor, of those that were ever up."""
         self._in_progress: dict[Any, tuple[int, TaskT]] = {}
@@ -148,6 +163,13 @@ class RayWorkers(Generic[TaskT, ReportT]):
         more, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
         found = [self._take(call) for call in dict.fromkeys([*ended, *more])]
         return [*filter(None, found), *self._judged()]
+
+    def begun(self) -> list[float]:
+        self._begun.ask({number: self._actors[number] for number in self._held})
+        answers = (
+            self._begun.of(number).get(str(task.key)) for number, task in self._in_progress.values()
+        )
+        return [done for done in answers if done is not None]
 
     def close(self) -> None:
         self._attempt.hold_gpus(0)
@@ -189,6 +211,7 @@ class RayWorkers(Generic[TaskT, ReportT]):
 
     def _died(self, number: int, task: TaskT, error: Exception) -> None:
         """Gives a dead actor no tasks until it is up again."""
+        self._begun.forget(number)
         if number in self._held:
             del self._held[number]
             self._await_ready(number)
@@ -231,6 +254,52 @@ class RayWorkers(Generic[TaskT, ReportT]):
                 say_waiting(self._attempt, wanted, 1)
 
 
+class _BegunTasks:
+    """The last answers of actors to ``WorkerActor.begun``; actors are known by their number."""
+
+    def __init__(self) -> None:
+        self._answers: dict[int, Mapping[str, float]] = {}
+        self._calls: dict[Any, tuple[int, float]] = {}
+        """(actor, when) by the pending call."""
+        self._last, self._next = -1, 0.0
+
+    def ask(self, actors: Mapping[int, Any]) -> None:
+        """Takes the answers that are there, and asks the next few of ``actors``, in turn."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + ASK_EVERY_S
+        self._take(now)
+        asked = {number for number, _ in self._calls.values()}
+        for number in self._in_turn(sorted(actors.keys() - asked))[: ASKED - len(asked)]:
+            self._calls[actors[number].begun.remote()] = number, now
+            self._last = number
+
+    def of(self, number: int) -> Mapping[str, float]:
+        """How much of each task that it had begun was done, by the last answer of an actor."""
+        return self._answers.get(number, {})
+
+    def forget(self, number: int) -> None:
+        """What an actor said before it died."""
+        self._answers.pop(number, None)
+
+    def _in_turn(self, numbers: Sequence[int]) -> list[int]:
+        later = [number for number in numbers if number > self._last]
+        return [*later, *numbers[: len(numbers) - len(later)]]
+
+    def _take(self, now: float) -> None:
+        calls = list(self._calls)
+        ended, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
+        for call in ended:
+            number, _ = self._calls.pop(call)
+            try:
+                self._answers[number] = ray.get(call)
+            except ray.exceptions.RayError:
+                self.forget(number)  # it died, which its tasks say
+        for call in [call for call, (_, since) in self._calls.items() if now > since + FORGOTTEN_S]:
+            del self._calls[call]
+
+
 @dataclass(frozen=True, slots=True)
 class _Death(Generic[TaskT]):
     """The death of the worker of a task, which may be the loss of its machine."""
@@ -250,7 +319,7 @@ def _remote(actor: type[WorkerActor], job: AsksForWorkers, in_flight: int) -> An
         accelerator_type=job.resources.accelerator,
         max_restarts=-1,
         max_task_retries=0,
-        # One for each task it holds, and one for ``ready``.
+        # One for each task it holds, and one for ``ready`` and ``begun``.
         max_concurrency=in_flight + 1,
         # Anywhere: not within what a trial of Ray Tune reserves, where its driver is one.
         scheduling_strategy="DEFAULT",

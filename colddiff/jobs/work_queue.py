@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -82,6 +83,12 @@ class Workers(Protocol[TaskT, ReportT]):
     def wait(self, timeout_s: float) -> list[Finished[TaskT, ReportT]]:
         """Tasks that have finished; empty after ``timeout_s`` seconds without any."""
 
+    def begun(self) -> Sequence[float]:
+        """For each task that a worker has begun, how much of it is done, in a verb's unit.
+
+        As far as it is known: of many workers, by what they said a while ago.
+        """
+
     def close(self) -> None:
         """Ends the workers; their unfinished tasks are abandoned, which is harmless."""
 
@@ -95,10 +102,14 @@ class _FailureCounts:
 
 @dataclass(slots=True)
 class QueueCounts:
-    """Number of retries, and the dead letters."""
+    """Number of retries, the dead letters, and what the workers hold now."""
 
     retries: int = 0
     dead: list[DeadLetter[Any]] = field(default_factory=list)
+    in_flight: int = 0
+    """Tasks that workers hold; after a stop those that were abandoned."""
+    stopping: bool = False
+    """Whether a stop was requested, after which no task is given out."""
 
 
 class WorkQueue(Generic[TaskT, ReportT]):
@@ -109,6 +120,9 @@ class WorkQueue(Generic[TaskT, ReportT]):
     the first dead letter ends the run, each death counts as a failure, and a ``final`` failure is
     not retried. Without it, a ``final`` failure is retried like any other: it may be the fault of
     one machine only. The iterator of tasks is advanced only when a worker has free capacity.
+
+    After a stop was requested, tasks in flight have ``finish_s()`` seconds to end, by default as
+    long as they take; the others are abandoned.
     """
 
     def __init__(
@@ -122,6 +136,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
         on_poll: Callable[[], None] = lambda: None,
         stop_requested: Callable[[], bool] = lambda: False,
         fail_fast: bool = False,
+        finish_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._tasks, self._workers = tasks, workers
         self.counts = counts or QueueCounts()
@@ -133,14 +148,15 @@ class WorkQueue(Generic[TaskT, ReportT]):
         """(when, tie-break, task) of tasks that wait for a retry, soonest first."""
         self._number = itertools.count()
         self._failures: dict[Hashable, _FailureCounts] = {}
-        self._in_flight = 0
         self._store_failures = 0
         self._exhausted = False
         self._ask_again = 0.0
-        self.stopped = False
+        self._finish_s = finish_s
+        self._ends = math.inf
+        """When what is in flight is abandoned."""
 
     def run(self) -> None:
-        """Returns when all tasks are settled, or none is in flight after a stop was requested.
+        """Returns when all tasks are settled, or none is waited for after a stop was requested.
 
         With ``fail_fast`` it also returns at the first dead letter, whatever is in flight.
         ``on_poll`` is called whenever a task finished, and about once a second.
@@ -148,18 +164,26 @@ class WorkQueue(Generic[TaskT, ReportT]):
         Raises StoreError if the store stays unreachable.
         """
         while True:
-            self.stopped = self.stopped or self._asked_to_stop()
+            if not self.stopped and self._asked_to_stop():
+                self.counts.stopping = True
+                self._ends = time.monotonic() + self._finish_s()
             if not self.stopped:
                 self._give_out()
-            idle = not self._in_flight and not self._retries and self._exhausted
-            if idle or (self.stopped and not self._in_flight):
+            in_flight = self.counts.in_flight
+            idle = not in_flight and not self._retries and self._exhausted
+            if idle or (self.stopped and (not in_flight or time.monotonic() >= self._ends)):
                 return
             for finished in self._workers.wait(POLL_S):
-                self._in_flight -= 1
+                self.counts.in_flight -= 1
                 self._take(finished)
             self._on_poll()
             if self._fail_fast and self.counts.dead:
                 return
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop was requested."""
+        return self.counts.stopping
 
     def _asked_to_stop(self) -> bool:
         # A request to the store: not one for each of the many tasks that end within a second.
@@ -173,7 +197,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
         room = self._workers.room()
         while room > 0 and (task := self._next()) is not None:
             self._workers.give(task)
-            self._in_flight += 1
+            self.counts.in_flight += 1
             room -= 1
 
     def _next(self) -> TaskT | None:
@@ -233,10 +257,24 @@ def attempted(work: Callable[[TaskT], ReportT], task: TaskT) -> ReportT | Failur
 
 
 class LocalWorkers(Generic[TaskT, ReportT]):
-    """``Workers`` as threads of this process, for `--local` and tests."""
+    """``Workers`` as threads of this process, for `--local` and tests.
 
-    def __init__(self, work: Callable[[TaskT], ReportT], in_flight: int = 2) -> None:
-        self._work = work
+    Args:
+        work: does one task.
+        in_flight: number of tasks at once.
+        how_far: how much is done of each task that was begun, by its key.
+        abandon: has ``work`` end soon, whatever is lost.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[TaskT], ReportT],
+        in_flight: int = 2,
+        *,
+        how_far: Callable[[], Mapping[str, float]] = dict,
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._work, self._how_far, self._abandon = work, how_far, abandon
         self._in_flight = in_flight
         self._pool = ThreadPoolExecutor(in_flight, "worker")
         self._in_progress: dict[Future[ReportT | Failure], TaskT] = {}
@@ -254,5 +292,11 @@ class LocalWorkers(Generic[TaskT, ReportT]):
         done, _ = wait(self._in_progress, timeout_s, FIRST_COMPLETED)
         return [Finished(self._in_progress.pop(future), future.result()) for future in done]
 
+    def begun(self) -> list[float]:
+        far = self._how_far()
+        keys = [str(task.key) for task in self._in_progress.values()]
+        return [far[key] for key in keys if key in far]
+
     def close(self) -> None:
+        self._abandon()
         self._pool.shutdown(cancel_futures=True)

@@ -103,6 +103,8 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 CHECKPOINT = re.compile(r"/checkpoints/step_0*(\d+)$")
+STORED = re.compile(r"^.*/(?:jobs|samples)/(?=[^/])")
+"""What is before the id of a job, in the address of what it made."""
 
 
 def value_text(value: Any) -> str:
@@ -110,9 +112,11 @@ def value_text(value: Any) -> str:
 
     >>> value_text("s3://bucket/runs/jobs/train-x-00000001/checkpoints/step_00000060")
     'train-x-00000001@step=60'
+    >>> value_text("/runs/samples/generate-x-00000001")
+    'generate-x-00000001'
     """
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
         return f"[{','.join(map(value_text, value))}]"
-    return CHECKPOINT.sub(r"@step=\1", str(value).rpartition("/jobs/")[2])
+    return CHECKPOINT.sub(r"@step=\1", STORED.sub("", str(value)))

@@ -166,6 +166,9 @@ class _Busy:
         self._held[number] -= 1
         return [Finished(task, task.number)]
 
+    def begun(self) -> list[float]:
+        return []
+
     def close(self) -> None:
         pass
 

@@ -18,6 +18,7 @@ from colddiff.jobs.listing.job_table import (
     chosen,
     differs_text,
     in_order,
+    of_text,
     page,
     read_rows,
     score_text,
@@ -93,8 +94,14 @@ def test_jobs_of_a_name_are_told_apart_by_the_fields_that_differ(store: MemorySt
         "2": "degradation.num_timesteps=10, sigma.start=0.5, seed=0",
         "3": "degradation.num_timesteps=20, sigma.start=0.3426, seed=1",
         "4": "",
-        "5": "checkpoint=train-blur-00000001@step=9",
-        "6": "checkpoint=train-x@step=1",
+        # Their checkpoints, which differ, stand in a column of their own.
+        "5": "",
+        "6": "",
+    }
+    assert {row.folder.job_id[-1]: of_text(row) for row in rows_of(store)} == {
+        **dict.fromkeys("1234", ""),
+        "5": "train-blur-00000001@step=9",
+        "6": "train-x@step=1",
     }
 
 
@@ -351,12 +358,31 @@ def test_jobs_that_other_jobs_run_are_counted_and_shown_on_demand(
     }
 
 
-def test_an_evaluation_that_nothing_else_tells_apart_says_of_what_it_is(
+def test_a_job_says_of_which_checkpoint_or_samples_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, storage = LocalStore(tmp_path / "runs"), str(tmp_path / "runs")
-    address = "/runs/jobs/train-quickstart-00000001/checkpoints/step_00000040"
-    write(store, "evaluate-job-00000005", slug="job", checkpoint=address)
-    for words in (["list"], ["status", "evaluate-job-00000005"]):
+    def told(*words: str) -> str:
+        storage = str(tmp_path / "runs")
         done = colddiff_here(monkeypatch, capsys, *words, COLDDIFF_STORAGE=storage)
-        assert "checkpoint=train-quickstart-00000001@step=40" in done.stdout
+        return str(done.stdout)
+
+    store, trained = LocalStore(tmp_path / "runs"), "train-quickstart-00000001"
+    address = f"/runs/jobs/{trained}/checkpoints/step_00000040"
+    write(store, "evaluate-job-00000005", slug="job", checkpoint=address, num_images=64)
+    write(store, "evaluate-job-00000006", slug="job", checkpoint=address, num_images=80)
+    samples = "s3://b/p/samples/generate-job-00000008"
+    write(store, "evaluate-job-00000007", slug="job", samples=samples)
+    write(store, "search-quickstart-00000009", slug="quickstart", base={"checkpoint": address})
+    write(store, trained, slug="quickstart")
+    header, *lines = told("list").splitlines()
+    assert header.split()[:3] == ["ID", "OF", "STATE"]
+    assert {line.split()[0][-1]: line.split()[1] for line in lines} == {
+        **dict.fromkeys("569", f"{trained}@step=40"),
+        "7": "generate-job-00000008",
+        "1": "-",
+    }
+    assert all(line.count("@step=40") < 2 for line in lines)
+    found = {row["id"][-1]: row["of"] for row in json.loads(told("list", "--json"))}
+    assert (found["7"], found["1"]) == ({"samples": samples}, {})
+    assert f"checkpoint={trained}@step=40" in told("status", "evaluate-job-00000005")
+    assert f"base.checkpoint={trained}@step=40" in told("status", "search-quickstart-00000009")

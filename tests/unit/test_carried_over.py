@@ -63,7 +63,7 @@ def test_best_yaml_of_lists_keeps_the_settings_of_the_training() -> None:
     best = SimpleNamespace(budget=2, state=SimpleNamespace(trial=SimpleNamespace(chosen=chosen)))
     base = SimpleNamespace(checkpoint="runs/jobs/x@step=4", test_data="images")
     task = SimpleNamespace(base=base, trained=trained())
-    text = best_yaml(cast("Any", task), cast("Any", [best]), has_terminal=False)
+    text = best_yaml(cast("Any", task), cast("Any", [best]), draws=False)
     job = parse(EvaluateJob, yaml.safe_load(text)["evaluate"], "best.yaml")
     kept(job, "samplers", "severities", "curve")
     assert job.severities == (6, 3, 0)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from colddiff.errors import ColddiffError, DataError, StoreError
-from colddiff.evaluation.partition import BatchGroup
+from colddiff.evaluation.partition import BatchGroup, group_batches
 from colddiff.jobs import work_queue
 from colddiff.jobs.work_queue import Failure, Finished, attempted
 from colddiff.retry import Backoff
 from colddiff.verbs.evaluate import on_ray
 from colddiff.verbs.evaluate.job import EvaluateJob
+from colddiff.verbs.evaluate.work import LOG_EVERY_S, Progress
 
 Work = Callable[[BatchGroup], "Failure | Sums"]
 
@@ -50,6 +51,9 @@ class FakeWorkers:
         self._held = []
         return ended
 
+    def begun(self) -> list[float]:
+        return [2.0 for _ in self._held]
+
     def close(self) -> None: ...
 
 
@@ -62,11 +66,13 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], tuple[FakeWork
         monkeypatch.setattr(on_ray, "RayWorkers", lambda *_, **__: workers)
         job = EvaluateJob(samples="there", reference="here")
         resolved = SimpleNamespace(job_as=lambda _: job)
-        attempt: Any = SimpleNamespace(resolved=resolved, stop_requested=lambda: False)
+        attempt: Any = SimpleNamespace(
+            resolved=resolved, stop_requested=lambda: False, progress=lambda **fields: None
+        )
         batches = [range(start, start + 4) for start in range(0, 20, 4)]
         subject: Any = SimpleNamespace(evaluation=SimpleNamespace(batches=lambda: batches))
         try:
-            return workers, on_ray.sum_on_ray(attempt, subject, lambda _: None)
+            return workers, on_ray.sum_on_ray(attempt, subject, Progress(attempt, 20))
         except ColddiffError as error:
             return workers, str(error)
 
@@ -98,3 +104,39 @@ def test_a_store_that_is_away_for_a_while_does_not_end_it(evaluate: Any) -> None
 
     workers, found = evaluate(work)
     assert (workers.tries, found) == (10, Sums(20))
+
+
+def test_progress_begins_with_the_work_and_moves_within_its_parts() -> None:
+    """Written at once as a worker has begun, then every ten seconds."""
+    told: list[tuple[int, str]] = []
+    attempt: Any = SimpleNamespace(
+        progress=lambda **fields: told.append((fields["step"], fields["phase"]))
+    )
+    progress = Progress(attempt, 100)
+    progress.look([])
+    assert told == []
+    progress.look([0.0, 0.0])
+    progress.look([8.0, 4.0])
+    assert told == [(0, "evaluating")]
+    progress._logged -= LOG_EVERY_S
+    progress.look([8.0, 4.0])
+    assert told[1:] == [(12, "evaluating")]
+
+
+def test_a_worker_knows_how_far_its_group_is() -> None:
+    worker = on_ray.EvaluationWorker({})
+    assert worker.begun() == {}
+    seen: list[dict[str, float]] = []
+    evaluation: Any = SimpleNamespace(batches=lambda: [range(4), range(4, 8)], at_once=1)
+    opened = on_ray._Opened(evaluation, group_batches(evaluation))
+    worker._opened = opened
+
+    def sum_batch(positions: range) -> Sums:
+        seen.append(worker.begun())
+        return Sums(len(positions))
+
+    evaluation.sum_batch = sum_batch
+    opened.groups = [BatchGroup(0, (range(4), range(4, 8)))]
+    with pytest.raises(AttributeError):  # these sums have no bytes
+        worker.work(opened, {"number": 0})
+    assert seen == [{"batch group 0": 0.0}, {"batch group 0": 4.0}]

@@ -18,7 +18,17 @@ def test_clean_images_are_tried_first_and_what_is_random_in_others_is_named(verb
         assert [line.partition("--checkpoint ")[2].partition(" ")[2] for line in lines] == expected
 
 
-def test_samples_are_named_where_there_is_something_to_sample_from() -> None:
-    for terminal in (True, False):
-        lines = VERBS["evaluate"].next_steps("J", {"checkpoint": "C", "terminal": terminal})
-        assert any("submit generate" in line for line in lines) == terminal
+@pytest.mark.parametrize(
+    ("found", "drawn"),
+    [({"terminal": True}, True), ({"terminal": False}, False), ({"poor_samples": True}, False)],
+)
+def test_samples_are_named_where_they_are_worth_drawing(
+    found: dict[str, bool], drawn: bool
+) -> None:
+    """Of other checkpoints the images of a set are restored."""
+    (line,) = (
+        line
+        for line in VERBS["evaluate"].next_steps("J", {"checkpoint": "C", **found})
+        if "submit generate" in line
+    )
+    assert ("num_samples=64" in line, "data=URI" in line) == (drawn, not drawn)

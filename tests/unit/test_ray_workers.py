@@ -28,6 +28,9 @@ class FakeCluster:
     now: float = 0.0
     asked: list[float] = field(default_factory=list)
     """When each ``ready`` was called."""
+    begun: Answer = dict
+    asked_how_far: list[float] = field(default_factory=list)
+    """When each ``begun`` was called."""
     num_actors: int = 0
     lost: dict[str, float] = field(default_factory=dict)
     """Machines that were lost, and when Ray notices."""
@@ -40,7 +43,12 @@ class FakeCluster:
         return SimpleNamespace(
             ready=SimpleNamespace(remote=self._ask),
             attempt=SimpleNamespace(remote=lambda task: _Call(self.work)),
+            begun=SimpleNamespace(remote=lambda: self._ask_how_far()),
         )
+
+    def _ask_how_far(self) -> Any:
+        self.asked_how_far.append(self.now)
+        return _Call(self.begun)
 
     def _ask(self) -> Any:
         self.asked.append(self.now)
@@ -221,3 +229,54 @@ def test_a_worker_that_starts_where_there_is_room_is_not_waited_for(
     fake.ready = restarting
     wait_for(one_worker(told), fake, 60.0)
     assert (told.waits_for, caplog.messages) == ("", [])
+
+
+def test_workers_are_asked_how_far_they_are_once_a_second(fake: FakeCluster) -> None:
+    workers = one_worker()
+    workers.wait(1.0)
+    workers.give(SimpleNamespace(key="a"))
+    fake.begun = lambda: {"a": 3.0, "of-an-earlier-task": 9.0}
+    assert workers.begun() == []
+    for now in (0.2, 0.4, 1.0, 1.2):
+        fake.now = now
+        found = workers.begun()
+    assert (found, fake.asked_how_far) == ([3.0], [0.0, 1.0])
+    workers.wait(1.0)
+    assert workers.begun() == []  # it has ended, whatever was said of it before
+
+
+def test_of_thousands_of_workers_a_few_are_asked_a_second_each_in_turn(fake: FakeCluster) -> None:
+    begun, asked = ray_workers._BegunTasks(), []
+
+    def actor(number: int) -> Any:
+        def ask() -> Any:
+            asked.append(number)
+            return _Call(lambda: {"a": float(number)})
+
+        return SimpleNamespace(begun=SimpleNamespace(remote=ask))
+
+    actors = {number: actor(number) for number in range(40)}
+    for _ in range(3):
+        fake.now += 1.0
+        begun.ask(actors)
+    assert asked == [*range(40), *range(8)]
+    assert begun.of(31) == {"a": 31.0}
+    begun.forget(31)
+    assert begun.of(31) == {}
+
+
+def test_a_worker_that_does_not_answer_is_asked_again_after_a_while(fake: FakeCluster) -> None:
+    workers = one_worker()
+    workers.wait(1.0)
+    wait, hang = fake.wait, [True]
+    hung = SimpleNamespace(
+        wait=lambda calls, **more: ([], calls) if hang[0] else wait(calls, **more),
+        get=fake.get,
+        exceptions=ray.exceptions,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_workers, "ray", hung)
+        for _ in range(40):
+            fake.now += 1.0
+            workers.begun()
+    assert fake.asked_how_far == [1.0, 32.0]

@@ -14,7 +14,12 @@ from colddiff.errors import ColddiffError, Unreachable
 from colddiff.evaluation.best import higher_is_better
 from colddiff.jobs.status import WAITING
 from colddiff.jobs.verb import VERBS
-from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing_fields
+from colddiff.report.differences import (
+    HOW_IT_RUNS,
+    differences_text,
+    differing_fields,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
@@ -26,7 +31,7 @@ READERS = 32
 SORTS = ("seen", "created", "name", "state", "best")
 LONGEST = 60
 MADE_FROM = ("checkpoint", "samples")
-"""Fields that name what another job has made."""
+"""Fields that name what another job has made; of a search, its base may have them."""
 _HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
@@ -146,16 +151,35 @@ def page(rows: list[JobRow], sort: str, limit: int) -> tuple[list[JobRow], int]:
     return shown, len(rows) - limit
 
 
+def made_from(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The checkpoint or samples of a job, by field, which its id does not name; empty without."""
+    base = spec.get("base")
+    found = {f"base.{name}": value for name, value in _addresses(base).items()}
+    return _addresses(spec) or found
+
+
+def _addresses(fields: object) -> dict[str, str]:
+    if not isinstance(fields, Mapping):
+        return {}
+    return {name: fields[name] for name in MADE_FROM if isinstance(fields.get(name), str)}
+
+
+def of_text(row: JobRow) -> str:
+    """``train-x-00000001@step=60``: the checkpoint or samples that a job is made from; or empty."""
+    found = made_from(row.job.get("spec") or {})
+    return _cut(", ".join(map(value_text, found.values())))
+
+
 def differs_text(row: JobRow) -> str:
     """``degradation.num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters.
 
-    Of a job that nothing else tells apart, the checkpoint or samples that it is made from.
+    Without what ``of_text`` says.
     """
-    fields = dict(row.differs)
-    if not fields:  # what an evaluation is of, which its id does not say
-        spec = row.job.get("spec") or {}
-        fields = {name: spec[name] for name in MADE_FROM if isinstance(spec.get(name), str)}
-    text = differences_text(fields)
+    said = made_from(row.job.get("spec") or {})
+    return _cut(differences_text({k: v for k, v in row.differs.items() if k not in said}))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 

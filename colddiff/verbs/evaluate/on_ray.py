@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from colddiff.cluster.ray_workers import RayWorkers, WorkerActor
 from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import ColddiffError
-from colddiff.evaluation.partition import BatchGroup, group_batches, merge_sums
+from colddiff.evaluation.partition import BatchedEvaluation, BatchGroup, group_batches, merge_sums
 from colddiff.evaluation.sums_bytes import sums_from_bytes, sums_to_bytes
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.work_queue import WorkQueue
 from colddiff.verbs.evaluate.job import EvaluateJob
-from colddiff.verbs.evaluate.work import Subject, open_subject, raise_stopped
+from colddiff.verbs.evaluate.work import Progress, Subject, open_subject, raise_stopped
 
 IN_FLIGHT = 1
 """Batch groups that an actor holds at once: two on one device would not overlap."""
@@ -23,16 +24,33 @@ IN_FLIGHT = 1
 class EvaluationWorker(WorkerActor):
     """One actor, with the checkpoint or the sets open."""
 
-    def open(self, resolved: ResolvedJob) -> tuple[Any, list[BatchGroup]]:
+    def open(self, resolved: ResolvedJob) -> _Opened:
         evaluation = open_subject(resolved).evaluation
-        return evaluation, group_batches(evaluation)
+        return _Opened(evaluation, group_batches(evaluation))
 
-    def work(self, opened: tuple[Any, list[BatchGroup]], task: dict[str, Any]) -> bytes:
-        evaluation, groups = opened
-        return sums_to_bytes(groups[task["number"]].sums(evaluation))
+    def work(self, opened: _Opened, task: dict[str, Any]) -> bytes:
+        group = opened.groups[task["number"]]
+        opened.done = {group.key: 0.0}
+        sums = group.sums(opened.evaluation, partial(opened.count, group.key))
+        return sums_to_bytes(sums)
+
+    def how_far(self, opened: _Opened) -> dict[str, float]:
+        return dict(opened.done)
 
 
-def sum_on_ray(attempt: Attempt, subject: Subject, progress: Callable[[int], None]) -> Any:
+@dataclass(slots=True)
+class _Opened:
+    """An evaluation, its groups, and the images done of the group in progress, by its key."""
+
+    evaluation: BatchedEvaluation
+    groups: list[BatchGroup]
+    done: dict[str, float] = field(default_factory=dict)
+
+    def count(self, key: str, images: int) -> None:
+        self.done[key] += images
+
+
+def sum_on_ray(attempt: Attempt, subject: Subject, progress: Progress) -> Any:
     """The sums over all batch groups, merged in their order whatever order they finish in.
 
     Raises ColddiffError if a group is a dead letter, Stopped if a stop was requested.
@@ -59,8 +77,10 @@ def sum_on_ray(attempt: Attempt, subject: Subject, progress: Callable[[int], Non
             workers,
             max_failures=job.max_failures,
             on_report=group_done,
+            on_poll=lambda: progress.look(workers.begun()),
             stop_requested=attempt.stop_requested,
             fail_fast=True,
+            finish_s=lambda: 0.0,  # no sums of a part of it are kept
         )
         queue.run()
     finally:

@@ -57,11 +57,10 @@ class Evaluate(Verb):
         checkpoint = result.get("checkpoint")
         if checkpoint is None:
             return []
-        samples = f"colddiff submit generate checkpoint={checkpoint} num_samples=64"
-        return [
-            *restore_lines(checkpoint, result),
-            *([samples] if result.get("terminal", True) else []),
-        ]
+        generate = f"colddiff submit generate checkpoint={checkpoint}"
+        samples = result.get("terminal", True) and not result.get("poor_samples", False)
+        way = "num_samples=64" if samples else "data=URI    # restores the images of a set"
+        return [*restore_lines(checkpoint, result), f"{generate} {way}"]
 
     def needs_checkpoint(self, job: Any) -> bool:
         return job.checkpoint is None and job.samples is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from colddiff.report.page.details import details_to_bytes
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.restorers import for_inference
 from colddiff.restorers.precision import warn_of_slow_bf16
+from colddiff.terminals.held import poor_samples
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import open_set
 
@@ -53,10 +54,12 @@ class Subject:
         assert self.checkpoint is not None
         found, address = self.evaluation.summary(sums), self.checkpoint.address
         provenance = {"weights_sha256": address.weights_sha256, **found.provenance}
+        terminal = self.checkpoint.terminal
         return {
             "checkpoint": address.uri,
             "omega": list(self.checkpoint.degradation.omega_names),
-            "terminal": self.checkpoint.terminal is not None,
+            "terminal": terminal is not None,
+            "poor_samples": bool(terminal and poor_samples(self.checkpoint.spec, terminal.spec)),
             "metrics": dict(found.metrics),
             "provenance": provenance,
         }, found
@@ -108,38 +111,55 @@ def open_subject(resolved: ResolvedJob) -> Subject:
     return Subject(evaluator, loaded)
 
 
-class _Progress:
+class Progress:
     """Writes the number of images done, and logs it every ``LOG_EVERY_S`` seconds."""
 
     def __init__(self, attempt: Attempt, total: int) -> None:
         self._attempt, self._total = attempt, total
         self._began = self._logged = time.monotonic()
+        self._has_begun = False
         self.done = 0
 
     def __call__(self, images: int) -> None:
         """Counts ``images`` more."""
         self.done += images
+        self.look(())
+
+    def look(self, begun: Sequence[float]) -> None:
+        """Writes if it is time; ``begun``: ``Workers.begun``, images of each part in progress.
+
+        At once where the work has just begun.
+        """
+        first = not self._has_begun
+        if first and not begun and not self.done:
+            return
         now = time.monotonic()
-        if now - self._logged < LOG_EVERY_S and self.done < self._total:
+        if first:
+            self._has_begun, self._began = True, now if begun else self._began
+        elif now - self._logged < LOG_EVERY_S and self.done < self._total:
             return
         self._logged = now
-        rate = self.done / max(now - self._began, 1e-9)
+        made = self.done + sum(begun)
+        rate = made / max(now - self._began, 1e-9)
         self._attempt.progress(
-            step=self.done,
+            step=int(made),
             num_steps=self._total,
-            images_per_s=rate,
-            eta_s=(self._total - self.done) / rate,
+            images_per_s=0.0 if first else rate,
+            eta_s=None if first or not made else (self._total - made) / rate,
             phase="evaluating",
         )
-        log.info("%d of %d images, %.3g img/s", self.done, self._total, rate)
+        if not first or self.done == self._total:
+            log.info("%d of %d images, %.3g img/s", made, self._total, rate)
 
 
-SumBatches = Callable[[Attempt, Subject, Callable[[int], None]], Any]
+SumBatches = Callable[[Attempt, Subject, Progress], Any]
 """(attempt, subject, progress) -> the merged sums over all of the subject's images."""
 
 
-def sum_in_process(attempt: Attempt, subject: Subject, progress: Callable[[int], None]) -> Any:
+def sum_in_process(attempt: Attempt, subject: Subject, progress: Progress) -> Any:
     """The sums over all batches, computed in this process."""
+
+    progress.look([0.0])
 
     def batch_done(images: int) -> None:
         progress(images)
@@ -157,7 +177,7 @@ def raise_stopped() -> None:
 def evaluate(attempt: Attempt, subject: Subject, sum_batches: SumBatches) -> dict[str, Any]:
     """Evaluates ``subject``: logs metrics, stores pictures; returns the result."""
     began = time.monotonic()
-    progress = _Progress(attempt, subject.evaluation.num_images)
+    progress = Progress(attempt, subject.evaluation.num_images)
     record, drawn = subject.record(sum_batches(attempt, subject, progress))
     attempt.tracker.log_metrics(record["metrics"], subject.step)
     attempt.reached(progress.done)

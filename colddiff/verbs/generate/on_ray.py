@@ -27,6 +27,9 @@ class GenerationWorker(WorkerActor):
     def work(self, opened: ShardWorker, task: dict[str, Any]) -> dict[str, Any]:
         return opened.make(ShardTask(**task)).to_dict()
 
+    def how_far(self, opened: ShardWorker) -> dict[str, float]:
+        return opened.begun()
+
 
 def open_ray_workers(attempt: Attempt, plan: SamplePlan) -> RayWorkers[ShardTask, ShardReport]:
     """As many actors as the job requests, and no more than there are shards."""

@@ -25,6 +25,7 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob, refuse_missing_weights
+from colddiff.jobs.status import AGAIN
 from colddiff.jobs.work_queue import LocalWorkers, QueueCounts, Workers, WorkQueue
 from colddiff.ports import FeatureExtractor, Store
 from colddiff.report.contact_sheet import contact_sheet
@@ -175,7 +176,8 @@ def generate(attempt: Attempt, prepared: Prepared, open_workers: OpenWorkers) ->
 
 def open_local_workers(attempt: Attempt, plan: SamplePlan) -> LocalWorkers[ShardTask, ShardReport]:
     """One worker, in threads of this process."""
-    return LocalWorkers(open_worker(attempt.resolved, plan).make, IN_FLIGHT)
+    worker = open_worker(attempt.resolved, plan)
+    return LocalWorkers(worker.make, IN_FLIGHT, how_far=worker.begun, abandon=worker.abandon)
 
 
 class _Generation:
@@ -201,7 +203,8 @@ class _Generation:
             counts,
             queue_counts,
             self.num_samples,
-            num_shards,
+            plan.shard_size,
+            begun=workers.begun,
             write=lambda data: self.attempt.progress(**data),
             track=self.attempt.tracker.log_metrics,
         )
@@ -214,6 +217,7 @@ class _Generation:
             on_report=counts.committed,
             on_poll=progress,
             stop_requested=self.attempt.stop_requested,
+            finish_s=progress.finish_s,
         )
         queue.run()
         progress.close()
@@ -224,10 +228,10 @@ class _Generation:
         if queue.dead:
             raise ColddiffError(describe_dead(self.store, queue.dead, counts.images))
         if stopped and counts.images < self.num_samples:
-            raise Stopped(
-                f"stopped with {counts.images} of {self.num_samples} images committed; submit the "
-                "same job again to continue"
-            )
+            committed = f"{counts.images} of {self.num_samples} images committed"
+            many = "s" * (queue.in_flight != 1)
+            lost = f", {queue.in_flight} shard{many} in progress abandoned"
+            raise Stopped(f"stopped with {committed}{lost * bool(queue.in_flight)}; {AGAIN}")
         kept = self.attempt.retried
         manifest = kept(
             lambda: write_manifest(self.store, self.plan, self.num_samples), "the manifest"

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.tars import image_members
+from colddiff.errors import Stopped
 from colddiff.evaluation.metrics import FeatureStatistics
 from colddiff.image_maker import ImageMaker, Start
 from colddiff.ports import FeatureExtractor, Store
+from colddiff.types import ProgressCallback
 from colddiff.verbs.generate.commit import (
     Members,
     Packed,
@@ -92,14 +94,28 @@ class ShardWorker:
         self._device = ThreadPoolExecutor(1, "device", *threads)
         self._packers = ThreadPoolExecutor(max(2, plan.threads), "packer", *threads)
         self._pending = Semaphore(PENDING)
+        self._begun: dict[str, float] = {}
+        self._abandoned = False
         self._described = {
             name: plan.content[name] for name in ("checkpoint", "sampler", "severities")
         } | {"symmetry_noise": plan.content["symmetry_noise"], "plan": plan.digest}
 
     def make(self, task: ShardTask) -> ShardReport:
-        """Computes, packs and commits one shard; raises any error."""
-        if task.measure:
-            return self._measure(task)
+        """Computes, packs and commits one shard; raises any error, Stopped after ``abandon``."""
+        try:
+            return self._measure(task) if task.measure else self._make(task)
+        finally:
+            self._begun.pop(task.key, None)
+
+    def begun(self) -> dict[str, float]:
+        """How many images are made of each shard that was begun, by its key."""
+        return dict(self._begun)
+
+    def abandon(self) -> None:
+        """Ends what is computed at its next sampling step; a shard that is made is committed."""
+        self._abandoned = True
+
+    def _make(self, task: ShardTask) -> ShardReport:
         packing, compute_s = self._device.submit(self._compute, task).result()
         began = time.perf_counter()
         batches = [batch.result() for batch in packing]
@@ -122,6 +138,7 @@ class ShardWorker:
 
     def _measure(self, task: ShardTask) -> ShardReport:
         began = time.perf_counter()
+        self._begun[task.key] = 0.0
         size = write_shard_statistics(self.store, self.plan, task, self._extractors)
         passed = time.perf_counter() - began
         return ShardReport(task.number, task.count, size, task.measure, False, 0.0, passed)
@@ -133,6 +150,7 @@ class ShardWorker:
 
     def _compute(self, task: ShardTask) -> tuple[list[Future[PackedBatch]], float]:
         began = time.perf_counter()
+        self._count(task, 0.0)
         size, seeds = self.plan.batch_size, task.seeds
         batches = [seeds[row : row + size] for row in range(0, len(seeds), size)]
         packing: list[Future[PackedBatch]] = []
@@ -141,10 +159,23 @@ class ShardWorker:
             start = following.result() if following else self._start(batch)
             more = number + 1 < len(batches)
             following = self._packers.submit(self._start, batches[number + 1]) if more else None
-            pixels = self.maker.make(start)
+            pixels = self.maker.make(start, self._counting(task, number * size, len(batch)))
             self._pending.acquire()
             packing.append(self._packers.submit(self._encode, batch, pixels))
         return packing, time.perf_counter() - began
+
+    def _counting(self, task: ShardTask, before: int, rows: int) -> ProgressCallback:
+        """Counts the part of a batch that its sampling steps have made, ``before`` others."""
+
+        def count(done: int, total: int) -> None:
+            self._count(task, before + rows * done / total)
+
+        return count
+
+    def _count(self, task: ShardTask, images: float) -> None:
+        if self._abandoned:
+            raise Stopped(f"{task.key}: abandoned")
+        self._begun[task.key] = images
 
     def _start(self, batch: range) -> Start:
         filled = [*batch, *[batch[-1]] * (self.plan.batch_size - len(batch))]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from colddiff.evaluation.generated import FIELD
 from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.samplers import find_sampler
 from colddiff.sampling import falling
@@ -108,7 +109,8 @@ def advice(job: SearchJob, capacity: Callable[[], Capacity | None]) -> list[str]
         }
     )
     lines = VERBS["train"].advice(whole, capacity)
-    return [f"all trials and confirmations, one after the other: {line}" for line in lines]
+    all_of = "all trials and confirmations, one after the other: "
+    return [f"{'base.' if line.startswith(FIELD) else all_of}{line}" for line in lines]
 
 
 def trials_by_rung(num_trials: int, rungs: int, reduction: int = REDUCTION) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from colddiff.evaluation.generated import FIELD
 from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
@@ -57,8 +58,9 @@ def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:
         of = f"{len(all_of)} trainings of {slug}, one after the other"
         # What is remarkable about one training is not so of all of them in a row.
         said = [line for line in train.advice(whole, capacity) if line not in whole.remarks()]
-        lines += [f"{of}: {line}" for line in said]
-        lines += [f"{slug}: {line}" for line in first.remarks()]
+        of_one = [line for line in said if line.startswith(FIELD)]
+        lines += [f"{of}: {line}" for line in said if line not in of_one]
+        lines += [f"{slug}: {line}" for line in (*first.remarks(), *of_one)]
     return lines
 
 

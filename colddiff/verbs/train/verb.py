@@ -36,9 +36,11 @@ class Train(Verb):
         return resolve_training(job, storage, pack=pack)
 
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        from colddiff.terminals.held import poor_evaluation
         from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
-        return [*_unfit(job, capacity), *job.remarks(), *cpu_advice(job, capacity)]
+        about = [*job.remarks(), *poor_evaluation(job)]
+        return [*_unfit(job, capacity), *about, *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training

@@ -1,9 +1,11 @@
-"""Generation when things go wrong: seeds that always fail, a store that fails, a full disk."""
+"""Generation when things go wrong: seeds that always fail, a store that fails, a stop."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,18 @@ from typing import Any
 import pytest
 
 from colddiff.data.open import open_samples
+from colddiff.data.sample_plan import ShardTask
 from colddiff.degradations import build_degradation
 from colddiff.jobs import work_queue
+from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.retry import Backoff
 from colddiff.rng import stream
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from colddiff.terminal import StandardNormal, Terminal
+from colddiff.verbs.generate.missing import ShardCounts
+from colddiff.verbs.generate.progress import GenerationProgress
+from colddiff.verbs.generate.worker import ShardWorker
 from tests.conftest import S3Service
 from tests.faulty_s3 import FaultyS3
 from tests.unit.generation.running import place, run
@@ -112,3 +119,44 @@ def test_a_full_disk_ends_the_job_and_says_so(
     assert status
     assert "the disk is full; free some space" in status.message
     assert tars(place(resolved)) == {}
+
+
+def test_a_stop_abandons_shards_in_progress_and_keeps_the_others(
+    submitted: Callable[..., ResolvedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = submitted()
+    began, counted = threading.Event(), threading.Event()
+    count, committed = ShardWorker._count, ShardCounts.committed
+
+    def slow(self: ShardWorker, task: ShardTask, images: float) -> None:
+        if task.number == 1 and images:
+            began.set()
+            while not self._abandoned:
+                threading.Event().wait(0.01)
+        count(self, task, images)
+
+    def noted(self: ShardCounts, *report: Any) -> None:
+        committed(self, *report)
+        counted.set()
+
+    def asked(attempt: Any) -> bool:
+        return began.is_set() and counted.is_set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_queue, "STOP_POLL_S", 0.0)
+        patch.setattr(work_queue, "POLL_S", 0.05)
+        patch.setattr(ShardWorker, "_count", slow)
+        patch.setattr(ShardCounts, "committed", noted)
+        patch.setattr(Attempt, "stop_requested", asked)
+        patch.setattr(GenerationProgress, "finish_s", lambda _: 0.0)
+        code, folder = run(resolved)
+    status = folder.status()
+    assert status
+    assert (code, status.state, status.step) == (4, "stopped", 10)
+    said = r"stopped with 10 of 25 images committed, \d shards? in progress abandoned; submit"
+    assert re.match(said, status.message)
+    kept = tars(place(resolved))
+    assert list(kept) == ["shard-000000.tar"]
+    assert run(resolved)[0] == 0
+    assert tars(place(resolved)).items() > kept.items()
+    assert seeds(place(resolved)) == list(range(25))

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 import colddiff
+from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.verb import VERBS
-from colddiff.verbs.generate import held
+from colddiff.spec import parse
+from colddiff.terminals import held
+from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.generate.job import GenerateJob
 from tests.unit.generation.running import run
 from tests.unit.generation.trained import BLUR, train_tiny
@@ -50,6 +53,48 @@ def test_whoever_submits_is_warned(
 ) -> None:
     colddiff.generate(GenerateJob(checkpoint=weak["job"], num_samples=5))
     assert any(r.levelname == "WARNING" and r.message.startswith(POOR) for r in caplog.records)
+
+
+def generating(trained: dict[str, str], **changes: Any) -> dict[str, Any]:
+    """The fields of a training whose evaluations make samples, as it was resolved."""
+    job = describe_checkpoint(find_checkpoint(trained["job"])).job.to_dict()
+    evaluation = {**job["evaluation"], "generated": {"num_images": 4}, **changes}
+    return {**job, "evaluation": evaluation}
+
+
+def said(verb: str, **fields: Any) -> list[str]:
+    """What is said of poor samples to whoever submits a job of ``verb``."""
+    job = parse(VERBS[verb].spec(), fields)
+    return [line for line in VERBS[verb].advice(job, lambda: None) if POOR in line]
+
+
+def test_jobs_that_train_say_it_of_the_samples_of_their_evaluations(
+    weak: dict[str, str],
+) -> None:
+    train = generating(weak)
+    (line,) = said("train", **train)
+    assert line.startswith(f"evaluation.generated: {POOR}")
+    members = [{"id": f"train-x-{n}", "slug": "weak", "train": train} for n in range(2)]
+    assert said("study", trainings=members) == [f"weak: {line}"]
+    assert said("search", base=train) == [f"base.{line}"]
+
+
+def test_nothing_is_said_of_evaluations_without_poor_samples(
+    weak: dict[str, str], blurred: dict[str, str]
+) -> None:
+    assert said("train", **generating(weak, generated=None)) == []
+    assert said("train", **generating(blurred)) == []
+
+
+def test_an_evaluation_suggests_samples_only_where_they_are_not_poor(
+    storage: Path, weak: dict[str, str], blurred: dict[str, str]
+) -> None:
+    for number, (trained, poor) in enumerate([(weak, True), (blurred, False)]):
+        # Of another number of images: after one step both have the weights that they began with.
+        n = 4 + number
+        job = EvaluateJob(checkpoint=trained["job"], num_images=n, samplers=("direct",))
+        result = colddiff.evaluate(job)
+        assert (result["terminal"], result["poor_samples"]) == (True, poor)
 
 
 @pytest.mark.parametrize("which", ["trained", "blurred"])

@@ -7,6 +7,7 @@ import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,9 @@ class FakeWorkers:
             self.tries[task.number] += 1
             ended.append(Finished(task, self._outcome(task, self.tries[task.number])))
         return ended
+
+    def begun(self) -> list[float]:
+        return []
 
     def close(self) -> None: ...
 
@@ -240,6 +244,20 @@ def test_a_stop_lets_what_is_under_way_end() -> None:
     )
     assert queue.stopped
     assert done.made == 10 * workers.tries.total() == 80
+
+
+def test_after_a_stop_what_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(FakeWorkers):
+        def wait(self, timeout_s: float) -> list[Finished[ShardTask, ShardReport]]:
+            clock.now += timeout_s
+            return []
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(work_queue, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    asked = {"stop_requested": lambda: clock.now >= 5, "finish_s": lambda: 20.0}
+    done, queue = run(Endless(2), MemoryStore(), plan(), 10_000, **asked)
+    assert (queue.stopped, queue.counts.in_flight, done.shards) == (True, 4, 0)
+    assert clock.now == 25
 
 
 class FullStore(MemoryStore):

@@ -30,11 +30,14 @@ class _Plain(yaml.SafeDumper):
 _Plain.add_representer(list, _Plain.represent_list)
 
 
-def best_yaml(task: ListTask, best: Sequence[BestList], *, has_terminal: bool) -> str:
-    """The file: sections for the largest budget, and a variant for each of the others."""
+def best_yaml(task: ListTask, best: Sequence[BestList], *, draws: bool) -> str:
+    """The file: sections for the largest budget, and a variant for each of the others.
+
+    ``draws``: whether samples that start from x_T of the checkpoint's terminal are worth making.
+    """
     *smaller, largest = best
     variants = {
-        variant_name(found.budget): _sections(task, found.state.trial.chosen, has_terminal)
+        variant_name(found.budget): _sections(task, found.state.trial.chosen, draws)
         for found in smaller
     }
     lines = [
@@ -44,7 +47,7 @@ def best_yaml(task: ListTask, best: Sequence[BestList], *, has_terminal: bool) -
     data = {
         "description": f"The best severities for at most {largest.budget} network calls, found by "
         "a search; variants have those for fewer.",
-        **_sections(task, largest.state.trial.chosen, has_terminal),
+        **_sections(task, largest.state.trial.chosen, draws),
         **({"variants": variants} if variants else {}),
     }
     return "\n".join([*lines, yaml.dump(data, Dumper=_Plain, sort_keys=False, width=100)])
@@ -59,7 +62,7 @@ def restore_command(task: ListTask, best: BestList) -> str:
     )
 
 
-def _sections(task: ListTask, chosen: SeverityList, has_terminal: bool) -> dict[str, Any]:
+def _sections(task: ListTask, chosen: SeverityList, draws: bool) -> dict[str, Any]:
     base, spec = task.base, task.trained.evaluation
     shared: dict[str, Any] = {"checkpoint": base.checkpoint, "severities": list(chosen.severities)}
     evaluate: dict[str, Any] = {
@@ -71,7 +74,7 @@ def _sections(task: ListTask, chosen: SeverityList, has_terminal: bool) -> dict[
     generate: dict[str, Any] = {**shared, "sampler": chosen.sampler}
     if base.test_data is not None:
         evaluate["test_data"] = base.test_data
-    if has_terminal or base.test_data is None:
+    if draws or base.test_data is None:
         generate["num_samples"] = NUM_SAMPLES
     else:
         generate["data"] = base.test_data

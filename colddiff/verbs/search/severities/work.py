@@ -13,6 +13,7 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.segments.here import RunSegments
 from colddiff.jobs.status import AGAIN
 from colddiff.report.search.page import search_page
+from colddiff.terminals.held import poor_samples
 from colddiff.verbs.search.pictures.gallery import guarded
 from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.severities.best import best_yaml
@@ -108,7 +109,9 @@ def _write(
     }
     if best:
         about = describe_checkpoint(find_checkpoint(task.base.checkpoint))
-        files["best.yaml"] = best_yaml(task, best, has_terminal=about.terminal is not None)
+        terminal = about.terminal_spec
+        draws = terminal is not None and not poor_samples(about.job, terminal)
+        files["best.yaml"] = best_yaml(task, best, draws=draws)
     # Made of all else, and not worth the result of a search: what fails is logged and missing.
     picture = guarded("calls.png", lambda: list_picture(board, task))
     shown = [picture] if picture is not None else []
