@@ -168,9 +168,23 @@ def resolve(
 
 
 def input_lines(job: Job, storage: str) -> list[str]:
-    """What `--dry-run` says of a job's inputs, one a line; contacts nothing."""
+    """What `--dry-run` says of a job's inputs, one a line; contacts nothing.
+
+    Raises SpecError naming each field whose images are on this machine's disks, if they were, and
+    that a submission would refuse.
+    """
     verb = VERBS[job.verb]
-    lines = [describe_input(one, storage) for one in verb.inputs(job)]
+    lines: list[str] = []
+    problems: list[tuple[str, str]] = []
+    for one in verb.inputs(job):
+        try:
+            lines.append(describe_input(one, storage))
+        except SpecError as refused:
+            # What is wrong with one folder is told once, of the first field that names it.
+            told = dict(problems).values()
+            problems += [problem for problem in refused.problems if problem[1] not in told]
+    if problems:
+        raise SpecError(problems)
     for spec in dict.fromkeys(verb.features(job)):
         error = missing_weights(spec, contact=False)
         if error is not None:
