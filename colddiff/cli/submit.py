@@ -61,8 +61,9 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Print the job as a file that `submit` takes, and whether data on this machine fits; "
-        "contact nothing, but a cluster that is named, to say whether the job can ever fit.",
+        help="Print the job as a file that `submit` takes, and below it what it will take; refuse "
+        "data of this machine that is missing or does not fit. Contact nothing, but a cluster that "
+        "is named, to say whether the job can ever fit.",
     ),
 ]
 
@@ -344,8 +345,10 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         if needed:  # the file's name is that of its training
             emit(f"# {shlex.join(['colddiff', 'submit', job.verb, 'FILE', *needed])}")
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
-    # Last, as on a terminal the job above them is longer than a screen.
-    for line in [*inputs, *found.lines, *([fit] if fit else [])]:
+    # Last, as on a terminal the job above them is longer than a screen; and below all, the answer.
+    answer = [f"  {line}" for line in found.estimate]
+    head = ["", "estimate:"] if answer else []
+    for line in [*inputs, *found.lines, *head, *answer, *([fit] if fit else [])]:
         note(line)
 
 
