@@ -346,9 +346,7 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
             emit(f"# {shlex.join(['colddiff', 'submit', job.verb, 'FILE', *needed])}")
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
     # Last, as on a terminal the job above them is longer than a screen; and below all, the answer.
-    answer = [f"  {line}" for line in found.estimate]
-    head = ["", "estimate:"] if answer else []
-    for line in [*inputs, *found.lines, *head, *answer, *([fit] if fit else [])]:
+    for line in [*inputs, *found.lines, *found.block, *([fit] if fit else [])]:
         note(line)
 
 

@@ -47,6 +47,11 @@ class DryRun:
     data: Mapping[str, Any] = field(default_factory=dict)
     estimate: Sequence[str] = ()
 
+    @property
+    def block(self) -> list[str]:
+        """The estimate as it is printed, below its heading; nothing without one."""
+        return ["", "estimate:", *(f"  {line}" for line in self.estimate)] if self.estimate else []
+
 
 class Verb(ABC):
     """One thing that can be submitted: ``verbs/<name>/verb.py`` holds its one instance, ``VERB``.
