@@ -6,6 +6,7 @@ Exit code 1 if there are any, 0 if there are none or if the service of advisorie
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -84,4 +85,5 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes nothing but --help
     sys.exit(main())

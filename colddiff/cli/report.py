@@ -142,8 +142,10 @@ def _texts(
     runs: Sequence[ReportedRun], kinds: Sequence[str], *, over_seed: bool, only: Sequence[str]
 ) -> dict[str, str]:
     from colddiff.errors import SpecError
-    from colddiff.report.page.page import MARK, report_markdown, report_page
+    from colddiff.report.page.markdown import report_markdown
+    from colddiff.report.page.page import report_page
     from colddiff.report.page.table import tables_of, to_csv, to_latex
+    from colddiff.report.page.told import MARK
     from colddiff.report.tables import metric_names
     from colddiff.spec import nearest
 

@@ -61,8 +61,9 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Print the job as a file that `submit` takes, and whether data on this machine fits; "
-        "contact nothing, but a cluster that is named, to say whether the job can ever fit.",
+        help="Print the job as a file that `submit` takes, what it will take, and whether data on "
+        "this machine fits; contact nothing, but a cluster that is named, to say whether the job "
+        "can ever fit.",
     ),
 ]
 
@@ -335,7 +336,7 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         # Its id depends on the recipe's name and train section, so both are part of the file.
         data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
         needed = ["--name", slug] if request.name else []
-    inputs = input_lines(job, storage_at(job.storage))
+    inputs, problems = input_lines(job, storage_at(job.storage))
     found = VERBS[job.verb].dry_run(job, request.rate)
     fit = None if request.local else _fit(job, request.address)
     if request.as_json:
@@ -344,8 +345,8 @@ def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
         if needed:  # the file's name is that of its training
             emit(f"# {shlex.join(['colddiff', 'submit', job.verb, 'FILE', *needed])}")
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
-    # Last, as on a terminal the job above them is longer than a screen.
-    for line in [*inputs, *found.lines, *([fit] if fit else [])]:
+    # Last, as on a terminal the job above them is longer than a screen; and below all, the answer.
+    for line in [*inputs, *found.lines, *found.block, *([fit] if fit else []), *problems]:
         note(line)
 
 

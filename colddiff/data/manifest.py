@@ -21,6 +21,7 @@ from colddiff.errors import DataError, Missing
 from colddiff.machine.files import is_folder
 from colddiff.ports import Manifest, Store
 from colddiff.stores.local_store import LocalStore
+from colddiff.stores.paths import nearest_folder
 from colddiff.types import ProgressCallback
 
 LOOKED_AT = 200
@@ -116,9 +117,9 @@ def read_manifest(store: Store) -> Manifest:
         data = _read(store)
     except Missing:
         if isinstance(store, LocalStore) and not is_folder(store.root):
+            made = f"; a packed data set is made with `colddiff data pack SOURCE --out {store.uri}`"
             raise DataError(
-                f"{store.uri}: no such folder; a packed data set is made with `colddiff data pack "
-                f"SOURCE --out {store.uri}`"
+                f"{store.uri}: no such folder{nearest_folder(store.root) or made}"
             ) from None
         if store.size(f"train/{KEY}") is not None:
             raise DataError(

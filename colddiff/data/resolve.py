@@ -7,12 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from colddiff.data.left_out import LeftOut
 from colddiff.data.manifest import KEY, left_out_of
 from colddiff.data.manifest import read_manifest as manifest_in
 from colddiff.data.open import open_source, pack_source, read_manifest
 from colddiff.data.pack_settings import PackSettings, selected
-from colddiff.errors import ColddiffError, DataError
-from colddiff.ports import ImageFormat
+from colddiff.data.sample_plan import KEY as PLAN
+from colddiff.data.sample_set import sample_manifest
+from colddiff.data.sources.webdataset_source import tar_keys
+from colddiff.errors import ColddiffError, DataError, SpecError
+from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec import digest, parse
 from colddiff.stores.open import absolute, open_store
 from colddiff.transforms import PRESETS, Augment, transform_problem
@@ -38,7 +42,8 @@ class ImageSettings(Protocol):
 class Input:
     """Images that a job reads: the field that names them, and how a SOURCE of them is packed.
 
-    ``images`` says what they must be like, if the job knows.
+    ``images`` says what they must be like, if the job knows; ``partial``, of what may be the output
+    of a generate job, whether one that is not complete is accepted.
     """
 
     field: str
@@ -46,6 +51,7 @@ class Input:
     images: ImageSettings | None = None
     split: str = "test"
     shared: bool = False
+    partial: bool | None = None
 
 
 SOURCE = re.compile(r"^(digits$|(mnist|cifar10|folder|webdataset):.)")
@@ -109,15 +115,15 @@ def packing(
 
 
 def describe_input(found: Input, storage: str) -> str:
-    """One line: whether the images are there, how many, of what size, or why a submission fails.
+    """One line: whether the images are there, how many, of what size.
 
-    Looks at this machine's disks alone, contacts nothing and packs nothing.
+    Looks at this machine's disks alone, contacts nothing and packs nothing. Raises SpecError naming
+    the field where a submission would fail.
     """
     try:
         return f"{found.field}: {_described(found, storage)}"
     except ColddiffError as error:
-        said = str(error).removeprefix(f"{found.field}: ")
-        return f"{found.field}: submitting this would fail: {said}"
+        raise SpecError([(found.field, str(error).removeprefix(f"{found.field}: "))]) from None
 
 
 def _described(found: Input, storage: str) -> str:
@@ -125,7 +131,7 @@ def _described(found: Input, storage: str) -> str:
     settings: dict[str, Any] = {}
     if not uri:
         return "not named yet: submitting the job needs one, made by `colddiff data pack`"
-    if SOURCE.match(found.address):
+    if found.partial is None and SOURCE.match(found.address):
         if found.images is None:
             return f"{found.address} is packed when the job is submitted"
         source, settings, uri = packing(
@@ -135,15 +141,25 @@ def _described(found: Input, storage: str) -> str:
         return f"{found.address} is looked at when the job is submitted"
     store = open_store(absolute(uri))
     if source is None or store.size(KEY) is not None:
-        manifest = manifest_in(store)
+        manifest = _manifest(store, found.partial)
         if found.images is not None:
             refuse_other_images(found.field, manifest.image, store.uri, found.images)
         image, colour = manifest.image, manifest.image.channels
         what = {1: "grey", 3: "in colour"}.get(colour, f"of {colour} channels")
         return f"{manifest.count:,} images of {image.height}x{image.width} px, {what}, in {uri}"
-    if source.startswith(("digits", "webdataset:")) or "://" in source:
+    kind, _, place = source.partition(":")
+    if kind == "webdataset" and "://" not in place:
+        tar_keys(open_store(place), LeftOut())  # what is in them is read when they are packed
+    if kind in ("digits", "webdataset") or "://" in place:
         return f"{source} is packed when the job is submitted"
     chosen = parse(PackSettings, settings)
     count = len(selected(open_source(source, chosen), chosen))
     size = f" at {chosen.image_size} px" if chosen.image_size else ""
     return f"{count:,} images of {source}, to be packed{size} when the job is submitted"
+
+
+def _manifest(store: Store, partial: bool | None) -> Manifest:
+    """Of a packed set; unless ``partial`` is None, also of the samples of a generate job."""
+    if partial is None or store.size(PLAN) is None:
+        return manifest_in(store)
+    return sample_manifest(store, partial=partial)

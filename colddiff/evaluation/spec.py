@@ -53,7 +53,8 @@ class GeneratedSpec(Spec):
         Field(description=SEVERITIES),
     ] = None
     symmetry_noise: Annotated[
-        float, Field(ge=0, description="std added to each pixel of x_T: 0, or the paper's 0.002")
+        float,
+        Field(ge=0, description="std added to each pixel of x_T; the paper's code: 0 or 0.002"),
     ] = 0.0
     first_seed: Annotated[int, Field(ge=0, description="seed of the first sample")] = 0
 

@@ -22,7 +22,7 @@ from colddiff.stores.paths import absolute_path, expanded
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
-ABOUT = ("name", "description", "pack", "targets", "variants")
+ABOUT = ("name", "description", "pack", "targets", "measured", "variants")
 
 
 def catalogue() -> Path:
@@ -43,6 +43,8 @@ class Recipe:
     """The command that packs its data, if the recipe names no data."""
     targets: Mapping[str, Any] | None = None
     """Published numbers it aims at, with their source."""
+    measured: Mapping[str, Any] | None = None
+    """Numbers of it that this project has measured, with their source and how."""
     variants: Mapping[str, Any] = field(default_factory=dict)
     """By name: what `--variant NAME` merges over the sections."""
 
@@ -165,7 +167,8 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
         description=_text(path, data, "description"),
         sections={verb: _placed(data[verb] or {}, path.parent) for verb in VERBS if verb in data},
         pack=_text(path, data, "pack") or None,
-        targets=data.get("targets"),
+        targets=_numbers(path, data, "targets"),
+        measured=_numbers(path, data, "measured"),
         variants={str(name): changed for name, changed in variants.items()},
     )
 
@@ -194,6 +197,13 @@ def _variant(path: Path, variants: Mapping[Any, Any], name: str) -> Mapping[str,
             f"{path}: variants.{name}: expected sections ({', '.join(VERBS)}), got {shown(changed)}"
         )
     return changed
+
+
+def _numbers(path: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    value = data.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise SpecError(f"{path}: {key}: expected numbers by name, got {shown(value)}")
+    return value
 
 
 def _text(path: Path, data: Mapping[str, Any], key: str) -> str:

@@ -167,15 +167,25 @@ def resolve(
     )
 
 
-def input_lines(job: Job, storage: str) -> list[str]:
-    """What `--dry-run` says of a job's inputs, one a line; contacts nothing."""
+def input_lines(job: Job, storage: str) -> tuple[list[str], list[str]]:
+    """What `--dry-run` says of a job's inputs, and why a submission would fail; contacts nothing.
+
+    Both one a line. What is wrong with one folder is told once, of the first field that names it.
+    """
     verb = VERBS[job.verb]
-    lines = [describe_input(one, storage) for one in verb.inputs(job)]
+    lines: list[str] = []
+    problems: dict[str, str] = {}
+    for one in verb.inputs(job):
+        try:
+            lines.append(describe_input(one, storage))
+        except SpecError as refused:
+            for field, reason in refused.problems:
+                problems.setdefault(reason, f"{field}: submitting this would fail: {reason}")
     for spec in dict.fromkeys(verb.features(job)):
         error = missing_weights(spec, contact=False)
         if error is not None:
             lines.append(f"not on this machine, and needed by the job: {error}")
-    return lines
+    return lines, list(problems.values())
 
 
 def refuse_missing_weights(job: Job, *, here: bool = True) -> None:

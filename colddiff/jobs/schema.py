@@ -26,6 +26,11 @@ ABOUT: dict[str, dict[str, Any]] = {
         "type": "object",
         "description": "published numbers that the job aims to reproduce, and their source",
     },
+    "measured": {
+        "type": "object",
+        "description": "measured here, by this project: numbers, their source and how; no "
+        "reproduction of the paper's",
+    },
 }
 """Descriptive fields of a job file: all but its sections and variants."""
 

@@ -26,16 +26,31 @@ if TYPE_CHECKING:
     Settle = Callable[[ResourcesSpec, Workers], ResourcesSpec]
 
 PACKAGE = "colddiff.verbs"
+NO_RATE = (
+    "--rate 850 (images/s) or --rate 40TFLOP/s, of all workers, gives hours; --rate auto measures "
+    "one here"
+)
+"""The last line of an estimate without hours."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What `--dry-run` prints besides the YAML: ``lines`` for people, ``data`` with `--json`."""
+    """What `--dry-run` prints besides the YAML: lines for people, ``data`` with `--json`.
+
+    ``lines`` say what is remarkable about the job; ``estimate``, which is printed last and as one
+    block, what it will take.
+    """
 
     lines: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    estimate: Sequence[str] = ()
+
+    @property
+    def block(self) -> list[str]:
+        """The estimate as it is printed, below its heading; nothing without one."""
+        return ["", "estimate:", *(f"  {line}" for line in self.estimate)] if self.estimate else []
 
 
 class Verb(ABC):

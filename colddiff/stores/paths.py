@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -31,3 +32,28 @@ def absolute_path(path: str | os.PathLike[str], way_out: str = "write the path i
             f"{os.fspath(path)!r}: the working folder cannot be used ({error.strerror}); change "
             "to another one, or use absolute paths"
         ) from None
+
+
+def nearest_folder(path: Path) -> str:
+    """``; did you mean '/x/packed'?`` for the path of a folder that is not there; "" without one.
+
+    Of the first part of ``path`` that is missing, the folder beside it with nearly that name; the
+    rest of ``path`` is kept where it is there.
+    """
+    parts = [path, *path.parents]
+    try:
+        there = next(number for number, part in enumerate(parts) if part.is_dir())
+        if there == 0:
+            return ""
+        missing = parts[there - 1]
+        if missing.exists():
+            return ""  # a file
+        beside = {part.name: part for part in sorted(parts[there].iterdir()) if part.is_dir()}
+    except (OSError, ValueError, StopIteration):
+        return ""  # a name that no file can have, a folder that must not be read
+    # By what tells them apart: with the folders above them any two paths are alike.
+    close = difflib.get_close_matches(missing.name, beside, n=1)
+    if not close:
+        return ""
+    whole = beside[close[0]] / path.relative_to(missing)
+    return f"; did you mean {str(whole if whole.is_dir() else beside[close[0]])!r}?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -97,4 +98,5 @@ def _markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes nothing but --help
     PAGE.write_text(reference())

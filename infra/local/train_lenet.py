@@ -82,7 +82,9 @@ def trained(images: Tensor, labels: Tensor) -> LeNet:
 def main() -> None:
     """Train the network, print its accuracy and write its weights."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, default=WEIGHTS, help="default: the shipped weights"
+    )
     out: Path = parser.parse_args().out
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

@@ -173,7 +173,7 @@ def test_a_recipe_is_shown_as_a_job_file_that_says_the_same(name: str) -> None:
     data = yaml.safe_load(text := recipe_text(recipe))
     assert {verb: data[verb] for verb in recipe.sections} == recipe.sections
     assert data.get("variants", {}) == recipe.variants
-    assert data.get("targets") == recipe.targets
+    assert (data.get("targets"), data.get("measured")) == (recipe.targets, recipe.measured)
     assert (data["description"], data.get("pack")) == (recipe.description, recipe.pack)
     assert max(len(line) for line in text.splitlines() if "#" in line) <= 100
 
@@ -194,6 +194,10 @@ def test_a_recipe_is_shown_with_its_pack_commands_and_targets(colddiff: Colddiff
     found = colddiff.json("recipes", "paper/deblur-mnist")
     assert found["targets"]["eval/sampled/fid"] == 4.69
     assert found["sections"]["train"]["degradation"]["kind"] == "blur"
+    assert found["measured"] is None
+    assert "# measured here, by this project" in colddiff("recipes", "cpu/deblur-mnist").stdout
+    own = colddiff.json("recipes", "cpu/deblur-mnist")
+    assert (own["targets"], own["measured"]["eval/sampled/fd_lenet"]) == (None, 41.7)
 
 
 def test_a_job_file_of_ones_own_is_shown_and_checked(colddiff: Colddiff, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         (["digits", "--range", "wide"], SpecError, "must be two numbers"),
         (["digits", "--split", "validation"], SpecError, "--split: "),
         (["folder:/nowhere"], DataError, "folder:/nowhere: no such folder"),
-        (["mnist:/nowhere"], DataError, "no train-images-idx3-ubyte"),
+        (["mnist:/nowhere"], DataError, "mnist:/nowhere: no such folder"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(

@@ -130,30 +130,82 @@ def test_it_says_what_data_is_there(
     [
         (
             ["data={digits}", "channels=3"],
-            "data: submitting this would fail: {digits} has images 1x16x16, the job needs 3x16x16",
+            "data: {digits} has images 1x16x16, the job needs 3x16x16",
         ),
         (
             ["data={digits}", "image_size=32"],
-            "data: submitting this would fail: {digits} has images 1x16x16, the job needs 1x32x32",
+            "data: {digits} has images 1x16x16, the job needs 1x32x32",
         ),
         (["data={digits}", "test_data=./nothing"], "test_data: "),
-        (["data=folder:./nothing"], "data: submitting this would fail: folder:"),
-        (["data=mnist:./nothing"], "no train-images-idx3-ubyte[.gz] found"),
+        (["data=folder:./nothing"], "data: folder:{here}/nothing: no such folder"),
+        (["data=mnist:./nothing"], "/nothing: no such folder; use the folder of the four MNIST"),
+        (["data=webdataset:."], "no .tar files found"),
     ],
 )
-def test_it_says_why_a_submission_would_fail(
-    submit: Submit, digits: str, words: list[str], says: str
+def test_it_says_last_why_a_submission_would_fail(
+    submit: Submit, tmp_path: Path, digits: str, words: list[str], says: str
 ) -> None:
     typed = ["train", "quickstart", *(word.format(digits=digits) for word in words)]
     told = submit(*typed, "--dry-run")
     assert told.returncode == 0
     assert yaml.safe_load(told.stdout)["train"]
-    lines = [line for line in told.stderr.splitlines() if "submitting this would fail" in line]
-    assert says.format(digits=digits) in lines[0]
+    line = told.stderr.splitlines()[-1].replace("submitting this would fail: ", "", 1)
+    assert says.format(digits=digits, here=tmp_path) in line
     submitted = submit(*typed, "--local")
     assert (submitted.returncode, submitted.stdout) == (2, "")
     reason = submitted.stderr.splitlines()[-1].removeprefix("colddiff: error: ")
-    assert any(reason.partition(": ")[2] in line for line in lines)
+    assert reason.partition(": ")[2] in line
+
+
+REFERENCE = "reference={typed}"
+OTHER = ("degradation.kind=animorph", "degradation.other={typed}")
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (["train", "quickstart", "data={there}", "test_data={typed}"], "test_data"),
+        (["search", "search/blur-digits", "base.data={typed}"], "base.data"),
+        (["search", "search/blur-digits", "base.test_data={typed}"], "base.test_data"),
+        (["search", "search/calls-digits", "base.data={typed}"], "base.data"),
+        (["search", "search/calls-digits", "base.test_data={typed}"], "base.test_data"),
+        (["study", "study/quickstart-seeds", "overrides.data={typed}"], "jobs[0].data"),
+        (["study", "study/quickstart-seeds", "overrides.test_data={typed}"], "jobs[0].test_data"),
+        (["evaluate", "checkpoint=/there", "test_data={typed}"], "test_data"),
+        (["evaluate", "samples={typed}", "reference={there}"], "samples"),
+        (["evaluate", "samples={there}", "reference={typed}"], "reference"),
+        (["generate", "checkpoint=/there", "data={typed}"], "data"),
+        (
+            ["generate", "checkpoint=/there", "num_samples=3", "statistics=[lenet]", REFERENCE],
+            "reference",
+        ),
+        (
+            ["train", "data={there}", "channels=1", "image_size=16", *OTHER],
+            "degradation.other",
+        ),
+    ],
+)
+def test_every_field_that_names_images_is_looked_at_and_the_nearest_folder_named(
+    submit: Submit, tmp_path: Path, digits: str, words: list[str], field: str
+) -> None:
+    (tmp_path / "packed").symlink_to(Path(digits).parent)
+    typed = f"./pakced/{Path(digits).name}"
+    told = submit(*(word.format(typed=typed, there=digits) for word in words), "--dry-run")
+    assert told.returncode == 0
+    assert yaml.safe_load(told.stdout)
+    meant = tmp_path / "packed" / Path(digits).name
+    why = f"{tmp_path / typed}: no such folder; did you mean '{meant}'?"
+    assert told.stderr.splitlines()[-1] == f"{field}: submitting this would fail: {why}"
+
+
+def test_what_is_wrong_with_one_folder_is_told_once(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "MNIST").mkdir()
+    told = submit("study", "study/paper-restoration-small", "--dry-run")
+    assert told.returncode == 0
+    assert told.stderr.count("/CIFAR10: no such folder") == 1
+    refused = submit("evaluate", "samples=./a", "reference=digits", "--dry-run")
+    assert refused.returncode == 2
+    assert "reference: 'digits' must be packed first" in refused.stderr
 
 
 def test_a_generation_of_nobody_knows_how_many_is_told_what_it_needs(
@@ -198,16 +250,17 @@ def test_weights_in_s3_are_not_looked_for(submit: Submit, monkeypatch: pytest.Mo
     assert (told.returncode, "no weights" in told.stderr) == (0, False)
 
 
-def test_what_it_says_of_the_job_is_below_the_job() -> None:
+def test_below_the_job_stands_what_is_said_of_it_and_last_what_it_takes() -> None:
     words = ["evaluate_every=50", "checkpoint_every=20", "num_steps=400", "--rate", "100"]
     command = [sys.executable, "-m", "colddiff.cli.main", "submit", "train", "quickstart", *words]
     done = subprocess.run(
         [*command, "--dry-run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0
-    *_, hours, checkpoints = done.stdout.splitlines()
-    assert hours.startswith("at 100 images/s: ")
-    assert checkpoints.startswith("evaluate_every=50: only checkpoints are evaluated")
+    *above, empty, head, _, _, hours = done.stdout.splitlines()
+    assert (empty, head) == ("", "estimate:")
+    assert hours == "  at 100 images/s: 0.0711 hours (0:04:16)"
+    assert above[-1].startswith("evaluate_every=50: only checkpoints are evaluated")
 
 
 def photographs(folder: Path) -> None:

@@ -68,11 +68,11 @@ def dashboard() -> Iterator[str]:
             "for 4; use workers=[1, 5], or say a number",
         ),
         (
-            ["evaluate", "samples=/there", "reference=/here", "workers=64"],
+            ["evaluate", "samples=s3://a/b", "reference=s3://a/c", "workers=64"],
             "fits: 1 worker with 1 CPU; the cluster has room for ",
         ),
         (
-            ["evaluate", "samples=/there", "reference=/here", "resources.accelerator=H100"],
+            ["evaluate", "samples=s3://a/b", "reference=s3://a/c", "resources.accelerator=H100"],
             "can never fit on this cluster: 1 worker with 1 CPU on H100; the cluster has room for "
             "0",
         ),

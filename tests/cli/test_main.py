@@ -388,8 +388,8 @@ def test_a_dry_run_of_generation_shows_its_grid_and_is_a_job_file(
     done = colddiff("submit", "generate", "quickstart", *words)
     assert done.returncode == 0, done.stderr
     assert done.stderr == (
-        "2500 images, shards of 1000: 3, the last of 500, batches of 64 rows: 40, to "
-        "STORAGE/samples/<id>\n"
+        "\nestimate:\n  2500 images, shards of 1000: 3, the last of 500, batches of 64 rows: 40, "
+        "to STORAGE/samples/<id>\n"
     )
     # Its checkpoint is that of the train section, which belongs to it then.
     assert list(yaml.safe_load(done.stdout)) == ["name", "train", "generate"]

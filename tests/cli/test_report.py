@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from colddiff.jobs.folder import JobFolder
-from colddiff.report.page.page import MARK
+from colddiff.report.page.told import MARK
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.study.members import write_members
 from tests.in_process import Done, colddiff_here

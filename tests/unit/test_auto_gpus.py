@@ -211,8 +211,7 @@ def test_a_rate_is_measured_within_its_time_and_trains_nothing(
     assert time.monotonic() - began < 20
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    (at,) = (n for n, line in enumerate(lines) if line.startswith("measured here"))
-    measured, hours = lines[at : at + 2]
+    measured, hours = (line.strip() for line in lines[-2:])
     found = re.fullmatch(
         r"measured here: (\S+) images/s, 8 at a time, by one .* CPU; others run", measured
     )
@@ -249,7 +248,7 @@ def test_a_study_measures_once() -> None:
     fields = {**TRAIN, "num_steps": 100}
     wider = {"train": {**fields, "restorer": {**TRAIN["restorer"], "dim": 8}}}
     study = parse(VERBS["study"].spec(), {"jobs": [{"train": fields}, wider], "seeds": 2})
-    lines = VERBS["study"].dry_run(study, "auto").lines
+    lines = VERBS["study"].dry_run(study, "auto").estimate
     assert sum("measured here" in line for line in lines) == 1
     assert sum("images/s:" in line for line in lines) == 2
     assert "hours one after the other" in lines[-1]

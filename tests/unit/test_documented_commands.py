@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ RUN_AS_WRITTEN = ({"degradations", "fields", "recipes", "cluster status"} | set(
 """Commands that contact nothing, write nothing and take no time."""
 NOT_THERE = re.compile(r"search-ID/best\.yaml")
 """Files that only a job would write."""
+WRITTEN = re.compile(
+    r"(?:\b(?:mnist|cifar10|folder|webdataset):|(?<![\w.~/}])\./|--(?:out|image)[ =]|\bout="
+    r"|[^-\w]> |sqlite:///|^```yaml\n# (?=[\w.-]+\.yaml\n))(?:\./)?(?!\w+:)([\w-][\w.-]*)",
+    re.M,
+)
+"""What a page names in the folder where its reader is: images, outputs, job files."""
+PLACEHOLDERS = {"0", "DIR", "FILE", "FOLDER", "URI"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -100,3 +108,27 @@ def test_most_pages_show_some() -> None:
     shown = {page: sum(1 for _ in commands_in(page)) for page in PAGES}
     assert shown[ROOT / "README.md"] > 40
     assert sum(shown.values()) > 100
+
+
+def test_what_a_reader_makes_in_a_clone_is_no_change_of_it() -> None:
+    """Each would be untracked, and a job's record would say that the code has local changes."""
+    ask = ["git", "-C", str(ROOT)]
+    tracked = subprocess.run([*ask, "ls-files"], stdout=subprocess.PIPE, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("not a checkout")
+    ours = {path.partition("/")[0] for path in tracked.stdout.splitlines()}
+    named = {
+        name
+        for page in [*PAGES, ROOT / "infra" / "docs" / "notebook.ipynb"]
+        for name in WRITTEN.findall(page.read_text())
+        if name not in PLACEHOLDERS | ours and not (page.parent / name).exists()
+    }
+    assert {"MNIST", "CIFAR10", "packed", "strips", "blur.yaml", "worse.png", "mlflow.db"} <= named
+    paths = sorted(name if "." in name else f"{name}/" for name in named)
+    told = subprocess.run(
+        [*ask, "check-ignore", "--no-index", "--", *paths],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert sorted(set(paths) - set(told.stdout.splitlines())) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from colddiff.jobs.recipes import list_recipes, load_recipe
 from colddiff.restorers import build_restorer
 from colddiff.verbs.train.job import TrainJob
 
+ROOT = Path(__file__).resolve().parents[2]
 CONVNEXT, DDPM = "convnext_unet", "ddpm_unet"
 # PAPER 2.2, its table: resized to int(1.12 n) and cropped, and so on.
 CROP, CENTRE112, PAD4 = "paper/crop112", "paper/centre112", "paper/pad4"
@@ -221,3 +224,19 @@ def test_a_recipe_says_how_its_data_is_packed(name: str) -> None:
         assert ("--image-size" in line) is sized
         assert f"--channels {recipe.train.channels}" in line
     assert len(recipe.description.splitlines()[0]) <= 100, "its first line stands in a table"
+
+
+def test_the_page_of_results_has_verified_numbers_of_the_paper_and_no_others() -> None:
+    page = (ROOT / "infra" / "docs" / "results.md").read_text()
+    claims = re.search(r"^\| the paper says .*?\n\n", page, re.M | re.S)
+    generation = re.search(r"^\| Table 5, .*$", page, re.M)
+    assert claims is not None
+    assert generation is not None
+    rows = claims[0].splitlines()[2:]
+    first = "\n".join(row.split("|")[1] for row in rows if row)
+    assert len(rows) > 8
+    said = {float(number) for number in re.findall(r"\d+\.\d+", f"{first}\n{generation[0]}")}
+    targets = [load_recipe(f"paper/{name}").targets or {} for name in PAPER]
+    verified = {value for one in targets for key, value in one.items() if key.endswith("fid")}
+    assert said <= verified
+    assert len(said) > 8

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from colddiff.errors import SpecError
-from colddiff.jobs.recipes import list_recipes, load_recipe
+from colddiff.jobs.recipes import catalogue, list_recipes, load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -21,6 +24,22 @@ def test_every_recipe_and_variant_is_valid(name: str) -> None:
         if "train" in chosen.sections:
             # Spells out what the job cannot: how to get the data it does not bring.
             assert chosen.train.data is not None or recipe.pack
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_what_was_measured_with_a_recipe_stands_on_the_page_that_it_names(name: str) -> None:
+    text = (catalogue() / f"{name}.yaml").read_text()
+    measured = load_recipe(name).measured
+    assert (measured is None) == ("\nmeasured:\n" not in text)
+    if measured is None:
+        return
+    page, _, section = str(measured["source"]).partition(", ")
+    written = (ROOT / page).read_text()
+    assert f"## {section.split(chr(34))[1]}" in written
+    numbers = re.findall(r": (-?\d+(?:\.\d+)?)(?=[,}\n])", text.partition("\nmeasured:\n")[2])
+    assert len(numbers) > 3
+    known = set(re.findall(r"-?\d+(?:\.\d+)?", written))
+    assert [number for number in numbers if number not in known] == []
 
 
 def test_overrides_reach_the_job(tmp_path: Path) -> None:
@@ -54,6 +73,8 @@ def test_a_variant_of_another_kind_replaces_it_whole(tmp_path: Path) -> None:
         ("- a", "expected sections"),
         ("tarin: {}", "no section 'tarin'; did you mean 'train'?"),
         ("train: 3", "train: expected a mapping of fields, got 3"),
+        ("train: {}\ntargets: 3", "targets: expected numbers by name, got 3"),
+        ("train: {}\nmeasured: [1]", "measured: expected numbers by name, got"),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:

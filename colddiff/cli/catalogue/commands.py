@@ -122,7 +122,8 @@ def recipes(
         found = load_recipe(name)
         text = recipe_text(found)
         if as_json:
-            emit_json({**_about(found), "targets": found.targets, "sections": found.sections})
+            numbers = {"targets": found.targets, "measured": found.measured}
+            emit_json({**_about(found), **numbers, "sections": found.sections})
         else:
             width = terminal_width()
             emit((text if width is None else narrowed(text, width)).rstrip())

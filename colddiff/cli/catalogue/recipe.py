@@ -29,9 +29,10 @@ def recipe_text(recipe: Recipe) -> str:
         if value:
             lines += _entry(key, value, str(ABOUT[key]["description"]), 0)
     lines += _sections(recipe.sections, {}, 0)
-    if recipe.targets:
-        lines += [f"# {ABOUT['targets']['description']}", "targets:"]
-        lines += _mapping(recipe.targets, None, {}, 1)
+    for key, numbers in {"targets": recipe.targets, "measured": recipe.measured}.items():
+        if numbers:
+            lines += [*_comment(str(ABOUT[key]["description"]), 0), f"{key}:"]
+            lines += _mapping(numbers, None, {}, 1)
     if recipe.variants:
         lines += ["# what `--variant NAME` merges over the sections above", "variants:"]
         for name, changed in recipe.variants.items():

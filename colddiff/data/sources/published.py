@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from colddiff.data.pil_images import Pixels
 from colddiff.data.sources.source import SourceEntry, WholeSource
 from colddiff.errors import DataError
-from colddiff.stores.paths import expanded
+from colddiff.machine.files import is_folder
+from colddiff.stores.paths import expanded, nearest_folder
 
 IDX_IMAGES, IDX_LABELS = 2051, 2049
 MAX_IDX_BYTES = 2**31
@@ -71,9 +72,8 @@ class MnistSource(WholeSource):
                 for path in (folder / spelling, folder / f"{spelling}.gz"):
                     if path.is_file():
                         return path
-        raise DataError(
-            f"mnist:{self.folder}: no {name}[.gz] found; use the folder of the four MNIST files"
-        )
+        use = "; use the folder of the four MNIST files"
+        raise _not_there("mnist", self.folder, f"no {name}[.gz] found", use)
 
 
 class Cifar10Source(WholeSource):
@@ -103,7 +103,8 @@ class Cifar10Source(WholeSource):
         batches = ["test_batch"] if split == "test" else [f"data_batch_{n}" for n in range(1, 6)]
         found = [name for name in batches if (home / f"{name}.bin").is_file()]
         if not found:
-            raise DataError(f"cifar10:{self.folder}: no {batches[0]}.bin found{self._pickled()}")
+            what = f"no {batches[0]}.bin found"
+            raise _not_there("cifar10", self.folder, what, self._pickled())
         return [
             SourceEntry(f"{name}/{n:05d}", int(record[0]), n, CIFAR_RECORD)
             for name in found
@@ -139,6 +140,13 @@ class Cifar10Source(WholeSource):
             raise DataError(f"{path}: contains a label above 9; this is not CIFAR-10")
         self._batches[path.stem] = records
         return records
+
+
+def _not_there(kind: str, folder: Path, what: str, use: str) -> DataError:
+    """The error of a set that is not in ``folder``, or whose folder is not there."""
+    if not is_folder(folder):
+        what, use = "no such folder", nearest_folder(folder) or use
+    return DataError(f"{kind}:{folder}: {what}{use}")
 
 
 def read_idx(path: Path, magic: int) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from colddiff.errors import DataError
 from colddiff.ports import Store
 from colddiff.spec import digest
 from colddiff.stores.local_store import LocalStore
+from colddiff.stores.paths import nearest_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def nothing_found(kind: str, store: Store, what: str, left_out: LeftOut) -> Data
     if any(sign in name for sign in "*?[{"):
         return DataError(f"{kind}:{place}: is a pattern; {use}, all of which is read")
     if root is not None and not root.exists():
-        return DataError(f"{kind}:{place}: no such folder")
+        return DataError(f"{kind}:{place}: no such folder{nearest_folder(root)}")
     if root is None and name.endswith(".tar"):
         return DataError(f"{kind}:{place}: no objects below it; if it is one tar, {use}")
     passed = f"; passed over: {left_out}" if left_out else ""

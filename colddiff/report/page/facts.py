@@ -81,10 +81,11 @@ def cost_of(run: ReportedRun) -> dict[str, str]:
 
 
 def provenance_of(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
-    """For each run: versions, digests, where it lies, the command, and its job.json."""
+    """For each run: a few words, versions, digests, where it lies, the command, its job.json."""
     return [
         {
             "id": run.id,
+            "about": facts_of(run),
             "facts": _provenance(run),
             "command": run.command,
             "job": json.dumps(run.job, indent=1, sort_keys=True),
@@ -108,9 +109,6 @@ def _provenance(run: ReportedRun) -> dict[str, str]:
         found["checkpoint"] = str(run.result["checkpoint"])
     last = run.last
     if last is not None:
-        for note in last.provenance.get("notes", ()):
-            name, _, text = str(note).partition(": ")
-            found[f"note on {name}" if text else "note"] = text or str(note)
         for path, why in (last.provenance.get("omitted") or {}).items():
             found[f"no {path}"] = str(why)
     return found

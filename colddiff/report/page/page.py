@@ -15,11 +15,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from colddiff.evaluation.best import is_distance
-from colddiff.report.page.compared import compared, compared_markdown
-from colddiff.report.page.facts import attempts_of, cost_of, facts_of, provenance_of
+from colddiff.report.page.facts import facts_of
 from colddiff.report.page.images import PageImages, images_of
 from colddiff.report.page.measurements import plots_of
-from colddiff.report.page.paper import paper_lines
 from colddiff.report.page.plots import Plot
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.table import (
@@ -29,18 +27,18 @@ from colddiff.report.page.table import (
     cell_text,
     head_text,
     note_of,
-    tables_of,
+    notes_below,
+    published,
     to_csv,
     to_latex,
     to_markdown,
 )
-from colddiff.report.page.verdict import difference, verdict, verdict_of_several
+from colddiff.report.page.told import MARK, told_of
+from colddiff.report.page.verdict import difference
 from colddiff.report.page.written import written_parts
 from colddiff.report.tables import FLOOR
 
 PARTS = "parts"
-MARK = "written by colddiff report"
-"""In the head of every file of a report, by which it is known again."""
 HEAD_BYTES = 4096
 MOST_BYTES = 5_000_000
 """Of a page; images are left out until it is smaller."""
@@ -63,9 +61,8 @@ def report_page(
         only: metrics to show, such as ``rmse``; all by default.
         title: heading; by default the ids of the runs.
     """
-    tables = tables_of(runs, over_seed=over_seed, only=only)
-    shown = _most_telling(runs)
-    own = next((table for table in tables if shown in table.runs), None)
+    told = told_of(runs, over_seed=over_seed, only=only, title=title)
+    tables, shown = told.tables, told.shown
     images = images_of(shown, IMAGE_BYTES)
     groups = plots_of(shown)
     style = _part("page.css")
@@ -78,50 +75,31 @@ def report_page(
         "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.from_string(
-        _part("page.html.j2")
-    ).render(
+    page = environment.from_string(_part("page.html.j2")).render(
         policy=policy,
         mark=MARK,
         style=Markup(style),  # noqa: S704  # ours, and its hash is in the policy
         script=Markup(script),  # noqa: S704
-        title=title or ", ".join(run.id for run in runs[:3]) + (" ..." if len(runs) > 3 else ""),
+        title=told.title,
         facts=facts_of(shown),
-        verdict=verdict(shown, own) if len(tables) < 2 else verdict_of_several(tables, shown),
-        paper=paper_lines(runs),
-        problems=[f"{run.id}: {what}" for run in runs for what in run.problems],
-        compared=compared(runs),
+        verdict=[*told.verdict, *told.below("Images, plots and attempts")],
+        paper=told.paper,
+        problems=told.problems,
+        compared=told.compared,
         tables=[_table(table, number) for number, table in enumerate(tables)],
         copies={
             "Markdown": to_markdown(tables),
             "LaTeX": to_latex(tables),
             "CSV": to_csv(tables),
         },
-        written=written_parts([file for run in runs for file in run.written]),
+        written=written_parts(told.written),
         **_image_parts(images),
         plots=groups,
-        attempts=attempts_of(shown),
-        cost=cost_of(shown),
-        provenance=provenance_of(runs),
+        attempts=told.attempts,
+        cost=told.cost,
+        provenance=told.provenance,
     )
     return page + "\n"
-
-
-def report_markdown(
-    runs: Sequence[ReportedRun], *, over_seed: bool = False, only: Sequence[str] = ()
-) -> str:
-    """The tables as Markdown, below a line on each run and what differs between them."""
-    facts = [f"- {run.id}: {', '.join(facts_of(run))}" for run in runs]
-    differences = compared(runs)
-    return "\n".join(
-        [
-            f"<!-- {MARK} -->\n",
-            *facts,
-            *(f"- {line}" for line in paper_lines(runs)),
-            *(["\n### What differs\n", compared_markdown(differences)] if differences else []),
-            f"\n{to_markdown(tables_of(runs, over_seed=over_seed, only=only))}",
-        ]
-    )
 
 
 def is_ours(path: Path) -> bool:
@@ -131,13 +109,6 @@ def is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     return MARK.encode() in head or head.startswith(CSV_HEAD.encode())
-
-
-def _most_telling(runs: Sequence[ReportedRun]) -> ReportedRun:
-    """The first run with images, else the first with metrics, else the first."""
-    with_details = (run for run in runs if run.last and run.last.details)
-    with_metrics = (run for run in runs if run.last)
-    return next(with_details, next(with_metrics, runs[0]))
 
 
 def _image_parts(images: PageImages) -> dict[str, Any]:
@@ -158,6 +129,7 @@ def _table(table: ResultTable, number: int) -> dict[str, Any]:
         "title": table.title,
         "why": table.why,
         "note": note_of(table),
+        "notes": notes_below(table),
         "heads": [head_text(metric) for metric in table.metrics],
         "rows": [
             {
@@ -178,15 +150,9 @@ def _cell(column: str, metric: str, cell: Cell | None) -> dict[str, Any] | None:
     return {
         "text": cell_text(metric, cell),
         "best": cell.best,
-        "paper": _published(f"eval/{column}/{metric}", cell),
+        "paper": published(column, metric, cell),
         "proof": json.dumps(_proof(column, metric, cell)),
     }
-
-
-def _published(path: str, cell: Cell) -> str:
-    """The number that the paper has for this cell; "" without one."""
-    found = cell.sources[0].run.targets.get(path)
-    return f"{found:g}" if isinstance(found, int | float) else ""
 
 
 def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
@@ -222,7 +188,7 @@ def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
                     f"(bootstrap over {apart.n} pairs)",
                 )
             )
-    if _published(f"eval/{column}/{metric}", cell):
+    if published(column, metric, cell):
         found.append(("the paper's number from", str(cell.sources[0].run.targets.get("source"))))
     if cell.interval.low is not None and cell.interval.high is not None:
         interval = f"{cell.interval.low:.5g} to {cell.interval.high:.5g}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from colddiff.evaluation.best import REAL, higher_is_better
+from colddiff.evaluation.best import REAL, higher_is_better, notes_of
 from colddiff.report.grids import number
 from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, mean_interval
@@ -214,8 +214,9 @@ def to_markdown(tables: Sequence[ResultTable]) -> str:
         heads = ["", *map(head_text, table.metrics)]
         lines += [_pipes(heads), _pipes(["---", *["---:"] * len(table.metrics)])]
         for row in table.rows:
-            lines.append(_pipes([row.label, *_texts(row, table.metrics, "**{}**")]))
+            lines.append(_pipes([row.label, *_texts(row, table.metrics, "**{}**", paper=True)]))
         lines += ["", note_of(table), ""]
+        lines += [*(f"- {note}" for note in notes_below(table)), ""] if notes_below(table) else []
     return "\n".join(lines)
 
 
@@ -230,6 +231,7 @@ def to_latex(tables: Sequence[ResultTable]) -> str:
         ]
         lines += [
             f"% {table.title}: {note_of(table)}",
+            *(f"% {note}" for note in notes_below(table)),
             rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
             r"\toprule",
             " & ".join(["", *heads]) + r" \\",
@@ -283,12 +285,26 @@ def note_of(table: ResultTable) -> str:
     return f"n = {protocol.get('n')} images, features {protocol.get('metric')}; {spread}."
 
 
-def _texts(row: Row, metrics: Sequence[str], bold: str) -> list[str]:
+def notes_below(table: ResultTable) -> list[str]:
+    """What to know of a table's numbers, such as a distance that does not fit its images."""
+    notes = [note for measured in table.measured for note in notes_of(measured.provenance)]
+    return list(dict.fromkeys(notes))
+
+
+def published(column: str, metric: str, cell: Cell) -> str:
+    """The number that the paper has for this cell; "" without one."""
+    found = cell.sources[0].run.targets.get(f"eval/{column}/{metric}")
+    return f"{found:g}" if isinstance(found, int | float) else ""
+
+
+def _texts(row: Row, metrics: Sequence[str], bold: str, *, paper: bool = False) -> list[str]:
     found = []
     for metric in metrics:
         cell = row.cells.get(metric)
         text = cell_text(metric, cell) if cell else "-"
-        found.append(bold.format(text) if cell and cell.best else text)
+        beside = published(row.column, metric, cell) if paper and cell else ""
+        text = bold.format(text) if cell and cell.best else text
+        found.append(f"{text} (paper {beside})" if beside else text)
     return found
 
 

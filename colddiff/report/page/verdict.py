@@ -31,8 +31,8 @@ def verdict(run: ReportedRun, table: ResultTable | None = None) -> list[str]:
     return [sentence for sentence in (*told, _next(run, table)) if sentence]
 
 
-def verdict_of_several(tables: Sequence[ResultTable], shown: ReportedRun) -> list[str]:
-    """A sentence for each table, by its title, and whose images and plots the page has.
+def verdict_of_several(tables: Sequence[ResultTable]) -> list[str]:
+    """A sentence for each table, by its title.
 
     What is worse than no restoration is not praised for being better than another.
     """
@@ -42,7 +42,7 @@ def verdict_of_several(tables: Sequence[ResultTable], shown: ReportedRun) -> lis
         compared = "" if _worsens(first) else _compared(first, table)
         told = compared or _undone(table.runs[0], first)
         found.append(f"{table.title}: {told.removesuffix('.')}.")
-    return [*found, f"Images, plots and attempts below are those of {shown.id}."]
+    return found
 
 
 def _standing(run: ReportedRun) -> str:

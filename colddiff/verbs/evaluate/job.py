@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from colddiff.data.resolve import SOURCE
 from colddiff.errors import SpecError
 from colddiff.evaluation.spec import (
     BATCH_SIZE,
@@ -91,4 +92,11 @@ class EvaluateJob(Job):
             )
         if self.samples is None and self.partial:
             raise SpecError([("partial", "is for samples, which may be incomplete")])
+        reference = self.reference or self.test_data or ""
+        if self.samples is not None and SOURCE.match(reference):
+            what = (
+                f"{reference!r} must be packed first: `colddiff data pack {reference} --out URI`, "
+                "at the size of the samples"
+            )
+            raise SpecError([("reference", what)])
         return self

@@ -7,7 +7,7 @@ from typing import Any
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
-from colddiff.data.resolve import SOURCE, packed
+from colddiff.data.resolve import packed
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.evaluation.best import misfit_warning
 from colddiff.features.open import located_features
@@ -120,16 +120,6 @@ def _with_samples(
     reference = job.reference or job.test_data
     if reference is None:
         raise SpecError([("reference", "is required: the URI of packed images to compare with")])
-    if SOURCE.match(reference):
-        raise SpecError(
-            [
-                (
-                    "reference",
-                    f"{reference!r} must be packed first: `colddiff data pack {reference} "
-                    "--out URI`, at the size of the samples",
-                )
-            ]
-        )
     assert job.samples is not None
     samples, reference = absolute(job.samples), absolute(reference)
     made = open_set(samples, partial=job.partial).manifest

@@ -72,7 +72,10 @@ class Evaluate(Verb):
         from colddiff.data.resolve import Input
 
         named = {"test_data": job.test_data, "reference": job.reference}
-        return [Input(field, address) for field, address in named.items() if address is not None]
+        found = [Input(field, address) for field, address in named.items() if address is not None]
+        if job.samples is not None:
+            found.insert(0, Input("samples", job.samples, partial=job.partial))
+        return found
 
 
 VERB = Evaluate()

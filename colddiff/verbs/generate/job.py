@@ -42,7 +42,8 @@ class GenerateJob(Job):
         Field(description="null for T..0, n even steps, or a falling list down to 0"),
     ] = None
     symmetry_noise: Annotated[
-        float, Field(ge=0, description="std added to each pixel of x_T: 0, or the paper's 0.002")
+        float,
+        Field(ge=0, description="std added to each pixel of x_T; the paper's code: 0 or 0.002"),
     ] = 0.0
     terminal: Annotated[
         AnyTerminal | None,

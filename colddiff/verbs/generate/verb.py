@@ -109,17 +109,17 @@ class Generate(Verb):
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         super().dry_run(job, rate)
-        return DryRun([_grid(job)])
+        from colddiff.verbs.generate.job import NUMBER_REQUIRED
+
+        if job.num_samples is None and job.data is None:
+            # Not refused: what is printed is a job to be filled in.
+            return DryRun([f"the submission will refuse it: num_samples: {NUMBER_REQUIRED}"])
+        return DryRun(estimate=[_grid(job)])
 
 
 def _grid(job: GenerateJob) -> str:
     """The shards and batches of a generation job, in one line."""
     place = job.out or "STORAGE/samples/<id>"
-    from colddiff.verbs.generate.job import NUMBER_REQUIRED
-
-    if job.num_samples is None and job.data is None:
-        # Not refused: what is printed is a job to be filled in.
-        return f"the submission will refuse it: num_samples: {NUMBER_REQUIRED}"
     if job.num_samples is None:
         return f"as many images as `data` holds, {job.shard_size} per shard, to {place}"
     shards, rest = divmod(job.num_samples, job.shard_size)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from colddiff.evaluation.generated import FIELD
-from colddiff.jobs.verb import VERBS, DryRun
+from colddiff.jobs.verb import NO_RATE, VERBS, DryRun
 from colddiff.samplers import find_sampler
 from colddiff.sampling import falling
 from colddiff.verbs.search.job import SearchJob
@@ -79,8 +79,13 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
         hours,
     )
     over = [dimension.path for dimension in space]
-    lines = [*_lines(found, over), *training.lines, _evaluations(found)]
-    return DryRun(lines, {"trials": {**found.to_dict(), "over": over}, **training.data})
+    costs = [line for line in training.estimate if line != NO_RATE]
+    costs = [*_lines(found, over), *costs, _evaluations(found)]
+    return DryRun(
+        training.lines,
+        {"trials": {**found.to_dict(), "over": over}, **training.data},
+        costs if rate is not None else [*costs, NO_RATE],
+    )
 
 
 def expected_work(job: SearchJob, rungs: Sequence[int]) -> tuple[int, int, int]:

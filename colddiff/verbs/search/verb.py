@@ -133,7 +133,11 @@ class Search(Verb):
         return VERBS["train"].features(base_of(job))
 
     def inputs(self, job: Any) -> list[Input]:
-        if job.samples_only or job.base is None:
+        if job.samples_only:
+            from colddiff.verbs.search.severities.settings import inputs_of
+
+            return inputs_of(job)
+        if job.base is None:
             return []
         from dataclasses import replace
 

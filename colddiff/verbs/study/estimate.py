@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colddiff.evaluation.generated import FIELD
-from colddiff.jobs.verb import VERBS, DryRun
+from colddiff.jobs.verb import NO_RATE, VERBS, DryRun
 from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
 from colddiff.verbs.study.job import StudyJob
@@ -30,6 +30,8 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
     differs = _differences(written)
     members: list[dict[str, Any]] = []
     lines: list[str] = []
+    costs: list[str] = []
+    asked = rate
     for (slug, train), text in zip(written, differs, strict=True):
         training = VERBS["train"].dry_run(train, rate)
         if rate == MEASURED:
@@ -39,12 +41,14 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
             rate = f"{flops / 1e12}TFLOP/s"
         seeds = list(job.seeds or (train.seed,))
         name = " ".join(filter(None, (slug, text)))
-        lines += [f"{name}, seed {', '.join(map(str, seeds))}: {train.num_steps:,} steps each"]
-        lines += [f"  {line}" for line in training.lines]
+        lines += [f"{name}: {line}" for line in training.lines]
+        costs += [f"{name}, seed {', '.join(map(str, seeds))}: {train.num_steps:,} steps each"]
+        costs += [f"  {line}" for line in training.estimate if line != NO_RATE]
         found = {"name": slug, "differs": text, "num_steps": train.num_steps}
         members += [{**found, "seed": seed, **training.data} for seed in seeds]
     totals = _totals(members)
-    return DryRun([*lines, _sum(job, totals)], {"members": members, "total": totals})
+    costs += [_sum(job, totals), *([NO_RATE] if asked is None else [])]
+    return DryRun(lines, {"members": members, "total": totals}, costs)
 
 
 def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:

@@ -101,8 +101,8 @@ class Train(Verb):
         from colddiff.verbs.train.resolve import misfit_lines
 
         found = estimate(job, rate)
-        lines = [*found.lines(), *job.remarks(), *misfit_lines(job)]
-        return DryRun(lines, {"estimate": found.to_dict()})
+        lines = [*job.remarks(), *misfit_lines(job)]
+        return DryRun(lines, {"estimate": found.to_dict()}, found.lines())
 
 
 def _unfit(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[str]:

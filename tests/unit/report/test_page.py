@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from colddiff.evaluation.best import notes_on_restored
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.pages.read import command_of, read_run
 from colddiff.jobs.pages.write import write_page
 from colddiff.jobs.recipes import load_recipe
 from colddiff.report.page.compared import compared
 from colddiff.report.page.facts import cost_of
-from colddiff.report.page.page import MOST_BYTES, report_markdown, report_page
+from colddiff.report.page.markdown import report_markdown
+from colddiff.report.page.page import MOST_BYTES, report_page
 from colddiff.report.page.paper import paper_lines
-from colddiff.report.page.table import tables_of
+from colddiff.report.page.table import note_of, notes_below, tables_of, to_latex
+from colddiff.report.page.told import told_of
 from colddiff.report.page.verdict import verdict_of_several
 from colddiff.tracking.memory_tracker import MemoryTracker
 from tests.browser import opened
@@ -147,7 +150,7 @@ def test_what_is_worse_than_no_restoration_is_not_praised(tmp_path: Path) -> Non
     tables = tables_of(runs)
     worse = {**tables[1].measured[0].metrics, "eval/degraded/rmse": 0.01}
     tables[1] = replace(tables[1], measured=(replace(tables[1].measured[0], metrics=worse),))
-    first, second, _ = verdict_of_several(tables, runs[0])
+    first, second = verdict_of_several(tables)
     assert "Sampling (Algorithm 2, improved) against one step (direct)" in first
     assert "makes the RMSE worse" in second
     assert "better" not in second
@@ -279,3 +282,34 @@ def test_the_papers_numbers_of_a_recipe_stand_in_a_line(tmp_path: Path) -> None:
         f"{told}; {other}): {run.id}",
         f"paper: fid 54.68 (Inception features; {other}): b",
     ]
+
+
+def test_page_and_markdown_say_the_same(tmp_path: Path) -> None:
+    folder = train_job(tmp_path)
+    folder.store.put(folder.key("leaderboard.md"), b"| rank |\n| --- |\n| first |\n")
+    first = replace(read_run(folder), problems=("a picture is damaged",))
+    about = notes_on_restored("fd_lenet", (3, 12, 12), 23, 64)
+    assert first.last is not None
+    last = replace(first.last, provenance={**first.last.provenance, "notes": about})
+    first = replace(first, evaluations=(*first.evaluations[:-1], last))
+    other = replace(read_run(train_job(tmp_path / "other", "train-blocks-00000002")))
+    other.job["spec"]["num_steps"] = 7
+    targets = load_recipe("paper/deblur-mnist").targets or {}
+    for runs in ([first], [replace(first, targets=targets), other]):
+        told = told_of(runs)
+        page, text = html.unescape(report_page(runs)), report_markdown(runs)
+        assert notes_below(told.tables[0]) == about
+        words = [*told.verdict, *told.paper, *told.problems, told.title, "first"]
+        for one in told.provenance:
+            words += [*one["about"], one["id"], one["command"], *one["facts"].values()]
+        for row in (*told.attempts, told.cost):
+            words += map(str, row.values())
+        for table in told.tables:
+            words += [table.title, note_of(table), *notes_below(table)]
+            words += [row.label for row in table.rows]
+        for block in filter(None, [told.compared]):
+            words += [cell for row in block.rows for cell in row]
+        assert len(told.verdict) > 1
+        assert [word for word in words if word not in page] == []
+        assert [word for word in words if word not in text] == []
+        assert f"% {about[1]}" in to_latex(told.tables)

@@ -22,7 +22,7 @@ RECIPES = training_searches()
 
 def estimated(rate: str | None = None, **fields: Any) -> tuple[dict[str, Any], list[str]]:
     found = dry_run(SearchJob.model_validate(tiny_search(**fields)), rate)
-    return dict(found.data), list(found.lines)
+    return dict(found.data), list(found.estimate)
 
 
 def test_what_promotion_takes_is_about_what_recorded_searches_took() -> None:
@@ -77,7 +77,8 @@ def test_samples_are_counted_where_they_are_compared() -> None:
 def test_images_that_only_the_data_counts_are_not_guessed() -> None:
     data, lines = estimated(base={"evaluation": {"batch_size": 16}})
     assert data["trials"]["evaluation_flops"] is None
-    assert "each of all images of its set" in lines[-1]
+    assert "each of all images of its set" in lines[-2]
+    assert "--rate auto" in lines[-1]
 
 
 @pytest.mark.parametrize("name", RECIPES)

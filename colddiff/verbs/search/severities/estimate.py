@@ -42,7 +42,7 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
     trained = _trained(base, job)
     if trained is None:
         what = "calls of the network depend on T, which only the checkpoint says"
-        return DryRun([f"{job.num_trials} trials of {base.checkpoint}; {what}"])
+        return DryRun(estimate=[f"{job.num_trials} trials of {base.checkpoint}; {what}"])
     list_metric(job, trained)
     space = list_space(job, base, trained)
     lists = _foreseen(job, space)
@@ -73,7 +73,7 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
         "flops": flops if images else None,
         "hours": hours,
     }
-    return DryRun(lines, {"estimate": data})
+    return DryRun(data={"estimate": data}, estimate=lines)
 
 
 def _trained(base: CheckpointBase, job: SearchJob) -> TrainJob | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from colddiff.errors import SpecError
 from colddiff.jobs.job import AUTO
+from colddiff.jobs.status import duration
+from colddiff.jobs.verb import NO_RATE
 from colddiff.verbs.train.estimates.cost import cost_of
 from colddiff.verbs.train.job import TrainJob
 
@@ -50,13 +52,12 @@ class Estimate:
             f"{self.images:,} images; a checkpoint is {self.checkpoint_bytes / 1e6:,.0f} MB",
         ]
         if self.hours is None:
-            lines.append(
-                "--rate 850 (images/s) or --rate 40TFLOP/s, of all workers, gives hours; "
-                "--rate auto measures one here"
-            )
+            lines.append(NO_RATE)
         else:
             lines += [self.measured] if self.measured else []
             line = f"at {self.images_per_s:,.4g} images/s: {self.hours:,.3g} hours"
+            if self.hours < 1:
+                line += f" ({duration(3600 * self.hours)})"
             if self.gpu_hours is None:
                 line += "; GPU hours follow from what `all` or `auto` will be on the cluster"
             elif self.gpu_hours:
