@@ -194,7 +194,9 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(
     assert attempts(storage) == {m["id"]: [1, 2][: 1 + (m is members[0])] for m in members}
 
 
-def test_gpu_hours_are_those_that_the_study_took(storage: Path) -> None:
+def test_gpu_hours_are_those_that_the_study_took(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train = {**TRAIN, "resources": {"gpus": 1}, "num_steps": 2}
     entries = [{"train": train, "name": "tiny"}]
     before = colddiff.train({**train, "seed": 0}, "tiny")
@@ -209,6 +211,8 @@ def test_gpu_hours_are_those_that_the_study_took(storage: Path) -> None:
     assert hours[study.job_id] == pytest.approx(
         sum(hours[job_id] for job_id in trained(storage)) - hours[before["id"]]
     )
+    # Limits are looked at with each heartbeat, and these trainings take less time than one.
+    monkeypatch.setattr("colddiff.jobs.attempt.HEARTBEAT_S", 0.1)
     with pytest.raises(Stopped, match=r"limits\.gpu_hours=1e-09 reached: stopped with [2-4] of 5"):
         colddiff.study(tiny_study(jobs=entries, seeds=5, limits={"gpu_hours": 1e-9}), "another")
     assert json.loads((storage / "jobs" / before["id"] / "status.json").read_text())["attempt"] == 1
