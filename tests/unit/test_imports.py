@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 from colddiff.machine.garbage import OBJECTS
+from tests.unit.search.tiny_search import tiny_search
 
 WORK = """
 import sys
@@ -23,11 +25,15 @@ import colddiff.report.page.page
 print(heavy())
 """
 SUBMISSION = """
-import sys
+import json, sys
+from colddiff.jobs.verb import VERBS
+from colddiff.spec import parse
 from colddiff.jobs.recipes import load_recipe
 from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
 print(cpu_advice(load_recipe("quickstart").job("train"), lambda: None))
+search = parse(VERBS["search"].spec(), json.loads(sys.argv[1]))
+print(VERBS["search"].advice(search, lambda: None))
 print("torch" in sys.modules, "torch._dynamo" in sys.modules)
 """
 
@@ -38,9 +44,9 @@ def test_a_worker_imports_neither_plots_nor_statistics_and_a_page_only_plots() -
 
 
 def test_submitting_a_small_job_does_not_import_the_compiler_of_torch() -> None:
-    script = [sys.executable, "-c", SUBMISSION]
+    script = [sys.executable, "-c", SUBMISSION, json.dumps(tiny_search())]
     done = subprocess.run(script, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "True False"]
+    assert done.stdout.splitlines() == ["[]", "[]", "True False"]
 
 
 def test_the_command_line_looks_for_garbage_seldom() -> None:

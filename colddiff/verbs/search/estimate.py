@@ -57,7 +57,7 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     space = check_settings(job, base)
     rungs = tuple(rung_steps(job, base))
     segments, trial_steps, confirmations = expected_work(job, rungs)
-    steps = trial_steps + confirmations * rungs[-1]
+    steps = expected_steps(job, rungs)
     training = VERBS["train"].dry_run(base.model_copy(update={"num_steps": steps}), rate)
     cost = training.data["estimate"]
     calls = _evaluation_calls(job, base)
@@ -101,14 +101,19 @@ def expected_work(job: SearchJob, rungs: Sequence[int]) -> tuple[int, int, int]:
     return segments, steps, confirmations
 
 
+def expected_steps(job: SearchJob, rungs: Sequence[int]) -> int:
+    """About how many optimizer steps trials and confirmations take together."""
+    _, trial_steps, confirmations = expected_work(job, rungs)
+    return trial_steps + confirmations * rungs[-1]
+
+
 def advice(job: SearchJob, capacity: Callable[[], Capacity | None]) -> list[str]:
     """What `submit train` says of a training with as many steps as a resolved search."""
     base = base_of(job)
-    found = dry_run(job, None).data["trials"]["steps"]
     whole = base.model_copy(
         # A search evaluates at its rungs, whatever the base says.
         update={
-            "num_steps": found,
+            "num_steps": expected_steps(job, rung_steps(job, base)),
             "resources": job.resources or base.resources,
             "evaluate_every": None,
         }
