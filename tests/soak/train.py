@@ -50,6 +50,7 @@ JOB = (
     "keep=3",
     "log_every=1",
     "tracking.required=false",
+    "evaluation={num_images: 16, batch_size: 16}",
 )
 KINDS = ("worker", "driver", "upload")
 
