@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,9 +11,13 @@ from colddiff.errors import SpecError
 from colddiff.spec.documents import DocumentError, shown
 from colddiff.spec.yaml_documents import read_yaml
 
+INDEX = re.compile(r"\[(\d+)\]")
+
 
 def parse_override(text: str) -> tuple[list[str], Any]:
     """``a.b=1e-4`` -> (["a", "b"], 0.0001); the value is YAML 1.2.
+
+    An entry of a list is named by its number, from 0: ``jobs.1.name=b``, or ``jobs[1].name=b``.
 
     >>> parse_override("optimizer.lr=1e-4")
     (['optimizer', 'lr'], 0.0001)
@@ -20,7 +25,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     if not isinstance(text, str):
         raise SpecError(f"{shown(text)} is not an override; use key=value, such as seed=3")
     key, equals, value = text.partition("=")
-    path = key.strip().split(".")
+    path = INDEX.sub(r".\1", key.strip()).split(".")
     if not equals or not all(path):
         raise SpecError(f"{shown(text)} is not an override; use key=value, such as seed=3")
     try:
@@ -82,23 +87,31 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
-    inner = data
+    inner: Any = data
     for depth, part in enumerate(path[:-1], start=1):
-        below = inner.get(part)
+        key = _key(inner, path, depth)
+        below = inner[key] if isinstance(inner, list) else inner.get(part)
         if below is None:
-            below = inner[part] = {}
-        if not isinstance(below, dict):
-            raise SpecError(
-                [
-                    (
-                        ".".join(path[:depth]),
-                        f"is {shown(below)}, which has no field {path[depth]!r}",
-                    )
-                ]
-            )
+            below = inner[key] = {}
+        if not isinstance(below, dict | list):
+            what = f"is {shown(below)}, which has no field {path[depth]!r}"
+            raise SpecError([(".".join(path[:depth]), what)])
         inner = below
-    last, there = path[-1], inner.get(path[-1])
+    last = _key(inner, path, len(path))
+    there = inner[last] if isinstance(inner, list) else inner.get(last)
     partial = isinstance(value, Mapping) and "kind" not in value
     if partial and isinstance(there, Mapping) and "kind" in there:
         value = merged(there, value)  # another kind's fields cannot be meant: as `path.field=...`
     inner[last] = value
+
+
+def _key(inner: Any, path: list[str], depth: int) -> Any:
+    """The part of ``path`` at ``depth`` as what ``inner`` is asked for: of a list, a number."""
+    part = path[depth - 1]
+    if not isinstance(inner, list):
+        return part
+    if not part.isdigit() or int(part) >= len(inner):
+        known = f"its entries are 0 to {len(inner) - 1}" if inner else "it is empty"
+        what = f"is a list, which has no entry {part!r}; {known}"
+        raise SpecError([(".".join(path[: depth - 1]), what)])
+    return int(part)

@@ -103,7 +103,7 @@ def test_what_it_prints_is_a_file_of_the_same_job(
         ),
         (
             ["study", "study/quickstart-seeds", "overrides.data={digits}"],
-            "jobs[0].data: 600 images of 16x16 px, grey, in {digits}",
+            "overrides.data: 600 images of 16x16 px, grey, in {digits}",
         ),
         (
             ["generate", "checkpoint=/there", "data={digits}"],
@@ -169,8 +169,8 @@ OTHER = ("degradation.kind=animorph", "degradation.other={typed}")
         (["search", "search/blur-digits", "base.test_data={typed}"], "base.test_data"),
         (["search", "search/calls-digits", "base.data={typed}"], "base.data"),
         (["search", "search/calls-digits", "base.test_data={typed}"], "base.test_data"),
-        (["study", "study/quickstart-seeds", "overrides.data={typed}"], "jobs[0].data"),
-        (["study", "study/quickstart-seeds", "overrides.test_data={typed}"], "jobs[0].test_data"),
+        (["study", "study/quickstart-seeds", "overrides.data={typed}"], "overrides.data"),
+        (["study", "study/quickstart-seeds", "overrides.test_data={typed}"], "overrides.test_data"),
         (["evaluate", "checkpoint=/there", "test_data={typed}"], "test_data"),
         (["evaluate", "samples={typed}", "reference={there}"], "samples"),
         (["evaluate", "samples={there}", "reference={typed}"], "reference"),

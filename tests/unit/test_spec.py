@@ -153,6 +153,16 @@ def test_an_override_below_a_value_is_refused() -> None:
         apply_overrides({"seed": 3}, ["seed.x=1"])
 
 
+def test_an_override_names_an_entry_of_a_list_by_its_number() -> None:
+    data = {"jobs": ["a", {"recipe": "b"}]}
+    for path in ("jobs.1", "jobs[1]"):
+        found = apply_overrides(data, [f"{path}.overrides.data=./x", "jobs.0=c"])
+        assert found == {"jobs": ["c", {"recipe": "b", "overrides": {"data": "./x"}}]}
+    for path in ("jobs.2.recipe", "jobs.first"):
+        with pytest.raises(SpecError, match=r"jobs: is a list.*; its entries are 0 to 1"):
+            apply_overrides(data, [f"{path}=x"])
+
+
 def test_overrides_do_not_change_what_they_are_given() -> None:
     data = {"a": {"b": 1}}
     apply_overrides(data, ["a.b=2"])

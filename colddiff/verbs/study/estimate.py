@@ -11,7 +11,7 @@ from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
 from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.study.members import operation_fields
-from colddiff.verbs.study.written import written_trainings
+from colddiff.verbs.study.written import without_effect, written_trainings
 
 if TYPE_CHECKING:
     from colddiff.jobs.runner import Capacity
@@ -48,12 +48,13 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
         members += [{**found, "seed": seed, **training.data} for seed in seeds]
     totals = _totals(members)
     costs += [_sum(job, totals), *([NO_RATE] if asked is None else [])]
+    lines = [*without_effect(job), *lines]
     return DryRun(lines, {"members": members, "total": totals}, costs)
 
 
 def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:
     """What `submit train` says of all trainings of one name, with the steps of all in a row."""
-    train, lines = VERBS["train"], []
+    train, lines = VERBS["train"], without_effect(job)
     for slug in dict.fromkeys(one.slug for one in job.trainings):
         all_of = [one.train for one in job.trainings if one.slug == slug]
         first: Any = parse(train.spec(), all_of[0], slug)

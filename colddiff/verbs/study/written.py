@@ -54,8 +54,25 @@ def inputs_of(job: StudyJob) -> list[Input]:
     for number, (_, train) in enumerate(written_trainings(job)):
         for one in VERBS["train"].inputs(train):
             key = (one.address, one.split, one.shared, train.shape, train.augment)
-            found.setdefault(key, replace(one, field=f"jobs[{number}].{one.field}"))
+            found.setdefault(key, replace(one, field=field_of(job, number, one.field)))
     return list(found.values())
+
+
+def without_effect(job: StudyJob) -> list[str]:
+    """A line for each field of the study's ``overrides`` that an entry sets itself."""
+    own = [_paths(member) for member in job.jobs]
+    found: dict[str, list[str]] = {}
+    for common in _leaves(job.overrides):
+        setting = [
+            f"jobs.{n}" for n, paths in enumerate(own) if any(_same(common, p) for p in paths)
+        ]
+        if setting:
+            found[common] = setting
+    return [
+        f"overrides.{path}: not used by {', '.join(entries)}, whose own overrides name it: set "
+        f"{entries[0]}.overrides.{path}"
+        for path, entries in found.items()
+    ]
 
 
 def field_of(job: StudyJob, number: int, path: str) -> str:

@@ -259,3 +259,14 @@ def test_a_cluster_without_room_for_one_of_them_is_refused(
     with pytest.raises(SpecError, match=r"^jobs\[1\]\.train\.workers: job needs 5 workers"):
         verb.check_capacity(job, lambda: small)
     verb.check_capacity(job, lambda: Capacity(({"CPU": 8.0},)))
+
+
+def test_an_override_that_an_entry_sets_itself_is_said_to_have_no_effect() -> None:
+    entries = [{"train": TRAIN, "overrides": {LR: 1e-3}}, {"train": TRAIN, "name": "b"}]
+    job = parse(StudyJob, tiny_study(jobs=entries, overrides={LR: 1e-2, "num_steps": 3}))
+    line = f"overrides.{LR}: not used by jobs.0, whose own overrides name it: "
+    line += f"set jobs.0.overrides.{LR}"
+    assert [said for said in VERBS["study"].dry_run(job, None).lines if "not used" in said] == [
+        line
+    ]
+    assert VERBS["study"].advice(job, lambda: None)[0] == line
