@@ -12,7 +12,12 @@ from colddiff.samplers import find_sampler
 from colddiff.sampling import falling
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.promotion import REDUCTION
-from colddiff.verbs.search.settings import base_of, check_settings, rung_steps
+from colddiff.verbs.search.settings import (
+    base_of,
+    check_settings,
+    ranked_by_misfit,
+    rung_steps,
+)
 
 if TYPE_CHECKING:
     from colddiff.jobs.runner import Capacity
@@ -82,7 +87,7 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     costs = [line for line in training.estimate if line != NO_RATE]
     costs = [*_lines(found, over), *costs, _evaluations(found)]
     return DryRun(
-        training.lines,
+        [*training.lines, *ranked_by_misfit(job, base)],
         {"trials": {**found.to_dict(), "over": over}, **training.data},
         costs if rate is not None else [*costs, NO_RATE],
     )

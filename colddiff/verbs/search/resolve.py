@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import SpecError
+from colddiff.jobs.results import warn_submitter
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest
 from colddiff.stores.open import absolute
@@ -17,6 +18,7 @@ from colddiff.verbs.search.settings import (
     check_settings,
     measured_as,
     metric_of,
+    ranked_by_misfit,
 )
 from colddiff.verbs.search.splits import split_images
 
@@ -47,6 +49,8 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
             [("base.test_data", "is required for the confirmation; or set confirm_seeds=0")]
         )
     metric = metric_of(job, base)
+    for line in ranked_by_misfit(job, base):
+        warn_submitter(line)
     changes = {
         "base": base.to_dict(),
         "metric": metric,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.best import IMAGE_METRICS, higher_is_better
+from colddiff.evaluation.best import IMAGE_METRICS, higher_is_better, is_distance, misfit
 from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
@@ -177,6 +178,18 @@ def metric_of(job: SearchJob, base: TrainJob) -> str:
         what = f"the base's images are under ssim's window of {SSIM_WINDOW} px; use rmse"
         raise SpecError([("metric", what)])
     return metric
+
+
+def ranked_by_misfit(job: SearchJob, base: TrainJob) -> list[str]:
+    """A line where trials are ranked by a distance that says little about the images; else none."""
+    metric = metric_of(job, base)
+    distance = metric.rpartition("/")[2]
+    number = base.evaluation.num_images or sys.maxsize  # nobody has counted them
+    why = misfit(distance, base.shape.chw, number) if is_distance(distance) else None
+    if why is None or job.compare == "generation":
+        return []
+    better = f"eval/{metric.split('/')[1]}/rmse"
+    return [f"metric: trials are ranked by {metric}, but {why}; metric={better} fits them"]
 
 
 def _generation_metric(job: SearchJob, distance: str) -> str:

@@ -30,7 +30,7 @@ from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.search_task import SearchTask, open_task
-from colddiff.verbs.search.settings import base_of, lower_is_better
+from colddiff.verbs.search.settings import base_of, lower_is_better, ranked_by_misfit
 from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.search.tracked import SearchRun
 from colddiff.verbs.search.trials import Trial, TrialState
@@ -242,14 +242,15 @@ def _write(
 ) -> None:
     """Leaderboard, pictures and ``more`` files, whole, into the job's folder and its run."""
     board = _board(planner, {each.trial: each.verdict for each in found.comparisons})
-    lines = [*found.sentences(planner.task.metric), *found.failures]
+    misfits = ranked_by_misfit(planner.task.job, planner.task.base)
+    lines = [*found.sentences(planner.task.metric), *found.failures, *misfits]
     files = {
         "leaderboard.json": to_json(board),
         "leaderboard.md": to_markdown(board) + "".join(f"\n{line}\n" for line in lines),
         **more,
     }
     # Made of all else, and not worth the result of a search: what fails is logged and missing.
-    notes = [BEST_NOTE] if BEST_YAML in more else []
+    notes = [*misfits, *([BEST_NOTE] if BEST_YAML in more else [])]
     shown = guarded("leaderboard.html", lambda: gallery.files(planner, board, found, notes))
     page, pictures = shown or ("", [])
     if page:

@@ -108,3 +108,14 @@ def test_fields_of_the_base_are_set_over_the_file_s_train_job(name: str) -> None
     alone = VERB.completed(recipe.job("search"), recipe)
     assert alone.base == recipe.train.to_dict()
     assert alone.base["degradation"] == job.base["degradation"]
+
+
+def test_a_metric_that_does_not_fit_is_named_with_one_that_does() -> None:
+    def ranked(**fields: Any) -> list[str]:
+        lines = dry_run(SearchJob.model_validate(tiny_search(**fields)), None).lines
+        return [line for line in lines if line.startswith("metric: ")]
+
+    (line,) = ranked(metric="eval/direct/fd_lenet")
+    assert line.endswith("of fd_lenet; metric=eval/direct/rmse fits them")
+    assert ranked(metric="eval/sampled/rmse") == []
+    assert ranked(base={"evaluation": {"num_images": 65}}) == []

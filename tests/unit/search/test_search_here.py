@@ -69,7 +69,10 @@ def rows_of(storage: Path) -> dict[int, dict[str, Any]]:
 
 
 def test_a_search_with_its_confirmation(
-    storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     result = search(num_trials=4, confirm_seeds=2, confirm_best=1)
     trials, rows = trials_of(storage), rows_of(storage)
@@ -117,6 +120,11 @@ def test_a_search_with_its_confirmation(
     sentence = f"trial {confirmed['trial']}, test eval/sampled/fd_lenet"
     assert sentence in (folder / "leaderboard.md").read_text()
     assert '<tr class="base">' in (folder / "leaderboard.html").read_text()
+    # Of 16 images, which are fewer than its features; the submission said so.
+    ranked = "metric: trials are ranked by eval/sampled/fd_lenet, but 16 images are too few"
+    assert ranked in caplog.text
+    assert ranked in (folder / "leaderboard.md").read_text()
+    assert ranked in (folder / "leaderboard.html").read_text()
     dry = colddiff_here(
         monkeypatch, capsys, "submit", "train", folder / "best.yaml", "--dry-run", "--json"
     )
