@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import ray
@@ -14,6 +14,7 @@ from ray.train.torch import TorchTrainer
 from colddiff.cluster.capacity import machines_up
 from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
+from colddiff.errors import Unreachable
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
@@ -59,6 +60,8 @@ def fit_on_ray(attempt: Attempt) -> None:
     growth = Growth(folder, number)
 
     def fit(start: int) -> None:
+        if start > 1:
+            say_restarting(attempt)
         free_abandoned()
         await_workers(attempt, job)
         attempt.hold_gpus(job.resources.num_gpus * most_workers(job))
@@ -78,6 +81,14 @@ def fit_on_ray(attempt: Attempt) -> None:
     with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
         fit_until_ended(fit, job, folder, number)
     folder.store.clear(folder.key("ray/"))
+
+
+def say_restarting(attempt: Attempt) -> None:
+    """Until new workers train, the progress is where the last ones came to, without their rate."""
+    with suppress(Unreachable):
+        reached = attempt.folder.progress(attempt.number)
+        known = {name: reached[name] for name in ("step", "num_steps") if name in reached}
+        attempt.progress(phase="restarting workers", **known)
 
 
 def cores_held(job: TrainJob) -> int:
