@@ -121,8 +121,10 @@ def resolved_segment(segment: JobSegment, outer: ResolvedJob) -> ResolvedJob:
     extent = {"num_steps": segment.step} if segment.verb == "train" else {}
     changes = {"tracking": tracking, "plugins": found, **extent}
     resolved = resolve(job.model_copy(update=changes), segment.slug, storage=outer.storage)
-    # As they were staged: its workers may be on other machines, with working folders of their own.
-    return replace(resolved, job=resolved.job.model_copy(update={"plugins": plugins}))
+    # As they were staged: its workers may be on other machines, with working folders of their own,
+    # and no checkout, where the code of the outer job came from.
+    staged = resolved.job.model_copy(update={"plugins": plugins})
+    return replace(resolved, job=staged, git=outer.git)
 
 
 def run_segment(

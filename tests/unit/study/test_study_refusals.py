@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,8 @@ def test_members_have_the_ids_of_the_same_jobs_submitted_alone(
     assert members[3].id == alone("quickstart", [*given, "ema.decay=0.9", "seed=2"], "quickstart")
     assert members[4].id == alone(tmp_path / "blur.yaml", ["seed=4"], "blur")
     assert len(study.job.plugins) == 1
+    # Of the checkout where it was submitted: its driver may run where there is none.
+    study = replace(study, git={"commit": "of the client", "dirty": False})
     attempt = Attempt(study, 1)
     study.folder.write_job(study.to_dict())
     trainings = Trainings(attempt, members)
@@ -189,6 +192,7 @@ def test_members_have_the_ids_of_the_same_jobs_submitted_alone(
         assert found.id == member.id
         assert len(found.job.plugins) == (member.slug == "blur")
         assert found.job.tracking.parent == study.id
+        assert found.git == study.git
 
     # The same trainings are the same study, however they are written.
     full: list[dict[str, Any]] = [
