@@ -180,6 +180,21 @@ def extent_line(status: Status, unit: str) -> str:
     return f"{status.step} of {status.num_steps} {unit}"
 
 
+def hours_text(hours: float) -> str:
+    """An estimate in hours, and in what people count so many of them in.
+
+    >>> hours_text(0.071), hours_text(30), hours_text(20_614)
+    ('0.071 hours (0:04:15)', '30 hours', '20,600 hours (2.4 years)')
+    """
+    text = f"{float(f'{hours:.3g}'):,.15g} hours"
+    if hours < 1:
+        return f"{text} ({duration(3600 * hours)})"
+    days = hours / 24
+    if days < 2:
+        return text
+    return f"{text} ({days:.0f} days)" if days < 730 else f"{text} ({days / 365.25:,.1f} years)"
+
+
 def duration(seconds: float) -> str:
     """``h:mm:ss``."""
     minutes, rest = divmod(int(seconds), 60)

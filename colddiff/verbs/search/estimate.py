@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from colddiff.evaluation.generated import FIELD
+from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import NO_RATE, VERBS, DryRun
 from colddiff.samplers import find_sampler
 from colddiff.sampling import falling
@@ -176,4 +177,4 @@ def _evaluations(found: SearchEstimate) -> str:
         f"besides, {total} evaluations of about {found.evaluation_calls:,} network calls: "
         f"{flops:,.3g} {'P' if large else 'T'}FLOP"
     )
-    return line if hours is None else f"{line}, {hours:,.3g} hours"
+    return line if hours is None else f"{line}, {hours_text(hours)}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colddiff.evaluation.generated import FIELD
+from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import NO_RATE, VERBS, DryRun
 from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
@@ -99,6 +100,6 @@ def _sum(job: StudyJob, totals: dict[str, Any]) -> str:
     line = f"{totals['jobs']} job{'s' * (totals['jobs'] != 1)}{of}, {totals['steps']:,} steps and "
     line += f"{totals['flops'] / 1e12:,.3g} TFLOP in all"
     if totals["hours"] is not None:
-        line += f": {totals['hours']:,.3g} hours one after the other"
+        line += f": {hours_text(totals['hours'])} one after the other"
         line += f", {totals['gpu_hours']:,.3g} GPU hours" if totals["gpu_hours"] else ""
     return f"{line}; besides, an evaluation of each at its end"

@@ -9,6 +9,7 @@ from colddiff.checkpoints.references import describe_checkpoint
 from colddiff.data.open import read_manifest
 from colddiff.data.resolve import SOURCE
 from colddiff.errors import ColddiffError, SpecError
+from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.stores.open import storage_at
 from colddiff.verbs.search.job import SearchJob
@@ -62,7 +63,7 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
         f"{f'about {images:,}' if images else 'the'} validation images: {flops:.3g} FLOP{an_image}",
     ]
     if images and hours is not None:
-        lines.append(f"at that rate: {hours:,.3g} hours")
+        lines.append(f"at that rate: {hours_text(hours)}")
     elif rate is not None:
         raise SpecError("--rate: the images are not packed yet, so that their number is unknown")
     data: dict[str, Any] = {

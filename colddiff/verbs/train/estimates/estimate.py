@@ -9,7 +9,7 @@ from typing import Any
 
 from colddiff.errors import SpecError
 from colddiff.jobs.job import AUTO
-from colddiff.jobs.status import duration
+from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import NO_RATE
 from colddiff.verbs.train.estimates.cost import cost_of
 from colddiff.verbs.train.job import TrainJob
@@ -55,9 +55,7 @@ class Estimate:
             lines.append(NO_RATE)
         else:
             lines += [self.measured] if self.measured else []
-            line = f"at {self.images_per_s:,.4g} images/s: {self.hours:,.3g} hours"
-            if self.hours < 1:
-                line += f" ({duration(3600 * self.hours)})"
+            line = f"at {self.images_per_s:,.4g} images/s: {hours_text(self.hours)}"
             if self.gpu_hours is None:
                 line += "; GPU hours follow from what `all` or `auto` will be on the cluster"
             elif self.gpu_hours:
