@@ -149,7 +149,10 @@ class Tracker(Protocol):
         """An image set that the job reads; logged once, repeating an equal one is allowed."""
 
     def flush(self, timeout_s: float = 30.0) -> bool:
-        """Deliver what was logged so far; False if some of it stays spooled."""
+        """Deliver what was logged so far, or, in a process that is no driver, spool it for that.
+
+        False if some of it was not; what a driver cannot deliver stays spooled.
+        """
 
     def finish(self, status: str) -> None:
         """Flush, and end the run as FINISHED, FAILED or KILLED; no logging afterwards."""

@@ -89,11 +89,10 @@ class CheckpointWriter:
         self.blocked_s += time.perf_counter() - began
 
     def _write(self, snapshot: Snapshot) -> None:
-        # Deliver or spool everything logged so far first: after a kill, the resumed run repeats
-        # only what was logged later, and nothing earlier is missing.
-        self._tracker.flush()
-
         def write() -> None:
+            # Deliver or spool everything logged so far first: after a kill, the resumed run repeats
+            # only what was logged later, and nothing earlier is missing.
+            self._tracker.flush()
             self._checkpoints.save(snapshot, self.superseded, f"{self._attempt}-{self._token}")
             self._checkpoints.prune(self._beyond_kept)
             log_checkpoint_addresses(self._tracker, self._checkpoints)

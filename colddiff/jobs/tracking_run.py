@@ -14,6 +14,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import TrackedDataset, Tracker, WorkerContext
 from colddiff.tracking.open import end_run, system_sampler
+from colddiff.tracking.open import join_tracker as join_run
 from colddiff.tracking.open import open_tracker as open_run
 from colddiff.tracking.repeats import DESCRIPTION
 
@@ -23,19 +24,15 @@ GROUPING = ("parent", "tags")
 """Fields of ``tracking`` that are the run's parent and tags, and no parameters of it."""
 
 
-def open_tracker(resolved: ResolvedJob, *, join: bool = False, wait: bool = True) -> Tracker:
-    """The job's one tracking run; ``join`` if the driver opened it and will finish it.
+def open_tracker(resolved: ResolvedJob, *, wait: bool = True) -> Tracker:
+    """The job's one tracking run, for its driver; without ``wait`` it connects in a thread."""
+    experiment = resolved.job.tracking.experiment
+    return open_run(resolved.storage, resolved.tracking_uri, experiment, resolved.id, wait=wait)
 
-    Without ``wait`` it returns at once, and connects in a thread.
-    """
-    return open_run(
-        resolved.storage,
-        resolved.tracking_uri,
-        resolved.job.tracking.experiment,
-        resolved.id,
-        join=join,
-        wait=wait,
-    )
+
+def join_tracker(resolved: ResolvedJob) -> Tracker:
+    """The run that the driver has opened and will end, for another process of the job."""
+    return join_run(resolved.storage, resolved.job.tracking.experiment, resolved.id)
 
 
 def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> None:

@@ -229,7 +229,10 @@ def _make_folder(folder: Path, mode: int) -> None:
 
 def _flush_folder(folder: Path) -> None:
     # Without it a crash of the machine may lose the name although the bytes were kept.
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return  # a reader has taken what was written, and pruned the folder, already
     try:
         # Some network file systems cannot flush folders and return EINVAL.
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The outbox of MLflow entries: in memory, and in the job's storage while MLflow is down."""
+"""The outbox of a job's driver: delivers its entries and those its other processes spooled."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from colddiff.tracking.spool import PAGE_BYTES, Entry, RunHeader, Spool, decode,
 
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
 BATCH = 5000
+BUSY_S, IDLE_S = 4.0, 8.0
+"""Between listings of what the job's other processes spooled: after one that found any, or none."""
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +39,15 @@ class _Load:
         return since_ms == self.since_ms and len(self.entries) < BATCH and size < PAGE_BYTES
 
 
-class Outbox:
-    """Delivers entries in the order they were logged, those of earlier sessions first.
+class MlflowOutbox:
+    """Implements ``Outbox``: delivers entries as they were logged, those of earlier sessions first.
 
-    Has no thread of its own: ``work`` is called repeatedly by one thread, ``rescue`` by any. Logs
-    once each that the tracker is down, that it is back, and what it rejects.
+    Those are what this process spooled while the tracker was down, what earlier attempts left, and
+    what the job's other processes relay all the time. Logs once each that the tracker is down, that
+    it is back, and what it rejects.
     """
+
+    every_s = 2.0
 
     def __init__(self, address: TrackingAddress, spool: Spool, *, timeout_s: float) -> None:
         self.run_id = ""
@@ -52,7 +57,8 @@ class Outbox:
         self._timeout_s = timeout_s
         self._pending: list[Entry] = []
         self._spooling = threading.Lock()
-        self._spooled = True  # until a listing of the storage has found nothing
+        self._spooled = True  # until everything that a listing found has been delivered
+        self._collect_at = 0.0
         self._run: MlflowRun | None = None
         self._failures = 0  # consecutive failures of the tracker
         self._next_try = 0.0
@@ -76,7 +82,7 @@ class Outbox:
             self._late_at = time.monotonic() + RETRY.longest_s
             self._pending[:0] = [entry for entry, _ in self._late.values()]
         self._pending += take()
-        self._spooled |= urgent
+        self._spooled |= urgent or time.monotonic() >= self._collect_at
         if self.clean:
             return
         is_down = self._failures > 0
@@ -106,14 +112,27 @@ class Outbox:
         """
         run = self._connected()
         while self._spooled:
-            keys = self._spool.backlog()
-            self._spooled = bool(keys)
-            for load in self._loads(keys):
-                self._deliver(run, load.entries, load.since_ms)
-                for key in load.keys:
-                    self._spool.discard(key)
+            self._spooled = False  # before the listing: meanwhile `rescue` may spool more
+            try:
+                found = self._deliver_spooled(run, take)
+            except BaseException:
+                self._spooled = True
+                raise
+            self._collect_at = time.monotonic() + (BUSY_S if found else IDLE_S)
+
+    def _deliver_spooled(self, run: MlflowRun, take: Callable[[], list[Entry]]) -> bool:
+        """Delivers what one listing finds; returns whether it found any."""
+        found = False
+        for load in self._loads(self._spool.backlog()):
+            if found:
+                # This may take minutes: what is logged meanwhile is spooled behind the rest.
                 self._pending += take()
                 self._spool_pending()
+            self._deliver(run, load.entries, load.since_ms)
+            for key in load.keys:
+                self._spool.discard(key)
+            found = True
+        return found
 
     def _loads(self, keys: Sequence[str]) -> Iterator[_Load]:
         """Spooled objects in their order, as many at once as belong to one session.
@@ -126,7 +145,7 @@ class Outbox:
             try:
                 header, entries = self._spool.read(key)
             except Missing:
-                continue  # another process of the job has delivered it
+                continue  # another driver of the job has delivered it
             except DataError as error:
                 self._warn_once(f"{error}; moved to {self._spool.set_aside(key)}")
                 continue
@@ -228,7 +247,7 @@ def replay(
     if header is None:
         return 0
     load_mlflow(address.uri)
-    outbox = Outbox(address, Spool(store, header), timeout_s=timeout_s)
+    outbox = MlflowOutbox(address, Spool(store, header), timeout_s=timeout_s)
     outbox.drain()
     return outbox.delivered
 

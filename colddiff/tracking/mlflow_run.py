@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 DATASET_NAME_LENGTH, DIGEST_LENGTH = 500, 36
 IMAGES = "images"
 """Folder of the artifacts that MLflow's UI steps through."""
+SESSIONS = 4
+"""The driver, rank 0 and an evaluation log at the same time."""
 LARGEST = 1.7976931348623157e308
 
 UPLOAD, UPLOADS = Backoff(first_s=1.0, longest_s=3.0, factor=3.0), 3
@@ -59,6 +61,14 @@ class _Earlier:
     rows: Mapping[int, Set[str]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What the run had before one session: the names of its metrics, and those that were read."""
+
+    metrics: Set[str]
+    earlier: dict[str, _Earlier] = field(default_factory=dict)
+
+
 class MlflowRun:
     """One run over all attempts of a job; calls go to the tracker and may raise TrackerError.
 
@@ -71,15 +81,14 @@ class MlflowRun:
         self._run_of = run_of
         self._api = api
         self._uri = uri
-        self._since_ms: int | None = None
-        self._earlier: dict[str, _Earlier] = {}
+        self._before: dict[int, _Before] = {}
+        """By the start of a session; those of the last few sessions that were delivered."""
         self._know(run)
 
     def _know(self, run: Any) -> None:
         self._status = run.info.status
         self._params: dict[str, str] = dict(run.data.params)
         self._tags: dict[str, str] = dict(run.data.tags)
-        self._had_metrics = set(run.data.metrics)
 
     def deliver(self, entries: Sequence[Entry], since_ms: int) -> Refused:
         """Logs the entries of one session; returns those that MLflow did not accept, with reasons.
@@ -88,10 +97,7 @@ class MlflowRun:
         step and value is the same row, and ``is_repeat`` skips metrics that sessions before
         ``since_ms`` have logged.
         """
-        if since_ms != self._since_ms:
-            # Entries of another session: more may have been logged since this object was made.
-            self._know(self._alive())
-            self._earlier, self._since_ms = {}, since_ms
+        before = self._before_session(since_ms)
         of_kind: dict[str, list[Entry]] = {}
         for entry in entries:
             of_kind.setdefault(entry.kind, []).append(entry)
@@ -103,7 +109,9 @@ class MlflowRun:
             texts.append(Entry("tag", PARENT_TAG, self._run_of(parent.value), parent.time_ms))
         for chunk in _chunks(texts, TEXTS_PER_REQUEST):
             self._send(chunk, refused)
-        for chunk in _chunks(self._unseen(of_kind.get("metric", [])), METRICS_PER_REQUEST):
+        metrics = of_kind.get("metric", [])
+        metrics = [each for each in metrics if not self._was_logged(each, since_ms, before)]
+        for chunk in _chunks(metrics, METRICS_PER_REQUEST):
             self._send(chunk, refused)
         for dataset in _last_of_each(of_kind.get("dataset", [])):
             self._retried(dataset, partial(self._add_dataset, dataset), refused)
@@ -129,24 +137,38 @@ class MlflowRun:
                 texts[tag] = Entry("tag", tag, value, entry.time_ms)
         return list(texts.values())
 
-    def _unseen(self, metrics: Sequence[Entry]) -> list[Entry]:
-        return [entry for entry in metrics if not self._was_logged(entry)]
+    def _before_session(self, since_ms: int) -> _Before:
+        """What the run had before the session that began at ``since_ms``.
 
-    def _was_logged(self, entry: Entry) -> bool:
-        if entry.key not in self._had_metrics:
+        Read once for each session: those of a job's processes are delivered by turns, and reading a
+        long history again at each turn would take longer than delivering it.
+        """
+        before = self._before.pop(since_ms, None)
+        if before is None:
+            # More may have been logged since this object was made.
+            run = self._alive()
+            self._know(run)
+            before = _Before(set(run.data.metrics))
+        self._before[since_ms] = before
+        while len(self._before) > SESSIONS:
+            del self._before[next(iter(self._before))]
+        return before
+
+    def _was_logged(self, entry: Entry, since_ms: int, before: _Before) -> bool:
+        if entry.key not in before.metrics:
             return False
-        earlier = self._earlier.get(entry.key)
+        earlier = before.earlier.get(entry.key)
         if earlier is None or entry.step < earlier.from_step:
-            earlier = self._earlier[entry.key] = self._load(entry.key, entry.step)
+            earlier = before.earlier[entry.key] = self._load(entry.key, entry.step, since_ms)
         values = earlier.rows.get(entry.step, frozenset())
         return is_repeat(entry.key, _as_stored(entry.number), values)
 
-    def _load(self, key: str, from_step: int) -> _Earlier:
+    def _load(self, key: str, from_step: int, since_ms: int) -> _Earlier:
         with translated(self._uri):
             history = self._api.get_metric_history(self.run_id, key)
         rows: dict[int, set[str]] = {}
         for metric in history:
-            if metric.timestamp < self._since_ms and metric.step >= from_step:
+            if metric.timestamp < since_ms and metric.step >= from_step:
                 rows.setdefault(metric.step, set()).add(_as_stored(metric.value))
         return _Earlier(from_step, rows)
 

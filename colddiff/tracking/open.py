@@ -70,15 +70,9 @@ def probe_tracker(storage: str, uri: str | None = None) -> str:
 
 
 def open_tracker(
-    storage: str,
-    uri: str,
-    experiment: str,
-    job_id: str,
-    *,
-    join: bool = False,
-    wait: bool = True,
+    storage: str, uri: str, experiment: str, job_id: str, *, wait: bool = True
 ) -> Tracker:
-    """The job's one tracking run; ``join`` if another process opened it and will finish it.
+    """The job's one tracking run, for its driver, which will end it.
 
     Without ``wait`` it returns at once: what is logged is delivered once MLflow is imported.
     ``uri`` is the one the job was submitted with; this process's MLFLOW_TRACKING_URI is used
@@ -94,9 +88,15 @@ def open_tracker(
         job_id,
         spool=open_store(storage),
         artifact_root=address.artifact_root,
-        join=join,
         wait=wait,
     )
+
+
+def join_tracker(storage: str, experiment: str, job_id: str) -> Tracker:
+    """The job's one tracking run, for its other processes: the driver delivers what they log."""
+    from colddiff.tracking.relay import join_run
+
+    return join_run(experiment, job_id, job_id, spool=open_store(storage))
 
 
 def _tracking(storage: str, uri: str) -> TrackingAddress:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.work_queue import Finished, WorkQueue
 from colddiff.ports import StoredObject
 from colddiff.stores.local_store import LocalStore
+from colddiff.tracking.mlflow_tracker import open_run
+from colddiff.tracking.relay import join_run
 from colddiff.verbs.generate.commit import commit_tar, packed_tar
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.reporter import Reporter
 from tests.bench.listing import make_jobs
 
-WATCHED_S = 20.0
+WATCHED_S = 30.0
 SHARD_S, IN_FLIGHT = 20.0, 2
 USD = {"put": 5e-6, "list": 5e-6, "get": 4e-7, "size": 4e-7}
 """Of a request to S3 Standard in us-east-1."""
@@ -103,7 +106,7 @@ def _usd(requests: dict[str, float]) -> float:
 
 
 def _training(store: Counted) -> dict[str, float]:
-    """Requests an hour of a driver and of rank 0, however many workers there are."""
+    """Requests an hour of a driver and of rank 0, which logs every second, for all workers."""
     (job_id,) = make_jobs(store.uri, 1)
     folder = JobFolder(store, job_id)
     job = TrainJob(data="/data")
@@ -112,11 +115,18 @@ def _training(store: Counted) -> dict[str, float]:
     counted: dict[str, float] = {}
 
     def work() -> dict[str, Any]:
-        with Reporter(folder, 2, active=True) as reporter:
+        driver = open_run(f"sqlite:///{store.root}/mlflow.db", "bench", job_id, "a", spool=store)
+        worker = join_run("bench", job_id, "a", spool=store)
+        with Reporter(folder, 2, active=True) as reporter, closing(driver), closing(worker):
             time.sleep(2)  # as it starts it writes more
             before, began = Counter(store.seen), time.monotonic()
+            flushed = began
             while time.monotonic() - began < WATCHED_S:
                 reporter.report({"step": 1, "num_steps": 700})
+                worker.log_metrics({"train/loss_l1": 0.5}, int(time.monotonic()))
+                if time.monotonic() - flushed >= job.snapshot_every_s:
+                    flushed = time.monotonic()
+                    worker.flush()
                 time.sleep(1)
             spent = time.monotonic() - began
             for kind in USD:

@@ -21,7 +21,9 @@ from colddiff.spec import parse
 from colddiff.stores.local_store import LocalStore
 from colddiff.tracking.mlflow_outbox import replay
 from colddiff.tracking.mlflow_service import client, initialise
-from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
+from colddiff.tracking.mlflow_tracker import open_run
+from colddiff.tracking.relay import join_run
+from colddiff.tracking.session import Session
 from colddiff.tracking.spool import undelivered
 from colddiff.verbs.train.job import TrainJob
 from tests.kills import PATIENCE_S
@@ -85,7 +87,7 @@ class Job:
         self.store = LocalStore(folder)
         self.id = f"train-server-{uuid4().hex[:8]}"
 
-    def open(self) -> MlflowTracker:
+    def open(self) -> Session:
         return open_run(
             self.uri,
             EXPERIMENT,
@@ -94,6 +96,10 @@ class Job:
             spool=self.store,
             timeout_s=10,
         )
+
+    def join(self) -> Session:
+        """A session of another process of the job."""
+        return join_run(EXPERIMENT, self.id, "a run", spool=self.store)
 
     def check(self, run_id: str, status: str) -> None:
         """Every step is there once, and so is the one run."""
@@ -115,7 +121,7 @@ def job(server: Server, tmp_path: Path) -> Job:
     return Job(server, tmp_path)
 
 
-def _log(tracker: MlflowTracker, steps: range, pause_s: float = 0.0) -> None:
+def _log(tracker: Session, steps: range, pause_s: float = 0.0) -> None:
     for step in steps:
         tracker.log_metrics({"train/loss_l1": step / 7}, step)
         time.sleep(pause_s)
@@ -142,20 +148,28 @@ def test_down_at_the_start_and_up_later(
     assert [line for line in caplog.messages if "is back" in line]
 
 
-def test_killed_in_the_middle(server: Server, job: Job) -> None:
+def test_killed_in_the_middle(server: Server, job: Job, caplog: pytest.LogCaptureFixture) -> None:
     server.start()
-    tracker = job.open()
+    tracker, worker = job.open(), job.join()
     run_id = tracker.run_id
     tracker.log_params({"seed": "0"})
     tracker.log_artifact("job.json", b"{}")
     _log(tracker, range(20), pause_s=0.05)
     server.kill()
-    _log(tracker, range(20, 40), pause_s=0.2)
+    _log(tracker, range(20, 30), pause_s=0.2)
+    _log(worker, range(30, 40), pause_s=0.2)
+    # A worker does not notice: what it logs is spooled as ever.
+    assert worker.flush()
+    assert not tracker.flush()
     server.start()
-    _log(tracker, range(40, STEPS), pause_s=0.05)
+    _log(worker, range(40, STEPS), pause_s=0.05)
+    worker.close()
     assert tracker.flush(60)
     tracker.finish("FAILED")
     job.check(run_id, "FAILED")
+    said = [line for line in caplog.messages if line.startswith("tracker ")]
+    assert len(said) == len(set(said))
+    assert ["is back; spooled" in line for line in said] == [False] * (len(said) - 1) + [True]
 
 
 def test_a_job_that_never_met_its_server_is_replayed_when_it_is_submitted_again(

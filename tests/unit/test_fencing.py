@@ -16,7 +16,7 @@ from colddiff.checkpoints import writer as checkpoint_writer
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.writer import CheckpointWriter
-from colddiff.errors import ColddiffError
+from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.stores.local_store import LocalStore
 from colddiff.tracking.memory_tracker import MemoryTracker
@@ -198,6 +198,29 @@ def test_what_was_logged_is_delivered_before_a_checkpoint_is_committed(tmp_path:
     assert checkpoints.steps() == [3]
     assert happened[0] == "delivered"
     assert "written" in happened
+
+
+def test_what_could_not_be_spooled_is_tried_again_with_the_checkpoint(tmp_path: Path) -> None:
+    """A tracker of a worker keeps entries in the same store: it is away for both."""
+    happened: list[str] = []
+
+    class Noting(MemoryTracker):
+        def flush(self, timeout_s: float = 30.0) -> bool:
+            happened.append("spooled" if "refused" in happened else "not spooled")
+            return "refused" in happened
+
+    def before(operation: str, key: str) -> None:
+        if operation == "put_new" and "/checkpoints/" in key and "refused" not in happened:
+            happened.append("refused")
+            raise Unreachable("the store is away")
+
+    folder = JobFolder(Watched(tmp_path, before), "train-test-00000000")
+    writer = CheckpointWriter(job(), folder, checkpoints_of(folder), Noting())
+    writer.begin(1, folder.take_fencing_token(1, {}))
+    writer.save(3, lambda: snapshot(1.0), needed=True)
+    writer.wait()
+    assert checkpoints_of(folder).steps() == [3]
+    assert happened == ["not spooled", "refused", "spooled"]
 
 
 def test_training_does_not_wait_long_for_a_write_that_hangs(

@@ -238,6 +238,22 @@ def test_a_deletion_leaves_no_empty_folders(tmp_path: Path) -> None:
     assert (tmp_path / "root").is_dir()
 
 
+def test_a_write_succeeds_although_its_reader_has_pruned_the_folder(tmp_path: Path) -> None:
+    """As the spool of a worker, which the driver of its job collects at any moment."""
+    store = LocalStore(tmp_path)
+    real = Path.replace
+
+    def taken(path: Path, target: Path) -> Path:
+        moved = real(path, target)
+        LocalStore(tmp_path).delete("a/b/entry")
+        return moved
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", taken)
+        store.put("a/b/entry", b"x")
+    assert not (tmp_path / "a").exists()
+
+
 def test_writes_and_deletions_in_one_folder_do_not_trip_over_each_other(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import colddiff
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.cli.submit import Request, read_job
 from colddiff.data.open import read_manifest
-from colddiff.errors import ColddiffError, Stopped
+from colddiff.errors import ColddiffError, Stopped, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import resolve
 from colddiff.jobs.results import result_lines
@@ -27,7 +28,9 @@ from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.tracking.mlflow_service import client
 from colddiff.tracking.open import has_spooled_entries
 from colddiff.tracking.system_metrics import SystemSampler
+from colddiff.verbs.train import work
 from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.local_context import LocalContext
 from tests.unit.test_run import job
 
 
@@ -181,6 +184,29 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
     assert run.info.status == "FINISHED"
     history = api.get_metric_history(run.info.run_id, "train/loss_l1")
     assert [row.step for row in history] == [4]
+
+
+def test_the_outcome_is_written_once_what_was_logged_is_safe(
+    storage: Path, packed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it nothing is trained again: what is lost then is lost for good."""
+    happened: list[str] = []
+
+    class Noting(MemoryTracker):
+        def flush(self, timeout_s: float = 30.0) -> bool:
+            happened.append("safe")
+            return True
+
+    def write_outcome(folder: JobFolder, attempt: int, outcome: dict[str, Any]) -> None:
+        happened.append("outcome")
+        if happened.count("outcome") == 1:
+            raise Unreachable("the store is away")
+
+    monkeypatch.setattr(work, "_trained", lambda *_: {"step": 4})
+    monkeypatch.setattr(JobFolder, "write_outcome", write_outcome)
+    resolved = resolve(job(**packed), "tiny")
+    work.train_rank(resolved, LocalContext(torch.device("cpu")), 1, Noting())
+    assert happened == ["safe", "outcome"] * 2
 
 
 def test_samples_of_the_machine_have_steps_that_go_on() -> None:

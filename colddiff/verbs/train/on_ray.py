@@ -19,7 +19,8 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.runner import requested
-from colddiff.jobs.tracking_run import open_tracker
+from colddiff.jobs.tracking_run import join_tracker
+from colddiff.tracking.open import null_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
@@ -153,12 +154,10 @@ def _worker(config: dict[str, Any]) -> None:
     resolved = ResolvedJob.from_dict(config["job"])
     wanted = requested(resolved.job_as(TrainJob).resources)
     grows = ray.train.get_context().get_world_size() < config["most"]
-    train_rank(
-        resolved,
-        RayContext(RoomForMore(wanted, after_s=config["grow_after_s"]) if grows else None),
-        config["attempt"],
-        watched=True,
-    )
+    context = RayContext(RoomForMore(wanted, after_s=config["grow_after_s"]) if grows else None)
+    # Closed whatever happens: this process may go on to train another job.
+    with closing(join_tracker(resolved) if context.rank == 0 else null_tracker()) as tracker:
+        train_rank(resolved, context, config["attempt"], tracker, watched=True)
 
 
 def _evaluation() -> Any:
@@ -167,7 +166,7 @@ def _evaluation() -> Any:
     def run(data: dict[str, Any], step: int) -> dict[str, Any]:
         log_to_stderr()
         resolved = ResolvedJob.from_dict(data)
-        with closing(open_tracker(resolved, join=True, wait=False)) as tracker:
+        with closing(join_tracker(resolved)) as tracker:
             return evaluate_step(resolved, resolved.folder, tracker, step)
 
     return ray.remote(num_cpus=0, max_retries=1)(run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -18,12 +17,11 @@ from colddiff.jobs.device import device_of
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import AGAIN
-from colddiff.jobs.tracking_run import open_tracker, sampled
+from colddiff.jobs.tracking_run import sampled
 from colddiff.machine.load import busy_machine
 from colddiff.ports import Tracker, WorkerContext
 from colddiff.retry import call_with_retry
 from colddiff.terminals.stored import stored_terminal
-from colddiff.tracking.open import null_tracker
 from colddiff.verbs.train.checkpoint_evaluation import evaluate_step, report_evaluation
 from colddiff.verbs.train.evaluation_watcher import EvaluationWatcher
 from colddiff.verbs.train.job import TrainJob
@@ -35,26 +33,31 @@ log = logging.getLogger(__name__)
 
 
 def train_rank(
-    resolved: ResolvedJob, ctx: WorkerContext, attempt: int, *, watched: bool = False
+    resolved: ResolvedJob,
+    ctx: WorkerContext,
+    attempt: int,
+    tracker: Tracker,
+    *,
+    watched: bool = False,
 ) -> None:
     """Runs one rank of a training job, from its newest checkpoint to its end.
 
     Rank 0 writes how it ended as the attempt's outcome. Divergence is an outcome, not an exception:
     every rank sees it at the same step, and a launcher that restarts failures must not retry it.
-    ``watched``: a rank without a step for ``job.hang_timeout_s`` seconds logs its stacks and exits.
+    ``tracker`` of other ranks does nothing. ``watched``: a rank without a step for
+    ``job.hang_timeout_s`` seconds logs its stacks and exits.
     """
-    tracker = null_tracker()
-    if ctx.rank == 0:
-        tracker = open_tracker(resolved, join=True, wait=False)
-    # Closed whatever happens: this process may go on to train another job.
-    with closing(tracker):
-        outcome = _trained(resolved, ctx, attempt, tracker, watched)
-    if ctx.rank == 0:
-        call_with_retry(
-            lambda: resolved.folder.write_outcome(attempt, outcome),
-            "the training outcome",
-            resolved.job_as(TrainJob).store_patience_s,
-        )
+    outcome = _trained(resolved, ctx, attempt, tracker, watched)
+    if ctx.rank != 0:
+        return
+
+    def end() -> None:
+        # First: after the outcome nothing is trained, and so nothing logged, again.
+        tracker.flush()
+        resolved.folder.write_outcome(attempt, outcome)
+
+    patience_s = resolved.job_as(TrainJob).store_patience_s
+    call_with_retry(end, "the training outcome", patience_s)
 
 
 def _trained(
@@ -195,4 +198,4 @@ def fit_here(attempt: Attempt) -> None:
         log.warning("%s", busy)
     with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
         # Without a watchdog: a breakpoint is not a hang.
-        train_rank(resolved, context, attempt.number)
+        train_rank(resolved, context, attempt.number, attempt.tracker)

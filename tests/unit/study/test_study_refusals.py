@@ -16,6 +16,7 @@ from colddiff.jobs.recipes import list_recipes, load_recipe
 from colddiff.jobs.resolve import identified, resolve
 from colddiff.jobs.runner import Capacity
 from colddiff.jobs.segments.segment import resolved_segment
+from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.stores.open import open_store
@@ -217,8 +218,7 @@ def test_a_dry_run_says_what_it_takes_and_can_be_submitted(
     assert dry.returncode == 0, dry.stderr
     assert "tiny optimizer.lr=0.002, seed 0, 1, 2: 10 steps each\n" in dry.stderr
     assert "6 jobs (2 x 3 seeds), 60 steps and " in dry.stderr
-    hours = 60 * 8 / 8 / 3600
-    assert f"{hours:,.3g} hours one after the other" in dry.stderr
+    assert f"{hours_text(60 * 8 / 8 / 3600)} one after the other" in dry.stderr
     (tmp_path / "again.yaml").write_text(dry.stdout)
     recipe = load_recipe(tmp_path / "again.yaml")
     again = VERBS["study"].completed(recipe.job("study"), recipe)

@@ -18,7 +18,9 @@ from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.memory_tracker import MemoryRun, MemoryTracker, MetricRow
 from colddiff.tracking.mlflow_outbox import replay
 from colddiff.tracking.mlflow_service import client
-from colddiff.tracking.mlflow_tracker import MlflowTracker, open_run
+from colddiff.tracking.mlflow_tracker import open_run
+from colddiff.tracking.relay import join_run
+from colddiff.tracking.session import Session
 
 EXPERIMENT = "tests"
 
@@ -31,9 +33,13 @@ class MlflowTwin:
         self.store = store or MemoryStore(uuid4().hex)
         self.job_id = f"train-test-{uuid4().hex[:8]}"
 
-    def open(self, uri: str | None = None, **options: Any) -> MlflowTracker:
+    def open(self, uri: str | None = None, **options: Any) -> Session:
         known: dict[str, Any] = {"spool": self.store, "timeout_s": 20.0}
         return open_run(uri or self.uri, EXPERIMENT, self.job_id, "test", **(known | options))
+
+    def join(self) -> Session:
+        """A session of another process of the job."""
+        return join_run(EXPERIMENT, self.job_id, "test", spool=self.store)
 
     def replay(self) -> int:
         return replay(self.store, self.job_id, self.uri)
