@@ -218,7 +218,8 @@ def test_a_dry_run_says_what_it_takes_and_can_be_submitted(
     assert dry.returncode == 0, dry.stderr
     assert "tiny optimizer.lr=0.002, seed 0, 1, 2: 10 steps each\n" in dry.stderr
     assert "6 jobs (2 x 3 seeds), 60 steps and " in dry.stderr
-    assert f"{hours_text(60 * 8 / 8 / 3600)} one after the other" in dry.stderr
+    hours = 60 * 8 / 8 / 3600
+    assert f"{hours_text(hours)} one after the other" in dry.stderr
     (tmp_path / "again.yaml").write_text(dry.stdout)
     recipe = load_recipe(tmp_path / "again.yaml")
     again = VERBS["study"].completed(recipe.job("study"), recipe)
