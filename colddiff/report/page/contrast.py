@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from colddiff.errors import DataError
@@ -68,9 +68,10 @@ def over_text(a: Side, b: Side) -> str:
     return f"over {' and '.join(map(str, counts))} seeds"
 
 
-def intervals_note(sentences: Iterable[str]) -> list[str]:
-    """What the intervals in ``sentences`` are, if there is one: to be said once, below them."""
-    return [INTERVALS] if any(_INTERVAL.search(text) for text in sentences) else []
+def with_note(sentences: Sequence[str]) -> list[str]:
+    """The sentences, and once, below the last one that has an interval, what intervals are."""
+    have = [number for number, text in enumerate(sentences, 1) if _INTERVAL.search(text)]
+    return [*sentences[: have[-1]], INTERVALS, *sentences[have[-1] :]] if have else list(sentences)
 
 
 def difference(metric: str, a: Side, b: Side) -> Interval | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colddiff.report.page.compared import compared
-from colddiff.report.page.contrast import intervals_note
+from colddiff.report.page.contrast import with_note
 from colddiff.report.page.facts import attempts_of, cost_of, provenance_of
 from colddiff.report.page.paper import paper_lines
 from colddiff.report.page.run import ReportedRun
@@ -64,12 +64,11 @@ def told_of(
     own = next((table for table in tables if shown in table.runs), None)
     between = side_by_side(tables)
     own_words = verdict(shown, own) if len(tables) < 2 else verdict_of_several(tables)
-    sentences = [*between.sentences, *own_words]
     ids = ", ".join(run.id for run in runs[:3])
     return Told(
         shown=shown,
         title=title or ids + (" ..." if len(runs) > 3 else ""),
-        verdict=(*sentences, *intervals_note(sentences)),
+        verdict=tuple(with_note([*between.sentences, *own_words])),
         paper=tuple(paper_lines(runs)),
         problems=tuple(f"{run.id}: {what}" for run in runs for what in run.problems),
         compared=compared(runs),

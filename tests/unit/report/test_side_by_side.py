@@ -59,6 +59,8 @@ def test_jobs_on_the_same_images_have_a_table_and_a_verdict(
     assert f" in rmse ({ours:.4f} against {theirs:.4f}, difference" in told.verdict[0]
     assert told.verdict.count(INTERVALS) == 1
     assert told.verdict[-1] == INTERVALS
+    # Before what to run next, which is the last word on a single job.
+    assert told_of(pair[:1]).verdict[2] == INTERVALS
     # Both are compared by what tells the best checkpoint of the first.
     first = replace(pair[0], job={**pair[0].job, "spec": {**pair[0].spec}})
     first.job["spec"]["evaluation"] = {"best": "eval/direct/ssim"}
