@@ -144,8 +144,8 @@ def _texts(
     from colddiff.errors import SpecError
     from colddiff.report.page.markdown import report_markdown
     from colddiff.report.page.page import report_page
-    from colddiff.report.page.table import tables_of, to_csv, to_latex
-    from colddiff.report.page.told import MARK
+    from colddiff.report.page.table import to_csv, to_latex
+    from colddiff.report.page.told import MARK, told_of
     from colddiff.report.tables import metric_names
     from colddiff.spec import nearest
 
@@ -156,12 +156,12 @@ def _texts(
             raise SpecError(
                 f"--metric: no run has {name!r}{nearest(name, known)}; they have {', '.join(known)}"
             )
-    tables = tables_of(runs, over_seed=over_seed, only=only)
+    told = told_of(runs, over_seed=over_seed, only=only)
     made = {
         "html": lambda: report_page(runs, over_seed=over_seed, only=only),
         "md": lambda: report_markdown(runs, over_seed=over_seed, only=only),
-        "latex": lambda: f"% {MARK}\n{to_latex(tables)}",
-        "csv": lambda: to_csv(tables),
+        "latex": lambda: f"% {MARK}\n{to_latex(told.all_tables)}",
+        "csv": lambda: to_csv(told.tables),
     }
     return {kind: made[kind]() for kind in kinds}
 

@@ -30,7 +30,7 @@ def _lines(told: Told) -> Iterator[str]:
     yield ""
     if told.compared:
         yield from ("### What differs", "", compared_markdown(told.compared), "")
-    yield to_markdown(told.tables)
+    yield to_markdown(told.all_tables)
     for name, text in told.written:
         yield from (f"### {title_of(name)}", "", text.strip(), "")
     if told.attempts:

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from colddiff.evaluation.best import is_distance
+from colddiff.report.page.contrast import Side, difference
 from colddiff.report.page.facts import facts_of
 from colddiff.report.page.images import PageImages, images_of
 from colddiff.report.page.measurements import plots_of
@@ -34,7 +35,7 @@ from colddiff.report.page.table import (
     to_markdown,
 )
 from colddiff.report.page.told import MARK, told_of
-from colddiff.report.page.verdict import difference
+from colddiff.report.page.verdict import DIRECT
 from colddiff.report.page.written import written_parts
 from colddiff.report.tables import FLOOR
 
@@ -62,7 +63,7 @@ def report_page(
         title: heading; by default the ids of the runs.
     """
     told = told_of(runs, over_seed=over_seed, only=only, title=title)
-    tables, shown = told.tables, told.shown
+    shown = told.shown
     images = images_of(shown, IMAGE_BYTES)
     groups = plots_of(shown)
     style = _part("page.css")
@@ -86,11 +87,11 @@ def report_page(
         paper=told.paper,
         problems=told.problems,
         compared=told.compared,
-        tables=[_table(table, number) for number, table in enumerate(tables)],
+        tables=[_table(table, number) for number, table in enumerate(told.all_tables)],
         copies={
-            "Markdown": to_markdown(tables),
-            "LaTeX": to_latex(tables),
-            "CSV": to_csv(tables),
+            "Markdown": to_markdown(told.all_tables),
+            "LaTeX": to_latex(told.all_tables),
+            "CSV": to_csv(told.tables),
         },
         written=written_parts(told.written),
         **_image_parts(images),
@@ -130,34 +131,35 @@ def _table(table: ResultTable, number: int) -> dict[str, Any]:
         "why": table.why,
         "note": note_of(table),
         "notes": notes_below(table),
+        "jobs": not any(row.column for row in table.rows),
         "heads": [head_text(metric) for metric in table.metrics],
         "rows": [
             {
                 "label": row.label,
                 "real": row.column == FLOOR,
-                "cells": [
-                    _cell(row.column, metric, row.cells.get(metric)) for metric in table.metrics
-                ],
+                "cells": [_cell(metric, row.cells.get(metric)) for metric in table.metrics],
             }
             for row in table.rows
         ],
     }
 
 
-def _cell(column: str, metric: str, cell: Cell | None) -> dict[str, Any] | None:
+def _cell(metric: str, cell: Cell | None) -> dict[str, Any] | None:
     if cell is None:
         return None
     return {
         "text": cell_text(metric, cell),
         "best": cell.best,
-        "paper": published(column, metric, cell),
-        "proof": json.dumps(_proof(column, metric, cell)),
+        "paper": published(cell),
+        "proof": json.dumps(_proof(cell)),
     }
 
 
-def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
+def _proof(cell: Cell) -> list[tuple[str, str]]:
     """Where a number comes from, as pairs of name and value."""
-    found = [("number", f"eval/{column}/{metric}")]
+    path = cell.sources[0].path
+    _, column, metric = path.split("/")
+    found = [("number", path)]
     for source in cell.sources:
         proof = source.measured.provenance
         command = (
@@ -179,16 +181,17 @@ def _proof(column: str, metric: str, cell: Cell) -> list[tuple[str, str]]:
             ),
             ("again by", command),
         ]
-        apart = difference(source.measured, metric, column) if column != "direct" else None
+        own, direct = (Side((source.measured,), name) for name in (column, DIRECT))
+        apart = difference(metric, own, direct) if column != DIRECT else None
         if apart is not None and apart.low is not None and apart.high is not None:
             found.append(
                 (
                     "less that of direct",
                     f"{apart.value:+.4g}, 95 % interval {apart.low:+.4g} to {apart.high:+.4g} "
-                    f"(bootstrap over {apart.n} pairs)",
+                    f"(paired bootstrap over {apart.n} images)",
                 )
             )
-    if published(column, metric, cell):
+    if published(cell):
         found.append(("the paper's number from", str(cell.sources[0].run.targets.get("source"))))
     if cell.interval.low is not None and cell.interval.high is not None:
         interval = f"{cell.interval.low:.5g} to {cell.interval.high:.5g}"

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colddiff.evaluation.best import REAL, higher_is_better, notes_of
+from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing_fields
 from colddiff.report.grids import number
 from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, mean_interval
@@ -45,7 +46,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A method: its label and its numbers by metric."""
+    """A method: its label and its numbers by metric.
+
+    Of jobs side by side a job, without a column; its numbers are by ``column/metric``.
+    """
 
     column: str
     label: str
@@ -56,7 +60,8 @@ class Row:
 class ResultTable:
     """Numbers that may be compared: one protocol, reference and number of images.
 
-    ``why`` says what sets it apart from the table before it.
+    ``why`` says what sets it apart from the table before it, ``note`` what the numbers are where
+    it is not a table of methods.
     """
 
     title: str
@@ -66,6 +71,7 @@ class ResultTable:
     measured: tuple[Measured, ...]
     why: str = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 def tables_of(
@@ -88,7 +94,23 @@ def tables_of(
         found = _table(members, only)
         before = tables[-1] if tables else None
         tables.append(_with_reason(found, before))
-    return tables
+    return _told_apart(tables)
+
+
+def _told_apart(tables: Sequence[ResultTable]) -> list[ResultTable]:
+    """The tables, those of one title with the fields in which their jobs differ, without seeds."""
+    titles = [table.title for table in tables]
+    alike = [table for table in tables if titles.count(table.title) > 1]
+    if not alike:
+        return list(tables)
+    specs = [table.runs[0].spec for table in alike]
+    differing = iter(differing_fields(specs, HOW_IT_RUNS.union(SEED_FIELDS)))
+    return [
+        replace(table, title=f"{table.title} with {differences_text(fields)}")
+        if any(table is one for one in alike) and (fields := next(differing))
+        else table
+        for table in tables
+    ]
 
 
 def _table(members: Sequence[tuple[ReportedRun, Measured]], only: Sequence[str]) -> ResultTable:
@@ -164,9 +186,7 @@ def _with_reason(table: ResultTable, before: ResultTable | None) -> ResultTable:
     if not unlike:
         return table
     why = f"not to be compared with the table above: unequal {', '.join(unlike)}"
-    return ResultTable(
-        table.title, table.metrics, table.rows, table.runs, table.measured, why, table.protocol
-    )
+    return replace(table, why=why)
 
 
 def _short(value: Any) -> str:
@@ -189,8 +209,8 @@ def text_of(metric: str, value: float) -> str:
 
 
 def cell_text(metric: str, cell: Cell, *, joint: str = " ± ") -> str:
-    """A number, with half of its interval if it has one."""
-    interval = cell.interval
+    """A number, with half of its interval if it has one; ``metric`` may be ``column/metric``."""
+    interval, metric = cell.interval, metric.rpartition("/")[2]
     if interval.high is None:
         return text_of(metric, interval.value)
     half = interval.high - interval.value
@@ -200,9 +220,15 @@ def cell_text(metric: str, cell: Cell, *, joint: str = " ± ") -> str:
 
 
 def head_text(metric: str) -> str:
-    """The header of a metric: its name, unit, and which direction is better."""
-    unit = " (dB)" if metric == "psnr" else ""
-    return f"{metric}{unit} {'↑' if higher_is_better(metric) else '↓'}"
+    """The header of a metric: its name, unit, and which direction is better.
+
+    >>> head_text("direct/psnr")
+    'direct: psnr (dB) ↑'
+    """
+    column, _, name = metric.rpartition("/")
+    method = f"{column_labels([column])[column]}: " if column else ""
+    unit = " (dB)" if name == "psnr" else ""
+    return f"{method}{name}{unit} {'↑' if higher_is_better(name) else '↓'}"
 
 
 def to_markdown(tables: Sequence[ResultTable]) -> str:
@@ -274,6 +300,8 @@ def to_csv(tables: Sequence[ResultTable]) -> str:
 
 def note_of(table: ResultTable) -> str:
     """What a table's numbers are: images, features, seeds."""
+    if table.note:
+        return table.note
     protocol = table.protocol
     seeds = len(table.runs)
     spread = (
@@ -288,12 +316,14 @@ def note_of(table: ResultTable) -> str:
 def notes_below(table: ResultTable) -> list[str]:
     """What to know of a table's numbers, such as a distance that does not fit its images."""
     notes = [note for measured in table.measured for note in notes_of(measured.provenance)]
+    if not any(row.column == FLOOR for row in table.rows):
+        notes = [note for note in notes if not note.startswith(REAL)]
     return list(dict.fromkeys(notes))
 
 
-def published(column: str, metric: str, cell: Cell) -> str:
+def published(cell: Cell) -> str:
     """The number that the paper has for this cell; "" without one."""
-    found = cell.sources[0].run.targets.get(f"eval/{column}/{metric}")
+    found = cell.sources[0].run.targets.get(cell.sources[0].path)
     return f"{found:g}" if isinstance(found, int | float) else ""
 
 
@@ -302,7 +332,7 @@ def _texts(row: Row, metrics: Sequence[str], bold: str, *, paper: bool = False) 
     for metric in metrics:
         cell = row.cells.get(metric)
         text = cell_text(metric, cell) if cell else "-"
-        beside = published(row.column, metric, cell) if paper and cell else ""
+        beside = published(cell) if paper and cell else ""
         text = bold.format(text) if cell and cell.best else text
         found.append(f"{text} (paper {beside})" if beside else text)
     return found

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from colddiff.errors import DataError
-from colddiff.evaluation.best import higher_is_better
 from colddiff.report.grids import distance_names
+from colddiff.report.page.contrast import Side, contrast_text, over_text
 from colddiff.report.page.run import Measured, ReportedRun
-from colddiff.report.page.statistics import Interval, paired_difference
-from colddiff.report.page.table import ResultTable, text_of
+from colddiff.report.page.table import ResultTable
 from colddiff.samplers import CURVE, column_labels
 
 DIRECT, SAMPLED, DEGRADED = "direct", "sampled", "degraded"
@@ -97,57 +95,20 @@ def best_restoration(last: Measured) -> tuple[str, float | None]:
 
 def _compared(last: Measured, table: ResultTable | None) -> str:
     """Whether Algorithm 2 beats one step, in distance and in error, and how sure that is."""
-    metrics = last.metrics
-    parts = []
+    measured = table.measured if table else (last,)
+    a, b = Side(measured, SAMPLED), Side(measured, DIRECT)
+    parts = [contrast_text(metric, a, b) for metric in telling_metrics(last)]
+    if not any(parts):
+        return ""
+    told = ", ".join(filter(None, parts))
+    return f"Sampling (Algorithm 2, improved) against one step (direct) {over_text(a, b)}: {told}."
+
+
+def telling_metrics(last: Measured) -> list[str]:
+    """The metrics that verdicts speak of: a distance that fits the images, RMSE and SSIM."""
     # A distance that does not fit the images says nothing of them.
-    distances = [] if last.provenance.get("misfit") else distance_names(metrics)[:1]
-    for metric in (*distances, "rmse", "ssim"):
-        sampled, direct = (metrics.get(f"eval/{name}/{metric}") for name in (SAMPLED, DIRECT))
-        if sampled is None or direct is None:
-            continue
-        better = (sampled > direct) if higher_is_better(metric) else (sampled < direct)
-        values = f"{text_of(metric, sampled)} against {text_of(metric, direct)}"
-        sure = _seeds(table, metric) or _images(last, metric)
-        parts.append(f"{'better' if better else 'worse'} in {metric} ({values}{sure})")
-    if not parts:
-        return ""
-    return f"Sampling (Algorithm 2, improved) against one step (direct): {', '.join(parts)}."
-
-
-def _seeds(table: ResultTable | None, metric: str) -> str:
-    if table is None or len(table.runs) < 2:
-        return ""
-    cells = {row.column: row.cells.get(metric) for row in table.rows}
-    a, b = cells.get(SAMPLED), cells.get(DIRECT)
-    if a is None or b is None:
-        return ""
-    apart = a.interval.parts_from(b.interval)
-    return (
-        f"; over {len(table.runs)} seeds {'the intervals part' if apart else 'not distinguished'}"
-    )
-
-
-def _images(last: Measured, metric: str) -> str:
-    found = difference(last, metric)
-    if found is None or found.low is None or found.high is None:
-        return "; no interval, one seed"
-    if found.low <= 0 <= found.high:
-        return f"; not distinguished over {found.n} images"
-    return f"; difference {found.low:+.3g} to {found.high:+.3g} over {found.n} images"
-
-
-def difference(last: Measured, metric: str, a: str = SAMPLED, b: str = DIRECT) -> Interval | None:
-    """The paired difference of two columns in ``metric``; None if it cannot be computed."""
-    details = last.details
-    if details is None or metric not in ("rmse", "psnr", "ssim"):
-        return None
-    scores = details.ssim if metric == "ssim" else details.mse
-    if a not in scores or b not in scores:
-        return None
-    try:
-        return paired_difference(scores[a], scores[b], metric)
-    except DataError:
-        return None
+    distances = [] if last.provenance.get("misfit") else distance_names(last.metrics)[:1]
+    return [*distances, "rmse", "ssim"]
 
 
 def _next(run: ReportedRun, table: ResultTable | None) -> str:

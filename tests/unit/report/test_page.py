@@ -73,7 +73,7 @@ def test_every_number_says_where_it_comes_from(tmp_path: Path) -> None:
     for proof in proofs:
         for word in ("reference images", "again by", "protocol", "train-blocks-00000001"):
             assert word in proof
-    assert any("bootstrap over 23 pairs" in proof for proof in proofs)
+    assert any("paired bootstrap over 23 images" in proof for proof in proofs)
 
 
 def test_a_damaged_part_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
@@ -297,6 +297,7 @@ def test_page_and_markdown_say_the_same(tmp_path: Path) -> None:
     targets = load_recipe("paper/deblur-mnist").targets or {}
     for runs in ([first], [replace(first, targets=targets), other]):
         told = told_of(runs)
+        assert len(told.side_by_side) == len(runs) - 1
         page, text = html.unescape(report_page(runs)), report_markdown(runs)
         assert notes_below(told.tables[0]) == about
         words = [*told.verdict, *told.paper, *told.problems, told.title, "first"]
@@ -304,7 +305,7 @@ def test_page_and_markdown_say_the_same(tmp_path: Path) -> None:
             words += [*one["about"], one["id"], one["command"], *one["facts"].values()]
         for row in (*told.attempts, told.cost):
             words += map(str, row.values())
-        for table in told.tables:
+        for table in told.all_tables:
             words += [table.title, note_of(table), *notes_below(table)]
             words += [row.label for row in table.rows]
         for block in filter(None, [told.compared]):
