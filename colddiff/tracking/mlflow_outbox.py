@@ -13,7 +13,7 @@ from colddiff.ports import Store
 from colddiff.retry import Backoff
 from colddiff.tracking.address import TrackingAddress, checked_uri
 from colddiff.tracking.mlflow_run import MlflowRun, Refused, connect
-from colddiff.tracking.mlflow_service import load_mlflow
+from colddiff.tracking.mlflow_service import WAY_OUT, load_mlflow
 from colddiff.tracking.spool import PAGE_BYTES, Entry, RunHeader, Spool, decode, undelivered
 
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
@@ -95,9 +95,8 @@ class MlflowOutbox:
                 self.drain(take)
                 self._deliver_pending()
             except TrackerError as error:
-                self._down(
-                    f"{error}; entries are spooled in {self._spool.storage} until it is back"
-                )
+                why = str(error).removesuffix(f"; {WAY_OUT}")  # of a submission, not of a job
+                self._down(f"{why}; entries are spooled in {self._spool.storage} until it is back")
                 self._spool_pending()
             else:
                 self._up()

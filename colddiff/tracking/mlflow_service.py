@@ -73,6 +73,8 @@ _HOPELESS_FILES = {
 }
 _NO_SUCH_CALL = re.compile(r"endpoint (\S+) failed with error code 40[45]")
 """MLflow's error for a path that the server does not have."""
+_UNREACHED = re.compile(r"API request to \S+ failed with exception (HTTPS?ConnectionPool.*)")
+"""MLflow's error for a server that does not respond; urllib3's own is within."""
 _HOPELESS_STATUS = {400, 404, 405, 411, 413, 415}
 
 
@@ -177,9 +179,25 @@ def translated(uri: str, *, refusable: bool = False) -> Iterator[None]:
             raise GoneError(f"tracker {masked(uri)}: {reason}") from None
         if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or status in (401, 403):
             reason = f"{reason}; {CREDENTIALS}"
+        if (unreached := _UNREACHED.search(str(error))) is not None:
+            raise TrackerError(_silent(uri, _cause(unreached.group(1)))) from None
         if (lacks := _NO_SUCH_CALL.search(reason)) is not None:
             raise TrackerError(_lacking(uri, lacks.group(1))) from None
         raise TrackerError(f"tracker {masked(uri)}: {reason}") from None
+
+
+def _cause(reason: str) -> str:
+    """What the system says, in urllib3's account of why a server was not reached.
+
+    >>> _cause('Max retries exceeded (Caused by X("Y: [Errno 111] Connection refused"))')
+    'Connection refused'
+    """
+    found = re.search(r"\[Errno -?\d+\] ([^\"')]+)", reason)
+    return found.group(1) if found else "timed out" if "timed out" in reason else "no connection"
+
+
+def _silent(uri: str, cause: str) -> str:
+    return f"tracker {masked(uri)} does not respond ({cause})"
 
 
 def _lacking(uri: str, call: str) -> str:
@@ -281,7 +299,7 @@ def ask_server(uri: str, timeout_s: float) -> None:
 
 
 def _absent(uri: str, reason: str) -> None:
-    raise TrackerError(f"tracker {masked(uri)} does not respond ({reason}); {WAY_OUT}") from None
+    raise TrackerError(f"{_silent(uri, reason)}; {WAY_OUT}") from None
 
 
 @contextmanager

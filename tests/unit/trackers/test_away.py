@@ -14,7 +14,7 @@ import pytest
 from colddiff import slow_calls
 from colddiff.errors import TrackerError
 from colddiff.tracking.address import TrackingAddress
-from colddiff.tracking.mlflow_service import client, initialise
+from colddiff.tracking.mlflow_service import client, initialise, translated
 from colddiff.tracking.spool import Entry, RunHeader, decode, now_ms, undelivered
 from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps
 
@@ -28,7 +28,10 @@ def test_down_from_start_to_end_and_replayed_later(
     log_ten_steps(tracker)
     tracker.finish("FINISHED")
     ended = now_ms()
-    assert any("does not respond" in line and "spooled" in line for line in caplog.messages)
+    said = f"tracker {nobody} does not respond (Connection refused); entries are spooled in "
+    assert [line for line in caplog.messages if "respond" in line] == [
+        f"{said}{mlflow.store.uri} until it is back"
+    ]
     assert undelivered(mlflow.store, mlflow.job_id)
     assert mlflow.runs() == []
     time.sleep(0.1)
@@ -225,3 +228,10 @@ def test_a_server_that_is_too_old_is_one_line_with_the_way_out() -> None:
         with pytest.raises(TrackerError, match=r"has no /api/\S+: .*too old.*upgrade the server"):
             initialise(f"http://127.0.0.1:{server.server_address[1]}", EXPERIMENT)
         server.shutdown()
+
+
+def test_a_request_that_nobody_answers_is_one_short_line(nobody: str) -> None:
+    api = client(nobody)
+    with pytest.raises(TrackerError) as raised, translated(nobody):
+        api.get_experiment_by_name("colddiff")
+    assert str(raised.value) == f"tracker {nobody} does not respond (Connection refused)"
