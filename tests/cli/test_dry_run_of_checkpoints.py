@@ -23,8 +23,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, limit in (("train", 40), ("test", 20)):
         uri = str(folder / split)
         pack_source("digits", uri, split=split, image_size=16, channels=1, limit=limit)
-    data = {"data": str(folder / "train"), "test_data": str(folder / "test")}
-    tiny_checkpoint(folder / "runs/jobs/train-x", **data)
+    job = folder / "runs/jobs/train-x"
+    tiny_checkpoint(job, data=str(folder / "train"), test_data=str(folder / "test"))
     tiny_checkpoint(folder / "bare")
     return folder
 
@@ -60,9 +60,9 @@ def test_an_evaluation_says_its_checkpoint_its_images_and_its_calls(dry: Run, pl
 
 
 def test_notes_on_features_are_those_of_the_submission(dry: Run, place: Path) -> None:
-    few = dry("evaluate", "checkpoint=train-x", "features=resnet20").stderr
-    assert "\nfeatures: " in few
-    samples = "samples=HERE/train", "reference=HERE/test", "features=resnet20"
+    few = dry("evaluate", "checkpoint=train-x").stderr
+    assert "\nfeatures: 20 images" in few
+    samples = "samples=HERE/train", "reference=HERE/test"
     lines = dry("evaluate", *samples).stderr.splitlines()
     assert [line.split(":")[0] for line in lines] == ["samples", "reference", "features"]
 
@@ -135,12 +135,13 @@ def test_why_the_submission_would_fail_is_last_and_in_problems(
 
 
 def test_what_only_a_service_can_say_is_not_looked_for(dry: Run) -> None:
-    for words, env in (
+    cases: list[tuple[list[str], dict[str, str]]] = [
         (["evaluate", "checkpoint=mlflow:0123"], {}),
         (["evaluate", "checkpoint=s3://bucket/jobs/x"], {}),
         (["evaluate", "checkpoint=train-x"], {"COLDDIFF_STORAGE": "s3://bucket/runs"}),
         (["evaluate", "quickstart"], {"COLDDIFF_STORAGE": "s3://bucket/runs"}),
-    ):
+    ]
+    for words, env in cases:
         done = dry(*words, "--json", AWS_ENDPOINT_URL="http://127.0.0.1:9", **env)
         assert "is looked for when" in done.stderr
         assert json.loads(done.stdout)["problems"] == []

@@ -15,7 +15,12 @@ from colddiff.samplers import SAMPLERS
 from colddiff.sampling import falling
 from colddiff.stores.open import storage_at
 from colddiff.verbs.evaluate.job import EvaluateJob
-from colddiff.verbs.evaluate.resolve import REQUIRED, evaluated_images, misfit_lines
+from colddiff.verbs.evaluate.resolve import (
+    REFERENCE_REQUIRED,
+    REQUIRED,
+    evaluated_images,
+    misfit_lines,
+)
 
 
 def checkpoints_of(job: EvaluateJob) -> list[NamedCheckpoint]:
@@ -49,6 +54,8 @@ def dry_run(job: EvaluateJob) -> DryRun:
     storage = storage_at(job.storage)
     inputs = inputs_of(job)
     if job.samples is not None:
+        if len(inputs) == 1:
+            return DryRun(problems=[("reference", REFERENCE_REQUIRED)])
         return DryRun(_notes_on_samples(job, [one.manifest(storage) for one in inputs]))
     about = next(one.suited(storage) for one in checkpoints_of(job))
     if about is None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PLAN = "plan.json"
 """Its presence distinguishes a sample set from other packed images."""
 REQUIRED = "is required, or samples: the OUT of a generate job, or packed images"
+REFERENCE_REQUIRED = "is required: the URI of packed images to compare with"
 
 
 def resolve_evaluation(
@@ -129,7 +130,7 @@ def _with_samples(
 ) -> None:
     reference = job.reference or job.test_data
     if reference is None:
-        raise SpecError([("reference", "is required: the URI of packed images to compare with")])
+        raise SpecError([("reference", REFERENCE_REQUIRED)])
     assert job.samples is not None
     samples, reference = absolute(job.samples), absolute(reference)
     made = open_set(samples, partial=job.partial).manifest
