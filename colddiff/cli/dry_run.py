@@ -35,17 +35,20 @@ def print_job(
         needed = ["--name", slug] if request.name else []
     completed_job, missing = _completed(job, own, completed)
     looked = look(completed_job, request.rate, missing)
-    found, problems = looked.found, looked.problems
-    fit = None if request.local else _fit(job, request.address)
+    found, problems = looked.found, [*looked.problems]
+    fit, refused = (None, False) if request.local else _fit(job, request.address)
+    answer = [fit] if fit else []
+    if refused:
+        problems, answer = [*problems, *answer], []
     if request.as_json:
         said = {"cluster": fit} if fit else {}
-        emit_json(data | dict(found.data) | said | {"problems": list(problems)})
+        emit_json(data | dict(found.data) | said | {"problems": problems})
     else:
         if needed:  # the file's name is that of its training
             emit(f"# {shlex.join(['colddiff', 'submit', job.verb, 'FILE', *needed])}")
         emit(yaml.safe_dump(data, sort_keys=False).rstrip())
     # Last, as on a terminal the job above them is longer than a screen; and below all, the answer.
-    for line in [*looked.lines, *found.block, *([fit] if fit else []), *problems]:
+    for line in [*looked.lines, *found.block, *answer, *problems]:
         note(line)
 
 
@@ -78,8 +81,11 @@ def _completed(
         return job, error_of("checkpoint", error).problems
 
 
-def _fit(job: Job, address: str | None) -> str | None:
-    """Whether the job can ever run on the cluster that is named; None without one."""
+def _fit(job: Job, address: str | None) -> tuple[str | None, bool]:
+    """Whether the job can ever run on the cluster that is named, and whether it is refused there.
+
+    None without a cluster.
+    """
     from colddiff.cluster.connect import given_cluster
     from colddiff.cluster.home import Home
     from colddiff.cluster.ray_jobs import RayJobs
@@ -89,13 +95,15 @@ def _fit(job: Job, address: str | None) -> str | None:
 
     cluster = given_cluster(address, Home.from_environment())
     if cluster is None:
-        return None
+        return None, False
     capacity = RayJobs(cluster).capacity()
     try:
         job = settled_job(job, lambda: capacity)
         VERBS[job.verb].check_capacity(job, lambda: capacity)
     except SpecError as error:
-        return f"{cluster.address}: can never fit: {error}"
+        return f"{cluster.address}: can never fit: {error}", True
     resources = getattr(job, "resources", None)
     workers = getattr(job, "workers", 1) if VERBS[job.verb].all_at_once else 1
-    return f"{cluster.address}: {fit_line(resources, workers, capacity)}" if resources else None
+    if not resources:
+        return None, False
+    return f"{cluster.address}: {fit_line(resources, workers, capacity)}", False
