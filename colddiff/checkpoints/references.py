@@ -130,6 +130,11 @@ def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> Checkpoi
     )
 
 
+def is_of_service(checkpoint_ref: str, storage: str) -> bool:
+    """Whether only a store or a tracker can say what a reference names in ``storage``."""
+    return checkpoint_ref.startswith(_RUN) or "://" in f"{storage} {checkpoint_ref}"
+
+
 def _place(text: str, which: str, storage: str | None) -> tuple[Checkpoints, str]:
     """The checkpoints that an address or a job's id names, and which of them."""
     if not ("/" in text or is_folder(text)):

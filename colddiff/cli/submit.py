@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
-from colddiff.cli.output import emit, emit_json, note, note_loading
+from colddiff.cli.output import emit, emit_json, note_loading
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Print the job as a file that `submit` takes, what it will take, and whether data on "
-        "this machine fits; contact nothing, but a cluster that is named, to say whether the job "
-        "can ever fit.",
+        help="Print the job as a file that `submit` takes, what it will take, and whether a "
+        "checkpoint and data on this machine fit; contact nothing, but a cluster that is named, to "
+        "say whether the job can ever fit. Exits with 0 for a job that could be submitted "
+        "elsewhere: why submitting it here would fail is said last, and with --json in `problems`.",
     ),
 ]
 
@@ -167,7 +168,10 @@ def submit_verb(verb: str, request: Request) -> None:
     recipe, job = read_job(verb, request)
     slug = slugify(request.name or recipe.name)
     if request.dry_run:
-        _print_job(slug, job, request, recipe)
+        from colddiff.cli.dry_run import print_job
+
+        own = recipe if _needs_training(job, recipe) else None
+        print_job(slug, job, request, own, lambda: completed_job(job, recipe, request))
         return
     job = completed_job(job, recipe, request)
     announced: list[str] = []
@@ -322,55 +326,6 @@ def _refuse_contradictions(request: Request) -> None:
         raise SpecError(f"--local runs the job in this process: it cannot be used with {other}")
     if request.rate is not None and not request.dry_run:
         raise SpecError("--rate is for an estimate: use it with submit train --dry-run")
-
-
-def _print_job(slug: str, job: Job, request: Request, recipe: Recipe) -> None:
-    import yaml
-
-    from colddiff.jobs.resolve import input_lines
-    from colddiff.stores.open import storage_at
-
-    data: dict[str, Any] = {"name": slug, job.verb: job.to_dict()}
-    needed: list[str] = []
-    if _needs_training(job, recipe):
-        # Its id depends on the recipe's name and train section, so both are part of the file.
-        data = {"name": recipe.name, "train": recipe.train.to_dict(), job.verb: job.to_dict()}
-        needed = ["--name", slug] if request.name else []
-    inputs, problems = input_lines(job, storage_at(job.storage))
-    found = VERBS[job.verb].dry_run(job, request.rate)
-    fit = None if request.local else _fit(job, request.address)
-    if request.as_json:
-        emit_json(data | dict(found.data) | ({"cluster": fit} if fit else {}))
-    else:
-        if needed:  # the file's name is that of its training
-            emit(f"# {shlex.join(['colddiff', 'submit', job.verb, 'FILE', *needed])}")
-        emit(yaml.safe_dump(data, sort_keys=False).rstrip())
-    # Last, as on a terminal the job above them is longer than a screen; and below all, the answer.
-    for line in [*inputs, *found.lines, *found.block, *([fit] if fit else []), *problems]:
-        note(line)
-
-
-def _fit(job: Job, address: str | None) -> str | None:
-    """Whether the job can ever run on the cluster that is named; None without one."""
-    from colddiff.cluster.connect import given_cluster
-    from colddiff.cluster.home import Home
-    from colddiff.cluster.ray_jobs import RayJobs
-    from colddiff.errors import SpecError
-    from colddiff.jobs.device import settled_job
-    from colddiff.jobs.runner import fit_line
-
-    cluster = given_cluster(address, Home.from_environment())
-    if cluster is None:
-        return None
-    capacity = RayJobs(cluster).capacity()
-    try:
-        job = settled_job(job, lambda: capacity)
-        VERBS[job.verb].check_capacity(job, lambda: capacity)
-    except SpecError as error:
-        return f"{cluster.address}: can never fit: {error}"
-    resources = getattr(job, "resources", None)
-    workers = getattr(job, "workers", 1) if VERBS[job.verb].all_at_once else 1
-    return f"{cluster.address}: {fit_line(resources, workers, capacity)}" if resources else None
 
 
 def _resolved(job: Job, slug: str, request: Request) -> tuple[Callable[[], Runner], ResolvedJob]:

@@ -53,6 +53,28 @@ class Input:
     shared: bool = False
     partial: bool | None = None
 
+    def describe(self, storage: str) -> str:
+        """One line: whether the images are there, how many, of what size.
+
+        Looks at this machine's disks alone, contacts nothing and packs nothing. Raises SpecError
+        naming the field where a submission would fail.
+        """
+        try:
+            return f"{self.field}: {_described(self, storage)}"
+        except ColddiffError as error:
+            what = str(error).removeprefix(f"{self.field}: ")
+            raise SpecError([(self.field, what)]) from None
+
+    def manifest(self, storage: str) -> Manifest | None:
+        """Of the packed images; None where they are not packed on this machine."""
+        _, _, uri = _located(self, storage)
+        if not uri or "://" in uri:
+            return None
+        try:
+            return _manifest(open_store(absolute(uri)), self.partial)
+        except ColddiffError:
+            return None
+
 
 SOURCE = re.compile(r"^(digits$|(mnist|cifar10|folder|webdataset):.)")
 
@@ -114,29 +136,33 @@ def packing(
     return source, settings, f"{storage}/data/{name}/{split}"
 
 
-def describe_input(found: Input, storage: str) -> str:
-    """One line: whether the images are there, how many, of what size.
+def required(images: ImageSettings | None) -> str:
+    """What is said where images that a job needs are not named."""
+    settings = f" --image-size {images.image_size} --channels {images.channels}" if images else ""
+    return (
+        "is required: the URI of packed shards, or a SOURCE such as mnist:DIR; pack one with "
+        f"`colddiff data pack SOURCE --out URI{settings}`"
+    )
 
-    Looks at this machine's disks alone, contacts nothing and packs nothing. Raises SpecError naming
-    the field where a submission would fail.
+
+def _located(found: Input, storage: str) -> tuple[str | None, dict[str, Any], str]:
+    """The SOURCE, if it is one, how it is packed, and where the packed images are, or will be.
+
+    Where a SOURCE will be is not known without what the images must be like: an empty address.
     """
-    try:
-        return f"{found.field}: {_described(found, storage)}"
-    except ColddiffError as error:
-        raise SpecError([(found.field, str(error).removeprefix(f"{found.field}: "))]) from None
+    if found.partial is not None or not SOURCE.match(found.address):
+        return None, {}, found.address
+    if found.images is None:
+        return found.address, {}, ""
+    return packing(found.address, found.split, found.shared, found.images, storage)
 
 
 def _described(found: Input, storage: str) -> str:
-    uri, source = found.address, None
-    settings: dict[str, Any] = {}
+    if not found.address:
+        raise SpecError(required(found.images))
+    source, settings, uri = _located(found, storage)
     if not uri:
-        return "not named yet: submitting the job needs one, made by `colddiff data pack`"
-    if found.partial is None and SOURCE.match(found.address):
-        if found.images is None:
-            return f"{found.address} is packed when the job is submitted"
-        source, settings, uri = packing(
-            found.address, found.split, found.shared, found.images, storage
-        )
+        return f"{found.address} is packed when the job is submitted"
     if "://" in uri:
         return f"{found.address} is looked at when the job is submitted"
     store = open_store(absolute(uri))

@@ -16,6 +16,8 @@ DIGIT_SIDE, DIGIT_CHANNELS = 16, 1
 """The images that the network of ``fd_lenet`` was trained on: grey digits of 16 x 16 px."""
 NUM_FEATURES = {"fid": 2048, "fd_lenet": 64, "fd_resnet20": 64}
 """By distance, where it is known; a covariance of fewer images than features is singular."""
+MANY = 2**31
+"""Images, where nobody has counted them: too many to be too few."""
 
 REAL = "real against real"
 """What people read for ``eval/floor/...``, the distance between halves of the real images."""

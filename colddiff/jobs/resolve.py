@@ -5,13 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from colddiff.data.resolve import describe_input
 from colddiff.errors import (
     CheckpointError,
     ColddiffError,
@@ -24,7 +23,7 @@ from colddiff.features.open import missing_weights
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.plugins import keep_plugins
-from colddiff.jobs.verb import VERBS
+from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.spec import parse
 from colddiff.spec.documents import DocumentError, as_record, shown
 from colddiff.spec.plugins import load_plugins, plugin_digest, plugin_source
@@ -36,6 +35,8 @@ STAGED = Path(__file__).resolve().parents[2]
 RECORDED = ("colddiff", "torch", "ray", "numpy", "mlflow", "webdataset", "pillow")
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
+    from colddiff.data.resolve import Input
     from colddiff.verbs.train.job import TrainJob
 
 J = TypeVar("J", bound=Job)
@@ -110,6 +111,15 @@ class _Written:
     git: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What `--dry-run` says of a job: of its inputs, what its verb does, why it would fail here."""
+
+    lines: Sequence[str]
+    found: DryRun
+    problems: Sequence[str]
+
+
 def record_job(resolved: ResolvedJob, folder: JobFolder) -> None:
     """Writes ``job.json``, after copies of the plugins: their files may change or disappear."""
     sources = (plugin_source(STAGED / plugin) for plugin in resolved.job.plugins)
@@ -167,25 +177,35 @@ def resolve(
     )
 
 
-def input_lines(job: Job, storage: str) -> tuple[list[str], list[str]]:
-    """What `--dry-run` says of a job's inputs, and why a submission would fail; contacts nothing.
+def look(job: Job, rate: str | None, missing: Sequence[tuple[str, str]] | None = None) -> Looked:
+    """What `--dry-run` says of a job; contacts nothing. Raises SpecError for a ``rate``.
 
-    Both one a line. What is wrong with one folder is told once, of the first field that names it.
+    ``missing``: where the checkpoint that is left to the training of the job's file is not found
+    here, fields and what is wrong with them; nothing if it is only not looked for. What is wrong
+    with one folder is told once, of the first field that names it.
     """
-    verb = VERBS[job.verb]
+    verb, storage = VERBS[job.verb], storage_at(job.storage)
+    found = verb.dry_run(job, rate)
     lines: list[str] = []
-    problems: dict[str, str] = {}
-    for one in verb.inputs(job):
+    problems = [*found.problems, *(missing or ())]
+    if missing is not None and not missing:
+        lines.append("checkpoint: that of the train section is looked for when it is submitted")
+    named: list[NamedCheckpoint | Input] = [*verb.checkpoints(job)] if missing is None else []
+    for one in (*named, *verb.inputs(job)):
         try:
-            lines.append(describe_input(one, storage))
+            lines.append(one.describe(storage))
         except SpecError as refused:
-            for field, reason in refused.problems:
-                problems.setdefault(reason, f"{field}: submitting this would fail: {reason}")
+            problems += refused.problems
+    first = {reason: field for field, reason in reversed(problems)}
+    told = [
+        f"{first[reason]}: submitting this would fail: {reason}"
+        for reason in dict.fromkeys(reason for _, reason in problems)
+    ]
     for spec in dict.fromkeys(verb.features(job)):
         error = missing_weights(spec, contact=False)
         if error is not None:
-            lines.append(f"not on this machine, and needed by the job: {error}")
-    return lines, list(problems.values())
+            told.insert(0, f"not on this machine, and needed by the job: {error}")
+    return Looked([*lines, *found.lines], found, told)
 
 
 def refuse_missing_weights(job: Job, *, here: bool = True) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from colddiff.errors import ColddiffError, SpecError
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
@@ -40,12 +41,14 @@ class DryRun:
     """What `--dry-run` prints besides the YAML: lines for people, ``data`` with `--json`.
 
     ``lines`` say what is remarkable about the job; ``estimate``, which is printed last and as one
-    block, what it will take.
+    block, what it will take. ``problems``: fields for which a submission would fail, and why,
+    besides those that name a checkpoint or images.
     """
 
     lines: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     estimate: Sequence[str] = ()
+    problems: Sequence[tuple[str, str]] = ()
 
     @property
     def block(self) -> list[str]:
@@ -178,8 +181,12 @@ class Verb(ABC):
         """
         return None
 
+    def checkpoints(self, job: Any) -> Sequence[NamedCheckpoint]:
+        """The checkpoints that a job needs, for `--dry-run`."""
+        return ()
+
     def inputs(self, job: Any) -> Sequence[Input]:
-        """The images that a job names, which `--dry-run` looks at."""
+        """The images that a job names, or its checkpoint if it is here, for `--dry-run`."""
         return ()
 
     def features(self, job: Any) -> Sequence[FeaturesSpec]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
@@ -19,8 +19,13 @@ from colddiff.spec import digest
 from colddiff.stores.open import absolute, open_store
 from colddiff.verbs.evaluate.job import EvaluateJob
 
+if TYPE_CHECKING:
+    from colddiff.verbs.train.job import TrainJob
+
 PLAN = "plan.json"
 """Its presence distinguishes a sample set from other packed images."""
+REQUIRED = "is required, or samples: the OUT of a generate job, or packed images"
+REFERENCE_REQUIRED = "is required: the URI of packed images to compare with"
 
 
 def resolve_evaluation(
@@ -39,23 +44,38 @@ def resolve_evaluation(
     elif job.checkpoint is not None:
         _with_checkpoint(job, storage, pack, changes, content)
     else:
-        raise SpecError(
-            [("checkpoint", "is required, or samples: the OUT of a generate job, or packed images")]
-        )
+        raise SpecError([("checkpoint", REQUIRED)])
     return job.model_copy(update=changes), content
 
 
-def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int, pack: bool) -> None:
-    """A line where the Frechet distance says little about these images.
-
-    Where it is resolved to be run (``pack``), and not to see whether it has been.
-    """
-    if not pack:
-        return
+def misfit_lines(job: EvaluateJob, shape: Sequence[int], n: int) -> list[str]:
+    """A line where the Frechet distance says little about ``n`` images of this shape."""
     of_sets = job.samples is not None
     warning = misfit_warning(job.features.metric, shape, n, None, of_sets=of_sets)
-    if warning is not None:
-        warn_submitter(f"features: {warning}")
+    return [] if warning is None else [f"features: {warning}"]
+
+
+def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int, pack: bool) -> None:
+    """Where it is resolved to be run (``pack``), and not to see whether it has been."""
+    for line in misfit_lines(job, shape, n) if pack else ():
+        warn_submitter(line)
+
+
+def evaluated_images(job: EvaluateJob, trained: TrainJob) -> str:
+    """The test images of an evaluation, as named by it or by the job of its checkpoint.
+
+    Raises SpecError where there are none, or where the job does not suit the checkpoint.
+    """
+    check_samplers(job.samplers, trained.degradation.build(trained.shape), "samplers")
+    T = trained.degradation.num_timesteps
+    if max(job.curve or (), default=0) > T:
+        raise SpecError([("curve", f"at most T = {T} calls, the severities of the checkpoint")])
+    test = job.test_data or trained.test_data
+    if test is None:
+        raise SpecError(
+            [("test_data", "is required: the checkpoint's job names none; a URI or a SOURCE")]
+        )
+    return test
 
 
 def open_set(where: str, *, partial: bool) -> ShardSource:
@@ -95,16 +115,7 @@ def _with_checkpoint(
     assert job.checkpoint is not None
     address = find_checkpoint(job.checkpoint, storage)
     trained = describe_checkpoint(address).job
-    check_samplers(job.samplers, trained.degradation.build(trained.shape), "samplers")
-    T = trained.degradation.num_timesteps
-    if max(job.curve or (), default=0) > T:
-        raise SpecError([("curve", f"at most T = {T} calls, the severities of the checkpoint")])
-    test = job.test_data or trained.test_data
-    if test is None:
-        raise SpecError(
-            [("test_data", "is required: the checkpoint's job names none; a URI or a SOURCE")]
-        )
-    uri = packed(test, "test", False, trained, storage, pack=pack)
+    uri = packed(evaluated_images(job, trained), "test", False, trained, storage, pack=pack)
     open_transformed(uri, trained.augment, trained.shape, "test_data")
     changes |= {"checkpoint": address.uri, "test_data": uri}
     _warn_of_misfit(job, trained.shape.chw, job.num_images or read_manifest(uri).count, pack)
@@ -119,7 +130,7 @@ def _with_samples(
 ) -> None:
     reference = job.reference or job.test_data
     if reference is None:
-        raise SpecError([("reference", "is required: the URI of packed images to compare with")])
+        raise SpecError([("reference", REFERENCE_REQUIRED)])
     assert job.samples is not None
     samples, reference = absolute(job.samples), absolute(reference)
     made = open_set(samples, partial=job.partial).manifest

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from colddiff.jobs.verb import Verb, restore_lines
+from colddiff.jobs.verb import DryRun, Verb, restore_lines
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
@@ -68,14 +69,21 @@ class Evaluate(Verb):
     def features(self, job: Any) -> list[FeaturesSpec]:
         return [job.features]
 
-    def inputs(self, job: Any) -> list[Input]:
-        from colddiff.data.resolve import Input
+    def checkpoints(self, job: Any) -> list[NamedCheckpoint]:
+        from colddiff.verbs.evaluate.estimate import checkpoints_of
 
-        named = {"test_data": job.test_data, "reference": job.reference}
-        found = [Input(field, address) for field, address in named.items() if address is not None]
-        if job.samples is not None:
-            found.insert(0, Input("samples", job.samples, partial=job.partial))
-        return found
+        return checkpoints_of(job)
+
+    def inputs(self, job: Any) -> list[Input]:
+        from colddiff.verbs.evaluate.estimate import inputs_of
+
+        return inputs_of(job)
+
+    def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        super().dry_run(job, rate)
+        from colddiff.verbs.evaluate.estimate import dry_run
+
+        return dry_run(job)
 
 
 VERB = Evaluate()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
+from colddiff.checkpoints.references import CheckpointAbout, describe_checkpoint, find_checkpoint
 from colddiff.errors import ColddiffError
 from colddiff.terminals.held import poor_samples
 from colddiff.verbs.generate.job import GenerateJob
@@ -10,10 +10,19 @@ from colddiff.verbs.generate.job import GenerateJob
 
 def held_lines(job: GenerateJob) -> list[str]:
     """A line where samples of ``job`` will be poor; never raises a ColddiffError."""
-    if job.data is not None or job.checkpoint is None:
+    if job.checkpoint is None:
         return []
     try:
-        about = describe_checkpoint(find_checkpoint(job.checkpoint))
+        return held_in(job, describe_checkpoint(find_checkpoint(job.checkpoint)))
+    except ColddiffError:
+        return []
+
+
+def held_in(job: GenerateJob, about: CheckpointAbout) -> list[str]:
+    """A line where samples made with the checkpoint will be poor; never raises a ColddiffError."""
+    if job.data is not None:
+        return []
+    try:
         terminal = job.terminal or about.terminal_spec
     except ColddiffError:
         return []

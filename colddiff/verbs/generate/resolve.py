@@ -22,6 +22,10 @@ from colddiff.verbs.generate.plan import check_place, make_plan
 
 MAX_COMPRESSION = 8
 """PNG files of natural images take more than an eighth of the raw pixels."""
+REQUIRED = (
+    "is required (a checkpoint folder or URI, a job's id or folder, an export; with @last, @best "
+    "or @step=N)"
+)
 
 
 def resolve_generation(
@@ -32,15 +36,7 @@ def resolve_generation(
     Raises SpecError, DataError, CheckpointError, before anything is started.
     """
     if job.checkpoint is None:
-        raise SpecError(
-            [
-                (
-                    "checkpoint",
-                    "is required (a checkpoint folder or URI, a job's id or folder, an export; "
-                    "with @last, @best or @step=N)",
-                )
-            ]
-        )
+        raise SpecError([("checkpoint", REQUIRED)])
     address = find_checkpoint(job.checkpoint, storage)
     about = describe_checkpoint(address)
     D = about.job.degradation.build(about.job.shape)
@@ -67,6 +63,14 @@ def resolve_generation(
     changes |= _statistics(job, about, storage, pack=pack)
     # Validated again: num_samples of a whole set may exceed the limits of the writer.
     return GenerateJob.model_validate({**dict(job), **changes}), content
+
+
+def refuse_other_checkpoint(job: GenerateJob, about: CheckpointAbout) -> None:
+    """Raises SpecError where images cannot be made with the checkpoint as the job says."""
+    D = about.job.degradation.build(about.job.shape)
+    _check_sampling(job, D)
+    if job.data is None:
+        _chosen_terminal(job, about, D)
 
 
 def place_of(job: GenerateJob, storage: str, job_id: str) -> str:

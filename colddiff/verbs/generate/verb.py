@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
@@ -101,34 +102,21 @@ class Generate(Verb):
     def features(self, job: Any) -> list[FeaturesSpec]:
         return list(job.statistics)
 
-    def inputs(self, job: Any) -> list[Input]:
-        from colddiff.data.resolve import Input
+    def checkpoints(self, job: Any) -> list[NamedCheckpoint]:
+        from colddiff.verbs.generate.estimate import checkpoint_of
 
-        named = {"data": job.data, "reference": job.reference}
-        return [Input(field, address) for field, address in named.items() if address is not None]
+        return [checkpoint_of(job)]
+
+    def inputs(self, job: Any) -> list[Input]:
+        from colddiff.verbs.generate.estimate import inputs_of
+
+        return inputs_of(job)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
         super().dry_run(job, rate)
-        from colddiff.verbs.generate.job import NUMBER_REQUIRED
+        from colddiff.verbs.generate.estimate import dry_run
 
-        if job.num_samples is None and job.data is None:
-            # Not refused: what is printed is a job to be filled in.
-            return DryRun([f"the submission will refuse it: num_samples: {NUMBER_REQUIRED}"])
-        return DryRun(estimate=[_grid(job)])
-
-
-def _grid(job: GenerateJob) -> str:
-    """The shards and batches of a generation job, in one line."""
-    place = job.out or "STORAGE/samples/<id>"
-    if job.num_samples is None:
-        return f"as many images as `data` holds, {job.shard_size} per shard, to {place}"
-    shards, rest = divmod(job.num_samples, job.shard_size)
-    batches = shards * -(-job.shard_size // job.batch_size) + -(-rest // job.batch_size)
-    last = f", the last of {rest}" if rest and shards else ""
-    return (
-        f"{job.num_samples} images, shards of {job.shard_size}: {shards + bool(rest)}{last}, "
-        f"batches of {job.batch_size} rows: {batches}, to {place}"
-    )
+        return dry_run(job)
 
 
 VERB = Generate()

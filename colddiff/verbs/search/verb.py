@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from colddiff.jobs.verb import VERBS, DryRun, Verb
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
@@ -132,9 +133,23 @@ class Search(Verb):
 
         return VERBS["train"].features(base_of(job))
 
+    def checkpoints(self, job: Any) -> list[NamedCheckpoint]:
+        if job.samples_only:
+            from colddiff.verbs.search.severities.resolve import checkpoint_of
+
+            return [checkpoint_of(job)]
+        if job.base is None:
+            return []
+        from dataclasses import replace
+
+        from colddiff.verbs.search.settings import base_of
+
+        found = VERBS["train"].checkpoints(base_of(job))
+        return [replace(one, field=f"base.{one.field}") for one in found]
+
     def inputs(self, job: Any) -> list[Input]:
         if job.samples_only:
-            from colddiff.verbs.search.severities.settings import inputs_of
+            from colddiff.verbs.search.severities.resolve import inputs_of
 
             return inputs_of(job)
         if job.base is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from colddiff.jobs.verb import DryRun, Verb
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
@@ -114,6 +115,11 @@ class Study(Verb):
 
         found = [VERBS["train"].features(train) for _, train in written_trainings(job)]
         return [spec for specs in found for spec in specs]
+
+    def checkpoints(self, job: Any) -> list[NamedCheckpoint]:
+        from colddiff.verbs.study.written import checkpoints_of
+
+        return checkpoints_of(job)
 
     def inputs(self, job: Any) -> list[Input]:
         from colddiff.verbs.study.written import inputs_of

@@ -14,6 +14,7 @@ from colddiff.spec.overrides import parse_override
 from colddiff.verbs.study.job import MemberSpec, StudyJob
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.verbs.train.job import TrainJob
 
@@ -46,6 +47,15 @@ def written_trainings(job: StudyJob) -> list[tuple[str, TrainJob]]:
             [("jobs", "is required: name recipes or job files, or write train sections")]
         )
     return [_written(job, number) for number in range(len(job.jobs))]
+
+
+def checkpoints_of(job: StudyJob) -> list[NamedCheckpoint]:
+    """The checkpoints that the trainings of a study start from, each once."""
+    found: dict[str | None, NamedCheckpoint] = {}
+    for number, (_, train) in enumerate(written_trainings(job)):
+        for one in VERBS["train"].checkpoints(train):
+            found.setdefault(one.reference, replace(one, field=f"jobs[{number}].{one.field}"))
+    return list(found.values())
 
 
 def inputs_of(job: StudyJob) -> list[Input]:

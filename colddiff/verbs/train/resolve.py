@@ -5,9 +5,16 @@ from __future__ import annotations
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
-from colddiff.data.resolve import SOURCE, Input, packed, refuse_other_images, refuse_other_shape
+from colddiff.data.resolve import (
+    SOURCE,
+    Input,
+    packed,
+    refuse_other_images,
+    refuse_other_shape,
+    required,
+)
 from colddiff.errors import CheckpointError, SpecError
-from colddiff.evaluation.best import DIGITS, is_distance, misfit, misfit_warning
+from colddiff.evaluation.best import DIGITS, MANY, is_distance, misfit, misfit_warning
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
@@ -18,8 +25,6 @@ from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
 
-MANY = 2**31
-"""Test images, where nobody has counted them: too many to be too few."""
 SHARED = (
     "data and test_data share images: both hold %s, and are not the two parts that `colddiff data "
     "pack --holdout` makes; scores on them say little of other images"
@@ -62,16 +67,7 @@ def _test_of(job: TrainJob) -> str | None:
 
 def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[str, str]]:
     if job.data is None:
-        raise SpecError(
-            [
-                (
-                    "data",
-                    "is required: the URI of packed shards, or a SOURCE such as mnist:DIR; pack "
-                    "one with `colddiff data pack SOURCE --out URI "
-                    f"--image-size {job.image_size} --channels {job.channels}`",
-                )
-            ]
-        )
+        raise SpecError([("data", required(job))])
     test = _test_of(job)
     shared = test == job.data
     data = packed(job.data, "train", shared, job, storage, pack=pack)

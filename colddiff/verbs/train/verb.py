@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from colddiff.jobs.verb import DryRun, Verb, restore_lines
 
 if TYPE_CHECKING:
+    from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.features.spec import FeaturesSpec
     from colddiff.jobs.attempt import Attempt
@@ -90,6 +91,13 @@ class Train(Verb):
         from colddiff.verbs.train.resolve import is_evaluated
 
         return [job.evaluation.features] if is_evaluated(job) else []
+
+    def checkpoints(self, job: Any) -> list[NamedCheckpoint]:
+        if job.start_from is None:
+            return []
+        from colddiff.checkpoints.named import NamedCheckpoint
+
+        return [NamedCheckpoint("start_from", job.start_from, weights_alone=True)]
 
     def inputs(self, job: Any) -> list[Input]:
         from colddiff.verbs.train.resolve import inputs_of

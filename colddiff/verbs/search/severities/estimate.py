@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from colddiff.checkpoints.references import describe_checkpoint
-from colddiff.data.open import read_manifest
-from colddiff.data.resolve import SOURCE
-from colddiff.errors import ColddiffError, SpecError
+from colddiff.checkpoints.sampling_cost import cost_of_calls
+from colddiff.errors import SpecError
 from colddiff.jobs.status import hours_text
-from colddiff.jobs.verb import VERBS, DryRun
+from colddiff.jobs.verb import DryRun
 from colddiff.stores.open import storage_at
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.severities.journal import ListState, ListTrial
 from colddiff.verbs.search.severities.lists import ListSpace, SeverityList
-from colddiff.verbs.search.severities.resolve import located_checkpoint, recipe_of
+from colddiff.verbs.search.severities.resolve import checkpoint_of, inputs_of, recipe_of
 from colddiff.verbs.search.severities.settings import (
     CheckpointBase,
     check_list_settings,
@@ -28,8 +25,6 @@ from colddiff.verbs.search.severities.suggest import ListSearcher
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
-FORWARD_PART = 3
-"""A training image costs three calls of the network: one forward, and backward twice that."""
 MOST_FORESEEN = 500
 """Trials whose lists are drawn for an estimate; more are taken to be like them."""
 
@@ -53,8 +48,8 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
     for chosen in lists:
         beginnings.of(chosen)
     made = round(scale * len(beginnings))
-    images = _images(job, base, trained)
-    flops, hours = _cost(trained, made * (images or 1), rate)
+    images = _images(job, trained)
+    flops, hours = cost_of_calls(trained, made * (images or 1), rate)
     an_image = "" if images else " an image"
     lines = [
         f"{round(scale * len(lists))} trials from severity {space.start} with "
@@ -78,16 +73,10 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
 
 
 def _trained(base: CheckpointBase, job: SearchJob) -> TrainJob | None:
-    """The job that trained the checkpoint; None where only a service could say."""
-    storage = storage_at(job.storage)
+    """The job that trained the checkpoint; None where it is not here, and no recipe says it."""
     recipe, _ = recipe_of(base.checkpoint)
-    if "://" not in f"{storage}{base.checkpoint}" and not base.checkpoint.startswith("mlflow:"):
-        try:
-            return describe_checkpoint(located_checkpoint(base.checkpoint, storage)).job
-        except ColddiffError:
-            if recipe is None:
-                raise
-    return None if recipe is None else recipe.train
+    found = checkpoint_of(job).trained(storage_at(job.storage))
+    return found or (None if recipe is None else recipe.train)
 
 
 def _foreseen(job: SearchJob, space: ListSpace) -> list[SeverityList]:
@@ -105,23 +94,11 @@ def _foreseen(job: SearchJob, space: ListSpace) -> list[SeverityList]:
     return [state.trial.chosen for state in states]
 
 
-def _images(job: SearchJob, base: CheckpointBase, trained: TrainJob) -> int | None:
-    """About how many validation images there will be; None where the images are not packed here."""
-    data = base.data or trained.data
-    if data is None or SOURCE.match(data) or data.startswith("s3://"):
+def _images(job: SearchJob, trained: TrainJob) -> int | None:
+    """About how many validation images there will be; None where they are not packed here."""
+    found = next((one for one in inputs_of(job) if one.field == "base.data"), None)
+    manifest = None if found is None else found.manifest(storage_at(job.storage))
+    if manifest is None:
         return None
-    with suppress(ColddiffError):
-        count = round(job.validation * read_manifest(data).count)
-        return min(count, trained.evaluation.num_images or count)
-    return None
-
-
-def _cost(trained: TrainJob, calls: int, rate: str | None) -> tuple[float, float | None]:
-    """FLOPs and hours of so many calls of the network, one image each."""
-    of_training = trained.model_copy(
-        update={"num_steps": max(1, calls), "global_batch_size": 1, "workers": 1}
-    )
-    found = VERBS["train"].dry_run(of_training, rate).data["estimate"]
-    hours = found["hours"]
-    flops = found["forward_flops_per_image"] * calls
-    return flops, None if hours is None else hours / FORWARD_PART
+    count = round(job.validation * manifest.count)
+    return min(count, trained.evaluation.num_images or count)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from colddiff.checkpoints.named import NamedCheckpoint
 from colddiff.checkpoints.references import (
     CheckpointAddress,
     describe_checkpoint,
     find_checkpoint,
 )
 from colddiff.data.open import open_transformed, read_manifest
-from colddiff.data.resolve import packed
+from colddiff.data.resolve import Input, packed
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.features.open import located_features
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import Recipe, list_recipes, load_recipe
 from colddiff.jobs.resolve import trained_id
 from colddiff.spec import digest
+from colddiff.stores.open import storage_at
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.severities.settings import (
     CheckpointBase,
@@ -67,21 +69,53 @@ def resolve_lists(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJo
     return job.model_copy(update=changes), content
 
 
-def _with_images(
-    job: SearchJob, base: CheckpointBase, trained: TrainJob, storage: str, *, pack: bool
-) -> CheckpointBase:
-    """The base with absolute addresses of its images."""
+def checkpoint_of(job: SearchJob) -> NamedCheckpoint:
+    """The checkpoint that is searched."""
+    base = CheckpointBase.of(job)
+    return NamedCheckpoint(
+        "base.checkpoint",
+        base.checkpoint,
+        find=located_checkpoint,
+        suits=lambda about: _images_of(job, base, about.job),
+    )
+
+
+def inputs_of(job: SearchJob) -> list[Input]:
+    """The images of a search: those that its base names, or the job of its checkpoint."""
+    base = CheckpointBase.of(job)
+    trained = checkpoint_of(job).trained(storage_at(job.storage))
+    data, test = base.data, base.test_data
+    if trained is not None:
+        data, test = data or trained.data, test or trained.test_data
+    found = []
+    if data is not None:
+        found.append(Input("base.data", data, trained, "train", test is None))
+    if test is not None:
+        found.append(Input("base.test_data", test, trained))
+    return found
+
+
+def _images_of(job: SearchJob, base: CheckpointBase, trained: TrainJob) -> tuple[str, str | None]:
+    """Training and test images; SpecError where there are none, and the search needs them."""
     data, test = base.data or trained.data, base.test_data or trained.test_data
     if data is None:
         what = "is required: the checkpoint's job names no training images; a URI or a SOURCE"
         raise SpecError([("base.data", what)])
+    if test is None and job.confirm_best:
+        what = "is required for the confirmation; or set confirm_best=0"
+        raise SpecError([("base.test_data", what)])
+    return data, test
+
+
+def _with_images(
+    job: SearchJob, base: CheckpointBase, trained: TrainJob, storage: str, *, pack: bool
+) -> CheckpointBase:
+    """The base with absolute addresses of its images."""
+    data, test = _images_of(job, base, trained)
     data = packed(data, "train", test is None, trained, storage, pack=pack)
     if test is not None:
         test = packed(test, "test", False, trained, storage, pack=pack)
         open_transformed(test, trained.augment, trained.shape, "base.test_data")
-    elif job.confirm_best:
-        what = "is required for the confirmation; or set confirm_best=0"
-        raise SpecError([("base.test_data", what)])
     return base.model_copy(update={"data": data, "test_data": test})
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
-from colddiff.data.resolve import Input
 from colddiff.errors import SpecError
 from colddiff.evaluation.best import IMAGE_METRICS
 from colddiff.evaluation.metrics import SSIM_WINDOW
@@ -60,13 +59,6 @@ class CheckpointBase(Spec):
     def of(cls, job: SearchJob) -> Self:
         """The base of ``job``; SpecError naming the field."""
         return parse(cls, job.base, "base")
-
-
-def inputs_of(job: SearchJob) -> list[Input]:
-    """The images that the base of ``job`` names itself."""
-    base = CheckpointBase.of(job)
-    named = {"base.data": base.data, "base.test_data": base.test_data}
-    return [Input(field, address) for field, address in named.items() if address is not None]
 
 
 def base_evaluation(base: CheckpointBase, trained: TrainJob, count: int) -> EvaluationSpec:

@@ -1,0 +1,90 @@
+"""What an evaluation will take, and what is said of it, from what is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from colddiff.checkpoints.named import NamedCheckpoint
+from colddiff.checkpoints.sampling_cost import calls_line
+from colddiff.data.resolve import Input
+from colddiff.evaluation.best import MANY
+from colddiff.jobs.verb import DryRun
+from colddiff.ports import Manifest
+from colddiff.samplers import SAMPLERS
+from colddiff.sampling import falling
+from colddiff.stores.open import storage_at
+from colddiff.verbs.evaluate.job import EvaluateJob
+from colddiff.verbs.evaluate.resolve import (
+    REFERENCE_REQUIRED,
+    REQUIRED,
+    evaluated_images,
+    misfit_lines,
+)
+
+
+def checkpoints_of(job: EvaluateJob) -> list[NamedCheckpoint]:
+    """The checkpoint that is evaluated; none of samples."""
+    if job.samples is not None:
+        return []
+    return [
+        NamedCheckpoint(
+            "checkpoint",
+            job.checkpoint,
+            REQUIRED,
+            suits=lambda about: evaluated_images(job, about.job),
+        )
+    ]
+
+
+def inputs_of(job: EvaluateJob) -> list[Input]:
+    """The images of an evaluation: named, or those of its checkpoint's job."""
+    if job.samples is not None:
+        reference = job.reference or job.test_data
+        named = [] if reference is None else [Input("reference", reference)]
+        return [Input("samples", job.samples, partial=job.partial), *named]
+    storage = storage_at(job.storage)
+    trained = next(one.trained(storage) for one in checkpoints_of(job))
+    test = job.test_data or (trained.test_data if trained is not None else None)
+    return [] if test is None else [Input("test_data", test, trained)]
+
+
+def dry_run(job: EvaluateJob) -> DryRun:
+    """Images, calls of the network and their FLOPs; contacts nothing."""
+    storage = storage_at(job.storage)
+    inputs = inputs_of(job)
+    if job.samples is not None:
+        if len(inputs) == 1:
+            return DryRun(problems=[("reference", REFERENCE_REQUIRED)])
+        return DryRun(_notes_on_samples(job, [one.manifest(storage) for one in inputs]))
+    about = next(one.suited(storage) for one in checkpoints_of(job))
+    if about is None:
+        return DryRun()
+    trained, manifest = about.job, inputs[0].manifest(storage)
+    found = None if manifest is None else manifest.count
+    images = found if job.num_images is None else job.num_images
+    T = trained.degradation.num_timesteps
+    calls = {name: len(falling(job.severities, T, name)) - 1 for name in job.samplers}
+    total = sum(calls.values()) + sum(job.curve or ())
+    line, flops = calls_line(trained, total, images)
+    of = ", ".join(f"{SAMPLERS[name].label} {count:,}" for name, count in calls.items())
+    if job.curve:
+        of += f", curve {sum(job.curve):,}"
+    lines = [line, f"of these: {of}"]
+    if images is not None:
+        batches = -(-images // job.batch_size)
+        which = "" if found is None or images == found else f" of {found:,}"
+        lines.insert(0, f"{images:,}{which} test images in batches of {job.batch_size}: {batches}")
+    data: dict[str, Any] = {"images": images, "calls_per_image": total, "flops": flops}
+    notes = misfit_lines(job, trained.shape.chw, images or MANY)
+    return DryRun(notes, {"estimate": data}, lines)
+
+
+def _notes_on_samples(job: EvaluateJob, sets: Sequence[Manifest | None]) -> list[str]:
+    """What the submission says of the distance between samples and reference, if both are here."""
+    here = [one for one in sets if one is not None]
+    if len(here) != 2:
+        return []
+    made, reference = here
+    shape = (made.image.channels, made.image.height, made.image.width)
+    return misfit_lines(job, shape, min(job.num_images or made.count, reference.count))
