@@ -64,7 +64,7 @@ def report_page(
     told = told_of(runs, over_seed=over_seed, only=only, title=title)
     tables, shown = told.tables, told.shown
     images = images_of(shown, IMAGE_BYTES)
-    groups = plots_of(shown)
+    groups = plots_of(shown, only)
     style = _part("page.css")
     script = _part("page.js")
     groups, classes = _styled(groups)

@@ -9,7 +9,7 @@ from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
 from colddiff.data.resolve import packed
 from colddiff.errors import DataError, Missing, SpecError
-from colddiff.evaluation.best import misfit_warning
+from colddiff.evaluation.best import is_unasked, misfit, misfit_warning
 from colddiff.features.open import located_features
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.results import warn_submitter
@@ -46,14 +46,14 @@ def resolve_evaluation(
 
 
 def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int, pack: bool) -> None:
-    """A line where the Frechet distance says little about these images.
+    """A line where the Frechet distance says little about these images, and is shown all the same.
 
     Where it is resolved to be run (``pack``), and not to see whether it has been.
     """
-    if not pack:
+    distance, of_sets = job.features.metric, job.samples is not None
+    if not pack or is_unasked(distance, misfit(distance, shape, n), None, alone=of_sets):
         return
-    of_sets = job.samples is not None
-    warning = misfit_warning(job.features.metric, shape, n, None, of_sets=of_sets)
+    warning = misfit_warning(distance, shape, n, None, of_sets=of_sets)
     if warning is not None:
         warn_submitter(f"features: {warning}")
 

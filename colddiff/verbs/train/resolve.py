@@ -7,7 +7,14 @@ from colddiff.checkpoints.references import find_checkpoint
 from colddiff.data.open import open_second_set, read_manifest
 from colddiff.data.resolve import SOURCE, Input, packed, refuse_other_images, refuse_other_shape
 from colddiff.errors import CheckpointError, SpecError
-from colddiff.evaluation.best import DIGITS, is_distance, misfit, misfit_warning
+from colddiff.evaluation.best import (
+    DIGITS,
+    MANY,
+    is_distance,
+    is_unasked,
+    misfit,
+    misfit_warning,
+)
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
@@ -18,8 +25,6 @@ from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.spec import digest
 from colddiff.verbs.train.job import TrainJob
 
-MANY = 2**31
-"""Test images, where nobody has counted them: too many to be too few."""
 SHARED = (
     "data and test_data share images: both hold %s, and are not the two parts that `colddiff data "
     "pack --holdout` makes; scores on them say little of other images"
@@ -104,15 +109,22 @@ def share_images(train: Manifest, test: Manifest) -> bool:
 def misfit_lines(job: TrainJob, num_test: int = MANY) -> list[str]:
     """A line where the Frechet distance says little about the test images, if there are any.
 
-    None on features for another kind of images where ``evaluation.best`` is another metric:
-    whoever chose it knows.
+    None on features for another kind of images that nobody asked for, which are not shown, or
+    where ``evaluation.best`` is another metric: whoever chose it knows.
     """
     evaluation, best = job.evaluation, job.evaluation.best
     distance, n = evaluation.features.metric, evaluation.num_images or num_test
     chosen = best is not None and not is_distance(best)
-    if _test_of(job) is None or (chosen and misfit(distance, job.shape.chw, MANY)):
+    other, alone = misfit(distance, job.shape.chw, MANY), evaluation.generated is not None
+    if (
+        _test_of(job) is None
+        or (chosen and other)
+        or is_unasked(distance, other, best, alone=alone)
+    ):
         return []
-    if best is None and distance == DIGITS and DEFAULT in evaluation.samplers:
+    if best is not None and is_distance(best):
+        best = None  # what does not fit is no way out
+    elif best is None and distance == DIGITS and DEFAULT in evaluation.samplers:
         best = f"eval/{SAMPLERS[DEFAULT].column}/rmse"
     warning = misfit_warning(distance, job.shape.chw, n, best)
     return [] if warning is None else [f"evaluation: {warning}"]
