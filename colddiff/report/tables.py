@@ -92,16 +92,20 @@ def metric_names(metrics: Iterable[str]) -> list[str]:
     return [name for name in (*distance_names(found), *sets, *DIGITS) if name in found]
 
 
-def evaluation_line(metrics: Mapping[str, float], *, distances: bool = True) -> str:
+def evaluation_line(
+    metrics: Mapping[str, float], *, distances: bool = True, last: str | None = None
+) -> str:
     """The first distance and error of restorations and samples: ``fd_lenet 31.2 (direct), ...``.
 
-    Those of the degraded images come first, to compare with. Without ``distances`` where they do
-    not fit the images: the line has no room to say so.
+    Those of the degraded images come first, to compare with, and a distance that does not fit,
+    ``last``, after the error. Without ``distances`` where they do not fit the images: the line has
+    no room to say so.
     """
     shown = [name for name in _columns(metrics) if name == GENERATED or name not in RESERVED]
     labels = column_labels([*shown, DEGRADED])
     parts = []
-    for row in (*(distance_names(metrics)[:1] if distances else ()), "rmse"):
+    rows = [*(distance_names(metrics)[:1] if distances else ()), "rmse"]
+    for row in sorted(rows, key=lambda name: name == last):
         there = {name for name in labels if f"eval/{name}/{row}" in metrics}
         if there <= {DEGRADED, GENERATED}:
             there.discard(DEGRADED)

@@ -20,10 +20,11 @@ from colddiff.report.page.measurements import plots_of
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.table import tables_of
 from colddiff.report.pictures import evaluation_pictures
-from colddiff.report.tables import curve_table, evaluation_table
+from colddiff.report.tables import curve_table, evaluation_line, evaluation_table
 from colddiff.spec import parse
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import _warn_of_misfit
+from colddiff.verbs.search.settings import warn_of_misfit
 from colddiff.verbs.study.table import best_mean, over_seeds, table_lines
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.resolve import misfit_lines
@@ -81,6 +82,12 @@ def test_who_submits_is_warned_of_what_is_shown(caplog: pytest.LogCaptureFixture
     ):
         job = parse(TrainJob, {**photographs, "evaluation": evaluation})
         assert len(misfit_lines(job, 40)) == told, evaluation
+    caplog.clear()
+    # A search ranks by what its trainings do not show.
+    warn_of_misfit("eval/sampled/fd_lenet", job)
+    warn_of_misfit("fd_lenet", job)  # of a checkpoint
+    warn_of_misfit("eval/sampled/rmse", job)
+    assert ["metric: fd_lenet compares" in line for line in caplog.messages] == [True, True]
 
 
 def test_neither_tables_nor_captions_nor_the_card_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +121,8 @@ def test_neither_tables_nor_captions_nor_the_card_name_it(monkeypatch: pytest.Mo
     for text in (table, curve, card):
         assert text.index("rmse") < text.index("fd_lenet")
     assert "grey digits" in table
+    line = evaluation_line(metrics, last="fd_lenet")
+    assert line.index("rmse") < line.index("fd_lenet")
     assert "fd_lenet: 8 bit" in card
     drawn: list[Any] = []
     monkeypatch.setattr(

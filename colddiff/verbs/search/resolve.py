@@ -6,8 +6,6 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.best import MANY, misfit_warning
-from colddiff.jobs.results import warn_submitter
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest
 from colddiff.stores.open import absolute
@@ -19,6 +17,7 @@ from colddiff.verbs.search.settings import (
     check_settings,
     measured_as,
     metric_of,
+    warn_of_misfit,
 )
 from colddiff.verbs.search.splits import split_images
 
@@ -58,10 +57,7 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     job = job.model_copy(update=changes)
     if pack:
         assert base.data is not None
-        # Its trainings do not show such a distance, but it ranks them.
-        unfit = misfit_warning(metric.rpartition("/")[2], base.shape.chw, MANY, None)
-        if unfit is not None:
-            warn_submitter(f"metric: {unfit}")
+        warn_of_misfit(metric, base)
         log.info(
             "splitting the training images, then checking that points of the space can be compared "
             "with the base: the first time this takes minutes where there are many images"

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.best import IMAGE_METRICS, higher_is_better
+from colddiff.evaluation.best import IMAGE_METRICS, MANY, higher_is_better, misfit_warning
 from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
 from colddiff.evaluation.spec import GeneratedSpec
 from colddiff.jobs.job import AUTO
 from colddiff.jobs.recipes import Recipe, load_recipe
+from colddiff.jobs.results import warn_submitter
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest, nearest, parse
 from colddiff.spec.plugins import load_plugins
@@ -210,6 +211,16 @@ def measured_as(base: TrainJob) -> str:
 def distance_of(base: TrainJob) -> str:
     """Name of the Frechet distance in the base's features: ``fid``, ``fd_lenet``, ``fd_<name>``."""
     return base.evaluation.features.metric
+
+
+def warn_of_misfit(metric: str, base: TrainJob) -> None:
+    """A line where a search ranks by a distance of other images.
+
+    Evaluations need not show such a distance, and say nothing of it then.
+    """
+    why = misfit_warning(metric.rpartition("/")[2], base.shape.chw, MANY, None)
+    if why is not None:
+        warn_submitter(f"metric: {why}")
 
 
 def lower_is_better(metric: str) -> bool:

@@ -18,6 +18,7 @@ from colddiff.jobs.recipes import Recipe, list_recipes, load_recipe
 from colddiff.jobs.resolve import trained_id
 from colddiff.spec import digest
 from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.settings import warn_of_misfit
 from colddiff.verbs.search.severities.settings import (
     CheckpointBase,
     base_evaluation,
@@ -48,6 +49,7 @@ def resolve_lists(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJo
     assert base.data is not None
     manifest = read_manifest(base.data).digest
     if pack:
+        warn_of_misfit(metric, trained)
         part = validation_part(base.data, job.validation, storage)
         open_transformed(part, trained.augment, trained.shape, "base.data")
     base = base.model_copy(
