@@ -25,7 +25,9 @@ from colddiff.spec import parse
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import _warn_of_misfit
 from colddiff.verbs.search.settings import warn_of_misfit
+from colddiff.verbs.study.members import Member, Trainings
 from colddiff.verbs.study.table import best_mean, over_seeds, table_lines
+from colddiff.verbs.train.checkpoint_evaluation import report_evaluation
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.resolve import misfit_lines
 from tests.unit.report.made_runs import train_job
@@ -200,3 +202,38 @@ def test_a_study_neither_shows_it_nor_is_listed_by_it() -> None:
     assert found is not None
     assert found[0] == "eval/sampled/rmse"
     assert "eval/sampled/fd_lenet" in over_seeds(records)[0]["mean"], "it is stored"
+
+
+def test_a_line_on_the_way_is_without_it() -> None:
+    told: list[str] = []
+
+    def lines_of(best: str | None) -> str:
+        job = parse(TrainJob, {"evaluation": {"best": best}})
+        attempt: Any = SimpleNamespace(
+            folder=SimpleNamespace(best=lambda steps: None, evaluated_steps=list),
+            resolved=SimpleNamespace(job_as=lambda kind: job),
+            report=told.append,
+        )
+        metrics = {"eval/sampled/fd_lenet": 5.0, "eval/sampled/rmse": 0.1}
+        report_evaluation(attempt, 2, {"metrics": metrics, "provenance": of_photographs()})
+        return told[-1]
+
+    assert "fd_lenet" not in lines_of(None)
+    assert lines_of("eval/sampled/fd_lenet").endswith("; fd_lenet 5 (Algorithm 2 (improved))")
+
+
+def test_the_record_of_a_study_names_it() -> None:
+    entry = SimpleNamespace(recipe=None, overrides={})
+    found = {"metrics": {"eval/sampled/fd_lenet": 5.0}, "provenance": of_photographs()}
+    trainings: Any = SimpleNamespace(
+        _attempt=SimpleNamespace(
+            resolved=SimpleNamespace(job_as=lambda kind: SimpleNamespace(jobs=[entry]))
+        ),
+        _errors={},
+        state=lambda member: "done",
+        _result=lambda member: (4, found),
+        _measured=lambda member: "a",
+    )
+    member = Member(0, 0, "train-a-00000000", "a", TrainJob(), {}, (), {}, "a")
+    made = Trainings.record(trainings, member)
+    assert (made["left_out"], made["metrics"]) == ("fd_lenet", found["metrics"])
