@@ -76,9 +76,11 @@ def export(checkpoint_ref: str, out: str, *, plugins: Sequence[str | Path] = ())
     fresh = not _already_exported(target, address, state)
     if fresh:
         card = make_card(address, snapshot, names)
+        # Of the checkpoint itself, which an export of an export has too.
+        best = (snapshot.state["job"].get("evaluation") or {}).get("best")
         files = {
             CARD: (json.dumps(card, indent=2) + "\n").encode(),
-            README: card_readme(card, omega_names(card)).encode(),
+            README: card_readme(card, omega_names(card), best).encode(),
             **{f"plugins/{sha256}.py": source for sha256, source in sources.items()},
         }
         _refuse_foreign(store, files)

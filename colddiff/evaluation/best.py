@@ -22,6 +22,10 @@ MANY = 2**31
 REAL = "real against real"
 """What people read for ``eval/floor/...``, the distance between halves of the real images."""
 
+MANY = 2**31
+"""Images, where nobody has counted them: too many to be too few."""
+
+_COMPARES = "compares grey digits"
 _FIRST, _MADE = "eval/sampled", ("eval/generated", "eval/samples", "generate")
 _DISTANCE = re.compile(r"fid|fd_\w+")
 _NOT_RESTORED = re.compile(r"eval/(degraded|floor|curve_\d+)")
@@ -65,7 +69,49 @@ def _other_images(distance: str, shape: Sequence[int]) -> str | None:
     if distance != DIGITS or tuple(shape) == (DIGIT_CHANNELS, DIGIT_SIDE, DIGIT_SIDE):
         return None
     known, images = f"{DIGIT_SIDE} x {DIGIT_SIDE}", " x ".join(map(str, shape))
-    return f"{distance} compares grey digits of {known} px, and these images are {images}"
+    return f"{distance} {_COMPARES} of {known} px, and these images are {images}"
+
+
+def is_unasked(distance: str, misfit: object, best: str | None, *, alone: bool = False) -> bool:
+    """Whether people are not shown a distance: of other images, and nobody asked for it.
+
+    The digits' features are the default of jobs, so who has them need not have chosen them.
+
+    Args:
+        distance: its name.
+        misfit: what ``misfit`` said of it, as records hold it.
+        best: ``evaluation.best`` of the job; a distance that it names was asked for.
+        alone: images made without an image are compared, which have no other measure.
+    """
+    asked = alone or distance != DIGITS or (best or "").rpartition("/")[2] == distance
+    # Of few digits the distance is biased, but it is one of digits.
+    return _COMPARES in str(misfit or "") and not asked
+
+
+def left_out(provenance: Mapping[str, Any], best: str | None) -> str | None:
+    """The distance of an evaluation that people are not shown (``is_unasked``), if there is one.
+
+    ``best``: ``evaluation.best`` of its job. What is stored holds it all the same.
+    """
+    metric, alone = provenance.get("metric"), {"generated", "samples_manifest"} & set(provenance)
+    if isinstance(metric, str) and is_unasked(
+        metric, provenance.get("misfit"), best, alone=bool(alone)
+    ):
+        return metric
+    return None
+
+
+def shown_metrics(
+    metrics: Mapping[str, float], provenance: Mapping[str, Any], best: str | None
+) -> dict[str, float]:
+    """The metrics of an evaluation that people are shown."""
+    hidden = left_out(provenance, best)
+    return {path: value for path, value in metrics.items() if path.rpartition("/")[2] != hidden}
+
+
+def unfit_metric(provenance: Mapping[str, Any]) -> str | None:
+    """The distance of an evaluation that does not fit: wherever it is shown, last and unmarked."""
+    return provenance.get("metric") if provenance.get("misfit") else None
 
 
 def misfit_warning(
@@ -184,8 +230,13 @@ def _caveats(distance: str, shape: Sequence[int], n: int, features: int) -> list
     return found
 
 
+def shown_notes(provenance: Mapping[str, Any], best: str | None) -> list[str]:
+    """``notes_of``, which are of distances: none where people are not shown its distance."""
+    return [] if left_out(provenance, best) else notes_of(provenance)
+
+
 def notes_of(provenance: Mapping[str, Any]) -> list[str]:
-    """What stands below the numbers of an evaluation, wherever they are shown."""
+    """What stands below the distances of an evaluation, wherever they are shown."""
     # Records of earlier versions call it by its place in metric paths.
     return [
         f"{REAL} is {note.removeprefix('floor: ')}" if note.startswith("floor: ") else str(note)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from colddiff.evaluation.best import REAL, notes_of
+from colddiff.evaluation.best import REAL, left_out, shown_metrics, shown_notes, unfit_metric
 from colddiff.report.tables import FLOOR
 from colddiff.samplers import column_labels
 
 
-def card_readme(card: Mapping[str, Any], omega: Sequence[str] | None = None) -> str:
+def card_readme(
+    card: Mapping[str, Any], omega: Sequence[str] | None = None, best: str | None = None
+) -> str:
     """Markdown text of a card: degradation, usage, training, results.
 
     ``omega``: what is random in D, by name; None if that is not known, as of a plugin's kind.
+    ``best``: ``evaluation.best`` of its job, which may ask for a distance that does not fit.
     """
     kind, T = card["degradation"]["kind"], card["degradation"]["num_timesteps"]
     image = card["image"]
@@ -27,7 +30,7 @@ def card_readme(card: Mapping[str, Any], omega: Sequence[str] | None = None) -> 
         "## Usage\n\n" + _usage(card, omega),
         *([_plugins(card)] if card["plugins"] else []),
         "## Training\n\n" + _training(card),
-        "## Results\n\n" + _results(card.get("evaluation")),
+        "## Results\n\n" + _results(card.get("evaluation"), best),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -88,11 +91,19 @@ def _training(card: Mapping[str, Any]) -> str:
     return "| | |\n|---|---|\n" + "\n".join(lines)
 
 
-def _results(evaluation: Mapping[str, Any] | None) -> str:
+def _results(evaluation: Mapping[str, Any] | None, best: str | None = None) -> str:
     if evaluation is None:
         return "This checkpoint was not evaluated."
-    metrics, provenance = evaluation["metrics"], evaluation["provenance"]
-    names = sorted({path.rpartition("/")[2] for path in metrics})
+    provenance = evaluation["provenance"]
+    metrics = shown_metrics(evaluation["metrics"], provenance, best)
+    last, features = unfit_metric(provenance), ""
+    if left_out(provenance, best) is None:
+        features = (
+            f" {provenance['metric']}: {provenance['protocol']}; weights "
+            f"`{provenance['feature_weights_sha256']}`."
+        )
+    found = {path.rpartition("/")[2] for path in metrics}
+    names = sorted(found, key=lambda name: (name == last, name))
     labels = column_labels(path.split("/")[1] for path in metrics if path.count("/") == 2)
     labels |= {FLOOR: REAL} if FLOOR in labels else {}
     rows = []
@@ -107,9 +118,8 @@ def _results(evaluation: Mapping[str, Any] | None) -> str:
         + "\n".join(rows)
         + f"\n\n{provenance['n']} test images (manifest `{provenance['test_manifest']}`), "
         f"severities {provenance['severities'][0]}..0 in {len(provenance['severities']) - 1} steps,"
-        f" seed {provenance['seed']}. {provenance['metric']}: {provenance['protocol']}; weights "
-        f"`{provenance['feature_weights_sha256']}`. {provenance['image_protocol']}."
-        + "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in notes_of(provenance))
+        f" seed {provenance['seed']}.{features} {provenance['image_protocol']}."
+        + "".join(f"\n\n{note[:1].upper()}{note[1:]}." for note in shown_notes(provenance, best))
     )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from colddiff.errors import DataError
-from colddiff.evaluation.best import notes_of
 from colddiff.report.grids import comparison_sheet
 from colddiff.report.page.details import Details, ShownImage
 from colddiff.report.page.run import Measured, ReportedRun
@@ -46,11 +45,12 @@ def _block(run: ReportedRun, num_images: int) -> Image.Image:
     pictures = {name: rows[:, number] for number, name in enumerate(columns)}
     return comparison_sheet(
         pictures,
-        last.metrics,
+        last.shown(),
         title=_title(run, last),
         subtitle=f"{run.id}, step {last.step}",
-        notes=notes_of(last.provenance),
+        notes=last.notes,
         max_rows=num_images,
+        last=last.unfit,
     )
 
 

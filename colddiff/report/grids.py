@@ -24,11 +24,18 @@ def comparison_grid(
     subtitle: str = "",
     notes: Sequence[str] = (),
     max_rows: int = 8,
+    last: str | None = None,
 ) -> bytes:
     """``comparison_sheet`` as a PNG."""
     return png(
         comparison_sheet(
-            pictures, metrics, title=title, subtitle=subtitle, notes=notes, max_rows=max_rows
+            pictures,
+            metrics,
+            title=title,
+            subtitle=subtitle,
+            notes=notes,
+            max_rows=max_rows,
+            last=last,
         )
     )
 
@@ -41,12 +48,14 @@ def comparison_sheet(
     subtitle: str = "",
     notes: Sequence[str] = (),
     max_rows: int = 8,
+    last: str | None = None,
 ) -> Image.Image:
     """A sheet of ``pictures`` (uint8 [k, C, H, W] by column, ``Evaluation.pictures``).
 
     With ``metrics`` (``Evaluation.metrics``) each column is captioned with the distance, SSIM and
     RMSE over the whole test set, and the originals with the distance of real images to each other.
-    Columns are in the order of ``column_labels``; ``notes`` stand below them.
+    Columns are in the order of ``column_labels``; ``notes`` stand below them. A distance that does
+    not fit the images, ``last``, is the last line of a caption.
 
     Raises:
         DataError: no pictures, or columns of different shapes.
@@ -54,13 +63,13 @@ def comparison_sheet(
     if not pictures:
         raise DataError("comparison grid: no pictures to draw; evaluate with keep=1 or more")
     columns = [
-        SheetColumn(label, pictures[name][:max_rows], _captions(name, metrics or {}))
+        SheetColumn(label, pictures[name][:max_rows], _captions(name, metrics or {}, last))
         for name, label in column_labels(pictures).items()
     ]
     return draw_sheet(columns, title=title, subtitle=subtitle, notes=notes)
 
 
-def _captions(name: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
+def _captions(name: str, metrics: Mapping[str, float], last: str | None) -> tuple[str, ...]:
     if name == "original":
         # The distance between two halves of the test images: a baseline for the other distances.
         return tuple(
@@ -68,17 +77,15 @@ def _captions(name: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
             for metric in distance_names(metrics)
             if (path := f"eval/floor/{metric}") in metrics
         )
-    lines = [
-        f"{metric} {number(metrics[path])}"
-        for metric in distance_names(metrics)
+    return tuple(
+        f"{metric} {_value(metric, metrics[path])}"
+        for metric in sorted((*distance_names(metrics), *SHOWN), key=lambda one: one == last)
         if (path := f"eval/{name}/{metric}") in metrics
-    ]
-    lines += [
-        f"{metric} {metrics[path]:{form}}"
-        for metric, form in SHOWN.items()
-        if (path := f"eval/{name}/{metric}") in metrics
-    ]
-    return tuple(lines)
+    )
+
+
+def _value(metric: str, value: float) -> str:
+    return f"{value:{SHOWN[metric]}}" if metric in SHOWN else number(value)
 
 
 def distance_names(metrics: Iterable[str]) -> Sequence[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from colddiff.evaluation.best import notes_of
+from colddiff.evaluation.best import shown_metrics, shown_notes, unfit_metric
 from colddiff.evaluation.result import Evaluation
 from colddiff.report.grids import comparison_grid
 from colddiff.report.strips import trajectory_animation, trajectory_strip
@@ -14,22 +14,27 @@ SAMPLES = "samples.png"
 
 
 def evaluation_pictures(
-    evaluation: Evaluation, losses: Sequence[tuple[int, float]] = ()
+    evaluation: Evaluation,
+    losses: Sequence[tuple[int, float]] = (),
+    best: str | None = None,
 ) -> dict[str, bytes]:
     """Draw ``grid.png``, ``strip.png`` and ``strip.gif`` (if a sampler took steps), and
     ``loss.png`` (if there are ``losses``, pairs of step and training loss).
+
+    ``best``: ``evaluation.best`` of the job, which may ask for a distance that does not fit.
     """
     if not evaluation.pictures:
         return {}
-    kind = evaluation.provenance["degradation"]["kind"]
-    severity = evaluation.provenance["severities"][0]
+    provenance = evaluation.provenance
+    kind, severity = provenance["degradation"]["kind"], provenance["severities"][0]
     found = {
         "grid.png": comparison_grid(
             evaluation.pictures,
-            evaluation.metrics,
+            shown_metrics(evaluation.metrics, provenance, best),
             title=f"{kind.capitalize()} of severity {severity}, restored",
-            subtitle=f"metrics over all {evaluation.provenance['n']} test images",
-            notes=notes_of(evaluation.provenance),
+            subtitle=f"metrics over all {provenance['n']} test images",
+            notes=shown_notes(provenance, best),
+            last=unfit_metric(provenance),
         )
     }
     path = evaluation.trajectory

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from textwrap import wrap
 from typing import Any
 
-from colddiff.evaluation.best import REAL, higher_is_better, notes_of
+from colddiff.evaluation.best import (
+    REAL,
+    higher_is_better,
+    left_out,
+    shown_metrics,
+    shown_notes,
+    unfit_metric,
+)
 from colddiff.report.grids import distance_names, number
 from colddiff.samplers import CURVE, RESERVED, column_labels
 
@@ -23,20 +30,25 @@ WIDTH, HEAD = 100, 14
 
 
 def evaluation_table(
-    metrics: Mapping[str, float], provenance: Mapping[str, Any] | None = None
+    metrics: Mapping[str, float],
+    provenance: Mapping[str, Any] | None = None,
+    best: str | None = None,
 ) -> str:
     """Metrics ``eval/<column>/<metric>`` as aligned text; a star marks the best restoration.
 
     There is none where the degraded images are better still. ``provenance``, if it is given, tells
-    what the distances mean, in lines below the table; one that does not fit comes last, unmarked.
+    what the distances mean, in lines below the table; one that does not fit comes last, unmarked,
+    or not at all unless it is asked for, as by ``best``, the metric of the best checkpoint.
     """
-    unfit = (provenance or {}).get("metric") if (provenance or {}).get("misfit") else None
+    provenance = provenance or {}
+    metrics, unfit = shown_metrics(metrics, provenance, best), unfit_metric(provenance)
     rows = sorted(metric_names(metrics), key=lambda name: name == unfit)
     there = _columns(metrics)
     columns = column_labels(name for name in there if name != FLOOR)
     restored = [name for name in columns if name not in RESERVED]
     columns |= {FLOOR: REAL} if FLOOR in there else {}
-    missing = [line for text in omitted_lines(provenance or {}) for line in wrap(text, WIDTH)]
+    omitted = omitted_lines(provenance, left_out(provenance, best))
+    missing = [line for text in omitted for line in wrap(text, WIDTH)]
     if not rows or not columns:
         return "\n".join(missing) or "no evaluation yet"
     heads = [wrap(label, HEAD) for label in columns.values()]
@@ -45,16 +57,16 @@ def evaluation_table(
     heads = [[""] * (deep - len(head)) + head for head in heads]
     table = [["", *line, ""] for line in zip(*heads, strict=True)]
     for row in rows:
-        best = _best(metrics, row, restored) if row != unfit else None
-        cells = [_cell(metrics.get(f"eval/{name}/{row}"), row, name == best) for name in columns]
+        first = _best(metrics, row, restored) if row != unfit else None
+        cells = [_cell(metrics.get(f"eval/{name}/{row}"), row, name == first) for name in columns]
         better = "higher is better" if higher_is_better(row) else "lower is better"
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
-    notes = [line for note in notes_of(provenance or {}) for line in wrap(note, WIDTH)]
+    notes = [line for note in shown_notes(provenance, best) for line in wrap(note, WIDTH)]
     return "\n".join([_aligned(table, deep), *notes, *missing])
 
 
-def omitted_lines(provenance: Mapping[str, Any]) -> list[str]:
-    """Which metrics an evaluation left out, and why: one line for each reason.
+def omitted_lines(provenance: Mapping[str, Any], hidden: str | None = None) -> list[str]:
+    """Which metrics an evaluation has not, and why: a line for each reason; none of ``hidden``.
 
     >>> omitted_lines({"omitted": {"eval/sampled/ssim": "8 px images are under its window"}})
     ['no ssim (sampled): 8 px images are under its window']
@@ -62,6 +74,8 @@ def omitted_lines(provenance: Mapping[str, Any]) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for path, why in (provenance.get("omitted") or {}).items():
         column, _, metric = path.removeprefix("eval/").rpartition("/")
+        if metric == hidden:
+            continue
         name = (
             "metrics of the two sets, such as kid and recall"
             if SETS.fullmatch(metric)
@@ -78,16 +92,20 @@ def metric_names(metrics: Iterable[str]) -> list[str]:
     return [name for name in (*distance_names(found), *sets, *DIGITS) if name in found]
 
 
-def evaluation_line(metrics: Mapping[str, float], *, distances: bool = True) -> str:
+def evaluation_line(
+    metrics: Mapping[str, float], *, distances: bool = True, last: str | None = None
+) -> str:
     """The first distance and error of restorations and samples: ``fd_lenet 31.2 (direct), ...``.
 
-    Those of the degraded images come first, to compare with. Without ``distances`` where they do
-    not fit the images: the line has no room to say so.
+    Those of the degraded images come first, to compare with, and a distance that does not fit,
+    ``last``, after the error. Without ``distances`` where they do not fit the images: the line has
+    no room to say so.
     """
     shown = [name for name in _columns(metrics) if name == GENERATED or name not in RESERVED]
     labels = column_labels([*shown, DEGRADED])
     parts = []
-    for row in (*(distance_names(metrics)[:1] if distances else ()), "rmse"):
+    rows = [*(distance_names(metrics)[:1] if distances else ()), "rmse"]
+    for row in sorted(rows, key=lambda name: name == last):
         there = {name for name in labels if f"eval/{name}/{row}" in metrics}
         if there <= {DEGRADED, GENERATED}:
             there.discard(DEGRADED)
@@ -100,14 +118,23 @@ def evaluation_line(metrics: Mapping[str, float], *, distances: bool = True) -> 
     return "; ".join(parts) or "no metric that restorations share"
 
 
-def curve_table(metrics: Mapping[str, float]) -> str:
-    """Quality against the number of network calls as aligned text; "" if it was not measured."""
+def curve_table(
+    metrics: Mapping[str, float],
+    provenance: Mapping[str, Any] | None = None,
+    best: str | None = None,
+) -> str:
+    """Quality against the number of network calls as aligned text; "" if it was not measured.
+
+    With the same distances, and in the same order, as ``evaluation_table``.
+    """
+    metrics = shown_metrics(metrics, provenance or {}, best)
+    unfit = unfit_metric(provenance or {})
     found = (path.split("/")[1] for path in metrics if path.startswith(f"eval/{CURVE}"))
     calls = sorted({int(name.removeprefix(CURVE)) for name in found})
     if not calls:
         return ""
     table = [["network calls", *map(str, calls), ""]]
-    for row in (*distance_names(metrics), *DIGITS):
+    for row in sorted((*distance_names(metrics), *DIGITS), key=lambda name: name == unfit):
         cells = [_cell(metrics.get(f"eval/{CURVE}{n}/{row}"), row, best=False) for n in calls]
         if any(cell.strip() != NO_VALUE for cell in cells):
             better = "higher is better" if higher_is_better(row) else "lower is better"

@@ -29,6 +29,7 @@ PROTOCOL = (
 FIELDS = ("psnr_db", "ssim", "input_psnr_db", "input_ssim")
 SHOWN = (("psnr", "psnr_db", "input_psnr_db", 2, " dB"), ("ssim", "ssim", "input_ssim", 3, ""))
 """Of the line of means: name, field, field of the degraded images, decimals, unit."""
+MEAN_ERROR = "of the mean error, as evaluations count it"
 CSV_COLUMNS = ("image", "output", "severity", *FIELDS)
 
 
@@ -116,15 +117,28 @@ def mean_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for severity in severities:
         scored = [row for row in rows if row["severity"] == severity]
         mean = mean_scores(scored)
-        said = [
-            f"{name} {mean[field]:.{digits}f}{unit}{_over(field, scored)}"
-            + (f" (degraded {mean[before]:.{digits}f})" if before in mean else "")
-            for name, field, before, digits, unit in SHOWN
-            if field in mean
-        ]
+        said = []
+        for name, field, before, digits, unit in SHOWN:
+            if field not in mean:
+                continue
+            beside = [f"{psnr_of_mean_error(scored):.2f} dB {MEAN_ERROR}"] * (
+                field == "psnr_db" and len(scored) > 1
+            )
+            beside += [f"degraded {mean[before]:.{digits}f}"] * (before in mean)
+            more = f" ({'; '.join(beside)})" if beside else ""
+            said.append(f"{name} {mean[field]:.{digits}f}{unit}{_over(field, scored)}{more}")
         at = f" of severity {severity}" if len(severities) > 1 else ""
         lines.append(f"mean over {len(scored)}{at}: {', '.join(said) or 'equal'}")
     return lines
+
+
+def psnr_of_mean_error(rows: Sequence[Mapping[str, Any]]) -> float:
+    """PSNR in dB of the mean squared error over all images, of which at least one has an error.
+
+    A few images of a large error lower it more than the mean of the images' own PSNR.
+    """
+    errors = [0.0 if row["psnr_db"] is None else 10 ** (-row["psnr_db"] / 10) for row in rows]
+    return -10 * math.log10(sum(errors) / len(errors))
 
 
 def _over(field: str, rows: Sequence[Mapping[str, Any]]) -> str:

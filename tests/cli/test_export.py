@@ -47,9 +47,13 @@ def run(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """STORAGE and the result of a job of one step, evaluated on 12 images."""
+    """STORAGE and the result of a job of one step, evaluated on 12 images in colour."""
     root = tmp_path_factory.mktemp("trained")
-    job = tiny_job(data="digits", num_steps=1, global_batch_size=8, evaluation={"num_images": 12})
+    # A distance that does not fit colour images, and is on their card because it is asked for.
+    evaluation = {"num_images": 12, "best": "eval/sampled/fd_lenet"}
+    job = tiny_job(
+        data="digits", channels=3, num_steps=1, global_batch_size=8, evaluation=evaluation
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLDDIFF_STORAGE", str(root / "runs"))
         patch.setenv("COLDDIFF_CACHE", str(root / "cache"))
@@ -98,6 +102,7 @@ def test_a_job_is_exported_with_its_numbers_and_none_of_its_addresses(
     assert card["training"]["data_digest"] == folder.job()["content"]["data"]
     readme = (out / "README.md").read_text()
     assert f"{result['metrics']['eval/sampled/psnr']:.4g}" in readme
+    assert "| | psnr | rmse | ssim | fd_lenet |" in readme
     assert "colddiff submit generate checkpoint=DIR" in readme
     assert str(storage.parent) not in texts(out)
 

@@ -189,12 +189,15 @@ def test_all_severities_are_shown_in_a_strip(run: Restore, tmp_path: Path) -> No
 def test_means_are_told_for_each_severity_and_without_what_is_equal() -> None:
     row = {"image": "a", "severity": 2, "psnr_db": 20.0, "ssim": None} | BEFORE
     rows = [row, row | {"psnr_db": 30.0}, row | {"severity": 4, "psnr_db": None}]
-    assert mean_lines(rows[:2]) == ["mean over 2: psnr 25.00 dB (degraded 10.00)"]
+    # Mean squared errors of 0.01 and 0.001, or of 0.01 and 0.
+    both = "(22.60 dB of the mean error, as evaluations count it; degraded 10.00)"
+    assert mean_lines(rows[:2]) == [f"mean over 2: psnr 25.00 dB {both}"]
     assert mean_lines([rows[0], rows[2] | {"severity": 2}])[0].startswith(
-        "mean over 2: psnr 20.00 dB over 1 (degraded 10.00)"
+        "mean over 2: psnr 20.00 dB over 1 (23.01 dB of the mean error, as evaluations count it; "
     )
+    assert mean_lines([row])[0].startswith("mean over 1: psnr 20.00 dB (degraded 10.00)")
     assert mean_lines(rows) == [
-        "mean over 2 of severity 2: psnr 25.00 dB (degraded 10.00)",
+        f"mean over 2 of severity 2: psnr 25.00 dB {both}",
         "mean over 1 of severity 4: equal",
     ]
 
@@ -234,9 +237,13 @@ def test_scores_against_a_reference(run: Restore, tmp_path: Path) -> None:
     assert rows["mean"]["psnr_db"] == pytest.approx(
         np.mean([row["psnr_db"] for row in rows["images"]])
     )
-    means = [rows["mean"][name] for name in ("psnr_db", "input_psnr_db", "ssim", "input_ssim")]
+    errors = [10 ** (-row["psnr_db"] / 10) for row in rows["images"]]
+    names = ("psnr_db", "input_psnr_db", "ssim", "input_ssim")
+    means = [rows["mean"][name] for name in names]
+    means.insert(1, -10 * np.log10(np.mean(errors)))
     assert done.stderr.splitlines()[-1] == (
-        "mean over 2: psnr {:.2f} dB (degraded {:.2f}), ssim {:.3f} (degraded {:.3f})"
+        "mean over 2: psnr {:.2f} dB ({:.2f} dB of the mean error, as evaluations count it; "
+        "degraded {:.2f}), ssim {:.3f} (degraded {:.3f})"
     ).format(*means)
     first = (run.out / "scores.json").read_text()
     again = run(tmp_path / "in", "--reference", tmp_path / "clean")

@@ -158,9 +158,11 @@ def test_a_dry_run_names_it_as_well_and_nobody_who_has_chosen_is_told() -> None:
     job = load_recipe("cpu/deblur-mnist").job("train", ["data=mnist:nowhere"])
     assert not [line for line in VERBS["train"].dry_run(job, None).lines if "digits" in line]
     job = job.with_({"evaluation.best": None})
+    assert not [line for line in VERBS["train"].dry_run(job, None).lines if "digits" in line]
+    job = job.with_({"evaluation.best": "eval/sampled/fd_lenet"})
     (line,) = [line for line in VERBS["train"].dry_run(job, None).lines if "digits" in line]
     assert line.startswith("evaluation: fd_lenet compares grey digits of 16 x 16 px, and these")
-    assert "eval/sampled/rmse tells the best checkpoint" in line
+    assert "read rmse, ssim and psnr, or choose other features" in line
 
 
 def test_real_against_real_is_explained_where_it_stands() -> None:

@@ -40,7 +40,7 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
     problems: list[str] = []
     state = "done" if result is not None else status.state if status else "queued"
     result = _read(lambda: folder.result() or {}, problems) if result is None else result
-    evaluations = _evaluations(folder, result, problems)
+    evaluations = _evaluations(folder, result, problems, _best_of(job))
     return ReportedRun(
         id=folder.job_id,
         verb=str(job["verb"]),
@@ -97,7 +97,7 @@ def _flow(value: Any) -> str:
 
 
 def _evaluations(
-    folder: JobFolder, result: Mapping[str, Any], problems: list[str]
+    folder: JobFolder, result: Mapping[str, Any], problems: list[str], best: str | None
 ) -> list[Measured]:
     steps = folder.evaluated_steps()
     detailed = set(evenly(steps, MOST_STEPS + 1))
@@ -109,7 +109,7 @@ def _evaluations(
         except ColddiffError as error:
             problems.append(str(error))
             continue
-        found.append(_measured(step, record, details))
+        found.append(_measured(step, record, details, best))
     if not found and result.get("metrics"):
         step = int(result.get("step") or 0)
         details = None
@@ -117,17 +117,25 @@ def _evaluations(
             details = _details(folder, step)
         except ColddiffError as error:
             problems.append(str(error))
-        found.append(_measured(step, result, details))
+        found.append(_measured(step, result, details, best))
     return found
 
 
-def _measured(step: int, record: Mapping[str, Any], details: Details | None) -> Measured:
+def _best_of(job: Mapping[str, Any]) -> str | None:
+    evaluation = dict(job.get("spec") or {}).get("evaluation")
+    best = evaluation.get("best") if isinstance(evaluation, Mapping) else None
+    return best if isinstance(best, str) else None
+
+
+def _measured(
+    step: int, record: Mapping[str, Any], details: Details | None, best: str | None
+) -> Measured:
     metrics = {
         name: float(value)
         for name, value in (record.get("metrics") or {}).items()
         if isinstance(value, int | float)
     }
-    return Measured(step, metrics, record.get("provenance") or {}, details)
+    return Measured(step, metrics, record.get("provenance") or {}, details, best)
 
 
 def _details(folder: JobFolder, step: int) -> Details | None:

@@ -17,8 +17,11 @@ from colddiff.severity_profile import DEAD
 MOST_PARAMETERS = 3
 
 
-def plots_of(run: ReportedRun) -> list[dict[str, Any]]:
-    """Groups of plots with a title and a note; a group without plots is left out."""
+def plots_of(run: ReportedRun, only: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Groups of plots with a title and a note; a group without plots is left out.
+
+    A distance that does not fit the images is plotted only where it is asked for, as in ``only``.
+    """
     last = run.last
     if last is None:
         return []
@@ -28,7 +31,7 @@ def plots_of(run: ReportedRun) -> list[dict[str, Any]]:
             "title": "Quality against the number of network calls",
             "note": f"{SAMPLERS[DEFAULT].label} with even severities; one call is one step from "
             "x_T.",
-            "plots": _calls(last),
+            "plots": _calls(last, only),
         },
         {
             "title": "What D removes, and what R restores",
@@ -38,7 +41,7 @@ def plots_of(run: ReportedRun) -> list[dict[str, Any]]:
         {
             "title": "Training",
             "note": "",
-            "plots": [*_losses(details), *_over_training(run.evaluations)],
+            "plots": [*_losses(details), *_over_training(run.evaluations, only)],
         },
     ]
     return [group for group in groups if group["plots"]]
@@ -50,12 +53,12 @@ def curve_calls(last: Measured) -> list[int]:
     return sorted(int(name.removeprefix(CURVE)) for name in names)
 
 
-def _calls(last: Measured) -> list[Plot]:
+def _calls(last: Measured, only: Sequence[str]) -> list[Plot]:
     calls = curve_calls(last)
     if len(calls) < 2:
         return []
     plots = []
-    for metric in (*distance_names(last.metrics), "rmse", "ssim"):
+    for metric in _unfit_last(last, (*distance_names(last.shown(only)), "rmse", "ssim")):
         paths = [f"eval/{CURVE}{n}/{metric}" for n in calls]
         if all(path in last.metrics for path in paths):
             values = [last.metrics[path] for path in paths]
@@ -146,12 +149,17 @@ def _losses(details: Details | None) -> list[Plot]:
     return [loss_plot(details.losses)]
 
 
-def _over_training(evaluations: Sequence[Measured]) -> list[Plot]:
+def _unfit_last(last: Measured, metrics: Sequence[str]) -> list[str]:
+    return sorted(metrics, key=lambda name: name == last.unfit)
+
+
+def _over_training(evaluations: Sequence[Measured], only: Sequence[str]) -> list[Plot]:
     if len(evaluations) < 2:
         return []
     plots = []
-    metrics = evaluations[-1].metrics
-    for metric in (*distance_names(metrics)[:1], "rmse"):
+    last = evaluations[-1]
+    metrics = last.shown(only)
+    for metric in _unfit_last(last, (*distance_names(metrics)[:1], "rmse")):
         lines = []
         columns = {path.split("/")[1] for path in metrics if path.endswith(f"/{metric}")}
         for name, label in column_labels(columns - {"degraded", "floor"}).items():

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from colddiff.evaluation.best import is_distance
+from colddiff.evaluation.best import IMAGE_METRICS, is_distance
 from colddiff.report.page.contrast import Side, difference
 from colddiff.report.page.facts import facts_of
 from colddiff.report.page.images import PageImages, images_of
@@ -65,7 +65,7 @@ def report_page(
     told = told_of(runs, over_seed=over_seed, only=only, title=title)
     shown = told.shown
     images = images_of(shown, IMAGE_BYTES)
-    groups = plots_of(shown)
+    groups = plots_of(shown, only)
     style = _part("page.css")
     script = _part("page.js")
     groups, classes = _styled(groups)
@@ -174,13 +174,12 @@ def _proof(cell: Cell) -> list[tuple[str, str]]:
             ("n", str(proof.get("n", "unknown"))),
             ("reference images", str(proof.get("reference_sha256", "unknown"))),
             ("weights", str(proof.get("weights_sha256", source.run.result.get("weights", "-")))),
-            ("features", f"{proof.get('metric')} {proof.get('feature_weights_sha256', '')}"),
-            (
-                "protocol",
-                str(proof.get("protocol" if is_distance(metric) else "image_protocol", "")),
-            ),
-            ("again by", command),
         ]
+        if metric not in IMAGE_METRICS:  # which are of pixels
+            weights = proof.get("feature_weights_sha256", "")
+            found.append(("features", f"{proof.get('metric')} {weights}"))
+        protocol = "protocol" if is_distance(metric) else "image_protocol"
+        found += [("protocol", str(proof.get(protocol, ""))), ("again by", command)]
         own, direct = (Side((source.measured,), name) for name in (column, DIRECT))
         apart = difference(metric, own, direct) if column != DIRECT else None
         if apart is not None and apart.low is not None and apart.high is not None:

@@ -37,6 +37,7 @@ def _line(run: ReportedRun) -> str:
     text = "; ".join(f"{metric} {', '.join(values)}" for metric, values in numbers.items())
     notes = ["Inception features"] if INCEPTION in numbers else []
     ours = str(run.last.provenance.get("metric") or "") if run.last else ""
-    if ours and ours not in numbers:
+    hidden = run.last.left_out if run.last else None
+    if ours and ours not in (*numbers, hidden):
         notes.append(f"not comparable with {ours}")
     return f"paper: {text}" + (f" ({'; '.join(notes)})" if notes else "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from colddiff.evaluation.best import left_out, notes_of, shown_metrics, unfit_metric
 from colddiff.report.page.details import Details
 
 COMPARED_BY = (
@@ -29,12 +30,37 @@ SHOWN_AS = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One evaluation of a job: metrics by path and where they come from."""
+    """One evaluation of a job: metrics by path and where they come from.
+
+    ``best`` is ``evaluation.best`` of the job, which may ask for a distance that does not fit.
+    """
 
     step: int
     metrics: Mapping[str, float]
     provenance: Mapping[str, Any]
     details: Details | None = None
+    best: str | None = None
+
+    @property
+    def left_out(self) -> str | None:
+        """The distance that is not shown unless it is chosen, if there is one."""
+        return left_out(self.provenance, self.best)
+
+    @property
+    def unfit(self) -> str | None:
+        """The distance that comes last and unmarked where it is shown, if there is one."""
+        return unfit_metric(self.provenance)
+
+    @property
+    def notes(self) -> list[str]:
+        """What stands below the distances; nothing where they are not shown."""
+        return [] if self.left_out else notes_of(self.provenance)
+
+    def shown(self, chosen: Collection[str] = ()) -> dict[str, float]:
+        """The metrics that are shown: all but ``left_out``, unless it is among ``chosen``."""
+        if self.left_out in chosen:
+            return dict(self.metrics)
+        return shown_metrics(self.metrics, self.provenance, self.best)
 
     @property
     def protocol(self) -> dict[str, Any]:

@@ -79,8 +79,9 @@ def tables_of(
 ) -> list[ResultTable]:
     """A table for each run, or for all runs that differ in their seeds alone.
 
-    Runs without metrics are left out. Runs whose numbers are unlike (``COMPARED_BY``) never share
-    a table, even if they differ only in their seeds. ``only``: names of the metrics that are shown.
+    Runs without metrics are left out, as is a distance that does not fit and nobody asked for.
+    Runs whose numbers are unlike (``COMPARED_BY``) never share a table, even if they differ only in
+    their seeds. ``only``: names of the metrics that are shown.
     """
     groups: dict[str, list[tuple[ReportedRun, Measured]]] = {}
     for run in runs:
@@ -115,8 +116,10 @@ def _told_apart(tables: Sequence[ResultTable]) -> list[ResultTable]:
 
 def _table(members: Sequence[tuple[ReportedRun, Measured]], only: Sequence[str]) -> ResultTable:
     runs = tuple(run for run, _ in members)
-    paths = {path: 0.0 for _, measured in members for path in measured.metrics}
-    metrics = tuple(name for name in metric_names(paths) if not only or name in only)
+    paths = {path: 0.0 for _, measured in members for path in measured.shown(only)}
+    unfit = {measured.unfit for _, measured in members}
+    named = [name for name in metric_names(paths) if not only or name in only]
+    metrics = tuple(sorted(named, key=lambda name: name in unfit))
     columns = {path.split("/")[1]: None for path in paths if path.startswith("eval/")}
     labels = column_labels(name for name in columns if name != FLOOR and not name.startswith(CURVE))
     labels |= {FLOOR: REAL} if FLOOR in columns else {}
@@ -126,7 +129,7 @@ def _table(members: Sequence[tuple[ReportedRun, Measured]], only: Sequence[str])
     return ResultTable(
         title,
         metrics,
-        tuple(_with_best(rows, metrics)),
+        tuple(_with_best(rows, [name for name in metrics if name not in unfit])),
         runs,
         tuple(measured for _, measured in members),
         protocol=members[0][1].protocol,
@@ -302,7 +305,7 @@ def note_of(table: ResultTable) -> str:
     """What a table's numbers are: images, features, seeds."""
     if table.note:
         return table.note
-    protocol = table.protocol
+    protocol, hidden = table.protocol, _not_shown(table)
     seeds = len(table.runs)
     spread = (
         f"mean of {seeds} seeds ± half of the 95 % interval (Student's t); bold where the best "
@@ -310,15 +313,26 @@ def note_of(table: ResultTable) -> str:
         if seeds > 1
         else "one seed, so no intervals and nothing in bold"
     )
-    return f"n = {protocol.get('n')} images, features {protocol.get('metric')}; {spread}."
+    n = f"n = {protocol.get('n')} images"
+    if hidden is not None:
+        return f"{n}; {spread}. {hidden} does not fit these images: `result.json` has it."
+    return f"{n}, features {protocol.get('metric')}; {spread}."
 
 
 def notes_below(table: ResultTable) -> list[str]:
-    """What to know of a table's numbers, such as a distance that does not fit its images."""
+    """What to know of a table's distances, such as one that does not fit its images."""
+    if _not_shown(table) is not None:
+        return []
     notes = [note for measured in table.measured for note in notes_of(measured.provenance)]
     if not any(row.column == FLOOR for row in table.rows):
         notes = [note for note in notes if not note.startswith(REAL)]
     return list(dict.fromkeys(notes))
+
+
+def _not_shown(table: ResultTable) -> str | None:
+    """The distance that is left out of a table, and was not chosen; None without one."""
+    hidden = table.measured[0].left_out
+    return None if hidden in table.metrics else hidden
 
 
 def published(cell: Cell) -> str:

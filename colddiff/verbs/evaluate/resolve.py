@@ -9,7 +9,7 @@ from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
 from colddiff.data.resolve import packed
 from colddiff.errors import DataError, Missing, SpecError
-from colddiff.evaluation.best import misfit_warning
+from colddiff.evaluation.best import is_unasked, misfit, misfit_warning
 from colddiff.features.open import located_features
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.results import warn_submitter
@@ -49,9 +49,14 @@ def resolve_evaluation(
 
 
 def misfit_lines(job: EvaluateJob, shape: Sequence[int], n: int) -> list[str]:
-    """A line where the Frechet distance says little about ``n`` images of this shape."""
-    of_sets = job.samples is not None
-    warning = misfit_warning(job.features.metric, shape, n, None, of_sets=of_sets)
+    """A line where the Frechet distance says little about these images, and is shown all the same.
+
+    ``n`` images of ``shape``.
+    """
+    distance, of_sets = job.features.metric, job.samples is not None
+    if is_unasked(distance, misfit(distance, shape, n), None, alone=of_sets):
+        return []
+    warning = misfit_warning(distance, shape, n, None, of_sets=of_sets)
     return [] if warning is None else [f"features: {warning}"]
 
 

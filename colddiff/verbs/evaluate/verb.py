@@ -50,9 +50,8 @@ class Evaluate(Verb):
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         from colddiff.report.tables import curve_table, evaluation_table
 
-        metrics = result["metrics"]
-        table = evaluation_table(metrics, result.get("provenance"))
-        return [*table.splitlines(), *curve_table(metrics).splitlines()]
+        of = (result["metrics"], result.get("provenance"))
+        return [*evaluation_table(*of).splitlines(), *curve_table(*of).splitlines()]
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         checkpoint = result.get("checkpoint")

@@ -16,6 +16,7 @@ from colddiff.verbs.search.promotion import REDUCTION
 from colddiff.verbs.search.settings import (
     base_of,
     check_settings,
+    metric_of,
     ranked_by_misfit,
     rung_steps,
 )
@@ -88,7 +89,7 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     costs = [line for line in training.estimate if line != NO_RATE]
     costs = [*_lines(found, over), *costs, _evaluations(found)]
     return DryRun(
-        [*training.lines, *ranked_by_misfit(job, base)],
+        [*training.lines, *ranked_by_misfit(metric_of(job, base), base)],
         {"trials": {**found.to_dict(), "over": over}, **training.data},
         costs if rate is not None else [*costs, NO_RATE],
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from colddiff.evaluation.best import is_distance
+from colddiff.evaluation.best import MANY, is_distance, is_unasked, misfit
 from colddiff.evaluation.set_comparison import COLUMN
 from colddiff.sampling import falling
 from colddiff.verbs.search.points.same_end import TOLERANCE
@@ -245,7 +245,15 @@ def _vs_base(state: TrialState, base: Mapping[int, float]) -> float | None:
 
 def _measured(state: TrialState, metric: str) -> dict[str, float | None]:
     found, (_, column, name) = state.metrics, metric.split("/")
-    distances = sorted(p for p in found if p.startswith("eval/degraded/") and is_distance(p))
+    spec = state.trial.job
+    shape = (spec.get("channels", 0), *[spec.get("image_size", 0)] * 2)
+    distances = sorted(
+        path
+        for path in found
+        if path.startswith("eval/degraded/")
+        and is_distance(path)
+        and not is_unasked(_last(path), misfit(_last(path), shape, MANY), metric)
+    )
     return {
         "direct": found.get(f"eval/direct/{name}"),
         "rmse": found.get(f"eval/{column}/rmse"),

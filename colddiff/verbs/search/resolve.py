@@ -49,8 +49,6 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
             [("base.test_data", "is required for the confirmation; or set confirm_seeds=0")]
         )
     metric = metric_of(job, base)
-    for line in ranked_by_misfit(job, base):
-        warn_submitter(line)
     changes = {
         "base": base.to_dict(),
         "metric": metric,
@@ -60,6 +58,8 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     job = job.model_copy(update=changes)
     if pack:
         assert base.data is not None
+        for line in ranked_by_misfit(metric, base):
+            warn_submitter(line)
         log.info(
             "splitting the training images, then checking that points of the space can be compared "
             "with the base: the first time this takes minutes where there are many images"

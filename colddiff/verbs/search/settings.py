@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.best import IMAGE_METRICS, higher_is_better, is_distance, misfit
+from colddiff.evaluation.best import IMAGE_METRICS, MANY, higher_is_better, is_distance, misfit
 from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
@@ -180,16 +179,19 @@ def metric_of(job: SearchJob, base: TrainJob) -> str:
     return metric
 
 
-def ranked_by_misfit(job: SearchJob, base: TrainJob) -> list[str]:
-    """A line where trials are ranked by a distance that says little about the images; else none."""
-    metric = metric_of(job, base)
-    distance = metric.rpartition("/")[2]
-    number = base.evaluation.num_images or sys.maxsize  # nobody has counted them
+def ranked_by_misfit(metric: str, base: TrainJob) -> list[str]:
+    """A line where trials are ranked by a distance that says little about the images; else none.
+
+    Their evaluations need not show such a distance, and say nothing of it then.
+    """
+    column, slash, distance = metric.rpartition("/")
+    number = base.evaluation.num_images or MANY
     why = misfit(distance, base.shape.chw, number) if is_distance(distance) else None
-    if why is None or job.compare == "generation":
+    if why is None:
         return []
-    better = f"eval/{metric.split('/')[1]}/rmse"
-    return [f"metric: trials are ranked by {metric}, but {why}; metric={better} fits them"]
+    # Samples have no original, and so no error.
+    other = "other features" if column.endswith("generated") else f"metric={column}{slash}rmse"
+    return [f"metric: trials are ranked by {metric}, but {why}; {other} would fit"]
 
 
 def _generation_metric(job: SearchJob, distance: str) -> str:

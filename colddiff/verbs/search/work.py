@@ -242,7 +242,7 @@ def _write(
 ) -> None:
     """Leaderboard, pictures and ``more`` files, whole, into the job's folder and its run."""
     board = _board(planner, {each.trial: each.verdict for each in found.comparisons})
-    misfits = ranked_by_misfit(planner.task.job, planner.task.base)
+    misfits = ranked_by_misfit(planner.task.metric, planner.task.base)
     lines = [*found.sentences(planner.task.metric), *found.failures, *misfits]
     files = {
         "leaderboard.json": to_json(board),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.data.open import read_manifest
 from colddiff.errors import ColddiffError, Missing
+from colddiff.evaluation.best import left_out
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
@@ -166,7 +167,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
         entry = self._attempt.resolved.job_as(StudyJob).jobs[member.entry]
         overrides = entry.overrides
         state, error = self.state(member), self._errors.get(member.id, "")
-        step, metrics = self._metrics(member) if state == "done" else (self.steps(member), {})
+        step, found = self._result(member) if state == "done" else (self.steps(member), {})
         measured = self._measured(member) if state == "done" else member.measured
         return {
             "id": member.id,
@@ -181,7 +182,8 @@ class Trainings(ListedSegments[Member, JobSegment]):
             "step": step,
             "num_steps": member.job.num_steps,
             "measured": measured,
-            "metrics": metrics,
+            "metrics": dict(found.get("metrics") or {}),
+            "left_out": left_out(found.get("provenance") or {}, member.job.evaluation.best),
         }
 
     def state(self, member: Member) -> str:
@@ -192,16 +194,16 @@ class Trainings(ListedSegments[Member, JobSegment]):
             return "failed"
         return "running" if member.id in self._running else "waiting"
 
-    def _metrics(self, member: Member) -> tuple[int, dict[str, float]]:
-        """Step and metrics of a training that is done; it may have been trained on since."""
+    def _result(self, member: Member) -> tuple[int, dict[str, Any]]:
+        """Step and evaluation of a training that is done; it may have been trained on since."""
         folder, step = self._folder(member), member.job.num_steps
 
-        def read() -> tuple[int, dict[str, float]]:
+        def read() -> tuple[int, dict[str, Any]]:
             found = folder.evaluation(step)
             if found is not None:
-                return step, dict(found.get("metrics") or {})
+                return step, found
             result = folder.result() or {}
-            return int(result.get("step") or step), dict(result.get("metrics") or {})
+            return int(result.get("step") or step), result
 
         return call_with_retry(read, f"the result of {member.id}", OUTAGE_S)
 
@@ -222,7 +224,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
         for member in self.members:
             if member.number not in self._done:
                 continue
-            asked, step = member.job.num_steps, self._metrics(member)[0]
+            asked, step = member.job.num_steps, self._result(member)[0]
             how = [f"trained for {step} steps, not {asked}"] * (step != asked)
             how += ["evaluated otherwise than asked"] * (self._measured(member) != member.measured)
             if how:

@@ -37,6 +37,7 @@ def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
                 "differs": dict(group[0]["differs"]),
                 "measured": group[0]["measured"],
                 "seeds": [record["seed"] for record in group],
+                "left_out": group[0].get("left_out"),
                 "n": len(done),
                 "mean": {path: fmean(of) for path, of in values.items()},
                 "sd": {path: stdev(of) if len(of) > 1 else None for path, of in values.items()},
@@ -49,7 +50,8 @@ def best_mean(jobs: Sequence[Record]) -> tuple[str, float] | None:
     """Metric and lowest mean among the jobs of ``over_seeds``; None where they are unlike."""
     if len({job["measured"] for job in jobs}) != 1:
         return None
-    found = [score for job in jobs if (score := score_of({"metrics": job["mean"]})) is not None]
+    scores = (score_of({"metrics": _shown(job, "mean")}) for job in jobs)
+    found = [score for score in scores if score is not None]
     if len({path for path, _ in found}) != 1:
         return None
     return min(found, key=lambda score: score[1])
@@ -94,11 +96,23 @@ def _table(records: Sequence[Record]) -> list[list[str]]:
 
 def _columns(records: Sequence[Record]) -> list[str]:
     """Metric paths that are shown: distances of all columns, and the errors of Algorithm 2."""
-    there = {path: 0.0 for record in records for path in record["metrics"] if _is_shown(path)}
+    there = {
+        path: 0.0 for record in records for path in _shown(record, "metrics") if _is_shown(path)
+    }
     columns = column_labels(dict.fromkeys(path.split("/")[1] for path in there))
     distances = [f"eval/{c}/{name}" for name in distance_names(there) for c in columns]
     errors = [f"eval/{SAMPLED}/{name}" for name in DIGITS]
     return [path for path in (*distances, *errors) if path in there]
+
+
+def _shown(record: Record, what: str) -> dict[str, float]:
+    """The numbers without the distance that people are not shown, which older records lack."""
+    hidden = record.get("left_out")
+    return {path: value for path, value in record[what].items() if _name(path) != hidden}
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _is_shown(path: str) -> bool:

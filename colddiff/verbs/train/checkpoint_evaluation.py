@@ -9,7 +9,7 @@ from typing import Any
 from colddiff.checkpoints.references import load_checkpoint
 from colddiff.data.open import open_second_set, open_transformed, read_manifest
 from colddiff.errors import CheckpointError
-from colddiff.evaluation.best import is_distance
+from colddiff.evaluation.best import is_distance, shown_metrics, unfit_metric
 from colddiff.evaluation.evaluator import KEPT_IMAGES, Evaluator, evaluate_all
 from colddiff.evaluation.generated import GeneratedSamples, evaluate_generated
 from colddiff.evaluation.result import Evaluation
@@ -60,7 +60,7 @@ def evaluate_step(
     drawn: dict[str, bytes] = {}
     if job.tracking.images:
         folder.write_details(step, details_to_bytes(found, checkpoint.losses))
-        drawn = evaluation_pictures(found, checkpoint.losses)
+        drawn = evaluation_pictures(found, checkpoint.losses, job.evaluation.best)
         if samples is not None:
             drawn[SAMPLES] = contact_sheet(samples.images)
     for name, data in drawn.items():
@@ -79,7 +79,10 @@ def report_evaluation(attempt: Attempt, step: int, record: Mapping[str, Any]) ->
     best = attempt.folder.best(set(attempt.folder.evaluated_steps()))
     # Where another metric than the distance tells the best, the distance does not fit the images.
     distances = best is None or is_distance(best.metric)
-    line = evaluation_line(record["metrics"], distances=distances)
+    wanted = attempt.resolved.job_as(TrainJob).evaluation.best
+    provenance = record.get("provenance") or {}
+    metrics = shown_metrics(record["metrics"], provenance, wanted)
+    line = evaluation_line(metrics, distances=distances, last=unfit_metric(provenance))
     attempt.report(f"evaluation at step {step}: {line}")
     if best is not None:
         attempt.scored((best.metric, best.value))

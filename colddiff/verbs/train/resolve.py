@@ -14,7 +14,14 @@ from colddiff.data.resolve import (
     required,
 )
 from colddiff.errors import CheckpointError, SpecError
-from colddiff.evaluation.best import DIGITS, MANY, is_distance, misfit, misfit_warning
+from colddiff.evaluation.best import (
+    DIGITS,
+    MANY,
+    is_distance,
+    is_unasked,
+    misfit,
+    misfit_warning,
+)
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.resolve import ResolvedJob
@@ -100,15 +107,22 @@ def share_images(train: Manifest, test: Manifest) -> bool:
 def misfit_lines(job: TrainJob, num_test: int = MANY) -> list[str]:
     """A line where the Frechet distance says little about the test images, if there are any.
 
-    None on features for another kind of images where ``evaluation.best`` is another metric:
-    whoever chose it knows.
+    None on features for another kind of images that nobody asked for, which are not shown, or
+    where ``evaluation.best`` is another metric: whoever chose it knows.
     """
     evaluation, best = job.evaluation, job.evaluation.best
     distance, n = evaluation.features.metric, evaluation.num_images or num_test
     chosen = best is not None and not is_distance(best)
-    if _test_of(job) is None or (chosen and misfit(distance, job.shape.chw, MANY)):
+    other, alone = misfit(distance, job.shape.chw, MANY), evaluation.generated is not None
+    if (
+        _test_of(job) is None
+        or (chosen and other)
+        or is_unasked(distance, other, best, alone=alone)
+    ):
         return []
-    if best is None and distance == DIGITS and DEFAULT in evaluation.samplers:
+    if best is not None and is_distance(best):
+        best = None  # what does not fit is no way out
+    elif best is None and distance == DIGITS and DEFAULT in evaluation.samplers:
         best = f"eval/{SAMPLERS[DEFAULT].column}/rmse"
     warning = misfit_warning(distance, job.shape.chw, n, best)
     return [] if warning is None else [f"evaluation: {warning}"]

@@ -65,12 +65,13 @@ class Train(Verb):
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         from colddiff.report.tables import curve_table, evaluation_table
 
-        metrics, lines = result["metrics"], []
+        metrics, provenance, best = result["metrics"], result.get("provenance"), result.get("best")
+        # By a distance that does not fit only where `evaluation.best` names it.
+        named, lines = best["metric"] if best else None, []
         if metrics:
-            lines = evaluation_table(metrics, result.get("provenance")).splitlines()
-        lines += curve_table(metrics).splitlines()
+            lines = evaluation_table(metrics, provenance, named).splitlines()
+        lines += curve_table(metrics, provenance, named).splitlines()
         lines.append(f"checkpoint: {result['checkpoint']}")
-        best = result.get("best")
         if best:
             lines.append(f"best: step {best['step']}, {best['metric']} {best['value']:.5g}")
         return lines

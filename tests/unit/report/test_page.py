@@ -74,6 +74,8 @@ def test_every_number_says_where_it_comes_from(tmp_path: Path) -> None:
         for word in ("reference images", "again by", "protocol", "train-blocks-00000001"):
             assert word in proof
     assert any("paired bootstrap over 23 images" in proof for proof in proofs)
+    # Each of the five distances, of real images too; errors of pixels have none.
+    assert sum('"features"' in proof for proof in proofs) == 5
 
 
 def test_a_damaged_part_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:

@@ -116,6 +116,6 @@ def test_a_metric_that_does_not_fit_is_named_with_one_that_does() -> None:
         return [line for line in lines if line.startswith("metric: ")]
 
     (line,) = ranked(metric="eval/direct/fd_lenet")
-    assert line.endswith("of fd_lenet; metric=eval/direct/rmse fits them")
+    assert line.endswith("of fd_lenet; metric=eval/direct/rmse would fit")
     assert ranked(metric="eval/sampled/rmse") == []
     assert ranked(base={"evaluation": {"num_images": 65}}) == []

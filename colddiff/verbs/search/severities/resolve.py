@@ -17,9 +17,11 @@ from colddiff.features.open import located_features
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import Recipe, list_recipes, load_recipe
 from colddiff.jobs.resolve import trained_id
+from colddiff.jobs.results import warn_submitter
 from colddiff.spec import digest
 from colddiff.stores.open import storage_at
 from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.settings import ranked_by_misfit
 from colddiff.verbs.search.severities.settings import (
     CheckpointBase,
     base_evaluation,
@@ -52,6 +54,8 @@ def resolve_lists(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJo
     if pack:
         part = validation_part(base.data, job.validation, storage)
         open_transformed(part, trained.augment, trained.shape, "base.data")
+        for line in ranked_by_misfit(metric, trained):
+            warn_submitter(line)
     base = base.model_copy(
         update={
             "checkpoint": address.uri,
