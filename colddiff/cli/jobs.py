@@ -14,8 +14,8 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
-from colddiff.cli.output import emit, emit_json, emit_table, note, printable
-from colddiff.errors import ColddiffError, SpecError
+from colddiff.cli.output import emit, emit_json, emit_table, note
+from colddiff.errors import ColddiffError, SpecError, printable
 from colddiff.jobs.status import (
     WAITING,
     State,
