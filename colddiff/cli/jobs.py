@@ -222,8 +222,7 @@ def logs(
     if follow and not as_json:
         pieces = stream_log(folder, number, address)
     else:
-        log = read_log(folder, number, address)  # raises where there is no such attempt
-        found = folder.debug_log(number) if debug else log
+        found = read_log(folder, number, address, debug=debug)
         if debug and not found:
             note(f"attempt {number} of {folder.job_id} has no debug log")
         pieces = iter([found])
