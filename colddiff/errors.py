@@ -18,13 +18,32 @@ ColddiffError        1   the job or the command failed
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """``text`` without control characters: one that others wrote must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character)[0] != "C"
+        else ascii(character)[1:-1]
+        for character in text
+    )
+
+
 class ColddiffError(Exception):
-    """Base class: one line that names what is wrong, where, and how to fix it."""
+    """Base class: one line that names what is wrong, where, and how to fix it.
+
+    Services, files and libraries of others are quoted in it, so that it is made ``printable`` here.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class SpecError(ColddiffError, ValueError):

@@ -117,18 +117,17 @@ def _home() -> CheckedPart:
 
 
 def _token(address: str | None) -> CheckedPart:
-    from colddiff.cluster.address import given_address
+    from colddiff.cluster.address import given_address, given_token
     from colddiff.cluster.home import PRIVATE_FILE, Home
 
     if given_address(address) is not None:
-        names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-        there = [name for name in names if os.environ.get(name)]
-        if there:
-            return CheckedPart("token", "ok", f"{there[0]} is set")
-        what = "no RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH; a cluster that requires a token refuses"
-        return CheckedPart(
-            "token", "note", what, "set RAY_AUTH_TOKEN_PATH to the file that holds it"
-        )
+        token, way = given_token(), "set RAY_AUTH_TOKEN_PATH to the file that holds it"
+        if token.text:
+            return CheckedPart("token", "ok", f"there is one in {token.source}")
+        if token.problem:
+            return CheckedPart("token", "wrong", token.problem, way)
+        what = "none is given; a cluster that requires a token refuses"
+        return CheckedPart("token", "note", what, way)
     path = Home.from_environment().token_path
     if not path.exists():
         return CheckedPart("token", "ok", "of the local cluster: made at its first start")

@@ -14,8 +14,8 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
-from colddiff.cli.output import emit, emit_json, emit_table, note, printable
-from colddiff.errors import ColddiffError, SpecError
+from colddiff.cli.output import emit, emit_json, emit_table, note
+from colddiff.errors import ColddiffError, SpecError, printable
 from colddiff.jobs.status import (
     WAITING,
     State,
@@ -222,8 +222,7 @@ def logs(
     if follow and not as_json:
         pieces = stream_log(folder, number, address)
     else:
-        log = read_log(folder, number, address)  # raises where there is no such attempt
-        found = folder.debug_log(number) if debug else log
+        found = read_log(folder, number, address, debug=debug)
         if debug and not found:
             note(f"attempt {number} of {folder.job_id} has no debug log")
         pieces = iter([found])

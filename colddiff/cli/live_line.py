@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from colddiff.cli.output import printable
+from colddiff.errors import printable
 from colddiff.jobs.status import Status, progress_line
 
 QUIET_S = 5.0

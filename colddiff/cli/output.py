@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
+
+from colddiff.errors import printable
 
 GAP = "  "
 INDENT = "    "
@@ -20,18 +21,6 @@ LEAST_TEXT = 36
 """Columns in which text still reads well."""
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 """Where no line is broken."""
-
-
-def printable(text: str) -> str:
-    """``text`` without control characters: one that others wrote must not steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character)[0] != "C"
-        else ascii(character)[1:-1]
-        for character in text
-    )
 
 
 def emit(line: str) -> None:

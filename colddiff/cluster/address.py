@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
-from http.client import HTTPException, HTTPMessage
+from http.client import BadStatusLine, HTTPException, HTTPMessage
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,9 +18,33 @@ from colddiff.spec.documents import DocumentError, read_json_object
 from colddiff.stores.paths import expanded
 
 DASHBOARD_PORT = 8265
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN"  # noqa: S105  # a name
+DEFAULT_TOKEN = "~/.ray/auth_token"  # noqa: S105  # a path
+"""Where Ray itself looks for a token that no variable names."""
+LONGEST_TOKEN = 4096
 PROBE_S = 5.0
 LARGEST_ANSWER = 1 << 30
 """Bytes; of a driver's whole output."""
+SAMPLE = 1 << 16
+"""Bytes of an error's page that may tell whose it is."""
+UNAUTHORIZED, FORBIDDEN = 401, 403
+REFUSED = (UNAUTHORIZED, FORBIDDEN)
+"""What Ray answers to a request without a token, and to one with a wrong one."""
+HTTP_2 = "\0\0"
+"""First bytes of a frame of HTTP/2, which Ray's own services speak."""
+TLS_ALERT = "\x15\x03"
+USE_DASHBOARD = f"use the address of the dashboard, whose port is {DASHBOARD_PORT} by default"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a cluster of others may be sent, where it is from, or why it cannot be used."""
+
+    text: str | None = None
+    source: str = ""
+    """``RAY_AUTH_TOKEN`` or a file; for messages."""
+    problem: str = ""
+    """Of what was named and holds no token: where, and what is wrong; empty where nothing was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +57,8 @@ class Cluster:
     local: bool = False
     origin: str = ""
     """Where the address was given, such as ``RAY_ADDRESS``; for messages."""
+    token_source: str = ""
+    """Where ``token`` is from; for messages."""
 
     def __str__(self) -> str:
         return f"{self.address} (from {self.origin})" if self.origin else self.address
@@ -82,8 +109,46 @@ def parse_address(text: str, where: str = "--address") -> str:
 
 def remote_cluster(text: str, where: str = "--address") -> Cluster:
     """The cluster at a given address; contacts nothing. Raises SpecError like ``parse_address``."""
-    token = _token() if os.environ.get("RAY_AUTH_MODE", "").lower() == "token" else None
-    return Cluster(parse_address(text, where), token, origin=where)
+    cluster = Cluster(parse_address(text, where), origin=where)
+    required = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    return _with_token(cluster, given_token()) if required else cluster
+
+
+def given_token() -> Token:
+    """The token for clusters of others, looked for where Ray does."""
+    if text := os.environ.get(TOKEN_VARIABLE, "").strip():
+        return _checked(text, TOKEN_VARIABLE)
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    place = named or DEFAULT_TOKEN
+    try:
+        with expanded(place).open(encoding="utf-8", errors="replace") as file:
+            text = file.read(LONGEST_TOKEN)
+    except FileNotFoundError:
+        return Token(problem=f"{place}: no such file") if named else Token()
+    except IsADirectoryError:
+        return Token(problem=f"{place}: is a folder, not a file")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        return Token(problem=f"{place}: cannot be read ({why})")
+    except SpecError as error:
+        return Token(problem=str(error))
+    found = _checked(text, place)
+    because = "RAY_AUTH_TOKEN_PATH" if named else "Ray's default file"
+    return replace(found, source=f"{place} ({because})")
+
+
+def _checked(text: str, source: str) -> Token:
+    text = text.strip()
+    if not text:
+        return Token(problem=f"{source}: is empty")
+    # Anything else cannot stand in the header of a request.
+    if not (text.isascii() and text.isprintable()):
+        return Token(problem=f"{source}: holds no token, which is one line of ASCII")
+    return Token(text, source)
+
+
+def _with_token(cluster: Cluster, token: Token) -> Cluster:
+    return replace(cluster, token=token.text, token_source=token.source)
 
 
 def probe(cluster: Cluster, timeout_s: float = PROBE_S) -> Cluster:
@@ -95,22 +160,24 @@ def probe(cluster: Cluster, timeout_s: float = PROBE_S) -> Cluster:
         with SLOW_CALLS.watched(f"the cluster at {cluster}", "whether it responds"):
             body = request(cluster, "/api/version", timeout_s=timeout_s)
     except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 401 and cluster.token is None and (token := _token()):
-            return probe(replace(cluster, token=token), timeout_s)
-        raise ClusterError(_refusal(cluster, error.code)) from None
+        with error:
+            other = _other_service(error)
+        if other or error.code not in REFUSED:
+            what = f"{cluster} is {other or 'not a Ray dashboard'} (HTTP {error.code}"
+            by = f" of {named[:40]}" if (named := error.headers.get("Server")) else ""
+            raise ClusterError(f"{what}{by}); {USE_DASHBOARD}") from None
+        token = given_token()
+        if error.code == UNAUTHORIZED and cluster.token is None and token.text:
+            return probe(_with_token(cluster, token), timeout_s)
+        raise ClusterError(refusal(cluster)) from None
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ClusterError(
-            f"no Ray cluster responds at {cluster} ({reason}); is it running, and is this the "
-            "dashboard's address?"
-        ) from None
+        raise ClusterError(_no_answer(cluster, error)) from None
     try:
         known = "ray_version" in read_json_object(body)
     except DocumentError:
         known = False
     if not known:
-        raise ClusterError(f"{cluster} is not a Ray dashboard; use the dashboard's address")
+        raise ClusterError(f"{cluster} is not a Ray dashboard; {USE_DASHBOARD}")
     return cluster
 
 
@@ -143,22 +210,49 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _refusal(cluster: Cluster, code: int) -> str:
-    if code == 401:
+def refusal(cluster: Cluster) -> str:
+    """Why a cluster that answered 401 or 403 did so: it got no token, or a wrong one."""
+    if cluster.token is not None:
+        wrong = f"the cluster at {cluster} rejects the token"
+        if not cluster.token_source:
+            return wrong
+        # The variable goes before the file.
+        unset = "unset it and " if cluster.token_source == TOKEN_VARIABLE else ""
+        way = f"{unset}set RAY_AUTH_TOKEN_PATH to the file that holds the cluster's"
+        return f"{wrong} in {cluster.token_source}; {way}"
+    problem = given_token().problem
+    return (
+        f"the cluster at {cluster} requires a token{f' ({problem})' if problem else ''}: set "
+        "RAY_AUTH_TOKEN_PATH to the file that holds it"
+    )
+
+
+def _no_answer(cluster: Cluster, error: Exception) -> str:
+    """Why nothing was understood; what another service said may be no text, and is left out."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLError) and "WRONG_VERSION" in str(reason):
+        return f"{cluster} does not answer in https; use http:// if it is the dashboard's"
+    if isinstance(error, ConnectionError) or not isinstance(error, HTTPException):
         return (
-            f"the cluster at {cluster} requires a token: set RAY_AUTH_TOKEN_PATH to the file "
-            "that holds it"
+            f"no Ray cluster responds at {cluster} ({reason}); is it running, and is this the "
+            "dashboard's address?"
         )
-    if code == 403:
-        return f"the cluster at {cluster} rejects the token; see RAY_AUTH_TOKEN_PATH"
-    return f"{cluster} is not a Ray dashboard (HTTP {code})"
+    said = str(error.args[0]) if isinstance(error, BadStatusLine) else ""
+    if said.startswith(TLS_ALERT):
+        return f"{cluster} answers, but not in plain HTTP; use https:// if it is the dashboard's"
+    what = "this may be the port of Ray's control store (GCS)" if said.startswith(HTTP_2) else ""
+    return "; ".join(filter(None, (f"{cluster} answers, but not in HTTP", what, USE_DASHBOARD)))
 
 
-def _token() -> str | None:
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token.strip()
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+def _other_service(error: urllib.error.HTTPError) -> str:
+    """What answered instead of Ray, as far as an error's headers and body tell; else ""."""
     try:
-        return expanded(named or "~/.ray/auth_token").read_text().strip() or None
-    except (OSError, UnicodeDecodeError, SpecError):
-        return None
+        body = error.read(SAMPLE)
+    except (OSError, HTTPException):
+        body = b""
+    names = {name.lower() for name in error.headers}
+    if b"<Error><Code>" in body or any(name.startswith("x-amz") for name in names):
+        return "an S3 server, not a Ray dashboard"
+    if b"mlflow" in body.lower():
+        return "an MLflow server, not a Ray dashboard"
+    return ""

@@ -10,18 +10,22 @@ from colddiff.errors import ClusterError, ColddiffError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.follow import AttemptWatch, poll_seconds
 from colddiff.jobs.submit import newest_attempt
+from colddiff.machine.printed_lines import parted
 
 OVERLAP = 4096
 
 
-def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
-    """The log so far; raises ColddiffError if there is no such attempt."""
+def read_log(folder: JobFolder, attempt: int, address: str | None, *, debug: bool = False) -> bytes:
+    """The log so far; raises ColddiffError if there is no such attempt.
+
+    ``debug``: what is set aside of it, which other libraries printed of themselves.
+    """
     newest = newest_attempt(folder, folder.status())
     if attempt < 1 or attempt > newest:
         raise ColddiffError(
             f"{folder.job_id} has no attempt {attempt} (newest: {newest or 'none'})"
         )
-    if text := folder.log(attempt):
+    if text := folder.debug_log(attempt) if debug else folder.log(attempt):
         return text
     from colddiff.cluster.connect import jobs_of
 
@@ -29,7 +33,10 @@ def read_log(folder: JobFolder, attempt: int, address: str | None) -> bytes:
         jobs = jobs_of(folder, address)
     except ClusterError:
         return b""
-    return jobs.log(folder.job_id, attempt).encode() if jobs is not None else b""
+    if jobs is None:
+        return b""
+    kept, aside = parted(jobs.log(folder.job_id, attempt).encode())
+    return aside if debug else kept
 
 
 def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator[bytes]:
@@ -59,7 +66,7 @@ def added(shown: bytes, text: bytes) -> bytes:
     if text.startswith(shown):
         return text[len(shown) :]
     tail = shown[-OVERLAP:]
-    # The cluster's log begins with lines of its own, which the stored one lacks.
+    # The cluster's log may begin with lines that were printed before the stored one was begun.
     while tail and (place := text.rfind(tail)) < 0:
         tail = tail.partition(b"\n")[2]
     return text[place + len(tail) :] if tail else text

@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
 from colddiff.cluster import local_cluster
-from colddiff.cluster.address import LARGEST_ANSWER, Cluster, probe, request
+from colddiff.cluster.address import LARGEST_ANSWER, REFUSED, Cluster, probe, refusal, request
 from colddiff.cluster.capacity import reported_capacity
 from colddiff.cluster.home import Home
 from colddiff.errors import ClusterError
@@ -235,8 +235,8 @@ class RayJobs:
         except HTTPError as error:
             with error:
                 said = error.read(10_000).decode(errors="replace")
-            if error.code in (401, 403):
-                raise ClusterError(f"{where} rejects the token; see RAY_AUTH_TOKEN_PATH") from None
+            if error.code in REFUSED:
+                raise ClusterError(refusal(self.cluster)) from None
             if error.code == 404:
                 raise UnknownJob(f"{where} does not know the job") from None
             raise ClusterError(f"{where} cannot {what}: {_last_line(said)}") from None
@@ -267,9 +267,7 @@ def _client(cluster: Cluster) -> Any:
             try:
                 return super()._do_request(method, endpoint, **kwargs)
             except AuthenticationError:
-                raise ClusterError(
-                    f"{cluster.address} rejects the token; see RAY_AUTH_TOKEN_PATH"
-                ) from None
+                raise ClusterError(refusal(cluster)) from None
 
     headers = {"Authorization": f"Bearer {cluster.token}"} if cluster.token else {}
     with _without(OVERRIDES):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from colddiff.background import in_context
 from colddiff.errors import ClusterError
 from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status
-from colddiff.machine.printed_lines import unstamped
+from colddiff.machine.printed_lines import parted, unstamped
 from colddiff.machine.processes import process
 
 if TYPE_CHECKING:
@@ -296,8 +296,11 @@ def settle(
         status = Status(attempt=attempt)
     printed = folder.log(attempt).decode(errors="replace")
     if driver is not None and runner is not None and not printed:
-        printed = runner.log(folder.job_id, attempt)
-        folder.write_log(attempt, printed.encode())
+        kept, aside = parted(runner.log(folder.job_id, attempt).encode())
+        folder.write_log(attempt, kept)
+        if aside:
+            folder.write_debug_log(attempt, aside)
+        printed = kept.decode(errors="replace")
     on_cluster = not process_gone and "address" in folder.read_claim(attempt)
     state, why = _verdict(driver, on_cluster=on_cluster)
     if state == "lost" and folder.stop_requested(attempt):

@@ -41,6 +41,13 @@ NOISE = re.compile(
             r"- \(ip=\S+, pid=\d+\) world_rank=",
             r"Setting up process group for: env://",
             r"Tip: ",
+            # Before a driver, in the log that a cluster has of it.
+            r"Running entrypoint for job ",
+            # What Ray says of any worker that is gone, and guesses of its cause: our own line about
+            # the failure names what failed.
+            r"A worker died or was killed while executing a task by an unexpected system error",
+            r"The actor (?:died unexpectedly before finishing|is dead because|never ran) ?",
+            r"\t(?:class_name|actor_id|pid|name|namespace|ip): ",
             # What a machine that was lost had counted, in the words of its last log.
             r"\s*\[state-dump\]",
             # Where the client of S3 has its settings from.
@@ -57,6 +64,18 @@ NOISE = re.compile(
         )
     )
 )
+NOISE_OF = {
+    # Describes each worker that failed, twice; the traceback of an error in it is kept.
+    "TrainController": re.compile(
+        r"\[FailurePolicy\] |  Source: |  Error count: \d|\[Rank \d+ Error Snippet\]:$"
+        r"|(?:Error|ray\.train\.WorkerGroupError): Training failed due to worker errors:$"
+        r"|A worker health check failed\.$|Worker info: Worker\($"
+        r"|  (?:actor|metadata|resources|distributed_context|log_file_path|placement_\w+)="
+        r"|    (?:hostname|node_id|node_ip|pid|\w+_ids)=|  \),$|\)$"
+        r"|Graceful shutdown of backend failed\."
+    )
+}
+"""What one of Ray's actors says of itself, by its name."""
 TRACEBACK = "Traceback (most recent call last):"
 CHAINED = (
     "During handling of the above exception, another exception occurred:",
@@ -66,10 +85,11 @@ FRAME = re.compile(r'  File "(?P<path>[^"]+)", line \d+')
 THEIR_FRAME = re.compile(
     r".*(?:-packages/ray/|lib/python3\.\d+/(?!site-packages|dist-packages))|python/ray/"
 )
-NO_ANSWER = re.compile(
-    r"(?:ray\.exceptions\.|ray\._raylet\.)?(?:GetTimeoutError|RpcError)\b|grpc\.\S*RpcError\b"
+NOT_OF_THE_JOB = re.compile(
+    r"(?:ray\.exceptions\.|ray\._raylet\.)?"
+    r"(?:GetTimeoutError|RpcError|ActorDiedError|ActorUnavailableError)\b|grpc\.\S*RpcError\b"
 )
-"""Last line of a traceback of Ray that waited for its control store; nothing of a job failed."""
+"""Last line of a traceback of Ray that waited for its control store or a worker that is gone."""
 LONGEST_TRACEBACK = 200
 """Lines of one that are held back until it is known what it is about."""
 
@@ -84,14 +104,14 @@ class LogLines:
     Args:
         keep: gets the lines that are about the job.
         set_aside: gets those of other libraries.
-        clock: seconds since 1970, of this machine.
+        clock: seconds since 1970, of this machine; None for lines that have their time.
     """
 
     def __init__(
         self,
         keep: Callable[[bytes], None],
         set_aside: Callable[[bytes], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = time.time,
     ) -> None:
         self._keep, self._set_aside, self._clock = keep, set_aside, clock
         self._begun = b""
@@ -126,7 +146,8 @@ class LogLines:
             self._write(self._keep, text)
 
     def _write(self, take: Callable[[bytes], None], text: str) -> None:
-        take(f"{stamped(text, self._clock())}\n".encode())
+        line = text if self._clock is None else stamped(text, self._clock())
+        take(f"{line}\n".encode())
 
     def _release(self, take: Callable[[bytes], None]) -> None:
         for line in self._held:
@@ -135,7 +156,7 @@ class LogLines:
 
     def _holds(self, line: str) -> bool:
         """Whether the line is of a traceback that is held back; its last line decides on it."""
-        source, text = _parted(line)
+        source, text = _source_and_text(line)
         if text == TRACEBACK and (not self._held or source != self._held_of):
             self._release(self._keep)
             self._held_of = source
@@ -147,7 +168,7 @@ class LogLines:
             return False
         self._held.append(line)
         if not inside:
-            self._release(self._set_aside if NO_ANSWER.match(text) else self._keep)
+            self._release(self._set_aside if NOT_OF_THE_JOB.match(text) else self._keep)
         return True
 
     def _is_noise(self, line: str) -> bool:
@@ -163,10 +184,24 @@ class LogLines:
         if WARNING.match(text):
             self._warned.add(key)
             return True
-        return NOISE.match(text) is not None
+        of_actor = NOISE_OF.get(source)
+        return bool(NOISE.match(text) or (of_actor and of_actor.match(text)))
 
 
-def _parted(line: str) -> tuple[str, str]:
+def parted(log: bytes) -> tuple[bytes, bytes]:
+    """A log as a cluster has it of a driver: what is about the job, and what is set aside."""
+    kept: list[bytes] = []
+    aside: list[bytes] = []
+    lines = LogLines(kept.append, aside.append, None)
+    lines.feed(log)
+    before = len(kept)
+    lines.flush()
+    if len(kept) > before and not log.endswith(b"\n"):
+        kept[-1] = kept[-1].removesuffix(b"\n")  # the next read of the log goes on from there
+    return b"".join(kept), b"".join(aside)
+
+
+def _source_and_text(line: str) -> tuple[str, str]:
     """What Ray writes before a line of another process, and the line."""
     found = SOURCE.match(line)
     return ("", line) if found is None else (line[: found.start("text")], found["text"])

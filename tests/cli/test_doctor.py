@@ -65,6 +65,24 @@ def test_a_cluster_that_does_not_respond_is_wrong(doctor: Doctor) -> None:
     assert f"no Ray cluster responds at {address}" in found["what"]
 
 
+def test_the_token_for_a_cluster_of_others_is_read(doctor: Doctor, tmp_path: Path) -> None:
+    address = ("--address", "http://127.0.0.1:1")
+    where = {"HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "gone")}
+    code, found = doctor.of("token", *address, **where)
+    assert (code, found["state"]) == (1, "wrong")
+    assert found["what"] == f"{tmp_path / 'gone'}: no such file"
+    (tmp_path / "gone").write_text("t0k")
+    _, found = doctor.of("token", *address, **where)
+    assert found["state"] == "ok"
+    assert found["what"] == f"there is one in {tmp_path / 'gone'} (RAY_AUTH_TOKEN_PATH)"
+    assert doctor.of("token", *address, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH="")[1] == {
+        "name": "token",
+        "state": "note",
+        "what": "none is given; a cluster that requires a token refuses",
+        "way_out": "set RAY_AUTH_TOKEN_PATH to the file that holds it",
+    }
+
+
 def test_a_token_that_others_can_read_is_wrong(doctor: Doctor) -> None:
     home = Home(doctor.home)
     home.token()

@@ -270,7 +270,7 @@ def test_what_answers_must_be_ray(colddiff: Colddiff) -> None:
         address = f"http://127.0.0.1:{server.server_port}"
         line = one_error(colddiff("submit", "train", "quickstart", "--address", address), 3)
         server.shutdown()
-    assert f"{address} (from --address) is not a Ray dashboard (HTTP 302)" in line
+    assert f"{address} (from --address) is not a Ray dashboard (HTTP 302 of Base" in line
 
 
 def test_an_unknown_kind_exits_2_with_the_nearest(colddiff: Colddiff) -> None:

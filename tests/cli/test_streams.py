@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.cli.output import printable
+from colddiff.errors import ClusterError, DataError, SpecError, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,3 +96,10 @@ def test_what_others_wrote_does_not_steer_the_terminal() -> None:
         "a\\x1b]0;owned\\x07\\x1b[31mred\\r\n\tä \N{SNOWMAN}\xa0."
     )
     assert printable("\udcff\u202e\x00\x9b") == "\\udcff\\u202e\\x00\\x9b"
+
+
+def test_an_error_that_quotes_others_holds_no_control_characters() -> None:
+    said = "no text: \x00\x18\x04 \x1b]0;title\x07, \u202eback"
+    for error in (ClusterError(said), SpecError([("data", said)]), DataError(said)):
+        assert str(error).isprintable()
+        assert "no text: \\x00\\x18\\x04 \\x1b]0;title" in str(error)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from colddiff.cluster.address import Cluster, probe
+from colddiff.cluster.address import Cluster, probe, remote_cluster
 from colddiff.cluster.versions import refuse_other_versions
 from colddiff.errors import ClusterError, SpecError
 from tests.in_process import colddiff_here
@@ -29,6 +29,8 @@ class Dashboard(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.elsewhere = elsewhere
         self.says: dict[str, Any] = {"/api/version": {"ray_version": "2"}}
+        self.requires: str | None = None
+        self.error_page = b""
         self.tokens: list[str | None] = []
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -40,8 +42,11 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.tokens.append(self.headers.get("Authorization"))
         said = self.server.says.get(self.path)
-        body = b"" if self.server.elsewhere else json.dumps(said).encode()
-        self.send_response(307 if self.server.elsewhere else 200 if said else 404)
+        code = 307 if self.server.elsewhere else 200 if said else 404
+        if self.server.requires not in (None, self.server.tokens[-1]):
+            code = 403 if self.server.tokens[-1] else 401
+        body = json.dumps(said).encode() if code == 200 else self.server.error_page
+        self.send_response(code)
         if self.server.elsewhere:
             self.send_header("Location", self.server.elsewhere + self.path)
         self.send_header("Content-Length", str(len(body)))
@@ -61,7 +66,7 @@ def dashboard() -> Iterator[Dashboard]:
 
 def test_the_token_is_not_carried_to_where_an_answer_points(dashboard: Dashboard) -> None:
     with Dashboard(elsewhere=dashboard.address) as first:
-        with pytest.raises(ClusterError, match=r"not a Ray dashboard \(HTTP 307\)"):
+        with pytest.raises(ClusterError, match=r"not a Ray dashboard \(HTTP 307 of BaseHTTP"):
             probe(Cluster(first.address, "hush"))
         first.shutdown()
     assert first.tokens == ["Bearer hush"]
@@ -80,6 +85,118 @@ def test_no_proxy_is_asked_for_what_runs_on_this_machine(
         cluster = Cluster(dashboard.address)
         assert probe(cluster) == cluster
     assert len(dashboard.tokens) == 1
+
+
+def refused(cluster: Cluster) -> str:
+    with pytest.raises(ClusterError) as caught:
+        probe(cluster)
+    return str(caught.value)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a token, and no variable of Ray's."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    for name, text in {"empty": "\n", "lines": "a\nb\n", "wrong": "hush", "right": "t0k\n"}.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("mode", ["token", ""])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gone", "no such file"),
+        ("folder", "is a folder, not a file"),
+        ("right/x", "cannot be read (Not a directory)"),
+        ("empty", "is empty"),
+        ("lines", "holds no token, which is one line of ASCII"),
+    ],
+)
+def test_a_named_file_that_holds_no_token_is_named(
+    dashboard: Dashboard,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    name: str,
+    problem: str,
+) -> None:
+    dashboard.requires = "Bearer t0k"
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(files / name))
+    said = refused(remote_cluster(dashboard.address))
+    assert f"requires a token ({files / name}: {problem}): set RAY_AUTH_TOKEN_PATH" in said
+    assert set(dashboard.tokens) == {None}
+
+
+def test_a_token_is_rejected_only_where_one_was_sent_and_its_place_is_named(
+    dashboard: Dashboard, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard.requires = "Bearer t0k"
+    cluster = remote_cluster(dashboard.address)
+    said = refused(cluster)
+    assert "requires a token: set RAY_AUTH_TOKEN_PATH" in said
+    assert dashboard.tokens == [None]
+    (files / ".ray").mkdir()
+    (files / ".ray" / "auth_token").write_text("hush")
+    assert "rejects the token in ~/.ray/auth_token (Ray's default file); set" in refused(cluster)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(files / "wrong"))
+    assert f"rejects the token in {files / 'wrong'} (RAY_AUTH_TOKEN_PATH)" in refused(cluster)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(files / "right"))
+    assert probe(cluster).token == "t0k"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "hush")
+    said = refused(cluster)
+    assert "rejects the token in RAY_AUTH_TOKEN; unset it and set RAY_AUTH_TOKEN_PATH" in said
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize(
+    ("page", "what"),
+    [
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is an S3 server"),
+        (b"See https://www.mlflow.org/docs on how to authenticate", "is an MLflow server"),
+    ],
+)
+def test_a_service_of_another_kind_is_named_and_gets_no_token(
+    dashboard: Dashboard, files: Path, monkeypatch: pytest.MonkeyPatch, page: bytes, what: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(files / "right"))
+    dashboard.requires, dashboard.error_page = "Basic", page
+    said = refused(Cluster(dashboard.address))
+    assert f"{dashboard.address} {what}, not a Ray dashboard (HTTP 401 of BaseHTTP/" in said
+    assert said.endswith("use the address of the dashboard, whose port is 8265 by default")
+    assert dashboard.tokens == [None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"\x00\x00\x18\x04\x00\x00\x00", "may be the port of Ray's control store (GCS); use the"),
+        (b"\x15\x03\x01\x00\x02", "not in plain HTTP; use https:// if"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "answers, but not in HTTP; use the address of the dashboard"),
+    ],
+)
+def test_what_answers_otherwise_than_in_http_is_said_in_a_clean_line(
+    answer: bytes, why: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        said = refused(Cluster(f"http://127.0.0.1:{server.getsockname()[1]}"))
+        thread.join()
+    assert why in said
+    assert said.isprintable()
+    assert "\\x" not in said
 
 
 def runs(dashboard: Dashboard, ray: str, python: str | None) -> Cluster:

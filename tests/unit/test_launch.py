@@ -20,7 +20,7 @@ import pytest
 from colddiff.cli.live_line import live_line
 from colddiff.cluster.address import Cluster, parse_address
 from colddiff.cluster.home import ClusterRecord, Home
-from colddiff.cluster.logs import added
+from colddiff.cluster.logs import added, read_log
 from colddiff.cluster.operate import current, delete, stop
 from colddiff.cluster.ray_jobs import driver_state, entrypoint
 from colddiff.errors import ClusterError, ColddiffError, RecordError
@@ -103,6 +103,30 @@ def test_a_driver_without_a_verdict_gets_one(
     assert (verdict.state, verdict.step) == (state, 30)
     assert re.search(says, verdict.message)
     assert folder.status() == verdict
+
+
+class Printed(InProcess):
+    """A runner that has a driver's output, as Ray's Jobs API has it."""
+
+    def log(self, job_id: str, attempt: int) -> str:
+        return "Running entrypoint for job train-a-0-2: python\nbash: python: not found\n"
+
+
+def test_of_a_driver_that_did_not_get_far_the_cluster_has_the_log(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write_status(RUNNING)
+    folder.claim(2, {"address": "http://127.0.0.1:8265"})
+    monkeypatch.setattr("colddiff.cluster.connect.jobs_of", lambda *_: Printed())
+    said, started = (
+        b"bash: python: not found\n",
+        b"Running entrypoint for job train-a-0-2: python\n",
+    )
+    assert read_log(folder, 2, None) == said
+    assert read_log(folder, 2, None, debug=True) == started
+    verdict = settle(folder, 2, driver_state("FAILED", 127, ""), Printed())
+    assert verdict.message.endswith("(exit code 127); end of its log: bash: python: not found")
+    assert (folder.log(2), folder.debug_log(2)) == (said, started)
 
 
 def test_what_was_asked_to_stop_is_stopped_whatever_ended_it(folder: JobFolder) -> None:

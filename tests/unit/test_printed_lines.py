@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colddiff.machine.printed_lines import LogLines, stamped, unstamped
+from colddiff.machine.printed_lines import LogLines, parted, stamped, unstamped
 
 PACKAGES = "/srv/venv/lib/python3.11/site-packages"
 NOISE = f"""
@@ -45,6 +45,8 @@ INFO  [botocore.credentials] Found credentials in environment variables.
 2026/11/27 01:27:05 INFO botocore.credentials: Found credentials in shared credentials file: ~/.aws/credentials
 (RayTrainWorker pid=7805) 2026-11-27 01:27:05,100 INFO botocore.credentials -- Found credentials from IAM Role: training
 (TrainController pid=7327) [2026-11-27 01:28:01,258 E 7327 7394] gcs_rpc_client.h:149: Failed to connect to GCS at address 10.0.0.3:6379
+2026-11-27 20:20:17,035\tINFO job_manager.py:581 -- Runtime env is setting up.
+Running entrypoint for job train-quickstart-b4e29189-1: python -P -m colddiff.cluster.driver job.json --attempt 1
 """[1:]
 KEPT = f"""
 terminal distribution gmm fitted in 0.7 s
@@ -146,6 +148,77 @@ def test_other_tracebacks_are_kept_whole_and_in_order(other: str) -> None:
         "".join(f"{stamped(line, 0)}\n" for line in f"before\n{other}(raylet) after".splitlines()),
         "",
     )
+
+
+GUESSES = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called"
+FIELDS = """
+The actor died unexpectedly before finishing this task.
+\tclass_name: RayTrainWorker
+\tactor_id: 7e1fc2d470f2819b1c9dd09302000000
+\tpid: 25469
+\tnamespace: 15af7ad9-e096-4bc2-a33e-bc93c6dd043a
+\tip: 192.0.2.2
+"""[1:]
+SNIPPET = f"""
+[Rank 0 Error Snippet]:
+A worker health check failed.
+Worker info: Worker(
+  actor=Actor(RayTrainWorker, 7e1fc2d470f2819b1c9dd09302000000),
+  metadata=ActorMetadata(
+    hostname='node7',
+    node_id='8ccd16e8eee961335338c9322458af6054a821a5037352746bba99cd',
+    node_ip='192.0.2.2',
+    pid=25469,
+  ),
+  distributed_context=DistributedContext(world_rank=0, world_size=2, local_rank=0),
+  log_file_path='/tmp/ray/session_2026-11-27/logs/train/ray-train-app-worker-c731.log',
+)
+{FIELDS}{GUESSES}
+"""[1:]
+KILLED = f"""
+[FailurePolicy] RAISE
+  Source: worker group
+  Error count: 1 (max allowed: 0)
+Error: Training failed due to worker errors:
+{SNIPPET}ray.train.WorkerGroupError: Training failed due to worker errors:
+{SNIPPET}Graceful shutdown of backend failed. This is expected if one of the workers has crashed.
+Traceback (most recent call last):
+  File "{PACKAGES}/ray/train/torch/config.py", line 333, in on_shutdown
+    ray.get(futures, timeout=timeout_s)
+ray.exceptions.ActorDiedError: {FIELDS}{GUESSES}
+"""[1:]
+OUR_LINE = "workers failed (The actor died unexpectedly before finishing this task.); restarting them in 0 s: failure 1 since step 0, max_failures=3"
+
+
+def by(source: str, text: str) -> str:
+    return "".join(f"({source} pid=25336) {line}\n" for line in text.splitlines())
+
+
+def test_of_a_killed_worker_our_own_line_is_kept() -> None:
+    raylet = f"(raylet) A worker died or was killed while executing a task by an unexpected system error. {GUESSES}\n"
+    said = by("TrainController", KILLED)
+    kept, aside = sorted_lines(f"{raylet}{OUR_LINE}\n{said}".encode())
+    assert kept == f"{stamped(OUR_LINE, 0)}\n"
+    assert len(aside.splitlines()) == 1 + len(KILLED.splitlines())
+
+
+def test_an_error_in_a_worker_is_kept_from_what_its_controller_says() -> None:
+    error = """Traceback (most recent call last):
+  File "/home/ada/kspace.py", line 7, in _degrade
+    x = f(x)
+ValueError: 3 is no odd width"""
+    said = KILLED[: KILLED.index("A worker health")] + error
+    kept, _ = sorted_lines(by("TrainController", said).encode())
+    assert [unstamped(line) for line in kept.splitlines()] == [
+        f"(TrainController pid=25336) {line}" for line in error.splitlines()
+    ]
+
+
+def test_a_log_of_a_cluster_is_parted_without_new_times() -> None:
+    ours = f"{stamped('step 1/2', 0)}\n{stamped('step', 0)}"
+    before = "\n".join(NOISE.splitlines()[-2:])
+    assert parted(f"{before}\n{ours}".encode()) == (ours.encode(), f"{before}\n".encode())
+    assert parted(b"") == (b"", b"")
 
 
 PRINTING = """
