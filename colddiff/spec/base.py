@@ -207,8 +207,6 @@ def parse(cls: type[S], data: Any, where: str = "") -> S:
         raise SpecError(_problems(error, where)) from None
     except SpecError as error:
         raise SpecError([(_join(where, path), what) for path, what in error.problems]) from None
-    except UnicodeEncodeError as error:  # half a character, such as JSON's "\\ud800", as a key
-        raise SpecError([(where, f"{shown(error.object)} is no Unicode text")]) from None
 
 
 def _problems(error: ValidationError, where: str) -> list[tuple[str, str]]:

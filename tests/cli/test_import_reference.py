@@ -81,7 +81,8 @@ def test_the_imported_network_gives_the_golden_outputs(run: ImportReference, gol
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{run.out}/checkpoints/step_00000007\n"
     assert "step 7, ema weights, imported; no terminal" in done.stderr
-    recorded = np.load(golden.with_name("convnext_small_rgb32_io.npz"))
+    with np.load(golden.with_name("convnext_small_rgb32_io.npz")) as arrays:
+        recorded = dict(arrays)
     for reference in (str(run.out), done.stdout.strip()):
         loaded = load_checkpoint(reference)
         assert (loaded.step, loaded.terminal) == (7, None)

@@ -181,7 +181,8 @@ def test_resnet20_is_right_about_cifar10(shared: Path) -> None:
         for x in range(0, sheet.shape[1], 32)
     ]
     images = torch.from_numpy(np.stack(rows).transpose(0, 3, 1, 2).copy())
-    labels = np.load(shared / "data/cifar10/labels.npz")["test"][: len(images)]
+    with np.load(shared / "data/cifar10/labels.npz") as arrays:
+        labels = arrays["test"][: len(images)]
     with torch.inference_mode():
         scores = extractor.network(extractor.preprocess(images))
     assert float((scores.argmax(dim=1).numpy() == labels).mean()) > 0.85
