@@ -23,7 +23,7 @@ from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.on_ray import run_trials_on_ray
 from colddiff.verbs.search.trials import read_trials
 from colddiff.verbs.search.work import prepare, search
-from tests.unit.search.tiny_search import tiny_search
+from tests.unit.search.tiny_search import DRAWN, tiny_search
 
 
 @dataclass
@@ -78,7 +78,7 @@ def measure(num_trials: int) -> dict[str, Any]:
 
 
 def _overheads(place: Path, num_trials: int) -> list[float]:
-    job = parse(SearchJob, tiny_search(num_trials=num_trials, searcher="random"))
+    job = parse(SearchJob, tiny_search(num_trials=num_trials, searcher="random", **DRAWN))
     resolved = resolve(job, "bench", storage=str(place))
     attempt = Attempt(resolved, 1)
     record_job(resolved, attempt.folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.in_process import Done
-from tests.unit.search.tiny_search import folder_of, trained, trials_of, write_search
+from tests.unit.search.tiny_search import DRAWN, folder_of, trained, trials_of, write_search
 
 pytestmark = pytest.mark.cluster
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 def test_a_search_on_a_cluster(
     colddiff_here: Callable[..., Done], storage: Path, tmp_path: Path
 ) -> None:
-    job = write_search(tmp_path / "tiny.yaml", max_concurrent=2, searcher="random")
+    job = write_search(tmp_path / "tiny.yaml", max_concurrent=2, searcher="random", **DRAWN)
     done = colddiff_here("submit", "search", job, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(Path(json.loads(done.stdout)["result"]).read_text())

@@ -28,7 +28,7 @@ from colddiff.verbs.search.points.space import Dimension
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.trials import Trial
 from colddiff.verbs.search.work import prepare
-from tests.unit.search.tiny_search import folder_of, tiny_search, trials_of
+from tests.unit.search.tiny_search import DRAWN, folder_of, tiny_search, trials_of
 
 STRAIGHT: dict[str, Any] = {"scheduler": "none", "rungs": [1.0], "searcher": "random"}
 
@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
     """A storage with a finished search of two trials, and its result."""
     with pytest.MonkeyPatch.context() as patch:
         storage = at(tmp_path_factory.mktemp("gallery"), patch)
-        yield storage, colddiff.search(tiny_search(num_trials=2, **STRAIGHT), "tiny")
+        yield storage, colddiff.search(tiny_search(num_trials=2, **STRAIGHT, **DRAWN), "tiny")
 
 
 def evaluations(storage: Path) -> dict[str, dict[str, Any]]:
@@ -153,7 +153,7 @@ def test_an_extended_search_draws_again_and_evaluates_nothing_twice(
     before = evaluations(storage)
     paths = storage / "jobs" / result["id"] / "pictures" / "paths.png"
     drawn = paths.read_bytes()
-    more = colddiff.search(tiny_search(num_trials=3, **STRAIGHT), "tiny")
+    more = colddiff.search(tiny_search(num_trials=3, **STRAIGHT, **DRAWN), "tiny")
     assert more["id"] == result["id"]
     assert paths.read_bytes() != drawn
     store = open_store(str(storage))
@@ -165,8 +165,7 @@ def test_nothing_is_drawn_without_images_and_what_cannot_be_drawn_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = at(tmp_path, monkeypatch)
-    tracking = {"images": False, "system_every_s": None}
-    result = colddiff.search(tiny_search(num_trials=2, tracking=tracking, **STRAIGHT), "tiny")
+    result = colddiff.search(tiny_search(num_trials=2, **STRAIGHT), "tiny")
     assert result["pictures"] == []
     assert not list(storage.rglob("*.png"))
     assert not evaluations(storage)
@@ -179,7 +178,7 @@ def test_nothing_is_drawn_without_images_and_what_cannot_be_drawn_is_named(
     for trial in trials_of(storage):
         shutil.rmtree(storage / "jobs" / trial.job_id / "checkpoints")
     with caplog.at_level("WARNING"):
-        result = colddiff.search(tiny_search(num_trials=3, **STRAIGHT), "tiny")
+        result = colddiff.search(tiny_search(num_trials=3, **STRAIGHT, **DRAWN), "tiny")
     told = [record.getMessage() for record in caplog.records]
     assert any(text.startswith("strips.png could not be made: ") for text in told)
     assert any("trial 0 with 3 network calls was not evaluated: " in text for text in told)

@@ -18,7 +18,7 @@ from colddiff.verbs.search.planner import Planner
 from colddiff.verbs.search.trials import Trial, read_trials
 from colddiff.verbs.search.work import prepare
 from colddiff.verbs.train.job import TrainJob
-from tests.unit.search.tiny_search import folder_of, tiny_search, trials_of
+from tests.unit.search.tiny_search import DRAWN, folder_of, tiny_search, trials_of
 
 KERNEL, SIGMA = "degradation.kernel_size", "degradation.sigma.value"
 BLUR: dict[str, Any] = {"kind": "blur", "num_timesteps": 6, "padding": "circular"}
@@ -112,7 +112,7 @@ def test_other_numbers_of_samples_are_another_search_with_its_own_trials(storage
 def test_a_whole_search_compares_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
-    result = colddiff.search(generation(confirm_seeds=1), "tiny")
+    result = colddiff.search(generation(confirm_seeds=1, **DRAWN), "tiny")
     assert result["metric"] == "eval/generated/fd_lenet"
     trials = trials_of(tmp_path / "runs")
     assert result["redrawn"] == sum(trial.redrawn for trial in trials)
@@ -139,4 +139,4 @@ def test_a_whole_search_compares_samples(tmp_path: Path, monkeypatch: pytest.Mon
     rows = json.loads(folder.store.get(folder.key("leaderboard.json")))["rows"]
     assert {row["calls"] for row in rows} == {4}
     # The same search again is the same result, and trains nothing.
-    assert colddiff.search(generation(confirm_seeds=1), "tiny") == result
+    assert colddiff.search(generation(confirm_seeds=1, **DRAWN), "tiny") == result

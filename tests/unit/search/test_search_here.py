@@ -36,6 +36,7 @@ from tests.kills import PATIENCE_S
 from tests.unit.search.nested_runs import history, nested_runs
 from tests.unit.search.tiny_search import (
     BASE,
+    DRAWN,
     folder_of,
     tiny_search,
     trained,
@@ -74,7 +75,7 @@ def test_a_search_with_its_confirmation(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    result = search(num_trials=4, confirm_seeds=2, confirm_best=1)
+    result = search(num_trials=4, confirm_seeds=2, confirm_best=1, **DRAWN)
     trials, rows = trials_of(storage), rows_of(storage)
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert trials[0].point == {T: 6, RATIO: 4.0}
@@ -145,7 +146,7 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     ended: str,
 ) -> None:
     fields = {"searcher": searcher, "num_trials": 3, **STRAIGHT}
-    job = write_search(tmp_path / "tiny.yaml", **fields)
+    job = write_search(tmp_path / "tiny.yaml", **fields, **DRAWN)
     words = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job), "--local"]
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -204,7 +205,11 @@ def test_a_search_without_its_tracker_is_nested_once_that_is_back(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    away = {"num_trials": 2, "tracking": {"required": False, "system_every_s": None}, **STRAIGHT}
+    away = {
+        "num_trials": 2,
+        "tracking": {"required": False, "system_every_s": None, "images": False},
+        **STRAIGHT,
+    }
     result = search(**away)
     assert result["tracking"]["run_id"] == ""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -329,9 +334,8 @@ def test_a_search_in_s3(
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     # Pictures are drawn in other tests: here they would be thousands of requests.
-    quiet = {"tracking": {"images": False, "system_every_s": None}, **STRAIGHT}
-    result = search(num_trials=1, **quiet)
-    more = search(num_trials=2, **quiet)
+    result = search(num_trials=1, **STRAIGHT)
+    more = search(num_trials=2, **STRAIGHT)
     assert (more["id"], more["trials"]) == (result["id"], 2)
     folder = JobFolder(open_store(place), result["id"])
     trials = read_trials(folder)

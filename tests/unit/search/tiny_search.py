@@ -35,8 +35,10 @@ SEARCH: dict[str, Any] = {
     "max_concurrent": 1,
     "rungs": [0.5, 1.0],
     "confirm_seeds": 0,
-    "tracking": {"system_every_s": None},
+    # Pictures are a third of what a tiny search takes: drawn where a test looks at them (DRAWN).
+    "tracking": {"system_every_s": None, "images": False},
 }
+DRAWN: dict[str, Any] = {"tracking": {"system_every_s": None}}
 
 
 def tiny_search(base: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
