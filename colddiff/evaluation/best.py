@@ -166,7 +166,8 @@ def best_step(records: Mapping[int, Mapping[str, Any]], job: Mapping[str, Any]) 
 
     ``job`` is the spec of the training job, as data: its ``evaluation.best``, else what
     ``standing_metric`` says of the last evaluation; of equal values, the earliest step's. An
-    evaluation without that metric is left out.
+    evaluation without that metric is left out, and so is one on other test images, or on another
+    number of them, than the last: its value says nothing beside it.
     """
     metric = None
     for step in sorted(records, reverse=True):
@@ -175,9 +176,19 @@ def best_step(records: Mapping[int, Mapping[str, Any]], job: Mapping[str, Any]) 
         return None
     values = {step: _finite(record).get(metric) for step, record in records.items()}
     sign = -1.0 if higher_is_better(metric) else 1.0
-    scored = [(sign * value, step) for step, value in values.items() if value is not None]
+    last = max(step for step, value in values.items() if value is not None)
+    scored = [
+        (sign * value, step)
+        for step, value in values.items()
+        if value is not None and _test_images(records[step]) == _test_images(records[last])
+    ]
     value, step = min(scored)
     return BestStep(step, metric, sign * value)
+
+
+def _test_images(record: Mapping[str, Any]) -> list[Any]:
+    provenance = record.get("provenance") or {}
+    return [provenance.get(name) for name in ("n", "reference_sha256")]
 
 
 def metric_of_record(record: Mapping[str, Any], job: Mapping[str, Any]) -> str | None:

@@ -104,6 +104,15 @@ def test_steps_are_compared_by_the_metric_of_the_last_one() -> None:
     assert best_step(records, {}) == BestStep(4, "eval/sampled/fid", 50.0)
 
 
+def test_steps_are_compared_on_the_test_images_of_the_last_one() -> None:
+    """Of a job that goes on with fewer test images, the earlier values say nothing beside these."""
+    records = {
+        step: {"metrics": {"eval/sampled/rmse": value}, "provenance": {"n": n}}
+        for step, value, n in ((2, 0.1, 200), (4, 0.3, 100), (6, 0.4, 100))
+    }
+    assert best_step(records, {}) == BestStep(4, "eval/sampled/rmse", 0.3)
+
+
 def test_a_job_may_name_a_metric_that_it_evaluates() -> None:
     found = parse(EvaluationSpec, {"best": "eval/sampled/ssim"})
     assert found.best == "eval/sampled/ssim"
