@@ -71,6 +71,8 @@ def cost_of(run: ReportedRun) -> dict[str, str]:
     if isinstance(times, Mapping):
         for name, seconds in sorted(times.items()):
             if isinstance(seconds, int | float):
+                # The result has those of the attempt that made it.
+                seconds = _of_all_attempts(run, name) or seconds
                 found[name.removesuffix("_s").replace("_", " ")] = f"{seconds:.1f} s"
     starts = [start for attempt in run.attempts for start in attempt.starts]
     if starts:
@@ -78,6 +80,12 @@ def cost_of(run: ReportedRun) -> dict[str, str]:
     if repeated := sum(start.repeated_steps for start in starts):
         found["steps trained again after kills"] = str(repeated)
     return found
+
+
+def _of_all_attempts(run: ReportedRun, name: str) -> float:
+    """The sum of a time over the attempts that noted it, in s."""
+    noted = [attempt.outcome.get(name) for attempt in run.attempts]
+    return sum(float(seconds) for seconds in noted if isinstance(seconds, int | float))
 
 
 def provenance_of(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:

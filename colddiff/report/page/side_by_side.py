@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from colddiff.samplers import column_labels
 
 TITLE = "Jobs side by side"
 ERROR = "rmse"
+ALIKE = 0.01
+"""Up to such a part, errors of degraded images are those of the same amount to undo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +93,46 @@ def _sentence(other: ResultTable, first: ResultTable, column: str) -> str:
     if not parts:
         return ""
     label = column_labels([column])[column]
+    against = f"{other.title} against {first.title}, {label}, {over_text(a, b)}"
+    if unlike := _unlike(other, first, column):
+        return f"{against}: {unlike}."
     told = "; ".join([", ".join(parts), *_cautions(other, first, column)])
-    return f"{other.title} against {first.title}, {label}, {over_text(a, b)}: {told}."
+    return f"{against}: {told}."
+
+
+def _unlike(other: ResultTable, first: ResultTable, column: str) -> str:
+    """What two jobs undo of unlike degraded images, which makes neither the better; else ""."""
+    told, given = [], []
+    for table in (other, first):
+        before, after = (_mean_error(table, name) for name in (DEGRADED, column))
+        if before is None or after is None:
+            return ""
+        change = 100 * (after / before - 1) if before > 0 else 0.0
+        word = f" ({abs(change):.0f} % {'more' if change > 0 else 'less'})"
+        told.append(f"from {text_of(ERROR, before)} to {text_of(ERROR, after)}{word}")
+        given.append(before)
+    if math.isclose(*given, rel_tol=ALIKE):
+        return ""
+    return f"not compared, as their degraded images differ: {ERROR} {' against '.join(told)}"
+
+
+def _mean_error(table: ResultTable, column: str) -> float | None:
+    mean = Side(table.measured, column).mean(ERROR)
+    return None if mean is None else mean.value
 
 
 def _cautions(other: ResultTable, first: ResultTable, column: str) -> Iterator[str]:
-    """What a comparison must not hide: unlike beginnings, and results that are worse than them."""
-    given, worse = [], []
+    """What a comparison must not hide: results that are worse than their beginnings."""
+    worse, given = [], ""
     for table in (other, first):
-        before = Side(table.measured, DEGRADED).mean(ERROR)
-        after = Side(table.measured, column).mean(ERROR)
+        before, after = (_mean_error(table, name) for name in (DEGRADED, column))
         if before is None or after is None:
             return
-        given.append(text_of(ERROR, before.value))
-        worse += [table.title] if after.value > before.value else []
-    if given[0] != given[1]:
-        yield f"their degraded images differ ({ERROR} {' against '.join(given)})"
+        given = text_of(ERROR, before)
+        worse += [table.title] if after > before else []
     if worse:
         who = "both are" if len(worse) == 2 else f"{worse[0]} is"
-        unlike = "" if given[0] != given[1] else f" ({ERROR} {given[0]})"
-        yield f"{who} further from the originals than the degraded images{unlike}"
+        yield f"{who} further from the originals than the degraded images ({ERROR} {given})"
 
 
 def _same_distances(tables: Sequence[ResultTable]) -> bool:
@@ -121,7 +144,8 @@ def _table(members: Sequence[ResultTable], several: bool) -> ResultTable:
     distances = _same_distances(members)
     names = {name: None for table in members for name in table.metrics}
     wanted = metric_names(f"eval/{DIRECT}/{name}" for name in names)
-    keys = [
+    # From which error each began, as two jobs on the same images may undo unlike amounts.
+    keys = [f"{DEGRADED}/{ERROR}"] + [
         f"{method}/{name}"
         for method in dict.fromkeys((column, DIRECT))
         for name in wanted

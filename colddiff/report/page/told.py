@@ -46,8 +46,8 @@ class Told:
         return (*self.side_by_side, *self.tables)
 
     def below(self, what: str) -> list[str]:
-        """Of several tables, a sentence on whose ``what`` follow them."""
-        several = len(self.tables) > 1
+        """Of several jobs, a sentence on whose ``what`` follow them."""
+        several = sum(len(table.runs) for table in self.tables) > 1
         return [f"{what} below are those of {self.shown.id}."] if several else []
 
 

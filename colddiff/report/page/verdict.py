@@ -18,14 +18,16 @@ STILL_FALLING = 0.03
 def verdict(run: ReportedRun, table: ResultTable | None = None) -> list[str]:
     """Up to three sentences; a run that measured nothing says so and how to go on.
 
-    With ``table`` of several seeds, the second sentence compares their intervals.
+    With ``table`` of several seeds, the numbers are their means, and the second sentence compares
+    their intervals.
     """
     last = run.last
     if run.state != "done":
-        return [_standing(run), *([_undone(run, last)] if last else [])]
+        return [_standing(run), *([_undone(run, (last,))] if last else [])]
     if last is None or f"eval/{DEGRADED}/rmse" not in last.metrics:
         return list(run.sentences) or ["This job measured no restoration."]
-    told = [_undone(run, last), _compared(last, table)]
+    measured = table.measured if table else (last,)
+    told = [_undone(run, measured), _compared(last, table)]
     return [sentence for sentence in (*told, _next(run, table)) if sentence]
 
 
@@ -37,8 +39,8 @@ def verdict_of_several(tables: Sequence[ResultTable]) -> list[str]:
     found = []
     for table in tables:
         first = table.measured[0]
-        compared = "" if _worsens(first) else _compared(first, table)
-        told = compared or _undone(table.runs[0], first)
+        compared = "" if _worsens(table.measured) else _compared(first, table)
+        told = compared or _undone(table.runs[0], table.measured)
         found.append(f"{table.title}: {told.removesuffix('.')}.")
     return found
 
@@ -50,12 +52,12 @@ def _standing(run: ReportedRun) -> str:
     return f"The job is {run.state} at {step} of {of}{reason}."
 
 
-def _undone(run: ReportedRun, last: Measured) -> str:
+def _undone(run: ReportedRun, measured: Sequence[Measured]) -> str:
+    last, seeds = measured[0], len(measured)
     D = last.provenance.get("degradation", {})
     severities = last.provenance.get("severities", [])
     start = severities[0] if severities else D.get("num_timesteps")
-    before = last.metrics.get(f"eval/{DEGRADED}/rmse")
-    column, after = best_restoration(last)
+    before, (column, after) = _rmse(measured, DEGRADED), best_restoration(measured)
     if before is None or after is None:
         return f"Evaluated on {last.provenance.get('n')} test images."
     change = 100 * (1 - after / before) if before > 0 else 0.0
@@ -66,27 +68,38 @@ def _undone(run: ReportedRun, last: Measured) -> str:
         if change >= 0
         else f"makes the RMSE worse, {after:.3f} instead of {before:.3f}"
     )
+    means = f", mean of {seeds} seeds" if seeds > 1 else ""
     return (
         f"Of {str(D.get('kind', 'the degradation')).replace('_', ' ')} at severity {start}, the "
-        f"restorer{where} {effect} ({label}, {last.provenance.get('n')} test images)."
+        f"restorer{where} {effect} ({label}, {last.provenance.get('n')} test images{means})."
     )
 
 
-def _worsens(last: Measured) -> bool:
+def _rmse(measured: Sequence[Measured], column: str) -> float | None:
+    mean = Side(tuple(measured), column).mean("rmse")
+    return None if mean is None else mean.value
+
+
+def _worsens(measured: Sequence[Measured]) -> bool:
     """Whether even the best restoration is further from the originals than the degraded images."""
-    before, (_, after) = last.metrics.get(f"eval/{DEGRADED}/rmse"), best_restoration(last)
+    before, (_, after) = _rmse(measured, DEGRADED), best_restoration(measured)
     return before is not None and after is not None and after > before
 
 
-def best_restoration(last: Measured) -> tuple[str, float | None]:
-    """The sampler's column with the lowest RMSE."""
-    scored = {
-        path.split("/")[1]: value
-        for path, value in last.metrics.items()
+def best_restoration(measured: Sequence[Measured]) -> tuple[str, float | None]:
+    """The sampler's column with the lowest RMSE; of several seeds, their means."""
+    columns = dict.fromkeys(
+        path.split("/")[1]
+        for path in measured[0].metrics
         if path.startswith("eval/") and path.endswith("/rmse")
+    )
+    scored = {
+        name: value
+        for name in columns
+        if name != DEGRADED
+        and not name.startswith(CURVE)
+        and (value := _rmse(measured, name)) is not None
     }
-    for name in [name for name in scored if name == DEGRADED or name.startswith(CURVE)]:
-        del scored[name]
     if not scored:
         return DIRECT, None
     name = min(scored, key=lambda one: scored[one])
@@ -125,5 +138,5 @@ def _next(run: ReportedRun, table: ResultTable | None) -> str:
 def _improving(evaluations: Sequence[Measured]) -> bool:
     if len(evaluations) < 2:
         return False
-    before, after = (best_restoration(one)[1] for one in evaluations[-2:])
+    before, after = (best_restoration((one,))[1] for one in evaluations[-2:])
     return before is not None and after is not None and after < before * (1 - STILL_FALLING)

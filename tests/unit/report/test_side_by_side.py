@@ -12,7 +12,7 @@ import pytest
 from colddiff.jobs.pages.read import read_run
 from colddiff.report.page.contrast import INTERVALS, Side, contrast_text, over_text
 from colddiff.report.page.details import Details
-from colddiff.report.page.run import Measured, ReportedRun
+from colddiff.report.page.run import AttemptFacts, Measured, ReportedRun
 from colddiff.report.page.table import head_text, notes_below, tables_of
 from colddiff.report.page.told import told_of
 from tests.unit.report.made_runs import train_job
@@ -44,13 +44,14 @@ def test_jobs_on_the_same_images_have_a_table_and_a_verdict(
     (table,) = told.side_by_side
     assert [row.label for row in table.rows] == [f"{FIRST}@step=10", f"{SECOND}@step=10"]
     names = ("fd_blocks", "ssim", "rmse", "psnr")
-    assert table.metrics == tuple(
-        f"{way}/{name}" for way in ("sampled", "direct") for name in names
+    assert table.metrics == (
+        "degraded/rmse",
+        *(f"{way}/{name}" for way in ("sampled", "direct") for name in names),
     )
     for row, run in zip(table.rows, pair, strict=True):
         for name in table.metrics:
             assert row.cells[name].interval.value == run.evaluations[-1].metrics[f"eval/{name}"]
-    assert head_text(table.metrics[2]) == "Algorithm 2 (improved): rmse ↓"
+    assert head_text(table.metrics[3]) == "Algorithm 2 (improved): rmse ↓"
     # What is not in the table needs no explanation below it.
     assert not [note for note in notes_below(table) if note.startswith("real against real")]
     ours, theirs = (run.evaluations[-1].metrics["eval/sampled/rmse"] for run in reversed(pair))
@@ -105,8 +106,42 @@ def test_a_verdict_does_not_hide_where_it_began(pair: tuple[ReportedRun, Reporte
     both = told_of([first, second]).verdict[0]
     assert "; both are further from the originals than the degraded images (rmse 0.0010)." in both
     one = told_of([pair[0], second]).verdict[0]
-    assert "; their degraded images differ (rmse 0.0010 against " in one
-    assert f"; {SECOND} is further from the originals than the degraded images." in one
+    # Of unlike beginnings none is the better.
+    assert "not compared, as their degraded images differ: rmse from 0.0010 to " in one
+    assert " % more) against from 0." in one
+    assert "better" not in one
+    assert "worse" not in one
+
+
+def test_a_verdict_over_seeds_and_its_time_are_of_all_of_them(
+    pair: tuple[ReportedRun, ReportedRun],
+) -> None:
+    first = pair[0]
+    seeds = []
+    for seed, factor in ((0, 0.5), (1, 2.5)):
+        last = first.evaluations[-1]
+        metrics = {path: value * factor for path, value in last.metrics.items()}
+        metrics["eval/degraded/rmse"] = last.metrics["eval/degraded/rmse"]
+        job = {**first.job, "spec": {**first.spec, "seed": seed}}
+        times = [AttemptFacts(n, None, outcome={"training_s": 1.5 * n}) for n in (1, 2)]
+        seeds.append(
+            replace(
+                first,
+                id=f"{first.id}-{seed}",
+                job=job,
+                evaluations=(replace(last, metrics=metrics),),
+                attempts=tuple(times),
+                result={**first.result, "time": {"training_s": 3.0}},
+            )
+        )
+    told = told_of(seeds, over_seed=True)
+    mean = 1.5 * min(
+        first.evaluations[-1].metrics[f"eval/{way}/rmse"] for way in ("sampled", "direct", "naive")
+    )
+    assert f"{mean:.3f}" in told.verdict[0]
+    assert "23 test images, mean of 2 seeds)" in told.verdict[0]
+    assert told.cost["training"] == "4.5 s"
+    assert told.below("Attempts") == [f"Attempts below are those of {seeds[0].id}."]
 
 
 def test_several_seeds_of_two_jobs_are_told_apart_by_their_fields(
