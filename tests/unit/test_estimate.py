@@ -97,4 +97,9 @@ def test_what_can_never_fit_is_said_at_submission() -> None:
     (line,) = advice(workers=9)
     assert "can never fit on this cluster: 9 workers with 1 CPU; the cluster has room for 3" in line
     assert "workers=[1, 9] would start with what has room" in line
+    assert "queue_hours" not in line
+    (line,) = advice(workers=2, resources={"gpus": 1}, limits={"queue_hours": 2})
+    assert "the cluster has room for 0" in line
+    assert "added, for limits.queue_hours=2 at most, or until `colddiff stop` ends it" in line
+    assert line.endswith("; resources.gpus=auto takes what the cluster has")
     assert advice(workers=[1, 9]) == advice(workers=3) == advice(grows=True, workers=9) == []

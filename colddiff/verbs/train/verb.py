@@ -127,10 +127,17 @@ def _unfit(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[str]:
     if found is None or not can_never_fit(job.resources, job.workers, found):
         return []
     most = job.workers[1] if isinstance(job.workers, tuple) else job.workers
-    fewer = "" if most == "all" else f"; workers=[1, {most}] would start with what has room"
+    other = ""
+    if not found.room(job.resources):
+        gpus = job.resources.num_gpus and not any(one.get("GPU") for one in found.machines)
+        other = "; resources.gpus=auto takes what the cluster has" if gpus else ""
+    elif most != "all":
+        other = f"; workers=[1, {most}] would start with what has room"
+    hours = job.limits.queue_hours
+    limit = "" if hours is None else f" for limits.queue_hours={hours:g} at most,"
     return [
-        f"{fit_line(job.resources, job.workers, found)}: it waits until machines are added, for "
-        f"limits.queue_hours at most, or until `colddiff stop` ends it{fewer}"
+        f"{fit_line(job.resources, job.workers, found)}: it waits until machines are added,{limit} "
+        f"or until `colddiff stop` ends it{other}"
     ]
 
 
