@@ -67,6 +67,7 @@ def no_weights(kind: str, place: str) -> CheckpointError:
         file = PUBLISHED[kind].FILE
         way = (
             f"download {PUBLISHED[kind].DOWNLOAD} to that path, or to one that all workers can "
-            f"read: evaluation.features={{kind: {kind}, path: s3://bucket/{file}}}"
+            f"read: evaluation.features={{kind: {kind}, path: s3://bucket/{file}}}, in "
+            "`submit evaluate` features={...}"
         )
     return CheckpointError(f"evaluation.features: no weights at {place}; {way}")
