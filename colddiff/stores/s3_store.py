@@ -279,8 +279,11 @@ def _connected(endpoint_url: str | None, config: Config) -> tuple[Any, bool]:
     Raises ValueError if the endpoint is not an address, BotoCoreError for unusable settings.
     """
     own = botocore.session.Session()
-    own.register_component("data_loader", _descriptions(own.get_config_variable("data_path")))
+    loader = _descriptions(own.get_config_variable("data_path"))
+    own.register_component("data_loader", loader)
     session = boto3.session.Session(botocore_session=own)
+    # boto3 adds its folder for each session, also where it is there.
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)
     anonymous = session.get_credentials() is None
     if anonymous:
         config = config.merge(Config(signature_version=UNSIGNED))

@@ -14,6 +14,7 @@ from botocore.loaders import JSONFileLoader
 
 from colddiff.errors import Exists, Missing, SpecError, StoreError
 from colddiff.ports import Store
+from colddiff.stores import s3_store
 from colddiff.stores.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.faulty_s3 import FAILURES, TRUNCATIONS, Answer, FaultyS3, Proxy, Relay
@@ -47,6 +48,8 @@ def test_the_services_descriptions_are_read_once(
     monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: read.append(path))
     S3Store("second")
     assert read == []
+    paths = s3_store._descriptions(None).search_paths
+    assert len(paths) == len(set(paths))
 
 
 def s3(endpoint: str, bucket: str = "bucket", **settings: float) -> S3Store:
