@@ -22,9 +22,6 @@ MANY = 2**31
 REAL = "real against real"
 """What people read for ``eval/floor/...``, the distance between halves of the real images."""
 
-MANY = 2**31
-"""Images, where nobody has counted them: too many to be too few."""
-
 _COMPARES = "compares grey digits"
 _FIRST, _MADE = "eval/sampled", ("eval/generated", "eval/samples", "generate")
 _DISTANCE = re.compile(r"fid|fd_\w+")

@@ -34,6 +34,12 @@ class Side:
         values = [one.metrics[path] for one in self.measured if path in one.metrics]
         return mean_interval(values) if values else None
 
+    @property
+    def rmse(self) -> float | None:
+        """The mean RMSE; None if there is none."""
+        mean = self.mean("rmse")
+        return None if mean is None else mean.value
+
 
 def contrast_text(metric: str, a: Side, b: Side) -> str:
     """What ``a`` is against ``b`` in ``metric``, their values, and how sure; "" without values.

@@ -86,16 +86,17 @@ def _telling_column(table: ResultTable) -> str:
 def _sentence(other: ResultTable, first: ResultTable, column: str) -> str:
     """``B against A, Algorithm 2 (improved), over 30 images: better in rmse (...), ...``."""
     a, b = Side(other.measured, column), Side(first.measured, column)
+    label = column_labels([column])[column]
+    against = f"{other.title} against {first.title}, {label}, {over_text(a, b)}"
+    # Before anything is drawn for an interval.
+    if unlike := _unlike(other, first, column):
+        return f"{against}: {unlike}."
     shown = telling_metrics(first.measured[0])
     if not _same_distances([first, other]):
         shown = [name for name in shown if name in DIGITS]
     parts = [text for metric in shown if (text := contrast_text(metric, a, b))]
     if not parts:
         return ""
-    label = column_labels([column])[column]
-    against = f"{other.title} against {first.title}, {label}, {over_text(a, b)}"
-    if unlike := _unlike(other, first, column):
-        return f"{against}: {unlike}."
     told = "; ".join([", ".join(parts), *_cautions(other, first, column)])
     return f"{against}: {told}."
 
@@ -104,7 +105,7 @@ def _unlike(other: ResultTable, first: ResultTable, column: str) -> str:
     """What two jobs undo of unlike degraded images, which makes neither the better; else ""."""
     told, given = [], []
     for table in (other, first):
-        before, after = (_mean_error(table, name) for name in (DEGRADED, column))
+        before, after = (Side(table.measured, name).rmse for name in (DEGRADED, column))
         if before is None or after is None:
             return ""
         change = 100 * (after / before - 1) if before > 0 else 0.0
@@ -116,16 +117,11 @@ def _unlike(other: ResultTable, first: ResultTable, column: str) -> str:
     return f"not compared, as their degraded images differ: {ERROR} {' against '.join(told)}"
 
 
-def _mean_error(table: ResultTable, column: str) -> float | None:
-    mean = Side(table.measured, column).mean(ERROR)
-    return None if mean is None else mean.value
-
-
 def _cautions(other: ResultTable, first: ResultTable, column: str) -> Iterator[str]:
     """What a comparison must not hide: results that are worse than their beginnings."""
     worse, given = [], ""
     for table in (other, first):
-        before, after = (_mean_error(table, name) for name in (DEGRADED, column))
+        before, after = (Side(table.measured, name).rmse for name in (DEGRADED, column))
         if before is None or after is None:
             return
         given = text_of(ERROR, before)

@@ -52,12 +52,12 @@ def _standing(run: ReportedRun) -> str:
     return f"The job is {run.state} at {step} of {of}{reason}."
 
 
-def _undone(run: ReportedRun, measured: Sequence[Measured]) -> str:
+def _undone(run: ReportedRun, measured: tuple[Measured, ...]) -> str:
     last, seeds = measured[0], len(measured)
     D = last.provenance.get("degradation", {})
     severities = last.provenance.get("severities", [])
     start = severities[0] if severities else D.get("num_timesteps")
-    before, (column, after) = _rmse(measured, DEGRADED), best_restoration(measured)
+    before, (column, after) = Side(measured, DEGRADED).rmse, best_restoration(measured)
     if before is None or after is None:
         return f"Evaluated on {last.provenance.get('n')} test images."
     change = 100 * (1 - after / before) if before > 0 else 0.0
@@ -75,18 +75,13 @@ def _undone(run: ReportedRun, measured: Sequence[Measured]) -> str:
     )
 
 
-def _rmse(measured: Sequence[Measured], column: str) -> float | None:
-    mean = Side(tuple(measured), column).mean("rmse")
-    return None if mean is None else mean.value
-
-
-def _worsens(measured: Sequence[Measured]) -> bool:
+def _worsens(measured: tuple[Measured, ...]) -> bool:
     """Whether even the best restoration is further from the originals than the degraded images."""
-    before, (_, after) = _rmse(measured, DEGRADED), best_restoration(measured)
+    before, (_, after) = Side(measured, DEGRADED).rmse, best_restoration(measured)
     return before is not None and after is not None and after > before
 
 
-def best_restoration(measured: Sequence[Measured]) -> tuple[str, float | None]:
+def best_restoration(measured: tuple[Measured, ...]) -> tuple[str, float | None]:
     """The sampler's column with the lowest RMSE; of several seeds, their means."""
     columns = dict.fromkeys(
         path.split("/")[1]
@@ -98,7 +93,7 @@ def best_restoration(measured: Sequence[Measured]) -> tuple[str, float | None]:
         for name in columns
         if name != DEGRADED
         and not name.startswith(CURVE)
-        and (value := _rmse(measured, name)) is not None
+        and (value := Side(measured, name).rmse) is not None
     }
     if not scored:
         return DIRECT, None
