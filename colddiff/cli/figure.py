@@ -17,7 +17,8 @@ def figure(
         list[str],
         typer.Argument(
             metavar="JOB...",
-            help="Train or evaluate jobs: ids, patterns ('train-deblur-*'), folders, URIs.",
+            help="Train or evaluate jobs: ids, patterns ('train-deblur-*'), folders, URIs; of "
+            "JOB@best or JOB@step=N the evaluation of that checkpoint, else the latest.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PNG", help="The picture to write.")],
@@ -37,7 +38,7 @@ def figure(
     from colddiff.stores.open import storage_at
 
     _refuse_other_file(out)
-    runs = [read_run(folder) for folder in find_jobs(jobs, storage_at(storage))]
+    runs = [read_run(one.folder, step=one.step) for one in find_jobs(jobs, storage_at(storage))]
     picture = draw_figure(runs, images)
     names = json.dumps([run.id for run in runs])
     if not out.parent.is_dir():
@@ -45,7 +46,7 @@ def figure(
     # Whole or not at all: a picture of an earlier call stays until this one is complete.
     LocalStore(out.parent.absolute()).put(out.name, with_png_text(picture, MARK, names))
     for run in runs:
-        note(f"{run.id}: {run.state}")
+        note(f"{run.name}: {run.state}")
     emit(str(out))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from colddiff.jobs.pages.find import NamedJob
     from colddiff.report.page.run import ReportedRun
 
 FORMATS = {"html": "report.html", "md": "report.md", "latex": "report.tex", "csv": "report.csv"}
@@ -25,7 +26,7 @@ def report(
         typer.Argument(
             metavar="RUN...",
             help="Job ids, patterns over them ('train-deblur-*'), folders, URIs, mlflow:RUN_ID; "
-            "of JOB@best the job.",
+            "of JOB@best or JOB@step=N the evaluation of that checkpoint, else the latest.",
         ),
     ],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="A folder for the report.")],
@@ -66,7 +67,7 @@ def report(
     texts = _texts(found, kinds, over_seed=over == "seed", only=metric or ())
     written = _write(folder, texts)
     for run in found:
-        note(f"{run.id}: {run.state}")
+        note(f"{run.name}: {run.state}")
     if as_json:
         emit_json({"files": written, "runs": [run.id for run in found], "left_out": damaged})
     else:
@@ -118,14 +119,14 @@ def _folder(out: str, kinds: Sequence[str]) -> Path:
     return folder
 
 
-def _readable(folders: Sequence[Any], read: Any) -> tuple[list[ReportedRun], list[str]]:
+def _readable(named: Sequence[NamedJob], read: Any) -> tuple[list[ReportedRun], list[str]]:
     """The runs that can be read, and a line for each that cannot; SpecError if none can."""
     from colddiff.errors import ColddiffError, SpecError
 
     found, damaged = [], []
-    for folder in folders:
+    for job in named:
         try:
-            found.append(read(folder))
+            found.append(read(job.folder, step=job.step))
         except ColddiffError as error:
             damaged.append(f"left out: {error}")
     if not found:

@@ -24,7 +24,7 @@ def draw_figure(runs: Sequence[ReportedRun], num_images: int = 4) -> bytes:
     """A PNG with a block for each job: its first ``num_images`` test images, a row each.
 
     Columns are original, degraded and each sampler, captioned with the metrics over all test
-    images; of the job's last evaluation.
+    images; of the evaluation that is shown of the job.
 
     Raises DataError for a job that keeps no images of an evaluation.
     """

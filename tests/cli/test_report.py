@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.pages.read import read_run
+from colddiff.report.page.details import details_from_bytes
 from colddiff.report.page.told import MARK
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.study.members import write_members
@@ -64,29 +67,49 @@ def test_a_folder_and_a_job_that_runs(here: Here, tmp_path: Path) -> None:
     assert "The job is running at 20 of 20." in (tmp_path / "out/report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        "train-blocks-00000001@best",
-        "train-blocks-00000001@step=20",
-        "{runs}/jobs/train-blocks-00000001/checkpoints/step_00000020",
-        "{runs}/jobs/train-blocks-00000001@last",
-    ],
-)
-def test_of_a_checkpoint_its_job(here: Here, tmp_path: Path, word: str) -> None:
-    train_job(tmp_path / "runs")
-    words = (word.format(runs=tmp_path / "runs"), "--out", tmp_path / "out", "--json")
-    done = here("report", *words)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["runs"] == ["train-blocks-00000001"]
-    assert "What differs" not in (tmp_path / "out/report.html").read_text()
+def test_a_checkpoint_is_reported_at_its_step(here: Here, tmp_path: Path) -> None:
+    job, runs = "train-blocks-00000001", tmp_path / "runs"
+    folder = train_job(runs, strengths=(0.9, 0.7))
+    best = folder.best({10, 20})
+    assert best is not None
+    assert best.step == 10
+    for word, step in (
+        (f"{job}@best", 10),
+        (f"{job}@step=20", 20),
+        (f"{runs}/jobs/{job}/checkpoints/step_00000010", 10),
+        (f"{runs}/jobs/{job}@last", None),
+        ("train-*@best", 10),
+    ):
+        done = here("report", word, "--out", tmp_path / "out", "--format", "html,md", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["runs"] == [job]
+        name = f"{job}@step={step}" if step else job
+        assert f"{name}: done" in done.stderr
+        written = (tmp_path / "out/report.md").read_text()
+        assert f"evaluated at step {step or 20}," in written
+        assert f"### {name}\n" in written, "the table"
+        where = f"- checkpoint: {folder.uri}/checkpoints/step_{step:08d}\n" if step else ""
+        assert where in written
+        record = folder.evaluation(step or 20)
+        assert record is not None
+        assert f"| {record['metrics']['eval/sampled/rmse']:.4f} |" in written
+        page = (tmp_path / "out/report.html").read_text()
+        details = folder.details(step or 20)
+        assert details is not None
+        sheet = details_from_bytes(details).shown[0].sheet
+        assert base64.b64encode(sheet).decode() in page, "the pictures of that step"
+        assert "What differs" not in page
+    folder.store.put(folder.key("pictures/step_00000010/grid.png"), b"a")
+    folder.store.put(folder.key("pictures/step_00000020/grid.png"), b"b")
+    folder.store.delete(folder.key("evaluations/step_00000010.safetensors"))
+    assert [one.data for one in read_run(folder, step=10).pictures] == [b"a"]
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("train-bloks-00000001",), "did you mean 'train-blocks-00000001'?"),
-        (("eval*",), "no job of"),
+        (("search*",), "no job of"),
         (("./runs",), "not the folder of a job"),
         (("train-blocks-00000001", "--metric", "rms"), "did you mean 'rmse'?"),
         (("train-blocks-00000001", "--format", "pdf"), "--format: no 'pdf'"),
@@ -94,11 +117,17 @@ def test_of_a_checkpoint_its_job(here: Here, tmp_path: Path, word: str) -> None:
         (("train-blocks-00000001", "--over", "lr"), "--over: only seed"),
         (("train-blocks-00000002",), "no results yet to report: train-blocks-00000002 is running"),
         (("mlflow:nothing",), "mlflow:nothing: no such run"),
+        (("train-blocks-00000001@20",), "unknown @20; @last, @best or @step=N"),
+        (("train-blocks-00000001@step=15",), "was not evaluated; there are 10, 20 (or `colddiff"),
+        (("train-blocks-00000001@best", "train-blocks-00000001@step=10"), "another step of train"),
+        (("evaluate-blocks-00000001@best",), "no checkpoints to choose from; name it without"),
     ],
 )
 def test_bad_input(here: Here, tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     train_job(tmp_path / "runs")
     train_job(tmp_path / "runs", "train-blocks-00000002", strengths=(), state="running")
+    other = JobFolder(LocalStore(tmp_path / "runs"), "evaluate-blocks-00000001")
+    other.write_job({"id": other.job_id, "verb": "evaluate", "slug": "blocks", "spec": {}})
     done = here("report", *words, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert told in done.stderr.splitlines()[-1]

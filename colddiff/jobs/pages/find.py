@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from colddiff.errors import Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
@@ -15,30 +16,74 @@ from colddiff.stores.open import absolute, open_store
 
 MLFLOW = "mlflow:"
 WILD = "*?["
-CHECKPOINT = re.compile(r"(?:/checkpoints/step_\d+/?)?(?:@(?:last|best|step=\d+))?$")
+CHECKPOINT = re.compile(
+    r"(?:/checkpoints/step_(?P<folder>\d{1,18})/?)?"
+    r"(?:@(?:last|(?P<best>best)|step=(?P<step>\d{1,18})))?$"
+)
 """What a reference to a checkpoint has behind its job."""
 
 
-def find_jobs(words: Sequence[str], storage: str) -> list[JobFolder]:
-    """The folders of the jobs that ``words`` name, each once, in the order given.
+@dataclass(frozen=True, slots=True)
+class NamedJob:
+    """A job to report, at its evaluation at ``step``, or at its latest where none is chosen."""
+
+    folder: JobFolder
+    step: int | None = None
+
+
+def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
+    """The jobs that ``words`` name, each once, in the order given.
 
     Args:
         words: job ids or patterns over them such as ``train-deblur-*``, in ``storage``; folders
-            and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``; ``mlflow:RUN_ID``. Of a
-            reference to a checkpoint, such as ``ID@best``, its job. A study stands for its
-            trainings.
+            and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``; ``mlflow:RUN_ID``. A reference
+            to a checkpoint, such as ``ID@best``, is its job at the evaluation of that checkpoint.
+            A study stands for its trainings.
         storage: a STORAGE address.
 
     Raises:
-        SpecError: a word that names nothing, with the nearest id.
+        SpecError: a word that names nothing, with the nearest id; a step that was not evaluated;
+            two steps of one job.
         CheckpointError, TrackerError: an MLflow run that is not there, or not that of a job.
     """
     store = open_store(storage)
-    found: dict[str, JobFolder] = {}
+    found: dict[str, NamedJob] = {}
     for word in words:
-        for named in _named(word, store):
-            found |= {folder.uri: folder for folder in reported(named) if folder.uri not in found}
+        which = CHECKPOINT.search(word)
+        for named in _named(word[: which.start()] if which else word, store):
+            for folder in reported(named):
+                step = _step(folder, which, word) if which else None
+                first = found.setdefault(folder.uri, NamedJob(folder, step))
+                if first.step != step:
+                    raise SpecError(
+                        f"{word}: another step of {folder.job_id} is named before it; write a "
+                        "report of each"
+                    )
     return list(found.values())
+
+
+def _step(folder: JobFolder, which: re.Match[str], word: str) -> int | None:
+    """The evaluated step that ``which`` chooses; None for the latest, or without evaluations."""
+    chosen = which["step"] or which["folder"]
+    if not (chosen or which["best"]):
+        return None
+    if folder.job()["verb"] != "train":
+        raise SpecError(
+            f"{word}: {folder.job_id} has no checkpoints to choose from; name it without "
+            f"{which.group()}"
+        )
+    steps = folder.evaluated_steps()
+    if which["best"]:
+        best = folder.best(set(steps))
+        return best.step if best else None
+    if int(chosen) in steps:
+        return int(chosen)
+    there = f"there are {', '.join(map(str, steps))}" if steps else "nor was any other"
+    again = f"colddiff submit evaluate checkpoint={folder.job_id}@step={int(chosen)}"
+    raise SpecError(
+        f"{word}: step {int(chosen)} of {folder.job_id} was not evaluated; {there} (or `{again}`, "
+        "and report that job)"
+    )
 
 
 def reported(folder: JobFolder) -> list[JobFolder]:
@@ -54,7 +99,9 @@ def reported(folder: JobFolder) -> list[JobFolder]:
 
 
 def _named(word: str, store: Store) -> list[JobFolder]:
-    word = CHECKPOINT.sub("", word)
+    unknown = word.rpartition("/")[2].partition("@")[2]
+    if unknown:
+        raise SpecError(f"{word}: unknown @{unknown}; @last, @best or @step=N")
     if word.startswith(MLFLOW):
         from colddiff.tracking.mlflow_lookup import job_of
         from colddiff.tracking.open import tracking_uri

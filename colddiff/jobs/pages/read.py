@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,6 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import list_recipes, load_recipe
 from colddiff.jobs.verb import VERBS
-from colddiff.ports import Store
 from colddiff.report.page.details import Details, details_from_bytes
 from colddiff.report.page.run import AttemptFacts, Measured, ReportedRun, ReportPicture, WorkerStart
 from colddiff.spec import parse
@@ -26,11 +25,14 @@ MOST_STEPS = 8
 MOST_PICTURES = 40
 
 
-def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> ReportedRun:
+def read_run(
+    folder: JobFolder, result: Mapping[str, Any] | None = None, step: int | None = None
+) -> ReportedRun:
     """The job in ``folder`` at the state it has now; asks nothing but its store.
 
-    ``result``: with which the job is about to be done, if it is not written yet. A damaged result
-    is named in ``problems`` and the rest is read. Raises Missing if there is no such job,
+    ``result``: with which the job is about to be done, if it is not written yet. ``step``: of the
+    evaluation that is shown, by default the latest. A damaged result is named in ``problems`` and
+    the rest is read. Raises Missing if there is no such job,
     RecordError if its job.json or status.json is damaged.
     """
     job = folder.job()
@@ -40,8 +42,8 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
     problems: list[str] = []
     state = "done" if result is not None else status.state if status else "queued"
     result = _read(lambda: folder.result() or {}, problems) if result is None else result
-    evaluations = _evaluations(folder, result, problems, _best_of(job))
-    return ReportedRun(
+    evaluations = _evaluations(folder, result, problems, _best_of(job), step)
+    run = ReportedRun(
         id=folder.job_id,
         verb=str(job["verb"]),
         uri=folder.uri.rstrip("/"),
@@ -51,13 +53,16 @@ def read_run(folder: JobFolder, result: Mapping[str, Any] | None = None) -> Repo
         evaluations=tuple(evaluations),
         result=result,
         attempts=tuple(_attempt(folder, number, problems) for number in folder.attempts()),
-        pictures=() if _has_images(evaluations) else tuple(_pictures(folder.store, folder)),
         written=tuple(_written(folder)),
         sentences=_sentences(result),
         problems=tuple(problems),
         targets=_targets(job),
         command=command_of(job),
+        step=step,
     )
+    if run.last is not None and run.last.details is not None:
+        return run
+    return replace(run, pictures=tuple(_pictures(folder, step)))
 
 
 def command_of(job: Mapping[str, Any]) -> str:
@@ -97,10 +102,14 @@ def _flow(value: Any) -> str:
 
 
 def _evaluations(
-    folder: JobFolder, result: Mapping[str, Any], problems: list[str], best: str | None
+    folder: JobFolder,
+    result: Mapping[str, Any],
+    problems: list[str],
+    best: str | None,
+    shown: int | None,
 ) -> list[Measured]:
     steps = folder.evaluated_steps()
-    detailed = set(evenly(steps, MOST_STEPS + 1))
+    detailed = {*evenly(steps, MOST_STEPS + 1), shown}
     found = []
     for step in steps:
         try:
@@ -148,10 +157,6 @@ def _details(folder: JobFolder, step: int) -> Details | None:
         raise DataError(f"the images of step {step} of {folder.job_id}: {error}") from None
 
 
-def _has_images(evaluations: Sequence[Measured]) -> bool:
-    return bool(evaluations) and evaluations[-1].details is not None
-
-
 def _attempt(folder: JobFolder, number: int, problems: list[str]) -> AttemptFacts:
     claim = _read(lambda: folder.read_claim(number), problems)
     outcome = _read(lambda: folder.outcome(number) or {}, problems)
@@ -180,9 +185,11 @@ def _read(record: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str
         return {}
 
 
-def _pictures(store: Store, folder: JobFolder) -> list[ReportPicture]:
-    prefix = folder.key("pictures/")
-    keys = [item.key for item in store.list(prefix) if item.key.endswith(".png")]
+def _pictures(folder: JobFolder, step: int | None) -> list[ReportPicture]:
+    """The pictures in its folder, of a chosen step those of that step alone."""
+    store, prefix = folder.store, folder.key("pictures/")
+    within = prefix if step is None else f"{prefix}step_{step:08d}/"
+    keys = [item.key for item in store.list(within) if item.key.endswith(".png")]
     found = []
     for key in keys[:MOST_PICTURES]:
         try:

@@ -113,8 +113,8 @@ def _provenance(run: ReportedRun) -> dict[str, str]:
         found["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
     for name, digest in (run.job.get("content") or {}).items():
         found[f"digest of {name}"] = str(digest)
-    if run.result.get("checkpoint"):
-        found["checkpoint"] = str(run.result["checkpoint"])
+    if run.checkpoint:
+        found["checkpoint"] = run.checkpoint
     last = run.last
     if last is not None:
         for path, why in (last.provenance.get("omitted") or {}).items():

@@ -124,6 +124,13 @@ class ReportedRun:
     """Published numbers that its recipe aims at, by metric path, and their ``source``."""
     command: str = ""
     """The command that submits an equal job."""
+    step: int | None = None
+    """Of the evaluation that was chosen; None: the latest one is shown."""
+
+    @property
+    def name(self) -> str:
+        """Its id, with the step that was chosen."""
+        return self.id if self.step is None else f"{self.id}@step={self.step}"
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -132,5 +139,14 @@ class ReportedRun:
 
     @property
     def last(self) -> Measured | None:
-        """The evaluation at the latest step."""
-        return self.evaluations[-1] if self.evaluations else None
+        """The evaluation that is shown: the chosen one, else that at the latest step."""
+        if self.step is None:
+            return self.evaluations[-1] if self.evaluations else None
+        return next((one for one in self.evaluations if one.step == self.step), None)
+
+    @property
+    def checkpoint(self) -> str:
+        """Address of the checkpoint that is shown; empty where the job names none."""
+        if self.step is None:
+            return str(self.result.get("checkpoint") or "")
+        return f"{self.uri}/checkpoints/step_{self.step:08d}"

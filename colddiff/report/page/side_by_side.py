@@ -169,7 +169,7 @@ def _spread(members: Sequence[ResultTable]) -> str:
 
 def _label(table: ResultTable) -> str:
     one = len(table.runs) == 1 and table.runs[0].verb == "train"
-    return f"{table.title}@step={table.measured[0].step}" if one else table.title
+    return f"{table.runs[0].id}@step={table.measured[0].step}" if one else table.title
 
 
 def _cells(table: ResultTable, keys: Sequence[str]) -> Mapping[str, Cell]:

@@ -125,7 +125,7 @@ def _table(members: Sequence[tuple[ReportedRun, Measured]], only: Sequence[str])
     labels |= {FLOOR: REAL} if FLOOR in columns else {}
     rows = [Row(name, label, _cells(members, name, metrics)) for name, label in labels.items()]
     rows = [row for row in rows if row.cells]
-    title = runs[0].id if len(runs) == 1 else f"{runs[0].job.get('slug', '')}: {len(runs)} seeds"
+    title = runs[0].name if len(runs) == 1 else f"{runs[0].job.get('slug', '')}: {len(runs)} seeds"
     return ResultTable(
         title,
         metrics,

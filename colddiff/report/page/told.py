@@ -64,7 +64,7 @@ def told_of(
     own = next((table for table in tables if shown in table.runs), None)
     between = side_by_side(tables)
     own_words = verdict(shown, own) if len(tables) < 2 else verdict_of_several(tables)
-    ids = ", ".join(run.id for run in runs[:3])
+    ids = ", ".join(run.name for run in runs[:3])
     return Told(
         shown=shown,
         title=title or ids + (" ..." if len(runs) > 3 else ""),
