@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from colddiff.evaluation.best import REAL, left_out, shown_metrics, shown_notes, unfit_metric
+from colddiff.report.grids import number
 from colddiff.report.tables import FLOOR
 from colddiff.samplers import column_labels
 
@@ -110,7 +111,7 @@ def _results(evaluation: Mapping[str, Any] | None, best: str | None = None) -> s
     for column, label in labels.items():
         cells = [metrics.get(f"eval/{column}/{name}") for name in names]
         if any(cell is not None for cell in cells):
-            shown = " | ".join("" if cell is None else f"{cell:.4g}" for cell in cells)
+            shown = " | ".join("" if cell is None else number(cell, 4) for cell in cells)
             rows.append(f"| {label} | {shown} |")
     head = f"| | {' | '.join(names)} |\n|---|{'---|' * len(names)}\n"
     return (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +101,15 @@ def distance_names(metrics: Iterable[str]) -> Sequence[str]:
     return sorted(filter(is_distance, last))
 
 
-def number(value: float) -> str:
-    """A distance with three significant digits, never in scientific notation."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def number(value: float, digits: int = 3, sign: Literal["", "+"] = "") -> str:
+    """A number with so many significant digits, and all of those before its point.
+
+    Never in scientific notation; ``sign="+"`` also writes that of a positive one.
+
+    >>> number(1234.5), number(114.2, 2), number(0.00002), number(12.34, sign="+")
+    ('1234', '114', '0.00002', '+12.3')
+    """
+    text = f"{value:{sign}.{digits}g}"
+    if "e" not in text:
+        return text
+    return f"{value:{sign}.0f}" if abs(value) >= 1 else f"{Decimal(text):{sign}f}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from colddiff.errors import DataError
 from colddiff.evaluation.best import higher_is_better
+from colddiff.report.grids import number
 from colddiff.report.page.run import Measured
 from colddiff.report.page.statistics import Float64, Interval, mean_interval, paired_difference
 from colddiff.report.page.table import text_of
@@ -62,7 +63,8 @@ def contrast_text(metric: str, a: Side, b: Side) -> str:
         return f"undecided in {metric} ({values}: {_why_none(metric, a, b)}, no interval)"
     same = found.low <= 0 <= found.high
     word = "not distinguished" if same else _word(metric, found.value)
-    sure = f"difference {found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+    value, low, high = (number(one, sign="+") for one in (found.value, found.low, found.high))
+    sure = f"difference {value} [{low}, {high}]"
     return f"{word} in {metric} ({values}, {sure})"
 
 
@@ -76,7 +78,7 @@ def over_text(a: Side, b: Side) -> str:
 
 def with_note(sentences: Sequence[str]) -> list[str]:
     """The sentences, and once, below the last one that has an interval, what intervals are."""
-    have = [number for number, text in enumerate(sentences, 1) if _INTERVAL.search(text)]
+    have = [place for place, text in enumerate(sentences, 1) if _INTERVAL.search(text)]
     return [*sentences[: have[-1]], INTERVALS, *sentences[have[-1] :]] if have else list(sentences)
 
 

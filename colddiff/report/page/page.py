@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from colddiff.evaluation.best import IMAGE_METRICS, is_distance
+from colddiff.report.grids import number
 from colddiff.report.page.contrast import Side, difference
 from colddiff.report.page.facts import facts_of
 from colddiff.report.page.images import PageImages, images_of
@@ -186,14 +187,15 @@ def _proof(cell: Cell) -> list[tuple[str, str]]:
             found.append(
                 (
                     "less that of direct",
-                    f"{apart.value:+.4g}, 95 % interval {apart.low:+.4g} to {apart.high:+.4g} "
+                    f"{number(apart.value, 4, '+')}, 95 % interval {number(apart.low, 4, '+')} to "
+                    f"{number(apart.high, 4, '+')} "
                     f"(paired bootstrap over {apart.n} images)",
                 )
             )
     if published(cell):
         found.append(("the paper's number from", str(cell.sources[0].run.targets.get("source"))))
     if cell.interval.low is not None and cell.interval.high is not None:
-        interval = f"{cell.interval.low:.5g} to {cell.interval.high:.5g}"
+        interval = f"{number(cell.interval.low, 5)} to {number(cell.interval.high, 5)}"
         found.append(("95 % interval over seeds", interval))
     return found
 

@@ -218,7 +218,7 @@ def cell_text(metric: str, cell: Cell, *, joint: str = " ± ") -> str:
         return text_of(metric, interval.value)
     half = interval.high - interval.value
     places = DIGITS.get(metric, "")
-    spread = f"{half:{places}}" if places else f"{half:.2g}"
+    spread = f"{half:{places}}" if places else number(half, 2)
     return f"{text_of(metric, interval.value)}{joint}{spread}"
 
 

@@ -17,6 +17,7 @@ from colddiff.jobs.resolve import identified
 from colddiff.jobs.segments.listed import ListedSegments
 from colddiff.jobs.segments.segment import JobSegment
 from colddiff.jobs.verb import VERBS
+from colddiff.report.grids import number
 from colddiff.spec import parse
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.settings import lower_is_better, measured_as
@@ -80,9 +81,10 @@ class PairedComparison:
         """What a person should believe."""
         n, base = len(self.values), sum(self.base) / len(self.base)
         percent = f" ({100 * self.mean / base:+.1f} %)" if base else ""
-        spread = "" if self.sd is None else f", sd {self.sd:.3g}"
+        spread = "" if self.sd is None else f", sd {number(self.sd)}"
+        mean = number(self.mean, 4, "+")
         return (
-            f"trial {self.trial}, test {metric}: {self.mean:+.4g}{percent} against the base, "
+            f"trial {self.trial}, test {metric}: {mean}{percent} against the base, "
             f"paired over {n} fresh seed{'s' * (n != 1)}{spread}: {self.verdict}"
         )
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from colddiff.jobs.pages.read import read_run
+from colddiff.report.grids import number
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.table import ResultTable, tables_of, to_csv, to_latex, to_markdown
 from colddiff.report.page.verdict import verdict
@@ -86,6 +89,21 @@ def test_copies_hold_the_numbers_that_are_shown(tmp_path: Path) -> None:
     assert len(rows) == 3 * (4 * 2 + 1)
     assert {row["run"] for row in rows} == {f"train-blocks-0000000{seed}" for seed in range(3)}
     assert all(float(row["value"]) > 0 for row in rows)
+
+
+def test_no_number_is_in_scientific_notation(tmp_path: Path) -> None:
+    found = runs(tmp_path)
+    for n, run in enumerate(found):
+        assert run.last is not None
+        metrics = {**run.last.metrics, "eval/direct/fd_blocks": 300.0 + 90 * n}
+        found[n] = replace(run, evaluations=(replace(run.last, metrics=metrics),))
+    (table,) = tables_of(found, over_seed=True)
+    for text, joint in ((to_latex([table]), " $\\pm$ "), (to_markdown([table]), " ± ")):
+        assert f"390{joint}224" in text
+        assert not re.search(r"\de[+-]\d", text)
+    values = ((1234.5, 3), (-1234.5, 3), (114.2, 2), (99.7, 2), (0.00002, 3), (12.34, 3))
+    written = ["+1234", "-1234", "+114", "+100", "+0.00002", "+12.3"]
+    assert [number(value, digits, "+") for value, digits in values] == written
 
 
 def test_the_verdict_says_how_sure_it_is(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from colddiff.data.open import read_manifest
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.segments.listed import ListedSegments
+from colddiff.report.grids import number
 from colddiff.verbs.search.severities.evaluator import GROUPS
 from colddiff.verbs.search.severities.journal import (
     ListResult,
@@ -57,9 +58,10 @@ class ListDifference:
     @property
     def sentence(self) -> str:
         """Difference, standard error and verdict, for a table."""
-        percent = f" ({100 * self.difference / self.value:+.3g} %)" if self.value else ""
-        error = "" if self.se is None else f" ± {self.se:.2g}"
-        return f"{self.difference:+.3g}{error}{percent}: {self.verdict}"
+        share = 100 * self.difference / self.value if self.value else 0.0
+        percent = f" ({number(share, sign='+')} %)" if self.value else ""
+        error = "" if self.se is None else f" ± {number(self.se, 2)}"
+        return f"{number(self.difference, sign='+')}{error}{percent}: {self.verdict}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
