@@ -11,6 +11,7 @@ from colddiff.evaluation.best import (
     REAL,
     higher_is_better,
     left_out,
+    left_out_line,
     shown_metrics,
     shown_notes,
     unfit_metric,
@@ -63,6 +64,18 @@ def evaluation_table(
         table.append([f"{row} (dB)" if row == "psnr" else row, *cells, better])
     notes = [line for note in shown_notes(provenance, best) for line in wrap(note, WIDTH)]
     return "\n".join([_aligned(table, deep), *notes, *missing])
+
+
+def evaluation_lines(result: Mapping[str, Any], best: str | None = None) -> list[str]:
+    """The evaluation of a job's result as it stands at its end; ``best`` as of the table."""
+    metrics, provenance = result["metrics"], result.get("provenance") or {}
+    hidden = left_out(provenance, best)
+    there = hidden if any(path.endswith(f"/{hidden}") for path in metrics) else None
+    return [
+        *evaluation_table(metrics, provenance, best).splitlines(),
+        *curve_table(metrics, provenance, best).splitlines(),
+        *left_out_line(there, str(result.get("id", "JOB"))),
+    ]
 
 
 def omitted_lines(provenance: Mapping[str, Any], hidden: str | None = None) -> list[str]:

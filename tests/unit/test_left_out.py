@@ -13,6 +13,7 @@ import pytest
 from colddiff.evaluation.best import DIGITS, REAL, left_out, misfit, notes_on_restored
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.jobs.pages.read import read_run
+from colddiff.jobs.results import result_lines
 from colddiff.report.card import _results
 from colddiff.report.grids import _captions
 from colddiff.report.page.markdown import report_markdown
@@ -163,13 +164,28 @@ def photographs_run(storage: Path, best: str | None) -> ReportedRun:
     )
 
 
+def test_the_screen_where_it_is_left_out_says_in_one_line_how_to_see_it() -> None:
+    metrics = {"eval/sampled/fd_lenet": 5.0, "eval/sampled/rmse": 0.1}
+    result = {"id": "train-a-00000000", "metrics": metrics, "provenance": of_photographs()}
+    training = {**result, "checkpoint": "c", "best": {"step": 2, "metric": "x", "value": 0.1}}
+    members = [record(0, seed, left_out="fd_lenet") for seed in (0, 1)]
+    study = {"id": "train-a-00000000", "members": members, "table": "t", "metrics": {}}
+    way = "is left out: `colddiff report train-a-00000000 --out DIR --metric fd_lenet`"
+    for verb, told in (("evaluate", result), ("train", training), ("study", study)):
+        lines = [line for line in result_lines(f"{verb}-a", told) if "lenet" in line]
+        assert lines == [f"fd_lenet, which is of grey digits of 16 x 16 px, {way}"], verb
+    asked = {**training, "best": {"step": 2, "metric": "eval/sampled/fd_lenet", "value": 5.0}}
+    for shown in (asked, {**training, "metrics": {"eval/sampled/rmse": 0.1}}):
+        assert way not in "\n".join(result_lines("train-a", shown))
+
+
 def test_a_report_has_it_where_it_was_asked_for_there_or_in_the_job(tmp_path: Path) -> None:
     run = photographs_run(tmp_path / "a", None)
     (table,) = tables_of([run])
     assert table.metrics == ("ssim", "rmse", "psnr")
     text = report_markdown([run]).partition("### Attempts")[0]
-    assert "fd_lenet does not fit these images: `result.json` has it." in text
-    assert text.count("lenet") == 1
+    assert "fd_lenet does not fit these images: `--metric fd_lenet` shows it." in text
+    assert text.count("lenet") == 2
     assert "digits" not in text
     assert REAL not in text
     assert not [

@@ -315,7 +315,7 @@ def note_of(table: ResultTable) -> str:
     )
     n = f"n = {protocol.get('n')} images"
     if hidden is not None:
-        return f"{n}; {spread}. {hidden} does not fit these images: `result.json` has it."
+        return f"{n}; {spread}. {hidden} does not fit these images: `--metric {hidden}` shows it."
     return f"{n}, features {protocol.get('metric')}; {spread}."
 
 

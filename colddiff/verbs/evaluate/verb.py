@@ -48,10 +48,9 @@ class Evaluate(Verb):
         return evaluate(attempt, prepared, sum_batches)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
-        from colddiff.report.tables import curve_table, evaluation_table
+        from colddiff.report.tables import evaluation_lines
 
-        of = (result["metrics"], result.get("provenance"))
-        return [*evaluation_table(*of).splitlines(), *curve_table(*of).splitlines()]
+        return evaluation_lines(result)
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         checkpoint = result.get("checkpoint")

@@ -63,14 +63,12 @@ class Train(Verb):
         return trained_checkpoint_exists(resolved)
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
-        from colddiff.report.tables import curve_table, evaluation_table
+        from colddiff.report.tables import evaluation_lines
 
-        metrics, provenance, best = result["metrics"], result.get("provenance"), result.get("best")
-        # By a distance that does not fit only where `evaluation.best` names it.
-        named, lines = best["metric"] if best else None, []
-        if metrics:
-            lines = evaluation_table(metrics, provenance, named).splitlines()
-        lines += curve_table(metrics, provenance, named).splitlines()
+        best, lines = result.get("best"), []
+        if result["metrics"]:
+            # By a distance that does not fit only where `evaluation.best` names it.
+            lines = evaluation_lines(result, best["metric"] if best else None)
         lines.append(f"checkpoint: {result['checkpoint']}")
         if best:
             lines.append(f"best: step {best['step']}, {best['metric']} {best['value']:.5g}")
