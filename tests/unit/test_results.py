@@ -109,6 +109,21 @@ def test_the_metric_that_stands_for_a_job(verb: str) -> None:
     assert score[1] == SCORES[verb]
 
 
+def test_the_table_of_a_training_says_of_which_step_it_is() -> None:
+    result = {**RESULTS["train"], "id": "train-x-00000000", "step": 250}
+    told = result_lines("train-x-00000000", result)
+    assert told[0] == (
+        "evaluation at step 250, the last; the best is step 200: "
+        "`colddiff report train-x-00000000@best --out DIR`"
+    )
+    result["step"] = 200
+    assert result_lines("train-x-00000000", result)[0] == "evaluation at step 200, the best"
+    del result["best"]
+    assert result_lines("train-x-00000000", result)[0] == "evaluation at step 200"
+    result["metrics"] = {}
+    assert result_lines("train-x-00000000", result)[0].startswith("checkpoint: ")
+
+
 def test_of_many_pictures_the_first_are_named() -> None:
     told = result_lines("train-x-00000000", RESULTS["train"])
     assert sum(line.endswith(".png") for line in told) == 8

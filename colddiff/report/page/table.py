@@ -313,10 +313,21 @@ def note_of(table: ResultTable) -> str:
         if seeds > 1
         else "one seed, so no intervals and nothing in bold"
     )
-    n = f"n = {protocol.get('n')} images"
+    n = f"{_of_step(table)}n = {protocol.get('n')} images"
     if hidden is not None:
         return f"{n}; {spread}. {hidden} does not fit these images: `--metric {hidden}` shows it."
     return f"{n}, features {protocol.get('metric')}; {spread}."
+
+
+def _of_step(table: ResultTable) -> str:
+    """``step 20 (the best is step 10: `ID@best`), `` of one training; "" of several jobs."""
+    run, step = table.runs[0], table.measured[0].step
+    if len(table.runs) > 1 or run.verb != "train":
+        return ""
+    found = run.result.get("best")
+    best = found.get("step", step) if isinstance(found, Mapping) else step
+    other = "" if best == step else f" (the best is step {best}: `{run.id}@best`)"
+    return f"step {step}{other}, "
 
 
 def notes_below(table: ResultTable) -> list[str]:

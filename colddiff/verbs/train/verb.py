@@ -68,7 +68,7 @@ class Train(Verb):
         best, lines = result.get("best"), []
         if result["metrics"]:
             # By a distance that does not fit only where `evaluation.best` names it.
-            lines = evaluation_lines(result, best["metric"] if best else None)
+            lines = [*_of_step(result), *evaluation_lines(result, best and best["metric"])]
         lines.append(f"checkpoint: {result['checkpoint']}")
         if best:
             lines.append(f"best: step {best['step']}, {best['metric']} {best['value']:.5g}")
@@ -136,6 +136,20 @@ def _unfit(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[str]:
     return [
         f"{fit_line(job.resources, job.workers, found)}: it waits until machines are added,{limit} "
         f"or until `colddiff stop` ends it{other}"
+    ]
+
+
+def _of_step(result: Mapping[str, Any]) -> list[str]:
+    """A line above the table: of which step it is, and where the best is another."""
+    best, step = result.get("best"), result.get("step")
+    if step is None:
+        return []
+    if not best or best["step"] == step:
+        return [f"evaluation at step {step}" + (", the best" if best else "")]
+    reference = f"{result.get('id', 'JOB')}@best"
+    return [
+        f"evaluation at step {step}, the last; the best is step {best['step']}: "
+        f"`colddiff report {reference} --out DIR`"
     ]
 
 

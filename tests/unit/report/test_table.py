@@ -13,7 +13,14 @@ import pytest
 from colddiff.jobs.pages.read import read_run
 from colddiff.report.grids import number
 from colddiff.report.page.run import ReportedRun
-from colddiff.report.page.table import ResultTable, tables_of, to_csv, to_latex, to_markdown
+from colddiff.report.page.table import (
+    ResultTable,
+    note_of,
+    tables_of,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from colddiff.report.page.verdict import verdict
 from tests.unit.report.made_runs import train_job
 
@@ -38,6 +45,16 @@ def test_the_columns_of_the_paper_with_what_is_real_last(tmp_path: Path) -> None
     assert table.metrics == ("fd_blocks", "ssim", "rmse", "psnr")
     last = table.measured[0].metrics
     assert cell_of(table, "sampled", "rmse") == (last["eval/sampled/rmse"], False)
+
+
+def test_a_table_of_one_training_says_of_which_step_it_is(tmp_path: Path) -> None:
+    found = runs(tmp_path, 2)
+    assert note_of(tables_of(found[:1])[0]).startswith("step 20, n = 23 images")
+    run = replace(found[0], result={"best": {"step": 10}})
+    told = f"step 20 (the best is step 10: `{run.id}@best`), n = 23 images"
+    assert note_of(tables_of([run])[0]).startswith(told)
+    assert note_of(tables_of([replace(run, step=10)])[0]).startswith("step 10, n = ")
+    assert note_of(tables_of(found, over_seed=True)[0]).startswith("n = 23 images")
 
 
 def test_runs_that_differ_in_their_seed_become_one_table(tmp_path: Path) -> None:
