@@ -12,7 +12,7 @@ from colddiff.errors import ColddiffError
 from colddiff.evaluation.best import standing_metric
 from colddiff.jobs.status import verdict_line
 from colddiff.jobs.verb import VERBS, unit_of
-from colddiff.tracking.address import masked
+from colddiff.tracking.address import opened_at
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
@@ -44,8 +44,9 @@ def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
     if result.get("report"):
         lines.append(f"report: {result['report']}")
     tracked = result.get("tracking") or {}
-    if str(tracked.get("uri", "")).startswith("http"):
-        lines.append(f"MLflow: run {tracked.get('run_id')} at {masked(tracked['uri'])}")
+    if tracked.get("uri"):
+        run = f"run {tracked['run_id']}" if tracked.get("run_id") else "its run"
+        lines.append(f"MLflow: {run} {opened_at(str(tracked['uri']))}")
     steps = _read(lambda: verb.next_steps(job_id, result)) if verb else []
     lines += ["next:"] * bool(steps)
     return lines + [f"  {step}" for step in steps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,19 @@ def database_path(uri: str) -> Path | None:
     if not uri.startswith(SQLITE):
         return None
     return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
+def opened_at(uri: str) -> str:
+    """Where a person looks at what is tracked at ``uri``: the address, or of a file the command.
+
+    >>> opened_at("http://ada:s3cr3t@mlflow:5000")
+    'at http://***@mlflow:5000'
+    >>> opened_at("sqlite:////work/runs/mlflow.db")
+    'by `mlflow ui --backend-store-uri sqlite:////work/runs/mlflow.db`'
+    """
+    if database_path(uri) is None:
+        return f"at {masked(uri)}"
+    return f"by `mlflow ui --backend-store-uri {shlex.quote(uri)}`"
 
 
 def checked_uri(uri: str) -> str:

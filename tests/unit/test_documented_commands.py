@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from colddiff.cli.catalogue.commands import KINDS
 from colddiff.cli.submit import Request, read_job
+from colddiff.stores.open import storage_at
+from colddiff.tracking.address import checked_uri, opened_at, tracking_address
 from tests.documented import ROOT, commands_in, documents, files_in, is_usage, parsed
 from tests.in_process import colddiff_here
 
@@ -86,6 +89,30 @@ def _read(path: list[str], params: dict[str, Any]) -> None:
         verb = path[1] if path[0] == "submit" else params["verb"]
         plugins = tuple(params.get("plugin") or ())
         read_job(verb, Request(words=words, plugins=plugins, variant=params.get("variant")))
+
+
+def test_the_command_that_opens_mlflow_names_where_jobs_are_tracked_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {page.name: re.findall(r"\bmlflow ui ([^`\n]+)", page.read_text()) for page in PAGES}
+    assert {"README.md", "cluster.md"} <= {name for name, commands in found.items() if commands}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("COLDDIFF_STORAGE", raising=False)
+    default = tracking_address(storage_at()).uri
+    for command in (command for commands in found.values() for command in commands):
+        option, uri = command.split()
+        # A relative path is one of the folder where the reader is.
+        tracked = tracking_address("/absolute/path/of/STORAGE").uri if "////" in uri else default
+        assert checked_uri(uri) == tracked
+        assert opened_at(uri) == f"by `mlflow ui {option} {uri}`"
+    # Read and not imported, which would take seconds.
+    spec = importlib.util.find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    text = (Path(spec.origin).parent / "cli" / "__init__.py").read_text()
+    assert '"--backend-store-uri"' in text
+    assert re.search(r"""["']ui["']|def ui\(""", text)  # another name of `server`
 
 
 def test_commands_are_found_and_wrong_ones_noticed(tmp_path: Path) -> None:

@@ -28,13 +28,18 @@ METRICS = {
 }
 
 
-def test_a_run_on_a_server_is_named_without_its_password() -> None:
-    def told(uri: str) -> str:
-        result = {**RESULTS["train"], "tracking": {"uri": uri, "run_id": "0af1"}}
-        return "\n".join(result_lines("train-x-00000000", result))
+def test_a_run_is_named_without_a_password_and_with_what_opens_it() -> None:
+    def told(uri: str, run_id: str | None = "0af1") -> str:
+        result = {**RESULTS["train"], "tracking": {"uri": uri, "run_id": run_id}}
+        (line,) = (x for x in result_lines("train-x-00000000", result) if x.startswith("MLflow"))
+        return line
 
-    assert "MLflow: run 0af1 at http://***@mlflow:5000\n" in told("http://me:secret@mlflow:5000")
-    assert "MLflow" not in told("sqlite:////runs/mlflow.db")
+    assert told("http://me:secret@mlflow:5000") == "MLflow: run 0af1 at http://***@mlflow:5000"
+    opened = "by `mlflow ui --backend-store-uri sqlite:////my-runs/mlflow.db`"
+    assert told("sqlite:////my-runs/mlflow.db") == f"MLflow: run 0af1 {opened}"
+    assert told("sqlite:////my-runs/mlflow.db", None) == f"MLflow: its run {opened}"
+    assert told("sqlite:////my runs/m.db").endswith("'sqlite:////my runs/m.db'`")
+    assert told("postgresql://me:secret@db/mlflow").endswith(" at postgresql://***@db/mlflow")
 
 
 def member(seed: int, metrics: dict[str, float]) -> dict[str, Any]:
