@@ -197,7 +197,7 @@ def test_a_recipe_is_shown_with_its_pack_commands_and_targets(colddiff: Colddiff
     assert found["measured"] is None
     assert "# measured here, by this project" in colddiff("recipes", "cpu/deblur-mnist").stdout
     own = colddiff.json("recipes", "cpu/deblur-mnist")
-    assert (own["targets"], own["measured"]["eval/sampled/fd_lenet"]) == (None, 41.7)
+    assert (own["targets"], own["measured"]["eval/sampled/rmse"]) == (None, 0.2668)
 
 
 def test_a_job_file_of_ones_own_is_shown_and_checked(colddiff: Colddiff, tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def test_what_was_measured_with_a_recipe_stands_on_the_page_that_it_names(name: 
     page, _, section = str(measured["source"]).partition(", ")
     written = (ROOT / page).read_text()
     assert f"## {section.split(chr(34))[1]}" in written
+    # In a block of commands, where a comment may follow it.
+    assert re.search(rf"^{re.escape(measured['command'])}(?: |$)", written, re.M)
     numbers = re.findall(r": (-?\d+(?:\.\d+)?)(?=[,}\n])", text.partition("\nmeasured:\n")[2])
     assert len(numbers) > 3
     known = set(re.findall(r"-?\d+(?:\.\d+)?", written))
