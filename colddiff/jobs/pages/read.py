@@ -13,8 +13,7 @@ import yaml
 from colddiff.errors import ColddiffError, DataError, Missing, RecordError
 from colddiff.evaluation.trajectory import evenly
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.job import slugify
-from colddiff.jobs.recipes import list_recipes, load_recipe
+from colddiff.jobs.pages.targets import targets_of
 from colddiff.jobs.verb import VERBS
 from colddiff.report.page.details import Details, details_from_bytes
 from colddiff.report.page.run import AttemptFacts, Measured, ReportedRun, ReportPicture, WorkerStart
@@ -43,6 +42,7 @@ def read_run(
     state = "done" if result is not None else status.state if status else "queued"
     result = _read(lambda: folder.result() or {}, problems) if result is None else result
     evaluations = _evaluations(folder, result, problems, _best_of(job), step)
+    targets, unlike = targets_of(folder, job)
     run = ReportedRun(
         id=folder.job_id,
         verb=str(job["verb"]),
@@ -56,7 +56,8 @@ def read_run(
         written=tuple(_written(folder)),
         sentences=_sentences(result),
         problems=tuple(problems),
-        targets=_targets(job),
+        targets=targets,
+        unlike=unlike,
         command=command_of(job),
         step=step,
     )
@@ -85,12 +86,6 @@ def command_of(job: Mapping[str, Any]) -> str:
     ]
     line = ["colddiff", "submit", str(job["verb"]), "--name", str(job.get("slug", "job"))]
     return shlex.join([*line, *words])
-
-
-def _targets(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Published numbers of the recipe that the job was submitted from, known by its slug."""
-    names = [name for name in list_recipes() if slugify(name) == job.get("slug")]
-    return dict(load_recipe(names[0]).targets or {}) if names else {}
 
 
 def _flow(value: Any) -> str:

@@ -122,6 +122,8 @@ class ReportedRun:
     problems: tuple[str, ...] = ()
     targets: Mapping[str, Any] = field(default_factory=dict)
     """Published numbers that its recipe aims at, by metric path, and their ``source``."""
+    unlike: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """By path the fields in which its training is not the recipe's: its value and the recipe's."""
     command: str = ""
     """The command that submits an equal job."""
     step: int | None = None

@@ -347,9 +347,12 @@ def _not_shown(table: ResultTable) -> str | None:
 
 
 def published(cell: Cell) -> str:
-    """The number that the paper has for this cell; "" without one."""
+    """The number that the paper has for this cell, and whether it compares; "" without one."""
     found = cell.sources[0].run.targets.get(cell.sources[0].path)
-    return f"{found:g}" if isinstance(found, int | float) else ""
+    if not isinstance(found, int | float):
+        return ""
+    unlike = any(source.run.unlike for source in cell.sources)
+    return f"{found:g}, not comparable" if unlike else f"{found:g}"
 
 
 def _texts(row: Row, metrics: Sequence[str], bold: str, *, paper: bool = False) -> list[str]:

@@ -130,9 +130,12 @@ def test_the_papers_number_stands_beside_ours_where_the_recipe_has_one(tmp_path:
     assert record is not None
     record["metrics"]["eval/sampled/fid"] = 7.5
     folder.write_evaluation(20, record)
-    text = report_page([read_run(folder)])
+    text = report_page([replace(read_run(folder), unlike={})])
     assert text.count("<small>paper ") == 1
     assert "7.5</button><small>paper 4.69</small>" in text
+    assert "7.5</button><small>paper 4.69, not comparable</small>" in report_page(
+        [read_run(folder)]
+    )
     assert "arXiv 2208.09392, Table 1" in html.unescape(text)
     assert "<small>paper " not in page_of(tmp_path / "other")
 
