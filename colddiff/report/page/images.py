@@ -23,8 +23,12 @@ MOST_PICTURES = 24
 
 @dataclass(slots=True)
 class PageImages:
-    """What the template shows; empty parts are left out. See ``parts/page.html.j2``."""
+    """What the template shows; empty parts are left out. See ``parts/page.html.j2``.
 
+    ``key`` begins the ids of its sheets, as a page may show the images of several jobs.
+    """
+
+    key: str = ""
     sheets: list[dict[str, Any]] = field(default_factory=list)
     walk: dict[str, Any] | None = None
     steps: dict[str, Any] | None = None
@@ -39,9 +43,9 @@ class PageImages:
         self.sheets.append({"id": name, "rows": rows, "columns": columns, "data": data})
 
 
-def images_of(run: ReportedRun, most_bytes: int) -> PageImages:
+def images_of(run: ReportedRun, most_bytes: int, key: str = "") -> PageImages:
     """The images of a run, of ``most_bytes`` together at most: later ones are left out first."""
-    found = PageImages()
+    found = PageImages(key)
     details = run.last.details if run.last else None
     if details is not None:
         spent = _choose(found, details)
@@ -60,7 +64,7 @@ def _choose(found: PageImages, details: Details) -> int:
     judge = details.facts["judged_by"]
     found.judged_by = f"root mean squared error of {column_labels([judge])[judge]}"
     for number, one in enumerate(details.shown):
-        name = f"chosen-{number}"
+        name = f"{found.key}chosen-{number}"
         label = f"{one.role}: image {one.position}, RMSE {one.rmse:.3f}"
         alt = f"test image {one.position}: {', '.join(found.columns)}"
         data = base64.b64encode(one.sheet).decode()
@@ -80,7 +84,7 @@ def _walk(found: PageImages, details: Details, most_bytes: int) -> None:
     first = paths[0]
     images = []
     for path in paths:
-        name = f"path-{path.position}"
+        name = f"{found.key}path-{path.position}"
         found.add_sheet(name, path.sheet, 2 * len(path.rows), len(path.severities))
         images.append({"sheet": name, "position": path.position})
     found.walk = {
@@ -131,8 +135,9 @@ def _steps(found: PageImages, evaluations: Sequence[Measured]) -> int:
             columns.append(np.stack([cells[2 * (i + 1)] for i in range(len(walks))]))
         sheet = sprite_sheet(np.stack(columns, axis=1))
         spent += len(sheet)
-        found.add_sheet(f"steps-{path.position}", sheet, len(walks), len(like))
-        images.append({"sheet": f"steps-{path.position}", "position": path.position})
+        name = f"{found.key}steps-{path.position}"
+        found.add_sheet(name, sheet, len(walks), len(like))
+        images.append({"sheet": name, "position": path.position})
     labels = column_labels(walks)
     found.steps = {
         "labels": json.dumps([f"step {one.step}" for one in like]),

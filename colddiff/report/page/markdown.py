@@ -23,7 +23,7 @@ def report_markdown(
 
 def _lines(told: Told) -> Iterator[str]:
     yield from (f"# {told.title}", "")
-    for sentence in (*told.verdict, *told.below("The attempts")):
+    for sentence in told.verdict:
         yield from (sentence, "")
     yield from (f"- {run['id']}: {', '.join(run['about'])}" for run in told.provenance)
     yield from (f"- {line}" for line in (*told.paper, *told.problems))
@@ -33,10 +33,13 @@ def _lines(told: Told) -> Iterator[str]:
     yield to_markdown(told.all_tables)
     for name, text in told.written:
         yield from (f"### {title_of(name)}", "", text.strip(), "")
-    if told.attempts:
-        rows = [[str(cell) for cell in attempt.values()] for attempt in told.attempts]
-        yield from ("### Attempts and cost", "", compared_markdown(WrittenBlock(ATTEMPTS, rows)))
-        yield from ("", *(f"- {name}: {value}" for name, value in told.cost.items()), "")
+    began = [job for job in told.jobs if job.attempts]
+    yield from ["### Attempts and cost", ""] if began else []
+    for job in began:
+        yield from [f"#### {job.name}", ""] if len(told.jobs) > 1 else []
+        rows = [[str(cell) for cell in attempt.values()] for attempt in job.attempts]
+        yield compared_markdown(WrittenBlock(ATTEMPTS, rows))
+        yield from ("", *(f"- {name}: {value}" for name, value in job.cost.items()), "")
     yield from ("### Provenance", "")
     for run in told.provenance:
         yield from (f"#### {run['id']}", "")

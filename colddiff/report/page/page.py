@@ -8,6 +8,7 @@ import importlib.resources
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from markupsafe import Markup
 from colddiff.evaluation.best import IMAGE_METRICS, is_distance
 from colddiff.report.grids import number
 from colddiff.report.page.contrast import Side, difference
-from colddiff.report.page.facts import facts_of
 from colddiff.report.page.images import PageImages, images_of
 from colddiff.report.page.measurements import plots_of
 from colddiff.report.page.plots import Plot
@@ -58,19 +58,17 @@ def report_page(
     """The page of one run, or of several side by side.
 
     Args:
-        runs: at least one; images and plots are those of the first that has any.
+        runs: at least one; of many, not all have their images and plots shown.
         over_seed: runs that differ in their seeds alone become one table with intervals.
         only: metrics to show, such as ``rmse``; all by default.
         title: heading; by default the ids of the runs.
     """
     told = told_of(runs, over_seed=over_seed, only=only, title=title)
-    shown = told.shown
-    images = images_of(shown, IMAGE_BYTES)
-    groups = plots_of(shown, only)
+    sections, classes = _sections(told.shown, only)
     style = _part("page.css")
     script = _part("page.js")
-    groups, classes = _styled(groups)
-    counts = sorted({len(walk["images"]) for walk in (images.walk, images.steps) if walk})
+    walks = [one[name] for one in sections for name in ("walk", "steps")]
+    counts = sorted({len(walk["images"]) for walk in walks if walk})
     style += "".join(f".tiles.n{count}{{--n:{count}}}" for count in counts) + classes
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -83,8 +81,8 @@ def report_page(
         style=Markup(style),  # noqa: S704  # ours, and its hash is in the policy
         script=Markup(script),  # noqa: S704
         title=told.title,
-        facts=facts_of(shown),
-        verdict=[*told.verdict, *told.below("Images, plots and attempts")],
+        facts=told.facts,
+        verdict=[*told.verdict, *told.without_images],
         paper=told.paper,
         problems=told.problems,
         compared=told.compared,
@@ -95,10 +93,9 @@ def report_page(
             "CSV": to_csv(told.tables),
         },
         written=written_parts(told.written),
-        **_image_parts(images),
-        plots=groups,
-        attempts=told.attempts,
-        cost=told.cost,
+        sections=sections,
+        jobs=[job for job in told.jobs if job.attempts],
+        several=len(runs) > 1,
         provenance=told.provenance,
     )
     return page + "\n"
@@ -111,6 +108,27 @@ def is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     return MARK.encode() in head or head.startswith(CSV_HEAD.encode())
+
+
+def _sections(runs: Sequence[ReportedRun], only: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+    """The images and plots of each job, captioned by it if there are several; rules of plots."""
+    groups = [plots_of(run, only) for run in runs]
+    more = sum(len(plot.svg) for job in groups[1:] for group in job for plot in group["plots"])
+    # Of pictures base64 makes a third more, and plots of further jobs take from their room.
+    most = max(0, IMAGE_BYTES - more * 3 // 4) // len(runs)
+    names: dict[str, str] = {}
+    sections = []
+    for place, run in enumerate(runs):
+        key = f"job{place + 1}-" if place else ""
+        sections.append(
+            {
+                "key": key,
+                "of": f": {run.name}" if len(runs) > 1 else "",
+                "plots": _styled(groups[place], names, key),
+                **_image_parts(images_of(run, most, key)),
+            }
+        )
+    return sections, "".join(f".{name}{{{rule}}}" for rule, name in names.items())
 
 
 def _image_parts(images: PageImages) -> dict[str, Any]:
@@ -200,21 +218,22 @@ def _proof(cell: Cell) -> list[tuple[str, str]]:
     return found
 
 
-def _styled(groups: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The plots with classes in place of style attributes, which the policy would not allow."""
-    names: dict[str, str] = {}
+def _styled(
+    groups: Sequence[Mapping[str, Any]], names: dict[str, str], key: str
+) -> list[dict[str, Any]]:
+    """The plots with classes in place of style attributes, which the policy would not allow.
+
+    Adds the rules to ``names``; ``key`` begins the ids in them, which plots of other jobs have too.
+    """
 
     def named(match: re.Match[str]) -> str:
         return f'class="{names.setdefault(match[1], f"p{len(names)}")}"'
 
-    found = []
-    for group in groups:
-        plots = [
-            Plot(plot.title, re.sub(r'style="([^"]*)"', named, plot.svg), plot.alt)
-            for plot in group["plots"]
-        ]
-        found.append({**group, "plots": plots})
-    return found, "".join(f".{name}{{{rule}}}" for rule, name in names.items())
+    def own(plot: Plot) -> Plot:
+        svg = re.sub(r'style="([^"]*)"', named, plot.svg)
+        return replace(plot, svg=re.sub(r'(\bid="|\burl\(#|\bhref="#)', rf"\g<1>{key}", svg))
+
+    return [{**group, "plots": [own(plot) for plot in group["plots"]]} for group in groups]
 
 
 def _part(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from colddiff.report.page.compared import compared
 from colddiff.report.page.contrast import with_note
-from colddiff.report.page.facts import attempts_of, cost_of, provenance_of
+from colddiff.report.page.facts import attempts_of, cost_of, facts_of, provenance_of
 from colddiff.report.page.paper import paper_lines
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.side_by_side import side_by_side
@@ -20,12 +20,26 @@ MARK = "written by colddiff report"
 """In the head of every file of a report, by which it is known again."""
 
 
+MOST_SHOWN = 12
+"""Jobs whose images and plots a page has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToldJob:
+    """What a report says of how one job ran."""
+
+    name: str
+    attempts: tuple[dict[str, Any], ...]
+    cost: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The words of a report of one job or several; ``shown`` is the one with images or attempts."""
+    """The words of a report of one job or several."""
 
-    shown: ReportedRun
     title: str
+    facts: tuple[str, ...]
+    """A few words for the line above the title."""
     verdict: tuple[str, ...]
     paper: tuple[str, ...]
     problems: tuple[str, ...]
@@ -36,19 +50,26 @@ class Told:
     """Of jobs on the same images: a row a job, numbers that ``tables`` have too."""
     written: tuple[tuple[str, str], ...]
     """Markdown files of the jobs' verbs: (name, content)."""
-    attempts: tuple[dict[str, Any], ...]
-    cost: dict[str, str]
+    jobs: tuple[ToldJob, ...]
     provenance: tuple[dict[str, Any], ...]
+    shown: tuple[ReportedRun, ...]
+    """The jobs whose images and plots are shown: all, or of many ``MOST_SHOWN``."""
+    not_shown: tuple[str, ...]
+    """Names of the others."""
 
     @property
     def all_tables(self) -> tuple[ResultTable, ...]:
         """All tables as they are shown; numbers are copied as CSV from ``tables`` alone."""
         return (*self.side_by_side, *self.tables)
 
-    def below(self, what: str) -> list[str]:
-        """Of several jobs, a sentence on whose ``what`` follow them."""
-        several = sum(len(table.runs) for table in self.tables) > 1
-        return [f"{what} below are those of {self.shown.id}."] if several else []
+    @property
+    def without_images(self) -> list[str]:
+        """A sentence on the jobs whose images and plots are not shown, if there are some."""
+        if not self.not_shown:
+            return []
+        some = ", ".join(self.not_shown[:3]) + (", ..." if len(self.not_shown) > 3 else "")
+        first = f"Images and plots are those of {len(self.shown)} jobs; "
+        return [f"{first}{len(self.not_shown)} more need a report of their own: {some}."]
 
 
 def told_of(
@@ -60,14 +81,15 @@ def told_of(
 ) -> Told:
     """What a report of ``runs`` says; ``report_page`` has the arguments."""
     tables = tables_of(runs, over_seed=over_seed, only=only)
-    shown = _most_telling(runs)
-    own = next((table for table in tables if shown in table.runs), None)
+    lead = _most_telling(runs)
+    own = next((table for table in tables if lead in table.runs), None)
     between = side_by_side(tables)
-    own_words = verdict(shown, own) if len(tables) < 2 else verdict_of_several(tables)
+    shown = _shown(runs, tables)
+    own_words = verdict(lead, own) if len(tables) < 2 else verdict_of_several(tables)
     ids = ", ".join(run.name for run in runs[:3])
     return Told(
-        shown=shown,
         title=title or ids + (" ..." if len(runs) > 3 else ""),
+        facts=tuple(facts_of(lead)) if len(runs) == 1 else (f"{len(runs)} jobs",),
         verdict=tuple(with_note([*between.sentences, *own_words])),
         paper=tuple(paper_lines(runs)),
         problems=tuple(f"{run.id}: {what}" for run in runs for what in run.problems),
@@ -75,10 +97,18 @@ def told_of(
         tables=tuple(tables),
         side_by_side=between.tables,
         written=tuple(file for run in runs for file in run.written),
-        attempts=tuple(attempts_of(shown)),
-        cost=cost_of(shown),
+        jobs=tuple(ToldJob(run.name, tuple(attempts_of(run)), cost_of(run)) for run in runs),
         provenance=tuple(provenance_of(runs)),
+        shown=shown,
+        not_shown=tuple(run.name for run in runs if run not in shown),
     )
+
+
+def _shown(runs: Sequence[ReportedRun], tables: Sequence[ResultTable]) -> tuple[ReportedRun, ...]:
+    """The jobs whose images are shown, in their order; of many one of each table goes first."""
+    firsts = [table.runs[0] for table in tables]
+    order = sorted(runs, key=lambda run: run not in firsts)[:MOST_SHOWN]
+    return tuple(run for run in runs if run in order)
 
 
 def _most_telling(runs: Sequence[ReportedRun]) -> ReportedRun:

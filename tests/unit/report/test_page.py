@@ -146,7 +146,34 @@ def test_the_verdict_of_several_systems_has_a_sentence_for_each(tmp_path: Path) 
     text = html.unescape(report_page(runs))
     verdict = text[text.index('class="verdict"') :].split("</section>")[0].split("</div>")[0]
     assert verdict.count("Sampling (Algorithm 2, improved) against one step (direct)") == 2
-    assert "Images, plots and attempts below are those of first." in verdict
+
+
+def test_images_plots_and_attempts_are_those_of_each_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"train-blocks-0000000{n}" for n in (1, 2)]
+    strengths = [(0.7, 0.9), (0.5, 0.6)]
+    runs = [read_run(train_job(tmp_path, *job)) for job in zip(ids, strengths, strict=True)]
+    text, written = report_page(runs), report_markdown(runs)
+    for run in runs:
+        assert run.last is not None
+        assert run.last.details is not None
+        for part in ("From severity T to 0", "Images, chosen by rule", "Over training", "Training"):
+            assert text.count(f">{part}: {run.id}</h2>") == 1, part
+        for image in (*run.last.details.paths, *run.last.details.shown):
+            assert base64.b64encode(image.sheet).decode() in text
+        attempts = text.partition("Attempts and cost")[2].partition("Provenance")[0]
+        assert f"<h3>{run.id}</h3>" in attempts
+        told = written.partition("### Attempts and cost")[2].partition("### Provenance")[0]
+        assert f"#### {run.id}\n\n| attempt |" in told
+    found = re.findall(r'\bid="([^"]+)"', text)
+    assert len(found) == len(set(found)), "ids are unique on the page"
+    named = re.findall(r'(?:url\(|href="|data-sheet="|for=")#?([^")]+)', text.split("</style>")[1])
+    assert set(named) - {"data:image/webp;base64,"} <= set(found)
+    monkeypatch.setattr("colddiff.report.page.told.MOST_SHOWN", 1)
+    few = report_page(runs)
+    assert f"those of 1 jobs; 1 more need a report of their own: {ids[1]}." in few
+    assert f": {ids[1]}</h2>" not in few
 
 
 def test_what_is_worse_than_no_restoration_is_not_praised(tmp_path: Path) -> None:
@@ -205,7 +232,8 @@ def test_a_page_that_cannot_be_made_fails_no_job(
 @pytest.mark.system
 def test_in_a_browser_without_network(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_text(page_of(tmp_path / "runs"))
+    jobs = [train_job(tmp_path / "runs", f"train-blocks-0000000{n}") for n in (1, 2)]
+    path.write_text(report_page([read_run(job) for job in jobs]))
     with opened(path, tmp_path / "profile") as page:
         others = [url for url in page.requests if not url.startswith(("file:", "data:"))]
         assert (others, page.complaints) == ([], [])
@@ -218,6 +246,8 @@ def test_in_a_browser_without_network(tmp_path: Path) -> None:
         assert page.js("document.querySelector('output[for=severity]').textContent") == "t = 0"
         after = page.js(f"{first}.toDataURL()")
         assert before != after
+        second = "document.querySelector('#job2-severities ~ section.walk canvas')"
+        assert page.js(f"{second}.toDataURL()") == before, "each job has a slider of its own"
         # At severity 0 the first row shows the original, and its error is black.
         page.js("document.querySelector('section.walk input[type=checkbox]').click()")
         error = base64.b64decode(page.js(f"{first}.toDataURL()").partition(",")[2])
@@ -308,8 +338,8 @@ def test_page_and_markdown_say_the_same(tmp_path: Path) -> None:
         words = [*told.verdict, *told.paper, *told.problems, told.title, "first"]
         for one in told.provenance:
             words += [*one["about"], one["id"], one["command"], *one["facts"].values()]
-        for row in (*told.attempts, told.cost):
-            words += map(str, row.values())
+        for job in told.jobs:
+            words += [str(word) for row in (*job.attempts, job.cost) for word in row.values()]
         for table in told.all_tables:
             words += [table.title, note_of(table), *notes_below(table)]
             words += [row.label for row in table.rows]

@@ -140,8 +140,8 @@ def test_a_verdict_over_seeds_and_its_time_are_of_all_of_them(
     )
     assert f"{mean:.3f}" in told.verdict[0]
     assert "23 test images, mean of 2 seeds)" in told.verdict[0]
-    assert told.cost["training"] == "4.5 s"
-    assert told.below("Attempts") == [f"Attempts below are those of {seeds[0].id}."]
+    assert [job.cost["training"] for job in told.jobs] == ["4.5 s", "4.5 s"]
+    assert [job.name for job in told.jobs] == [run.id for run in seeds]
 
 
 def test_several_seeds_of_two_jobs_are_told_apart_by_their_fields(
