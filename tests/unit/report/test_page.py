@@ -160,8 +160,9 @@ def test_images_plots_and_attempts_are_those_of_each_job(
         assert run.last.details is not None
         for part in ("From severity T to 0", "Images, chosen by rule", "Over training", "Training"):
             assert text.count(f">{part}: {run.id}</h2>") == 1, part
-        for image in (*run.last.details.paths, *run.last.details.shown):
-            assert base64.b64encode(image.sheet).decode() in text
+        sheets = [one.sheet for one in run.last.details.paths]
+        for sheet in [*sheets, *(one.sheet for one in run.last.details.shown)]:
+            assert base64.b64encode(sheet).decode() in text
         attempts = text.partition("Attempts and cost")[2].partition("Provenance")[0]
         assert f"<h3>{run.id}</h3>" in attempts
         told = written.partition("### Attempts and cost")[2].partition("### Provenance")[0]
