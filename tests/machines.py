@@ -18,6 +18,7 @@ import pytest
 import ray._common.utils
 import ray.cluster_utils
 
+from colddiff.cluster.forking import SETUP_WORKER
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
 
@@ -61,6 +62,7 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
                     "num_cpus": 1,
                     "temp_dir": places[0],
                     "dashboard_agent_listen_port": free_port(),
+                    "setup_worker_path": SETUP_WORKER,
                     **shown,
                 },
             )
@@ -69,7 +71,10 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
             ray._private.utils.write_ray_address(cluster.address, places[0])
             others = [
                 cluster.add_node(
-                    num_cpus=1, temp_dir=place, dashboard_agent_listen_port=free_port()
+                    num_cpus=1,
+                    temp_dir=place,
+                    dashboard_agent_listen_port=free_port(),
+                    setup_worker_path=SETUP_WORKER,
                 )
                 for place in places[1:]
             ]
@@ -79,12 +84,18 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
 def processes_on(machine: Any, name: str) -> list[psutil.Process]:
     """What runs on a machine and has ``name`` in its title, such as that of an actor's class."""
     (raylet,) = machine.all_processes["raylet"]
-    found = []
-    for process in psutil.Process(raylet.process.pid).children():
-        with contextlib.suppress(psutil.Error):
-            if name in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+    parents = [psutil.Process(raylet.process.pid)]
+    server = str(Path(machine.raylet_socket_name).with_name("fork"))
+    parents += [item for item in psutil.process_iter() if server in _command(item)]
+    children = [child for parent in parents for child in parent.children()]
+    return [child for child in children if name in " ".join(_command(child))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 @contextlib.contextmanager

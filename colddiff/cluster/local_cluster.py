@@ -10,13 +10,13 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from colddiff.cluster.address import Cluster, probe
+from colddiff.cluster.forking import RAY_START
 from colddiff.cluster.home import ClusterRecord, Home
 from colddiff.errors import ClusterError
 from colddiff.machine.processes import Process, marked_processes, process, terminate_all
@@ -197,9 +197,10 @@ def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:
         "num-cpus": max(MIN_CPUS, os.cpu_count() or 1),
         "temp-dir": temp_dir,
     }
-    start = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     return [
-        *start,
+        *RAY_START,
+        "--head",
+        "--block",
         "--include-dashboard=true",
         "--disable-usage-stats",
         *(f"--{name}={value}" for name, value in options.items()),

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from colddiff.cluster.forking import RAY_START
 from colddiff.machine.processes import process
 
 END = signal.SIGUSR1
@@ -82,8 +83,8 @@ def start_command(env: Mapping[str, str], temp_dir: Path, ports: tuple[int, int,
         # Where srun runs, as this node sees it: a name may resolve to 127.0.1.1 on its own machine.
         options["address"] = f"{env['SLURM_LAUNCH_NODE_IPADDR']}:{port}"
     head = ["--head"] if _is_head(env) else []
-    start = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", *head, "--block"]
-    return [*start, "--disable-usage-stats", *(f"--{k}={v}" for k, v in options.items())]
+    named = [f"--{name}={value}" for name, value in options.items()]
+    return [*RAY_START, *head, "--block", "--disable-usage-stats", *named]
 
 
 def _ended_on_request(ray: subprocess.Popen[bytes], env: Mapping[str, str]) -> bool:

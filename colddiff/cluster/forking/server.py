@@ -1,0 +1,309 @@
+"""The fork server of a node: imports what Ray's workers import, once, and forks them from there.
+
+`python server.py SOCKET`, run by path. Importing Ray, torch and what they bring takes three seconds
+of CPU in each worker; a fork has it all in a hundredth of one, and shares the memory. What a worker
+is, its environment, folder, streams and arguments, comes with the request, and it is refused where
+a fork would differ from a process that starts anew (`refusal`): that worker starts by itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MODULES = (
+    "ray",
+    "ray._private.workers.default_worker",
+    "torch",
+    "ray.train.torch",
+    "ray.train.v2.api.data_parallel_trainer",
+    "ray.tune",
+    "ray.dashboard.modules.job.job_supervisor",
+    "PIL.Image",
+    "scipy.stats",
+    "webdataset",
+)
+"""What workers import, those for the first needs first. Never colddiff: a job brings its own."""
+OF_ONE_JOB = {
+    "PYTHONPATH",
+    "PYTHONBREAKPOINT",
+    "RAY_COLOR_PREFIX",
+    "RAY_JOB_ID",
+    "RAY_JOB_STOP_WAIT_TIME_S",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC",
+    "RAY_worker_niceness",
+    "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
+}
+"""Variables that change nothing in what is imported; any other that differs could."""
+READ_WHEN_USED = ("RAY_EXPERIMENTAL_NOSET_", "RAY_TRAIN_")
+"""Starts of the names of more of those."""
+REQUEST_S = 5.0
+DRIVERS = "/dev/nvidia"
+LOOKS_EVERY_S = 1.0
+
+
+class Server:
+    """Serves requests between imports: the first workers do not wait for the last module."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.env = dict(os.environ)
+        self.path = sys.path[not sys.flags.safe_path :]  # without the folder of this program
+        self.raylet = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
+        self.files = _Files()
+
+    def run(self) -> None:
+        """Imports and serves until the node ends."""
+        modules = list(MODULES)
+        gc.disable()
+        sources: list[Any] = [self.listener, self.raylet]
+        while True:
+            waiting, _, _ = select.select(sources, [], [], 0 if modules else None)
+            if self.raylet in waiting:
+                return
+            if self.listener in waiting:
+                self._answer()
+            elif modules:
+                _import(modules.pop(0))
+                if not modules:
+                    gc.freeze()  # what has been imported stays: forks never look through it
+
+    def _answer(self) -> None:
+        connection, _ = self.listener.accept()
+        with connection:
+            try:
+                if _user_of(connection) != os.getuid():
+                    return
+                connection.settimeout(REQUEST_S)
+                request, streams = _received(connection)
+            except (OSError, ValueError) as error:
+                _say(f"a request that could not be read: {error}")
+                return
+            try:
+                reason = refusal(request, self.env) or self.files.changed() or unsafe()
+                if reason is not None:
+                    _say(f"not forked: {reason}")
+                    connection.sendall(b"n")
+                elif os.fork() == 0:
+                    self._become(request, streams, connection)
+            except OSError as error:
+                _say(f"not forked: {error}")
+            finally:
+                for stream in streams:
+                    os.close(stream)
+
+    def _become(
+        self, request: Mapping[str, Any], streams: list[int], connection: socket.socket
+    ) -> None:
+        """In the fork: becomes the worker. Never returns."""
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            self.listener.close()
+            os.close(self.raylet)
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+                os.close(stream)
+            connection.sendall(b"y")
+            connection.close()
+            if request["oom_score_adj"]:
+                Path("/proc/self/oom_score_adj").write_text(request["oom_score_adj"])
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            become(request, self.path, self.env.get("PYTHONPATH", ""))
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            _flush()
+            os._exit(code)
+
+
+def become(request: Mapping[str, Any], path: list[str], base: str) -> None:
+    """Makes this process what the request describes, and runs its program.
+
+    ``path``, ``base``: ``sys.path`` and PYTHONPATH of the server.
+    """
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["folder"])
+    sys.argv = list(request["arguments"])
+    program = sys.argv[0]
+    own = [] if sys.flags.safe_path else [str(Path(program).parent)]
+    rest = [entry for entry in path if entry not in _entries(base)]
+    found = [*own, *_entries(os.environ.get("PYTHONPATH", "")), *rest]
+    sys.path[:] = list(dict.fromkeys(found))
+    importlib.invalidate_caches()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # else all forks would draw the same numbers
+    _count_threads_as_ray_does()
+    gc.enable()
+    runpy.run_path(program, run_name="__main__")
+
+
+def _count_threads_as_ray_does() -> None:
+    """Ray sets OMP_NUM_THREADS when it knows a worker's CPUs; torch reads it at its import only."""
+    from ray._private import utils
+
+    given = utils.set_omp_num_threads_if_unset
+
+    def set_threads() -> bool:
+        is_set = bool(given())
+        if is_set and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        return is_set
+
+    utils.set_omp_num_threads_if_unset = set_threads
+
+
+def refusal(request: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
+    """Why a fork of a process with ``env`` would not be what the request asks for; None if none."""
+    asked: Mapping[str, str] = request["env"]
+    differing = {name for name in asked.keys() | env.keys() if asked.get(name) != env.get(name)}
+    others = {n for n in differing - OF_ONE_JOB if not n.startswith(READ_WHEN_USED)}
+    if others:
+        return f"other variables: {', '.join(sorted(others))}"
+    base = _entries(env.get("PYTHONPATH", ""))
+    paths = _entries(asked.get("PYTHONPATH", ""))
+    if paths[len(paths) - len(base) :] != base:
+        return f"another PYTHONPATH: {':'.join(paths)}"
+    for folder in paths[: len(paths) - len(base)]:
+        for entry in Path(folder).iterdir() if Path(folder).is_dir() else ():
+            if entry.name.partition(".")[0] in sys.modules:
+                return f"{entry} would be imported in place of what is imported"
+    return None
+
+
+def unsafe() -> str | None:
+    """Why this process must not be forked; None if it may be."""
+    if threading.active_count() > 1:
+        return f"a thread runs: {threading.enumerate()[-1].name}"
+    for number in Path("/proc/self/fd").iterdir():
+        try:
+            name = str(number.readlink())
+        except OSError:  # the one that lists them
+            continue
+        if name.startswith(DRIVERS):
+            return f"{name} is open, and a GPU's context does not survive a fork"
+    return None
+
+
+class _Files:
+    """Whether a file of an imported module has changed: the package was upgraded or edited."""
+
+    def __init__(self) -> None:
+        self._stamps: dict[str, tuple[int, int]] = {}
+        self._looked = 0.0
+        self._found: str | None = None
+
+    def changed(self) -> str | None:
+        """Which file has changed; once one has, that is how it stays."""
+        now = time.monotonic()
+        if self._found is None and now - self._looked >= LOOKS_EVERY_S:
+            self._looked = now
+            self._found = self._look()
+        return self._found
+
+    def _look(self) -> str | None:
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if not file or not Path(file).is_absolute():  # some modules are made up
+                continue
+            try:
+                status = Path(file).stat()
+            except OSError:
+                return f"{file} is gone"
+            stamp = (status.st_mtime_ns, status.st_size)
+            if self._stamps.setdefault(name, stamp) != stamp:
+                return f"{file} has changed"
+        return None
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:  # workers that need it will say so
+        _say(f"not imported: {error}")
+
+
+def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The request and the three streams that came with it; ValueError where it is none."""
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    text = b""
+    while part := connection.recv(1 << 16):
+        text += part
+    request = json.loads(text)
+    if len(streams) != 3 or not isinstance(request, dict):
+        raise ValueError("it is not one of ours")
+    return request, streams
+
+
+def _user_of(connection: socket.socket) -> int:
+    size = struct.calcsize("3i")
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, user, _ = struct.unpack("3i", found)
+    return int(user)
+
+
+def _entries(python_path: str) -> list[str]:
+    return [entry for entry in python_path.split(os.pathsep) if entry]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    sys.stderr.flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def listening(path: Path) -> socket.socket | None:
+    """A socket that listens at ``path``; None where another server does."""
+    listener = socket.socket(socket.AF_UNIX)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            with socket.socket(socket.AF_UNIX) as other:
+                if other.connect_ex(str(path)) == 0:
+                    listener.close()
+                    return None
+            path.unlink()  # of a server that was killed
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(128)
+    return listener
+
+
+def main(path: Path) -> None:
+    """Serves at ``path`` until the node ends; returns at once where another server does."""
+    listener = listening(path)
+    if listener is None:
+        return  # closes standard output, for which `start_server` waits
+    with listener:
+        os.write(1, b"y")
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end are not waited for
+        Server(listener).run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
