@@ -39,6 +39,7 @@ MODULES = (
 )
 """What workers import, those for the first needs first. Never colddiff: a job brings its own."""
 OF_ONE_JOB = {
+    "PL_DISABLE_FORK",
     "PYTHONPATH",
     "PYTHONBREAKPOINT",
     "RAY_COLOR_PREFIX",
