@@ -100,6 +100,8 @@ class Packer:
         # By number: an image whose shard was deleted meanwhile is packed twice.
         self._grey: set[int] = set()
         self._further: set[int] = set()
+        self._unfit: set[int] = set()
+        """Those that are whole, of another size than the first."""
         self._result = PackedShards()
 
     def run(self, workers: int) -> PackedShards:
@@ -263,6 +265,7 @@ class Packer:
             return conform_pixels(pixels, entry, plan.image_size, plan.image)
         except _UnfitError as error:
             self._problems.add(str(error), number, error.like)
+            self._unfit.add(number)
         except RangeNeededError as error:
             self._in_need[number] = error
             self._cannot(number, error.of_file(entry.group or entry.name))
@@ -279,19 +282,19 @@ class Packer:
     def _refuse_problems(self) -> None:
         if self._in_need and len(self._in_need) == len(self._problems):
             raise self._in_need[min(self._in_need)]
-        way_out = (
-            ""
-            if self._plan.skip_broken
-            else "`colddiff data pack --skip-broken` leaves such images out"
-        )
+        ways = []
         if self._plan.image_size is None and len(self._sizes) > 1:
             sizes = [f"{n} of {w}x{h}" for (w, h), n in self._sizes.most_common(SIZES_SHOWN)]
             more = ", ..." if len(self._sizes) > SIZES_SHOWN else ""
-            way_out = (
+            ways.append(
                 f"the images have {len(self._sizes)} sizes ({', '.join(sizes)}{more}): set "
                 "--image-size to crop and resize all of them"
             )
-        self._problems.refuse("images cannot be packed", way_out)
+        broken = len(self._problems) > len(self._unfit)
+        if broken and not self._plan.skip_broken:
+            which = "the broken ones" if ways else "such images"
+            ways.append(f"`colddiff data pack --skip-broken` leaves {which} out")
+        self._problems.refuse("images cannot be packed", "; ".join(ways))
 
     def _progress(self, more: int) -> None:
         with self._lock:

@@ -124,9 +124,13 @@ def test_sizes_that_differ_are_counted(tmp_path: Path) -> None:
         save(tmp_path / f"{n}.png", colour(size))
     said = r"the images have 3 sizes \(3 of 16x16, .*\): set --image-size"
     for skip in (False, True):  # which size is right is not for us to say
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=said) as caught:
             packed(tmp_path, skip_broken=skip)
+        assert "--skip-broken" not in str(caught.value)
     assert packed(tmp_path, image_size=8).manifest.count == 5
+    (tmp_path / "broken.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=rf"{said} .*; `colddiff data pack --skip-broken` leaves"):
+        packed(tmp_path)
 
 
 @pytest.mark.parametrize("greys", range(1, 9))
