@@ -16,7 +16,7 @@ from colddiff.ports import TrackedDataset, Tracker, WorkerContext
 from colddiff.tracking.open import end_run, system_sampler
 from colddiff.tracking.open import join_tracker as join_run
 from colddiff.tracking.open import open_tracker as open_run
-from colddiff.tracking.repeats import DESCRIPTION
+from colddiff.tracking.repeats import DESCRIPTION, second_value_tag
 
 IMAGE_SETS = ("data", "test_data", "reference", "samples")
 """Fields of jobs that name packed images."""
@@ -115,10 +115,13 @@ def _note(resolved: ResolvedJob) -> str:
     from colddiff.jobs.pages.read import command_of
 
     verb = VERBS[resolved.verb]
+    changed = second_value_tag(verb.extent or "<name>")
     return (
         f"`{resolved.id}`: {verb.help}\n\n```\n{command_of(resolved.to_dict())}\n```\n\n"
         f"`colddiff status {resolved.id}` tells how it stands; all it wrote is in "
-        f"`{resolved.storage}/jobs/{resolved.id}`.\n"
+        f"`{resolved.storage}/jobs/{resolved.id}`.\n\n"
+        "Parameters and this command are those of the first submission, as MLflow takes no second "
+        f"value: what a later one changed is in tags, such as `{changed}`.\n"
     )
 
 

@@ -70,6 +70,9 @@ def test_one_run_has_it_all_over_two_attempts(storage: Path, packed: dict[str, s
     assert run.info.status == "FINISHED"
     assert run.data.params["degradation.kind"] == "blur"
     assert run.data.params["optimizer.lr"] == "2e-05"
+    # MLflow keeps the first value of a param; the description says where the current one is.
+    assert (run.data.params["num_steps"], run.data.tags["param.num_steps"]) == ("4", "6")
+    assert "in tags, such as `param.num_steps`" in run.data.tags["mlflow.note.content"]
     metrics = run.data.metrics
     for name in ("loss_l1", "loss_l1/t_1_1", "loss_l1/t_4_4", "grad_norm", "lr", "images_per_s"):
         assert f"train/{name}" in metrics
