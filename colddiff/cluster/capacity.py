@@ -52,6 +52,17 @@ def machines_up() -> list[str]:
     return [machine for machine in found if machine not in leaving]
 
 
+def is_gone() -> bool:
+    """Whether the cluster that this process is connected to has ended, or its machine in it."""
+    import ray
+
+    try:
+        here = ray.get_runtime_context().get_node_id()
+        return not any(node["NodeID"] == here and node["Alive"] for node in _machines())
+    except Exception:
+        return True  # nobody answers
+
+
 def lost_machines(
     machines: Iterable[str],
     within_s: float = 0.0,

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     collect_seldom()  # before torch and Ray are imported
     import ray
 
+    from colddiff.cluster.capacity import is_gone
     from colddiff.cluster.turns.turn import job_turn
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.driver import drive
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ray.init(log_to_driver=True, ignore_reinit_error=True, runtime_env=EACH_WORKER)
         for line in sharing_folders(ray.nodes()):  # type: ignore[no-untyped-call]
             log.warning("%s", line)
-        return drive(Attempt(resolved, number), on_ray=True, turn=job_turn)
+        attempt = Attempt(resolved, number)
+        return drive(attempt, on_ray=True, turn=job_turn, gone=is_gone)
 
 
 def sharing_folders(nodes: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from colddiff.errors import ColddiffError, Stopped, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job, LimitsSpec
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, WAITING, State, Status
+from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, WAITING, State, Status, of_lost
 from colddiff.jobs.tracking_run import keep_picture
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.processes import this_process
@@ -31,6 +31,8 @@ PROGRESS_FIELDS = ("step", "num_steps", "loss", "images_per_s", "eta_s", "phase"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Gone = Callable[[], bool]
+"""Whether the cluster that an attempt runs on has ended."""
 
 
 class Attempt:
@@ -156,8 +158,11 @@ class Attempt:
         kept = partial(keep_picture, self.resolved, self.folder, self.tracker, name, data)
         self.pictures.append(self.retried(kept, name))
 
-    def drive(self, work: Callable[[], dict[str, Any]]) -> int:
+    def drive(self, work: Callable[[], dict[str, Any]], gone: Gone = lambda: False) -> int:
         """Runs ``work`` as this attempt; returns exit code 0 (done), 1 (failed) or 4 (stopped).
+
+        An error is no failure of the job where ``gone`` says that its cluster has ended: it is then
+        lost, or stopped if that was requested, as where its driver ended too.
 
         The message is in the status. A KeyboardInterrupt ends the attempt as stopped and is
         re-raised. Raises ColddiffError if the attempt has, or had, another driver.
@@ -167,7 +172,7 @@ class Attempt:
         beat.start()
         interrupted = None
         try:
-            state, message = self._work(work)
+            state, message = self._work(work, gone)
         except KeyboardInterrupt as error:
             interrupted = error
             state, message = "stopped", f"interrupted; {AGAIN}"
@@ -229,15 +234,18 @@ class Attempt:
             )
             self._write_status()
 
-    def _work(self, work: Callable[[], dict[str, Any]]) -> tuple[State, str]:
+    def _work(self, work: Callable[[], dict[str, Any]], gone: Gone) -> tuple[State, str]:
         try:
             result = work()
             self.retried(lambda: self.folder.write_result(result), "the result")
         except Stopped as stopped:
             return "stopped", self._limited(stopped) if self._limit else str(stopped)
-        except ColddiffError as error:
-            return "failed", str(error)
         except Exception as error:
+            if gone():
+                log.info("its cluster is gone: %s", error)
+                return of_lost("its cluster is gone", requested=self.stop_requested())
+            if isinstance(error, ColddiffError):
+                return "failed", str(error)
             log.error("%s", traceback.format_exc().rstrip())
             return "failed", f"{type(error).__name__}: {error}"
         return "done", ""

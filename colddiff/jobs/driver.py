@@ -11,7 +11,7 @@ from typing import Any
 
 from colddiff.background import in_context
 from colddiff.errors import ColddiffError
-from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.attempt import Attempt, Gone
 from colddiff.jobs.pages.write import write_page
 from colddiff.jobs.results import log_verdict
 from colddiff.jobs.status import EXIT_CODES
@@ -26,10 +26,12 @@ def drive(
     *,
     on_ray: bool,
     turn: Callable[[Attempt], AbstractContextManager[None]] = lambda attempt: nullcontext(),
+    gone: Gone = lambda: False,
 ) -> int:
     """Runs ``attempt`` and returns its exit code: 0 done, 1 failed, 4 stopped.
 
-    Within ``turn`` it is the job's turn where it runs: entering waits for that.
+    Within ``turn`` it is the job's turn where it runs: entering waits for that. ``gone``: see
+    ``Attempt.drive``.
 
     The final status is written and logged. On SIGTERM the attempt takes a checkpoint, if its verb
     has any, and ends as stopped. So it does on Ctrl-C where this process does the work; that is
@@ -62,7 +64,7 @@ def drive(
         return result
 
     with _stop_on_sigterm(attempt), _stop_on_interrupt(attempt, on_ray) as interrupted:
-        code = attempt.drive(work)
+        code = attempt.drive(work, gone)
     if interrupted.is_set() and code == EXIT_CODES["stopped"]:
         raise KeyboardInterrupt
     log_verdict(attempt.folder, attempt.status)

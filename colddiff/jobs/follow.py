@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from colddiff.background import in_context
 from colddiff.errors import ClusterError
-from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status
+from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status, of_lost
 from colddiff.machine.printed_lines import parted, unstamped
 from colddiff.machine.processes import process
 
@@ -303,8 +303,8 @@ def settle(
         printed = kept.decode(errors="replace")
     on_cluster = not process_gone and "address" in folder.read_claim(attempt)
     state, why = _verdict(driver, on_cluster=on_cluster)
-    if state == "lost" and folder.stop_requested(attempt):
-        state, why = "stopped", f"ended on request; {AGAIN}"
+    if state == "lost":
+        state, why = of_lost(why, requested=folder.stop_requested(attempt))
     lines = [line for text in printed.splitlines() if (line := unstamped(text).strip())]
     tail = " | ".join(lines[-TAIL_LINES:])
     message = why
@@ -324,11 +324,12 @@ def _end_run(folder: JobFolder, ended: Status) -> None:
 
 
 def _verdict(driver: DriverState | None, *, on_cluster: bool) -> tuple[State, str]:
+    """State, and why; of one that is lost without the way out."""
     if driver is None:
         gone = "its cluster is gone or no longer knows it" if on_cluster else "its process is gone"
-        return "lost", f"{gone}; {AGAIN}"
+        return "lost", gone
     if driver.ending == "stopped":
         return "stopped", f"its driver was stopped on request; {AGAIN}"
     if driver.ending == "killed":
-        return "lost", f"its driver was killed ({driver.detail}); {AGAIN}"
+        return "lost", f"its driver was killed ({driver.detail})"
     return "failed", f"its driver ended without writing a final status ({driver.detail})"

@@ -150,6 +150,12 @@ def progress_line(status: Status) -> str:
     return "  ".join(parts).rstrip()
 
 
+def of_lost(why: str, *, requested: bool) -> tuple[State, str]:
+    """State and message of an attempt that ended with its driver or cluster; ``requested``: that
+    it stops."""
+    return ("stopped", f"ended on request; {AGAIN}") if requested else ("lost", f"{why}; {AGAIN}")
+
+
 def note_of(status: Status) -> str:
     """What a list says of a job beside its numbers: why it ended, or what it waits for."""
     return status.message or (status.detail if status.phase == WAITING else "")

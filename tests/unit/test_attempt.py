@@ -72,6 +72,24 @@ def test_each_ending_has_its_state_message_and_exit_code(
     assert folder.result() == ({"step": 7} if state == "done" else None)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("ActorUnschedulableError"), ColddiffError("died")])
+def test_an_error_of_a_cluster_that_has_ended_is_no_failure(
+    folder: JobFolder, error: Exception
+) -> None:
+    for number, code, state in ((1, 1, "lost"), (2, 4, "stopped")):
+        folder.claim(number, {})
+        if state == "stopped":
+            folder.request_stop(number, 1.0)
+        folder.write_status(Status(attempt=number))
+        assert attempt(folder, number).drive(raising(error), lambda: True) == code
+        status = folder.status()
+        assert status
+        assert (status.state, status.settled) == (state, state == "stopped")
+        assert status.message.endswith("; submit the same job again to continue")
+        assert str(error) not in status.message
+    assert attempt(folder, 3).drive(raising(Stopped("asked to")), lambda: True) == 4
+
+
 def test_an_attempt_is_claimed_once(folder: JobFolder) -> None:
     attempt(folder).drive(dict)
     with pytest.raises(ColddiffError, match=r"attempt 1 of .* has or had another driver"):

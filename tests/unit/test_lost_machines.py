@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from colddiff.cluster import capacity
-from colddiff.cluster.capacity import lost_machines, machines_up
+from colddiff.cluster.capacity import is_gone, lost_machines, machines_up
 
 EXPECTED, UNEXPECTED, PREEMPTED, IDLE = 1, 2, 3, 4
 
@@ -65,3 +67,17 @@ def test_a_loss_may_be_noticed_a_little_later(nodes: list[dict[str, Any]]) -> No
     assert sum(slept) == 2.0
     assert lost_machines(["a-00112233"], 10.0, now=now, sleep=sleep) == ["192.0.2.7, node a-001122"]
     assert sum(slept) == 3.0
+
+
+def test_a_cluster_is_gone_with_the_drivers_own_machine_or_where_nobody_answers(
+    nodes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = SimpleNamespace(get_node_id=lambda: "a-00112233")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: here)
+    nodes += [node("a"), node("b", UNEXPECTED)]
+    assert not is_gone()
+    nodes[:] = [node("a", EXPECTED), node("b")]
+    assert is_gone()
+    nodes[:] = [node("a")]
+    monkeypatch.setattr(capacity, "_machines", lambda: 1 / 0)
+    assert is_gone()
