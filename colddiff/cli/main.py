@@ -32,6 +32,7 @@ from colddiff.cli.catalogue import commands as catalogue
 from colddiff.cli.degradation import check, preview
 from colddiff.cli.output import emit, note, one_line
 from colddiff.errors import ColddiffError, SpecError
+from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.garbage import collect_seldom
 from colddiff.machine.streams import Streams
@@ -131,6 +132,7 @@ PATHS_AND_DISKS = {
 }
 """Exit codes of what the system says about a path: what was asked for cannot be, or was tried."""
 MOST_OF_A_PATH = 200
+INTERRUPTED_LINE = "colddiff: interrupted"
 LONGEST = 2000
 """Characters of a message: the way out is at its end, and is kept."""
 
@@ -167,10 +169,21 @@ def _run() -> None:
         what = f"{str(error.filename)[:MOST_OF_A_PATH]}: {error.strerror}"
         _end(error, f"{what}; use another path", PATHS_AND_DISKS[error.errno])
     except KeyboardInterrupt:
-        note("colddiff: interrupted")
-        sys.exit(130)
+        note(INTERRUPTED_LINE)
+        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        # typer turns Ctrl-C into a silent exit; a command that has said what it leaves has none.
+        if ended.code == INTERRUPTED and _is_of_interrupt(ended):
+            note(INTERRUPTED_LINE)
+        raise
     except Exception as error:
         _unexpected(error)
+
+
+def _is_of_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _unexpected(error: Exception) -> NoReturn:

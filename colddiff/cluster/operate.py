@@ -119,7 +119,11 @@ def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> 
     folder.request_stop(attempt, grace_s)
     if status.state == "running":
         log.info("%s: stop requested; killed if still running after %g s", folder.job_id, grace_s)
-        status = _await_stop(folder, attempt, grace_s, show)
+        try:
+            status = _await_stop(folder, attempt, grace_s, show)
+        except KeyboardInterrupt:
+            log.info("%s: the stop stays requested, and is not enforced", folder.job_id)
+            raise
         if status.settled:
             return status
     from colddiff.cluster.connect import jobs_of

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
 from colddiff.jobs.results import is_told, log_result, log_verdict
-from colddiff.jobs.status import AGAIN, EXIT_CODES, INTERRUPTED, Status, extent_line
+from colddiff.jobs.status import (
+    AGAIN,
+    EXIT_CODES,
+    INTERRUPTED,
+    Status,
+    extent_line,
+    verdict_line,
+)
 from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.machine.processes import this_process
 from colddiff.tracking.open import deliver_late
@@ -74,10 +81,10 @@ def bring_to_end(
     status = folder.status()
     # Read once: a later read could see an attempt that another client has claimed since.
     newest = newest_attempt(folder, status)
-    attempt = _running_attempt(folder, status, newest, runner, show)
-    claiming = attempt is None
-    ours = False
+    claiming, ours = False, False
     try:
+        attempt = _running_attempt(folder, status, newest, runner, show)
+        claiming = attempt is None
         if attempt is None:
             resolved = _fitted(resolved, runner)
             _tell_of_less(resolved, status)
@@ -296,9 +303,9 @@ def _interrupted(folder: JobFolder, claiming: int | None = None) -> Submission:
     job_id, status = folder.job_id, folder.status()
     if claiming is not None and (status is None or status.attempt < claiming):
         log.info("%s: interrupted before it was submitted; %s", job_id, AGAIN)
-    elif status is not None and status.settled:
-        log.info("%s: %s", job_id, status.message)
-    elif status is not None:
+    elif status is not None and status.finished:
+        log.info("%s", _ended_line(job_id, status))
+    else:
         log.info(
             "interrupted; the job continues: `colddiff logs %s -f` follows it, "
             "`colddiff stop %s` ends it",
@@ -306,6 +313,12 @@ def _interrupted(folder: JobFolder, claiming: int | None = None) -> Submission:
             job_id,
         )
     return replace(submission_of(folder, status), exit_code=INTERRUPTED)
+
+
+def _ended_line(job_id: str, status: Status) -> str:
+    if status.message:
+        return f"{job_id}: {status.message}"
+    return verdict_line(job_id, status, unit_of(job_id))
 
 
 def _running_attempt(

@@ -351,11 +351,11 @@ def test_a_bug_is_called_one_and_shows_where_when_asked(colddiff: Colddiff) -> N
 
 def test_an_interrupt_exits_130(colddiff: Colddiff) -> None:
     interrupted = (
-        "from colddiff.cluster import local_cluster\n"
-        "def interrupt(home): raise KeyboardInterrupt\n"
-        "local_cluster.running = interrupt\n"
+        "from colddiff.cluster import local_cluster as c\n"
+        "def interrupt(home): raise KeyboardInterrupt\nc.running = interrupt\n"
     )
-    assert colddiff.process("cluster", "status", before=interrupted).returncode == 130
+    ended = colddiff.process("cluster", "status", before=interrupted)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (130, "colddiff: interrupted")
 
 
 def test_what_is_wrong_with_a_job_is_said_before_a_cluster_is_started(colddiff: Colddiff) -> None:

@@ -98,6 +98,25 @@ def test_an_interrupt_before_the_start_ends_the_attempt(
     assert (again.state, again.attempt) == ("done", 2)
 
 
+def test_an_interrupt_while_it_attaches_says_how_to_go_on(
+    resolved: ResolvedJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the first look at a heartbeat, with and without a status of the other client."""
+    caplog.set_level("INFO", "colddiff")
+    resolved.folder.claim(1, ELSEWHERE)
+    running = Status(state="running", attempt=1, heartbeat=1.0, host="elsewhere", pid=1)
+    for status in (None, running):
+        caplog.clear()
+        if status is not None:
+            resolved.folder.write_status(status)
+        ended = bring_to_end(resolved, InProcess(), show=lambda status: interrupt())
+        assert ended.exit_code == 130
+        (line,) = caplog.messages
+        assert line.startswith("interrupted; the job continues: `colddiff logs")
+        assert f"`colddiff stop {resolved.id}` ends it" in line
+    assert resolved.folder.attempts() == [1]
+
+
 def test_an_attempt_that_was_superseded_is_not_a_success(resolved: ResolvedJob) -> None:
     def another_client() -> None:
         resolved.folder.claim(2, ELSEWHERE)
