@@ -36,9 +36,9 @@ def print_job(
     completed_job, missing = _completed(job, own, completed)
     looked = look(completed_job, request.rate, missing)
     found, problems = looked.found, [*looked.problems]
-    fit, refused = (None, False) if request.local else _fit(job, request.address)
+    fit, unfit = (None, False) if request.local else _fit(job, request.address)
     answer = [fit] if fit else []
-    if refused:
+    if unfit:
         problems, answer = [*problems, *answer], []
     if request.as_json:
         said = {"cluster": fit} if fit else {}
@@ -82,16 +82,16 @@ def _completed(
 
 
 def _fit(job: Job, address: str | None) -> tuple[str | None, bool]:
-    """Whether the job can ever run on the cluster that is named, and whether it is refused there.
+    """Whether the job can ever run on the cluster that is named, and whether that is a problem.
 
-    None without a cluster.
+    It is where the job is refused there, or would wait for ever. None without a cluster.
     """
     from colddiff.cluster.connect import given_cluster
     from colddiff.cluster.home import Home
     from colddiff.cluster.ray_jobs import RayJobs
     from colddiff.errors import SpecError
     from colddiff.jobs.device import settled_job
-    from colddiff.jobs.runner import fit_line
+    from colddiff.jobs.runner import can_never_fit, fit_line
 
     cluster = given_cluster(address, Home.from_environment())
     if cluster is None:
@@ -106,4 +106,5 @@ def _fit(job: Job, address: str | None) -> tuple[str | None, bool]:
     workers = getattr(job, "workers", 1) if VERBS[job.verb].all_at_once else 1
     if not resources:
         return None, False
-    return f"{cluster.address}: {fit_line(resources, workers, capacity)}", False
+    never = can_never_fit(resources, workers, capacity)
+    return f"{cluster.address}: {fit_line(resources, workers, capacity)}", never

@@ -64,7 +64,8 @@ DryRun = Annotated[
         help="Print the job as a file that `submit` takes, what it will take, and whether a "
         "checkpoint and data on this machine fit; contact nothing, but a cluster that is named, to "
         "say whether the job can ever fit. Exits with 0 for a job that could be submitted "
-        "elsewhere: why submitting it here would fail is said last, and with --json in `problems`.",
+        "elsewhere: why submitting it here would fail, or wait for ever, is said last, and with "
+        "--json in `problems`.",
     ),
 ]
 

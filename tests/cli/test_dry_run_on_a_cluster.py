@@ -97,6 +97,6 @@ def test_it_says_whether_the_job_fits(
     assert named.stderr.splitlines()[-1].startswith(f"{dashboard}: {line}")
     told = json.loads(dry_run("--address", dashboard, "--json").stdout)
     assert line in told["cluster"]
-    # Most jobs wait for machines; one is refused where there is no way to say what it takes.
-    assert told["problems"] == [told["cluster"]] * line.startswith("can never fit: ")
+    # One waits for ever; another is refused, as there is no way to say what it takes.
+    assert told["problems"] == [told["cluster"]] * line.startswith("can never fit")
     assert "fit" not in dry_run().stderr
