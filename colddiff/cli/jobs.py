@@ -176,7 +176,7 @@ def status(
     if now is None:
         emit(f"{job_id}: no attempt yet")
         return
-    emit(f"{job_id}: {now.state}, attempt {now.attempt}")
+    emit(f"{job_id}: {now.word}, attempt {now.attempt}")
     if made_from := _made_from(folder):
         emit(f"  {made_from}")
     emit(f"  {progress_line(now)}")

@@ -160,7 +160,7 @@ def delete(folder: JobFolder) -> int:
     status = current(folder, None)
     if status is not None and not status.finished:
         raise ColddiffError(
-            f"{folder.job_id} is {status.state}; run `colddiff stop {folder.job_id}` first"
+            f"{folder.job_id} is {status.word}; run `colddiff stop {folder.job_id}` first"
         )
     keys = [item.key for item in folder.store.list(folder.key() + "/")]
     delete_mark(folder.store, folder.job_id)

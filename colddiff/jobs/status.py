@@ -92,6 +92,11 @@ class Status:
         """Whether the final status was written, by the driver or by a client that saw it end."""
         return self.finished and self.state != "lost"
 
+    @property
+    def word(self) -> str:
+        """The state as people are told it: WAITING where it runs and has no workers yet."""
+        return WAITING if self.state == "running" and self.phase == WAITING else self.state
+
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value read from JSON is a finite number of a sensible size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_status_says_how_many_steps_were_trained_again(colddiff: Colddiff) -> No
     told = colddiff("status", folder.job_id).stdout
     assert "2 restarts after a kill: 5 steps trained again" in told
     assert json.loads(colddiff("status", folder.job_id, "--json").stdout)["repeated_steps"] == 5
+
+
+def test_a_job_without_its_workers_waits_in_every_word(colddiff: Colddiff) -> None:
+    folder = colddiff.folder
+    line = "for 2 workers with 1 GPU; the cluster has 1 GPU (0 free)"
+    here = {"host": os.uname().nodename, "pid": os.getpid()}  # a driver that lives
+    folder.write_status(Status("running", attempt=1, phase="waiting", detail=line, **here))
+    first, *_ = colddiff("status", folder.job_id).stdout.splitlines()
+    assert first == f"{folder.job_id}: waiting, attempt 1"
+    assert folder.job_id in colddiff("list", "--state", "waiting").stdout
+    assert f"{folder.job_id} is waiting" in colddiff("delete", folder.job_id, "--yes").stderr
 
 
 def test_empty_folders_of_other_tools_go_with_their_job(colddiff: Colddiff) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.evaluation.best import higher_is_better
-from colddiff.jobs.status import WAITING
 from colddiff.jobs.verb import VERBS
 from colddiff.report.differences import (
     HOW_IT_RUNS,
@@ -74,10 +73,7 @@ class JobRow:
     @property
     def state(self) -> str:
         """State of its newest attempt, WAITING where it has no workers; ``-`` before the first."""
-        if self.status is None:
-            return "-"
-        waits = self.status.state == "running" and self.status.phase == WAITING
-        return WAITING if waits else self.status.state
+        return "-" if self.status is None else self.status.word
 
 
 def read_rows(folders: Sequence[JobFolder], known: KnownJobs) -> tuple[list[JobRow], list[str]]:

@@ -39,7 +39,7 @@ def read_run(
         raise RecordError(f"{folder.uri.rstrip('/')}/job.json is damaged: it says no verb")
     status = folder.status()
     problems: list[str] = []
-    state = "done" if result is not None else status.state if status else "queued"
+    state = "done" if result is not None else status.word if status else "queued"
     result = _read(lambda: folder.result() or {}, problems) if result is None else result
     evaluations = _evaluations(folder, result, problems, _best_of(job), step)
     targets, unlike = targets_of(folder, job)
