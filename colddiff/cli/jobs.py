@@ -14,14 +14,12 @@ import typer
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, Json, Storage
-from colddiff.cli.output import emit, emit_json, emit_table, note
+from colddiff.cli.output import emit, emit_json, emit_table, note, terminal_width
 from colddiff.errors import ColddiffError, SpecError, printable
 from colddiff.jobs.status import (
     WAITING,
     State,
     Status,
-    duration,
-    note_of,
     progress_line,
     spent_line,
     verdict_line,
@@ -124,32 +122,10 @@ def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> 
 
 
 def _print(rows: Sequence[JobRow]) -> None:
-    from colddiff.jobs.listing.job_table import of_text
+    from colddiff.jobs.listing.job_table import table_of
 
-    now = time.time()
-    header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
-    cells = [_cells(row, now) for row in rows]
-    of = [of_text(row) for row in rows]
-    if any(of):  # of what an evaluation is; trainings alone need no column for it
-        header.insert(1, "OF")
-        for row_cells, text in zip(cells, of, strict=True):
-            row_cells.insert(1, text or "-")
-    emit_table(header, cells)
-
-
-def _cells(row: JobRow, now: float) -> list[str]:
-    from colddiff.jobs.listing.job_table import differs_text, score_text
-
-    status, job_id = row.status, row.folder.job_id
-    return [
-        job_id,
-        row.state,
-        _progress(job_id, status) if status and status.num_steps else "-",
-        score_text(row),
-        differs_text(row) or "-",
-        _last_seen(status, now),
-        _first_line(note_of(status)) if status else "",
-    ]
+    # Who reads a file or a pipe, such as grep, has room for all.
+    emit_table(*table_of(rows, time.time(), cut=terminal_width() is not None))
 
 
 def _row_as_data(row: JobRow) -> dict[str, Any]:
@@ -349,19 +325,3 @@ def _made_from(folder: JobFolder) -> str:
     except ColddiffError:
         return ""  # not written yet, or damaged, which hides no status
     return differences_text(made_from(spec))
-
-
-def _progress(job_id: str, status: Status) -> str:
-    return f"{status.step}/{status.num_steps} {unit_of(job_id)}"
-
-
-def _last_seen(status: Status | None, now: float) -> str:
-    if status is None or not status.heartbeat:
-        return "-"
-    # By the driver's clock, which may be ahead of ours.
-    return f"{duration(max(now - status.heartbeat, 0))} ago"
-
-
-def _first_line(text: str) -> str:
-    line = text.splitlines()[0] if text else ""
-    return line if len(line) <= 120 else line[:119] + "…"

@@ -22,6 +22,7 @@ from colddiff.jobs.listing.job_table import (
     page,
     read_rows,
     score_text,
+    table_of,
 )
 from colddiff.jobs.listing.known_jobs import KnownJobs
 from colddiff.jobs.status import Status
@@ -116,9 +117,16 @@ def test_how_a_job_is_run_does_not_tell_it_apart(store: MemoryStore) -> None:
 def test_a_long_difference_is_cut(store: MemoryStore) -> None:
     for number in range(2):
         write(store, f"train-long-0000000{number}", slug="long", values=[number + 0.25] * 90)
-    text = differs_text(chosen(rows_of(store), (), "long")[0])
+    rows = chosen(rows_of(store), (), "long")
+    text = differs_text(rows[0])
     assert (len(text), text[-1]) == (60, "…")
     assert text.startswith("values=[0.25,0.25,")
+    message = f"{'a' * 200}\nand more"
+    rows[0].status = Status("failed", attempt=1, message=message)
+    cut, whole = (table_of(rows, 0.0, cut=cut)[1][0] for cut in (True, False))
+    assert (cut[4], cut[-1]) == (text, f"{'a' * 119}…")
+    assert whole[4].endswith("0.25]")
+    assert whole[-1] == message.replace("\n", " ")
 
 
 def test_what_makes_jobs_others_comes_before_how_they_run(store: MemoryStore) -> None:
@@ -306,6 +314,10 @@ def test_the_command(
         )
 
     store = LocalStore(tmp_path / "runs")
+    failed = Status("failed", attempt=1, message="why " * 50)
+    write(store, "train-cut-00000001").write_status(failed)
+    assert listed().stdout.rstrip().endswith(failed.message.rstrip())  # read by grep, say
+    store.clear("jobs/train-cut-00000001/")
     write(store, "train-blur-00000001", seed=0, score=38.5, seen=2.0)
     write(store, "train-blur-00000002", seed=1, state="failed")
     first, *lines = listed().stdout.splitlines()

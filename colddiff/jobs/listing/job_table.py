@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.evaluation.best import higher_is_better
-from colddiff.jobs.verb import VERBS
+from colddiff.jobs.status import duration, note_of
+from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.report.differences import (
     HOW_IT_RUNS,
     differences_text,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
 SORTS = ("seen", "created", "name", "state", "best")
-LONGEST = 60
+LONGEST, LONGEST_NOTE = 60, 120
 MADE_FROM = ("checkpoint", "samples")
 """Fields that name what another job has made; of a search, its base may have them."""
 _HASH = re.compile(r"-[0-9a-f]{8}$")
@@ -160,23 +161,66 @@ def _addresses(fields: object) -> dict[str, str]:
     return {name: fields[name] for name in MADE_FROM if isinstance(fields.get(name), str)}
 
 
-def of_text(row: JobRow) -> str:
+def table_of(
+    rows: Sequence[JobRow], now: float, *, cut: bool = True
+) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of a table at ``now``, in seconds since the epoch.
+
+    With ``cut`` long texts are shortened, as on a terminal; without, nothing is left out.
+    """
+    header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
+    cells = [_cells(row, now, cut=cut) for row in rows]
+    of = [of_text(row, cut=cut) for row in rows]
+    if any(of):  # of what an evaluation is; trainings alone need no column for it
+        header.insert(1, "OF")
+        for row_cells, text in zip(cells, of, strict=True):
+            row_cells.insert(1, text or "-")
+    return header, cells
+
+
+def _cells(row: JobRow, now: float, *, cut: bool) -> list[str]:
+    status, job_id, said = row.status, row.folder.job_id, ""
+    if status is not None:
+        lines = note_of(status).splitlines() or [""]
+        said = _cut(lines[0], LONGEST_NOTE) if cut else " ".join(lines)
+    progress = f"{status.step}/{status.num_steps} {unit_of(job_id)}" if status else ""
+    return [
+        job_id,
+        row.state,
+        progress if status and status.num_steps else "-",
+        score_text(row),
+        differs_text(row, cut=cut) or "-",
+        _last_seen(status, now),
+        said,
+    ]
+
+
+def _last_seen(status: Status | None, now: float) -> str:
+    if status is None or not status.heartbeat:
+        return "-"
+    # By the driver's clock, which may be ahead of ours.
+    return f"{duration(max(now - status.heartbeat, 0))} ago"
+
+
+def of_text(row: JobRow, *, cut: bool = True) -> str:
     """``train-x-00000001@step=60``: the checkpoint or samples that a job is made from; or empty."""
     found = made_from(row.job.get("spec") or {})
-    return _cut(", ".join(map(value_text, found.values())))
+    text = ", ".join(map(value_text, found.values()))
+    return _cut(text) if cut else text
 
 
-def differs_text(row: JobRow) -> str:
-    """``degradation.num_timesteps=9, sigma.start=0.42``, shortened to ``LONGEST`` characters.
+def differs_text(row: JobRow, *, cut: bool = True) -> str:
+    """``degradation.num_timesteps=9, sigma.start=0.42``, with ``cut`` of ``LONGEST`` characters.
 
     Without what ``of_text`` says.
     """
     said = made_from(row.job.get("spec") or {})
-    return _cut(differences_text({k: v for k, v in row.differs.items() if k not in said}))
+    text = differences_text({k: v for k, v in row.differs.items() if k not in said})
+    return _cut(text) if cut else text
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+def _cut(text: str, longest: int = LONGEST) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def score_text(row: JobRow) -> str:
