@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
 from colddiff.cli.live_line import live_line
-from colddiff.cli.options import Address, JobId, Json, Storage
+from colddiff.cli.options import Address, JobId, JobIds, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note, terminal_width
 from colddiff.errors import ColddiffError, SpecError, printable
 from colddiff.jobs.status import (
+    INTERRUPTED,
     WAITING,
     State,
     Status,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from colddiff.jobs.listing.job_table import JobRow
 
 
+T = TypeVar("T")
 LIMIT = 200
 """Jobs that a table shows where nothing else is asked for."""
 
@@ -138,14 +140,25 @@ def _row_as_data(row: JobRow) -> dict[str, Any]:
 
 
 def status(
-    job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
+    job_ids: JobIds, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
-    """Show the status of a job."""
-    from colddiff.cluster.operate import current, find_job
+    """Show the status of a job, or of several."""
+    from colddiff.cluster.operate import all_current
 
-    folder = find_job(job_id, storage)
-    now = current(folder, address)
-    repeated = folder.repeated_steps()
+    folders = _found(job_ids, storage)
+    current = dict(zip(folders, all_current(folders, address), strict=True))
+
+    def show(folder: JobFolder) -> None:
+        now = current[folder]
+        if isinstance(now, ColddiffError):
+            raise now
+        _show_status(folder, now, as_json=as_json)
+
+    _each(folders, show)
+
+
+def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> None:
+    job_id, repeated = folder.job_id, folder.repeated_steps()
     if as_json:
         emit_json({**_as_data(folder, now), "repeated_steps": sum(repeated)})
         return
@@ -212,7 +225,7 @@ def logs(
 
 
 def stop(
-    job_id: JobId,
+    job_ids: JobIds,
     grace: Annotated[
         float,
         typer.Option("--grace", min=0, help="Seconds for a last checkpoint, then end by force."),
@@ -221,52 +234,69 @@ def stop(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a job after a checkpoint; submitting it again resumes from there."""
+    """Stop jobs after a checkpoint; submitting one again resumes from there."""
     from colddiff.cluster import operate
 
-    folder = operate.find_job(job_id, storage)
-    with live_line(sys.stderr) as display:
-        ended = operate.stop(folder, address, grace, display.show)
-    unit = unit_of(job_id)
-    note(verdict_line(job_id, ended, unit) if ended else f"{job_id} was never started")
-    if as_json:
-        emit_json(_as_data(folder, ended))
+    def end(folder: JobFolder) -> None:
+        with live_line(sys.stderr) as display:
+            ended = operate.stop(folder, address, grace, display.show)
+        job_id = folder.job_id
+        line = verdict_line(job_id, ended, unit_of(job_id)) if ended else ""
+        note(line or f"{job_id} was never started")
+        if as_json:
+            emit_json(_as_data(folder, ended))
+
+    folders = _found(job_ids, storage)
+    for later in folders[1:]:  # all take their checkpoints at the same time
+        with suppress(ColddiffError):  # said when it is its turn
+            operate.request_stop(later, grace)
+    _each(folders, end)
 
 
 def wait(
-    job_id: JobId, address: Address = None, storage: Storage = None, as_json: Json = False
+    job_ids: JobIds, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
-    """Wait until a job has ended; exit code: 0 done, 1 failed, 4 stopped."""
-    from colddiff.cluster import operate
+    """Wait until jobs have ended; exit code: 0 all done, 1 one failed, 4 one stopped."""
     from colddiff.jobs.results import log_verdict, untold
     from colddiff.jobs.submit import followed, submission_of
 
-    folder = operate.find_job(job_id, storage)
-    now = folder.status()
-    with live_line(sys.stderr) as display, untold() if as_json else nullcontext():
-        if now is not None and now.settled:
-            log_verdict(folder, now)
-            submission = submission_of(folder, now)
-        else:
-            from colddiff.cluster.connect import jobs_of
+    codes: list[int] = []
 
-            jobs = jobs_of(folder, address)
-            submission = followed(folder, now.attempt if now else 1, jobs, display.show)
-    if as_json:
-        emit_json(asdict(submission))
-    raise typer.Exit(submission.exit_code)
+    def follow(folder: JobFolder) -> None:
+        now = folder.status()
+        with live_line(sys.stderr) as display, untold() if as_json else nullcontext():
+            if now is not None and now.settled:
+                log_verdict(folder, now)
+                submission = submission_of(folder, now)
+            else:
+                from colddiff.cluster.connect import jobs_of
+
+                jobs = jobs_of(folder, address)
+                submission = followed(folder, now.attempt if now else 1, jobs, display.show)
+        if as_json:
+            emit_json(asdict(submission))
+        if submission.exit_code == INTERRUPTED:
+            raise typer.Exit(INTERRUPTED)
+        codes.append(submission.exit_code)
+
+    _each(_found(job_ids, storage), follow)
+    raise typer.Exit(1 if 1 in codes else max(codes))
 
 
 def delete(
-    job_id: JobId,
+    job_ids: JobIds,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Delete a job that has ended, with its checkpoints and logs."""
+    """Delete jobs that have ended, with their checkpoints and logs."""
+    _each(list(dict.fromkeys(job_ids)), lambda job_id: _delete(job_id, storage, yes, as_json))
+
+
+def _delete(job_id: str, storage: str | None, yes: bool, as_json: bool) -> None:
     from colddiff.cluster import operate
-    from colddiff.errors import Missing, SpecError
+    from colddiff.errors import Missing
 
     try:
         folder = operate.find_job(job_id, storage)
@@ -288,6 +318,27 @@ def delete(
         note(f"what the job made is still in {left}: delete that folder too if nobody needs it")
     if as_json:
         emit_json({"id": job_id, "deleted": count, "left": left})
+
+
+def _found(job_ids: Sequence[str], storage: str | None) -> list[JobFolder]:
+    """The folder of each job, once; raises Missing before anything is done with any of them."""
+    from colddiff.cluster.operate import find_job
+
+    return [find_job(job_id, storage) for job_id in dict.fromkeys(job_ids)]
+
+
+def _each(items: Sequence[T], act: Callable[[T], object]) -> None:
+    """``act`` on each item; an error of one keeps no other from it. The last one is raised."""
+    last: ColddiffError | None = None
+    for item in items:
+        try:
+            act(item)
+        except ColddiffError as error:
+            if last is not None:
+                note(f"colddiff: error: {last}")
+            last = error
+    if last is not None:
+        raise last
 
 
 def _left_behind(folder: JobFolder) -> str | None:

@@ -24,6 +24,7 @@ Storage = Annotated[
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Job id, see `colddiff list`.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Job ids, see `colddiff list`.")]
 Plugins = Annotated[
     list[str] | None,
     typer.Option(

@@ -106,17 +106,24 @@ def _look(
     return seen.status, seen.ended or seen.beats or seen.alive or seen.runs_here
 
 
+def request_stop(folder: JobFolder, grace_s: float) -> Status | None:
+    """Requests a checkpoint and a stop, if the job has not ended; its status, None without any."""
+    status = folder.status()
+    if status is not None and not status.settled:
+        folder.request_stop(status.attempt, grace_s)
+    return status
+
+
 def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> Status | None:
     """Requests a checkpoint and a stop; ends the job by force after ``grace_s`` seconds.
 
     Returns its status then, None if it was never started. Raises ClusterError or ColddiffError if
     the job keeps running and its cluster cannot be reached, or is unknown.
     """
-    status = folder.status()
+    status = request_stop(folder, grace_s)
     if status is None or status.settled:
         return status
     attempt = status.attempt
-    folder.request_stop(attempt, grace_s)
     if status.state == "running":
         log.info("%s: stop requested; killed if still running after %g s", folder.job_id, grace_s)
         try:

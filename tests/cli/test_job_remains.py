@@ -59,6 +59,52 @@ def test_a_job_without_its_workers_waits_in_every_word(colddiff: Colddiff) -> No
     assert f"{folder.job_id} is waiting" in colddiff("delete", folder.job_id, "--yes").stderr
 
 
+def test_several_jobs_at_once(colddiff: Colddiff) -> None:
+    first, store = colddiff.folder, colddiff.folder.store
+    ids = [first.job_id, "train-a-00000002", "train-a-00000003"]
+    other, running = (JobFolder(store, job_id) for job_id in ids[1:])
+    here = {"host": os.uname().nodename, "pid": os.getpid()}
+    for folder, status in (
+        (other, Status("stopped", attempt=1, message="asked to")),
+        (running, Status("running", attempt=1, **here)),
+    ):
+        folder.write_job({"id": folder.job_id})
+        folder.claim(1, here)
+        folder.write_status(status)
+    told = colddiff("status", *ids, ids[0]).stdout.splitlines()
+    assert [line for line in told if ", attempt" in line] == [
+        f"{job_id}: {state}, attempt 1"
+        for job_id, state in zip(ids, ("failed", "stopped", "running"), strict=True)
+    ]
+    found = colddiff("status", *ids, "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in found] == ids
+    for waited, code in ((ids[:2], 1), (ids[1:2], 4)):
+        assert colddiff("wait", *waited).returncode == code
+    # A word that is wrong stops none.
+    assert colddiff("stop", ids[2], "train-a-00000009").returncode == 2
+    assert not running.stop_requested(1)
+    done = colddiff("delete", "--yes", ids[2], *ids[:2])
+    assert (done.returncode, f"{ids[2]} is running" in done.stderr) == (1, True)
+    assert [row["id"] for row in json.loads(colddiff("list", "--json").stdout)] == ids[2:]
+
+
+def test_jobs_that_are_stopped_together_are_asked_at_once(
+    colddiff: Colddiff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = JobFolder(colddiff.folder.store, "train-a-00000002")
+    second.write_job({"id": second.job_id})
+    second.write_status(Status("running", attempt=1))
+    asked: list[bool] = []
+
+    def stop(folder: JobFolder, *_: object) -> Status | None:
+        asked.append(second.stop_requested(1))
+        return folder.status()
+
+    monkeypatch.setattr("colddiff.cluster.operate.stop", stop)
+    assert colddiff("stop", colddiff.folder.job_id, second.job_id).returncode == 0
+    assert asked == [True, True]
+
+
 def test_empty_folders_of_other_tools_go_with_their_job(colddiff: Colddiff) -> None:
     job_id = colddiff.folder.job_id
     stray = Path(colddiff.folder.uri) / "ray" / "left by another tool"

@@ -16,6 +16,7 @@ from colddiff.data.verify import verify
 from colddiff.degradations import DEGRADATIONS
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.follow import AttemptWatch
+from colddiff.jobs.listing.job_table import table_of
 from colddiff.jobs.status import Status
 from colddiff.restorers import RESTORERS
 from colddiff.stores.local_store import LocalStore
@@ -146,7 +147,7 @@ def _read_job(job: JobFolder, storage: str) -> None:
 
     rows, _ = read_rows([job], KnownJobs(job.store, None))
     for row in in_order(rows, "created"):
-        commands._cells(row, 2e9)
+        table_of([row], 2e9)
         commands._row_as_data(row)
     status = job.status()
     newest_attempt(job, status)
@@ -155,7 +156,7 @@ def _read_job(job: JobFolder, storage: str) -> None:
     if status is not None and not status.finished:
         AttemptWatch(job, status.attempt, None).look()
     else:
-        commands.status(JOB_ID, storage=storage)
+        commands.status([JOB_ID], storage=storage)
 
 
 def _only(folder: Path, name: str) -> Path:
