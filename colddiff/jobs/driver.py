@@ -56,6 +56,8 @@ def drive(
                 attempt.tracker.flush()
             tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
             common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
+            if not on_ray and attempt.job.tracking.parent is None:  # not run by another job
+                common["local"] = True
             result = {**common, **found}
             result["summary"] = _summary(attempt, verb, result)
             if attempt.job.tracking.images:

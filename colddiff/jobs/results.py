@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from colddiff.errors import ColddiffError
 from colddiff.evaluation.best import standing_metric
 from colddiff.jobs.status import verdict_line
-from colddiff.jobs.verb import VERBS, unit_of
+from colddiff.jobs.verb import VERBS, Verb, unit_of
+from colddiff.report.differences import value_text
+from colddiff.stores.open import storage_at
 from colddiff.tracking.address import opened_at
 
 if TYPE_CHECKING:
@@ -47,9 +49,25 @@ def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
     if tracked.get("uri"):
         run = f"run {tracked['run_id']}" if tracked.get("run_id") else "its run"
         lines.append(f"MLflow: {run} {opened_at(str(tracked['uri']))}")
-    steps = _read(lambda: verb.next_steps(job_id, result)) if verb else []
+    steps = _read(lambda: _next_steps(verb, job_id, result)) if verb else []
     lines += ["next:"] * bool(steps)
     return lines + [f"  {step}" for step in steps]
+
+
+def _next_steps(verb: Verb, job_id: str, result: Mapping[str, Any]) -> list[str]:
+    """``Verb.next_steps`` as they are typed here: with `--local` for a job that ran without a
+    cluster, and with the short name of a checkpoint where that is enough."""
+    checkpoint = str(result.get("checkpoint") or "")
+    if checkpoint.startswith(f"{storage_at()}/jobs/"):
+        result = {**result, "checkpoint": value_text(checkpoint)}
+    steps = verb.next_steps(job_id, result)
+    return [_with_local(step) for step in steps] if result.get("local") else list(steps)
+
+
+def _with_local(step: str) -> str:
+    command, gap, comment = step.partition("    #")
+    added = " --local" * command.startswith("colddiff submit ")
+    return f"{command}{added}{gap}{comment}"
 
 
 def _read(lines: Callable[[], Sequence[str]]) -> list[str]:

@@ -191,7 +191,7 @@ def test_stuck_ranks_are_told_and_started_over_and_nan_ends_it_all(
         r"the loss of optimizer step \d+ is not finite \(severities \d", status.message
     )
     assert f"the last finite checkpoint is that of step {last}" in status.message
-    assert f"--from {folder.uri}/checkpoints/step_{last:08d} " in status.message
+    assert f"--from {folder.job_id}@step={last} " in status.message
     assert status.message in talk
 
 

@@ -129,6 +129,25 @@ def test_the_table_of_a_training_says_of_which_step_it_is() -> None:
     assert result_lines("train-x-00000000", result)[0].startswith("checkpoint: ")
 
 
+@pytest.mark.parametrize("verb", RESULTS)
+def test_what_to_do_next_is_done_where_the_job_ran(verb: str) -> None:
+    for here in (False, True):
+        told = result_lines(f"{verb}-x-00000000", {**RESULTS[verb], "local": here})
+        submits = [line.partition("    #")[0] for line in told if "colddiff submit" in line]
+        assert submits
+        assert [line.endswith(" --local") for line in submits] == [here] * len(submits)
+        assert not any("restore" in line and "--local" in line for line in told)
+
+
+def test_a_checkpoint_of_a_job_here_is_named_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "/runs/jobs/train-x-00000001/checkpoints/step_00000250"
+    for storage, name in (("/runs", "train-x-00000001@step=250"), ("/others", address)):
+        monkeypatch.setenv("COLDDIFF_STORAGE", storage)
+        told = result_lines("evaluate-x-00000000", {**RESULTS["evaluate"], "checkpoint": address})
+        steps = [line for line in told if "colddiff " in line]
+        assert all(f"{name} " in line for line in steps)
+
+
 def test_of_many_pictures_the_first_are_named() -> None:
     told = result_lines("train-x-00000000", RESULTS["train"])
     assert sum(line.endswith(".png") for line in told) == 8

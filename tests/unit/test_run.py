@@ -59,7 +59,7 @@ def test_train_is_done_once_and_goes_on_when_asked_for_more(
     storage: Path, packed: dict[str, str]
 ) -> None:
     first = colddiff.train(job(**packed), "tiny")
-    assert first["step"] == 4
+    assert (first["step"], first["local"]) == (4, True)
     assert {"eval/degraded/fd_lenet", "eval/sampled/rmse"} <= first["metrics"].keys()
     assert all(Path(picture).stat().st_size > 0 for picture in first["pictures"])
     folder = JobFolder(open_store(str(storage)), first["id"])

@@ -124,7 +124,7 @@ def _with_advice(error: DivergedError, resolved: ResolvedJob, trainer: Trainer) 
     steps = trainer.checkpoints.steps()
     if not steps:
         return f"{error}; there is no earlier checkpoint; lower optimizer.lr or set clip_norm"
-    last = f"{resolved.storage}/{trainer.checkpoints.key(steps[-1])}".rstrip("/")
+    last = f"{resolved.id}@step={steps[-1]}"
     return (
         f"{error}; the last finite checkpoint is that of step {steps[-1]}; continue from its "
         f"weights, as a new job, with `colddiff submit train JOB --from {last} "
