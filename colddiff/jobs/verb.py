@@ -32,6 +32,8 @@ NO_RATE = (
     "one here"
 )
 """The last line of an estimate without hours."""
+BESIDES = "besides, "
+"""How the line begins on what an estimate of steps does not count, the evaluations."""
 
 log = logging.getLogger(__name__)
 

@@ -260,9 +260,11 @@ def test_below_the_job_stands_what_is_said_of_it_and_last_what_it_takes() -> Non
         [*command, "--dry-run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0
-    *above, empty, head, _, _, hours = done.stdout.splitlines()
+    *above, empty, head, _, _, hours, evaluations = done.stdout.splitlines()
     assert (empty, head) == ("", "estimate:")
     assert hours == "  at 100 images/s: 0.0711 hours (0:04:16)"
+    # Those at 100, 200 and 300, and the last; how many images is not known before they are packed.
+    assert evaluations.startswith("  besides, 4 evaluations, 41 calls of the network an image: ")
     assert above[-1].startswith("evaluate_every=50: only checkpoints are evaluated")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from colddiff.checkpoints.format import Checkpoints
+from colddiff.data.open import read_manifest
 from colddiff.errors import SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import run_here
@@ -53,6 +54,31 @@ def test_hours_follow_from_a_rate(fields: dict[str, Any], gpu_hours: float | Non
     assert "2 hours" in found.lines()[-1]
     tflops = f"{100 * found.training_flops_per_image / 1e12}TFLOP/s"
     assert estimate(the_job, tflops).hours == pytest.approx(2.0)
+
+
+def test_evaluations_are_a_part_of_their_own(packed: dict[str, str]) -> None:
+    steps = {"num_steps": 10, "checkpoint_every": 2, "evaluate_every": 3, "workers": 2}
+    fields: dict[str, Any] = {**packed, **steps, "global_batch_size": 6}
+    evaluation = {"num_images": 10, "curve": [2]}
+    found = estimate(job(**fields, evaluation=evaluation), "6")
+    # Of steps 6 and 10: one call of `direct`, T = 6 of both algorithms, two of the curve.
+    assert (found.evaluations, found.evaluation_calls) == (2, 10 * (1 + 6 + 6 + 2))
+    assert found.evaluation_flops == 2 * 150 * found.forward_flops_per_image
+    # A third of a training image each, by one of the two workers.
+    assert found.hours == pytest.approx(10 / 3600)
+    assert found.evaluation_hours == pytest.approx(2 * 150 / 3 / (6 / 2) / 3600)
+    assert found.lines()[-1].startswith("besides, 2 evaluations of 10 test images, 15 calls of ")
+    assert "besides" not in str(found.to_dict())
+    count = read_manifest(packed["test_data"]).count
+    for num_images, images in ((None, count), (10**6, count)):
+        every = estimate(job(**fields, evaluation={"num_images": num_images}))
+        assert (every.evaluation_calls, every.evaluation_hours) == (images * 13, None)
+    assert estimate(job(**{**fields, "test_data": None})).evaluations == 0
+
+
+def test_evaluations_that_would_fail_are_a_problem(packed: dict[str, str]) -> None:
+    found = VERBS["train"].dry_run(job(**packed, evaluation={"severities": 7}), None)
+    assert found.problems == [("evaluation.severities", "must be 1..6 steps, got 7")]
 
 
 @pytest.mark.parametrize("rate", ["", "fast", "0", "-3", "1.2.3", "5 GB/s"])

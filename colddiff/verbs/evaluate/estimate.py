@@ -9,10 +9,10 @@ from colddiff.checkpoints.named import NamedCheckpoint
 from colddiff.checkpoints.sampling_cost import calls_line
 from colddiff.data.resolve import Input
 from colddiff.evaluation.best import MANY
+from colddiff.evaluation.calls import calls_by_sampler, calls_per_image
 from colddiff.jobs.verb import DryRun
 from colddiff.ports import Manifest
 from colddiff.samplers import SAMPLERS
-from colddiff.sampling import falling
 from colddiff.stores.open import storage_at
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import (
@@ -64,8 +64,7 @@ def dry_run(job: EvaluateJob) -> DryRun:
     found = None if manifest is None else manifest.count
     images = found if job.num_images is None else job.num_images
     T = trained.degradation.num_timesteps
-    calls = {name: len(falling(job.severities, T, name)) - 1 for name in job.samplers}
-    total = sum(calls.values()) + sum(job.curve or ())
+    calls, total = calls_by_sampler(job, T), calls_per_image(job, T)
     line, flops = calls_line(trained, total, images)
     of = ", ".join(f"{SAMPLERS[name].label} {count:,}" for name, count in calls.items())
     if job.curve:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from colddiff.evaluation.calls import calls_of_samples, calls_per_image
 from colddiff.evaluation.generated import FIELD
 from colddiff.jobs.status import hours_text
-from colddiff.jobs.verb import NO_RATE, VERBS, DryRun
-from colddiff.samplers import find_sampler
-from colddiff.sampling import falling
+from colddiff.jobs.verb import BESIDES, NO_RATE, VERBS, DryRun
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.promotion import REDUCTION
 from colddiff.verbs.search.settings import (
@@ -86,11 +85,13 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
         hours,
     )
     over = [dimension.path for dimension in space]
-    costs = [line for line in training.estimate if line != NO_RATE]
+    # Its evaluations are those at rungs, counted here.
+    costs = [one for one in training.estimate if one != NO_RATE and not one.startswith(BESIDES)]
+    cost = {name: value for name, value in cost.items() if not name.startswith("evaluation")}
     costs = [*_lines(found, over), *costs, _evaluations(found)]
     return DryRun(
         [*training.lines, *ranked_by_misfit(metric_of(job, base), base)],
-        {"trials": {**found.to_dict(), "over": over}, **training.data},
+        {"trials": {**found.to_dict(), "over": over}, **training.data, "estimate": cost},
         costs if rate is not None else [*costs, NO_RATE],
     )
 
@@ -147,13 +148,10 @@ def _evaluation_calls(job: SearchJob, base: TrainJob) -> int | None:
     T, evaluation = base.degradation.num_timesteps, base.evaluation
     if job.compare == "generation":
         assert evaluation.generated is not None
-        made = evaluation.generated
-        return made.num_images * (len(falling(made.severities, T, made.sampler)) - 1)
+        return calls_of_samples(evaluation.generated, T)
     if evaluation.num_images is None:
         return None
-    names = [find_sampler(name).name for name in evaluation.samplers]
-    each = sum(len(falling(evaluation.severities, T, name)) - 1 for name in names)
-    return evaluation.num_images * each
+    return evaluation.num_images * calls_per_image(evaluation, T)
 
 
 def _lines(found: SearchEstimate, over: Sequence[str]) -> list[str]:
@@ -170,12 +168,12 @@ def _lines(found: SearchEstimate, over: Sequence[str]) -> list[str]:
 def _evaluations(found: SearchEstimate) -> str:
     total = found.segments + found.confirmations
     if found.evaluation_calls is None or found.evaluation_flops is None:
-        return f"besides, {total} evaluations, each of all images of its set"
+        return f"{BESIDES}{total} evaluations, each of all images of its set"
     large = found.evaluation_flops >= 1e15
     flops = found.evaluation_flops / (1e15 if large else 1e12)
     hours = found.evaluation_hours
     line = (
-        f"besides, {total} evaluations of about {found.evaluation_calls:,} network calls: "
+        f"{BESIDES}{total} evaluations of about {found.evaluation_calls:,} network calls: "
         f"{flops:,.3g} {'P' if large else 'T'}FLOP"
     )
     return line if hours is None else f"{line}, {hours_text(hours)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.evaluation.generated import FIELD
 from colddiff.jobs.status import hours_text
-from colddiff.jobs.verb import NO_RATE, VERBS, DryRun
+from colddiff.jobs.verb import BESIDES, NO_RATE, VERBS, DryRun
 from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
 from colddiff.verbs.study.job import StudyJob
@@ -88,7 +88,8 @@ def _totals(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "jobs": len(members),
         "steps": sum(member["num_steps"] for member in members),
     }
-    for name in ("flops", "images", "hours", "gpu_hours"):
+    totals["evaluations"] = sum(member["estimate"]["evaluations"] for member in members)
+    for name in ("flops", "images", "hours", "gpu_hours", "evaluation_flops", "evaluation_hours"):
         values = [member["estimate"][name] for member in members]
         totals[name] = None if None in values else sum(values)
     return totals
@@ -102,4 +103,9 @@ def _sum(job: StudyJob, totals: dict[str, Any]) -> str:
     if totals["hours"] is not None:
         line += f": {hours_text(totals['hours'])} one after the other"
         line += f", {totals['gpu_hours']:,.3g} GPU hours" if totals["gpu_hours"] else ""
-    return f"{line}; besides, an evaluation of each at its end"
+    count, flops, hours = (totals[f"evaluation{of}"] for of in ("s", "_flops", "_hours"))
+    if not count:
+        return line
+    line += f"; {BESIDES}{count} evaluation{'s' * (count != 1)}"
+    line += "" if flops is None else f" of {flops / 1e12:,.3g} TFLOP"
+    return line if hours is None else f"{line}: {hours_text(hours)} of one worker each"

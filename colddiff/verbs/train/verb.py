@@ -109,7 +109,7 @@ class Train(Verb):
 
         found = estimate(job, rate)
         lines = [*job.remarks(), *misfit_lines(job)]
-        return DryRun(lines, {"estimate": found.to_dict()}, found.lines())
+        return DryRun(lines, {"estimate": found.to_dict()}, found.lines(), found.problems)
 
 
 def _unfit(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[str]:

@@ -233,6 +233,9 @@ def test_a_dry_run_says_what_it_takes_and_can_be_submitted(
     assert (len(data["members"]), data["total"]["steps"]) == (6, 60)
     assert data["total"]["flops"] == pytest.approx(6 * data["members"][0]["estimate"]["flops"])
     assert data["total"]["hours"] == pytest.approx(hours)
+    each = [member["estimate"]["evaluations"] for member in data["members"]]
+    assert (each, data["total"]["evaluations"]) == ([1] * 6, 6)
+    assert "; besides, 6 evaluations" in dry.stderr
 
 
 @pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("study/")])

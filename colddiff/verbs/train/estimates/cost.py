@@ -73,6 +73,14 @@ def at_most_flops(job: TrainJob) -> float:
     return (1 + BACKWARD) * 2.0 * restorer.num_parameters * pixels
 
 
+def si_text(value: float) -> str:
+    """``2.87 T``, before a unit."""
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:,.3g} {prefix}"
+    return f"{value:,.3g} "
+
+
 def mfu_per_image_s(job: TrainJob, device: torch.device) -> float | None:
     """Model FLOPs utilisation at one image per second on ``device``; None if no peak is known.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from colddiff.errors import SpecError
 from colddiff.jobs.job import AUTO
 from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import NO_RATE
-from colddiff.verbs.train.estimates.cost import cost_of
+from colddiff.verbs.train.estimates.cost import Cost, cost_of, si_text
+from colddiff.verbs.train.estimates.evaluations import evaluation_work
 from colddiff.verbs.train.job import TrainJob
 
 MEASURED = "auto"
@@ -23,7 +25,8 @@ RATE = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(img/s|tflops|tflop/s)?", re.IGN
 class Estimate:
     """Estimate of a whole job; hours need a rate, GPU hours also a number of workers, else None.
 
-    A multiply-add is two FLOPs; those of D, the optimizer and evaluations are not counted.
+    A multiply-add is two FLOPs; those of D and the optimizer are not counted. Evaluations are a
+    part of their own, by one worker: all but the last run beside the steps.
     """
 
     parameters: int
@@ -38,20 +41,33 @@ class Estimate:
     gpu_hours: float | None = None
     measured: str = ""
     """How the rate was measured; "" if it was given."""
+    evaluations: int = 0
+    evaluation_calls: int | None = None
+    """Network calls, one image each, of an evaluation; None where the number of its images follows
+    from data that is not here."""
+    evaluation_flops: float | None = None
+    """Of all evaluations."""
+    evaluation_hours: float | None = None
+    besides: Sequence[str] = ()
+    """The line on the evaluations, if there are any."""
+    problems: Sequence[tuple[str, str]] = ()
+    """Why they would fail, by field."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        text = ("besides", "problems")
+        return {name: value for name, value in asdict(self).items() if name not in text}
 
     def lines(self) -> list[str]:
         """Lines for people."""
-        per_image = f"{_si(self.training_flops_per_image)}FLOP an image, forward and backward"
+        per_image = f"{si_text(self.training_flops_per_image)}FLOP an image, forward and backward"
         lines = [
             f"{self.parameters / 1e6:,.1f} M parameters; {per_image}; "
-            f"{_si(self.flops_per_step)}FLOP a step, {_si(self.flops)}FLOP the job",
+            f"{si_text(self.flops_per_step)}FLOP a step, {si_text(self.flops)}FLOP the job",
             f"{self.images:,} images; a checkpoint is {self.checkpoint_bytes / 1e6:,.0f} MB",
         ]
         if self.hours is None:
+            lines += self.besides
             lines.append(NO_RATE)
         else:
             lines += [self.measured] if self.measured else []
@@ -61,6 +77,7 @@ class Estimate:
             elif self.gpu_hours:
                 line += f", {self.gpu_hours:,.3g} GPU hours"
             lines.append(line)
+            lines += self.besides
         return lines
 
 
@@ -98,7 +115,36 @@ def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
         hours=hours,
         gpu_hours=gpu_hours,
         measured=measured,
+        **_evaluations(job, cost, images_per_s),
     )
+
+
+def _evaluations(job: TrainJob, cost: Cost, images_per_s: float | None) -> dict[str, Any]:
+    """The fields about evaluations."""
+    try:
+        work = evaluation_work(job)
+    except SpecError as error:
+        problems = [(f"evaluation.{path}", what) for path, what in error.problems]
+        return {"problems": problems}
+    if work is None:
+        none_at_all = None if images_per_s is None else 0.0
+        return {
+            "evaluation_calls": 0,
+            "evaluation_flops": 0.0,
+            "evaluation_hours": none_at_all,
+        }
+    calls, workers = work.calls, _workers(job)
+    flops = None if calls is None else work.count * calls * cost.forward_flops
+    hours = None
+    if flops is not None and images_per_s is not None and workers is not None:
+        hours = flops / (cost.training_flops * images_per_s / workers) / 3600
+    return {
+        "evaluations": work.count,
+        "evaluation_calls": calls,
+        "evaluation_flops": flops,
+        "evaluation_hours": hours,
+        "besides": [work.line(cost.forward_flops, hours)],
+    }
 
 
 def _images_per_s(rate: str, flops_per_image: float) -> float:
@@ -124,14 +170,11 @@ def _refuse_endless(rate: str, images_per_s: float, images: int) -> None:
 def _gpus(job: TrainJob) -> float | None:
     if job.resources.gpus == AUTO or (job.workers == "all" and job.resources.gpus):
         return None
+    return job.resources.num_gpus * (_workers(job) or 0)
+
+
+def _workers(job: TrainJob) -> int | None:
+    """The most that there are; None where the cluster says how many."""
     if job.workers == "all":
-        return 0.0
-    workers = job.workers if isinstance(job.workers, int) else job.workers[1]
-    return job.resources.num_gpus * workers
-
-
-def _si(value: float) -> str:
-    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if value >= factor:
-            return f"{value / factor:,.3g} {prefix}"
-    return f"{value:,.3g} "
+        return None
+    return job.workers if isinstance(job.workers, int) else job.workers[1]
