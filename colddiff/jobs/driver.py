@@ -55,7 +55,8 @@ def drive(
             if not attempt.tracker.run_id:
                 attempt.tracker.flush()
             tracking = {"uri": attempt.resolved.tracking_uri, "run_id": attempt.tracker.run_id}
-            common = {"id": attempt.resolved.id, "pictures": attempt.pictures, "tracking": tracking}
+            common: dict[str, Any] = {"id": attempt.resolved.id, "pictures": attempt.pictures}
+            common["tracking"] = tracking
             if not on_ray and attempt.job.tracking.parent is None:  # not run by another job
                 common["local"] = True
             result = {**common, **found}

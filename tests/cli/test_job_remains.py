@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_status_says_how_many_steps_were_trained_again(colddiff: Colddiff) -> No
 def test_a_job_without_its_workers_waits_in_every_word(colddiff: Colddiff) -> None:
     folder = colddiff.folder
     line = "for 2 workers with 1 GPU; the cluster has 1 GPU (0 free)"
-    here = {"host": os.uname().nodename, "pid": os.getpid()}  # a driver that lives
+    here: dict[str, Any] = {"host": os.uname().nodename, "pid": os.getpid()}  # a driver that lives
     folder.write_status(Status("running", attempt=1, phase="waiting", detail=line, **here))
     first, *_ = colddiff("status", folder.job_id).stdout.splitlines()
     assert first == f"{folder.job_id}: waiting, attempt 1"
@@ -63,7 +64,7 @@ def test_several_jobs_at_once(colddiff: Colddiff) -> None:
     first, store = colddiff.folder, colddiff.folder.store
     ids = [first.job_id, "train-a-00000002", "train-a-00000003"]
     other, running = (JobFolder(store, job_id) for job_id in ids[1:])
-    here = {"host": os.uname().nodename, "pid": os.getpid()}
+    here: dict[str, Any] = {"host": os.uname().nodename, "pid": os.getpid()}
     for folder, status in (
         (other, Status("stopped", attempt=1, message="asked to")),
         (running, Status("running", attempt=1, **here)),
