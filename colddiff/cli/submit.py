@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
-from colddiff.cli.output import emit, emit_json, note_loading
+from colddiff.cli.output import emit, emit_json, note, note_loading
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ app = typer.Typer(
 )
 
 START = "start_from"
+NOT_SUBMITTED = (
+    "nothing was submitted; the job, if it runs already, continues: `colddiff list` shows it, "
+    "`colddiff logs ID -f` follows it, `colddiff stop ID` ends it"
+)
 ALIKE = 0.8
 """Likeness of a key to the name of an option that it is taken for."""
 
@@ -193,6 +197,10 @@ def submit_verb(verb: str, request: Request) -> None:
                 detach=request.detach,
                 announce=announce,
             )
+        except KeyboardInterrupt:
+            if not announced:
+                note(NOT_SUBMITTED)
+            raise
         except Exception as error:
             if announced and request.as_json:
                 emit_json({"id": announced[0], "exit_code": getattr(error, "exit_code", 1)})

@@ -70,3 +70,17 @@ def test_a_verb_in_the_place_of_a_command_is_answered_with_the_command(
     assert (done.returncode, done.stdout) == (2, "")
     told = f"{verb} is a job to submit: write `colddiff submit {verb} mine.yaml --dry-run`"
     assert told in done.stderr
+
+
+def test_an_interrupt_before_anything_is_submitted_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("colddiff.cli.submit._resolved", interrupt)
+    done = colddiff_here(monkeypatch, capsys, "submit", "train", "quickstart", "--local")
+    assert done.returncode == 130
+    *_, said, last = done.stderr.splitlines()
+    assert said.startswith("nothing was submitted; the job, if it runs already, continues: ")
+    assert last == "colddiff: interrupted"
