@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -26,6 +27,22 @@ with open(sys.argv[1], "a") as file:
     file.write("ran\\n")
 time.sleep(float(sys.argv[2]))
 sys.exit(int(sys.argv[3]))
+"""
+
+ACTORS = """
+import json, os, sys
+import psutil, ray
+ray.init(log_to_driver=False)
+@ray.remote
+class Actor:
+    def found(self):
+        import torch
+        server = psutil.Process().parent().cmdline()[1]
+        threads = [torch.get_num_threads(), int(os.environ["OMP_NUM_THREADS"])]
+        job = ray.get_runtime_context().get_job_id() == os.environ["RAY_JOB_ID"]
+        return server, threads, job, ray.ObjectRef.from_random().hex()
+actors = [Actor.options(num_cpus=count).remote() for count in (1, 2, 1)]
+print("found " + json.dumps(ray.get([actor.found.remote() for actor in actors])))
 """
 
 
@@ -79,6 +96,24 @@ def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
     assert "colours 0 wait 15" in log
     assert "hush-hush" not in log
     assert "hush-hush" not in str(jobs._answer("/api/jobs/staged-1"))
+
+
+def test_workers_are_forks_with_threads_and_random_numbers_of_their_own(
+    jobs: RayJobs, stage: Path, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "stage").mkdir()
+    (folder / "actors.py").write_text(ACTORS)
+    python = command(tmp_path).partition(" -P")[0]
+    jobs.submit_folder(folder, f"{python} actors.py", "forks-1")
+    assert ended(jobs, "forks-1").detail == "exit code 0"
+    (line,) = [line for line in jobs.log("forks", 1).splitlines() if line.startswith("found ")]
+    servers, threads, of_job, drawn = zip(*json.loads(line.removeprefix("found ")), strict=True)
+    assert {Path(path).name for path in servers} == {"server.py"}
+    # Ray sets the variable once a worker has its CPUs, when torch has long been imported.
+    given = int(os.environ.get("OMP_NUM_THREADS", 0))
+    assert threads == tuple([given or cpus] * 2 for cpus in (1, 2, 1))
+    assert all(of_job)
+    assert len(set(drawn)) == 3  # Ray names objects by random numbers
 
 
 def test_submitted_twice_it_runs_once(jobs: RayJobs, stage: Path, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class Server:
         self.path = sys.path[not sys.flags.safe_path :]  # without the folder of this program
         self.raylet = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
         self.files = _Files()
+        self.alike: str | None = None
 
     def run(self) -> None:
         """Imports and serves until the node ends."""
@@ -80,6 +81,7 @@ class Server:
                 self._answer()
             elif modules:
                 _import(modules.pop(0))
+                self.alike = alike_forks()
                 if not modules:
                     gc.freeze()  # what has been imported stays: forks never look through it
 
@@ -95,7 +97,9 @@ class Server:
                 _say(f"a request that could not be read: {error}")
                 return
             try:
-                reason = refusal(request, self.env) or self.files.changed() or unsafe()
+                reason = (
+                    refusal(request, self.env) or self.files.changed() or unsafe() or self.alike
+                )
                 if reason is not None:
                     _say(f"not forked: {reason}")
                     connection.sendall(b"n")
@@ -204,6 +208,41 @@ def unsafe() -> str | None:
     return None
 
 
+def alike_forks() -> str | None:
+    """Whether forks of this process would draw the same random numbers; None if they would not.
+
+    Ray names objects and placement groups by them. Its library seeds its generator at the first
+    draw, which therefore must not be here.
+    """
+    if "ray" not in sys.modules:
+        return None
+    drawn = [_drawn_in_a_fork() for _ in range(2)]
+    return "forks would draw the same random numbers" if drawn[0] == drawn[1] else None
+
+
+def _drawn_in_a_fork() -> bytes:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, sys.modules["ray"].ObjectRef.from_random().binary())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as drawn:  # noqa: PTH123  # a descriptor
+        return drawn.read()
+
+
+def _draw_elsewhere() -> None:
+    """Ray draws an id for each class of actors that is imported: from the system, for our part."""
+    actor = sys.modules["ray.actor"]
+    ids: Any = actor.ActorClassID
+
+    class ActorClassID(ids):  # type: ignore[misc]
+        @classmethod
+        def from_random(cls) -> Any:
+            return ids(os.urandom(ids.size()))
+
+    actor.ActorClassID = ActorClassID  # type: ignore[attr-defined]
+
+
 class _Files:
     """Whether a file of an imported module has changed: the package was upgraded or edited."""
 
@@ -238,6 +277,8 @@ class _Files:
 def _import(name: str) -> None:
     try:
         importlib.import_module(name)
+        if name == "ray":
+            _draw_elsewhere()
     except ImportError as error:  # workers that need it will say so
         _say(f"not imported: {error}")
 
