@@ -18,7 +18,7 @@ import pytest
 import ray._common.utils
 import ray.cluster_utils
 
-from colddiff.cluster.forking import SETUP_WORKER
+from colddiff.cluster.forking import CLIENT
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
 
@@ -62,7 +62,7 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
                     "num_cpus": 1,
                     "temp_dir": places[0],
                     "dashboard_agent_listen_port": free_port(),
-                    "setup_worker_path": SETUP_WORKER,
+                    "setup_worker_path": CLIENT,
                     **shown,
                 },
             )
@@ -74,7 +74,7 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
                     num_cpus=1,
                     temp_dir=place,
                     dashboard_agent_listen_port=free_port(),
-                    setup_worker_path=SETUP_WORKER,
+                    setup_worker_path=CLIENT,
                 )
                 for place in places[1:]
             ]

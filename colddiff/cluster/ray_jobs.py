@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 from colddiff.cluster import local_cluster
 from colddiff.cluster.address import LARGEST_ANSWER, REFUSED, Cluster, probe, refusal, request
 from colddiff.cluster.capacity import reported_capacity
+from colddiff.cluster.forking import CLIENT
 from colddiff.cluster.home import Home
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
@@ -64,8 +65,9 @@ def entrypoint(attempt: int, *, local: bool) -> str:
 def python_command(module: str, *, local: bool) -> str:
     """The command line that runs a staged module, with its arguments."""
     # `python` is resolved by PATH on the cluster; locally that may be another interpreter.
-    python = shlex.quote(sys.executable) if local else "python"
-    return f"{python} -P -m {module}"
+    # There a fork server of ours runs, and the path of its client is that here.
+    python = shlex.join([sys.executable, "-P", CLIENT]) if local else "python -P"
+    return f"{python} -m {module}"
 
 
 def driver_state(status: str, exit_code: int | None, message: str) -> DriverState:

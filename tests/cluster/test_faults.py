@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from colddiff.cluster.forking import SETUP_WORKER
+from colddiff.cluster.forking import CLIENT
 from colddiff.data.open import open_shards, pack_source
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob, resolve
@@ -248,7 +248,7 @@ def test_workers_3_2_1_2_by_a_notice_a_loss_a_new_machine_and_then_without_contr
         cluster.remove_node(lost, allow_graceful=False)
         third = _await_training(folder, workers=1)
         assert third["step"] >= second["step"]
-        cluster.add_node(num_cpus=1, setup_worker_path=SETUP_WORKER)
+        cluster.add_node(num_cpus=1, setup_worker_path=CLIENT)
         wait_until(lambda: (folder.outcome(1) or {}).get("left") == "growing", "the new machine")
         left_at = (folder.outcome(1) or {})["step"]
         fourth = _await_training(folder, workers=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from colddiff.cluster.forking import SETUP_WORKER
+from colddiff.cluster.forking import CLIENT
 from colddiff.jobs.resolve import resolve
 from colddiff.spec import parse
 from colddiff.spec.plugins import load_plugin
@@ -69,7 +69,7 @@ def test_a_trial_on_a_lost_machine_goes_on_elsewhere(
 ) -> None:
     cluster, others = machines
     while len(others) < 2:
-        others.append(cluster.add_node(num_cpus=1, setup_worker_path=SETUP_WORKER))
+        others.append(cluster.add_node(num_cpus=1, setup_worker_path=CLIENT))
     job = tiny_search(
         base={"num_steps": 400, "checkpoint_every": 20, "data": "digits"},
         num_trials=3,

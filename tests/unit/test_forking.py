@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from colddiff.cluster.forking import SETUP_WORKER, server, setup_worker
+from colddiff.cluster.forking import CLIENT, client, server
 from tests.kills import wait_until
 
 PROGRAM = """
@@ -32,6 +35,18 @@ if own["imported"]:
 print(json.dumps([found, own]))
 """
 
+MODULE = """
+import json, os, signal, sys, time
+what, *more = sys.argv[1:]
+print(json.dumps([__name__, os.path.basename(sys.argv[0]), more, os.getpid(), os.getppid()]))
+if what == "catch":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))
+    print("waits")
+if what in ("catch", "wait"):
+    time.sleep(600)
+sys.exit(int(what))
+"""
+
 ALIKE = """
 import ray
 from colddiff.cluster.forking.server import alike_forks
@@ -46,7 +61,7 @@ def worker(*more: str, program: str = "/ray/default_worker.py") -> list[str]:
 
 
 def with_context(**context: Any) -> list[str]:
-    return worker(setup_worker.CONTEXT + json.dumps(context))
+    return worker(client.CONTEXT + json.dumps(context))
 
 
 def test_a_worker_of_a_job_runs_in_its_folder_with_its_variables(
@@ -57,7 +72,7 @@ def test_a_worker_of_a_job_runs_in_its_folder_with_its_variables(
     before = dict(os.environ)
     variables = {"B": "${A}/$A/${NO_SUCH}", "C": "$B"}
     arguments = with_context(env_vars=variables, command_prefix=["cd", "/job", "&&"])
-    request = setup_worker.worker_request([*arguments, "--language=PYTHON", "--x"])
+    request = client.worker_request([*arguments, "--language=PYTHON", "--x"])
     assert request is not None
     assert request["arguments"] == [*worker(), "--x"]
     assert request["folder"] == "/job"
@@ -78,7 +93,7 @@ def test_a_worker_of_a_job_runs_in_its_folder_with_its_variables(
     ],
 )
 def test_what_is_no_worker_of_this_python_starts_as_ray_starts_it(arguments: list[str]) -> None:
-    assert setup_worker.worker_request(arguments) is None
+    assert client.worker_request(arguments) is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +167,9 @@ class Node:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.process = subprocess.Popen(["sleep", "600"])
+        # Its command line is how a process finds the folder.
+        named = "import time; time.sleep(600)", f"--raylet_socket_name={place}/sockets/raylet"
+        self.process = subprocess.Popen([sys.executable, "-c", *named])
         (place / "sockets").mkdir(parents=True)
         self.log = place / "logs" / "fork_server.log"
         self.log.parent.mkdir()
@@ -161,21 +178,48 @@ class Node:
 
     @property
     def servers(self) -> list[int]:
-        command = f"server.py\0{self.place}/sockets/fork\0".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                if path.read_bytes().endswith(command):
-                    found.append(int(path.parent.name))
-            except OSError:
-                continue
-        return found
+        """Those that serve: forks have their command line, and some are about to end."""
+        command = ["server.py", f"{self.place}/sockets/fork"]
+        running = {item.pid: item for item in psutil.process_iter(["cmdline", "ppid"])}
+        found = {
+            pid: item.info["ppid"]
+            for pid, item in running.items()
+            if item.info["cmdline"]
+            and [Path(item.info["cmdline"][-2:][0]).name, item.info["cmdline"][-1]] == command
+        }
+        return [pid for pid, parent in found.items() if parent not in found]
 
-    def worker(self, start: str = SETUP_WORKER, **env: str) -> list[dict[str, Any]]:
+    @contextmanager
+    def module(self, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[Any]]]:
+        """The client of a module that runs as a fork, and what it has printed."""
+        (self.place / "job").mkdir(exist_ok=True)
+        (self.place / "job" / "module_of_a_job.py").write_text(MODULE)
+        path = os.pathsep.join(filter(None, ["job", os.environ.get("PYTHONPATH", "")]))
+        own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": "1"}
+        with subprocess.Popen(
+            [sys.executable, "-P", CLIENT, "-m", "module_of_a_job", *arguments],
+            env=self.env | own,
+            cwd=self.place,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as client:
+            assert client.stdout is not None
+            found = json.loads(client.stdout.readline())
+            try:
+                yield client, found
+            finally:
+                client.kill()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """That of its workers."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        return inherited | {"RAY_RAYLET_PID": str(self.process.pid)}
+
+    def worker(self, start: str = CLIENT, **env: str) -> list[dict[str, Any]]:
         """What a worker finds, and what is its own."""
         arguments = ["--x", f"--raylet-name={self.place}/sockets/raylet"]
         program = [start, str(self.program), "--language=PYTHON"] if start else [str(self.program)]
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         out = self.place / "out"
         with out.open("w") as stream:
             done = subprocess.run(
@@ -183,7 +227,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**inherited, "RAY_RAYLET_PID": str(self.process.pid), **env},
+                env=self.env | env,
                 cwd=self.place,
                 process_group=0,
                 check=False,
@@ -233,3 +277,38 @@ def test_a_killed_server_is_replaced(node: Node) -> None:
     after = node.worker()[1]["parent"]
     assert [after] == node.servers, node.log.read_text()
     assert after != before
+
+
+def test_a_module_runs_as_a_fork_and_ends_as_it_would(node: Node) -> None:
+    with node.module("3", "a", "b") as (client, (name, program, more, pid, parent)):
+        assert (name, program, more) == ("__main__", "module_of_a_job.py", ["a", "b"])
+        assert parent in node.servers
+        assert pid != client.pid
+        assert client.wait(60) == 3
+    with node.module("catch") as (client, _):
+        assert client.stdout is not None
+        assert client.stdout.readline() == "waits\n"
+        client.terminate()
+        assert client.wait(60) == 4
+    with node.module("wait") as (client, _):
+        client.terminate()
+        assert client.wait(60) == -signal.SIGTERM
+
+
+def test_a_module_and_its_client_are_killed_together(node: Node) -> None:
+    with node.module("wait") as (client, found):
+        os.kill(found[3], signal.SIGKILL)
+        assert client.wait(60) == -signal.SIGKILL
+    with node.module("wait") as (client, found):
+        client.kill()
+        wait_until(lambda: not psutil.pid_exists(found[3]), "the end of the fork")
+
+
+def test_without_a_server_a_module_runs_all_the_same(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/no/such/folder")
+    with node.module("0") as (client, found):
+        assert found[:2] == ["__main__", "module_of_a_job.py"]
+        assert found[3] == client.pid  # it has become the module
+        assert client.wait(60) == 0

@@ -7,5 +7,5 @@ from pathlib import Path
 
 RAY_START = (sys.executable, "-P", str(Path(__file__).with_name("ray_start.py")), "start")
 """The command that starts such a node. By path: the head runs outside of the project's folder."""
-SETUP_WORKER = str(Path(__file__).with_name("setup_worker.py"))
-"""The program that such a node starts its workers with."""
+CLIENT = str(Path(__file__).with_name("client.py"))
+"""The program that such a node starts its workers with; with `-m MODULE`, for any other process."""

@@ -11,14 +11,14 @@ from typing import Any
 from ray._private import parameter
 from ray.scripts.scripts import main as ray
 
-SETUP_WORKER = str(Path(__file__).with_name("setup_worker.py"))
+CLIENT = str(Path(__file__).with_name("client.py"))
 
 
 class _Parameters(parameter.RayParams):
     """Ray's, with our program to start its workers."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"setup_worker_path": SETUP_WORKER, **options})
+        super().__init__(*arguments, **{"setup_worker_path": CLIENT, **options})
 
 
 def can_fork() -> bool:

@@ -8,6 +8,7 @@ a fork would differ from a process that starts anew (`refusal`): that worker sta
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import importlib
@@ -22,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +34,30 @@ MODULES = (
     "ray.train.torch",
     "ray.train.v2.api.data_parallel_trainer",
     "ray.tune",
-    "ray.dashboard.modules.job.job_supervisor",
     "PIL.Image",
     "scipy.stats",
     "webdataset",
 )
 """What workers import, those for the first needs first. Never colddiff: a job brings its own."""
+PATH = "PYTHONPATH"
 OF_ONE_JOB = {
     "PL_DISABLE_FORK",
-    "PYTHONPATH",
+    PATH,
     "PYTHONBREAKPOINT",
     "RAY_COLOR_PREFIX",
     "RAY_JOB_ID",
     "RAY_JOB_STOP_WAIT_TIME_S",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC",
-    "RAY_worker_niceness",
     "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
 }
 """Variables that change nothing in what is imported; any other that differs could."""
+OF_DRIVERS = {
+    "PYTHONUNBUFFERED",
+    "RAY_ADDRESS",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",
+    "RAY_worker_niceness",
+}
+"""More of those for a process that is no worker: Ray's library reads the last, once, in workers."""
 READ_WHEN_USED = ("RAY_EXPERIMENTAL_NOSET_", "RAY_TRAIN_")
 """Starts of the names of more of those."""
 REQUEST_S = 5.0
@@ -93,7 +101,7 @@ class Server:
                     return
                 connection.settimeout(REQUEST_S)
                 request, streams = _received(connection)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, struct.error) as error:
                 _say(f"a request that could not be read: {error}")
                 return
             try:
@@ -104,61 +112,86 @@ class Server:
                     _say(f"not forked: {reason}")
                     connection.sendall(b"n")
                 elif os.fork() == 0:
-                    self._become(request, streams, connection)
+                    kept = [*streams]
+                    streams.clear()
+                    raise _Forked(request, kept, connection.dup())
             except OSError as error:
                 _say(f"not forked: {error}")
             finally:
                 for stream in streams:
                     os.close(stream)
 
-    def _become(
-        self, request: Mapping[str, Any], streams: list[int], connection: socket.socket
-    ) -> None:
-        """In the fork: becomes the worker. Never returns."""
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            self.listener.close()
-            os.close(self.raylet)
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
-                os.close(stream)
-            connection.sendall(b"y")
-            connection.close()
-            if request["oom_score_adj"]:
-                Path("/proc/self/oom_score_adj").write_text(request["oom_score_adj"])
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            become(request, self.path, self.env.get("PYTHONPATH", ""))
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            _flush()
-            os._exit(code)
+
+class _Forked(Exception):
+    """Raised in a fork, to leave the server behind: the request, its streams, its connection."""
 
 
-def become(request: Mapping[str, Any], path: list[str], base: str) -> None:
-    """Makes this process what the request describes, and runs its program.
+def become(
+    request: Mapping[str, Any], streams: list[int], connection: socket.socket, server: Server
+) -> None:
+    """Makes this process, a fork of ``server``, what the request describes, and runs its program.
 
-    ``path``, ``base``: ``sys.path`` and PYTHONPATH of the server.
+    Its end is that of the interpreter, with all that waits for it.
     """
+    os.setpgid(0, 0)
+    server.listener.close()
+    os.close(server.raylet)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    connection.sendall(b"y")
+    if request["oom_score_adj"]:
+        Path("/proc/self/oom_score_adj").write_text(request["oom_score_adj"])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["folder"])
-    sys.argv = list(request["arguments"])
-    program = sys.argv[0]
-    own = [] if sys.flags.safe_path else [str(Path(program).parent)]
-    rest = [entry for entry in path if entry not in _entries(base)]
-    found = [*own, *_entries(os.environ.get("PYTHONPATH", "")), *rest]
-    sys.path[:] = list(dict.fromkeys(found))
+    module, sys.argv = request.get("module"), list(request["arguments"])
+    own = [] if module or sys.flags.safe_path else [str(Path(sys.argv[0]).parent)]
+    rest = [entry for entry in server.path if entry not in _entries(server.env.get(PATH, ""))]
+    sys.path[:] = list(dict.fromkeys([*own, *_entries(os.environ.get(PATH, "")), *rest]))
     importlib.invalidate_caches()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # else all forks would draw the same numbers
     _count_threads_as_ray_does()
     gc.enable()
-    runpy.run_path(program, run_name="__main__")
+    if module:
+        sys.argv.insert(0, "")  # which becomes its file
+        _run_for(connection, module)
+    else:
+        connection.close()
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _run_for(client: socket.socket, module: str) -> None:
+    """Runs the module for a client that stands for this process where it was started."""
+    code = 1
+
+    def tell() -> None:
+        with suppress(OSError):
+            client.sendall(struct.pack("i", code & 0xFF))
+
+    atexit.register(tell)  # the first one, so the last that is called
+    client.settimeout(None)
+    client.sendall(struct.pack("i", os.getpid()))
+    if client.recv(1) != b"g":
+        sys.exit(1)  # it has ended meanwhile
+    threading.Thread(target=_end_with, args=(client,), daemon=True).start()
+    if os.environ.get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+
+
+def _end_with(client: socket.socket) -> None:
+    """Ends this process when its client has ended, which stands for it where it was started."""
+    with suppress(OSError):
+        client.recv(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _count_threads_as_ray_does() -> None:
@@ -180,11 +213,12 @@ def refusal(request: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
     """Why a fork of a process with ``env`` would not be what the request asks for; None if none."""
     asked: Mapping[str, str] = request["env"]
     differing = {name for name in asked.keys() | env.keys() if asked.get(name) != env.get(name)}
-    others = {n for n in differing - OF_ONE_JOB if not n.startswith(READ_WHEN_USED)}
+    harmless = OF_ONE_JOB | (OF_DRIVERS if request.get("module") else set())
+    others = {name for name in differing - harmless if not name.startswith(READ_WHEN_USED)}
     if others:
         return f"other variables: {', '.join(sorted(others))}"
-    base = _entries(env.get("PYTHONPATH", ""))
-    paths = _entries(asked.get("PYTHONPATH", ""))
+    base = _entries(env.get(PATH, ""))
+    paths = _entries(asked.get(PATH, ""))
     if paths[len(paths) - len(base) :] != base:
         return f"another PYTHONPATH: {':'.join(paths)}"
     for folder in paths[: len(paths) - len(base)]:
@@ -285,9 +319,9 @@ def _import(name: str) -> None:
 
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """The request and the three streams that came with it; ValueError where it is none."""
-    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-    text = b""
-    while part := connection.recv(1 << 16):
+    head, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    text, (size,) = b"", struct.unpack("I", head)
+    while len(text) < size and (part := connection.recv(1 << 16)):
         text += part
     request = json.loads(text)
     if len(streams) != 3 or not isinstance(request, dict):
@@ -309,11 +343,6 @@ def _entries(python_path: str) -> list[str]:
 def _say(text: str) -> None:
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
     sys.stderr.flush()
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
 
 
 def listening(path: Path) -> socket.socket | None:
@@ -344,7 +373,13 @@ def main(path: Path) -> None:
         os.dup2(null, 1)
         os.close(null)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end are not waited for
-        Server(listener).run()
+        server = Server(listener)
+        try:
+            server.run()
+            return
+        except _Forked as fork:
+            request, streams, connection = fork.args
+    become(request, streams, connection, server)
 
 
 if __name__ == "__main__":

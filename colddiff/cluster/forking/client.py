@@ -1,7 +1,9 @@
-"""Stands in for Ray's program of that name: asks the node's fork server for the worker.
+"""Asks the fork server of a node of Ray for a process, and starts it as usual where it says no.
 
-Ray starts it by path for each worker, so it imports nothing but the standard library. A worker that
-cannot be a fork is started by Ray's own program, as everywhere else.
+Run by path, and soon something else, so it imports nothing but the standard library.
+`python client.py default_worker.py ...` stands in for Ray's `setup_worker.py` and leaves when a
+fork has become the worker. `python client.py -m MODULE ...` is as `python -m MODULE ...`: it hands
+signals on, and ends as the fork does.
 """
 
 from __future__ import annotations
@@ -9,17 +11,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PROGRAM = "default_worker.py"
-SOCKET = "--raylet-name="
-"""Names a socket of the node; that of the fork server is in the same folder."""
+SOCKETS = ("--raylet-name", "--raylet_socket_name")
+"""Name a socket of the node; that of the fork server is in the same folder."""
+HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 CONTEXT = "--serialized-runtime-env-context="
 LANGUAGE = "--language="
 JOB, NO_JOB = "RAY_JOB_ID", "ffffffff"
@@ -30,9 +35,11 @@ WAIT_S = 60.0
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Becomes a worker, or leaves when a fork has become it."""
+    """Becomes what is asked for, or leaves when a fork has become it."""
+    if arguments[0] == "-m":
+        run_module(arguments)
     request = worker_request(arguments)
-    if request is not None and is_forked(request):
+    if request is not None and asked(request, socket_of(request["arguments"])) is not None:
         return
     spec = find_spec("ray")  # does not import it
     assert spec is not None, "Ray has started this program"
@@ -84,27 +91,86 @@ def _folder(prefix: Sequence[str]) -> str | None:
     return prefix[1] if len(prefix) == 3 and (prefix[0], prefix[2]) == ("cd", "&&") else None
 
 
-def is_forked(request: dict[str, Any]) -> bool:
-    """Whether the node's fork server has taken the request; it is started if there is none."""
-    sockets = [a.removeprefix(SOCKET) for a in request["arguments"] if a.startswith(SOCKET)]
-    if not sockets:
-        return False
-    path = Path(sockets[0]).parent / "fork"
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(WAIT_S)
+def run_module(arguments: Sequence[str]) -> NoReturn:
+    """Ends as the module's process does."""
+    name, *passed = arguments[1:]
+    of_this = {"env": dict(os.environ), "folder": str(Path.cwd()), "oom_score_adj": ""}
+    try:
+        request = {"module": name, "arguments": passed, **of_this}
+        fork = asked(request, socket_of(raylet_command()))
+    except OSError:
+        fork = None
+    if fork is None:
+        os.execv(sys.executable, [sys.executable, "-P", *arguments])  # noqa: S606
+    handed: list[int] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        handed.append(number)
+        os.kill(pid, number)
+
+    fork.settimeout(None)
+    (pid,) = struct.unpack("i", _exactly(fork, 4))
+    for number in HANDED_ON:
+        signal.signal(number, hand_on)
+    fork.sendall(b"g")  # it begins when no signal can pass it by
+    ended = _exactly(fork, 4)
+    if ended:
+        os._exit(struct.unpack("i", ended)[0])
+    by = handed[-1] if handed else signal.SIGKILL  # nobody else is told what has killed it
+    if by != signal.SIGKILL:
+        signal.signal(by, signal.SIG_DFL)
+    os.kill(os.getpid(), by)
+    raise AssertionError("a signal that ends this process did not")
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    """So many bytes; fewer at the end."""
+    found = b""
+    while len(found) < count and (part := connection.recv(count - len(found))):
+        found += part
+    return found
+
+
+def raylet_command() -> list[str]:
+    """The command line of the node of Ray that this process is of; OSError where it is of none."""
+    path = Path("/proc") / os.environ.get("RAY_RAYLET_PID", "none") / "cmdline"
+    return path.read_bytes().decode(errors="surrogateescape").split("\0")
+
+
+def socket_of(arguments: Sequence[str]) -> Path | None:
+    """Where the fork server of a node listens, by a command line that names a socket of it."""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in SOCKETS:
+            return Path(value).parent / "fork"
+    return None
+
+
+def asked(request: Mapping[str, Any], path: Path | None) -> socket.socket | None:
+    """The connection to what has become a fork; None if the server says no.
+
+    The server is started if there is none.
+    """
+    if path is None:
+        return None
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(WAIT_S)
+    try:
         try:
-            try:
-                connection.connect(str(path))
-            except (FileNotFoundError, ConnectionRefusedError):
-                start_server(path)
-                connection.connect(str(path))
-            # The streams of this process become those of the worker.
-            socket.send_fds(connection, [b"f"], [0, 1, 2])
-            connection.sendall(json.dumps(request).encode())
-            connection.shutdown(socket.SHUT_WR)
-            return connection.recv(1) == b"y"
-        except OSError:
-            return False
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            start_server(path)
+            connection.connect(str(path))
+        text = json.dumps(request).encode()
+        # The streams of this process become those of the fork.
+        socket.send_fds(connection, [struct.pack("I", len(text))], [0, 1, 2])
+        connection.sendall(text)
+        if connection.recv(1) == b"y":
+            return connection
+    except OSError:
+        pass
+    connection.close()
+    return None
 
 
 def start_server(path: Path) -> None:
