@@ -73,10 +73,10 @@ class Transform:
         if problem is not None:
             raise DataError(problem)
         self.augment = augment
-        self._preset = preset = PRESETS[augment]
+        self._preset = PRESETS[augment]
         self._stored = stored[1:]
         self._size = shape.height
-        side = None if preset.zoom is None else int(preset.zoom * self._size)
+        side = resized_side(augment, self._size)
         self._side = None if side is None or self._stored == (side, side) else side
         self._resized = self._stored if side is None else (side, side)
 
@@ -154,6 +154,16 @@ class Transform:
         """Resized if the preset resizes; uint16 becomes int32, which torch can index."""
         x = images if images.dtype == torch.uint8 else images.to(torch.int32)
         return x if self._side is None else resized(x, self._side)
+
+
+def resized_side(augment: Augment, size: int) -> int | None:
+    """The side that stored images are resized to, for images of ``size`` px; None: not resized.
+
+    >>> resized_side("paper/crop112", 32), resized_side("none", 32)
+    (35, None)
+    """
+    zoom = PRESETS[augment].zoom
+    return None if zoom is None else int(zoom * size)
 
 
 def transform_problem(

@@ -165,12 +165,19 @@ for _folder, _reason in VERBS.broken.items():
 def submit_verb(verb: str, request: Request) -> None:
     """Runs ``colddiff submit VERB``; exits with the job's exit code."""
     note_loading()
+    from colddiff.jobs.recipes import submitted_from
+
+    _refuse_contradictions(request)
+    recipe, job = read_job(verb, request)
+    with submitted_from(recipe):
+        _submit(recipe, job, request)
+
+
+def _submit(recipe: Recipe, job: Job, request: Request) -> None:
     from colddiff.jobs.job import slugify
     from colddiff.jobs.results import untold
     from colddiff.jobs.submit import bring_to_end, report_if_done
 
-    _refuse_contradictions(request)
-    recipe, job = read_job(verb, request)
     slug = slugify(request.name or recipe.name)
     if request.dry_run:
         from colddiff.cli.dry_run import print_job

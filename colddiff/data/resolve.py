@@ -19,7 +19,7 @@ from colddiff.errors import ColddiffError, DataError, SpecError
 from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec import digest, parse
 from colddiff.stores.open import absolute, open_store
-from colddiff.transforms import PRESETS, Augment, transform_problem
+from colddiff.transforms import PRESETS, Augment, resized_side, transform_problem
 from colddiff.types import ImageShape
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class Input:
     """Images that a job reads: the field that names them, and how a SOURCE of them is packed.
 
     ``images`` says what they must be like, if the job knows; ``partial``, of what may be the output
-    of a generate job, whether one that is not complete is accepted.
+    of a generate job, whether one that is not complete is accepted; ``pack``, the command of its
+    recipe that packs them.
     """
 
     field: str
@@ -52,6 +53,7 @@ class Input:
     split: str = "test"
     shared: bool = False
     partial: bool | None = None
+    pack: str | None = None
 
     def describe(self, storage: str) -> str:
         """One line: whether the images are there, how many, of what size.
@@ -136,12 +138,16 @@ def packing(
     return source, settings, f"{storage}/data/{name}/{split}"
 
 
-def required(images: ImageSettings | None) -> str:
-    """What is said where images that a job needs are not named."""
-    settings = f" --image-size {images.image_size} --channels {images.channels}" if images else ""
+def required(images: ImageSettings | None, pack: str | None = None) -> str:
+    """What is said where images that a job needs are not named; ``pack``: its recipe's command."""
+    settings = ""
+    if images is not None:
+        # What a preset resizes is best packed at the size that it resizes to: scaled once.
+        side = resized_side(images.augment, images.image_size) or images.image_size
+        settings = f" --image-size {side} --channels {images.channels}"
     return (
         "is required: the URI of packed shards, or a SOURCE such as mnist:DIR; pack one with "
-        f"`colddiff data pack SOURCE --out URI{settings}`"
+        f"`{pack or f'colddiff data pack SOURCE --out URI{settings}'}`"
     )
 
 
@@ -159,7 +165,7 @@ def _located(found: Input, storage: str) -> tuple[str | None, dict[str, Any], st
 
 def _described(found: Input, storage: str) -> str:
     if not found.address:
-        raise SpecError(required(found.images))
+        raise SpecError(required(found.images, found.pack))
     source, settings, uri = _located(found, storage)
     if not uri:
         return f"{found.address} is packed when the job is submitted"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
+from colddiff.evaluation.best import is_distance
 from colddiff.jobs.job import Job
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import apply_overrides, nearest, parse
@@ -22,6 +26,8 @@ from colddiff.stores.paths import absolute_path, expanded
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
+FEATURES_OF = {"fid": "inception"}
+"""The features whose distance has that name, of those that are published."""
 ABOUT = ("name", "description", "pack", "targets", "measured", "variants")
 
 
@@ -47,6 +53,12 @@ class Recipe:
     """Numbers of it that this project has measured, with their source and how."""
     variants: Mapping[str, Any] = field(default_factory=dict)
     """By name: what `--variant NAME` merges over the sections."""
+
+    @property
+    def pack_command(self) -> str | None:
+        """The first of its commands that pack data: that of its training images."""
+        lines = (line.strip() for line in (self.pack or "").splitlines())
+        return next((line for line in lines if line.startswith("colddiff data pack ")), None)
 
     def __repr__(self) -> str:
         variants = f"; variants: {', '.join(self.variants)}" if self.variants else ""
@@ -85,6 +97,50 @@ class Recipe:
     def train(self) -> TrainJob:
         """The recipe's training job."""
         return cast("TrainJob", self.job("train"))
+
+
+_SUBMITTED: ContextVar[Recipe | None] = ContextVar("colddiff_submitted", default=None)
+
+
+@contextmanager
+def submitted_from(recipe: Recipe) -> Iterator[None]:
+    """Within ``with``, what is said of a job may name the recipe that it is submitted from."""
+    token = _SUBMITTED.set(recipe)
+    try:
+        yield
+    finally:
+        _SUBMITTED.reset(token)
+
+
+def submitted_recipe() -> Recipe | None:
+    """The recipe of ``submitted_from``, if there is one."""
+    return _SUBMITTED.get()
+
+
+def untold_targets(distance: str) -> list[str]:
+    """A line where the submitted recipe has targets, and ``distance`` is none of theirs."""
+    recipe, found = submitted_recipe(), dict[str, list[str]]()
+    for path, value in ((recipe and recipe.targets) or {}).items():
+        if is_distance(str(path)) and isinstance(value, int | float):
+            column, _, metric = str(path).removeprefix("eval/").rpartition("/")
+            found.setdefault(metric, []).append(f"{value:.2f} {column}")
+    if recipe is None or not found or distance in found:
+        return []
+    text = "; ".join(f"{metric} ({', '.join(values)})" for metric, values in found.items())
+    way = "; ".join(
+        f"evaluation.features={FEATURES_OF[name]}" for name in found.keys() & FEATURES_OF.keys()
+    )
+    return [f"the targets of {recipe.name} are {text}; this job measures none: {way}"]
+
+
+def packed_option(command: str, option: str) -> int | None:
+    """The number that a command has for an option.
+
+    >>> packed_option("colddiff data pack digits --out URI --channels 1", "--channels")
+    1
+    """
+    found = re.search(rf"{option}[ =](\d+)", command)
+    return int(found[1]) if found else None
 
 
 def list_recipes() -> list[str]:

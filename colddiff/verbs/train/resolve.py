@@ -24,18 +24,22 @@ from colddiff.evaluation.best import (
 )
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
+from colddiff.jobs.recipes import packed_option, submitted_recipe
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.results import warn_submitter
 from colddiff.jobs.status import is_number
 from colddiff.ports import Manifest
 from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.spec import digest
+from colddiff.transforms import resized_side
 from colddiff.verbs.train.job import TrainJob
 
 SHARED = (
     "data and test_data share images: both hold %s, and are not the two parts that `colddiff data "
     "pack --holdout` makes; scores on them say little of other images"
 )
+
+IMAGE_SIZE = "--image-size"
 
 
 def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJob, dict[str, str]]:
@@ -54,7 +58,7 @@ def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJ
 def inputs_of(job: TrainJob) -> list[Input]:
     """The images that a training names: its data, its test images, the second set of its D."""
     test, other = _test_of(job), job.degradation.second_set
-    found = [Input("data", job.data or "", job, "train", test == job.data)]
+    found = [Input("data", job.data or "", job, "train", test == job.data, pack=_recipe_packs(job))]
     if test is not None:
         found.append(Input("test_data", test, job, "test", test == job.data))
     if other is not None:
@@ -74,7 +78,7 @@ def _test_of(job: TrainJob) -> str | None:
 
 def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[str, str]]:
     if job.data is None:
-        raise SpecError([("data", required(job))])
+        raise SpecError([("data", required(job, _recipe_packs(job)))])
     test = _test_of(job)
     shared = test == job.data
     data = packed(job.data, "train", shared, job, storage, pack=pack)
@@ -82,6 +86,8 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
     images = read_manifest(data)
     refuse_other_images("data", images.image, data, job)
     resolved = job.model_copy(update={"data": data, "test_data": test_uri})
+    for line in scaled_up_lines(job, images) if pack else ():
+        warn_submitter(line)
     if test_uri is not None:
         test_images = read_manifest(test_uri)
         refuse_other_images("test_data", test_images.image, test_uri, job)
@@ -102,6 +108,39 @@ def share_images(train: Manifest, test: Manifest) -> bool:
         return False
     cut_alike = all(a.get(name) == b.get(name) for name in ("holdout", "group_by"))
     return not (cut_alike and a["split"] != b["split"])
+
+
+def scaled_up_lines(job: TrainJob, images: Manifest | None) -> list[str]:
+    """A line where images are enlarged that the recipe of the job has packed larger, or unscaled.
+
+    ``images`` are the packed training images, None where they are not known.
+    """
+    recipe, side = submitted_recipe(), resized_side(job.augment, job.image_size)
+    command = _recipe_packs(job)
+    if recipe is None or command is None or side is None or images is None:
+        return []
+    height, width = images.image.height, images.image.width
+    wanted = packed_option(command, IMAGE_SIZE)
+    scaled = (images.settings or {}).get("image_size") is not None
+    as_packed = not scaled if wanted is None else min(height, width) >= wanted
+    if as_packed or min(height, width) >= side:
+        return []
+    return [
+        f"data: its images will be scaled up from {width}x{height} px to {side}x{side}; images as "
+        f"{recipe.name} takes them are packed by `{command}`"
+    ]
+
+
+def _recipe_packs(job: TrainJob) -> str | None:
+    """The command of the job's recipe that packs its images, unless the job takes others."""
+    recipe = submitted_recipe()
+    command = recipe.pack_command if recipe is not None else None
+    if command is None:
+        return None
+    for option, own in ((IMAGE_SIZE, job.image_size), ("--channels", job.channels)):
+        if packed_option(command, option) not in (None, own):
+            return None
+    return command
 
 
 def misfit_lines(job: TrainJob, num_test: int = MANY) -> list[str]:

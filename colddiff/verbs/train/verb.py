@@ -37,10 +37,12 @@ class Train(Verb):
         return resolve_training(job, storage, pack=pack)
 
     def advice(self, job: Any, capacity: Callable[[], Capacity | None]) -> list[str]:
+        from colddiff.jobs.recipes import untold_targets
         from colddiff.terminals.held import poor_evaluation
         from colddiff.verbs.train.estimates.cpu_days import cpu_advice
 
-        about = [*job.remarks(), *poor_evaluation(job)]
+        targets = untold_targets(job.evaluation.features.metric)
+        about = [*job.remarks(), *poor_evaluation(job), *targets]
         return [*_unfit(job, capacity), *about, *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
@@ -104,11 +106,15 @@ class Train(Verb):
         return inputs_of(job)
 
     def dry_run(self, job: Any, rate: str | None) -> DryRun:
+        from colddiff.jobs.recipes import untold_targets
+        from colddiff.stores.open import storage_at
         from colddiff.verbs.train.estimates.estimate import estimate
-        from colddiff.verbs.train.resolve import misfit_lines
+        from colddiff.verbs.train.resolve import inputs_of, misfit_lines, scaled_up_lines
 
         found = estimate(job, rate)
-        lines = [*job.remarks(), *misfit_lines(job)]
+        images = inputs_of(job)[0].manifest(storage_at(job.storage))
+        about = [*scaled_up_lines(job, images), *untold_targets(job.evaluation.features.metric)]
+        lines = [*job.remarks(), *misfit_lines(job), *about]
         return DryRun(lines, {"estimate": found.to_dict()}, found.lines(), found.problems)
 
 
