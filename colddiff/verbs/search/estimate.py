@@ -16,7 +16,7 @@ from colddiff.verbs.search.settings import (
     base_of,
     check_settings,
     metric_of,
-    ranked_by_misfit,
+    ranking_lines,
     rung_steps,
 )
 
@@ -90,7 +90,7 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
     cost = {name: value for name, value in cost.items() if not name.startswith("evaluation")}
     costs = [*_lines(found, over), *costs, _evaluations(found)]
     return DryRun(
-        [*training.lines, *ranked_by_misfit(metric_of(job, base), base)],
+        [*training.lines, *ranking_lines(job.metric, metric_of(job, base), base)],
         {"trials": {**found.to_dict(), "over": over}, **training.data, "estimate": cost},
         costs if rate is not None else [*costs, NO_RATE],
     )

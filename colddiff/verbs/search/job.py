@@ -75,8 +75,8 @@ class SearchJob(Job):
         str | None,
         Field(
             description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for the Frechet "
-            "distance of Algorithm 2 in the base's features, of samples (eval/generated/...) with "
-            "compare=generation"
+            "distance of Algorithm 2 in the base's features, or its rmse where fd_lenet does not "
+            "fit the images; of samples (eval/generated/...) with compare=generation"
         ),
     ] = None
     scheduler: Annotated[

@@ -18,7 +18,7 @@ from colddiff.verbs.search.settings import (
     check_settings,
     measured_as,
     metric_of,
-    ranked_by_misfit,
+    ranking_lines,
 )
 from colddiff.verbs.search.splits import split_images
 
@@ -48,7 +48,7 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
         raise SpecError(
             [("base.test_data", "is required for the confirmation; or set confirm_seeds=0")]
         )
-    metric = metric_of(job, base)
+    asked, metric = job.metric, metric_of(job, base)
     changes = {
         "base": base.to_dict(),
         "metric": metric,
@@ -58,7 +58,7 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
     job = job.model_copy(update=changes)
     if pack:
         assert base.data is not None
-        for line in ranked_by_misfit(metric, base):
+        for line in ranking_lines(asked, metric, base):
             warn_submitter(line)
         log.info(
             "splitting the training images, then checking that points of the space can be compared "

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from colddiff.errors import SpecError
-from colddiff.evaluation.best import IMAGE_METRICS, MANY, higher_is_better, is_distance, misfit
+from colddiff.evaluation.best import (
+    IMAGE_METRICS,
+    MANY,
+    higher_is_better,
+    is_distance,
+    metric_of_record,
+    misfit,
+)
 from colddiff.evaluation.generated import FIELD as GENERATED
 from colddiff.evaluation.generated import check_generated
 from colddiff.evaluation.metrics import SSIM_WINDOW
@@ -156,7 +163,7 @@ def metric_of(job: SearchJob, base: TrainJob) -> str:
     distance = distance_of(base)
     if job.compare == "generation":
         return _generation_metric(job, distance)
-    metric = job.metric or f"eval/sampled/{distance}"
+    metric = job.metric or default_metric(base)
     known = [distance, *IMAGE_METRICS]
     match = METRIC.fullmatch(metric)
     if match is None:
@@ -177,6 +184,26 @@ def metric_of(job: SearchJob, base: TrainJob) -> str:
         what = f"the base's images are under ssim's window of {SSIM_WINDOW} px; use rmse"
         raise SpecError([("metric", what)])
     return metric
+
+
+def default_metric(base: TrainJob) -> str:
+    """Metric path of Algorithm 2 that tells the best checkpoint of such a training by default."""
+    names = (distance_of(base), "rmse")
+    record = {
+        "metrics": {f"eval/sampled/{name}": 0.0 for name in names},
+        "provenance": {"n": base.evaluation.num_images or MANY},
+    }
+    images = {"channels": base.channels, "image_size": base.image_size}
+    return metric_of_record(record, images) or f"eval/sampled/{names[0]}"
+
+
+def ranking_lines(asked: str | None, metric: str, base: TrainJob) -> list[str]:
+    """A line where the metric is not the distance that nobody asked for, or does not fit."""
+    if asked is not None or is_distance(metric):
+        return ranked_by_misfit(metric, base)
+    distance = distance_of(base)
+    why = misfit(distance, base.shape.chw, base.evaluation.num_images or MANY)
+    return [f"metric: trials are ranked by {metric}: {why}"]
 
 
 def ranked_by_misfit(metric: str, base: TrainJob) -> list[str]:

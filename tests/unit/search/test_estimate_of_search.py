@@ -118,4 +118,7 @@ def test_a_metric_that_does_not_fit_is_named_with_one_that_does() -> None:
     (line,) = ranked(metric="eval/direct/fd_lenet")
     assert line.endswith("of fd_lenet; metric=eval/direct/rmse would fit")
     assert ranked(metric="eval/sampled/rmse") == []
+    # Of 16 images nobody asked for a distance: what fits is taken, and said to be.
+    (line,) = ranked()
+    assert line.startswith("metric: trials are ranked by eval/sampled/rmse: 16 images are too few")
     assert ranked(base={"evaluation": {"num_images": 65}}) == []

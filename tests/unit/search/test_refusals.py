@@ -96,7 +96,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "sampler left out": (
         {"base": {"evaluation": {**BASE["evaluation"], "samplers": ["direct"]}}},
-        "metric: eval/sampled/fd_lenet is of the sampler improved: add it to",
+        "metric: eval/sampled/rmse is of the sampler improved: add it to",
     ),
     "weaker degradation": (
         {"metric": "eval/degraded/rmse"},

@@ -60,7 +60,7 @@ def storage(tmp_path: Path, tracker_database: Path, monkeypatch: pytest.MonkeyPa
 
 
 def search(**fields: Any) -> dict[str, Any]:
-    return colddiff.search(tiny_search(**fields), "tiny")
+    return colddiff.search(tiny_search(**{"metric": "eval/sampled/fd_lenet", **fields}), "tiny")
 
 
 def rows_of(storage: Path) -> dict[int, dict[str, Any]]:

@@ -40,7 +40,7 @@ def list_search(checkpoint: str, **fields: Any) -> dict[str, Any]:
     """Fields of a search of a checkpoint's severities and samplers."""
     base = {"checkpoint": checkpoint, **fields.pop("base", {})}
     given = {"base": base, "calls": [2, 4, 8], "num_trials": 12, "max_concurrent": 1}
-    return {**given, "searcher": "random", "tracking": QUIET, **fields}
+    return {**given, "searcher": "random", "metric": "fd_lenet", "tracking": QUIET, **fields}
 
 
 def list_space(**fields: Any) -> ListSpace:

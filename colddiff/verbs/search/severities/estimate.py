@@ -10,6 +10,7 @@ from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import DryRun
 from colddiff.stores.open import storage_at
 from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.settings import ranking_lines
 from colddiff.verbs.search.severities.journal import ListState, ListTrial
 from colddiff.verbs.search.severities.lists import ListSpace, SeverityList
 from colddiff.verbs.search.severities.resolve import checkpoint_of, inputs_of, recipe_of
@@ -39,7 +40,7 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
     if trained is None:
         what = "calls of the network depend on T, which only the checkpoint says"
         return DryRun(estimate=[f"{job.num_trials} trials of {base.checkpoint}; {what}"])
-    list_metric(job, trained)
+    metric = list_metric(job, trained)
     space = list_space(job, base, trained)
     lists = _foreseen(job, space)
     scale = job.num_trials / len(lists) if len(lists) == MOST_FORESEEN else 1.0
@@ -69,7 +70,8 @@ def dry_run_lists(job: SearchJob, rate: str | None) -> DryRun:
         "flops": flops if images else None,
         "hours": hours,
     }
-    return DryRun(data={"estimate": data}, estimate=lines)
+    told = ranking_lines(job.metric, metric, trained)
+    return DryRun(told, {"estimate": data}, lines)
 
 
 def _trained(base: CheckpointBase, job: SearchJob) -> TrainJob | None:

@@ -21,7 +21,7 @@ from colddiff.jobs.results import warn_submitter
 from colddiff.spec import digest
 from colddiff.stores.open import storage_at
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.settings import ranked_by_misfit
+from colddiff.verbs.search.settings import ranking_lines
 from colddiff.verbs.search.severities.settings import (
     CheckpointBase,
     base_evaluation,
@@ -54,7 +54,7 @@ def resolve_lists(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJo
     if pack:
         part = validation_part(base.data, job.validation, storage)
         open_transformed(part, trained.augment, trained.shape, "base.data")
-        for line in ranked_by_misfit(metric, trained):
+        for line in ranking_lines(job.metric, metric, trained):
             warn_submitter(line)
     base = base.model_copy(
         update={

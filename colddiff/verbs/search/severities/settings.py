@@ -17,7 +17,7 @@ from colddiff.samplers import DEFAULT, SAMPLERS, SamplerName, check_samplers
 from colddiff.sampling import falling
 from colddiff.spec import Spec, nearest, parse
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.settings import distance_of
+from colddiff.verbs.search.settings import default_metric, distance_of
 from colddiff.verbs.search.severities.lists import (
     SAMPLER,
     SEARCHED,
@@ -176,7 +176,7 @@ def _samplers(job: SearchJob, D: Any) -> tuple[str, ...]:
 def list_metric(job: SearchJob, trained: TrainJob) -> str:
     """Name of the metric that lists are ranked by; SpecError for one that is not computed."""
     known = [distance_of(trained), *IMAGE_METRICS]
-    metric = job.metric or known[0]
+    metric = job.metric or default_metric(trained).rpartition("/")[2]
     if metric not in known:
         what = (
             f"{metric!r} is not computed{nearest(metric, known)}; a checkpoint's trials have "
