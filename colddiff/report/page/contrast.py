@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from colddiff.errors import DataError
@@ -74,6 +74,11 @@ def over_text(a: Side, b: Side) -> str:
     if counts == [1]:
         return f"over {a.measured[0].provenance.get('n')} images"
     return f"over {' and '.join(map(str, counts))} seeds"
+
+
+def has_interval(sentences: Iterable[str]) -> bool:
+    """Whether one of the sentences has an interval over images."""
+    return any(_INTERVAL.search(text) for text in sentences)
 
 
 def with_note(sentences: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colddiff.evaluation.best import metric_of_record
-from colddiff.report.page.contrast import Side, contrast_text, over_text
+from colddiff.report.page.contrast import Side, contrast_text, has_interval, over_text
 from colddiff.report.page.run import Measured
 from colddiff.report.page.table import Cell, ResultTable, Row, text_of
 from colddiff.report.page.verdict import DEGRADED, DIRECT, telling_metrics
@@ -35,15 +35,13 @@ def side_by_side(tables: Sequence[ResultTable]) -> SideBySide:
     for table in tables:
         groups.setdefault(repr(_shared(table.measured[0])), []).append(table)
     several = [members for members in groups.values() if len(members) > 1]
-    sentences = [
-        _sentence(other, members[0], _telling_column(members[0]))
-        for members in several
-        for other in members[1:]
-    ]
-    return SideBySide(
-        tuple(_table(members, len(several) > 1) for members in several),
-        (*filter(None, sentences), *_not_compared(tables)),
-    )
+    shown, sentences = [], []
+    for members in several:
+        column = _telling_column(members[0])
+        own = [_sentence(other, members[0], column) for other in members[1:]]
+        shown.append(_table(members, len(several) > 1, has_interval(own)))
+        sentences += own
+    return SideBySide(tuple(shown), (*filter(None, sentences), *_not_compared(tables)))
 
 
 def _shared(last: Measured) -> dict[str, Any]:
@@ -135,7 +133,7 @@ def _same_distances(tables: Sequence[ResultTable]) -> bool:
     return all(table.protocol == tables[0].protocol for table in tables)
 
 
-def _table(members: Sequence[ResultTable], several: bool) -> ResultTable:
+def _table(members: Sequence[ResultTable], several: bool, intervals: bool) -> ResultTable:
     column = _telling_column(members[0])
     distances = _same_distances(members)
     names = {name: None for table in members for name in table.metrics}
@@ -150,21 +148,24 @@ def _table(members: Sequence[ResultTable], several: bool) -> ResultTable:
     rows = tuple(Row("", _label(table), _cells(table, keys)) for table in members)
     n, features = (members[0].protocol.get(name) for name in ("n", "metric"))
     unlike = "" if distances else "; no distances, whose features or protocol are unequal"
+    there = tuple(key for key in keys if any(key in row.cells for row in rows))
+    of_features = any(key.partition("/")[2] not in DIGITS for key in there)
+    about = [f"n = {n} images, the same for all", *[f"features {features}"] * of_features]
     return ResultTable(
         f"{TITLE}: {_kind(members[0].measured[0])}" if several else TITLE,
-        tuple(key for key in keys if any(key in row.cells for row in rows)),
+        there,
         rows,
         tuple(run for table in members for run in table.runs),
         tuple(measured for table in members for measured in table.measured),
-        note=f"n = {n} images, the same for all; features {features}{unlike}; {_spread(members)}.",
+        note=f"{'; '.join(about)}{unlike}; {_spread(members, intervals)}.",
         protocol=members[0].protocol,
     )
 
 
-def _spread(members: Sequence[ResultTable]) -> str:
+def _spread(members: Sequence[ResultTable], intervals: bool) -> str:
     if any(len(table.runs) > 1 for table in members):
         return "means of a job's seeds ± half of the 95 % interval (Student's t)"
-    return "one seed a job: the intervals over images stand in the verdict"
+    return "one seed a job" + ": the intervals over images stand in the verdict" * intervals
 
 
 def _label(table: ResultTable) -> str:

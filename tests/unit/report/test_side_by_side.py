@@ -92,6 +92,12 @@ def test_what_cannot_be_compared_is_said_in_a_clause(
     (table,) = told_of([first, changed(second, feature_weights_sha256="0")]).side_by_side
     assert not [name for name in table.metrics if "fd_" in name]
     assert "no distances" in table.note
+    # Below the table stands what is there: no features without their distance, no intervals here.
+    assert "features fd_blocks" not in table.note
+    assert table.note.endswith("the intervals over images stand in the verdict.")
+    (table,) = told_of([first, changed(second, details=False)]).side_by_side
+    assert "; features fd_blocks; " in table.note
+    assert table.note.endswith("; one seed a job.")
 
 
 def test_a_verdict_does_not_hide_where_it_began(pair: tuple[ReportedRun, ReportedRun]) -> None:
