@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.data.open import read_manifest
 from colddiff.errors import ColddiffError, Missing
-from colddiff.evaluation.best import left_out
+from colddiff.evaluation.best import left_out, metric_of_record
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
-from colddiff.jobs.results import score_of
 from colddiff.jobs.segments.listed import ListedSegments
 from colddiff.jobs.segments.room import Needs
 from colddiff.jobs.segments.segment import OUTAGE_S, JobSegment, Segment
@@ -134,8 +133,9 @@ class Trainings(ListedSegments[Member, JobSegment]):
         super().finished(segment, error)
         if not error:
             self._done.add(member.number)
-            found = score_of(self.record(member))
-            told = f": {found[0]} {found[1]:.5g}" if found else ""
+            _, found = self._result(member)
+            metric = metric_of_record(found, member.data)
+            told = f": {metric} {found['metrics'][metric]:.5g}" if metric else ""
             self._attempt.report(f"{self.done} of {len(self.members)} jobs: {member.id}{told}")
 
     @property

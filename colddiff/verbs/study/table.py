@@ -15,8 +15,8 @@ from colddiff.samplers import column_labels
 Record = Mapping[str, Any]
 STATE = "state"
 """Heading of the column that says how a training stands, where one is not done."""
-SAMPLED = "sampled"
-"""The column of metrics whose errors are shown beside the distances: Algorithm 2."""
+WITH_ERRORS = ("direct", "sampled")
+"""The columns whose errors are shown beside the distances: the question is which is better."""
 
 
 def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -95,13 +95,13 @@ def _table(records: Sequence[Record]) -> list[list[str]]:
 
 
 def _columns(records: Sequence[Record]) -> list[str]:
-    """Metric paths that are shown: distances of all columns, and the errors of Algorithm 2."""
+    """Paths that are shown: distances of all columns, errors of direct and Algorithm 2."""
     there = {
         path: 0.0 for record in records for path in _shown(record, "metrics") if _is_shown(path)
     }
     columns = column_labels(dict.fromkeys(path.split("/")[1] for path in there))
     distances = [f"eval/{c}/{name}" for name in distance_names(there) for c in columns]
-    errors = [f"eval/{SAMPLED}/{name}" for name in DIGITS]
+    errors = [f"eval/{c}/{name}" for name in DIGITS for c in columns if c in WITH_ERRORS]
     return [path for path in (*distances, *errors) if path in there]
 
 

@@ -62,6 +62,8 @@ def test_a_study_trains_what_nobody_has_trained_and_reports_all(
     assert "1 of 4 already done, 0 resumed\n" in done.stderr
     assert "taken as it is" not in done.stderr
     assert done.stderr.count("are too few for") == 1, "true of all four"
+    # Progress is told by the metric that stands for so few images, as `JOB@best` is.
+    assert re.findall(r"of 4 jobs: \S+: (\S+) ", done.stderr) == ["eval/sampled/rmse"] * 3
     study = folder_of(storage)
     assert done.stdout == f"{study.job_id}\n"
     result = study.result()

@@ -52,6 +52,14 @@ def test_seeds_of_a_job_have_a_mean_and_a_deviation() -> None:
     assert second["mean"]["eval/sampled/fd_lenet"] == pytest.approx(12)
 
 
+def test_errors_are_those_of_direct_and_of_algorithm_2() -> None:
+    errors = {"eval/direct/rmse": 0.2, "eval/sampled/rmse": 0.1, "eval/naive/rmse": 0.3}
+    above, below, *rows = table_lines([record(0, seed, metrics=errors) for seed in (0, 1)])
+    assert below.split() == ["job", "seed", "rmse", "rmse"]
+    assert (above.split()[0], above.count("Algorithm 2"), above.count("naive")) == ("direct", 1, 0)
+    assert [row.split()[-2:] for row in rows[2:]] == [["0.2000", "0.1000"], ["0.0000", "0.0000"]]
+
+
 def test_a_study_is_listed_by_the_best_mean_of_what_can_be_compared() -> None:
     records = [record(entry, seed) for entry in (0, 1) for seed in (0, 2)]
     assert best_mean(over_seeds(records)) == ("eval/sampled/fd_lenet", 11)
