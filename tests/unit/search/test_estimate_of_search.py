@@ -48,6 +48,9 @@ def test_the_numbers_of_a_search_with_promotion() -> None:
     assert (data["estimate"]["hours"], found["evaluation_hours"]) == (None, None)
     assert "12 trials over degradation.num_timesteps, degradation.sigma.ratio" in lines[0]
     assert lines[1].startswith("about 16 segments and 32 steps, of the 48 of a full grid, and 6 ")
+    assert lines[2] == (
+        "the confirmation is 43% of the steps; confirm_seeds=1 takes fewer, confirm_seeds=0 none"
+    )
 
 
 def test_without_promotion_every_trial_is_one_segment_to_the_end() -> None:

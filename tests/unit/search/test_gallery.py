@@ -39,12 +39,18 @@ def at(place: Path, patch: pytest.MonkeyPatch) -> Path:
     return place / "runs"
 
 
+RANKED = "eval/sampled/fd_lenet"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A storage with a finished search of two trials, and its result."""
     with pytest.MonkeyPatch.context() as patch:
         storage = at(tmp_path_factory.mktemp("gallery"), patch)
-        yield storage, colddiff.search(tiny_search(num_trials=2, **STRAIGHT, **DRAWN), "tiny")
+        yield (
+            storage,
+            colddiff.search(tiny_search(num_trials=2, metric=RANKED, **STRAIGHT, **DRAWN), "tiny"),
+        )
 
 
 def evaluations(storage: Path) -> dict[str, dict[str, Any]]:
