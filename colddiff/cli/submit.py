@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
@@ -35,6 +35,24 @@ class VerbGroup(TyperGroup):
         if args and args[0] not in self.commands:
             raise _no_verb(args)
         return super().resolve_command(ctx, args)
+
+
+class VerbCommand(TyperCommand):
+    """A verb; a field that is written as an option is answered with how it is written."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What is left of ``args``; SpecError for ``--num_steps=10``."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # By name: typer may bring the package along that has the class.
+            option = getattr(error, "option_name", None)
+            if type(error).__name__ != "NoSuchOption" or not isinstance(option, str):
+                raise
+            if (refusal := _no_option(str(self.name), option, words)) is None:
+                raise
+        raise refusal
 
 
 app = typer.Typer(
@@ -157,7 +175,7 @@ def _command(verb: str) -> Callable[..., None]:
 
 for _verb in VERBS.values():
     _help = f"{_verb.help} Exit codes: 0 done, 1 failed, 4 stopped."
-    app.command(_verb.name, help=_help)(_command(_verb.name))
+    app.command(_verb.name, cls=VerbCommand, help=_help)(_command(_verb.name))
 for _folder, _reason in VERBS.broken.items():
     app.command(_folder, help=_reason)(_command(_folder))  # reports the reason
 
@@ -275,6 +293,25 @@ def _refuse_address(verb: str, overrides: list[str]) -> None:
                 f"{key}: no field of a job: the address of a cluster is an option, "
                 f"`--address {shlex.quote(value)}`"
             )
+
+
+def _no_option(verb: str, option: str, words: list[str]) -> SpecError | None:
+    """The error of an option that is a field of the verb's jobs; None for any other."""
+    from colddiff.errors import SpecError
+
+    path = option.lstrip("-").replace("-", "_")
+    if path.partition(".")[0] not in VERBS[verb].spec().model_fields:
+        return None
+    place = next((n for n, word in enumerate(words) if word.partition("=")[0] == option), None)
+    value = "VALUE"
+    if place is not None and "=" in words[place]:
+        value = words[place].partition("=")[2]
+    elif place is not None and len(words) > place + 1:
+        value = words[place + 1]
+    written = shlex.quote(f"{path}={value}")
+    return SpecError(
+        f"{option}: no option: fields of a job are written without dashes, `{written}`"
+    )
 
 
 def _no_verb(words: list[str]) -> SpecError:

@@ -193,6 +193,22 @@ class Job(Spec):
         int, Field(ge=0, description="restarts without progress before the job fails"), OPERATION
     ] = 3
 
+    @classmethod
+    def _place_of(cls, key: str, data: Mapping[str, Any]) -> str:
+        """``num_timesteps`` is one of the degradation; ``train.seed`` is one without `train`."""
+        name, value = "", data[key]
+        if key == cls.verb:
+            while isinstance(value, Mapping) and len(value) == 1:
+                ((part, value),) = value.items()
+                name = f"{name}.{part}".strip(".")
+            return f"; did you mean {name!r}?" if name else ""
+        for name, field in cls.model_fields.items():
+            there = data.get(name, None if field.is_required() else field.get_default())
+            fields = type(there).model_fields if isinstance(there, Spec) else there
+            if isinstance(fields, Mapping) and key in fields:
+                return f"; did you mean '{name}.{key}'?"
+        return ""
+
     def _changed_by(self, name: str) -> str:
         return f"job.with_({name}=...), or recipe.job({self.verb!r}, ['{name}=...'])"
 

@@ -25,6 +25,8 @@ from colddiff.spec.overrides import changed
 
 ALTERNATIVE = re.compile(r"[a-z-]+\[.+\]|(constrained|function)-.+")
 """What pydantic calls an alternative of a union, and no field is called."""
+LISTS = ("tuple_type", "list_type")
+"""pydantic's problem with a single value where several are meant."""
 CLOSE = 0.5
 """Least likeness of a name that is suggested, of 1."""
 LEAST = 3
@@ -45,7 +47,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     there = list(names)
     usual = USUAL.get(name, "")
-    if usual in there or usual.partition(".")[0] in there:
+    if usual and {usual, usual.partition(".")[0], usual.rpartition(".")[2]} & {*there}:
         return f"; did you mean {usual!r}?"
     longer = [known for known in there if len(name) >= LEAST and known.startswith(name)]
     first = [known for known in there if name.startswith(f"{known}_")]
@@ -220,6 +222,8 @@ def _problems(error: ValidationError, where: str) -> list[tuple[str, str]]:
             problems.append((path, "is required"))
         else:
             what = item["msg"].removeprefix("Value error, ")
+            if item["type"] in LISTS and isinstance(item["input"], str | int | float):
+                what = f"should be a list: [{item['input']}]"
             problems.append((path, f"{what[:1].lower()}{what[1:]}, got {shown(item['input'])}"))
     return problems
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -113,13 +114,48 @@ class Registry(Catalogue[type[K]], Generic[K]):
         if self.by_name and isinstance(value, str):
             value = {"kind": value}
         if not isinstance(value, Mapping):
-            raise SpecError(f"expected a mapping with a 'kind', got {shown(value)}")
+            example = self._example(value)
+            raise SpecError(f"expected a mapping with a 'kind', got {shown(value)}{example}")
         kind = value.get("kind")
         if kind is None:
             raise SpecError([("kind", self._kindless(value))])
         if not isinstance(kind, str) or kind not in self:
             raise SpecError([("kind", self.unknown(kind))])
+        self._refuse_fields_of_another(kind, value)
         return parse(self[kind], value)
+
+    def _refuse_fields_of_another(self, kind: str, value: Mapping[str, Any]) -> None:
+        """SpecError where all unknown fields are those of one other kind, as its leftovers are.
+
+        They are not dropped: who sets a kind alone may not know that the other fields, such as a
+        schedule, stay what they were for the kind before.
+        """
+        own = self[kind].model_fields
+        foreign = [str(name) for name in value if name not in own]
+        others = self.kinds_with(foreign) if foreign else []
+        if not others:
+            return
+        kept = {name: inner for name, inner in value.items() if name in own and name != "kind"}
+        needed = [name for name, of in own.items() if of.is_required() and name not in kept]
+        fields = [f"{name}: {_as_yaml(inner)}" for name, inner in kept.items()]
+        whole = ", ".join([f"kind: {kind}", *fields, *(f"{name}: ..." for name in needed)])
+        found = [(name, f"no such field of {kind}") for name in foreign]
+        found[-1] = (
+            foreign[-1],
+            f"{found[-1][1]}, but of {' and '.join(others[:MOST_EXAMPLES])}: setting `kind` alone "
+            f"keeps the other fields; replace the whole by '{{{whole}}}'",
+        )
+        raise SpecError(found)
+
+    def _example(self, value: Any) -> str:
+        """``; write {kind: constant, value: 5}``: the kind for which one value is enough."""
+        for kind, cls in self.items():
+            needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+            if len(needed) == 1 and not isinstance(value, str | list | tuple | None):
+                with suppress(SpecError):
+                    parse(cls, {"kind": kind, needed[0]: value})
+                    return f"; write {{kind: {kind}, {needed[0]}: {_as_yaml(value)}}}"
+        return ""
 
     def kinds_with(self, fields: Iterable[str]) -> list[str]:
         """The kinds that have all of ``fields``."""

@@ -45,6 +45,24 @@ def test_a_file_may_stand_behind_the_fields() -> None:
             "adress: no field of a job: the address of a cluster is an option, `--address "
             "http://host:8265`",
         ),
+        (["train", "mine.yaml", "--num_steps=10"], "written without dashes, `num_steps=10`"),
+        (["train", "--num-steps", "10", "mine.yaml"], "without dashes, `num_steps=10`"),
+        (["train", "train.num_steps=1"], "train.train: no such field; did you mean 'num_steps'?"),
+        (
+            ["train", "num_timesteps=1"],
+            "train.num_timesteps: no such field; did you mean 'degradation.num_timesteps'?",
+        ),
+        (["train", "optimizer.learning_rate=1"], "no such field; did you mean 'optimizer.lr'?"),
+        (
+            ["train", "quickstart", "degradation.sigma=5"],
+            "with a 'kind', got 5; write {kind: constant, value: 5}",
+        ),
+        (["train", "evaluation.samplers=direct"], "samplers: should be a list: [direct], got"),
+        (
+            ["train", "cpu/deblur-mnist", "degradation.kind=inpaint"],
+            "padding: no such field of inpaint, but of blur: setting `kind` alone keeps the other "
+            "fields; replace the whole by '{kind: inpaint, num_timesteps: 20, sigma: {",
+        ),
         (["train", "mine"], "no recipe 'mine': for the file of this folder write mine.yaml"),
     ],
     ids=" ".join,

@@ -145,7 +145,7 @@ class SearchJob(Job):
             from colddiff.verbs.search.severities.settings import CheckpointBase
 
             fields = CheckpointBase.model_fields
-        return f"; did you mean 'base.{key}'?" if key in fields else ""
+        return f"; did you mean 'base.{key}'?" if key in fields else super()._place_of(key, data)
 
     @model_validator(mode="before")
     @classmethod
