@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from colddiff.errors import SpecError
 from colddiff.jobs.recipes import catalogue, list_recipes, load_recipe
+from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.study.written import written_trainings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +48,7 @@ def test_what_was_measured_with_a_recipe_stands_on_the_page_that_it_names(name: 
 
 
 def test_the_small_inpainting_is_that_of_the_study_that_measured_it() -> None:
-    members = load_recipe("study/paper-restoration-seeds").job("study")
+    members = cast(StudyJob, load_recipe("study/paper-restoration-seeds").job("study"))
     (written,) = [job for name, job in written_trainings(members) if name == "inpaint-mnist"]
     overrides = ["data=mnist:MNIST", "precision=bf16", "num_steps=300", "evaluation.num_images=300"]
     assert load_recipe("cpu/inpaint-mnist").job("train", overrides) == written
