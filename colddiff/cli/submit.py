@@ -9,21 +9,32 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from colddiff.cli.live_line import live_line
-from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins
+from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins, VerbCommand
 from colddiff.cli.output import emit, emit_json, note, note_loading
-from colddiff.cli.submit_words import VerbCommand, VerbGroup
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
+    from colddiff.errors import SpecError
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Runner
+
+
+class VerbGroup(TyperGroup):
+    """The verbs; a JOB or key=value in their place is answered with the command to write."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb and what follows it; SpecError where the first word is none."""
+        if args and args[0] not in self.commands:
+            raise _no_verb(args)
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
@@ -264,6 +275,27 @@ def _refuse_address(verb: str, overrides: list[str]) -> None:
                 f"{key}: no field of a job: the address of a cluster is an option, "
                 f"`--address {shlex.quote(value)}`"
             )
+
+
+def _no_verb(words: list[str]) -> SpecError:
+    """The error of a command that names no verb first: with the command that does."""
+    from colddiff.errors import ColddiffError, SpecError
+    from colddiff.jobs.recipes import load_recipe
+    from colddiff.spec import nearest
+
+    verbs = [word for word in words if word in VERBS]
+    rest = [word for word in words if word not in VERBS]
+    if not verbs:
+        job = next((word for word in words if "=" not in word and word[0:1] != "-"), None)
+        try:
+            verbs = ["VERB"] if job is None else [*load_recipe(job).sections] or ["VERB"]
+        except ColddiffError:
+            close = nearest(words[0], VERBS)
+            return SpecError(f"submit: no verb {words[0]!r}{close} (one of {', '.join(VERBS)})")
+    if not any("=" not in word and word[0:1] != "-" for word in rest):
+        rest = ["JOB", *rest]
+    command = shlex.join(["colddiff", "submit", verbs[0], *rest])
+    return SpecError(f"submit: the verb comes first: `{command}` (verbs: {', '.join(VERBS)})")
 
 
 def completed_job(job: Job, recipe: Recipe, request: Request) -> Job:

@@ -133,8 +133,9 @@ class Registry(Catalogue[type[K]], Generic[K]):
         own = self[kind].model_fields
         foreign = [str(name) for name in value if name not in own]
         others = self.kinds_with(foreign) if foreign else []
-        if not others:
-            return
+        missing = [name for name in own if name not in value]
+        if not others or any(nearest(name, missing) for name in foreign):
+            return  # the second is a name misspelt
         kept = {name: inner for name, inner in value.items() if name in own and name != "kind"}
         needed = [name for name, of in own.items() if of.is_required() and name not in kept]
         fields = [f"{name}: {_as_yaml(inner)}" for name, inner in kept.items()]
