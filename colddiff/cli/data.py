@@ -124,10 +124,10 @@ def pack(
         "shard_size": shard_size,
         "frames": frames,
     }
-    progress, grey = ProgressBar("packed", "images"), list[int]()
+    progress, altered = ProgressBar("packed", "images"), list[str]()
     how: dict[str, Any] = {
         "on_progress": progress,
-        "on_grey": grey.append,
+        "on_altered": altered.append,
         "workers": workers,
         "skip_broken": skip_broken,
     }
@@ -140,8 +140,8 @@ def pack(
     for place, (_, fresh) in found.items():
         if not fresh:
             note(f"{place} is already packed with these settings")
-    for count in grey:
-        note(f"{count} grey images are stored with three equal channels, as in a set in colour")
+    for line in altered:
+        note(line)
     _report_packed({absolute(place): manifest for place, (manifest, _) in found.items()}, as_json)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from colddiff.data.manifest import KEY
 from colddiff.data.open import open_source
-from colddiff.data.pack import PackResult, pack
+from colddiff.data.pack import PackResult, altered_lines, pack
 from colddiff.data.pack_settings import PackSettings, selected
 from colddiff.data.sources.source import ImageSource
 from colddiff.errors import DataError, SpecError
@@ -24,7 +24,7 @@ def pack_splits(
     uri: str,
     *,
     on_progress: ProgressCallback | None = None,
-    on_grey: Callable[[int], None] = lambda count: None,
+    on_altered: Callable[[str], None] = lambda line: None,
     workers: int | None = None,
     skip_broken: bool = False,
     **settings: object,
@@ -63,9 +63,8 @@ def pack_splits(
         )
 
     found = _both(packed, stores)
-    grey = sum(result.grey for result in found.values())
-    if grey:
-        on_grey(grey)
+    for line in altered_lines(found.values()):
+        on_altered(line)
     return {split: (result.manifest, result.fresh) for split, result in found.items()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 FIRST = 5
 UNREAD = "images of a format that is not read"
+ALPHA = "the alpha of images with transparency"
 FRAMES = "images whose further pages or frames are not read"
 
 WAYS_OUT = {UNREAD: ", convert them to JPEG or PNG first, such as with ImageMagick"}

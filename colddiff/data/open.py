@@ -160,18 +160,18 @@ def pack_source(
     uri: str,
     *,
     on_progress: ProgressCallback | None = None,
-    on_grey: Callable[[int], None] = lambda count: None,
+    on_altered: Callable[[str], None] = lambda line: None,
     workers: int | None = None,
     skip_broken: bool = False,
     **settings: object,
 ) -> tuple[Manifest, bool]:
     """Packs a SOURCE to ``uri``; the manifest, and False where it had been packed before.
 
-    ``settings`` are fields of ``PackSettings``; ``workers`` threads work at once. ``on_grey`` is
-    told how many grey images are stored in three equal channels; with ``skip_broken``, images that
-    cannot be decoded are left out.
+    ``settings`` are fields of ``PackSettings``; ``workers`` threads work at once. ``on_altered`` is
+    told in a line how many grey images are stored in three equal channels, or images without their
+    alpha; with ``skip_broken``, images that cannot be decoded are left out.
     """
-    from colddiff.data.pack import pack
+    from colddiff.data.pack import altered_lines, pack
     from colddiff.data.pack_settings import PackSettings
     from colddiff.spec import parse
 
@@ -184,6 +184,6 @@ def pack_source(
         workers,
         skip_broken=skip_broken,
     )
-    if packed.grey:
-        on_grey(packed.grey)
+    for line in altered_lines([packed]):
+        on_altered(line)
     return packed.manifest, packed.fresh

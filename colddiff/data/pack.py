@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -45,6 +46,30 @@ class PackResult:
     fresh: bool
     grey: int = 0
     """Grey images that this run stored in three equal channels, in a set of colour images."""
+    transparent: int = 0
+    """Images that this run stored without their alpha."""
+
+
+def altered_lines(results: Iterable[PackResult]) -> list[str]:
+    """A line for each way in which images were stored as less, or more, than they were.
+
+    >>> altered_lines([PackResult(None, fresh=True, grey=1)])
+    ['1 grey image is stored with three equal channels, as in a set in colour']
+    """
+    found = list(results)
+    grey = sum(result.grey for result in found)
+    transparent = sum(result.transparent for result in found)
+    lines = []
+    if grey:
+        images = "image is" if grey == 1 else "images are"
+        lines.append(f"{grey} grey {images} stored with three equal channels, as in a set in colour")
+    if transparent:
+        lines.append(
+            f"{transparent} image{'s' * (transparent != 1)} with transparency: "
+            f"{'its' if transparent == 1 else 'their'} alpha is dropped, and what it hid is shown; "
+            "put such images on a background first if that matters"
+        )
+    return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +157,7 @@ def _committed(source: ImageSource, store: Store, plan: _Plan, packed: PackedSha
     except Exists:
         _finished(store, plan)
     store.delete(CLAIM)
-    return PackResult(manifest, fresh=True, grey=packed.grey)
+    return PackResult(manifest, fresh=True, grey=packed.grey, transparent=packed.transparent)
 
 
 def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -> _Plan:

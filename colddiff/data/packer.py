@@ -67,6 +67,8 @@ class PackedShards:
     """(name, why) of each image that was skipped, in order."""
     grey: int = 0
     """Grey images that this run stored in three equal channels."""
+    transparent: int = 0
+    """Images that this run stored without their alpha."""
 
 
 class Packer:
@@ -99,6 +101,7 @@ class Packer:
         self._sizes: Counter[tuple[int, int]] = Counter()
         # By number: an image whose shard was deleted meanwhile is packed twice.
         self._grey: set[int] = set()
+        self._transparent: set[int] = set()
         self._further: set[int] = set()
         self._unfit: set[int] = set()
         """Those that are whole, of another size than the first."""
@@ -123,7 +126,7 @@ class Packer:
         ]
         for n in sorted(self._further):
             self._result.left_out.add(FRAMES, self._plan.entries[n].name)
-        self._result.grey = len(self._grey)
+        self._result.grey, self._result.transparent = len(self._grey), len(self._transparent)
         self._result.skipped = self._skipped()
         if not self._result.shards:
             raise DataError(
@@ -238,6 +241,8 @@ class Packer:
         # Once an image is bad there will be no set: the others are looked at, and not stored.
         if pixels is None or self._problems:
             return []
+        if entry.name in self._source.transparent:
+            self._transparent.add(number)
         described: dict[str, object] = {"source": entry.name}
         if entry.label is not None:
             described["label"] = entry.label

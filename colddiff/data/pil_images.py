@@ -40,6 +40,8 @@ PNG_END = b"IEND\xaeB`\x82"
 DAMAGED = (OSError, ValueError, SyntaxError, struct.error, EOFError)
 """What Pillow raises for files that are damaged."""
 GREY = ("1", "L", "LA", "La")
+OPAQUE = 255
+"""The highest alpha."""
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -74,10 +76,13 @@ def png_text(data: bytes, keyword: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image, and whether its file has further pages or frames, which are not read."""
+    """A decoded image, and what of its file is not in its pixels."""
 
     pixels: Pixels
     multiframe: bool
+    """Whether there are further pages or frames."""
+    transparent: bool = False
+    """Whether an alpha was dropped that is not opaque everywhere."""
 
 
 def decode_image(
@@ -94,7 +99,7 @@ def decode_image(
 
 
 def decode_file(data: bytes, where: str, formats: Sequence[str] = MEMBER_FORMATS) -> Decoded:
-    """As ``decode_image``, and whether there are further pages or frames."""
+    """As ``decode_image``, and what of the file is not in its pixels."""
     try:
         return _decoded(data, where, formats)
     except _DamagedError as error:
@@ -124,7 +129,7 @@ def _decoded(data: bytes, where: str, formats: Sequence[str]) -> Decoded:
         # Pillow reads the orientation from any metadata there is, and raises what that raises.
         with suppress(*DAMAGED, KeyError, TypeError, IndexError, ZeroDivisionError):
             ImageOps.exif_transpose(image, in_place=True)
-        return Decoded(_array(image), multiframe)
+        return Decoded(_array(image), multiframe, _is_transparent(image))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -136,6 +141,17 @@ def _decoded(data: bytes, where: str, formats: Sequence[str]) -> Decoded:
     except (*DAMAGED, MemoryError) as error:
         why = str(error)[:200]
         raise _DamagedError(f"{where}: cannot be decoded ({why}); the file is damaged") from None
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel shows what is behind it: many programs write an alpha that is opaque."""
+    if not image.has_transparency_data or image.mode in SIXTEEN_BIT:
+        return False
+    try:
+        least, _ = image.convert("RGBA").getchannel("A").getextrema()
+    except ValueError:  # a mode that Pillow does not convert, whose alpha it does not read either
+        return False
+    return least != OPAQUE
 
 
 def opened_pixels(image: PilImage, where: str) -> Pixels:

@@ -50,6 +50,8 @@ class Picture:
     sha256: str
     multiframe: bool = False
     """Whether the file has further pages or frames, which are not restored."""
+    transparent: bool = False
+    """Whether the file has an alpha that is dropped, and not opaque everywhere."""
 
 
 def found_images(
@@ -163,7 +165,8 @@ def read_picture(path: Path) -> Picture:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     decoded = decode_file(data, str(path), FILE_FORMATS)
-    return Picture(decoded.pixels, hashlib.sha256(data).hexdigest(), decoded.multiframe)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Picture(decoded.pixels, sha256, decoded.multiframe, decoded.transparent)
 
 
 def conformed(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from colddiff.checkpoints.references import LoadedCheckpoint
-from colddiff.data.left_out import FRAMES, LeftOut
+from colddiff.data.left_out import ALPHA, FRAMES, LeftOut
 from colddiff.data.pil_images import Pixels, decode_image, encode_png, with_png_text
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, SpecError
@@ -210,6 +210,8 @@ class Restoration:
         picture = read_picture(file.path)
         if picture.multiframe:
             self.left_out.add(FRAMES, file.name)
+        if picture.transparent:
+            self.left_out.add(ALPHA, file.name)
         self._refuse_another_severity(file.path)
         pixels = self._conformed(picture.pixels, file.path)
         height, width, channels = pixels.shape

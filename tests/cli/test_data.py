@@ -188,6 +188,8 @@ def test_packing_ends_with_what_was_left_out(tmp_path: Path) -> None:
     for n in range(4):
         Image.new("RGB", (16, 16), (n, 0, 0)).save(photos / f"{n}.png")
     Image.new("L", (16, 16)).save(photos / "grey.png")
+    Image.new("RGBA", (16, 16), (9, 9, 9, 128)).save(photos / "seen through.png")
+    Image.new("RGBA", (16, 16), (8, 8, 8, 255)).save(photos / "opaque.png")
     (photos / "bad.png").write_bytes(b"no image")
     (photos / "two\nlines.gif").write_bytes(b"GIF89a")
     arguments = ("pack", f"folder:{photos}", "--out", str(tmp_path / "set"))
@@ -198,12 +200,13 @@ def test_packing_ends_with_what_was_left_out(tmp_path: Path) -> None:
     done = run(*arguments, "--skip-broken")
     assert done.exit_code == 0
     for line in (
-        "1 grey images are stored with three equal channels",
+        "1 grey image is stored with three equal channels",
+        "1 image with transparency: its alpha is dropped",
         "left out: images of a format that is not read: 1 (two\\nlines.gif), convert them to JPEG",
         "left out: images that cannot be packed: 1 (",
     ):
         assert line in done.output
     again = run(*arguments, "--json")
     found = json.loads(again.stdout)
-    assert (found["count"], [name for name, _ in found["skipped"]]) == (5, ["bad.png"])
+    assert (found["count"], [name for name, _ in found["skipped"]]) == (7, ["bad.png"])
     assert [reason["count"] for reason in found["left_out"]] == [1]

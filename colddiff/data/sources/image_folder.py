@@ -54,6 +54,7 @@ class FolderSource:
         self._with_more: set[str] = set()
         self._left_out = LeftOut()
         self._multiframe: set[str] = set()
+        self._transparent: set[str] = set()
 
     @property
     def uri(self) -> str:
@@ -70,6 +71,10 @@ class FolderSource:
     @property
     def multiframe(self) -> Collection[str]:
         return self._multiframe
+
+    @property
+    def transparent(self) -> Collection[str]:
+        return self._transparent
 
     @property
     def earlier(self) -> ImageSource | None:
@@ -121,6 +126,8 @@ class FolderSource:
         decoded = decode_file(self._read(entry, where), where, FILE_FORMATS)
         if decoded.multiframe:
             self._multiframe.add(entry.name)
+        if decoded.transparent:
+            self._transparent.add(entry.name)
         return decoded.pixels
 
     def _read(self, entry: SourceEntry, where: str) -> bytes:

@@ -61,6 +61,10 @@ class ImageSource(Protocol):
         """Names of the loaded images that have further pages or frames, which are not read."""
 
     @property
+    def transparent(self) -> Collection[str]:
+        """Names of the loaded images with transparency, whose alpha is dropped."""
+
+    @property
     def earlier(self) -> ImageSource | None:
         """The source as versions saw it that read fewer formats; None where that is the same."""
 
@@ -76,6 +80,7 @@ class WholeSource:
 
     left_out = LeftOut()
     multiframe: Collection[str] = frozenset()
+    transparent: Collection[str] = frozenset()
     earlier: ImageSource | None = None
 
 

@@ -42,6 +42,7 @@ class WebdatasetSource:
         self._lock = threading.Lock()
         self._left_out = LeftOut()
         self._multiframe: set[str] = set()
+        self._transparent: set[str] = set()
 
     @property
     def uri(self) -> str:
@@ -55,6 +56,10 @@ class WebdatasetSource:
     def multiframe(self) -> Collection[str]:
         return self._multiframe
 
+    @property
+    def transparent(self) -> Collection[str]:
+        return self._transparent
+
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
         return self._entries
 
@@ -64,6 +69,8 @@ class WebdatasetSource:
         decoded = decode_file(samples[name].image.of(data), f"{self._store.uri}/{entry.name}")
         if decoded.multiframe:
             self._multiframe.add(entry.name)
+        if decoded.transparent:
+            self._transparent.add(entry.name)
         return decoded.pixels
 
     @cached_property
