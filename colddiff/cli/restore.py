@@ -180,6 +180,7 @@ def _run(
     from colddiff.checkpoints.references import load_checkpoint
     from colddiff.data.left_out import LeftOut
     from colddiff.restoration import OmegaBeside, OmegaFiles, Restoration, found_images
+    from colddiff.restoration.marks import degraded_severity
     from colddiff.restoration.outputs import refuse_source_as_out
     from colddiff.restoration.scores import GroundTruth
 
@@ -206,6 +207,11 @@ def _run(
         on_progress=progress,
     )
     _announce(loaded, settings, restoration, beside)
+    if settings.guesses_severity(D) and any(degraded_severity(file.path) is None for file in files):
+        note(
+            "not sure how strongly the images were degraded? --severity all shows each from eight "
+            "severities side by side; T, which is taken, is the strongest"
+        )
     try:
         done = restoration.run(files)
     finally:

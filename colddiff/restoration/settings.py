@@ -86,6 +86,11 @@ class RestoreSettings:
     def _first(self, num_timesteps: int) -> int:
         return self.severities[0] if isinstance(self.severities, tuple) else num_timesteps
 
+    def guesses_severity(self, D: Degradation[Any]) -> bool:
+        """Whether given images are taken for fully degraded because nobody said how much."""
+        said = self.severity is not None or isinstance(self.severities, tuple)
+        return not (said or self.degrade) and D.num_timesteps > 1
+
     def rows(self, height: int, width: int) -> int:
         """Rows of every forward pass for images of this size.
 

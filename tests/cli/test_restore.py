@@ -94,6 +94,22 @@ def test_the_depth_is_kept_and_a_bad_file_holds_nobody_back(run: Restore, tmp_pa
     assert sorted(path.name for path in run.out.iterdir()) == ["deep.png", "plain.png"]
 
 
+def test_images_of_unknown_severity_are_told_how_to_find_it(run: Restore, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    Image.new("RGBA", (16, 16), (9, 9, 9, 128)).save(tmp_path / "glass.png")
+    hint = "--severity all shows each from eight"
+    guessed = run(tmp_path / "a.png", tmp_path / "glass.png")
+    assert hint in guessed.stderr
+    assert "left out: the alpha of images with transparency: 1 (glass)" in guessed.stderr
+    assert hint not in run(tmp_path / "a.png", "--severity", "4").stderr
+    assert hint not in run(tmp_path / "a.png", "--severities", "4,1,0").stderr
+    run.out = tmp_path / "trial"
+    assert hint not in run(tmp_path / "a.png", "--degrade").stderr
+    made = tmp_path / "trial" / "a.degraded.png"
+    run.out = tmp_path / "of made"
+    assert hint not in run(made).stderr
+
+
 def test_what_is_wrong_with_many_images_is_said_once(run: Restore, tmp_path: Path) -> None:
     for number in range(4):
         picture(tmp_path / "in" / f"{number}.png", number, (16, 20 + number))
