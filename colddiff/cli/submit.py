@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -49,6 +50,9 @@ NOT_SUBMITTED = (
     "nothing was submitted; the job, if it runs already, continues: `colddiff list` shows it, "
     "`colddiff logs ID -f` follows it, `colddiff stop ID` ends it"
 )
+STEP = re.compile(r"[^=]+@step=\d+")
+MADE = re.compile(rf"(?:^|/)({'|'.join(VERBS)})-[^/@]+-[0-9a-f]{{8}}(?:$|[/@])")
+"""What names a job, or something that it made."""
 ALIKE = 0.8
 """Likeness of a key to the name of an option that it is taken for."""
 
@@ -229,6 +233,7 @@ def read_job(verb: str, request: Request) -> tuple[Recipe, Job]:
     named, overrides = _job_and_overrides(verb, request.words)
     _refuse_address(verb, overrides)
     if named:
+        _refuse_made(verb, named[0], overrides)
         recipe = load_recipe(named[0], request.variant)
     elif request.variant is not None:
         raise SpecError("--variant needs a JOB that has variants")
@@ -249,7 +254,7 @@ def _job_and_overrides(verb: str, words: tuple[str, ...]) -> tuple[list[str], li
     """The one JOB, if there is one, and the overrides, in any order; SpecError for other words."""
     from colddiff.errors import SpecError
 
-    named = [word for word in words if "=" not in word]
+    named = [word for word in words if "=" not in word or STEP.fullmatch(word)]
     overrides = [word for word in words if word not in named]
     if len(named) > 1 and "=" in words:
         raise SpecError("key=value is one word: write it without spaces, such as seed=3")
@@ -275,6 +280,28 @@ def _refuse_address(verb: str, overrides: list[str]) -> None:
                 f"{key}: no field of a job: the address of a cluster is an option, "
                 f"`--address {shlex.quote(value)}`"
             )
+
+
+def _refuse_made(verb: str, word: str, overrides: list[str]) -> None:
+    """SpecError for a job or a checkpoint in the place of a recipe, with the command to write."""
+    from colddiff.errors import SpecError
+
+    made = MADE.search(word)
+    if made is None or word.endswith((".yaml", ".yml")):
+        return
+    best = "" if "@" in word or "/" in word else "@best"
+    takes = VERBS[verb].spec().model_fields
+    what, way = f"{word!r} names a job or what it made, and JOB is a recipe or a YAML file", ""
+    if made[1] == "train" and "checkpoint" in takes:
+        way = f"checkpoint={word}{best}"
+    elif made[1] == "train" and START in takes:
+        way = f"JOB --from {word}{best}"
+    elif made[1] == "generate" and "samples" in takes:
+        way = f"samples={word}"
+    if way:
+        more = f" {shlex.join(overrides)}" if overrides else ""
+        what += f": did you mean `colddiff submit {verb} {way}{more}`?"
+    raise SpecError(what)
 
 
 def _no_verb(words: list[str]) -> SpecError:

@@ -63,6 +63,16 @@ def test_a_file_may_stand_behind_the_fields() -> None:
             "padding: no such field of inpaint, but of blur: setting `kind` alone keeps the other "
             "fields; replace the whole by '{kind: inpaint, num_timesteps: 20, sigma: {",
         ),
+        (
+            ["evaluate", "train-blur-f46166f5", "seed=1"],
+            "did you mean `colddiff submit evaluate checkpoint=train-blur-f46166f5@best seed=1`?",
+        ),
+        (
+            ["generate", "train-blur-f46166f5@step=20"],
+            "did you mean `colddiff submit generate checkpoint=train-blur-f46166f5@step=20`?",
+        ),
+        (["evaluate", "generate-x-f46166f5"], "submit evaluate samples=generate-x-f46166f5`?"),
+        (["train", "train-blur-f46166f5"], "submit train JOB --from train-blur-f46166f5@best`?"),
         (["train", "mine"], "no recipe 'mine': for the file of this folder write mine.yaml"),
     ],
     ids=" ".join,
