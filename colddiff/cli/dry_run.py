@@ -36,12 +36,12 @@ def print_job(
     completed_job, missing = _completed(job, own, completed)
     looked = look(completed_job, request.rate, missing)
     found, problems = looked.found, [*looked.problems]
-    fit, unfit = (None, False) if request.local else _fit(job, request.address)
+    fit, unfit = (_idle(job), False) if request.local else _fit(job, request.address)
     answer = [fit] if fit else []
     if unfit:
         problems, answer = [*problems, *answer], []
     if request.as_json:
-        said = {"cluster": fit} if fit else {}
+        said = {"local" if request.local else "cluster": fit} if fit else {}
         emit_json(data | dict(found.data) | said | {"problems": problems})
     else:
         if needed:  # the file's name is that of its training
@@ -79,6 +79,14 @@ def _completed(
         if own is None:
             raise
         return job, error_of("checkpoint", error).problems
+
+
+def _idle(job: Job) -> str | None:
+    """What a submission with ``--local`` says of GPUs that are not here."""
+    from colddiff.jobs.device import idle_gpu_line, settled_job
+
+    resources = getattr(settled_job(job, lambda: None), "resources", None)
+    return idle_gpu_line(resources.num_gpus) if resources else None
 
 
 def _fit(job: Job, address: str | None) -> tuple[str | None, bool]:

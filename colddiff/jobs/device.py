@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from colddiff.jobs.runner import Runner
 
 FIELD = "resources.gpus"
-log = logging.getLogger(__name__)
 
 
 def device_of(resources: ResourcesSpec) -> torch.device:
@@ -46,18 +44,17 @@ def refuse_idle_gpu(resources: ResourcesSpec) -> None:
         )
 
 
-def warn_of_idle_gpu(num_gpus: float) -> None:
-    """Logs a warning where a job of GPUs runs in this process, and torch can use none here.
+def idle_gpu_line(num_gpus: float) -> str | None:
+    """What to say where a job of GPUs runs in this process, and torch can use none here.
 
     No refusal: such a run is also how a job for a cluster is tried out before.
     """
-    if num_gpus and not torch.cuda.is_available():
-        log.warning(
-            "%s is %g, but torch %s can use no GPU on this machine: the job runs on the CPU",
-            FIELD,
-            num_gpus,
-            torch.__version__,
-        )
+    if not num_gpus or torch.cuda.is_available():
+        return None
+    return (
+        f"{FIELD} is {num_gpus:g}, but torch {torch.__version__} can use no GPU on this machine: "
+        "the job runs on the CPU, and no GPU hours are counted"
+    )
 
 
 def placed(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:

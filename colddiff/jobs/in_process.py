@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
-from colddiff.jobs.device import warn_of_idle_gpu
+from colddiff.jobs.device import idle_gpu_line
 from colddiff.jobs.driver import drive
 from colddiff.jobs.job import Job
 from colddiff.jobs.logs import logged
@@ -20,6 +21,7 @@ from colddiff.machine.processes import this_process
 from colddiff.spec import parse
 from colddiff.spec.documents import shown
 
+log = logging.getLogger(__name__)
 J = TypeVar("J", bound=Job, contravariant=True)
 
 
@@ -83,7 +85,10 @@ def run_here(
     folder = resolved.folder
     with logged(lambda text: folder.write_log(attempt, text)):
         if not on_ray:
-            warn_of_idle_gpu(gpus)
+            if idle := idle_gpu_line(gpus):
+                log.warning("%s", idle)
+            # GPU hours are those of GPUs that are held.
+            gpus = 0.0 if idle else gpus
         return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=on_ray)
 
 

@@ -88,8 +88,9 @@ def test_a_rate_that_cannot_be_meant(rate: str) -> None:
 
 
 def test_gpu_hours_are_limited_and_counted_over_attempts(
-    storage: Path, packed: dict[str, str]
+    storage: Path, packed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("colddiff.jobs.in_process.idle_gpu_line", lambda gpus: None)
     fields = {**packed, "resources": {"gpus": 2}, "limits": {"gpu_hours": 1e-7}}
     resolved = resolve(test_run.job(**fields, num_steps=100_000), "tiny")
     folder = JobFolder(open_store(resolved.storage), resolved.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 import colddiff
 from colddiff.cleanup.leftover import Leftover
+from colddiff.cli import dry_run
 from colddiff.cli.data import summary_line
 from colddiff.cli.gc import _total
 from colddiff.cli.jobs import logs
@@ -20,7 +20,7 @@ from colddiff.data.open import pack_source
 from colddiff.data.pack_settings import PackSettings
 from colddiff.errors import SpecError
 from colddiff.evaluation.best import misfit_warning
-from colddiff.jobs.device import warn_of_idle_gpu
+from colddiff.jobs.device import idle_gpu_line
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import ResourcesSpec
 from colddiff.jobs.status import Status
@@ -139,17 +139,16 @@ def test_gpus_are_refused_in_one_plain_line(gpus: Any) -> None:
     assert "constrained" not in str(refused.value)
 
 
-def test_a_gpu_that_is_not_here_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_gpu_that_is_not_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False))
-    with caplog.at_level(logging.WARNING, "colddiff"):
-        warn_of_idle_gpu(0)
-        assert caplog.messages == []
-        warn_of_idle_gpu(1)
-    (line,) = caplog.messages
+    line = idle_gpu_line(1)
+    assert idle_gpu_line(0) is None
+    assert line is not None
     assert line.startswith("resources.gpus is 1, but")
-    assert line.endswith("runs on the CPU")
+    assert line.endswith("runs on the CPU, and no GPU hours are counted")
+    job = tiny_job().model_copy(update={"resources": ResourcesSpec(gpus=1)})
+    assert dry_run._idle(job) == line
+    assert dry_run._idle(job.model_copy(update={"resources": ResourcesSpec(gpus="auto")})) is None
 
 
 def test_a_comparison_of_sets_has_no_hint_at_errors_of_images() -> None:

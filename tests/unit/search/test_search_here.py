@@ -310,7 +310,8 @@ def test_a_degradation_of_the_users_own_is_searched(
     assert train["plugins"] == [str(best.parent / "plugins" / f"{sha256}.py")]
 
 
-def test_gpu_hours_are_those_of_all_trials(storage: Path) -> None:
+def test_gpu_hours_are_those_of_all_trials(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colddiff.jobs.in_process.idle_gpu_line", lambda gpus: None)
     gpu = {"resources": {"gpus": 1}, "base": {"workers": 2}}
     search(num_trials=2, confirm_seeds=1, **gpu, **STRAIGHT)
     jobs = [JobFolder(folder_of(storage).store, job_id) for job_id in trained(storage)]
