@@ -93,6 +93,11 @@ class Status:
         return self.finished and self.state != "lost"
 
     @property
+    def extent(self) -> int:
+        """The steps of the job: those requested, or more that were done before."""
+        return max(self.num_steps, self.step)
+
+    @property
     def word(self) -> str:
         """The state as people are told it: WAITING where it runs and has no workers yet."""
         return WAITING if self.state == "running" and self.phase == WAITING else self.state
@@ -140,8 +145,8 @@ def progress_line(status: Status) -> str:
     phase = status.state if status.finished else status.phase or status.state
     parts = [f"{phase:<10}"]
     if status.num_steps:
-        share = 100 * status.step // status.num_steps
-        parts.append(f"{status.step}/{status.num_steps}  {share}%")
+        share = 100 * status.step // status.extent
+        parts.append(f"{status.step}/{status.extent}  {share}%")
     if status.finished:
         return "  ".join(parts).rstrip()
     if status.detail:
@@ -188,7 +193,7 @@ def verdict_line(job_id: str, status: Status, unit: str) -> str:
 
 def extent_line(status: Status, unit: str) -> str:
     """Progress of a job, such as ``250 of 250 steps``."""
-    return f"{status.step} of {status.num_steps} {unit}"
+    return f"{status.step} of {status.extent} {unit}"
 
 
 def hours_text(hours: float) -> str:

@@ -126,20 +126,25 @@ def followed(folder: JobFolder, attempt: int, runner: Runner | None, show: Show)
 def report_if_done(
     resolved: ResolvedJob, announce: Callable[[str], None] = lambda job_id: None
 ) -> Submission | None:
-    """Reports a job that is done; None for any other. No cluster is needed for it.
+    """Reports a job that is done, or was stopped beyond what is requested; None for any other.
 
-    Delivers what is spooled for a tracker that was down.
+    No cluster is needed for it. Delivers what is spooled for a tracker that was down.
     """
     folder = resolved.folder
     status = folder.status()
     if status is not None and status.finished:
         folder.settle_here(resolved.tracking_uri)
-    if status is None or not is_done(resolved, folder, status):
+    if status is None:
+        return None
+    done = is_done(resolved, folder, status)
+    if not done and not _is_beyond(resolved, folder, status):
         return None
     announce(resolved.id)
     extent = extent_line(status, unit_of(resolved.id))
-    log.info("%s is done (%s)", resolved.id, extent)
+    log.info("%s %s (%s)", resolved.id, "is done" if done else "was stopped", extent)
     _tell_of_less(resolved, status)
+    if not done:
+        return submission_of(folder, status)
     log_result(folder)
     within = (folder.result() or {}).get("jobs", [])
     deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, *within)
@@ -247,9 +252,17 @@ def _tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:
     wanted, done = verb.requested_extent(resolved.job), status.step if status else 0
     if verb.extent and wanted < done and is_told():
         log.warning(
-            "%s=%d is less than the %d %s already done: a job is extended, and never shortened",
+            "%s=%d is less than the %d %s already done: a job is extended, and never shortened%s",
             *(verb.extent, wanted, done, verb.unit),
+            f"; {verb.extent}={done} ends it there" if status and status.state != "done" else "",
         )
+
+
+def _is_beyond(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:
+    """Whether a job was stopped after more than is requested. Of a failed one less may be kept."""
+    verb, newest = VERBS[resolved.verb], newest_attempt(folder, status)
+    stopped = status.state == "stopped" and status.attempt == newest
+    return stopped and bool(verb.extent) and verb.requested_extent(resolved.job) < status.step
 
 
 def _start(

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.status import progress_line
 from colddiff.stores.open import open_store
 from tests.in_process import colddiff_here
 from tests.unit.generation.trained import TRAIN
@@ -63,3 +65,15 @@ def test_a_finished_job_is_reported_before_a_cluster_or_a_tracker_is_needed(
     assert (shorter.returncode, shorter.stdout) == (0, f"{job_id}\n")
     assert shorter.stderr.count("num_steps=1 is less than the 2 steps already done") == 1
     assert "is less than" not in first.stderr + again.stderr
+
+    # One that was stopped there has nothing to do either, and is not begun again.
+    folder = JobFolder(open_store(str(tmp_path / "runs")), job_id)
+    status = folder.status()
+    assert status is not None
+    folder.write_status(replace(status, state="stopped", num_steps=8))
+    left = colddiff_here(monkeypatch, capsys, *words)
+    assert (left.returncode, left.stdout, folder.attempts()) == (4, f"{job_id}\n", [1])
+    assert "was stopped (2 of 8 steps)" in left.stderr
+    assert "and never shortened; num_steps=2 ends it there" in left.stderr
+    beyond = replace(status, num_steps=1, state="queued", phase="queued")
+    assert "2/2  100%" in progress_line(beyond)

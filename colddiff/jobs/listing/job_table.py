@@ -183,7 +183,7 @@ def _cells(row: JobRow, now: float, *, cut: bool) -> list[str]:
     if status is not None:
         lines = note_of(status).splitlines() or [""]
         said = _cut(lines[0], LONGEST_NOTE) if cut else " ".join(lines)
-    progress = f"{status.step}/{status.num_steps} {unit_of(job_id)}" if status else ""
+    progress = f"{status.step}/{status.extent} {unit_of(job_id)}" if status else ""
     return [
         job_id,
         row.state,
