@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from colddiff.report.differences import differing_fields, short_paths, value_text
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.written import WrittenBlock
 
 ABSENT = "-"
+STEPS, STEP = "num_steps", "step evaluated"
 
 
 def compared(runs: Sequence[ReportedRun]) -> WrittenBlock | None:
@@ -25,7 +27,9 @@ def compared(runs: Sequence[ReportedRun]) -> WrittenBlock | None:
             {"verb": run.verb} | {name: spec[name] for name in spec if name in shared}
             for run, spec in zip(runs, specs, strict=True)
         ]
-    differing = differing_fields(specs)
+    differing = differing_fields(
+        [_as_evaluated(run, spec) for run, spec in zip(runs, specs, strict=True)]
+    )
     paths = list(differing[0])
     if not paths:
         return None
@@ -34,11 +38,18 @@ def compared(runs: Sequence[ReportedRun]) -> WrittenBlock | None:
         for fields in differing
     ]
     if len(runs) > len(paths):
-        rows = [[run.id, *row] for run, row in zip(runs, cells, strict=True)]
+        rows = [[run.name, *row] for run, row in zip(runs, cells, strict=True)]
         return WrittenBlock(["job", *short_paths(paths)], rows)
     columns = zip(*cells, strict=True)
     rows = [[path, *column] for path, column in zip(short_paths(paths), columns, strict=True)]
-    return WrittenBlock(["field", *(run.id for run in runs)], rows)
+    return WrittenBlock(["field", *(run.name for run in runs)], rows)
+
+
+def _as_evaluated(run: ReportedRun, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields with the step that is shown for the one that the job was to reach."""
+    if run.last is None or STEPS not in spec:
+        return spec
+    return {name: value for name, value in spec.items() if name != STEPS} | {STEP: run.last.step}
 
 
 def compared_markdown(block: WrittenBlock) -> str:

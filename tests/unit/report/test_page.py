@@ -297,6 +297,11 @@ def test_what_differs_between_jobs_is_a_table_whose_longer_side_runs_down(tmp_pa
     assert found is not None
     assert found.head == ["field", *(run.id for run in runs)]
     assert ["loss", "-", "l1", "l1"] in found.rows
+    assert not any(row[0] == "num_steps" for row in found.rows), "but what was evaluated"
+    found = compared([runs[0], replace(runs[1], step=10)])
+    assert found is not None
+    assert found.head == ["field", runs[0].id, f"{runs[1].id}@step=10"]
+    assert ["step evaluated", "20", "10"] in found.rows
     other = replace(runs[0], verb="evaluate", job={"spec": {"checkpoint": "x", "seed": 5}})
     found = compared([runs[0], other])
     assert found is not None
