@@ -56,6 +56,7 @@ def report(
     note_loading()
     from colddiff.jobs.pages.find import find_jobs
     from colddiff.jobs.pages.read import read_run
+    from colddiff.report.page.page import replaces_another
     from colddiff.stores.open import storage_at
 
     kinds = _kinds(formats)
@@ -65,7 +66,10 @@ def report(
     for line in damaged:
         note(line)
     texts = _texts(found, kinds, over_seed=over == "seed", only=metric or ())
+    others = [FORMATS[kind] for kind in texts if replaces_another(folder / FORMATS[kind], found)]
     written = _write(folder, texts)
+    if others:
+        note(f"{out}: {', '.join(others)} of other jobs was there, and is replaced")
     for run in found:
         note(f"{run.name}: {run.state}")
     if as_json:
@@ -146,7 +150,7 @@ def _texts(
     from colddiff.report.page.markdown import report_markdown
     from colddiff.report.page.page import report_page
     from colddiff.report.page.table import to_csv, to_latex
-    from colddiff.report.page.told import MARK, told_of
+    from colddiff.report.page.told import mark_of, told_of
     from colddiff.report.tables import metric_names
     from colddiff.spec import nearest
 
@@ -161,7 +165,7 @@ def _texts(
     made = {
         "html": lambda: report_page(runs, over_seed=over_seed, only=only),
         "md": lambda: report_markdown(runs, over_seed=over_seed, only=only),
-        "latex": lambda: f"% {MARK}\n{to_latex(told.all_tables)}",
+        "latex": lambda: f"% {mark_of(runs)}\n{to_latex(told.all_tables)}",
         "csv": lambda: to_csv(told.tables),
     }
     return {kind: made[kind]() for kind in kinds}

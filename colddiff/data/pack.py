@@ -62,7 +62,9 @@ def altered_lines(results: Iterable[PackResult]) -> list[str]:
     lines = []
     if grey:
         images = "image is" if grey == 1 else "images are"
-        lines.append(f"{grey} grey {images} stored with three equal channels, as in a set in colour")
+        lines.append(
+            f"{grey} grey {images} stored with three equal channels, as in a set in colour"
+        )
     if transparent:
         lines.append(
             f"{transparent} image{'s' * (transparent != 1)} with transparency: "

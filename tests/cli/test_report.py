@@ -57,6 +57,10 @@ def test_all_formats_of_several_runs(here: Here, tmp_path: Path) -> None:
     assert "<tr><td>train-blocks-00000001</td><td>1</td></tr>" in page
     again = here(*words, "--out", out)  # our own files are replaced
     assert again.returncode == 0, again.stderr
+    assert "is replaced" not in again.stderr
+    one = here("report", "train-blocks-00000000", "--out", out, "--format", "html,md,latex")
+    told = "report.html, report.md, report.tex of other jobs was there, and is replaced"
+    assert told in one.stderr
 
 
 def test_a_folder_and_a_job_that_runs(here: Here, tmp_path: Path) -> None:

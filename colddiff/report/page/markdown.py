@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from colddiff.report.page.compared import compared_markdown
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.table import to_markdown
-from colddiff.report.page.told import MARK, Told, told_of
+from colddiff.report.page.told import Told, mark_of, told_of
 from colddiff.report.page.written import WrittenBlock, title_of
 
 ATTEMPTS = ["attempt", "began (UTC)", "starts of its workers", "ended at step"]
@@ -18,7 +18,7 @@ def report_markdown(
 ) -> str:
     """What ``report_page`` says of ``runs``, with the same arguments."""
     told = told_of(runs, over_seed=over_seed, only=only)
-    return "\n".join([f"<!-- {MARK} -->", "", *_lines(told)])
+    return "\n".join([f"<!-- {mark_of(runs)} -->", "", *_lines(told)])
 
 
 def _lines(told: Told) -> Iterator[str]:

@@ -35,7 +35,7 @@ from colddiff.report.page.table import (
     to_latex,
     to_markdown,
 )
-from colddiff.report.page.told import MARK, told_of
+from colddiff.report.page.told import MARK, is_of_others, mark_of, told_of
 from colddiff.report.page.verdict import DIRECT
 from colddiff.report.page.written import written_parts
 from colddiff.report.tables import FLOOR
@@ -77,7 +77,7 @@ def report_page(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(_part("page.html.j2")).render(
         policy=policy,
-        mark=MARK,
+        mark=mark_of(runs),
         style=Markup(style),  # noqa: S704  # ours, and its hash is in the policy
         script=Markup(script),  # noqa: S704
         title=told.title,
@@ -105,9 +105,18 @@ def is_ours(path: Path) -> bool:
     """Whether a file was written by ``colddiff report``."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+    head = _head(path)
     return MARK.encode() in head or head.startswith(CSV_HEAD.encode())
+
+
+def replaces_another(path: Path, runs: Sequence[ReportedRun]) -> bool:
+    """Whether a file is a report of other jobs than ``runs``."""
+    return path.is_file() and is_of_others(_head(path).decode(errors="replace"), runs)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def _sections(runs: Sequence[ReportedRun], only: Sequence[str]) -> tuple[list[dict[str, Any]], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,26 @@ from colddiff.report.page.side_by_side import side_by_side
 from colddiff.report.page.table import ResultTable, tables_of
 from colddiff.report.page.verdict import verdict, verdict_of_several
 from colddiff.report.page.written import WrittenBlock
+from colddiff.spec import digest
 
 MARK = "written by colddiff report"
 """In the head of every file of a report, by which it is known again."""
+_OF = re.compile(rf"{MARK} \(jobs ([0-9a-f]{{8}})\)")
 
 
 MOST_SHOWN = 12
 """Jobs whose images and plots a page has room for."""
+
+
+def mark_of(runs: Sequence[ReportedRun]) -> str:
+    """``MARK``, and what tells reports of other jobs, or steps of them, apart."""
+    return f"{MARK} (jobs {digest(sorted(run.name for run in runs))[:8]})"
+
+
+def is_of_others(head: str, runs: Sequence[ReportedRun]) -> bool:
+    """Whether the head of a report says that it is of others than ``runs``; not if it is silent."""
+    found = _OF.search(head)
+    return found is not None and found[0] != mark_of(runs)
 
 
 @dataclass(frozen=True, slots=True)
