@@ -18,6 +18,7 @@ from colddiff.errors import SpecError
 if TYPE_CHECKING:
     from colddiff.checkpoints.references import LoadedCheckpoint
     from colddiff.restoration import OmegaBeside, Restoration, Restored, RestoreSettings
+    from colddiff.types import ImageShape
 
 FAILED = 1
 
@@ -216,6 +217,8 @@ def _run(
         done = restoration.run(files)
     finally:
         progress.close()
+    if restoration.fitted:
+        note(_fitted_line(restoration.fitted, loaded.spec.shape))
     passed_over = [*left_out.to_list(), *restoration.left_out.to_list()]
     return done, {"checkpoint_uri": loaded.address.uri, **restoration.record()}, passed_over
 
@@ -229,13 +232,27 @@ def _announce(
     """Says what is restored, from where, by what."""
     D = loaded.degradation
     at = "all severities" if settings.severity == "all" else f"severity {restoration.starts[0]}"
+    size = f"{loaded.spec.shape} px"
+    if settings.any_size:
+        size = f"images at their own size (trained on {size})"
     note(
         f"{D.spec.kind} of {at} (T = {D.num_timesteps}), {settings.sampler}, checkpoint of step "
-        f"{loaded.step}, {loaded.spec.shape} px"
+        f"{loaded.step}, {size}"
     )
     if beside and beside.found and settings.needs_omega(D):
         some = one_line(str(next(iter(beside.found.values()))))
         note(f"what is random in {D.spec.kind} is read beside the images, such as {some}")
+
+
+def _fitted_line(fitted: Mapping[tuple[int, int], int], shape: ImageShape) -> str:
+    """``3 images are written at 32x32 px (from 128x128): ...``, of the most frequent size."""
+    count, others = sum(fitted.values()), len(fitted) - 1
+    height, width = max(fitted, key=fitted.__getitem__)
+    more = f" and {others} other size{'s' * (others != 1)}" if others else ""
+    return (
+        f"{count} image{'s are' if count != 1 else ' is'} written at {shape.height}x{shape.width} "
+        f"px (from {height}x{width}{more}): --fit crops and resizes to what the checkpoint takes"
+    )
 
 
 def _rows(done: Sequence[Restored]) -> list[dict[str, Any]]:

@@ -115,6 +115,8 @@ class Restoration:
         )
         self.left_out = LeftOut()
         """What was not restored of the images that were."""
+        self.fitted: dict[tuple[int, int], int] = {}
+        """Heights and widths of the images that were cropped or resized, and of how many."""
         self._forwards: dict[ImageShape, Forward] = {}
         self._done = self._total = 0
 
@@ -215,6 +217,9 @@ class Restoration:
         self._refuse_another_severity(file.path)
         pixels = self._conformed(picture.pixels, file.path)
         height, width, channels = pixels.shape
+        given = picture.pixels.shape[:2]
+        if given != (height, width):
+            self.fitted[given] = self.fitted.get(given, 0) + 1
         omega = self._omega_of(file, ImageShape(channels, height, width))
         record = {"input_sha256": picture.sha256}
         if omega:

@@ -125,13 +125,19 @@ def test_what_is_wrong_with_many_images_is_said_once(run: Restore, tmp_path: Pat
 def test_another_size_can_be_fitted_or_kept(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "wide.png", 3, (16, 24))
     picture(tmp_path / "odd.png", 3, (15, 15))
-    assert run(tmp_path / "wide.png", "--any-size").returncode == 0
+    kept = run(tmp_path / "wide.png", "--any-size")
+    assert kept.returncode == 0
+    assert "images at their own size (trained on 1x16x16 px)" in kept.stderr
+    assert "written at" not in kept.stderr
     assert pixels_of(run.out / "wide.png").shape == (16, 24)
     done = run(tmp_path / "odd.png", "--any-size")
     assert done.returncode == 1
     assert "cannot be restored at their original size: restorer.dim_mults" in done.stderr
     run.out = tmp_path / "fitted"
-    assert run(tmp_path / "wide.png", tmp_path / "odd.png", "--fit").returncode == 0
+    picture(tmp_path / "as is.png", 3)
+    fitted = run(tmp_path / "wide.png", tmp_path / "odd.png", tmp_path / "as is.png", "--fit")
+    assert fitted.returncode == 0
+    assert "2 images are written at 16x16 px (from 15x15 and 1 other size): --fit" in fitted.stderr
     assert pixels_of(run.out / "wide.png").shape == pixels_of(run.out / "odd.png").shape == (16, 16)
 
 
