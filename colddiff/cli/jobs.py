@@ -75,15 +75,15 @@ def list_(
         ),
     ] = None,
     sort: Annotated[
-        str, typer.Option("--sort", metavar="KEY", help="seen, created, name, state or best.")
-    ] = "seen",
+        str, typer.Option("--sort", metavar="KEY", help="created, seen, name, state or best.")
+    ] = "created",
     every: All = False,
     limit: Limit = None,
     address: Address = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """List the jobs in a storage, newest last, with what tells them apart."""
+    """List the jobs in a storage, the last submitted last, with what tells them apart."""
     from colddiff.cluster.listing import current_rows
     from colddiff.jobs.listing import job_table
 

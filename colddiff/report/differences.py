@@ -92,6 +92,24 @@ def short_paths(paths: Sequence[str]) -> list[str]:
     return [shortest(path) for path in paths]
 
 
+def short_addresses(values: Sequence[str]) -> dict[str, str]:
+    """For each address the end that no other one has.
+
+    >>> short_addresses(["/home/me/a/train", "s3://b/c/train"])
+    {'/home/me/a/train': '…/a/train', 's3://b/c/train': '…/c/train'}
+    """
+
+    def shortest(value: str) -> str:
+        parts = value.split("/")
+        for count in range(1, len(parts)):
+            ending = "/".join(parts[-count:])
+            if ending and sum(f"/{other}".endswith(f"/{ending}") for other in values) == 1:
+                return f"…/{ending}"
+        return value
+
+    return {value: shortest(value) for value in values}
+
+
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in data.items():

@@ -18,6 +18,7 @@ from colddiff.report.differences import (
     HOW_IT_RUNS,
     differences_text,
     differing_fields,
+    short_addresses,
     value_text,
 )
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
-SORTS = ("seen", "created", "name", "state", "best")
+SORTS = ("created", "seen", "name", "state", "best")
 LONGEST, LONGEST_NOTE = 60, 120
 MADE_FROM = ("checkpoint", "samples")
 """Fields that name what another job has made; of a search, its base may have them."""
@@ -46,7 +47,10 @@ class JobRow:
     score: tuple[str, float] | None
     """Path and best value of the metric that stands for the job, once there is one."""
     differs: dict[str, Any] = field(default_factory=dict)
-    """Fields in which jobs of its name differ, by path."""
+    """Fields in which jobs of its name differ, by path; without one, the kinds that others of its
+    verb have not."""
+    short: dict[str, str] = field(default_factory=dict)
+    """By path, the ends of addresses among ``differs`` that tell them apart."""
 
     @property
     def verb(self) -> str:
@@ -215,7 +219,8 @@ def differs_text(row: JobRow, *, cut: bool = True) -> str:
     Without what ``of_text`` says.
     """
     said = made_from(row.job.get("spec") or {})
-    text = differences_text({k: v for k, v in row.differs.items() if k not in said})
+    shown = {**row.differs, **row.short} if cut else row.differs
+    text = differences_text({k: v for k, v in shown.items() if k not in said})
     return _cut(text) if cut else text
 
 
@@ -276,3 +281,27 @@ def _set_differences(rows: Iterable[JobRow]) -> None:
         differing = differing_fields([row.job["spec"] for row in group], left_out)
         for row, fields in zip(group, differing, strict=True):
             row.differs = fields
+        for path in differing[0]:
+            values = {value for fields in differing if isinstance(value := fields[path], str)}
+            ends = short_addresses([value for value in values if "/" in value])
+            for row in group:
+                if row.differs[path] in ends:
+                    row.short[path] = ends[row.differs[path]]
+    _set_kinds([row for group in groups.values() for row in group])
+
+
+def _set_kinds(rows: Sequence[JobRow]) -> None:
+    """Of a job that nothing tells from those of its name, what kinds of things it is made of."""
+    for verb in {row.verb for row in rows}:
+        of_verb = [row for row in rows if row.verb == verb]
+        kinds = [
+            {name: {"kind": of.get("kind")} for name, of in row.job["spec"].items() if _is(of)}
+            for row in of_verb
+        ]
+        for row, fields in zip(of_verb, differing_fields(kinds), strict=True):
+            if not row.differs:
+                row.differs = {path: kind for path, kind in fields.items() if kind is not None}
+
+
+def _is(of: object) -> bool:
+    return isinstance(of, Mapping) and "kind" in of
