@@ -241,9 +241,29 @@ def verify(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another one, other shards.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Verify every shard against the manifest. Exit 1: some do not match; they are listed."""
+    """Verify every shard against the manifest. Exit 1: some do not match; they are listed.
+
+    Of a folder with the splits train and test, both are verified.
+    """
+    from colddiff.data.manifest import splits_in
+    from colddiff.stores.open import open_store
+
+    splits = splits_in(open_store(uri))
+    within = [f"{split}/" for split in splits] or [""]
+    found = [_verified(uri, place, sample, seed, as_json) for place in within]
+    if as_json:
+        emit_json(dict(zip(splits, found, strict=True)) if splits else found[0])
+    if any(one["bad"] for one in found):
+        raise typer.Exit(1)
+
+
+def _verified(
+    parent: str, within: str, sample: int | None, seed: int, as_json: bool
+) -> dict[str, Any]:
+    """One set, told as lines unless ``as_json``; JSON-ready. ``within``: ``train/``, or empty."""
     from colddiff.data import packed_sets as datasets
 
+    uri = f"{parent.rstrip('/')}/{within[:-1]}" if within else parent
     progress = ProgressBar("verified", "bytes")
     try:
         manifest = read_manifest(uri)
@@ -256,24 +276,20 @@ def verify(
     count = min(sample or len(manifest.shards), len(manifest.shards))
     drawn = f"{count} drawn of " if count < len(manifest.shards) else ""
     of = f"{drawn}{_counted(manifest)}"
-    if as_json:
-        emit_json(
-            {
-                "uri": absolute(uri),
-                "digest": manifest.digest,
-                "shards": len(manifest.shards),
-                "verified": count,
-                "bad": [asdict(shard) for shard in bad],
-            }
-        )
-    else:
+    if not as_json:
         for shard in bad:
-            emit(f"{shard.key}: {shard.problem}")
+            emit(f"{within}{shard.key}: {shard.problem}")
         if not bad:
-            emit(f"verified {of} against the manifest {manifest.digest[:12]}")
+            emit(f"verified {of} against the manifest {manifest.digest[:12]}: {absolute(uri)}")
     if bad:
-        note(f"{len(bad)} of {of} bad; pack the data again")
-        raise typer.Exit(1)
+        note(f"{len(bad)} of {of} bad in {absolute(uri)}; pack the data again")
+    return {
+        "uri": absolute(uri),
+        "digest": manifest.digest,
+        "shards": len(manifest.shards),
+        "verified": count,
+        "bad": [asdict(shard) for shard in bad],
+    }
 
 
 @app.command()

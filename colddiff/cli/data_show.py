@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +46,11 @@ def show(
     splits = splits_in(open_store(uri))
     places = {split: f"{absolute(uri).rstrip('/')}/{split}" for split in splits}
     if out is not None and places:
-        raise SpecError(f"--out: is of one set: show {' or '.join(places.values())}")
+        commands = " or ".join(
+            f"`{shlex.join(['colddiff', 'data', 'show', place, '--out', str(out)])}`"
+            for place in places.values()
+        )
+        raise SpecError(f"--out: is of one set, and {uri} holds {len(places)}: {commands}")
     if names:
         _list_names(list(places.values()) or [uri], as_json)
         return

@@ -79,8 +79,15 @@ def test_one_command_packs_both_splits_and_says_how_many_went_where(
     # The same sets as of one command for each.
     alone = data(*words[:2], "--out", tmp_path / "alone", *words[4:], "--split", "test", "--json")
     assert json.loads(alone.stdout)["digest"] == found["test"]["digest"]
-    assert f"use {out}/train or {out}/test" in error_of(data("verify", out))
-    assert data("verify", out / "test").returncode == 0
+    verified = data("verify", out)
+    assert verified.returncode == 0
+    assert [line.rpartition("/")[2] for line in verified.stdout.splitlines()] == ["train", "test"]
+    (out / "test" / "shard-000000.tar").write_bytes(b"x")
+    bad = data("verify", out)
+    assert (bad.returncode, len(bad.stdout.splitlines())) == (1, 2)
+    assert "\ntest/shard-000000.tar: has 1 bytes" in bad.stdout
+    assert set(json.loads(data("verify", out, "--json").stdout)) == {"train", "test"}
+    assert f"data show {out}/test --out" in error_of(data("show", out, "--out", tmp_path / "s.png"))
 
 
 def test_both_splits_of_a_source_with_its_own(data: Data, tmp_path: Path) -> None:
@@ -168,7 +175,7 @@ def test_show_shows_both_splits(data: Data, photos: Path, tmp_path: Path) -> Non
     assert found["test"] == json.loads(data("show", out / "test", "--json").stdout)
     assert found["train"]["count"] + found["test"]["count"] == 40
     refused = error_of(data("show", out, "--out", tmp_path / "sheet.png"))
-    assert refused.endswith(f"--out: is of one set: show {out}/train or {out}/test")
+    assert f"--out: is of one set, and {out} holds 2: `colddiff data show {out}/train" in refused
 
 
 def test_show_names_the_files_of_each_split(data: Data, photos: Path, tmp_path: Path) -> None:
