@@ -250,7 +250,7 @@ def _tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:
     """A line if less is requested than the job has already done."""
     verb = VERBS[resolved.verb]
     wanted, done = verb.requested_extent(resolved.job), status.step if status else 0
-    if verb.extent and wanted < done and is_told():
+    if verb.extent and 0 < wanted < done and is_told():
         log.warning(
             "%s=%d is less than the %d %s already done: a job is extended, and never shortened%s",
             *(verb.extent, wanted, done, verb.unit),
@@ -261,8 +261,8 @@ def _tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:
 def _is_beyond(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:
     """Whether a job was stopped after more than is requested. Of a failed one less may be kept."""
     verb, newest = VERBS[resolved.verb], newest_attempt(folder, status)
-    stopped = status.state == "stopped" and status.attempt == newest
-    return stopped and bool(verb.extent) and verb.requested_extent(resolved.job) < status.step
+    stopped = bool(verb.extent) and status.state == "stopped" and status.attempt == newest
+    return stopped and 0 < verb.requested_extent(resolved.job) < status.step
 
 
 def _start(

@@ -92,7 +92,7 @@ def short_paths(paths: Sequence[str]) -> list[str]:
     return [shortest(path) for path in paths]
 
 
-def short_addresses(values: Sequence[str]) -> dict[str, str]:
+def short_addresses(values: Collection[str]) -> dict[str, str]:
     """For each address the end that no other one has.
 
     >>> short_addresses(["/home/me/a/train", "s3://b/c/train"])

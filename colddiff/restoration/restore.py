@@ -217,7 +217,7 @@ class Restoration:
         self._refuse_another_severity(file.path)
         pixels = self._conformed(picture.pixels, file.path)
         height, width, channels = pixels.shape
-        given = picture.pixels.shape[:2]
+        given = picture.pixels.shape[0], picture.pixels.shape[1]
         if given != (height, width):
             self.fitted[given] = self.fitted.get(given, 0) + 1
         omega = self._omega_of(file, ImageShape(channels, height, width))

@@ -331,7 +331,7 @@ def test_the_command(
     assert (row["state"], row["result"] is not None) == ("done", True)
     assert "no such jobs" in listed("--name", "celeba").stderr
     newest = listed("--limit", "1")
-    assert [line.split()[0] for line in newest.stdout.splitlines()[1:]] == ["train-blur-00000001"]
+    assert [line.split()[0] for line in newest.stdout.splitlines()[1:]] == ["train-blur-00000002"]
     assert "1 more; --limit 0 shows all" in newest.stderr
     assert len(json.loads(listed("--limit", "1", "--sort", "name", "--json").stdout)) == 1
     wrong = listed("--state", "dnoe")

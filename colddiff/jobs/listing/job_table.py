@@ -282,11 +282,14 @@ def _set_differences(rows: Iterable[JobRow]) -> None:
         for row, fields in zip(group, differing, strict=True):
             row.differs = fields
         for path in differing[0]:
-            values = {value for fields in differing if isinstance(value := fields[path], str)}
-            ends = short_addresses([value for value in values if "/" in value])
-            for row in group:
-                if row.differs[path] in ends:
-                    row.short[path] = ends[row.differs[path]]
+            values = [value_text(fields[path]) for fields in differing]
+            # Those below STORAGE are ids already.
+            ends = short_addresses(
+                {value for value in values if "://" in value or value[:1] == "/"}
+            )
+            for row, value in zip(group, values, strict=True):
+                if value in ends:
+                    row.short[path] = ends[value]
     _set_kinds([row for group in groups.values() for row in group])
 
 
