@@ -210,7 +210,7 @@ def _run(
     _announce(loaded, settings, restoration, beside)
     if settings.guesses_severity(D) and any(degraded_severity(file.path) is None for file in files):
         note(
-            "not sure how strongly the images were degraded? --severity all shows each from eight "
+            "not sure how strongly the images were degraded? --severity all shows each from several "
             "severities side by side; T, which is taken, is the strongest"
         )
     try:

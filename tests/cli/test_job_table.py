@@ -322,7 +322,6 @@ def test_the_command(
     write(store, "train-blur-00000002", seed=1, state="failed")
     first, *lines = listed().stdout.splitlines()
     assert first.split() == ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST", "SEEN"]
-    # By when they were submitted; the other one was seen last.
     assert [line.split()[0] for line in lines] == ["train-blur-00000001", "train-blur-00000002"]
     assert "fd_lenet 38.5" in lines[0]
     assert "seed=1" in lines[1]

@@ -97,7 +97,7 @@ def test_the_depth_is_kept_and_a_bad_file_holds_nobody_back(run: Restore, tmp_pa
 def test_images_of_unknown_severity_are_told_how_to_find_it(run: Restore, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     Image.new("RGBA", (16, 16), (9, 9, 9, 128)).save(tmp_path / "glass.png")
-    hint = "--severity all shows each from eight"
+    hint = "--severity all shows each from several"
     guessed = run(tmp_path / "a.png", tmp_path / "glass.png")
     assert hint in guessed.stderr
     assert "left out: the alpha of images with transparency: 1 (glass)" in guessed.stderr
