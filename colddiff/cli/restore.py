@@ -210,8 +210,8 @@ def _run(
     _announce(loaded, settings, restoration, beside)
     if settings.guesses_severity(D) and any(degraded_severity(file.path) is None for file in files):
         note(
-            "not sure how strongly the images were degraded? --severity all shows each from several "
-            "severities side by side; T, which is taken, is the strongest"
+            "not sure how strongly the images were degraded? --severity all shows each from "
+            "several severities side by side; T, which is taken, is the strongest"
         )
     try:
         done = restoration.run(files)
