@@ -21,6 +21,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+ERROR_LINE = "colddiff: error: "
+"""How the line begins with which a command, or a driver that cannot write a status, ends."""
+
 
 def printable(text: str) -> str:
     """``text`` without control characters: one that others wrote must not steer the terminal."""

@@ -15,7 +15,7 @@ import typer
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, JobId, JobIds, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note, terminal_width
-from colddiff.errors import ColddiffError, SpecError, printable
+from colddiff.errors import ERROR_LINE, ColddiffError, SpecError, printable
 from colddiff.jobs.status import (
     INTERRUPTED,
     WAITING,
@@ -335,7 +335,7 @@ def _each(items: Sequence[T], act: Callable[[T], object]) -> None:
             act(item)
         except ColddiffError as error:
             if last is not None:
-                note(f"colddiff: error: {last}")
+                note(f"{ERROR_LINE}{last}")
             last = error
     if last is not None:
         raise last

@@ -31,7 +31,7 @@ from colddiff.cli import (
 from colddiff.cli.catalogue import commands as catalogue
 from colddiff.cli.degradation import check, preview
 from colddiff.cli.output import emit, note, one_line
-from colddiff.errors import ColddiffError, SpecError
+from colddiff.errors import ERROR_LINE, ColddiffError, SpecError
 from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.garbage import collect_seldom
@@ -197,7 +197,7 @@ def _end(error: Exception, message: str, code: int) -> NoReturn:
         traceback.print_exception(error)
     if len(message) > LONGEST:
         message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
-    note(f"colddiff: error: {message}")
+    note(f"{ERROR_LINE}{message}")
     sys.exit(code)
 
 

@@ -8,9 +8,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from colddiff.errors import ERROR_LINE, ColddiffError, StoreError
 from colddiff.machine.garbage import collect_seldom
+
+if TYPE_CHECKING:
+    from colddiff.jobs.attempt import Attempt
 
 log = logging.getLogger("colddiff.cluster.driver")  # it is run as __main__
 EACH_WORKER = {"worker_process_setup_hook": "colddiff.machine.garbage.collect_seldom"}
@@ -45,7 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in sharing_folders(ray.nodes()):  # type: ignore[no-untyped-call]
             log.warning("%s", line)
         attempt = Attempt(resolved, number)
-        return drive(attempt, on_ray=True, turn=job_turn, gone=is_gone)
+        try:
+            return drive(attempt, on_ray=True, turn=job_turn, gone=is_gone)
+        except ColddiffError as error:
+            sys.stderr.write(f"{ERROR_LINE}{last_words(attempt, error)}\n")
+            return 1
+
+
+def last_words(attempt: Attempt, error: ColddiffError) -> str:
+    """Why a driver ends that could not write a status: whoever follows the job is told this line.
+
+    A store that it never reached lacks what `ray start` was not given; later it is an outage.
+    """
+    from colddiff.cluster.nodes.places import unreached_store
+
+    begun = attempt.status.attempt > 0
+    if begun or not isinstance(error, StoreError):
+        return " ".join(str(error).split())
+    return unreached_store(attempt.resolved.storage, error)
 
 
 def sharing_folders(nodes: Iterable[Mapping[str, Any]]) -> list[str]:

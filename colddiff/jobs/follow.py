@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from colddiff.background import in_context
-from colddiff.errors import ClusterError
+from colddiff.errors import ERROR_LINE, ClusterError
 from colddiff.jobs.status import AGAIN, LOST_AFTER_S, State, Status, of_lost
 from colddiff.machine.printed_lines import parted, unstamped
 from colddiff.machine.processes import process
@@ -31,6 +31,8 @@ SUBMIT_S = 30.0
 # The same where another runner starts it: that one knows better, and settles it if it can.
 FOREIGN_SUBMIT_S = 600.0
 TAIL_LINES = 3
+LAST_LINES = 10
+"""Of a log, where the line may be with which a driver says why it wrote no status."""
 
 log = logging.getLogger(__name__)
 
@@ -308,7 +310,10 @@ def settle(
     lines = [line for text in printed.splitlines() if (line := unstamped(text).strip())]
     tail = " | ".join(lines[-TAIL_LINES:])
     message = why
-    if state == "failed" and tail:
+    said = [line for line in lines[-LAST_LINES:] if line.startswith(ERROR_LINE)]
+    if state == "failed" and said:
+        message = said[-1].removeprefix(ERROR_LINE)
+    elif state == "failed" and tail:
         message = f"{why}; end of its log: {tail[-500:]}"
     verdict = replace(status, state=state, message=message, phase="", eta_s=None)
     folder.write_status(verdict)

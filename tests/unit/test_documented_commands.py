@@ -131,6 +131,15 @@ def test_commands_are_found_and_wrong_ones_noticed(tmp_path: Path) -> None:
         parsed(stop)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "ray start --head" in page.read_text()])
+def test_who_starts_a_cluster_is_told_what_its_jobs_need_in_their_environment(page: Path) -> None:
+    before = page.read_text().partition("ray start --head")[0]
+    exported = " ".join(re.findall(r"^\s*(?:- )?export (.*)", before, re.M))
+    # On AWS, machines have a role, and the page says how they get the rest.
+    assert "AWS_" in exported or "IamInstanceProfile" in page.read_text()
+    assert "MLFLOW_TRACKING_URI" in before
+
+
 def test_most_pages_show_some() -> None:
     shown = {page: sum(1 for _ in commands_in(page)) for page in PAGES}
     assert shown[ROOT / "README.md"] > 40

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from colddiff.errors import ColddiffError
+from colddiff.cluster.local_cluster import MARKER
+from colddiff.errors import ColddiffError, Unreachable
+
+
+def where_to_set() -> str:
+    """Where what this node lacks is set: what who submits has in the environment is not enough."""
+    if MARKER in os.environ:
+        return "a local cluster keeps the environment it was started with: `colddiff cluster stop`"
+    return "jobs have the environment of `ray start`: set it there, on each node"
+
+
+def unreached_store(storage: str, error: Exception) -> str:
+    """Why a job ends that cannot even write its status, as one line with the way out."""
+    reason = " ".join(str(error).split())
+    where = f"; {where_to_set()}" if "://" in storage else ""
+    return f"the cluster's nodes cannot reach {storage}: {reason}{where}"
 
 
 def unreached(storage: str, tracker: str, make: bool) -> list[str]:
@@ -23,7 +39,9 @@ def unreached(storage: str, tracker: str, make: bool) -> list[str]:
         try:
             check()
         except ColddiffError as error:
-            found.append(f"{name}: {' '.join(str(error).split())}")
+            service = "://" in storage if name == "store" else tracker.startswith("http")
+            where = f"; {where_to_set()}" if service and isinstance(error, Unreachable) else ""
+            found.append(f"{name}: {' '.join(str(error).split())}{where}")
         except Exception as error:  # such as a package that this node lacks
             found.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")
     return found

@@ -1,0 +1,94 @@
+"""A job whose nodes do not reach its store ends with one line that says where to set what."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from colddiff.cluster import driver
+from colddiff.cluster.local_cluster import MARKER
+from colddiff.cluster.nodes.places import unreached
+from colddiff.cluster.ray_jobs import driver_state
+from colddiff.errors import ColddiffError, StoreError
+from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.follow import settle
+from colddiff.jobs.in_process import InProcess
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.status import Status
+from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.train.job import TrainJob
+
+STORAGE = "s3://bucket/runs"
+DENIED = "read jobs/x: no credentials for https://s3; set AWS_ACCESS_KEY_ID"
+AT_START = "jobs have the environment of `ray start`: set it there, on each node"
+
+
+@pytest.fixture
+def denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Arguments of a driver that never reaches its store."""
+    for name in ("init", "nodes"):
+        monkeypatch.setattr(ray, name, lambda **_: [])
+    monkeypatch.setattr("colddiff.jobs.logs.printed", lambda *_: nullcontext())
+    monkeypatch.setattr("colddiff.jobs.logs.log_to_stderr", lambda: None)
+    monkeypatch.delenv(MARKER, raising=False)
+
+    def status(self: JobFolder) -> Status:
+        raise StoreError(DENIED)
+
+    monkeypatch.setattr(JobFolder, "status", status)
+    resolved = ResolvedJob("train-x-00000000", "x", TrainJob(), STORAGE, "", {}, 1.0, {}, {})
+    (tmp_path / "job.json").write_text(json.dumps(resolved.to_dict()))
+    return [str(tmp_path / "job.json"), "--attempt", "1"]
+
+
+def test_it_is_the_last_line_of_its_log_and_all_that_its_client_says(
+    denied: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    assert driver.main(denied) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    expected = f"the cluster's nodes cannot reach {STORAGE}: {DENIED}; {AT_START}"
+    assert line == f"colddiff: error: {expected}"
+
+    class Printed(InProcess):
+        def log(self, job_id: str, attempt: int) -> str:
+            return f"waiting for https://s3\n{line}\n(raylet) bye\n"
+
+    monkeypatch.undo()
+    folder = JobFolder(LocalStore(tmp_path), "train-x-00000000")
+    verdict = settle(folder, 1, driver_state("FAILED", 1, ""), Printed())
+    assert (verdict.state, verdict.message) == ("failed", expected)
+
+
+def test_a_driver_that_had_begun_says_the_error_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MARKER, raising=False)
+    attempt: Any = Attempt(
+        ResolvedJob("train-x-0", "x", TrainJob(), STORAGE, "", {}, 1.0, {}, {}), 1
+    )
+    other = ColddiffError("attempt 1 has\nanother driver")
+    assert driver.last_words(attempt, other) == "attempt 1 has another driver"
+    assert driver.last_words(attempt, StoreError(DENIED)).endswith(AT_START)
+    monkeypatch.setenv(MARKER, "0")
+    assert "`colddiff cluster stop`" in driver.last_words(attempt, StoreError(DENIED))
+    attempt._status = Status("running", attempt=1)
+    assert driver.last_words(attempt, StoreError(DENIED)) == DENIED
+
+
+def test_the_line_of_a_node_says_where_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MARKER, raising=False)
+
+    def refused(*_: object) -> None:
+        raise StoreError(DENIED)
+
+    monkeypatch.setattr("colddiff.stores.open.check_writable", refused)
+    (store, tracker) = unreached(STORAGE, "http://127.0.0.1:9", make=False)
+    assert store == f"store: {DENIED}; {AT_START}"
+    assert tracker.endswith(AT_START)
