@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ class Garden:
         self.store: Store = open_store(uri)
         self._patch, self._captured = patch, captured
         patch.setenv("COLDDIFF_STORAGE", uri)
+        # Not the snapshots of this machine's jobs.
+        patch.setattr("colddiff.checkpoints.snapshot_places.MEMORY", Path("/nowhere"))
 
     def job(
         self, job_id: str, state: State = "done", *, attempt: int = 1, **spec: Any

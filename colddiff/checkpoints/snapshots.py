@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -19,14 +16,13 @@ from torch import Tensor
 
 from colddiff.background import Background
 from colddiff.checkpoints.format import Snapshot
-from colddiff.errors import CheckpointError
+from colddiff.checkpoints.snapshot_places import all_places, is_private, own_folder, place_of
+from colddiff.errors import CheckpointError, ColddiffError
 from colddiff.machine.memory import free_memory
 from colddiff.spec.documents import DocumentError, read_json_object, shown
 
 log = logging.getLogger(__name__)
 
-MEMORY = Path("/dev/shm")  # noqa: S108  # the folder in it is checked to be this user's alone
-"""Files here live in memory, and outlive the process that wrote them."""
 SHARE = 0.01
 """Of a training's time, what snapshots may take at most: large networks have them more seldom."""
 ABANDONED_S = 3600.0
@@ -50,8 +46,8 @@ class Snapshots:
 
     def __init__(self, job: str, every_s: float, before: Callable[[], object]) -> None:
         self._every_s, self._before = every_s, before
-        self._user = MEMORY / f"colddiff-{os.getuid()}"
-        self._job = self._user / hashlib.sha256(job.encode()).hexdigest()[:24]
+        self._user, self._place, self._of = own_folder(), place_of(job), job
+        self._job = self._place.path
         self._start = ""
         self._background = Background("snapshots")
         self._next, self._off = 0.0, every_s == 0
@@ -96,11 +92,14 @@ class Snapshots:
             raise CheckpointError(f"{path}: is not a whole snapshot")
         return Snapshot(_step(Path(path)), tensors, state)
 
-    def begin(self, start: str) -> None:
-        """Makes those of ``start`` from now on; earlier starts' go once it has one of its own."""
+    def begin(self, start: str, is_deleted: Callable[[str], bool] = lambda job: False) -> None:
+        """Makes those of ``start`` from now on; earlier starts' go once it has one of its own.
+
+        Those of other jobs go where nobody can need them: abandoned, or of one that ``is_deleted``.
+        """
         self._start, self._next = start, time.monotonic() + self._every_s
         self._earlier = list(self._job.glob("*/*")) if self._is_own() else []
-        self._forget_abandoned()
+        self._forget_abandoned(is_deleted)
 
     def due(self) -> bool:
         """Whether ``save`` would make one now: it never waits for the one before."""
@@ -130,7 +129,9 @@ class Snapshots:
             self._make_room_for(size)
             used = time.thread_time()
             folder = self._job / self._start
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                self._place.record(self._of)
             path = folder / f"{snapshot.step:08d}{SUFFIX}"
             unfinished = path.with_suffix(".part")
             state = {"format": FORMAT, "state": json.dumps(dict(snapshot.state))}
@@ -163,26 +164,24 @@ class Snapshots:
             )
 
     def _is_own(self) -> bool:
-        """Whether the folder is there and nobody else may write into it: the parent is shared."""
-        try:
-            found = self._user.lstat()
-        except OSError:
-            return False
-        private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-        return private and found.st_uid == os.getuid()
+        return is_private(self._user)
 
     def _files(self) -> list[Path]:
         return [path for path in self._job.glob(f"*/*{SUFFIX}") if path.stem.isdecimal()]
 
-    def _forget_abandoned(self) -> None:
-        """Deletes those of trainings that were killed on this machine and never submitted again."""
-        if not self._is_own():
-            return
-        for folder in self._user.iterdir():
-            with suppress(OSError):
-                written = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-                if folder != self._job and time.time() - written > ABANDONED_S:
-                    shutil.rmtree(folder)
+    def _forget_abandoned(self, is_deleted: Callable[[str], bool]) -> None:
+        """Deletes those of trainings that were killed here, and deleted or never submitted again.
+
+        One that was killed a moment ago may go on from its own.
+        """
+        for place in all_places():
+            with suppress(OSError, ColddiffError):
+                if place == self._place:
+                    continue
+                job = place.job
+                deleted = job is not None and not place.in_use and is_deleted(job)
+                if deleted or time.time() - place.written > ABANDONED_S:
+                    place.forget()
 
 
 def _named(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:

@@ -13,7 +13,17 @@ from colddiff.errors import StoreError
 from colddiff.ports import Store, StoredObject
 from colddiff.stores.local_store import LocalStore
 
-Kind = Literal["checkpoint", "upload", "attempt", "ray", "packing", "probe", "temporary", "staging"]
+Kind = Literal[
+    "checkpoint",
+    "upload",
+    "attempt",
+    "ray",
+    "packing",
+    "probe",
+    "temporary",
+    "staging",
+    "snapshot",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from colddiff.cleanup.find import Found, find_leftovers
 from colddiff.cleanup.leftover import Ages, Leftover
+from colddiff.cleanup.remembered import snapshots_here
 from colddiff.cleanup.staged import staged_here
 from colddiff.cleanup.survey import SurveyedJob, survey
 from colddiff.cluster.operate import all_current
@@ -38,13 +39,15 @@ def find_all(
     if isinstance(store, LocalStore) and store.root.exists() and not store.root.is_dir():
         raise SpecError(f"{store.uri} is not a folder; set --storage to the folder of a STORAGE")
     if next(iter(store.list()), None) is None:
-        return Found(list(staged_here(older_than_s)), [])  # also where there is no such folder
+        here = [*staged_here(older_than_s), *snapshots_here(store, [], older_than_s)]
+        return Found(here, [])  # also where there is no such folder
     # Before the listing: what is written meanwhile is young.
     ages = (Ages.of if writes else Ages.unwritten)(store, older_than_s)
     jobs = survey(store)
     _look(jobs, address, writes=writes)
     found = find_leftovers(store, jobs, ages, keep)
-    return Found([*found.leftovers, *staged_here(older_than_s)], found.left_alone)
+    here = [*staged_here(older_than_s), *snapshots_here(store, jobs, older_than_s)]
+    return Found([*found.leftovers, *here], found.left_alone)
 
 
 def _look(jobs: Sequence[SurveyedJob], address: str | None, *, writes: bool) -> None:

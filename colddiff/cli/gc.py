@@ -50,7 +50,8 @@ def gc(
 
     Nothing is deleted of a job that runs or waits, of the trials and members of one, no checkpoint
     that is its job's last or best or that any job in the storage names, no result, log, packed
-    set or sample.
+    set or sample. On this machine also what killed clients staged, and killed trainings of this
+    storage left in memory: of a deleted job at once.
     """
     from colddiff.errors import SpecError
     from colddiff.stores.open import open_store, storage_at
@@ -116,7 +117,7 @@ def _show(leftovers: Sequence[Leftover]) -> None:
     emit("")
 
 
-COUNTED = ("checkpoint", "upload", "attempt", "probe")
+COUNTED = ("checkpoint", "upload", "attempt", "probe", "snapshot")
 """Kinds of leftovers that are nouns with a plural."""
 
 

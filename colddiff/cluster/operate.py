@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from colddiff.checkpoints.kept import COMMIT
+from colddiff.checkpoints.snapshot_places import forget_job
 from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.follow import AttemptWatch, poll_seconds, settle
@@ -175,6 +176,7 @@ def delete(folder: JobFolder) -> int:
         if key != folder.key("job.json"):
             folder.store.delete(key)
     folder.store.clear(folder.key() + "/")
+    forget_job(folder.uri)
     return len(keys)
 
 

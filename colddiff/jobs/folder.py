@@ -340,6 +340,18 @@ class JobFolder:
         return RecordError(f"{self.store.uri}/{self.key(name)} {what}", way_out)
 
 
+def is_deleted(store: Store, uri: str) -> bool:
+    """Whether the job whose folder is at ``uri`` was in ``store``, and has no record any more.
+
+    False of a job that is elsewhere: what is there is not known.
+    """
+    root, _, job_id = uri.rpartition("/jobs/")
+    if root != store.uri:
+        return False
+    folder = JobFolder(store, job_id)
+    return all(store.size(folder.key(name)) is None for name in ("job.json", "status.json"))
+
+
 def list_jobs(store: Store) -> list[str]:
     """Ids of all jobs in ``store``."""
     return sorted(store.folders("jobs/"))

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from colddiff.checkpoints import snapshot_places
 from colddiff.cleanup.sweep import delete_all, find_all
+from colddiff.cluster.operate import delete
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import Status
 from tests.conftest import S3Service
@@ -152,6 +154,39 @@ def test_a_folder_that_a_killed_client_staged_goes(disk: Garden, tmp_path: Path)
     assert kinds(disk.gc("--older-than", 1)) == []
     assert kinds(disk.gc()) == ["staging"]
     assert not staged.exists()
+
+
+def test_snapshots_in_memory_of_deleted_jobs_go(
+    disk: Garden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_places, "MEMORY", tmp_path)
+    snapshot_places.own_folder().mkdir(mode=0o700)
+    running: set[int] = set()
+    monkeypatch.setattr(snapshot_places, "process", lambda pid: pid if pid in running else None)
+
+    def left_by(uri: str, age_s: float = 0.0) -> Path:
+        place = snapshot_places.place_of(uri)
+        (place.path / "1-1-1.0").mkdir(parents=True)
+        (place.path / "1-1-1.0" / "00000007.safetensors").write_bytes(b"0" * 9)
+        place.record(uri)
+        for path in (*place.path.rglob("*"), place.path):
+            os.utime(path, (time.time() - age_s,) * 2)
+        return place.path
+
+    lost, deleted = disk.job(TRAIN, "lost"), disk.job("train-b-00000002", "lost")
+    kept = [left_by(lost.uri), left_by("s3://others/jobs/train-a-1", 1e6)]
+    gone, by_delete = left_by(f"{disk.store.uri}/jobs/train-c-00000003"), left_by(deleted.uri)
+    running.add(os.getpid())
+    assert disk.gc()["leftovers"] == []
+    running.clear()
+    assert kinds(json.loads(disk.run("--dry-run", "--json").stdout)) == ["snapshot"]
+    assert kinds(disk.gc("--older-than", 24)) == ["snapshot"]
+    assert (gone.exists(), by_delete.exists()) == (False, True)
+    delete(deleted)
+    assert not by_delete.exists()
+    assert all(path.exists() for path in kept)
+    assert "snapshot" in kinds(disk.gc("--older-than", 0))
+    assert [path.exists() for path in kept] == [False, True]
 
 
 def test_a_damaged_record_keeps_every_checkpoint_and_is_named(disk: Garden) -> None:

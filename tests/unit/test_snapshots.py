@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from colddiff.checkpoints import snapshots
+from colddiff.checkpoints import snapshot_places, snapshots
 from colddiff.checkpoints.format import Snapshot
 from colddiff.checkpoints.snapshots import Snapshots
 from colddiff.errors import CheckpointError, DivergedError
@@ -63,12 +63,13 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def use_as_memory(place: Path, set_to: Callable[[object, str, object], None] = setattr) -> None:
-    set_to(snapshots, "MEMORY", place)
+    set_to(snapshot_places, "MEMORY", place)
     set_to(snapshots, "SHARE", 1e9)
 
 
 def files(memory: Path) -> list[Path]:
-    return sorted(path for path in memory.rglob("*") if path.is_file())
+    found = (path for path in memory.rglob("*") if path.is_file())
+    return sorted(path for path in found if path.name != snapshot_places.RECORD)
 
 
 def killed(folder: JobFolder, at: int, **changes: Any) -> None:
@@ -204,6 +205,23 @@ def test_that_of_a_deleted_job_is_not_taken(tmp_path: Path, memory: Path) -> Non
     assert start(folder, 1)["step"] == 0
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_those_of_other_jobs_go_only_if_they_are_deleted_and_nobody_makes_them(
+    memory: Path, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("runs/jobs/kept", "runs/jobs/gone", "elsewhere/jobs/gone"):
+        one = Snapshots(name, OFTEN, lambda: None)
+        one.begin("1-1-1.0")
+        saved(one, 1)
+    damaged = snapshot_places.place_of("elsewhere/jobs/gone").path / snapshot_places.RECORD
+    damaged.write_text('{"job": "runs/jobs/gone", "pid": 1}')
+    if not runs:
+        monkeypatch.setattr(snapshot_places, "process", lambda pid: None)
+    Snapshots("third", OFTEN, lambda: None).begin("1-1-1.0", lambda job: job == "runs/jobs/gone")
+    assert len(files(memory)) == (3 if runs else 2)
+    assert snapshot_places.place_of("runs/jobs/gone").path.exists() == runs
+
+
 def test_a_diverged_training_leaves_none(tmp_path: Path, memory: Path) -> None:
     diverging = job(optimizer={"lr": 1e30}, snapshot_every_s=OFTEN, num_steps=60)
     with pytest.raises(DivergedError):
@@ -313,7 +331,7 @@ def test_abandoned_ones_go_after_an_hour(memory: Path) -> None:
         saved(one, 1)
     old = next(path for path in files(memory) if path.is_relative_to(Snapshots("old", 0, int)._job))
     before = time.time() - snapshots.ABANDONED_S - 1
-    for path in (old, old.parent, old.parent.parent):
+    for path in (*old.parents[1].rglob("*"), old.parents[1]):
         os.utime(path, (before, before))
     Snapshots("third", OFTEN, lambda: None).begin("1-1-1.0")
     assert len(files(memory)) == 1

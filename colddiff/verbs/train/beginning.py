@@ -14,7 +14,7 @@ from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.checkpoints.snapshots import Snapshots
 from colddiff.checkpoints.writer import CheckpointWriter
 from colddiff.errors import CheckpointError, RecordError
-from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.folder import JobFolder, is_deleted
 from colddiff.ports import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ class Beginning:
         self._writer.begin(self._attempt, token)
         newest = max(self._checkpoints.steps(), default=0)
         path = self._snapshots.newest(newest, self._is_of_this_job)
-        self._snapshots.begin(_name(self._attempt, token, record))
+        start = _name(self._attempt, token, record)
+        self._snapshots.begin(start, lambda job: is_deleted(self._folder.store, job))
         found = self._remembered(self._ctx.broadcast(path))
         what = "snapshot in memory" if found else "checkpoint"
         found = found or self._checkpoints.newest(RESUMED)
