@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from colddiff.data.pack import pack
+from colddiff.data.pack_settings import PackSettings
+from colddiff.errors import SpecError
 from colddiff.evaluation.best import DIGITS, REAL, left_out, misfit, notes_on_restored
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.jobs.pages.read import read_run
 from colddiff.jobs.results import result_lines
+from colddiff.jobs.verb import VERBS
 from colddiff.report.card import _results
 from colddiff.report.grids import _captions
 from colddiff.report.page.markdown import report_markdown
@@ -23,14 +27,16 @@ from colddiff.report.page.table import tables_of
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.report.tables import curve_table, evaluation_line, evaluation_table
 from colddiff.spec import parse
+from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.evaluate.job import EvaluateJob
-from colddiff.verbs.evaluate.resolve import _warn_of_misfit
+from colddiff.verbs.evaluate.resolve import _warn_of_misfit, resolve_evaluation, unfit_default
 from colddiff.verbs.search.settings import ranked_by_misfit
 from colddiff.verbs.study.members import Member, Trainings
 from colddiff.verbs.study.table import best_mean, over_seeds, table_lines
 from colddiff.verbs.train.checkpoint_evaluation import report_evaluation
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.resolve import misfit_lines
+from tests.drawn_source import Drawn
 from tests.unit.report.made_runs import train_job
 from tests.unit.study.test_study_table import record
 
@@ -95,6 +101,33 @@ def test_who_submits_is_warned_of_what_is_shown(caplog: pytest.LogCaptureFixture
         assert line.startswith(f"metric: trials are ranked by {metric}, but fd_lenet compares")
         assert line.endswith(f"; {other} would fit")
     assert ranked_by_misfit("eval/sampled/rmse", job) == []
+
+
+def test_samples_of_other_images_need_features_that_somebody_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLDDIFF_FEATURES", str(tmp_path / "features"))
+    colours = tmp_path / "colours"
+    pack(Drawn(4, (8, 8, 3)), LocalStore(colours), PackSettings())
+    fields: dict[str, Any] = {"samples": str(colours), "reference": str(colours)}
+    unasked, asked = parse(EvaluateJob, fields), parse(EvaluateJob, fields | {"features": "lenet"})
+    with pytest.raises(SpecError) as refused:
+        resolve_evaluation(unasked, str(tmp_path), pack=True)
+    said = str(refused.value)
+    assert said.startswith(
+        "features: fd_lenet compares grey digits of 16 x 16 px, and these images"
+    )
+    assert "use features=inception (no weights at " in said
+    assert "download https://" in said
+    assert VERBS["evaluate"].dry_run(unasked, None).problems == refused.value.problems
+    resolve_evaluation(asked, str(tmp_path), pack=True)
+    (note,) = VERBS["evaluate"].dry_run(asked, None).lines
+    assert note.startswith("features: fd_lenet compares grey digits")
+    # On S3 nothing is looked at.
+    away = parse(EvaluateJob, {"samples": "s3://a/b", "reference": "s3://a/c"})
+    (note,) = VERBS["evaluate"].dry_run(away, None).lines
+    assert "others need features=inception" in note
+    assert unfit_default(parse(EvaluateJob, {"checkpoint": "a"}), (3, 64, 64)) is None
 
 
 def test_neither_tables_nor_captions_nor_the_card_name_it(monkeypatch: pytest.MonkeyPatch) -> None:

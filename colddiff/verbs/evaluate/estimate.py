@@ -8,7 +8,7 @@ from typing import Any
 from colddiff.checkpoints.named import NamedCheckpoint
 from colddiff.checkpoints.sampling_cost import calls_line
 from colddiff.data.resolve import Input
-from colddiff.evaluation.best import MANY
+from colddiff.evaluation.best import DIGIT_SIDE, MANY
 from colddiff.evaluation.calls import calls_by_sampler, calls_per_image
 from colddiff.jobs.verb import DryRun
 from colddiff.ports import Manifest
@@ -20,6 +20,7 @@ from colddiff.verbs.evaluate.resolve import (
     REQUIRED,
     evaluated_images,
     misfit_lines,
+    unfit_default,
 )
 
 
@@ -56,7 +57,7 @@ def dry_run(job: EvaluateJob) -> DryRun:
     if job.samples is not None:
         if len(inputs) == 1:
             return DryRun(problems=[("reference", REFERENCE_REQUIRED)])
-        return DryRun(_notes_on_samples(job, [one.manifest(storage) for one in inputs]))
+        return _dry_run_of_samples(job, [one.manifest(storage) for one in inputs])
     about = next(one.suited(storage) for one in checkpoints_of(job))
     if about is None:
         return DryRun()
@@ -79,11 +80,23 @@ def dry_run(job: EvaluateJob) -> DryRun:
     return DryRun(notes, {"estimate": data}, lines)
 
 
-def _notes_on_samples(job: EvaluateJob, sets: Sequence[Manifest | None]) -> list[str]:
-    """What the submission says of the distance between samples and reference, if both are here."""
-    here = [one for one in sets if one is not None]
-    if len(here) != 2:
+def _where_default(job: EvaluateJob) -> list[str]:
+    """What is refused at submission of images that cannot be looked at here, such as on S3."""
+    if "features" in job.model_fields_set:
         return []
-    made, reference = here
-    shape = (made.image.channels, made.image.height, made.image.width)
-    return misfit_lines(job, shape, min(job.num_images or made.count, reference.count))
+    digits = f"grey digits of {DIGIT_SIDE} x {DIGIT_SIDE} px"
+    return [f"features: the default is for {digits}; others need features=inception, or their own"]
+
+
+def _dry_run_of_samples(job: EvaluateJob, sets: Sequence[Manifest | None]) -> DryRun:
+    """What the submission says of the distance between samples and reference, as far as either
+    is here."""
+    here = [one for one in sets if one is not None]
+    if not here:
+        return DryRun(_where_default(job))
+    image = here[0].image
+    shape = (image.channels, image.height, image.width)
+    if (unfit := unfit_default(job, shape)) is not None:
+        return DryRun(problems=[("features", unfit)])
+    count = min(MANY if one is None else one.count for one in sets)
+    return DryRun(misfit_lines(job, shape, min(job.num_images or MANY, count)))

@@ -9,8 +9,9 @@ from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
 from colddiff.data.resolve import packed
 from colddiff.errors import DataError, Missing, SpecError
-from colddiff.evaluation.best import is_unasked, misfit, misfit_warning
-from colddiff.features.open import located_features
+from colddiff.evaluation.best import MANY, is_unasked, misfit, misfit_warning
+from colddiff.features.open import located_features, missing_weights
+from colddiff.features.spec import InceptionFeaturesSpec
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.results import warn_submitter
 from colddiff.ports import ShardSource
@@ -58,6 +59,25 @@ def misfit_lines(job: EvaluateJob, shape: Sequence[int], n: int) -> list[str]:
         return []
     warning = misfit_warning(distance, shape, n, None, of_sets=of_sets)
     return [] if warning is None else [f"features: {warning}"]
+
+
+def unfit_default(job: EvaluateJob, shape: Sequence[int]) -> str | None:
+    """Why the default features measure nothing of samples [C, H, W]; None where they do.
+
+    Nor where they were asked for. Samples have no other measure, as restorations have.
+    """
+    if job.samples is None or "features" in job.model_fields_set:
+        return None
+    # Of few digits the distance is biased, but it is one of digits.
+    why = misfit(job.features.metric, shape, MANY)
+    if why is None:
+        return None
+    weights = missing_weights(InceptionFeaturesSpec(), contact=False)
+    needed = "" if weights is None else f" ({str(weights).removeprefix('evaluation.features: ')})"
+    return (
+        f"{why}, and samples have no other measure: use features=inception{needed}, or others "
+        f"(`colddiff features`); features={job.features.kind} compares them all the same"
+    )
 
 
 def _warn_of_misfit(job: EvaluateJob, shape: Sequence[int], n: int, pack: bool) -> None:
@@ -140,9 +160,11 @@ def _with_samples(
     samples, reference = absolute(job.samples), absolute(reference)
     made = open_set(samples, partial=job.partial).manifest
     changes |= {"samples": samples, "reference": reference, "test_data": None}
-    image = made.image
+    shape = (made.image.channels, made.image.height, made.image.width)
     n = min(job.num_images or made.count, read_manifest(reference).count)
-    _warn_of_misfit(job, (image.channels, image.height, image.width), n, pack)
+    if pack and (unfit := unfit_default(job, shape)) is not None:
+        raise SpecError([("features", unfit)])
+    _warn_of_misfit(job, shape, n, pack)
     content |= {
         "samples": made.digest,
         "reference": read_manifest(reference).digest,
