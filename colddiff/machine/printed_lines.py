@@ -37,6 +37,7 @@ NOISE = re.compile(
             # On a busy machine, before each of some attempts.
             r"Failed to send resource request for ",
             r"Attempting to start training worker group of size ",
+            r"Detected (?:ready resources for|changes in the cluster resources)",
             r"Started training worker group of size ",
             r"- \(ip=\S+, pid=\d+\) world_rank=",
             r"Setting up process group for: env://",

@@ -47,6 +47,7 @@ INFO  [botocore.credentials] Found credentials in environment variables.
 (TrainController pid=7327) [2026-11-27 01:28:01,258 E 7327 7394] gcs_rpc_client.h:149: Failed to connect to GCS at address 10.0.0.3:6379
 2026-11-27 20:20:17,035\tINFO job_manager.py:581 -- Runtime env is setting up.
 Running entrypoint for job train-quickstart-b4e29189-1: python -P -m colddiff.cluster.driver job.json --attempt 1
+(TrainController pid=7327) Detected ready resources for 2 workers in the cluster. Deciding to start/restart training with this worker group size.
 """[1:]
 KEPT = f"""
 terminal distribution gmm fitted in 0.7 s
