@@ -45,6 +45,8 @@ def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
         lines.append(f"  ... and {len(pictures) - SHOWN_PICTURES} more beside them")
     if result.get("report"):
         lines.append(f"report: {result['report']}")
+        if "://" in str(result["report"]):  # no browser opens it
+            lines.append(f"  open it: colddiff report {job_id} --out DIR")
     tracked = result.get("tracking") or {}
     if tracked.get("uri"):
         run = f"run {tracked['run_id']}" if tracked.get("run_id") else "its run"

@@ -99,6 +99,13 @@ def test_every_verb_tells_its_result() -> None:
     assert RESULTS.keys() == VERBS.keys()
 
 
+def test_a_report_that_no_browser_opens_is_followed_by_how_to_open_it() -> None:
+    way = "  open it: colddiff report evaluate-x-00000000 --out DIR"
+    for page, told in (("s3://b/report.html", True), ("/runs/report.html", False)):
+        lines = result_lines("evaluate-x-00000000", RESULTS["evaluate"] | {"report": page})
+        assert (lines[lines.index(f"report: {page}") + 1] == way) == told
+
+
 @pytest.mark.parametrize("verb", RESULTS)
 def test_numbers_pictures_and_what_to_do_next(verb: str) -> None:
     told = "\n".join(result_lines(f"{verb}-x-00000000", RESULTS[verb]))
