@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+MOST_NAMED = 8
+"""Jobs that a line names."""
 LIMIT = 200
 """Jobs that a table shows where nothing else is asked for."""
 
@@ -291,11 +294,15 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete jobs that have ended, with their checkpoints and logs."""
-    _each(list(dict.fromkeys(job_ids)), lambda job_id: _delete(job_id, storage, yes, as_json))
+    ids = list(dict.fromkeys(job_ids))
+    _each(ids, lambda job_id: _delete(job_id, storage, yes, as_json, ids))
 
 
-def _delete(job_id: str, storage: str | None, yes: bool, as_json: bool) -> None:
+def _delete(
+    job_id: str, storage: str | None, yes: bool, as_json: bool, together: Sequence[str]
+) -> None:
     from colddiff.cluster import operate
+    from colddiff.cluster.listing import jobs_made_from
     from colddiff.errors import Missing
 
     try:
@@ -307,6 +314,11 @@ def _delete(job_id: str, storage: str | None, yes: bool, as_json: bool) -> None:
         if as_json:
             emit_json({"id": job_id, "deleted": 0})
         return
+    operate.refuse_unless_ended(folder)
+    users = [user for user in jobs_made_from(folder) if user not in together]
+    if users:
+        some = ", ".join(users[:MOST_NAMED]) + ", ..." * (len(users) > MOST_NAMED)
+        note(f"made from {job_id}, and without it once it is deleted: {some}")
     if not yes:
         if not sys.stdin.isatty():
             raise SpecError(f"delete {job_id}: add --yes, as stdin is not a terminal")
@@ -315,9 +327,11 @@ def _delete(job_id: str, storage: str | None, yes: bool, as_json: bool) -> None:
     count = operate.delete(folder)
     note(f"deleted {folder.uri} ({count} objects)")
     if left is not None:
-        note(f"what the job made is still in {left}: delete that folder too if nobody needs it")
+        command = "aws s3 rm --recursive" if "://" in left else "rm -r"
+        way = f"`{command} {shlex.quote(left)}` deletes it, if nobody needs it"
+        note(f"what the job made is still in {left}: {way}")
     if as_json:
-        emit_json({"id": job_id, "deleted": count, "left": left})
+        emit_json({"id": job_id, "deleted": count, "left": left, "made_from_it": users})
 
 
 def _found(job_ids: Sequence[str], storage: str | None) -> list[JobFolder]:

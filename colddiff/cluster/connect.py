@@ -15,6 +15,8 @@ from colddiff.jobs.submit import newest_attempt
 log = logging.getLogger(__name__)
 
 HERE = os.uname().nodename
+RECORDED = "the job's record"
+"""Where an address is from that nobody has given now."""
 
 
 def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
@@ -23,18 +25,18 @@ def jobs_of(folder: JobFolder, address: str | None) -> RayJobs | None:
     ``--address`` overrides the address in the attempt's claim; COLDDIFF_ADDRESS and RAY_ADDRESS do
     not, they only apply to submitting. Raises ClusterError if a remote one does not respond.
     """
-    claim = folder.read_claim(newest_attempt(folder, folder.status()))
+    claim, where = folder.read_claim(newest_attempt(folder, folder.status())), "--address"
     if address is None and claim.get("local") and claim.get("host", HERE) != HERE:
         return None  # the local cluster of another machine
     if address is None and not claim.get("local"):
-        address = claim.get("address")
+        address, where = claim.get("address"), RECORDED
         if address is None:
             return None
     home = Home.from_environment()
     record = local_cluster.running(home)
-    if record is not None and (address is None or parse_address(address) == record.address):
+    if record is not None and (address is None or parse_address(address, where) == record.address):
         return RayJobs(local_cluster.local(home, record))
-    return RayJobs(remote_cluster(address)) if address is not None else None
+    return RayJobs(remote_cluster(address, where)) if address is not None else None
 
 
 def given_cluster(address: str | None, home: Home) -> Cluster | None:

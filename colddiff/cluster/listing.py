@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from colddiff.cluster.home import Home
 from colddiff.cluster.operate import all_current
 from colddiff.errors import ClusterError, ColddiffError, Unreachable
 from colddiff.jobs.folder import JobFolder, list_jobs
-from colddiff.jobs.listing.job_table import JobRow, read_rows
+from colddiff.jobs.listing.job_table import JobRow, made_from, read_rows
 from colddiff.jobs.listing.known_jobs import KnownJobs
 from colddiff.stores.open import open_store
 
@@ -34,6 +35,22 @@ def current_rows(store: Store, address: str | None) -> tuple[list[JobRow], list[
         else:
             row.status = seen
     return rows, problems
+
+
+def jobs_made_from(folder: JobFolder) -> list[str]:
+    """Ids of the jobs in its storage that name a job as what they are made from, as a list's OF.
+
+    Of those whose records can be read: no other keeps the job from being deleted.
+    """
+    named = re.compile(rf"(?:^|/){re.escape(folder.job_id)}(?:$|[/@])")
+    store = folder.store
+    others = [JobFolder(store, other) for other in list_jobs(store) if other != folder.job_id]
+    rows, _ = read_rows(others, KnownJobs(store, _cache_for(store)))
+    return [
+        row.folder.job_id
+        for row in rows
+        if any(named.search(text) for text in made_from(row.job.get("spec") or {}).values())
+    ]
 
 
 def _cache_for(store: Store) -> Store | None:

@@ -136,7 +136,14 @@ def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> 
             return status
     from colddiff.cluster.connect import jobs_of
 
-    jobs = jobs_of(folder, address)
+    try:
+        jobs = jobs_of(folder, address)
+    except ClusterError as error:
+        if status.state != "lost":
+            raise
+        # Should its driver live all the same, it finds the request.
+        log.info("%s is lost, so there is nothing to stop (%s)", folder.job_id, error)
+        return status
     if jobs is None and status.state == "running":
         raise ColddiffError(
             f"{folder.job_id} did not stop within {grace_s:g} s and its cluster is unknown; wait "
@@ -159,17 +166,22 @@ def _await_stop(folder: JobFolder, attempt: int, grace_s: float, show: Show) -> 
         time.sleep(min(poll_seconds(folder), 1.0))
 
 
+def refuse_unless_ended(folder: JobFolder) -> None:
+    """Raises ColddiffError if the job is running or waits: it is stopped before it is deleted."""
+    status = current(folder, None)
+    if status is not None and not status.finished:
+        raise ColddiffError(
+            f"{folder.job_id} is {status.word}; run `colddiff stop {folder.job_id}` first"
+        )
+
+
 def delete(folder: JobFolder) -> int:
     """Deletes a job that has ended, with its checkpoints; returns the number of objects.
 
     If interrupted, no checkpoint looks complete and the job is still listed. Raises ColddiffError
     if the job is running.
     """
-    status = current(folder, None)
-    if status is not None and not status.finished:
-        raise ColddiffError(
-            f"{folder.job_id} is {status.word}; run `colddiff stop {folder.job_id}` first"
-        )
+    refuse_unless_ended(folder)
     keys = [item.key for item in folder.store.list(folder.key() + "/")]
     delete_mark(folder.store, folder.job_id)
     for key in sorted(keys, key=lambda key: (not key.endswith(f"/{COMMIT}"), key)):

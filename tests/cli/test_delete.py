@@ -47,10 +47,45 @@ def test_images_that_are_left_are_named(
     storage: Path, tmp_path: Path, delete: Delete, out: str | None
 ) -> None:
     place = made(storage, tmp_path / out if out else None)
-    assert f"still in {place}: " in delete().stderr
+    assert f"still in {place}: `rm -r {place}` deletes it" in delete().stderr
     assert (place / "manifest.json").exists()
     made(storage, tmp_path / out if out else None)
     assert json.loads(delete("--json").stdout)["left"] == str(place)
+
+
+def test_a_job_that_waits_is_to_be_stopped_before_anything_is_asked(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(storage, None)
+    folder = JobFolder(LocalStore(storage), JOB)
+    monkeypatch.setattr("colddiff.cluster.operate.current", lambda *_: Status("running", 1))
+    done = colddiff_here(monkeypatch, capsys, "delete", JOB)
+    assert done.returncode == 1
+    assert f"{JOB} is running; run `colddiff stop {JOB}` first" in done.stderr
+    monkeypatch.setattr("colddiff.cluster.operate.current", lambda *_: folder.status())
+    done = colddiff_here(monkeypatch, capsys, "delete", JOB)
+    assert (done.returncode, "add --yes" in done.stderr) == (2, True)
+
+
+def test_jobs_that_are_made_from_it_are_named(storage: Path, delete: Delete) -> None:
+    specs = {
+        "evaluate-b-00000002": {"samples": f"{storage}/samples/{JOB}"},
+        "evaluate-c-00000003": {"checkpoint": f"{JOB}@best"},
+        "search-d-00000004": {
+            "base": {"checkpoint": f"s3://b/jobs/{JOB}/checkpoints/step_00000001"}
+        },
+        "evaluate-e-00000005": {"samples": f"{storage}/samples/{JOB}0"},
+    }
+    for job_id, spec in specs.items():
+        JobFolder(LocalStore(storage), job_id).write_job({"id": job_id, "spec": spec})
+    made(storage, None)
+    users = "evaluate-b-00000002, evaluate-c-00000003, search-d-00000004"
+    line = f"made from {JOB}, and without it once it is deleted: {users}"
+    assert line in delete().stderr.splitlines()
+    made(storage, None)
+    assert json.loads(delete("evaluate-c-00000003", "--json").stdout.splitlines()[0])[
+        "made_from_it"
+    ] == ["evaluate-b-00000002", "search-d-00000004"]
 
 
 def test_nothing_is_said_where_nothing_is_left(storage: Path, delete: Delete) -> None:

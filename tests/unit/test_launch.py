@@ -224,6 +224,26 @@ def test_a_job_that_no_cluster_is_known_to_run_cannot_be_forced(
     assert folder.stop_requested(2)
 
 
+def test_a_lost_job_has_nothing_to_stop_though_its_cluster_does_not_respond(
+    folder: JobFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
+    folder.claim(2, {"address": "http://127.0.0.1:9", "local": False})
+    lost = replace(RUNNING, state="lost")
+    folder.write_status(lost)
+    with caplog.at_level(logging.INFO, "colddiff"):
+        assert stop(folder, None, 60, no_show) == lost
+    assert "train-a-0 is lost, so there is nothing to stop (no Ray cluster" in caplog.text
+    assert "http://127.0.0.1:9 (from the job's record)" in caplog.text
+    folder.write_status(replace(RUNNING, state="queued"))
+    for address, source in ((None, "the job's record"), ("http://127.0.0.1:9", "--address")):
+        with pytest.raises(ClusterError, match=rf"127.0.0.1:9 .from {source}."):
+            stop(folder, address, 0, no_show)
+
+
 def test_a_deletion_cut_short_leaves_no_checkpoint_that_looks_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
