@@ -60,7 +60,7 @@ def test_it_is_the_last_line_of_its_log_and_all_that_its_client_says(
 
     class Printed(InProcess):
         def log(self, job_id: str, attempt: int) -> str:
-            return f"waiting for https://s3\n{line}\n(raylet) bye\n"
+            return f"waiting for https://s3\n2026-11-28 00:06:55Z {line}\n(raylet) bye\n"
 
     monkeypatch.undo()
     folder = JobFolder(LocalStore(tmp_path), "train-x-00000000")
