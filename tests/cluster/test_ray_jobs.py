@@ -40,8 +40,9 @@ class Actor:
         server = psutil.Process().parent().cmdline()[1]
         threads = [torch.get_num_threads(), int(os.environ["OMP_NUM_THREADS"])]
         job = ray.get_runtime_context().get_job_id() == os.environ["RAY_JOB_ID"]
-        return server, threads, job, ray.ObjectRef.from_random().hex()
+        return server, threads, job, os.nice(0), ray.ObjectRef.from_random().hex()
 actors = [Actor.options(num_cpus=count).remote() for count in (1, 2, 1)]
+print("niceness", os.nice(0))
 print("found " + json.dumps(ray.get([actor.found.remote() for actor in actors])))
 """
 
@@ -107,12 +108,17 @@ def test_workers_are_forks_with_threads_and_random_numbers_of_their_own(
     jobs.submit_folder(folder, f"{python} actors.py", "forks-1")
     assert ended(jobs, "forks-1").detail == "exit code 0"
     (line,) = [line for line in jobs.log("forks", 1).splitlines() if line.startswith("found ")]
-    servers, threads, of_job, drawn = zip(*json.loads(line.removeprefix("found ")), strict=True)
+    servers, threads, of_job, nice, drawn = zip(
+        *json.loads(line.removeprefix("found ")), strict=True
+    )
     assert {Path(path).name for path in servers} == {"server.py"}
     # Ray sets the variable once a worker has its CPUs, when torch has long been imported.
     given = int(os.environ.get("OMP_NUM_THREADS", 0))
     assert threads == tuple([given or cpus] * 2 for cpus in (1, 2, 1))
     assert all(of_job)
+    # Ray's workers give way to its nodes; what submits work does not.
+    assert nice == (max(15, os.nice(0)),) * 3
+    assert f"niceness {os.nice(0)}\n" in jobs.log("forks", 1)
     assert len(set(drawn)) == 3  # Ray names objects by random numbers
 
 

@@ -100,6 +100,7 @@ def test_what_is_no_worker_of_this_python_starts_as_ray_starts_it(arguments: lis
     ("asked", "reason"),
     [
         ({}, None),
+        ({"RAY_worker_niceness": "0"}, None),
         ({"RAY_JOB_ID": "01000000", "RAY_TRAIN_X": "1", "RAY_EXPERIMENTAL_NOSET_X": "1"}, None),
         ({"PYTHONPATH": "/no/folder:/base"}, None),
         ({"OMP_NUM_THREADS": "7"}, "other variables: OMP_NUM_THREADS"),

@@ -27,7 +27,7 @@ SOCKETS = ("--raylet-name", "--raylet_socket_name")
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 CONTEXT = "--serialized-runtime-env-context="
 LANGUAGE = "--language="
-JOB, NO_JOB = "RAY_JOB_ID", "ffffffff"
+NO_JOB = "ffffffff"
 OOM = Path("/proc/self/oom_score_adj")
 UNSET = r"\$\{[A-Z0-9_]+\}"
 WAIT_S = 60.0
@@ -182,7 +182,7 @@ def start_server(path: Path) -> None:
             [sys.executable, str(program), str(path)],
             # Ray's library reads it once, when it is loaded. Forks are of no job until they get a
             # task of one, like the workers that Ray starts in advance.
-            env=os.environ | {JOB: NO_JOB},
+            env=os.environ | {"RAY_JOB_ID": NO_JOB},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,

@@ -29,6 +29,7 @@ from typing import Any
 
 MODULES = (
     "ray",
+    "ray.dashboard.modules.job.job_supervisor",
     "ray._private.workers.default_worker",
     "torch",
     "ray.train.torch",
@@ -48,6 +49,7 @@ OF_ONE_JOB = {
     "RAY_JOB_ID",
     "RAY_JOB_STOP_WAIT_TIME_S",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC",
+    "RAY_worker_niceness",
     "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
 }
 """Variables that change nothing in what is imported; any other that differs could."""
@@ -55,9 +57,8 @@ OF_DRIVERS = {
     "PYTHONUNBUFFERED",
     "RAY_ADDRESS",
     "RAY_JOB_CONFIG_JSON_ENV_VAR",
-    "RAY_worker_niceness",
 }
-"""More of those for a process that is no worker: Ray's library reads the last, once, in workers."""
+"""More of those, for a process that is no worker."""
 READ_WHEN_USED = ("RAY_EXPERIMENTAL_NOSET_", "RAY_TRAIN_")
 """Starts of the names of more of those."""
 REQUEST_S = 5.0
@@ -96,10 +97,10 @@ class Server:
     def _answer(self) -> None:
         connection, _ = self.listener.accept()
         with connection:
+            connection.settimeout(REQUEST_S)
             try:
-                if _user_of(connection) != os.getuid():
-                    return
-                connection.settimeout(REQUEST_S)
+                if _user_of(connection) != os.getuid() or not connection.recv(1, socket.MSG_PEEK):
+                    return  # a stranger, or one that only looked whether anybody listens
                 request, streams = _received(connection)
             except (OSError, ValueError, struct.error) as error:
                 _say(f"a request that could not be read: {error}")
