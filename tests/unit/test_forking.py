@@ -127,7 +127,7 @@ def test_a_job_that_brings_a_module_of_the_same_name_gets_its_own(tmp_path: Path
 def test_a_process_with_a_thread_or_a_gpu_is_never_forked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "DRIVERS", str(tmp_path / "nvidia"))
+    monkeypatch.setattr(server, "DRIVERS", (str(tmp_path / "nvidia"),))
     assert threading.active_count() > 1 or server.unsafe() is None
     with (tmp_path / "nvidia0").open("w"):
         monkeypatch.setattr(threading, "active_count", lambda: 1)

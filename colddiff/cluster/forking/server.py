@@ -62,7 +62,7 @@ OF_DRIVERS = {
 READ_WHEN_USED = ("RAY_EXPERIMENTAL_NOSET_", "RAY_TRAIN_")
 """Starts of the names of more of those."""
 REQUEST_S = 5.0
-DRIVERS = "/dev/nvidia"
+DRIVERS = ("/dev/nvidia", "/dev/kfd")
 LOOKS_EVERY_S = 1.0
 
 
