@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from colddiff.tracking.address import opened_at
 from tests.toy_verb import CopiedPackage
 
 
@@ -24,8 +25,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CopiedPackage]
 
 def told(result: dict[str, Any]) -> list[str]:
     """The end of the toy's job, for people."""
+    tracked = result["tracking"]
+    run = f"MLflow: run {tracked['run_id']} {opened_at(tracked['uri'])}"
     report = f"report: {result['report']}"
-    return ["pictures:", f"  {result['pictures'][0]}", report, "next:", "  sleep"]
+    return ["pictures:", f"  {result['pictures'][0]}", report, run, "next:", "  sleep"]
 
 
 def test_a_new_verb_is_submitted_in_this_process(package: CopiedPackage) -> None:
@@ -54,7 +57,7 @@ def test_a_new_verb_is_submitted_in_this_process(package: CopiedPackage) -> None
     again = package.run("submit", "count", "goal=2", "--local")
     assert (again.returncode, again.stdout) == (0, f"{job['id']}\n")
     assert f"{job['id']} is done (3 of 3 sheep)" in again.stderr
-    assert again.stderr.splitlines()[-5:] == told(result)
+    assert again.stderr.splitlines()[-6:] == told(result)
     more = package.run("submit", "count", "goal=5", "--local")
     assert f"{job['id']} is done (5 of 5 sheep)" in more.stderr
     assert json.loads(Path(job["result"]).read_text())["started_at"] == 3
@@ -65,7 +68,7 @@ def test_a_new_verb_is_submitted_in_this_process(package: CopiedPackage) -> None
     assert [line[2:] for line in shown.stdout.splitlines() if line[2:] in told(result)] == told(
         result
     )
-    assert package.run("wait", job["id"]).stderr.splitlines()[-5:] == told(result)
+    assert package.run("wait", job["id"]).stderr.splitlines()[-6:] == told(result)
     assert "5 sheep have jumped" in package.run("logs", job["id"]).stdout
     assert "5/5 sheep" in package.run("list").stdout
     assert "is done (5 of 5 sheep)" in package.run("logs", job["id"]).stdout
