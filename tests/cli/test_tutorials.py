@@ -128,7 +128,8 @@ def test_what_needs_data_or_machines_is_a_valid_job(
     shown = [
         step
         for step in shown_in(TUTORIALS / f"{name}.md")
-        if step.words[0] in RUN or step.words[:3] == ["data", "pack", "mnist:./MNIST"]
+        if step.words[0] in RUN
+        or (step.words[:3] == ["data", "pack", "mnist:./MNIST"] and "s3://" not in step.words[4])
     ]
     assert len(shown) >= 2
     for step in shown:

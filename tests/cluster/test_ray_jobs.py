@@ -117,7 +117,8 @@ def test_workers_are_forks_with_threads_and_random_numbers_of_their_own(
     assert threads == tuple([given or cpus] * 2 for cpus in (1, 2, 1))
     assert all(of_job)
     # Ray's workers give way to its nodes; what submits work does not.
-    assert nice == (max(15, os.nice(0)),) * 3
+    lowered = int(os.environ.get("RAY_worker_niceness", 15))  # noqa: SIM112  # Ray's
+    assert nice == (max(lowered, os.nice(0)),) * 3
     assert f"niceness {os.nice(0)}\n" in jobs.log("forks", 1)
     assert len(set(drawn)) == 3  # Ray names objects by random numbers
 

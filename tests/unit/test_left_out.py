@@ -12,7 +12,6 @@ import pytest
 
 from colddiff.data.pack import pack
 from colddiff.data.pack_settings import PackSettings
-from colddiff.errors import SpecError
 from colddiff.evaluation.best import DIGITS, REAL, left_out, misfit, notes_on_restored
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.jobs.pages.read import read_run
@@ -81,7 +80,10 @@ def test_who_submits_is_warned_of_what_is_shown(caplog: pytest.LogCaptureFixture
     assert not caplog.messages
     _warn_of_misfit(EvaluateJob(samples="a", reference="b"), (3, 32, 32), 40, True)
     _warn_of_misfit(EvaluateJob(checkpoint="a"), (1, 16, 16), 40, True)
-    assert ["choose other features" in line for line in caplog.messages] == [True, True]
+    assert [
+        ("use features=inception" in line, "choose other features" in line)
+        for line in caplog.messages
+    ] == [(True, False), (False, True)]
     photographs = {"data": "a", "test_data": "b", "image_size": 32, "channels": 3}
     for evaluation, told in (
         ({}, 0),
@@ -103,26 +105,26 @@ def test_who_submits_is_warned_of_what_is_shown(caplog: pytest.LogCaptureFixture
     assert ranked_by_misfit("eval/sampled/rmse", job) == []
 
 
-def test_samples_of_other_images_need_features_that_somebody_chose(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_samples_of_other_images_are_told_of_features_that_measure_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("COLDDIFF_FEATURES", str(tmp_path / "features"))
     colours = tmp_path / "colours"
     pack(Drawn(4, (8, 8, 3)), LocalStore(colours), PackSettings())
     fields: dict[str, Any] = {"samples": str(colours), "reference": str(colours)}
     unasked, asked = parse(EvaluateJob, fields), parse(EvaluateJob, fields | {"features": "lenet"})
-    with pytest.raises(SpecError) as refused:
-        resolve_evaluation(unasked, str(tmp_path), pack=True)
-    said = str(refused.value)
+    resolve_evaluation(unasked, str(tmp_path), pack=True)
+    (said,) = VERBS["evaluate"].dry_run(unasked, None).lines
+    assert said in caplog.text
     assert said.startswith(
         "features: fd_lenet compares grey digits of 16 x 16 px, and these images"
     )
     assert "use features=inception (no weights at " in said
     assert "download https://" in said
-    assert VERBS["evaluate"].dry_run(unasked, None).problems == refused.value.problems
     resolve_evaluation(asked, str(tmp_path), pack=True)
     (note,) = VERBS["evaluate"].dry_run(asked, None).lines
     assert note.startswith("features: fd_lenet compares grey digits")
+    assert "use features=inception (" not in note
     # On S3 nothing is looked at.
     away = parse(EvaluateJob, {"samples": "s3://a/b", "reference": "s3://a/c"})
     (note,) = VERBS["evaluate"].dry_run(away, None).lines

@@ -20,7 +20,6 @@ from colddiff.verbs.evaluate.resolve import (
     REQUIRED,
     evaluated_images,
     misfit_lines,
-    unfit_default,
 )
 
 
@@ -81,7 +80,7 @@ def dry_run(job: EvaluateJob) -> DryRun:
 
 
 def _where_default(job: EvaluateJob) -> list[str]:
-    """What is refused at submission of images that cannot be looked at here, such as on S3."""
+    """What submission says of other images, where none can be looked at here, such as on S3."""
     if "features" in job.model_fields_set:
         return []
     digits = f"grey digits of {DIGIT_SIDE} x {DIGIT_SIDE} px"
@@ -96,7 +95,5 @@ def _dry_run_of_samples(job: EvaluateJob, sets: Sequence[Manifest | None]) -> Dr
         return DryRun(_where_default(job))
     image = here[0].image
     shape = (image.channels, image.height, image.width)
-    if (unfit := unfit_default(job, shape)) is not None:
-        return DryRun(problems=[("features", unfit)])
     count = min(MANY if one is None else one.count for one in sets)
     return DryRun(misfit_lines(job, shape, min(job.num_images or MANY, count)))

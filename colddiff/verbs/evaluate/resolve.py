@@ -54,6 +54,8 @@ def misfit_lines(job: EvaluateJob, shape: Sequence[int], n: int) -> list[str]:
 
     ``n`` images of ``shape``.
     """
+    if (unfit := unfit_default(job, shape)) is not None:
+        return [f"features: {unfit}"]
     distance, of_sets = job.features.metric, job.samples is not None
     if is_unasked(distance, misfit(distance, shape, n), None, alone=of_sets):
         return []
@@ -76,7 +78,7 @@ def unfit_default(job: EvaluateJob, shape: Sequence[int]) -> str | None:
     needed = "" if weights is None else f" ({str(weights).removeprefix('evaluation.features: ')})"
     return (
         f"{why}, and samples have no other measure: use features=inception{needed}, or others "
-        f"(`colddiff features`); features={job.features.kind} compares them all the same"
+        "(`colddiff features`)"
     )
 
 
@@ -162,8 +164,6 @@ def _with_samples(
     changes |= {"samples": samples, "reference": reference, "test_data": None}
     shape = (made.image.channels, made.image.height, made.image.width)
     n = min(job.num_images or made.count, read_manifest(reference).count)
-    if pack and (unfit := unfit_default(job, shape)) is not None:
-        raise SpecError([("features", unfit)])
     _warn_of_misfit(job, shape, n, pack)
     content |= {
         "samples": made.digest,

@@ -159,7 +159,7 @@ def test_an_extended_search_draws_again_and_evaluates_nothing_twice(
     before = evaluations(storage)
     paths = storage / "jobs" / result["id"] / "pictures" / "paths.png"
     drawn = paths.read_bytes()
-    more = colddiff.search(tiny_search(num_trials=3, **STRAIGHT, **DRAWN), "tiny")
+    more = colddiff.search(tiny_search(num_trials=3, metric=RANKED, **STRAIGHT, **DRAWN), "tiny")
     assert more["id"] == result["id"]
     assert paths.read_bytes() != drawn
     store = open_store(str(storage))

@@ -199,6 +199,7 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(
 def test_gpu_hours_are_those_that_the_study_took(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("colddiff.jobs.in_process.idle_gpu_line", lambda gpus: None)
     train = {**TRAIN, "resources": {"gpus": 1}, "num_steps": 2}
     entries = [{"train": train, "name": "tiny"}]
     before = colddiff.train({**train, "seed": 0}, "tiny")
