@@ -115,6 +115,8 @@ class Step:
 
     def stop_and_end(self, more: int) -> int:
         """Stops a training, and submits it again to end so many steps later; returns that step."""
+        # Before, not after: what is submitted once it has stopped trains on.
+        self._type_again()
         self.team.run("stop", self.id, "--address", self.team.address)
         self._ends_with(STOPPED)
         self.team.tell(f"{self.name}: stopped, and submitted again")
