@@ -65,8 +65,8 @@ def opened_at(uri: str) -> str:
 
     >>> opened_at("http://ada:s3cr3t@mlflow:5000")
     'at http://***@mlflow:5000'
-    >>> opened_at("sqlite:////work/runs/mlflow.db")
-    'by `mlflow ui --backend-store-uri sqlite:////work/runs/mlflow.db`'
+    >>> opened_at("sqlite:////data/runs/mlflow.db")
+    'by `mlflow ui --backend-store-uri sqlite:////data/runs/mlflow.db`'
     """
     if database_path(uri) is None:
         return f"at {masked(uri)}"

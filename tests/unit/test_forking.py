@@ -26,6 +26,7 @@ found = {
     "arguments": sys.argv, "env": dict(os.environ), "folder": os.getcwd(), "path": sys.path,
     "name": __name__, "leads its group": os.getpgid(0) == os.getpid(), "collects": gc.isenabled(),
     "waits": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, "nice": os.nice(0),
+    "oom": open("/proc/self/oom_score_adj").read(),
     "streams": [os.fstat(n).st_ino for n in (0, 1, 2)], "files": len(os.listdir("/proc/self/fd")),
 }
 own = {"parent": os.getppid(), "imported": "webdataset" in sys.modules}
@@ -313,3 +314,13 @@ def test_without_a_server_a_module_runs_all_the_same(
         assert found[:2] == ["__main__", "module_of_a_job.py"]
         assert found[3] == client.pid  # it has become the module
         assert client.wait(60) == 0
+
+
+def test_a_module_starts_no_server_which_would_be_of_its_job(node: Node) -> None:
+    for server_pid in node.servers:
+        os.kill(server_pid, signal.SIGKILL)
+    wait_until(lambda: not node.servers, "its end", every_s=0.01)
+    with node.module("0") as (client, found):
+        assert found[3] == client.pid
+        assert client.wait(60) == 0
+    assert node.servers == []

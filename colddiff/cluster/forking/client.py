@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,8 +40,10 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[0] == "-m":
         run_module(arguments)
     request = worker_request(arguments)
-    if request is not None and asked(request, socket_of(request["arguments"])) is not None:
-        return
+    if request is not None:
+        path = socket_of(request["arguments"])
+        if asked(request, path, begin=True) is not None:
+            return
     spec = find_spec("ray")  # does not import it
     assert spec is not None, "Ray has started this program"
     assert spec.origin is not None, "Ray is a package with a file"
@@ -67,9 +70,12 @@ def worker_request(arguments: Sequence[str]) -> dict[str, Any] | None:
     if python != sys.executable or folder is None or context.get("override_worker_entrypoint"):
         return None
     env = _environment(context.get("env_vars") or {})
-    # Ray sets it for this process only: the system kills workers before what holds the node.
-    oom = OOM.read_text() if OOM.exists() else ""
-    return {"arguments": passed, "env": env, "folder": folder, "oom_score_adj": oom}
+    return {"arguments": passed, "env": env, "folder": folder, "oom_score_adj": _oom_score_adj()}
+
+
+def _oom_score_adj() -> str:
+    """Of this process alone: Ray lets the system kill workers before what holds the node."""
+    return OOM.read_text() if OOM.exists() else ""
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -94,10 +100,16 @@ def _folder(prefix: Sequence[str]) -> str | None:
 def run_module(arguments: Sequence[str]) -> NoReturn:
     """Ends as the module's process does."""
     name, *passed = arguments[1:]
-    of_this = {"env": dict(os.environ), "folder": str(Path.cwd()), "oom_score_adj": ""}
+    request = {
+        "module": name,
+        "arguments": passed,
+        "env": dict(os.environ),
+        "folder": str(Path.cwd()),
+        "oom_score_adj": _oom_score_adj(),
+    }
     try:
-        request = {"module": name, "arguments": passed, **of_this}
-        fork = asked(request, socket_of(raylet_command()))
+        # A server that began here would have the environment of this job.
+        fork = asked(request, socket_of(raylet_command()), begin=False)
     except OSError:
         fork = None
     if fork is None:
@@ -106,7 +118,8 @@ def run_module(arguments: Sequence[str]) -> NoReturn:
 
     def hand_on(number: int, frame: object) -> None:
         handed.append(number)
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):  # it has just ended, which is read below
+            os.kill(pid, number)
 
     fork.settimeout(None)
     (pid,) = struct.unpack("i", _exactly(fork, 4))
@@ -146,10 +159,10 @@ def socket_of(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def asked(request: Mapping[str, Any], path: Path | None) -> socket.socket | None:
+def asked(request: Mapping[str, Any], path: Path | None, *, begin: bool) -> socket.socket | None:
     """The connection to what has become a fork; None if the server says no.
 
-    The server is started if there is none.
+    Or where there is none and ``begin`` does not allow to start one.
     """
     if path is None:
         return None
@@ -159,6 +172,8 @@ def asked(request: Mapping[str, Any], path: Path | None) -> socket.socket | None
         try:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
+            if not begin:
+                raise
             start_server(path)
             connection.connect(str(path))
         text = json.dumps(request).encode()
