@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
@@ -21,6 +20,9 @@ from colddiff.sampling import Restore, Severities, break_symmetry, falling, samp
 from colddiff.terminal import Terminal
 from colddiff.transforms import eight_bit, normalise
 from colddiff.types import Image, ProgressCallback, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

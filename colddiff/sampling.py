@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.errors import SpecError
@@ -19,10 +18,10 @@ from colddiff.machine.tqdm_bar import reported
 from colddiff.restorers import evaluating
 from colddiff.rng import Rng, rows
 from colddiff.samplers import DEFAULT, check_samplers, find_sampler, full
-from colddiff.types import Image, Omega, ProgressCallback
+from colddiff.types import Image, Omega, ProgressCallback, Severity
 
 Severities = int | Sequence[int] | None
-Restore = Callable[[Image, Tensor], Image]
+Restore = Callable[[Image, Severity], Image]
 
 
 @dataclass(frozen=True, slots=True)

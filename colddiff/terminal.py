@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, final
 
 import numpy as np
 import torch
 from pydantic import Field, SerializeAsAny
-from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
@@ -20,8 +19,11 @@ from colddiff.sampling import break_symmetry
 from colddiff.spec import KindOf, Registry, Spec
 from colddiff.types import Image
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Grid: TypeAlias = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-Drawn: TypeAlias = tuple[Image, dict[str, Tensor]]
+Drawn: TypeAlias = "tuple[Image, dict[str, Tensor]]"
 
 
 class TerminalSpec(Spec):

@@ -11,17 +11,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from colddiff.errors import DataError
 from colddiff.rng import words
 from colddiff.types import Image, ImageShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Augment: TypeAlias = Literal[
     "none",
@@ -110,7 +111,7 @@ class Transform:
         x = self._enlarged(images)
         pad = self._preset.pad
         if pad:
-            x = functional.pad(x, (pad, pad, pad, pad))
+            x = torch.nn.functional.pad(x, (pad, pad, pad, pad))
         crops = crops.to(x.device, non_blocking=True)
         along = torch.arange(self._size, device=x.device)
         top, left, flipped = (crops[:, n, None] for n in range(3))

@@ -7,13 +7,11 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import safetensors.torch
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from torch import Tensor
 
 from colddiff.checkpoints.kept import COMMIT, STEP
 from colddiff.errors import (
@@ -27,6 +25,9 @@ from colddiff.errors import (
 from colddiff.ports import Store
 from colddiff.spec.documents import DocumentError, as_record, read_json_object, shown
 from colddiff.spec.formats import LaterRecord, refuse_later
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Checkpoints:
         _refuse_nonfinite(snapshot)
         files: dict[str, dict[str, Any]] = {}
         for stem, tensors in snapshot.tensors.items():
-            data = safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()})
+            data = _to_bytes({k: v.contiguous() for k, v in tensors.items()})
             files |= self._write(snapshot.step, stem, ".safetensors", data, writer)
         state = json.dumps(dict(snapshot.state), indent=2, sort_keys=True).encode()
         files |= self._write(snapshot.step, "state", ".json", state, writer)
@@ -196,7 +197,7 @@ class Checkpoints:
         for stem in stems:
             data = self._read(step, files[stem])
             try:
-                tensors[stem] = safetensors.torch.load(data)
+                tensors[stem] = _from_bytes(data)
             except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
                 # safetensors knows dtypes that torch does not.
                 raise CheckpointError(
@@ -313,3 +314,18 @@ def _refuse_nonfinite(snapshot: Snapshot) -> None:
                     f"step {snapshot.step}: {stem} tensor {name} holds NaN or inf; no checkpoint "
                     "is written"
                 )
+
+
+# Imported with torch, and most commands only read what is beside the tensors.
+
+
+def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    import safetensors.torch
+
+    return safetensors.torch.save(tensors)
+
+
+def _from_bytes(data: bytes) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    return safetensors.torch.load(data)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.machine.files import is_regular
-from colddiff.restorers.base import Restorer
+from colddiff.restorers import Restorer
 
 Weights = Literal["ema", "model"]
 

@@ -18,7 +18,6 @@ from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.files import is_folder, is_regular
-from colddiff.restorers import Restorer
 from colddiff.spec import nearest, parse
 from colddiff.spec.documents import shown
 from colddiff.spec.formats import later_version
@@ -27,6 +26,7 @@ from colddiff.terminal import TERMINALS, Terminal, TerminalSpec
 from colddiff.tracking.open import job_of_run
 
 if TYPE_CHECKING:
+    from colddiff.restorers import Restorer
     from colddiff.verbs.train.job import TrainJob
 
 _WHICH = re.compile(r"@(last|best|step=(\d+))$")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
 
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.restorers import RESTORERS
 from colddiff.spec import nearest
 from colddiff.types import ImageShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Weights = Literal["ema", "model"]
 NAMED = 3
@@ -45,14 +47,14 @@ def fitting(
 
 
 def load_weights(
-    network: nn.Module, found: Mapping[str, Tensor], weights: Weights, where: str
+    network: torch.nn.Module, found: Mapping[str, Tensor], weights: Weights, where: str
 ) -> None:
     """Loads averaged (ema) or last (model) weights; raises CheckpointError unless they fit."""
     wanted = network.state_dict() if weights == "model" else ema_parameters(network, found)
     network.load_state_dict(fitting(found, wanted, where), strict=weights == "model")
 
 
-def ema_parameters(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def ema_parameters(network: torch.nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of ``network`` that averaged weights hold: parameters, and buffers if found.
 
     The moving average is over parameters alone; an imported checkpoint holds the buffers as well.
@@ -89,7 +91,7 @@ def check_ema(found: Mapping[str, Tensor], job: Mapping[str, Any], where: str) -
 
 
 def check_resumed(
-    tensors: Mapping[str, Mapping[str, Tensor]], network: nn.Module, where: str
+    tensors: Mapping[str, Mapping[str, Tensor]], network: torch.nn.Module, where: str
 ) -> None:
     """Raises CheckpointError unless model, ema and optimizer of a checkpoint fit ``network``."""
     parameters = dict(network.named_parameters())
@@ -145,7 +147,9 @@ def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """Adam's state: ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter that had a step."""
     named = {id(parameter): name for name, parameter in network.named_parameters()}
     return {
@@ -156,7 +160,7 @@ def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> d
 
 
 def load_optimizer(
-    network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
     """Sets what ``optimizer_tensors`` returned, on each parameter's own device."""
     for name, parameter in network.named_parameters():

@@ -278,7 +278,7 @@ def _tracker(storage: str | None) -> CheckedPart:
 
 
 def _features() -> CheckedPart:
-    from colddiff.features.networks import PUBLISHED, default_place
+    from colddiff.features.published import PUBLISHED, default_place
 
     missing = [kind for kind in PUBLISHED if not _is_there(default_place(kind))]
     if not missing:

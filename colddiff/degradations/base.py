@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from colddiff.degradations.guards import check_images, check_values
 from colddiff.degradations.omega import DrawImages, draw_omega, placed_omega
@@ -17,6 +16,9 @@ from colddiff.degradations.spec import SpecT, schedules_of
 from colddiff.degradations.tables import Tables, in_8_bit, without_autocast, working_dtype
 from colddiff.rng import Rng
 from colddiff.types import Image, ImageShape, Omega, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Degradation", "DrawImages"]
 
@@ -119,10 +121,10 @@ class Degradation(ABC, Generic[SpecT]):
         return placed_omega(self, omega, x0)
 
     @final
-    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
         """Moves the tables to ``device`` now instead of on first use; returns itself."""
         self._held.release()
-        self._tables(torch.empty(0, device=device, dtype=working_dtype(dtype)))
+        self._tables(torch.empty(0, device=device, dtype=working_dtype(dtype or torch.float32)))
         return self
 
     @final

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from colddiff.degradations.base import Degradation
 from colddiff.degradations.spec import DEGRADATIONS, DegradationSpec
 from colddiff.spec import Choices, Range
 from colddiff.types import Image, ImageShape, Omega, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @DEGRADATIONS.register

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from colddiff.degradations.base import Degradation
 from colddiff.degradations.masks import cumulative_masks, masks_at, middle
@@ -18,6 +17,9 @@ from colddiff.errors import SpecError
 from colddiff.schedules import Linear, Schedule, positive_values
 from colddiff.spec import Range, Unit
 from colddiff.types import Image, ImageShape, Omega, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Level = Annotated[float, Field(ge=-1, le=1)]
 

@@ -5,12 +5,16 @@ Severities and values are only checked if they are in host memory, never by a de
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from colddiff.degradations.tables import working_dtype
 from colddiff.errors import SpecError
 from colddiff.types import Image, ImageShape, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check_images(kind: str, shape: ImageShape, num_timesteps: int, x0: Image, t: Severity) -> None:
@@ -53,4 +57,4 @@ def all_finite(values: Tensor) -> bool:
 
 
 def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
+    return isinstance(value, torch.Tensor)

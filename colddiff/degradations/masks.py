@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from torch import Tensor
 
 from colddiff.schedules import FloatTable
 from colddiff.types import Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cumulative_masks(sigmas: FloatTable, rows: int, columns: int) -> FloatTable:

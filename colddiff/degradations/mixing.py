@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from colddiff.degradations.base import Degradation
 from colddiff.degradations.spec import DegradationSpec
@@ -15,6 +14,9 @@ from colddiff.degradations.tables import working_dtype
 from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range
 from colddiff.types import Image, Omega, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AlphasBar = Literal["cosine", "linear"]
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from colddiff.degradations.tables import moved, working_dtype
 from colddiff.errors import SpecError
@@ -15,6 +14,8 @@ from colddiff.rng import Rng, rows
 from colddiff.types import Image, Omega
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from colddiff.degradations.base import Degradation
 
 DrawImages = Callable[[Sequence[np.random.Generator]], Image]

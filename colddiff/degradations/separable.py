@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from colddiff.degradations.base import Degradation
 from colddiff.degradations.spec import SpecT
 from colddiff.schedules import FloatTable
 from colddiff.types import Image, Omega, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Separable(Degradation[SpecT]):

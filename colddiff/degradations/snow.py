@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
 
 from colddiff.degradations.base import Degradation
 from colddiff.degradations.blur import gaussian
@@ -20,6 +19,9 @@ from colddiff.errors import SpecError
 from colddiff.schedules import FloatTable
 from colddiff.spec import Choices, Range
 from colddiff.types import Image, ImageShape, Omega, Severity
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 
@@ -133,7 +135,7 @@ def streaked(flakes: Tensor, kernel: Tensor, vertical: Tensor) -> Tensor:
     """flakes [B, H, W], each filtered with its own kernel [B, K] along its rows or its columns."""
     _, height, width = flakes.shape
     reach = kernel.shape[1] // 2
-    padded = nn.functional.pad(flakes, (reach, reach, reach, reach))
+    padded = torch.nn.functional.pad(flakes, (reach, reach, reach, reach))
     vertical = vertical.view(-1, 1, 1)
     layer = torch.zeros_like(flakes)
     # A sum of shifts, not a convolution: those may run in TF32 on a GPU.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from torch import Tensor
 
-Make = Callable[[], dict[str, Tensor]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Make: TypeAlias = "Callable[[], dict[str, Tensor]]"
 
 
 class Tables:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from colddiff.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Float64 = NDArray[np.float64]
 

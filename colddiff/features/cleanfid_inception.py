@@ -10,14 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from colddiff.features.published import INCEPTION
 from colddiff.features.weights import checked_images, checked_weights, feature_rows, loading
 
-FILE = "inception-2015-12-05.pt"
-SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-DOWNLOAD = (
-    f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{FILE} "
-    "(95,607,719 bytes)"
-)
 SIDE = 299
 CHUNK = 32
 
@@ -36,7 +31,12 @@ class InceptionFeatures:
     metric = "fid"
 
     def __init__(
-        self, data: bytes, place: str, *, sha256: str = SHA256, device: torch.device | str = "cpu"
+        self,
+        data: bytes,
+        place: str,
+        *,
+        sha256: str = INCEPTION.sha256,
+        device: torch.device | str = "cpu",
     ) -> None:
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import build_resizer
@@ -47,7 +47,7 @@ class InceptionFeatures:
         checked_weights(self.metric, place, data, sha256)
         with loading(self.metric, place), tempfile.TemporaryDirectory() as folder:
             # clean-fid loads a file of this name from a folder; give it the verified bytes.
-            (Path(folder) / FILE).write_bytes(data)
+            (Path(folder) / INCEPTION.file).write_bytes(data)
             self._network = InceptionV3W(folder, download=False).to(self.device).eval()
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from colddiff.errors import CheckpointError
+from colddiff.features.published import default_place, no_weights
 from colddiff.ports import FeatureExtractor
 from colddiff.stores.open import absolute, open_store
 
@@ -47,15 +48,11 @@ def missing_weights(
     folder, _, name = place.rpartition("/")
     if open_store(folder or "/").size(name) is not None:
         return None
-    from colddiff.features.networks import no_weights
-
     return no_weights(features.kind, place)
 
 
 def located_features(spec: FeaturesSpec) -> FeaturesSpec:
     """``spec`` with the absolute path of its weights, unless they ship with the package."""
-    from colddiff.features.networks import default_place
-
     if "path" not in type(spec).model_fields:
         return spec
     path = getattr(spec, "path", None) or default_place(spec.kind)

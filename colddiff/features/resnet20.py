@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
+from colddiff.features.published import RESNET20
 from colddiff.features.weights import checked_images, checked_weights, feature_rows, loading
 
-FILE = "resnet20-12fca82f.th"
-SHA256 = "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8"
-DOWNLOAD = (
-    "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
-    f"{FILE} (1,099,231 bytes)"
-)
 SIDE = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -74,9 +69,9 @@ class Resnet20Features:
     metric = "fd_resnet20"
 
     def __init__(self, data: bytes, place: str, device: torch.device | str = "cpu") -> None:
-        self.weights_sha256 = SHA256
+        self.weights_sha256 = RESNET20.sha256
         self.device = torch.device(device)
-        checked_weights(self.metric, place, data, SHA256)
+        checked_weights(self.metric, place, data, RESNET20.sha256)
         self.network = Resnet20()
         with loading(self.metric, place):
             saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

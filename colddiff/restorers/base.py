@@ -1,17 +1,21 @@
-"""The contract of a restorer R(x_t, t) ~ x0."""
+"""A kind of restorer R(x_t, t) ~ x0: its fields, and how its network is built.
+
+Jobs and commands read the fields without importing torch; `networks` holds the networks.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, final
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import SerializeAsAny
-from torch import Tensor, nn
 
 from colddiff.spec import KindOf, Registry, Spec, refuse_fields_without_hook
-from colddiff.types import Image, ImageShape, Severity
+from colddiff.types import ImageShape
+
+if TYPE_CHECKING:
+    from colddiff.restorers.networks.base import Restorer
 
 
 class RestorerSpec(Spec):
@@ -27,6 +31,16 @@ class RestorerSpec(Spec):
     def build(self, shape: ImageShape) -> Restorer:
         """Build the network, freshly initialised, for images of ``shape``."""
 
+    def check(self, shape: ImageShape) -> None:
+        """Raises SpecError where ``build`` would, for images of ``shape``.
+
+        By default it is built, without weights. A kind that knows without torch says so sooner.
+        """
+        import torch
+
+        with torch.device("meta"):
+            self.build(shape)
+
     @property
     def random_in_training(self) -> bool:
         """Whether it draws from torch's global generator in training mode: ``dropout``.
@@ -38,39 +52,6 @@ class RestorerSpec(Spec):
 
 RESTORERS: Registry[RestorerSpec] = Registry("restorer", "colddiff.restorers")
 AnyRestorer = Annotated[RestorerSpec, SerializeAsAny(), KindOf(RESTORERS, default="convnext_unet")]
-
-
-class Restorer(nn.Module, ABC):
-    """A network R(x_t, t) that estimates x0; t is int64 [B] in 1..T, images [B, C, H, W].
-
-    Parameter names and shapes match the paper's code, so that its state dicts load.
-    """
-
-    @abstractmethod
-    def forward(self, x_t: Image, t: Severity) -> Image:
-        """The estimate x0_hat, of the shape of ``x_t``; not clipped to [-1, 1]."""
-
-    @property
-    @final
-    def num_parameters(self) -> int:
-        """Number of trainable scalars."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-
-class Block(nn.Module):
-    """Part of a restorer; row i of its output depends only on row i of each input."""
-
-
-def sinusoid(t: Severity, width: int) -> Tensor:
-    """Sinusoidal embedding float32 [B, width] of severities 1..T: sines, then cosines.
-
-    The paper's code passes the index i = t - 1 to its networks; this is the only place that shifts.
-    """
-    half = width // 2
-    scale = -torch.log(torch.tensor(10000.0)) / (half - 1)
-    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * scale)
-    angles = (t - 1).to(torch.float32)[:, None] * frequencies[None, :]
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def build_restorer(

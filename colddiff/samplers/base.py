@@ -11,13 +11,14 @@ import torch
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
-from torch import Tensor
 
 from colddiff.errors import SpecError
 from colddiff.spec import Catalogue
 from colddiff.types import Image, Omega
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from colddiff.degradations import Degradation
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")

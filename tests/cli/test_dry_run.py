@@ -13,7 +13,7 @@ from PIL import Image
 
 from colddiff.cli.submit import Request, read_job
 from colddiff.data.open import pack_source
-from colddiff.features import cleanfid_inception as inception
+from colddiff.features.published import INCEPTION
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
@@ -237,7 +237,7 @@ def test_it_says_which_weights_are_not_here(
     submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.setenv("COLDDIFF_FEATURES", str(tmp_path))
-    weights = tmp_path / inception.FILE
+    weights = tmp_path / INCEPTION.file
     told = submit(*words, "--dry-run")
     assert told.returncode == 0
     (line,) = (line for line in told.stderr.splitlines() if "no weights" in line)

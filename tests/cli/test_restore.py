@@ -281,7 +281,7 @@ def test_scores_against_a_reference(run: Restore, tmp_path: Path) -> None:
 def test_a_network_that_makes_nan_spoils_its_own_image_only(
     run: Restore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from colddiff.restorers.convnext_unet import ConvNextUnet
+    from colddiff.restorers.networks.convnext_unet import ConvNextUnet
 
     forward = ConvNextUnet.forward
 

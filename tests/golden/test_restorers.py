@@ -13,7 +13,7 @@ from torch import Tensor
 
 from colddiff.checkpoints.paper_weights import import_reference_checkpoint
 from colddiff.restorers import Restorer, build_restorer
-from colddiff.restorers.base import sinusoid
+from colddiff.restorers.networks.base import sinusoid
 from colddiff.types import ImageShape
 from tests.golden.conftest import Golden
 

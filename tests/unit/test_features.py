@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from colddiff.errors import CheckpointError, ColddiffError, DataError, SpecError
 from colddiff.evaluation.spec import EvaluationSpec
-from colddiff.features import cleanfid_inception as inception
 from colddiff.features.cleanfid_inception import InceptionFeatures
 from colddiff.features.open import open_features
-from colddiff.features.resnet20 import FILE, SHA256, Resnet20Features
+from colddiff.features.published import INCEPTION, RESNET20
+from colddiff.features.resnet20 import Resnet20Features
 from colddiff.features.spec import InceptionFeaturesSpec, LenetFeaturesSpec
 from colddiff.spec import parse
 from colddiff.stores.open import open_store
@@ -84,7 +84,7 @@ def test_what_cannot_be_meant(features: Any, message: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_inception_sees_what_clean_fid_would_hand_it(tmp_path: Path, channels: int) -> None:
-    path = tmp_path / inception.FILE
+    path = tmp_path / INCEPTION.file
     sha256 = saved(StandIn(), path)
     extractor = InceptionFeatures(path.read_bytes(), str(path), sha256=sha256)
     assert (extractor.metric, extractor.weights_sha256) == ("fid", sha256)
@@ -109,12 +109,12 @@ def test_inception_is_never_downloaded_and_the_error_says_where_it_is(
     with pytest.raises(CheckpointError) as caught:
         open_features("inception")
     said = str(caught.value)
-    assert f"no weights at {tmp_path}/{inception.FILE}" in said
+    assert f"no weights at {tmp_path}/{INCEPTION.file}" in said
     assert "https://nvlabs-fi-cdn.nvidia.com" in said
     assert "path: s3://bucket/" in said
     assert not list(tmp_path.iterdir())
-    (tmp_path / inception.FILE).write_bytes(b"half a download")
-    with pytest.raises(CheckpointError, match=f"15 bytes.*expected {inception.SHA256}"):
+    (tmp_path / INCEPTION.file).write_bytes(b"half a download")
+    with pytest.raises(CheckpointError, match=f"15 bytes.*expected {INCEPTION.sha256}"):
         open_features("inception")
 
 
@@ -172,8 +172,8 @@ def test_networks_that_are_others_or_none(tmp_path: Path) -> None:
 
 
 def test_resnet20_is_right_about_cifar10(shared: Path) -> None:
-    data = (shared / "data/cifar10_resnet20" / FILE).read_bytes()
-    extractor = Resnet20Features(data, FILE)
+    data = (shared / "data/cifar10_resnet20" / RESNET20.file).read_bytes()
+    extractor = Resnet20Features(data, RESNET20.file)
     sheet = np.asarray(Image.open(shared / "data/cifar10/test_00.webp").convert("RGB"))
     rows = [
         sheet[y : y + 32, x : x + 32]
@@ -188,6 +188,6 @@ def test_resnet20_is_right_about_cifar10(shared: Path) -> None:
     assert float((scores.argmax(dim=1).numpy() == labels).mean()) > 0.85
     assert extractor.features(images[:4]).shape == (4, 64)
     assert extractor.features(eight_bit(2, 1, 20, 28)).shape == (2, 64)
-    assert extractor.weights_sha256 == SHA256
-    with pytest.raises(ColddiffError, match=f"expected {SHA256}"):
-        Resnet20Features(data[:-1], FILE)
+    assert extractor.weights_sha256 == RESNET20.sha256
+    with pytest.raises(ColddiffError, match=f"expected {RESNET20.sha256}"):
+        Resnet20Features(data[:-1], RESNET20.file)

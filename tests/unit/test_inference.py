@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from colddiff.restorers import build_restorer, for_inference, inference
-from colddiff.restorers.base import Block
-from colddiff.restorers.winograd import WinogradConvolution
+from colddiff.restorers import build_restorer, for_inference
+from colddiff.restorers.networks import inference
+from colddiff.restorers.networks.base import Block
+from colddiff.restorers.networks.winograd import WinogradConvolution
 from colddiff.types import ImageShape
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from colddiff.errors import SpecError
 from colddiff.restorers import RESTORERS, Restorer, RestorerSpec, build_restorer
-from colddiff.restorers.convnext_unet import ChannelLayerNorm, LinearAttention
-from colddiff.restorers.convolution import Convolution
+from colddiff.restorers.networks.convnext_unet import ChannelLayerNorm, LinearAttention
+from colddiff.restorers.networks.convolution import Convolution
 from colddiff.types import ImageShape
 
 CONVNEXT: dict[str, Any] = {"kind": "convnext_unet", "dim": 8, "dim_mults": [1, 2]}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from colddiff.restorers.winograd import WinogradConvolution
+from colddiff.restorers.networks.winograd import WinogradConvolution
 
 
 def convolution(inner: int = 128, outer: int = 160, **options: object) -> nn.Conv2d:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import lcm
 from typing import Annotated, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from colddiff.degradations import AnyDegradation
@@ -274,7 +273,6 @@ no average of them; one of the last steps is ema.start=30 ema.every=1 ema.decay=
         # One process may read hundreds of jobs, such as the trials of a search.
         network = (type(self.restorer), digest(self.restorer.to_dict()), self.shape)
         if network not in _BUILDABLE:
-            with torch.device("meta"):
-                self.restorer.build(self.shape)
+            self.restorer.check(self.shape)
             _BUILDABLE.add(network)
         return self

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from colddiff.restorers.base import Block, Restorer
-from colddiff.restorers.winograd import WinogradConvolution
+from colddiff.restorers.networks.base import Block, Restorer
+from colddiff.restorers.networks.winograd import WinogradConvolution
 
 SLICE_VALUES = 64 * 128 * 128
 """Input values per slice of a batch, in a block on a CPU. The widest activations, twice as many,
@@ -37,20 +35,6 @@ def for_inference(R: Restorer) -> Restorer:
             elif isinstance(module, Block):
                 setattr(parent, name, _InSlices(module))
     return optimised.eval()
-
-
-@contextmanager
-def evaluating(R: object) -> Iterator[None]:
-    """R in evaluation mode meanwhile, where it is a module; each part gets its own mode back."""
-    # Its own: some of them may be frozen in evaluation mode.
-    training = [m for m in R.modules() if m.training] if isinstance(R, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _InSlices(nn.Module):

@@ -1,0 +1,1 @@
+"""The networks of restorers, and what they are made of; imports torch."""
