@@ -34,6 +34,7 @@ from colddiff.cli.output import emit, note, one_line
 from colddiff.errors import ERROR_LINE, ColddiffError, SpecError
 from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.verb import VERBS
+from colddiff.machine.deferred_import import defer_import
 from colddiff.machine.garbage import collect_seldom
 from colddiff.machine.streams import Streams
 
@@ -140,6 +141,8 @@ LONGEST = 2000
 def main() -> None:
     """Entry point: runs the command line; a ColddiffError becomes one line and its exit code."""
     collect_seldom()
+    # Jobs' fields and folders need no torch, and most of the time of a short command is its import.
+    defer_import("torch")
     streams = Streams()
     try:
         _run()
