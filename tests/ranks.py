@@ -9,7 +9,12 @@ from typing import Any
 import torch.multiprocessing
 
 # A rank that is spawned anew imports for several seconds; one that is forked from here for none.
-PRELOADED = ["colddiff.verbs.train.trainer", "tests.unit.test_train", "tests.unit.test_resume"]
+PRELOADED = [
+    "colddiff.verbs.train.trainer",
+    "torch._dynamo",  # an optimizer imports it
+    "tests.unit.test_train",
+    "tests.unit.test_resume",
+]
 
 
 def run_ranks(rank: Callable[..., None], world_size: int, *arguments: Any) -> None:

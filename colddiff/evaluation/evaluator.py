@@ -16,14 +16,13 @@ from colddiff.data.readers.transformed import TRANSFORM_SETTING
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
 from colddiff.errors import DataError, DivergedError, SpecError
+from colddiff.evaluation.batch import EvaluationBatch
 from colddiff.evaluation.best import misfit, notes_on_restored
-from colddiff.evaluation.by_severity import BySeverity, measure_by_severity
-from colddiff.evaluation.image_scores import Candidate, ImageScores, worth_showing
-from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, add_distance, ssim_of
+from colddiff.evaluation.metrics import ImageErrors, add_distance
 from colddiff.evaluation.partition import batch_sums, threads_for
 from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
-from colddiff.evaluation.sums import Column, EvaluationSums
+from colddiff.evaluation.sums import EvaluationSums
 from colddiff.evaluation.trajectory import (
     MAX_FRAMES,
     MAX_SHOWN,
@@ -33,8 +32,8 @@ from colddiff.evaluation.trajectory import (
 from colddiff.ports import FeatureExtractor, ShardSource
 from colddiff.restorers import evaluating
 from colddiff.restorers.precision import at_precision
-from colddiff.rng import stream, streams
-from colddiff.samplers import CURVE, DEFAULT, SAMPLERS, check_samplers
+from colddiff.rng import streams
+from colddiff.samplers import DEFAULT, SAMPLERS, check_samplers
 from colddiff.sampling import Restore, Severities, falling, sample_steps
 from colddiff.spec import digest
 from colddiff.transforms import eight_bit, normalise
@@ -98,19 +97,19 @@ class Evaluator:
                 [("evaluation.num_images", f"{wanted} of {count} test images; use at most {count}")]
             )
         check_samplers(self.spec.samplers, self.D, "evaluation.samplers")
-        self.D.check_start(self._start)
+        self.D.check_start(self.start)
         self._check_curve()
 
     def _check_curve(self) -> None:
         calls = self.spec.curve or ()
         if (self.spec.curve is not None and len(set(calls)) != len(calls)) or self.spec.curve == ():
             raise SpecError([("evaluation.curve", "needs numbers of calls, each of them once")])
-        if max(calls, default=0) > self._start:
-            what = f"{max(calls)} calls need as many severities; there are {self._start}"
+        if max(calls, default=0) > self.start:
+            what = f"{max(calls)} calls need as many severities; there are {self.start}"
             raise SpecError([("evaluation.curve", what)])
 
     @property
-    def _start(self) -> int:
+    def start(self) -> int:
         """The severity of the degraded images."""
         return falling(self.spec.severities, self.D.num_timesteps)[0]
 
@@ -140,88 +139,31 @@ class Evaluator:
             x0 = normalise(torch.from_numpy(images_at(self.source, indices)).to(self.device))
             rng = streams(self.spec.seed, "evaluation/omega", indices)
             omega = self.D.draw(len(x0), rng=rng, images=self.images)
-        x_T = self.D.observe(x0, torch.full((len(x0),), self._start), omega)
+        x_T = self.D.observe(x0, torch.full((len(x0),), self.start), omega)
         return EvaluationInputs(x0, omega, x_T)
 
-    def sum_batch(self, positions: range) -> EvaluationSums:
-        """Restores the images at ``positions`` with every sampler; sums over them."""
-        inputs = self.inputs(positions)
-        x0, x_T = inputs.x0, inputs.degraded
-        # Only the first batch holds image 0, whichever worker sums it.
-        kept = self.keep if 0 in positions else 0
-        made, trajectories = {"degraded": x_T}, {}
-        for name in self.spec.samplers:
-            sampler = SAMPLERS[name]
-            # For the strip and its animation; the others are shown at fewer severities.
-            frames = self._frames if name == self._shown else self._shown_severities
-            recorder = Recorder(frames, kept, sampler.label)
-            made[sampler.column] = self.restored(
-                inputs, sampler.name, self.spec.severities, recorder=recorder
-            )
-            trajectories[sampler.column] = recorder.trajectory()
-        columns = {name: self._column(images, x0) for name, images in made.items()}
-        columns |= {
-            f"{CURVE}{calls}": self._column(self._by_calls(inputs, calls), x0)
-            for calls in self.spec.curve or ()
-        }
-        return EvaluationSums(
-            columns,
-            self._halves(x0, positions),
-            {name: eight_bit(images[:kept]) for name, images in {"original": x0, **made}.items()}
-            if kept
-            else {},
-            {name: path for name, path in trajectories.items() if path is not None},
-            self._by_severity(inputs, kept) if kept else None,
-            self._candidates(positions, columns, {"original": x0, **made}),
-            self._judged_by,
-        )
-
-    def _by_calls(self, inputs: EvaluationInputs, calls: int) -> Image:
-        """Restored by so many calls of R at even severities."""
-        evenly_down = [round(self._start * (calls - i) / calls) for i in range(calls + 1)]
-        return self.restored(inputs, self._shown or DEFAULT, tuple(evenly_down))
-
-    def _by_severity(self, inputs: EvaluationInputs, kept: int) -> BySeverity:
-        with evaluating(self.R), torch.inference_mode():
-            return measure_by_severity(
-                self.estimate, self.D, inputs.x0, inputs.omega, self._shown_severities, kept
-            )
+    def batch(self, positions: range) -> EvaluationBatch:
+        """The images at ``positions``, to be restored with every sampler."""
+        return EvaluationBatch(self, positions)
 
     @property
-    def _frames(self) -> list[int]:
+    def frames(self) -> list[int]:
+        """Severities of the animation of a trajectory."""
         return evenly(falling(self.spec.severities, self.D.num_timesteps), MAX_FRAMES)
 
     @property
-    def _shown_severities(self) -> list[int]:
-        return evenly(self._frames, MAX_SHOWN)
-
-    def _candidates(
-        self, positions: range, columns: Mapping[str, Column], images: Mapping[str, Image]
-    ) -> tuple[Candidate, ...]:
-        """Images of this batch that may be the worst or the median one."""
-        if not self.keep:
-            return ()
-        errors = columns[self._judged_by].scores.mse
-        few = worth_showing(
-            [Candidate(row, float(error), {}) for row, error in enumerate(errors)], errors
-        )
-        return tuple(
-            Candidate(
-                positions[one.position],
-                one.error,
-                {name: eight_bit(batch[one.position]) for name, batch in images.items()},
-            )
-            for one in few
-        )
+    def shown_severities(self) -> list[int]:
+        """Severities between which a page moves; they are among ``frames``."""
+        return evenly(self.frames, MAX_SHOWN)
 
     @property
-    def _judged_by(self) -> str:
+    def judged_by(self) -> str:
         """The column by whose errors images are chosen to be shown."""
-        names = (self._shown, *self.spec.samplers)
+        names = (self.shown, *self.spec.samplers)
         return next((SAMPLERS[name].column for name in names if name), "degraded")
 
     @property
-    def _shown(self) -> str | None:
+    def shown(self) -> str | None:
         """The sampler whose trajectory is kept: the default, else the first that takes steps."""
         walks = [name for name in self.spec.samplers if not SAMPLERS[name].single_step]
         return DEFAULT if DEFAULT in walks else next(iter(walks), None)
@@ -231,7 +173,6 @@ class Evaluator:
         inputs: EvaluationInputs,
         sampler: str,
         severities: Severities,
-        *,
         restore: Restore | None = None,
         recorder: Recorder | None = None,
     ) -> Image:
@@ -266,30 +207,6 @@ class Evaluator:
             )
         return x0_hat.float()
 
-    def _column(self, images: Image, x0: Image) -> Column:
-        pair = ((images.double() + 1) / 2, (x0.double() + 1) / 2)
-        similarity = ssim_of(*pair)
-        return Column(
-            ImageErrors.of(*pair, similarity),
-            self._features(images),
-            ImageScores.of(*pair, similarity),
-        )
-
-    def _halves(
-        self, x0: Image, positions: range
-    ) -> tuple[FeatureStatistics | None, FeatureStatistics | None]:
-        # Drawn at random, not every other image: a data set may list its classes in turn.
-        order = stream(self.spec.seed, "evaluation/halves").permutation(self.num_images)
-        first = torch.from_numpy(order[positions.start : positions.stop] < self.num_images // 2)
-        first = first.to(x0.device)
-        return (
-            self._features(x0[first]) if bool(first.any()) else None,
-            self._features(x0[~first]) if bool((~first).any()) else None,
-        )
-
-    def _features(self, images: Image) -> FeatureStatistics:
-        return FeatureStatistics.of(self.features(images))
-
     def features(self, images: Image) -> NDArray[np.float64]:
         """Features [B, F] of images in [-1, 1], clamped and rounded to 8 bit first."""
         return self.extractor.features(torch.from_numpy(eight_bit(images)))
@@ -313,7 +230,7 @@ class Evaluator:
             add_distance(metrics, omitted, f"{path}/{fd}", (column.features, sums.reference))
         add_distance(metrics, omitted, f"eval/floor/{fd}", sums.halves)
         provenance = self._provenance(sums, omitted)
-        walked = sums.trajectories.get(SAMPLERS[self._shown].column) if self._shown else None
+        walked = sums.trajectories.get(SAMPLERS[self.shown].column) if self.shown else None
         return Evaluation(metrics, provenance, walked, sums)
 
     def _provenance(self, sums: EvaluationSums, omitted: Mapping[str, str]) -> dict[str, Any]:

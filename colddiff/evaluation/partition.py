@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +22,33 @@ SMALL_BATCH = 4 * 2**20
 with one of them. Of larger ones, one at a time fills the cores and less memory."""
 
 
+class BatchInParts(Protocol):
+    """A batch whose ``parts``, each without an argument, may be done at once in any order."""
+
+    @property
+    def parts(self) -> Sequence[Callable[[], Any]]: ...
+
+    def sums(self, found: Sequence[Any], /) -> Any:
+        """The sums over the batch, from what the parts returned, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInOnePart:
+    """A batch that is not divided: ``work`` returns its sums."""
+
+    work: Callable[[], Any]
+
+    @property
+    def parts(self) -> Sequence[Callable[[], Any]]:
+        """``work`` alone."""
+        return [self.work]
+
+    def sums(self, found: Sequence[Any], /) -> Any:
+        """What ``work`` returned."""
+        (sums,) = found
+        return sums
+
+
 class BatchedEvaluation(Protocol):
     """An evaluation that splits into batches; per-batch sums can be computed on any worker and
     merged.
@@ -32,12 +59,12 @@ class BatchedEvaluation(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many batches this process may sum at once, in threads; 1 or more."""
+        """How many parts of batches this process may do at once, in threads; 1 or more."""
 
     def batches(self) -> list[range]: ...
 
-    def sum_batch(self, positions: range) -> Any:
-        """Sums over the images at ``positions``; their ``merge`` adds disjoint sets of images."""
+    def batch(self, positions: range) -> BatchInParts:
+        """The images at ``positions``; ``merge`` of its sums adds disjoint sets of images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,31 +112,48 @@ def threads_for(values: int, device: torch.device | str, cores: int | None) -> i
     return min(MOST_AT_ONCE, torch.get_num_threads() if cores is None else cores)
 
 
+def sum_batch(batch: BatchInParts) -> Any:
+    """The sums over ``batch``, one part after the other."""
+    return batch.sums([part() for part in batch.parts])
+
+
 def batch_sums(
     evaluation: BatchedEvaluation, batches: Sequence[range]
 ) -> Iterator[tuple[range, Any]]:
-    """Each batch with its sums, in order; ``evaluation.at_once`` of them are computed at once.
+    """Each batch with its sums, in order; ``evaluation.at_once`` parts are computed at once.
 
+    Parts and not batches: with few batches, or one that is smaller, cores would be idle at the end.
     Torch's threads are shared out among them meanwhile; a batch's sums are those of a process with
-    so many threads as it gets. Raises what the first failing batch raises.
+    so many threads as a part gets. Raises what the first failing batch raises.
     """
     at_once = min(evaluation.at_once, len(batches))
     if at_once <= 1:
-        yield from ((positions, evaluation.sum_batch(positions)) for positions in batches)
+        yield from ((positions, sum_batch(evaluation.batch(positions))) for positions in batches)
         return
     with _threads_each(at_once), ThreadPoolExecutor(at_once, "batches") as pool:
-        begun: deque[tuple[range, Future[Any]]] = deque()
+        begun: deque[_Begun] = deque()
         try:
             for positions in batches:
-                begun.append((positions, pool.submit(in_context(evaluation.sum_batch), positions)))
+                begun.append(_Begun(positions, evaluation.batch(positions), pool))
                 if len(begun) == at_once:
-                    first, sums = begun.popleft()
-                    yield first, sums.result()
-            for last, sums in begun:
-                yield last, sums.result()
+                    yield begun.popleft().ended()
+            while begun:
+                yield begun.popleft().ended()
         finally:
             # Those not begun: whoever reads has enough, or a batch has failed.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Begun:
+    """A batch whose parts are handed to ``pool``."""
+
+    def __init__(self, positions: range, batch: BatchInParts, pool: ThreadPoolExecutor) -> None:
+        self._positions, self._batch = positions, batch
+        self._parts = [pool.submit(in_context(part)) for part in batch.parts]
+
+    def ended(self) -> tuple[range, Any]:
+        """Waits for all parts; the batch with its sums."""
+        return self._positions, self._batch.sums([part.result() for part in self._parts])
 
 
 @contextmanager

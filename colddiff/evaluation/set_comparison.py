@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from colddiff.errors import DataError, SpecError
 from colddiff.evaluation.best import misfit, notes_on_sets
 from colddiff.evaluation.evaluator import images_at
 from colddiff.evaluation.metrics import FeatureStatistics, add_distance
+from colddiff.evaluation.partition import BatchInOnePart
 from colddiff.evaluation.set_metrics import (
     SUBSET,
     copies_of,
@@ -114,8 +116,11 @@ class SetComparison:
             range(start, min(start + size, n if start < n else self.num_images)) for start in starts
         ]
 
-    def sum_batch(self, positions: range) -> SetSums:
+    def batch(self, positions: range) -> BatchInOnePart:
         """Feature statistics of the images at ``positions``."""
+        return BatchInOnePart(partial(self._sums, positions))
+
+    def _sums(self, positions: range) -> SetSums:
         n = self._chosen
         if positions.start < n:
             count = self.samples.manifest.count

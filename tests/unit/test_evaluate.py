@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +16,9 @@ from torch import Tensor
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.degradations import Degradation, build_degradation
 from colddiff.errors import DataError, DivergedError, SpecError
-from colddiff.evaluation.evaluator import Evaluator, evaluate, evaluate_all
+from colddiff.evaluation.evaluator import Evaluator, evaluate
 from colddiff.evaluation.metrics import FeatureStatistics, ImageErrors, frechet_distance
+from colddiff.evaluation.partition import sum_batch
 from colddiff.evaluation.result import Evaluation
 from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.report.tables import curve_table, evaluation_table
@@ -124,69 +124,12 @@ def test_batches_do_not_matter() -> None:
         assert many[name] == pytest.approx(value, rel=1e-5), name
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    assert torch.get_num_threads() == 2, "evaluation must give torch its threads back"
-    torch.set_num_threads(before)
-
-
-class AtOnce:
-    """``halfway``, in which so many batches must have met before the first of them goes on."""
-
-    def __init__(self, count: int) -> None:
-        self.met = threading.Barrier(count)
-        self.threads: set[int] = set()
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        if threading.get_ident() not in self.threads:
-            self.threads.add(threading.get_ident())
-            assert torch.get_num_threads() == 1
-            self.met.wait(timeout=60)
-        return halfway(x_t, t)
-
-
-def test_batches_at_once_are_the_same_to_the_last_bit(two_threads: None) -> None:
-    images, spec = some_images(), EvaluationSpec(batch_size=6)
-    told: list[int] = []
-    found = of(images, restore=AtOnce(2), spec=spec, on_batch=lambda done, _: told.append(done))
-    torch.set_num_threads(1)
-    alone = of(images, spec=spec)
-    torch.set_num_threads(2)
-    assert found.metrics == alone.metrics
-    assert told == [6, 12, 18, 23]
-
-
-def test_more_batches_at_once_than_torch_has_threads() -> None:
-    evaluator = Evaluator(
-        AtOnce(2),
-        build_degradation(BLUR, ImageShape(1, 12, 12)),
-        MemoryShards(some_images()),
-        EvaluationSpec(batch_size=6),
-        PatchMeans(),
-        cores=2,
-    )
-    assert torch.get_num_threads() == 1
-    alone = of(some_images(), spec=EvaluationSpec(batch_size=6))
-    assert evaluate_all(evaluator).metrics == alone.metrics
-
-
-def test_of_batches_at_once_the_first_error_is_raised(two_threads: None) -> None:
-    def diverges(x_t: Tensor, t: Tensor) -> Tensor:
-        return x_t * torch.nan
-
-    with pytest.raises(DivergedError, match="holds NaN or inf at severity 4"):
-        of(some_images(), restore=diverges, spec=EvaluationSpec(batch_size=6))
-
-
 def test_tallies_of_two_workers_merge() -> None:
     images = some_images()
     D = build_degradation(BLUR, ImageShape(1, 12, 12))
     spec = EvaluationSpec(batch_size=6)
     evaluator = Evaluator(halfway, D, MemoryShards(images), spec, PatchMeans())
-    a, b, c, d = (evaluator.sum_batch(positions) for positions in evaluator.batches())
+    a, b, c, d = (sum_batch(evaluator.batch(positions)) for positions in evaluator.batches())
     # Dealt out in another order than one worker would take them.
     together = evaluator.summary(d.merge(b).merge(c.merge(a)))
     alone = of(images, spec=spec)

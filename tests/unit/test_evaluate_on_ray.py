@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from colddiff.errors import ColddiffError, DataError, StoreError
-from colddiff.evaluation.partition import BatchGroup, group_batches
+from colddiff.evaluation.partition import BatchGroup, BatchInOnePart, group_batches
 from colddiff.jobs import work_queue
 from colddiff.jobs.work_queue import Failure, Finished, attempted
 from colddiff.retry import Backoff
@@ -135,7 +135,7 @@ def test_a_worker_knows_how_far_its_group_is() -> None:
         seen.append(worker.begun())
         return Sums(len(positions))
 
-    evaluation.sum_batch = sum_batch
+    evaluation.batch = lambda positions: BatchInOnePart(lambda: sum_batch(positions))
     opened.groups = [BatchGroup(0, (range(4), range(4, 8)))]
     with pytest.raises(AttributeError):  # these sums have no bytes
         worker.work(opened, {"number": 0})

@@ -36,8 +36,12 @@ MODULES = (
     "ray.train.v2.api.data_parallel_trainer",
     "ray.tune",
     "PIL.Image",
+    "torch._dynamo",  # an optimizer's first use imports it, for a second and more
     "scipy.stats",
     "webdataset",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "sqlalchemy.orm",
 )
 """What workers import, those for the first needs first. Never colddiff: a job brings its own."""
 PATH = "PYTHONPATH"
