@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from colddiff.tracking.address import opened_at
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
+    from colddiff.jobs.resolve import ResolvedJob
+    from colddiff.jobs.runner import Runner
     from colddiff.jobs.status import Status
 
 SHOWN_PICTURES = 8
@@ -145,3 +147,24 @@ def score_of(result: Mapping[str, Any]) -> tuple[str, float] | None:
     misfits = [provenance["metric"]] if provenance.get("misfit") else []
     path = standing_metric(metrics, misfits=misfits)
     return None if path is None else (path, float(metrics[path]))
+
+
+def advise(resolved: ResolvedJob, runner: Runner) -> None:
+    """Logs what the verb has to say to whoever submits the job; no job fails for it."""
+    if not is_told():
+        return
+    with suppress(ColddiffError):
+        for line in VERBS[resolved.verb].advice(resolved.job, runner.capacity):
+            log.warning("%s", line)
+
+
+def tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:
+    """Logs a line if less is requested than the job has already done."""
+    verb = VERBS[resolved.verb]
+    wanted, done = verb.requested_extent(resolved.job), status.step if status else 0
+    if verb.extent and 0 < wanted < done and is_told():
+        log.warning(
+            "%s=%d is less than the %d %s already done: a job is extended, and never shortened%s",
+            *(verb.extent, wanted, done, verb.unit),
+            f"; {verb.extent}={done} ends it there" if status and status.state != "done" else "",
+        )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
-from colddiff.jobs.results import is_told, log_result, log_verdict
+from colddiff.jobs.results import advise, log_result, log_verdict, tell_of_less
 from colddiff.jobs.status import (
     AGAIN,
     EXIT_CODES,
@@ -87,13 +87,17 @@ def bring_to_end(
         claiming = attempt is None
         if attempt is None:
             resolved = _fitted(resolved, runner)
-            _tell_of_less(resolved, status)
+            if not runner.outlives_client:
+                advise(resolved, runner)
+            tell_of_less(resolved, status)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
             _start(folder, resolved, attempt, runner, announce)
             if runner.outlives_client:
                 log.info("%s: attempt %d submitted to %s", resolved.id, attempt, runner.where)
+                # While its driver starts: counting what a network costs takes an import of torch.
+                advise(resolved, runner)
         else:
             where = running_where(folder.read_claim(attempt))
             log.info("%s is already running (attempt %d, %s)", resolved.id, attempt, where)
@@ -142,7 +146,7 @@ def report_if_done(
     announce(resolved.id)
     extent = extent_line(status, unit_of(resolved.id))
     log.info("%s %s (%s)", resolved.id, "is done" if done else "was stopped", extent)
-    _tell_of_less(resolved, status)
+    tell_of_less(resolved, status)
     if not done:
         return submission_of(folder, status)
     log_result(folder)
@@ -234,28 +238,14 @@ def claim_attempt(
 def _fitted(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:
     """The job as an attempt of ``runner`` runs it, which has, or may get, room for it.
 
-    Raises SpecError naming the field. Logs what the verb has to say to whoever submits it.
+    Raises SpecError naming the field.
     """
     # Commands on submitted jobs need this module, and none of the jobs' classes.
     from colddiff.jobs.device import placed
 
-    resolved, verb = placed(resolved, runner), VERBS[resolved.verb]
-    verb.check_capacity(resolved.job, runner.capacity)
-    for line in verb.advice(resolved.job, runner.capacity) if is_told() else ():
-        log.warning("%s", line)
+    resolved = placed(resolved, runner)
+    VERBS[resolved.verb].check_capacity(resolved.job, runner.capacity)
     return resolved
-
-
-def _tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:
-    """A line if less is requested than the job has already done."""
-    verb = VERBS[resolved.verb]
-    wanted, done = verb.requested_extent(resolved.job), status.step if status else 0
-    if verb.extent and 0 < wanted < done and is_told():
-        log.warning(
-            "%s=%d is less than the %d %s already done: a job is extended, and never shortened%s",
-            *(verb.extent, wanted, done, verb.unit),
-            f"; {verb.extent}={done} ends it there" if status and status.state != "done" else "",
-        )
 
 
 def _is_beyond(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from colddiff.degradations import Degradation
 from colddiff.terminal import Gmm, TerminalSpec
 from colddiff.types import Image, Omega
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HELD_OUT = 3
 """One of so many images is held out: restored, and not fitted to."""

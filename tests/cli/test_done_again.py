@@ -18,15 +18,16 @@ from colddiff.stores.open import open_store
 from tests.in_process import colddiff_here
 from tests.unit.generation.trained import TRAIN
 
-LATE = ("ray", "mlflow", "sklearn", "scipy", "pandas", "matplotlib", "boto3")
+LATE = ("torch", "ray", "mlflow", "sklearn", "scipy", "pandas", "matplotlib", "boto3")
 SCRIPT = """
 import json, sys
 from colddiff.cli.main import main
+from colddiff.machine.deferred_import import is_imported
 
 try:
     main()
 except SystemExit as ended:
-    loaded = [name for name in json.loads({late!r}) if name in sys.modules]
+    loaded = [name for name in json.loads({late!r}) if is_imported(name)]
     print(json.dumps([ended.code, loaded]))
 """
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from colddiff.restorers import Restorer
 from colddiff.verbs.train.job import TrainJob
+
+if TYPE_CHECKING:
+    from colddiff.restorers import Restorer
 
 BACKWARD = 2
 """A backward pass multiplies about twice as much as the forward pass."""
@@ -99,6 +101,8 @@ def _peak_tflops(device: torch.device, precision: str) -> float | None:
 
 
 def _counted(job: TrainJob, device: torch.device) -> Cost:
+    from torch.utils.flop_counter import FlopCounterMode  # with torch's compiler
+
     with device:
         restorer = job.restorer.build(job.shape)
     x = torch.zeros(1, *job.shape.chw, device=device)
