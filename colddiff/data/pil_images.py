@@ -154,8 +154,9 @@ def _is_transparent(image: Image.Image) -> bool:
     return least != OPAQUE
 
 
-def opened_pixels(image: PilImage, where: str) -> Pixels:
-    """Pixels [H, W, C] of an image that the caller opened or made, as ``decode_image`` reads files.
+def opened_image(image: PilImage, where: str) -> Decoded:
+    """An image that the caller opened or made, as ``decode_file`` reads files; of its frames only
+    the one that is shown is meant.
 
     Raises DataError naming ``where`` for one that cannot be decoded, or whose depth is not read.
     """
@@ -163,7 +164,7 @@ def opened_pixels(image: PilImage, where: str) -> Pixels:
     try:
         image.load()
         refuse_lost_depth(image, b"", where)
-        return _array(_upright(image))
+        return Decoded(_array(_upright(image)), False, _is_transparent(image))
     except DataError:
         raise
     except (*DAMAGED, MemoryError) as error:

@@ -112,7 +112,11 @@ def packed(
         return absolute(text)
     source, settings, uri = packing(text, split, shared, job, storage)
     if pack:
-        manifest, fresh = pack_source(source, uri, **settings)
+
+        def altered(line: str) -> None:
+            log.warning("%s: %s", source, line)
+
+        manifest, fresh = pack_source(source, uri, on_altered=altered, **settings)
         if fresh:
             log.info("packed %d images of %s to %s", manifest.count, source, uri)
             for line in left_out_of(manifest):

@@ -192,6 +192,22 @@ def test_images_of_another_size_are_fitted_or_restored_at_it_on_demand(tmp_path:
     assert colddiff.restore(checkpoint, x, any_size=True).shape == (1, 1, 24, 40)
 
 
+def test_an_alpha_that_is_dropped_is_warned_of(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint(tmp_path / "checkpoint"))
+    (tmp_path / "photos").mkdir()
+    glass = Pictures.new("LA", (16, 16), (200, 90))
+    glass.save(tmp_path / "photos" / "glass.png")
+    opaque = Pictures.new("LA", (16, 16), (200, 255))
+    said = r"left out: the alpha of images with transparency: 2 \(.*glass.png, images\[0\]\)"
+    given: Any = [glass, opaque, tmp_path / "photos" / "glass.png"]
+    with pytest.warns(UserWarning, match=said) as found:
+        colddiff.restore(checkpoint, given)
+    assert found[0].filename == __file__
+    with pytest.warns(UserWarning, match="1 image with transparency: its alpha") as found:
+        colddiff.open_data(f"folder:{tmp_path / 'photos'}", storage=str(tmp_path / "runs"))
+    assert found[0].filename == __file__
+
+
 def test_a_network_gone_wrong_is_an_error_that_names_the_images(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint(tmp_path))
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import index
@@ -108,7 +109,8 @@ def open_data(uri: str, *, storage: str | None = None, **settings: Any) -> Image
     A set that ``colddiff submit generate`` made is one, too. A SOURCE, such as ``digits`` or
     ``folder:./photos``, is packed once into ``storage``/data (default: COLDDIFF_STORAGE, else
     ./runs), with the ``settings`` of `colddiff data pack`: ``image_size=64``, ``limit=500``,
-    ``bits=16, range=(-1000, 2000)``, ...
+    ``bits=16, range=(-1000, 2000)``, ... Warns of images that are stored without their alpha, and
+    of grey ones in a set in colour.
 
     Raises DataError if there is no packed set, or images that cannot be packed; SpecError for
     settings that do not apply.
@@ -133,7 +135,10 @@ def _packed(source: str, settings: dict[str, Any], storage: str) -> str:
     source = f"{kind}:{absolute(place)}" if place else kind
     chosen = parse(PackSettings, settings).to_dict()
     uri = f"{storage}/data/{kind}-{digest([source, chosen])[:8]}/all"
-    pack_source(source, uri, **chosen)
+    altered: list[str] = []
+    pack_source(source, uri, on_altered=altered.append, **chosen)
+    for line in altered:
+        warnings.warn(line, stacklevel=3)  # at the caller of open_data
     return uri
 
 

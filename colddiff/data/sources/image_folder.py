@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
 from colddiff.data.left_out import UNREAD, LeftOut
-from colddiff.data.pil_images import FILE_FORMATS, Pixels, decode_file
+from colddiff.data.pil_images import FILE_FORMATS, Decoded, Pixels, decode_file
 from colddiff.data.sources.source import ImageSource, SourceEntry, nothing_found
 from colddiff.data.stacks.files import SUFFIXES as STACK_SUFFIXES
 from colddiff.data.stacks.files import TIFF, StackFiles
@@ -119,11 +119,14 @@ class FolderSource:
         if entry.group:
             if entry.group in self._with_more:
                 self._multiframe.add(entry.name)
-            return self._stacks.pixels(entry.group, entry.index)
+            return self._pixels(entry, self._stacks.decoded(entry.group, entry.index))
         where = f"{self._store.uri}/{entry.name}"
         if entry.size > MAX_FILE_BYTES:
             raise DataError(f"{where}: {entry.size} bytes, more than the limit of {MAX_FILE_BYTES}")
-        decoded = decode_file(self._read(entry, where), where, FILE_FORMATS)
+        return self._pixels(entry, decode_file(self._read(entry, where), where, FILE_FORMATS))
+
+    def _pixels(self, entry: SourceEntry, decoded: Decoded) -> Pixels:
+        """The pixels; what of the file is not in them is remembered."""
         if decoded.multiframe:
             self._multiframe.add(entry.name)
         if decoded.transparent:

@@ -20,7 +20,7 @@ import numpy as np
 
 from colddiff.data.decoding.pil_depth import needs_tiff_reader
 from colddiff.data.left_out import LeftOut
-from colddiff.data.pil_images import Pixels
+from colddiff.data.pil_images import Decoded
 from colddiff.data.problems import AlikeError
 from colddiff.data.stacks.frames import MAX_STACK_BYTES, Frames, Levels, said
 from colddiff.errors import DataError, Missing, SpecError, StoreError
@@ -104,7 +104,7 @@ class StackFiles:
     def count(self, key: str, size: int, left_out: LeftOut) -> int | None:
         """Number of images in a file; None for a TIFF of one page, which Pillow reads.
 
-        1 for a damaged file, of which ``pixels`` tells what is wrong, and for a TIFF whose reader
+        1 for a damaged file, of which ``decoded`` tells what is wrong, and for a TIFF whose reader
         is not installed; 0 for one that is no image, which is left out. Raises SpecError where the
         package of another format is missing.
         """
@@ -134,7 +134,7 @@ class StackFiles:
         self._counts[key] = count
         return count
 
-    def pixels(self, key: str, number: int) -> Pixels:
+    def decoded(self, key: str, number: int) -> Decoded:
         """Image ``number`` of a file; raises DataError, or SpecError where `--range` is needed."""
         if key in self._damaged:
             raise copy(self._damaged[key])
@@ -143,7 +143,9 @@ class StackFiles:
         if len(frames.values) < count:
             what = f"holds {len(frames.values)} images, its header says {count}"
             raise DataError(f"{where}: {what}")
-        return self._levels.pixels(frames, number, f"{where}#{number}" if count > 1 else where)
+        pixels = self._levels.pixels(frames, number, f"{where}#{number}" if count > 1 else where)
+        hidden = frames.transparent is not None and bool(frames.transparent[number])
+        return Decoded(pixels, multiframe=False, transparent=hidden)
 
     def _frames(self, key: str, *, keep: bool) -> Frames:
         with self._lock:

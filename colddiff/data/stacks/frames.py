@@ -33,6 +33,8 @@ class Frames:
     """Whether a `--range` is a range of these values, and not of what they stand for."""
     inverted: bool = False
     """Whether small values are bright."""
+    transparent: NDArray[np.bool_] | None = None
+    """Of which images an alpha was dropped that is not opaque everywhere, [N]; None: of none."""
 
 
 class RangeNeededError(SpecError):

@@ -19,6 +19,8 @@ MINISWHITE, MINISBLACK, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
 GREY = (MINISWHITE, MINISBLACK, MASK)
 SAMPLES = {1: GREY, 2: GREY, 3: (RGB, YCBCR), 4: (RGB, YCBCR)}
 """Photometric interpretations that are read, by samples of a pixel; alpha is dropped."""
+ALPHA = (1, 2)
+"""Kinds of an extra sample that are an alpha; 0 is one of no stated meaning."""
 # Its remarks on files that are read all the same; what is wrong with others is in the error.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
@@ -37,17 +39,19 @@ def read_frames(path: Path, where: str) -> Frames:
     with _opened(path, where) as tiff:
         chosen, _ = _series(tiff, where)
         try:
-            parts = [_images(series) for series in chosen]
+            found = [_images(series) for series in chosen]
             inverted = int(chosen[0].keyframe.photometric) == MINISWHITE
         except Exception as error:  # a decoder may raise anything
             why = said(error)
             if "imagecodecs" in why:
                 why = f"{why}: pip install imagecodecs"
             raise DataError(f"{where}: its pages cannot be decoded ({why})") from None
+    parts = [images for images, _ in found]
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    transparent = np.concatenate([hidden for _, hidden in found])
     if whole.dtype.kind not in "biuf":
         raise DataError(f"{where}: holds {whole.dtype}, not real numbers")
-    return Frames(whole, whole_levels(whole.dtype), inverted=inverted)
+    return Frames(whole, whole_levels(whole.dtype), inverted=inverted, transparent=transparent)
 
 
 def _opened(path: Path, where: str) -> Any:
@@ -91,15 +95,21 @@ def _count(series: Any, where: str) -> int:
     return count
 
 
-def _images(series: Any) -> Any:
-    """[N, H, W] or [N, H, W, 3]."""
+def _images(series: Any) -> tuple[Any, Any]:
+    """[N, H, W] or [N, H, W, 3], and of each whether its alpha is not opaque everywhere, [N]."""
     values, page = series.asarray(), series.keyframe
     height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
     if int(page.photometric) == PALETTE:
         colours = (np.asarray(page.colormap) >> 8).astype(np.uint8).T
-        return colours[values.reshape(-1, height, width)]
+        values = colours[values.reshape(-1, height, width)]
+        return values, np.zeros(len(values), bool)
     if samples == 1:
-        return values.reshape(-1, height, width)
+        values = values.reshape(-1, height, width)
+        return values, np.zeros(len(values), bool)
     values = np.moveaxis(values, series.axes.index("S"), -1)
     whole = values.reshape(-1, height, width, samples)
-    return whole[..., 0] if samples == 2 else whole[..., :3]
+    hidden = np.zeros(len(whole), bool)
+    if tuple(map(int, page.extrasamples))[:1] in {(kind,) for kind in ALPHA}:
+        opaque = np.iinfo(whole.dtype).max if whole.dtype.kind in "iu" else 1
+        hidden = np.array([bool((image[..., -1] < opaque).any()) for image in whole])
+    return whole[..., 0] if samples == 2 else whole[..., :3], hidden
