@@ -16,6 +16,7 @@ import typer
 from colddiff import __version__
 from colddiff.cli.options import Address, Json, Storage
 from colddiff.cli.output import emit, emit_json, one_line
+from colddiff.cli.progress import said_if_slow
 
 PACKAGES = ("torch", "ray", "mlflow", "numpy", "pydantic", "boto3", "webdataset")
 SHM = Path("/dev/shm")  # noqa: S108  # looked at, not written to
@@ -70,17 +71,59 @@ def examine(address: str | None = None, storage: str | None = None) -> Iterator[
         ("tracker", lambda: _tracker(storage)),
         ("features", _features),
     )
+    responds = True
+    for name, check in checks:
+        for found in _checked(name, check, _waits(name, address, storage)):
+            responds = responds and not (name == "Ray" and found.state == "wrong")
+            yield found
+    if responds:
+        waits = _waits("nodes", address, storage)
+        yield from _checked("nodes", lambda: _nodes(address, storage), waits)
+
+
+def _checked(
+    name: str, check: Callable[[], CheckedPart | list[CheckedPart]], waits: str
+) -> list[CheckedPart]:
+    """What a check finds; an error of it is a finding."""
     from colddiff.errors import ColddiffError
 
-    for name, check in (*checks, ("nodes", lambda: _nodes(address, storage))):
-        try:
+    try:
+        with said_if_slow(waits):
             found = check()
-            yield from [found] if isinstance(found, CheckedPart) else found
-        except ColddiffError as error:
-            # Its message ends with the way out.
-            yield CheckedPart(name, "wrong", " ".join(str(error).split()))
-        except OSError as error:
-            yield CheckedPart(name, "wrong", f"{error.strerror or error} ({error.filename or ''})")
+        return [found] if isinstance(found, CheckedPart) else found
+    except ColddiffError as error:
+        # Its message ends with the way out.
+        return [CheckedPart(name, "wrong", " ".join(str(error).split()))]
+    except OSError as error:
+        return [CheckedPart(name, "wrong", f"{error.strerror or error} ({error.filename or ''})")]
+
+
+def _waits(name: str, address: str | None, storage: str | None) -> str:
+    """What a check asks outside this machine, and how long it waits for an answer at most."""
+    from colddiff.cluster.address import PROBE_S, given_address
+    from colddiff.errors import ColddiffError
+    from colddiff.stores.open import storage_at
+    from colddiff.tracking.open import PROBE_S as TRACKER_S
+    from colddiff.tracking.open import tracking_uri
+
+    place, _ = given_address(address) or ("the local cluster", "")
+    try:
+        if name == "Ray":
+            return f"waiting for {place} to respond, {PROBE_S:.0f} s at most for an answer"
+        if name == "nodes":
+            from colddiff.cluster.nodes.ask import WAIT_S
+
+            return (
+                f"waiting for the nodes of {place} to say what they reach, {WAIT_S:.0f} s at most"
+            )
+        if name == "store":
+            return f"waiting for the store {storage_at(storage)}"
+        if name == "tracker":
+            tracker = tracking_uri(storage_at(storage))
+            return f"waiting for the tracker {tracker}, {TRACKER_S:.0f} s at most for an answer"
+    except ColddiffError:
+        pass  # said by the check itself
+    return ""
 
 
 def _machine() -> CheckedPart:
@@ -178,7 +221,7 @@ def _nodes(address: str | None, storage: str | None) -> list[CheckedPart]:
 
     try:
         cluster = given_cluster(address, Home.from_environment())
-        if cluster is None or _ray(address).state == "wrong":
+        if cluster is None:
             return []
         place = storage_at(storage)
         tracker = tracking_uri(place)

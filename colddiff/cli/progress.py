@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from colddiff.cli.output import note
 
 LOG_EVERY_S = 10.0
 DRAW_EVERY_S = 0.2
+SILENT_S = 1.0
+"""Longest that a wait for something outside this machine is not said."""
+
+
+@contextmanager
+def said_if_slow(line: str) -> Iterator[None]:
+    """Within ``with``, prints ``line`` on stderr once that takes SILENT_S; empty: nothing."""
+    timer = threading.Timer(SILENT_S, note, (line,))
+    timer.daemon = True
+    if line:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class ProgressBar:

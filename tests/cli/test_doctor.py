@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from colddiff.cluster.address import Cluster
 from colddiff.cluster.home import Home
 from colddiff.cluster.nodes.places import unreached
+from colddiff.errors import ClusterError
 from tests.in_process import Done, colddiff_here
 
 
@@ -63,6 +66,25 @@ def test_a_cluster_that_does_not_respond_is_wrong(doctor: Doctor) -> None:
         code, found = doctor.of("Ray", "--address", address)
     assert (code, found["state"]) == (1, "wrong")
     assert f"no Ray cluster responds at {address}" in found["what"]
+
+
+def test_a_wait_for_an_address_is_said_with_its_longest_time(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def silent(cluster: Cluster) -> Cluster:
+        asked.append(cluster.address)
+        time.sleep(0.1)
+        raise ClusterError("no answer")
+
+    monkeypatch.setattr("colddiff.cluster.address.probe", silent)
+    monkeypatch.setattr("colddiff.cli.progress.SILENT_S", 0.01)
+    done = doctor("--address", "http://127.0.0.1:1")
+    assert asked == ["http://127.0.0.1:1"], "it is asked once"
+    said = "waiting for http://127.0.0.1:1 to respond, 5 s at most for an answer"
+    assert done.stderr.splitlines().count(said) == 1
+    assert "waiting" not in done.stdout
 
 
 def test_the_token_for_a_cluster_of_others_is_read(doctor: Doctor, tmp_path: Path) -> None:
