@@ -55,7 +55,7 @@ def differing_fields(
     None where a job has no such field. ``left_out``: fields of the jobs that are not compared.
     Fields of operation come last: where room is short, what makes jobs others is shown.
     """
-    flat = [_flat({k: v for k, v in spec.items() if k not in left_out}) for spec in specs]
+    flat = [flat_fields({k: v for k, v in spec.items() if k not in left_out}) for spec in specs]
     paths = dict.fromkeys(path for fields in flat for path in fields)
     differing = [path for path in paths if len({repr(fields.get(path)) for fields in flat}) > 1]
     differing.sort(key=lambda path: path.partition(".")[0] in OPERATION)
@@ -63,14 +63,18 @@ def differing_fields(
 
 
 def differences_text(differs: Mapping[str, Any]) -> str:
-    """``degradation.num_timesteps=9, sigma.start=0.42``."""
-    short = short_paths(list(differs))
-    parts = [
-        f"{path}={value_text(value)}"
-        for path, value in zip(short, differs.values(), strict=True)
-        if value is not None
-    ]
-    return ", ".join(parts)
+    """``degradation.num_timesteps=9, sigma.start=0.42``; nulls where there is nothing else.
+
+    >>> differences_text({"severities": None, "n": 4}), differences_text({"severities": None})
+    ('n=4', 'severities=null')
+    """
+    short = dict(zip(differs, short_paths(list(differs)), strict=True))
+    parts = [f"{short[path]}={value_text(of)}" for path, of in differs.items() if of is not None]
+    if parts:
+        return ", ".join(parts)
+    # Of a field that is null, those that it holds elsewhere say no more.
+    above = (path for path in differs if not any(path.startswith(f"{one}.") for one in differs))
+    return ", ".join(f"{short[path]}=null" for path in above)
 
 
 def short_paths(paths: Sequence[str]) -> list[str]:
@@ -110,11 +114,12 @@ def short_addresses(values: Collection[str]) -> dict[str, str]:
     return {value: shortest(value) for value in values}
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_fields(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a spec by path."""
     flat: dict[str, Any] = {}
     for name, value in data.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= flat_fields(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

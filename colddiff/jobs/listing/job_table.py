@@ -16,8 +16,10 @@ from colddiff.jobs.status import duration, note_of
 from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.report.differences import (
     HOW_IT_RUNS,
+    OPERATION,
     differences_text,
     differing_fields,
+    flat_fields,
     short_addresses,
     value_text,
 )
@@ -31,6 +33,8 @@ READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
 SORTS = ("created", "seen", "name", "state", "best")
 LONGEST, LONGEST_NOTE = 60, 120
+FEW = 8
+"""Fields in which jobs of several names may differ to be told apart by them."""
 MADE_FROM = ("checkpoint", "samples")
 """Fields that name what another job has made; of a search, its base may have them."""
 _HASH = re.compile(r"-[0-9a-f]{8}$")
@@ -48,7 +52,7 @@ class JobRow:
     """Path and best value of the metric that stands for the job, once there is one."""
     differs: dict[str, Any] = field(default_factory=dict)
     """Fields in which jobs of its name differ, by path; without one, the kinds that others of its
-    verb have not."""
+    verb have not, and the fields in which those of the same kinds differ, if they are few."""
     short: dict[str, str] = field(default_factory=dict)
     """By path, the ends of addresses among ``differs`` that tell them apart."""
 
@@ -278,33 +282,58 @@ def _set_differences(rows: Iterable[JobRow]) -> None:
         verb = VERBS.get(verb_name)
         # The extent is what PROGRESS shows.
         left_out = HOW_IT_RUNS | {verb.extent if verb else ""}
-        differing = differing_fields([row.job["spec"] for row in group], left_out)
-        for row, fields in zip(group, differing, strict=True):
-            row.differs = fields
-        for path in differing[0]:
-            values = [value_text(fields[path]) for fields in differing]
-            # Those below STORAGE are ids already.
-            ends = short_addresses(
-                {value for value in values if "://" in value or value[:1] == "/"}
-            )
-            for row, value in zip(group, values, strict=True):
-                if value in ends:
-                    row.short[path] = ends[value]
-    _set_kinds([row for group in groups.values() for row in group])
+        _add(group, differing_fields([row.job["spec"] for row in group], left_out))
+    # A job that nothing tells from those of its name; often it is the only one.
+    alone = [row for group in groups.values() for row in group if not row.differs]
+    _set_kinds(alone, [row for group in groups.values() for row in group])
 
 
-def _set_kinds(rows: Sequence[JobRow]) -> None:
-    """Of a job that nothing tells from those of its name, what kinds of things it is made of."""
-    for verb in {row.verb for row in rows}:
+def _set_kinds(alone: Sequence[JobRow], rows: Sequence[JobRow]) -> None:
+    """What kinds of things jobs are made of, where others of their verb are made of others.
+
+    And, where they differ in few fields from those of the same kinds: these.
+    """
+    for verb in {row.verb for row in alone}:
         of_verb = [row for row in rows if row.verb == verb]
-        kinds = [
-            {name: {"kind": of.get("kind")} for name, of in row.job["spec"].items() if _is(of)}
-            for row in of_verb
-        ]
-        for row, fields in zip(of_verb, differing_fields(kinds), strict=True):
-            if not row.differs:
-                row.differs = {path: kind for path, kind in fields.items() if kind is not None}
+        kinds = differing_fields([_kinds(row) for row in of_verb])
+        same: dict[str, list[JobRow]] = {}
+        for row, fields in zip(of_verb, kinds, strict=True):
+            if any(row is one for one in alone):
+                _add([row], [{path: kind for path, kind in fields.items() if kind is not None}])
+                same.setdefault(repr(_kinds(row)), []).append(row)
+        for group in same.values():
+            specs = [row.job["spec"] for row in group]
+            found = differing_fields(specs, HOW_IT_RUNS | OPERATION)
+            if len(found[0]) <= FEW:
+                _add(
+                    group,
+                    [_within(fields, spec) for fields, spec in zip(found, specs, strict=True)],
+                )
 
 
-def _is(of: object) -> bool:
-    return isinstance(of, Mapping) and "kind" in of
+def _within(fields: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``fields`` that a spec has, if only as null."""
+    there = flat_fields(spec)
+    return {path: value for path, value in fields.items() if path in there}
+
+
+def _kinds(row: JobRow) -> dict[str, dict[str, Any]]:
+    spec = row.job["spec"]
+    return {
+        name: {"kind": of.get("kind")}
+        for name, of in spec.items()
+        if isinstance(of, Mapping) and "kind" in of
+    }
+
+
+def _add(group: Sequence[JobRow], differing: Sequence[Mapping[str, Any]]) -> None:
+    """Adds to each row the fields that tell it apart, and the ends of addresses among them."""
+    for row, fields in zip(group, differing, strict=True):
+        row.differs |= fields
+    for path in dict.fromkeys(path for fields in differing for path in fields):
+        values = [value_text(fields.get(path)) for fields in differing]
+        # Those below STORAGE are ids already.
+        ends = short_addresses({value for value in values if "://" in value or value[:1] == "/"})
+        for row, value in zip(group, values, strict=True):
+            if value in ends:
+                row.short[path] = ends[value]
