@@ -147,9 +147,10 @@ def _texts(
     runs: Sequence[ReportedRun], kinds: Sequence[str], *, over_seed: bool, only: Sequence[str]
 ) -> dict[str, str]:
     from colddiff.errors import SpecError
+    from colddiff.report.page.latex import to_latex
     from colddiff.report.page.markdown import report_markdown
     from colddiff.report.page.page import report_page
-    from colddiff.report.page.table import to_csv, to_latex
+    from colddiff.report.page.table import to_csv
     from colddiff.report.page.told import mark_of, told_of
     from colddiff.report.tables import metric_names
     from colddiff.spec import nearest

@@ -19,6 +19,7 @@ from colddiff.evaluation.best import IMAGE_METRICS, is_distance
 from colddiff.report.grids import number
 from colddiff.report.page.contrast import Side, difference
 from colddiff.report.page.images import PageImages, images_of
+from colddiff.report.page.latex import to_latex
 from colddiff.report.page.measurements import plots_of
 from colddiff.report.page.plots import Plot
 from colddiff.report.page.run import ReportedRun
@@ -32,7 +33,6 @@ from colddiff.report.page.table import (
     notes_below,
     published,
     to_csv,
-    to_latex,
     to_markdown,
 )
 from colddiff.report.page.told import MARK, is_of_others, mark_of, told_of

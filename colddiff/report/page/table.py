@@ -1,4 +1,4 @@
-"""The paper's table of runs: methods by metrics, with intervals; as Markdown, LaTeX and CSV."""
+"""The paper's table of runs: methods by metrics, with intervals; as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -228,10 +228,21 @@ def head_text(metric: str) -> str:
     >>> head_text("direct/psnr")
     'direct: psnr (dB) ↑'
     """
-    column, _, name = metric.rpartition("/")
-    method = f"{column_labels([column])[column]}: " if column else ""
+    method = method_text(metric)
+    return f"{method}: {metric_text(metric)}" if method else metric_text(metric)
+
+
+def method_text(metric: str) -> str:
+    """The method that ``column/metric`` is of; empty for a metric without a column."""
+    column = metric.rpartition("/")[0]
+    return column_labels([column])[column] if column else ""
+
+
+def metric_text(metric: str) -> str:
+    """The name of a metric, its unit, and which direction is better."""
+    name = metric.rpartition("/")[2]
     unit = " (dB)" if name == "psnr" else ""
-    return f"{method}{name}{unit} {'↑' if higher_is_better(name) else '↓'}"
+    return f"{name}{unit} {'↑' if higher_is_better(name) else '↓'}"
 
 
 def to_markdown(tables: Sequence[ResultTable]) -> str:
@@ -243,36 +254,9 @@ def to_markdown(tables: Sequence[ResultTable]) -> str:
         heads = ["", *map(head_text, table.metrics)]
         lines += [_pipes(heads), _pipes(["---", *["---:"] * len(table.metrics)])]
         for row in table.rows:
-            lines.append(_pipes([row.label, *_texts(row, table.metrics, "**{}**", paper=True)]))
+            lines.append(_pipes([row.label, *row_texts(row, table.metrics, "**{}**", paper=True)]))
         lines += ["", note_of(table), ""]
         lines += [*(f"- {note}" for note in notes_below(table)), ""] if notes_below(table) else []
-    return "\n".join(lines)
-
-
-def to_latex(tables: Sequence[ResultTable]) -> str:
-    """The tables as LaTeX ``tabular`` environments, for ``booktabs``."""
-    lines = []
-    for table in tables:
-        arrows = {"↑": r" $\uparrow$", "↓": r" $\downarrow$"}
-        heads = [
-            _latex(head_text(metric)[:-2]) + arrows[head_text(metric)[-1]]
-            for metric in table.metrics
-        ]
-        lines += [
-            f"% {table.title}: {note_of(table)}",
-            *(f"% {note}" for note in notes_below(table)),
-            rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
-            r"\toprule",
-            " & ".join(["", *heads]) + r" \\",
-            r"\midrule",
-        ]
-        for row in table.rows:
-            cells = [
-                text.replace(" ± ", r" $\pm$ ")
-                for text in _texts(row, table.metrics, r"\textbf{{{}}}")
-            ]
-            lines.append(" & ".join([_latex(row.label), *cells]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(lines)
 
 
@@ -355,7 +339,8 @@ def published(cell: Cell) -> str:
     return f"{found:g}, not comparable" if unlike else f"{found:g}"
 
 
-def _texts(row: Row, metrics: Sequence[str], bold: str, *, paper: bool = False) -> list[str]:
+def row_texts(row: Row, metrics: Sequence[str], bold: str, *, paper: bool = False) -> list[str]:
+    """The numbers of a row as text, the best in ``bold``; with ``paper``, the paper's beside."""
     found = []
     for metric in metrics:
         cell = row.cells.get(metric)
@@ -368,7 +353,3 @@ def _texts(row: Row, metrics: Sequence[str], bold: str, *, paper: bool = False) 
 
 def _pipes(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _latex(text: str) -> str:
-    return text.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")

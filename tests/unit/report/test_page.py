@@ -21,10 +21,11 @@ from colddiff.jobs.pages.write import write_page
 from colddiff.jobs.recipes import load_recipe
 from colddiff.report.page.compared import compared
 from colddiff.report.page.facts import cost_of
+from colddiff.report.page.latex import to_latex
 from colddiff.report.page.markdown import report_markdown
 from colddiff.report.page.page import MOST_BYTES, report_page
 from colddiff.report.page.paper import paper_lines
-from colddiff.report.page.table import note_of, notes_below, tables_of, to_latex
+from colddiff.report.page.table import note_of, notes_below, tables_of
 from colddiff.report.page.told import told_of
 from colddiff.report.page.verdict import verdict_of_several
 from colddiff.tracking.memory_tracker import MemoryTracker

@@ -12,6 +12,7 @@ import pytest
 from colddiff.jobs.pages.read import read_run
 from colddiff.report.page.contrast import INTERVALS, Side, contrast_text, over_text
 from colddiff.report.page.details import Details
+from colddiff.report.page.latex import to_latex
 from colddiff.report.page.run import AttemptFacts, Measured, ReportedRun
 from colddiff.report.page.table import head_text, notes_below, tables_of
 from colddiff.report.page.told import told_of
@@ -51,6 +52,16 @@ def test_jobs_on_the_same_images_have_a_table_and_a_verdict(
     for row, run in zip(table.rows, pair, strict=True):
         for name in table.metrics:
             assert row.cells[name].interval.value == run.evaluations[-1].metrics[f"eval/{name}"]
+    latex = to_latex([table]).splitlines()
+    heads = latex[latex.index(r"\toprule") + 1 : latex.index(r"\midrule")]
+    over, two = r"\multicolumn", "{4}{c}{Algorithm 2 (improved)}"
+    assert heads == [
+        rf" & {over}{{1}}{{c}}{{degraded}} & {over}{two} & {over}{{4}}{{c}}{{direct}} \\",
+        r"\cmidrule(lr){2-2} \cmidrule(lr){3-6} \cmidrule(lr){7-10}",
+        r" & rmse $\downarrow$ & fd\_blocks $\downarrow$ & ssim $\uparrow$ & rmse $\downarrow$ & "
+        r"psnr (dB) $\uparrow$ & fd\_blocks $\downarrow$ & ssim $\uparrow$ & rmse $\downarrow$ & "
+        r"psnr (dB) $\uparrow$ \\",
+    ]
     assert head_text(table.metrics[3]) == "Algorithm 2 (improved): rmse ↓"
     # What is not in the table needs no explanation below it.
     assert not [note for note in notes_below(table) if note.startswith("real against real")]

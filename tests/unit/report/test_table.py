@@ -12,13 +12,13 @@ import pytest
 
 from colddiff.jobs.pages.read import read_run
 from colddiff.report.grids import number
+from colddiff.report.page.latex import to_latex
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.table import (
     ResultTable,
     note_of,
     tables_of,
     to_csv,
-    to_latex,
     to_markdown,
 )
 from colddiff.report.page.verdict import verdict
