@@ -163,6 +163,8 @@ def test_days_on_a_cpu_are_said(cpus: int, machines: Any, says: str | None) -> N
     found = _of_days(VERBS["train"].advice(slow, lambda: Capacity(machines)))
     assert len(found) == (says is not None)
     assert not found or re.match(f"without a GPU this takes {says}", found[0])
+    assumed = "an assumed 60 GFLOP/s each; `--dry-run --rate auto` measures one process here)"
+    assert not found or assumed in found[0]
     on_gpu = slow.model_copy(update={"resources": ResourcesSpec(gpus=1)})
     assert not _of_days(VERBS["train"].advice(on_gpu, lambda: Capacity(machines)))
 
@@ -213,10 +215,12 @@ def test_a_rate_is_measured_within_its_time_and_trains_nothing(
     lines = done.stderr.splitlines()
     measured, hours = (line.strip() for line in lines[-3:-1])  # before: no data is named
     found = re.fullmatch(
-        r"measured here: (\S+) images/s, 8 at a time, by one .* CPU; others run", measured
+        r"measured here: (\S+) images/s \(\S+ \wFLOP/s\), 8 at a time, by one .* CPU; others run",
+        measured,
     )
     assert found
     assert hours.startswith(f"at {found[1]} images/s: ")
+    assert "assumed" not in done.stderr
 
 
 @pytest.mark.parametrize(

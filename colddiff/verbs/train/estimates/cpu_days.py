@@ -42,7 +42,8 @@ def cpu_advice(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[s
     way = f"{has}{gpus} GPU{'s' * (gpus != 1)}: resources.gpus=auto gives each worker one"
     return [
         f"without a GPU this takes about {days:,.0f} day{'s' * (round(days) != 1)} ({flops:.2g} "
-        f"FLOP, {cores:g} core{'s' * (cores != 1)}, {FLOPS_PER_CORE_S / 1e9:.0f} GFLOP/s each); "
+        f"FLOP, {cores:g} core{'s' * (cores != 1)}, an assumed {FLOPS_PER_CORE_S / 1e9:.0f} "
+        "GFLOP/s each; `--dry-run --rate auto` measures one process here); "
         f"{way if gpus else f'{has}none: train where there are some, or take fewer num_steps'}"
     ]
 

@@ -95,7 +95,7 @@ def estimate(job: TrainJob, rate: str | None = None) -> Estimate:
         from colddiff.verbs.train.estimates.measured_rate import measured_rate
 
         found = measured_rate(job)
-        images_per_s, measured = found.images_per_s, found.line
+        images_per_s, measured = found.images_per_s, found.line(per_image)
     elif rate is not None:
         images_per_s = _images_per_s(rate, per_image)
         _refuse_endless(rate, images_per_s, images)

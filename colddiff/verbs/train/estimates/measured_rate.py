@@ -13,6 +13,7 @@ from colddiff.machine.load import busy_machine
 from colddiff.objective import draw_severities, restoration_loss
 from colddiff.restorers.precision import at_precision
 from colddiff.synthetic import synthetic_images, synthetic_omega
+from colddiff.verbs.train.estimates.cost import si_text
 from colddiff.verbs.train.job import TrainJob
 
 MOST_S = 20.0
@@ -31,12 +32,12 @@ class MeasuredRate:
     busy: str = ""
     """That other work ran meanwhile, if it did."""
 
-    @property
-    def line(self) -> str:
-        """For people."""
+    def line(self, flops_per_image: float) -> str:
+        """For people, with FLOP/s, to set beside what is assumed where nothing is measured."""
         measured = (
-            f"measured here: {self.images_per_s:.4g} images/s, {self.images} at a time, by one "
-            f"process on {self.device}"
+            f"measured here: {self.images_per_s:.4g} images/s "
+            f"({si_text(self.images_per_s * flops_per_image)}FLOP/s), {self.images} at a time, by "
+            f"one process on {self.device}"
         )
         return f"{measured}; {self.busy}" if self.busy else measured
 
