@@ -74,9 +74,10 @@ class SearchJob(Job):
     metric: Annotated[
         str | None,
         Field(
-            description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for the Frechet "
-            "distance of Algorithm 2 in the base's features, or its rmse where fd_lenet does not "
-            "fit the images; of samples (eval/generated/...) with compare=generation"
+            description="eval/{sampled,direct}/{fd_lenet,fid,rmse,ssim,psnr}; null for "
+            "evaluation.best of the base, without it for the Frechet distance of Algorithm 2 in "
+            "the base's features, or its rmse where fd_lenet does not fit the images; of samples "
+            "(eval/generated/...) with compare=generation"
         ),
     ] = None
     scheduler: Annotated[

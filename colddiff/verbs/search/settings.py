@@ -187,7 +187,15 @@ def metric_of(job: SearchJob, base: TrainJob) -> str:
 
 
 def default_metric(base: TrainJob) -> str:
-    """Metric path of Algorithm 2 that tells the best checkpoint of such a training by default."""
+    """Metric path that tells the best checkpoint of such a training, if trials have it.
+
+    That of ``evaluation.best``; without it, or where it cannot be compared over trials, of
+    Algorithm 2 what tells it by default.
+    """
+    ranks = METRIC.fullmatch(base.evaluation.best or "")
+    known = (distance_of(base), *IMAGE_METRICS)
+    if ranks is not None and ranks[1] != "generated" and ranks[2] in known:
+        return ranks[0]
     names = (distance_of(base), "rmse")
     record = {
         "metrics": {f"eval/sampled/{name}": 0.0 for name in names},
@@ -198,9 +206,20 @@ def default_metric(base: TrainJob) -> str:
 
 
 def ranking_lines(asked: str | None, metric: str, base: TrainJob) -> list[str]:
-    """A line where the metric is not the distance that nobody asked for, or does not fit."""
-    if asked is not None or is_distance(metric):
-        return ranked_by_misfit(metric, base)
+    """A line where the metric is the base's own, is no distance for a reason, or does not fit."""
+    best, told = base.evaluation.best, ranked_by_misfit(metric, base)
+    if asked is not None or metric.startswith("eval/generated/"):
+        return told
+    if best is not None and metric in (best, best.rpartition("/")[2]):
+        return [
+            f"metric: trials are ranked by {metric}, as evaluation.best of the base says",
+            *told,
+        ]
+    if best is not None:
+        what = f"evaluation.best of the base, {best}, cannot be compared over trials"
+        return [f"metric: trials are ranked by {metric}: {what}", *told]
+    if is_distance(metric):
+        return told
     distance = distance_of(base)
     why = misfit(distance, base.shape.chw, base.evaluation.num_images or MANY)
     return [f"metric: trials are ranked by {metric}: {why}"]

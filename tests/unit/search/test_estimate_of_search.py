@@ -11,6 +11,7 @@ import pytest
 from colddiff.jobs.recipes import load_recipe
 from colddiff.verbs.search.estimate import dry_run, trials_by_rung
 from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.settings import base_of, metric_of
 from colddiff.verbs.search.verb import VERB
 from tests.in_process import colddiff_here
 from tests.unit.search.bases import training_searches
@@ -113,11 +114,27 @@ def test_fields_of_the_base_are_set_over_the_file_s_train_job(name: str) -> None
     assert alone.base["degradation"] == job.base["degradation"]
 
 
-def test_a_metric_that_does_not_fit_is_named_with_one_that_does() -> None:
-    def ranked(**fields: Any) -> list[str]:
-        lines = dry_run(SearchJob.model_validate(tiny_search(**fields)), None).lines
-        return [line for line in lines if line.startswith("metric: ")]
+def test_what_tells_the_best_checkpoint_of_the_base_ranks_its_trials() -> None:
+    few = {"num_images": 16, "samplers": ["direct", "improved", "naive"]}
+    for best, metric, said in (
+        ("eval/direct/ssim", "eval/direct/ssim", "as evaluation.best of the base says"),
+        ("eval/naive/rmse", "eval/sampled/rmse", "eval/naive/rmse, cannot be compared over trials"),
+    ):
+        fields = tiny_search(base={"evaluation": {**few, "best": best}})
+        search = SearchJob.model_validate(fields)
+        assert metric_of(search, base_of(search)) == metric
+        (line,) = ranked(**fields)
+        assert line.startswith(f"metric: trials are ranked by {metric}")
+        assert line.endswith(said)
+        assert ranked(**fields, metric="eval/sampled/rmse") == []
 
+
+def ranked(**fields: Any) -> list[str]:
+    lines = dry_run(SearchJob.model_validate(tiny_search(**fields)), None).lines
+    return [line for line in lines if line.startswith("metric: ")]
+
+
+def test_a_metric_that_does_not_fit_is_named_with_one_that_does() -> None:
     (line,) = ranked(metric="eval/direct/fd_lenet")
     assert line.endswith("of fd_lenet; metric=eval/direct/rmse would fit")
     assert ranked(metric="eval/sampled/rmse") == []
