@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FEATURES_OF = {"fid": "inception"}
 """The features whose distance has that name, of those that are published."""
+TARGETS = "the targets of"
+"""How a line begins on the targets of a recipe that a job does not measure."""
 ABOUT = ("name", "description", "pack", "targets", "measured", "variants")
 
 
@@ -130,7 +132,7 @@ def untold_targets(distance: str) -> list[str]:
     way = "; ".join(
         f"evaluation.features={FEATURES_OF[name]}" for name in found.keys() & FEATURES_OF.keys()
     )
-    return [f"the targets of {recipe.name} are {text}; this job measures none: {way}"]
+    return [f"{TARGETS} {recipe.name} are {text}; this job measures none: {way}"]
 
 
 def packed_option(command: str, option: str) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 
 from colddiff.jobs.recipes import load_recipe, submitted_from
 from colddiff.jobs.verb import VERBS
+from colddiff.spec import parse
 from tests.in_process import colddiff_here
 
 DEBLUR = "paper/deblur-mnist"
@@ -111,3 +112,24 @@ def test_a_job_that_measures_none_of_its_targets_is_told(
             *VERBS["train"].advice(job, lambda: None),
         ]
     assert [line for line in lines if line.startswith("the targets ")] == 2 * said
+
+
+def test_a_study_is_told_of_the_recipes_of_its_trainings_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path))
+    data = packed_set(tmp_path / "mnist", 32, image_size=32)
+    small = {"kind": "convnext_unet", "dim": 4, "dim_mults": [1]}
+    jobs = [
+        {"recipe": DEBLUR, "name": name, "overrides": {"seed": seed}}
+        for seed, name in enumerate(("one", "other"))
+    ]
+    common = {"data": data, "restorer": small, "num_steps": 4}
+    study = parse(VERBS["study"].spec(), {"jobs": jobs, "overrides": common})
+    lines = VERBS["study"].dry_run(study, None).lines
+    assert [line for line in lines if TARGETS in line] == [TARGETS]
+    assert [line for line in lines if SCALED_UP in line] == [f"one, other: {SCALED_UP}"]
+    resolved, _ = VERBS["study"].resolve(study, str(tmp_path), pack=True)
+    assert [line for line in caplog.messages if line.startswith("data: ")] == [SCALED_UP]
+    advice = VERBS["study"].advice(resolved, lambda: None)
+    assert [line for line in advice if TARGETS in line] == [TARGETS]

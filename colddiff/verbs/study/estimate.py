@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colddiff.evaluation.generated import FIELD
+from colddiff.jobs.recipes import TARGETS, untold_targets
 from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import BESIDES, NO_RATE, VERBS, DryRun
 from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
 from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.study.members import operation_fields
-from colddiff.verbs.study.written import without_effect, written_trainings
+from colddiff.verbs.study.written import submitted_entry, without_effect, written_trainings
 
 if TYPE_CHECKING:
     from colddiff.jobs.runner import Capacity
@@ -30,11 +31,12 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
     written = written_trainings(job)
     differs = _differences(written)
     members: list[dict[str, Any]] = []
-    lines: list[str] = []
+    said: dict[str, list[str]] = {}
     costs: list[str] = []
     asked = rate
-    for (slug, train), text in zip(written, differs, strict=True):
-        training = VERBS["train"].dry_run(train, rate)
+    for number, ((slug, train), text) in enumerate(zip(written, differs, strict=True)):
+        with submitted_entry(job, number):
+            training = VERBS["train"].dry_run(train, rate)
         if rate == MEASURED:
             # Measured once: other networks reach about as many FLOP/s.
             found = training.data["estimate"]
@@ -42,15 +44,18 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
             rate = f"{flops / 1e12}TFLOP/s"
         seeds = list(job.seeds or (train.seed,))
         name = " ".join(filter(None, (slug, text)))
-        lines += [f"{name}: {line}" for line in training.lines]
+        for line in training.lines:
+            said.setdefault(line, []).append(name)
         costs += [f"{name}, seed {', '.join(map(str, seeds))}: {train.num_steps:,} steps each"]
         costs += [f"  {line}" for line in training.estimate if line != NO_RATE]
         found = {"name": slug, "differs": text, "num_steps": train.num_steps}
         members += [{**found, "seed": seed, **training.data} for seed in seeds]
     totals = _totals(members)
     costs += [_sum(job, totals), *([NO_RATE] if asked is None else [])]
-    lines = [*without_effect(job), *lines]
-    return DryRun(lines, {"members": members, "total": totals}, costs)
+    told = [
+        line if _is_of_recipe(line) else f"{', '.join(of)}: {line}" for line, of in said.items()
+    ]
+    return DryRun([*without_effect(job), *told], {"members": members, "total": totals}, costs)
 
 
 def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:
@@ -64,10 +69,26 @@ def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:
         of = f"{len(all_of)} trainings of {slug}, one after the other"
         # What is remarkable about one training is not so of all of them in a row.
         said = [line for line in train.advice(whole, capacity) if line not in whole.remarks()]
+        said = [line for line in said if not _is_of_recipe(line)]
         of_one = [line for line in said if line.startswith(FIELD)]
         lines += [f"{of}: {line}" for line in said if line not in of_one]
         lines += [f"{slug}: {line}" for line in (*first.remarks(), *of_one)]
-    return lines
+    return [*lines, *_untold_targets(job)]
+
+
+def _untold_targets(job: StudyJob) -> list[str]:
+    """What is said of the targets of the recipes that the entries name, each once."""
+    seeds, found = len(job.seeds or (0,)), dict[str, None]()
+    for number, training in zip(range(len(job.jobs)), job.trainings[::seeds], strict=False):
+        first: Any = parse(VERBS["train"].spec(), training.train)
+        with submitted_entry(job, number):
+            found |= dict.fromkeys(untold_targets(first.evaluation.features.metric))
+    return list(found)
+
+
+def _is_of_recipe(line: str) -> bool:
+    """Whether a line names the recipe that it is of, and so need not name the trainings."""
+    return line.startswith(TARGETS)
 
 
 def _differences(written: Sequence[tuple[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ from colddiff.spec import digest
 from colddiff.spec.plugins import load_plugins, plugin_digest
 from colddiff.stores.open import absolute
 from colddiff.verbs.study.job import StudyJob, TrainingSpec
-from colddiff.verbs.study.written import blamed, written_trainings
+from colddiff.verbs.study.written import blamed, submitted_entry, written_trainings
 
 
 def resolve_study(job: StudyJob, storage: str, *, pack: bool) -> tuple[StudyJob, dict[str, str]]:
@@ -37,9 +37,10 @@ def _resolved_trainings(
     for number, (slug, train) in enumerate(written_trainings(job)):
         own = tuple(dict.fromkeys(map(absolute, (*job.plugins, *train.plugins))))
         try:
-            found, content, _ = identified(
-                train.model_copy(update={"plugins": own}), slug, storage, pack=pack
-            )
+            with submitted_entry(job, number):
+                found, content, _ = identified(
+                    train.model_copy(update={"plugins": own}), slug, storage, pack=pack
+                )
         except (SpecError, DataError, CheckpointError) as error:
             raise blamed(job, number, error) from None
         plugins += own

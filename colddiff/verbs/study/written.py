@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import CheckpointError, DataError, SpecError
 from colddiff.jobs.job import LimitsSpec, slugify
-from colddiff.jobs.recipes import Recipe, load_recipe
+from colddiff.jobs.recipes import Recipe, load_recipe, submitted_from, submitted_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec.overrides import parse_override
 from colddiff.verbs.study.job import MemberSpec, StudyJob
@@ -62,10 +63,29 @@ def inputs_of(job: StudyJob) -> list[Input]:
     """The images that the trainings of a study name, each once."""
     found: dict[tuple[object, ...], Input] = {}
     for number, (_, train) in enumerate(written_trainings(job)):
-        for one in VERBS["train"].inputs(train):
+        with submitted_entry(job, number):
+            own = VERBS["train"].inputs(train)
+        for one in own:
             key = (one.address, one.split, one.shared, train.shape, train.augment)
             found.setdefault(key, replace(one, field=field_of(job, number, one.field)))
     return list(found.values())
+
+
+@contextmanager
+def submitted_entry(job: StudyJob, number: int) -> Iterator[None]:
+    """Within ``with``, what is said of entry ``number`` may name the recipe that it names.
+
+    The images of all entries are packed as the study's own file says, if it says so.
+    """
+    member, own = job.jobs[number], submitted_recipe()
+    if member.recipe is None:
+        yield
+        return
+    recipe = _recipe(member, f"jobs[{number}]")
+    if own is not None and own.pack_command is not None:
+        recipe = replace(recipe, pack=own.pack)
+    with submitted_from(recipe):
+        yield
 
 
 def without_effect(job: StudyJob) -> list[str]:
