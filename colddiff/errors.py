@@ -9,6 +9,7 @@ ColddiffError        1   the job or the command failed
 ├── DivergedError    1   a training whose loss or weights are no longer finite
 ├── Unreachable      3   a service that does not respond
 │   ├── StoreError
+│   │   └── StoreDenied     one that lacks, or does not take, the credentials of this process
 │   ├── ClusterError
 │   └── TrackerError
 ├── Stopped          4   stopped on request, or a limit was reached
@@ -111,6 +112,10 @@ class Unreachable(ColddiffError):
 
 class StoreError(Unreachable):
     """A store that cannot be reached, read or written."""
+
+
+class StoreDenied(StoreError):
+    """A store that got no credentials from this process, or none that it takes."""
 
 
 class ClusterError(Unreachable):

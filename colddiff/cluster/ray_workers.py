@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import ray
 
 from colddiff.cluster.capacity import NOTICE_S, lost_machines
+from colddiff.cluster.nodes.places import denied_node_named
 from colddiff.cluster.waiting import has_room, say_waiting
 from colddiff.cluster.worker_count import AsksForWorkers
 from colddiff.jobs.attempt import Attempt
@@ -82,13 +83,14 @@ class WorkerActor(ABC):
         return {"report": found}
 
     def _attempt(self, task: dict[str, Any]) -> Any:
-        with self._opening:
-            if self._opened is None:
-                log_to_stderr()
-                resolved = ResolvedJob.from_dict(self._job)
-                refuse_idle_gpu(resolved.job.resources)  # type: ignore[attr-defined]
-                self._opened = self.open(resolved)
-        return self.work(self._opened, task)
+        with denied_node_named(str(self._job.get("storage"))):
+            with self._opening:
+                if self._opened is None:
+                    log_to_stderr()
+                    resolved = ResolvedJob.from_dict(self._job)
+                    refuse_idle_gpu(resolved.job.resources)  # type: ignore[attr-defined]
+                    self._opened = self.open(resolved)
+            return self.work(self._opened, task)
 
 
 class RayWorkers(Generic[TaskT, ReportT]):

@@ -8,7 +8,7 @@ from botocore import exceptions as client_errors
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from colddiff.errors import ColddiffError, StoreError
+from colddiff.errors import ColddiffError, StoreDenied, StoreError
 
 CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a store that is not "
@@ -105,12 +105,14 @@ def store_error(
     where = f"{what}: {endpoint}"
     if isinstance(error, ClientError):
         if anonymous and status(error) in (401, 403):
-            return StoreError(
+            return StoreDenied(
                 f"{what}: no credentials for {endpoint}, which denies access without; {CREDENTIALS}"
             )
-        return StoreError(f"{where} {_response(error, bucket)}")
+        denied = code(error) in REFUSED_CREDENTIALS or status(error) in (401, 403)
+        text = f"{where} {_response(error, bucket)}"
+        return StoreDenied(text) if denied else StoreError(text)
     if isinstance(error, client_errors.NoCredentialsError | client_errors.PartialCredentialsError):
-        return StoreError(f"{what}: no credentials for {endpoint}; {CREDENTIALS}")
+        return StoreDenied(f"{what}: no credentials for {endpoint}; {CREDENTIALS}")
     if isinstance(error, client_errors.ParamValidationError):
         return StoreError(f"{what}: {bucket!r} is not a bucket name; use s3://bucket/prefix")
     if isinstance(error, UNREACHABLE):

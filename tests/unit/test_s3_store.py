@@ -12,7 +12,7 @@ import boto3.session
 import pytest
 from botocore.loaders import JSONFileLoader
 
-from colddiff.errors import Exists, Missing, SpecError, StoreError
+from colddiff.errors import Exists, Missing, SpecError, StoreDenied, StoreError
 from colddiff.ports import Store
 from colddiff.stores import s3_store
 from colddiff.stores.s3_store import S3Store
@@ -111,6 +111,7 @@ def test_a_refusal_is_one_line_without_the_secret(
     ):
         s3(proxy.endpoint).put("k", b"x")
     line = str(caught.value)
+    assert isinstance(caught.value, StoreDenied) == (status == 403)
     assert proxy.endpoint in line
     assert "s3://bucket/p/k" in line
     assert "\n" not in line

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import ray
+from ray.train import WorkerGroupError
 
 from colddiff.cluster import driver
 from colddiff.cluster.local_cluster import MARKER
-from colddiff.cluster.nodes.places import unreached
+from colddiff.cluster.nodes.places import denied_node_named, unreached
 from colddiff.cluster.ray_jobs import driver_state
-from colddiff.errors import ColddiffError, StoreError
+from colddiff.cluster.ray_workers import WorkerActor
+from colddiff.errors import ColddiffError, StoreDenied, StoreError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.follow import settle
@@ -22,7 +24,9 @@ from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status
 from colddiff.stores.local_store import LocalStore
+from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.ray_restarts import _reason
 
 STORAGE = "s3://bucket/runs"
 DENIED = "read jobs/x: no credentials for https://s3; set AWS_ACCESS_KEY_ID"
@@ -80,6 +84,33 @@ def test_a_driver_that_had_begun_says_the_error_alone(monkeypatch: pytest.Monkey
     assert "`colddiff cluster stop`" in driver.last_words(attempt, StoreError(DENIED))
     attempt._status = Status("running", attempt=1)
     assert driver.last_words(attempt, StoreError(DENIED)) == DENIED
+
+
+def test_a_worker_without_credentials_names_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MARKER, raising=False)
+    monkeypatch.setattr("colddiff.cluster.ray_workers.log_to_stderr", lambda: None)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.3")
+
+    class Denied(WorkerActor):
+        def open(self, resolved: ResolvedJob) -> None:
+            raise StoreDenied(DENIED)
+
+        def work(self, opened: None, task: dict[str, Any]) -> None:
+            raise AssertionError
+
+    job = EvaluateJob(checkpoint="x")
+    resolved = ResolvedJob("evaluate-x-00000000", "x", job, STORAGE, "", {}, 1.0, {}, {})
+    expected = f"node 10.0.0.3 cannot reach {STORAGE}: {DENIED}; {AT_START}"
+    found = Denied(resolved.to_dict()).attempt({})
+    assert found == {"kind": "store", "message": expected}
+    # The workers of a training say it whole, and its driver passes it on.
+    with pytest.raises(StoreDenied) as caught, denied_node_named(STORAGE):
+        raise StoreDenied(DENIED)
+    failed = WorkerGroupError("workers failed", {0: caught.value})
+    assert _reason(failed) == expected
+    # What another one says is true of the store, not of the node.
+    with pytest.raises(StoreError, match=r"^responds 503$"), denied_node_named(STORAGE):
+        raise StoreError("responds 503")
 
 
 def test_the_line_of_a_node_says_where_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from colddiff.cluster.local_cluster import MARKER
-from colddiff.errors import ColddiffError, Unreachable
+from colddiff.errors import ColddiffError, StoreDenied, Unreachable
 
 
 def where_to_set() -> str:
@@ -17,11 +18,26 @@ def where_to_set() -> str:
     return "jobs have the environment of `ray start`: set it there, on each node"
 
 
-def unreached_store(storage: str, error: Exception) -> str:
+def unreached_store(storage: str, error: Exception, who: str = "the cluster's nodes") -> str:
     """Why a job ends that cannot even write its status, as one line with the way out."""
     reason = " ".join(str(error).split())
     where = f"; {where_to_set()}" if "://" in storage else ""
-    return f"the cluster's nodes cannot reach {storage}: {reason}{where}"
+    return f"{who} cannot reach {storage}: {reason}{where}"
+
+
+@contextmanager
+def denied_node_named(storage: str) -> Iterator[None]:
+    """Within ``with``, in a worker: where the store denies access, the error names this node.
+
+    Its driver has reached the store, so that what lacks credentials is the node of the worker.
+    """
+    import ray
+
+    try:
+        yield
+    except StoreDenied as error:
+        node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        raise StoreDenied(unreached_store(storage, error, f"node {node}")) from None
 
 
 def unreached(storage: str, tracker: str, make: bool) -> list[str]:

@@ -12,6 +12,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from colddiff.cluster.capacity import machines_up
+from colddiff.cluster.nodes.places import denied_node_named
 from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import Unreachable
@@ -156,7 +157,10 @@ def _worker(config: dict[str, Any]) -> None:
     grows = ray.train.get_context().get_world_size() < config["most"]
     context = RayContext(RoomForMore(wanted, after_s=config["grow_after_s"]) if grows else None)
     # Closed whatever happens: this process may go on to train another job.
-    with closing(join_tracker(resolved) if context.rank == 0 else null_tracker()) as tracker:
+    with (
+        denied_node_named(resolved.storage),
+        closing(join_tracker(resolved) if context.rank == 0 else null_tracker()) as tracker,
+    ):
         train_rank(resolved, context, config["attempt"], tracker, watched=True)
 
 
@@ -166,7 +170,7 @@ def _evaluation() -> Any:
     def run(data: dict[str, Any], step: int) -> dict[str, Any]:
         log_to_stderr()
         resolved = ResolvedJob.from_dict(data)
-        with closing(join_tracker(resolved)) as tracker:
+        with denied_node_named(resolved.storage), closing(join_tracker(resolved)) as tracker:
             return evaluate_step(resolved, resolved.folder, tracker, step)
 
     return ray.remote(num_cpus=0, max_retries=1)(run)

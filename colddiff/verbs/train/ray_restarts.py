@@ -178,7 +178,9 @@ def _reason(error: BaseException) -> str:
     causes = list(_causes(error)) or [error]
     ours = [cause for cause in causes if isinstance(cause, ColddiffError)]
     cause = (ours or causes)[0]
-    if ours or isinstance(cause, ray.exceptions.RayActorError):
+    if ours:  # whole: what ends one is the way out
+        return " ".join(str(cause).split()) or type(cause).__name__
+    if isinstance(cause, ray.exceptions.RayActorError):
         return _first_of(str(cause)) or type(cause).__name__
     last = _lines_of(str(cause))[-1:]
     return ": ".join([type(cause).__name__, *last]).rstrip(": ")
