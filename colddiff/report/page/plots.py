@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from colddiff.report.curves import running_mean
+from colddiff.report.value_axis import keep_span
 
 WIDTH, HEIGHT = 5.2, 2.9
 """Of a plot, in inches at 72 px; the page scales it."""
@@ -95,6 +96,7 @@ def line_plot(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axes.set_ylim(min(low, 0.0) if low < 0.5 * high else None, None)
+        keep_span(axes)
     if log_x:
         axes.set_xscale("log")
         ticks = sorted({float(value) for line in lines for value in line.x})

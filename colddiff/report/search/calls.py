@@ -24,6 +24,7 @@ from colddiff.report.search.figures import (
 )
 from colddiff.report.search.results import DrawnTrial, SearchResults, spans_decades
 from colddiff.report.sheets import INK, SOFT
+from colddiff.report.value_axis import CUT, keep_span
 
 TITLE = "Quality against network calls"
 
@@ -59,6 +60,8 @@ def calls_figure(results: SearchResults) -> Figure:
     set_log(axes, "x", [min(x_values), max(x_values)])
     axes.set_xlim(min(x_values) / room, max(x_values) * room)
     axes.margins(y=0.12)
+    if keep_span(axes):
+        axes.set_ylabel(f"{axes.get_ylabel()}\n{CUT}")
     add_rank_scale(figure, [axes], results)
     add_legend(figure, results, extra)
     return figure

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
 from colddiff.errors import DataError
 from colddiff.report.sheets import INK, SOFT
+from colddiff.report.value_axis import CUT, keep_span
 
 COLOURS = ("#2f6fde", "#e07b39", "#3a9d5d", "#8d5fd3", "#c2436f", "#7a7a80")
 EVEN, FRONT = "#1c1c1e", "#d7263d"
@@ -74,7 +75,7 @@ def calls_plot(
             label="evenly spaced",
             zorder=3,
         )
-    _draw_front(axes, front, budgets)
+    _draw_front(axes, front, budgets, lower_is_better)
     if base is not None:
         _draw_base(axes, base)
     _draw_axes(axes, points, metric, lower_is_better)
@@ -140,7 +141,9 @@ def _draw_samplers(
         )
 
 
-def _draw_front(axes: Axes, front: Sequence[CallsPoint], budgets: Sequence[int]) -> None:
+def _draw_front(
+    axes: Axes, front: Sequence[CallsPoint], budgets: Sequence[int], lower_is_better: bool
+) -> None:
     last = max([front[-1].calls, *budgets])
     calls = [*(point.calls for point in front), last]
     values = [*(point.value for point in front), front[-1].value]
@@ -162,7 +165,8 @@ def _draw_front(axes: Axes, front: Sequence[CallsPoint], budgets: Sequence[int])
         axes.annotate(
             f"{best.value:.4g}",
             (budget, best.value),
-            xytext=(0, -14),
+            # Nothing is above the first, and the base's own label is below its level at the left.
+            xytext=(0, 7 if lower_is_better and within[-1] is front[0] else -14),
             textcoords="offset points",
             ha="center",
             color=FRONT,
@@ -203,4 +207,6 @@ def _draw_axes(
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#c7c7cc")
     axes.margins(0.05, 0.12)
+    if keep_span(axes):
+        axes.set_ylabel(f"{axes.get_ylabel()}\n{CUT}")
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
