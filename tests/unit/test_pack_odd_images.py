@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -351,3 +352,13 @@ def test_of_two_splits_that_fail_nothing_is_left_in_the_way(tmp_path: Path, bad:
     with pytest.raises((DataError, SpecError)):
         packed_both(image_size=8)
     assert files() == before, "what an earlier run has packed stays"
+
+
+def test_the_alpha_of_pages_is_dropped_and_said(tmp_path: Path) -> None:
+    pages = RNG.integers(0, 255, (3, 12, 10, 4)).astype(np.uint8)
+    pages[0, :, :, 3] = 255  # opaque everywhere, as many programs write it
+    for kind, hidden in (("unassalpha", 2), ("assocalpha", 2), ("unspecified", 0)):
+        tifffile.imwrite(tmp_path / "x.tif", pages, photometric="rgb", extrasamples=[kind])
+        source = open_source(f"folder:{tmp_path}")
+        found = pack(source, MemoryStore(), PackSettings(channels=3, image_size=8))
+        assert (found.manifest.count, found.transparent) == (3, hidden)
