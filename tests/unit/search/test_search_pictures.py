@@ -25,6 +25,7 @@ from colddiff.report.search.results import SearchAxis, SearchResults, Strip, Str
 from colddiff.report.search.rungs import rungs_figure, rungs_picture
 from colddiff.report.search.sentences import verdict
 from colddiff.report.search.strips import strips_figure, strips_picture
+from colddiff.report.value_axis import CUT
 from tests.unit.search.drawn import (
     RUNGS,
     VALUES,
@@ -167,6 +168,7 @@ def test_quality_against_calls() -> None:
     assert best.get_linestyle() == "-"
     assert drawn_at(figure, [13], [7.0]).get_marker() == "o"
     assert {"base", "1", "3"} == set(texts(figure))
+    assert figure.axes[0].get_ylabel().endswith(f"\n{CUT}")
     told = alt(calls_picture(RESULTS))
     assert "Trial 1: 14 with 2, 9.5 with 5, 6 with 11." in told
     assert "Trial 4" not in told  # passed over: its value is of another step
