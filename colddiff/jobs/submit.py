@@ -87,8 +87,6 @@ def bring_to_end(
         claiming = attempt is None
         if attempt is None:
             resolved = _fitted(resolved, runner)
-            if not runner.outlives_client:
-                advise(resolved, runner)
             tell_of_less(resolved, status)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
@@ -238,13 +236,16 @@ def claim_attempt(
 def _fitted(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:
     """The job as an attempt of ``runner`` runs it, which has, or may get, room for it.
 
-    Raises SpecError naming the field.
+    Raises SpecError naming the field. What is said of a job comes before it runs here, and after it
+    is handed to what runs it elsewhere.
     """
     # Commands on submitted jobs need this module, and none of the jobs' classes.
     from colddiff.jobs.device import placed
 
     resolved = placed(resolved, runner)
     VERBS[resolved.verb].check_capacity(resolved.job, runner.capacity)
+    if not runner.outlives_client:
+        advise(resolved, runner)
     return resolved
 
 
