@@ -37,7 +37,7 @@ LONGEST_TMPDIR = 74
 # Variables of another cluster, or of a Ray job that this process may be part of.
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_", "RAY_JOB_", "RAY_CLIENT_MODE")
 _TEMP_DIR = "--temp-dir=%s"
-PORTS = ("port", "dashboard", "agent", "client")
+PORTS = ("port", "dashboard", "agent")
 
 
 def running(home: Home) -> ClusterRecord | None:
@@ -190,7 +190,6 @@ def _command(ports: Mapping[str, int], temp_dir: Path) -> list[str]:
         "dashboard-host": "127.0.0.1",
         "dashboard-port": ports["dashboard"],
         "dashboard-agent-listen-port": ports["agent"],
-        "ray-client-server-port": ports["client"],
         # Free ports instead of 10002-19999, which all clusters on a machine would share.
         "min-worker-port": 0,
         "max-worker-port": 0,

@@ -121,8 +121,8 @@ def ray_over_nodes(allocation: Allocation) -> Iterator[Cluster]:
         del os.environ[name]
     # Through the environment: no file that all nodes see, and no argument that all users see.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    port, dashboard_port, client_port = _free_ports(3)
-    command = step_command(allocation.nodes, port, dashboard_port, client_port)
+    port, dashboard_port = _free_ports(2)
+    command = step_command(allocation.nodes, port, dashboard_port)
     step = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
     try:
         cluster = Cluster(f"http://127.0.0.1:{dashboard_port}", token, origin="this allocation")
@@ -137,14 +137,13 @@ def ray_over_nodes(allocation: Allocation) -> Iterator[Cluster]:
             step.wait()
 
 
-def step_command(nodes: int, port: int, dashboard_port: int, client_port: int) -> list[str]:
+def step_command(nodes: int, port: int, dashboard_port: int) -> list[str]:
     """The job step that runs Ray: one task on each node, with all that the allocation has there."""
     step = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--overlap"]
     # The loss of a node is Ray's to handle.
     step += ["--export=ALL", "--cpu-bind=none", "--no-kill", "--kill-on-bad-exit=0", "--wait=0"]
     node = [sys.executable, "-P", "-m", "colddiff.cluster.slurm_node"]
-    ports = {"port": port, "dashboard-port": dashboard_port, "client-port": client_port}
-    return [*step, *node, *(f"--{name}={number}" for name, number in ports.items())]
+    return [*step, *node, f"--port={port}", f"--dashboard-port={dashboard_port}"]
 
 
 def _await_nodes(allocation: Allocation, cluster: Cluster, step: subprocess.Popen[bytes]) -> None:

@@ -32,14 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="colddiff.cluster.slurm_node")
     parser.add_argument("--port", type=int, required=True, help="of Ray's control store")
     parser.add_argument("--dashboard-port", type=int, required=True)
-    parser.add_argument("--client-port", type=int, required=True, help="of Ray's own clients")
     options = parser.parse_args(arguments)
     env = dict(os.environ)
     _remove_leftovers()
     # Short: Ray's sockets live in it. One for each node, as nodes may share a machine.
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=PLACE))
-    ports = (options.port, options.dashboard_port, options.client_port)
-    command = start_command(env, folder / "r", ports)
+    command = start_command(env, folder / "r", (options.port, options.dashboard_port))
     try:
         with (folder / "start.log").open("wb") as output:
             ray = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
@@ -56,13 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start_command(env: Mapping[str, str], temp_dir: Path, ports: tuple[int, int, int]) -> list[str]:
+def start_command(env: Mapping[str, str], temp_dir: Path, ports: tuple[int, int]) -> list[str]:
     """The `ray start` of this node: the head on the allocation's first one, with what Slurm gave.
 
-    ``ports`` are those of the head: control store, dashboard, clients. Raises KeyError where
+    ``ports`` are those of the head: control store, dashboard. Raises KeyError where
     ``env`` is not that of a task of a Slurm step.
     """
-    port, dashboard_port, client_port = ports
+    port, dashboard_port = ports
     options: dict[str, object] = {
         "num-cpus": env["SLURM_CPUS_ON_NODE"],
         "num-gpus": env.get("SLURM_GPUS_ON_NODE") or 0,  # not those of other jobs on this machine
@@ -77,7 +75,6 @@ def start_command(env: Mapping[str, str], temp_dir: Path, ports: tuple[int, int,
             "include-dashboard": "true",
             "dashboard-host": "127.0.0.1",  # the batch step is on this node
             "dashboard-port": dashboard_port,
-            "ray-client-server-port": client_port,
         }
     else:
         # Where srun runs, as this node sees it: a name may resolve to 127.0.1.1 on its own machine.

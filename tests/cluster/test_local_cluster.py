@@ -91,6 +91,10 @@ def test_two_starts_at_once_are_one_cluster_and_stop_leaves_nothing(
     assert {child, record.pid} <= {item.pid for item in before}
     assert any("raylet" in item.command for item in before)
     assert any("gcs_server" in item.command for item in before)
+    # What no job uses is not there: a server of Ray's own clients, and the half of the import of
+    # Ray's commands that is Serve's.
+    assert not [item for item in before if "ray.util.client" in item.command]
+    assert "pyarrow" not in Path(f"/proc/{record.pid}/maps").read_text()
     assert local_cluster.stop(home)
     assert not [item for item in before if alive(item)]
     assert not [item for item in processes().values() if record.session in item.command]

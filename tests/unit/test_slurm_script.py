@@ -96,11 +96,11 @@ def test_a_node_offers_what_slurm_gave_it_and_no_more() -> None:
         "SLURM_NODEID": "1",
         "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
     }
-    worker = start_command(env, Path("/tmp/x/r"), (6380, 8266, 10001))
+    worker = start_command(env, Path("/tmp/x/r"), (6380, 8266))
     assert {"--num-cpus=8", "--num-gpus=0", "--address=10.0.0.7:6380"} <= set(worker)
     assert "--head" not in worker
     head = start_command(
-        {**env, "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": "4"}, Path("/r"), (1, 2, 3)
+        {**env, "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": "4"}, Path("/r"), (1, 2)
     )
     assert {"--head", "--num-gpus=4", "--port=1", "--dashboard-host=127.0.0.1"} <= set(head)
 
@@ -119,7 +119,7 @@ def test_folders_of_killed_tasks_are_removed(
 
 
 def test_the_token_is_no_argument_of_the_step() -> None:
-    assert not [word for word in step_command(3, 1, 2, 4) if "token" in word.lower()]
+    assert not [word for word in step_command(3, 1, 2) if "token" in word.lower()]
     assert os.environ.get("RAY_AUTH_TOKEN") is None
 
 
