@@ -118,11 +118,11 @@ class _Server(ThreadingHTTPServer):
 
 
 class Proxy:
-    """A server between the store and the service, which does as it is told with each request."""
+    """A server between client and service, which does as it is told with each request."""
 
-    def __init__(self, upstream: str, behave: Callable[[Relay], None]) -> None:
+    def __init__(self, upstream: str, behave: Callable[[Relay], None], port: int = 0) -> None:
         handler = type("Told", (Relay,), {"upstream": upstream, "behave": staticmethod(behave)})
-        self.server = _Server(("127.0.0.1", 0), handler)
+        self.server = _Server(("127.0.0.1", port), handler)
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def __enter__(self) -> Self:

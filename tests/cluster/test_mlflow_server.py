@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,7 +26,9 @@ from colddiff.tracking.relay import join_run
 from colddiff.tracking.session import Session
 from colddiff.tracking.spool import undelivered
 from colddiff.verbs.train.job import TrainJob
+from tests.faulty_s3 import Proxy
 from tests.kills import PATIENCE_S
+from tests.machines import free_port
 from tests.system import answers
 from tests.unit.test_run import TINY
 
@@ -42,9 +44,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -82,8 +82,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 class Job:
     """A job that is tracked on the server, with its storage on disk."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
-        self.uri = server.uri
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri = uri
         self.store = LocalStore(folder)
         self.id = f"train-server-{uuid4().hex[:8]}"
 
@@ -118,7 +118,18 @@ class Job:
 
 @pytest.fixture
 def job(server: Server, tmp_path: Path) -> Job:
-    return Job(server, tmp_path)
+    return Job(server.uri, tmp_path)
+
+
+@contextmanager
+def reached_at(port: int, server: Server) -> Iterator[None]:
+    """Within ``with``, the server responds at a port where nobody did before.
+
+    To a client that is a server which has started, and starting one takes ten seconds of CPU.
+    """
+    server.start()
+    with Proxy(server.uri, lambda relay: relay.respond(relay.forward()), port):
+        yield
 
 
 def _log(tracker: Session, steps: range, pause_s: float = 0.0) -> None:
@@ -175,8 +186,9 @@ def test_killed_in_the_middle(server: Server, job: Job, caplog: pytest.LogCaptur
 def test_a_job_that_never_met_its_server_is_replayed_when_it_is_submitted_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.kill()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     tracking = {"required": False, "experiment": EXPERIMENT}
@@ -184,10 +196,10 @@ def test_a_job_that_never_met_its_server_is_replayed_when_it_is_submitted_again(
     result = colddiff.train(job, "away")
     store = LocalStore(tmp_path / "runs")
     assert undelivered(store, result["id"])
-    server.start()
-    for _ in range(2):
-        assert colddiff.train(job, "away") == result
-        assert undelivered(store, result["id"]) == []
+    with reached_at(port, server):
+        for _ in range(2):
+            assert colddiff.train(job, "away") == result
+            assert undelivered(store, result["id"]) == []
     api = client(server.uri)
     experiment = api.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -231,9 +243,7 @@ def test_attempts_killed_with_and_without_a_tracker_lose_and_repeat_nothing(
     server: Server, job: Job
 ) -> None:
     server.start()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    nobody = f"http://127.0.0.1:{free_port()}"
     # Each is killed right after a flush, which is where a checkpoint would be committed, and the
     # next goes on from there: first without a tracker, then with one, then without one again.
     for uri, first, last, delivered in ((nobody, 0, 20, False), (job.uri, 15, 40, True)):
@@ -256,17 +266,18 @@ def test_attempts_killed_with_and_without_a_tracker_lose_and_repeat_nothing(
 def test_runs_are_nested_on_a_server_that_was_away_meanwhile(
     server: Server, tmp_path: Path
 ) -> None:
-    server.kill()
-    parent, child = Job(server, tmp_path), Job(server, tmp_path)
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    parent, child = Job(uri, tmp_path), Job(uri, tmp_path)
     below, above = child.open(), parent.open()
     below.set_parent(parent.id)
     below.set_tags({"colddiff.trial": "3", "mlflow.runName": "trial 3"})
     below.finish("FINISHED")
     above.log_metrics({"search/best": 7.5}, 1)
-    server.start()
-    assert above.flush(60)
-    above.finish("FINISHED")
-    assert replay(child.store, child.id, server.uri) > 0
+    with reached_at(port, server):
+        assert above.flush(60)
+        above.finish("FINISHED")
+        assert replay(child.store, child.id, uri) > 0
     api = client(server.uri)
     experiment = api.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
