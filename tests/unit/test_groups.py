@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.conftest import pytest_collection_modifyitems
 from tests.groups import FIRST, GROUPS, group_of
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -37,3 +40,19 @@ def test_a_file_of_its_own_comes_after_the_groups() -> None:
     )
     assert alone.name == "tests/unit/test_rng"
     assert shared.rank < alone.rank
+
+
+def test_in_a_group_what_needs_no_cluster_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle cluster takes CPU from the tests beside it, and ends after its last test."""
+    needs = {
+        "tests/cluster/test_faults.py::test_kills": ["cluster"],
+        "tests/unit/test_rng.py::test_draws": [],
+        "tests/cluster/test_wheel.py::test_wheel": [],
+        "tests/cluster/test_new_verb.py::test_verb": ["cluster"],
+        "tests/cluster/test_faults.py::test_more": ["cluster"],
+    }
+    items: list[Any] = [SimpleNamespace(nodeid=n, fixturenames=f) for n, f in needs.items()]
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    pytest_collection_modifyitems(items)
+    order = [item.nodeid.rpartition("_")[2] for item in items]
+    assert order == ["verb", "wheel", "kills", "more", "draws"]
