@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import ray.cluster_utils
 from colddiff.cluster.forking import CLIENT
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from tests.kills import wait_until
 
 
 def free_port() -> int:
@@ -31,7 +32,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple[Any, list[Any]]]:
+def several_machines(
+    count: int, dashboard: int | None = None
+) -> Iterator[tuple[Machines, list[Any]]]:
     """Within ``with``, a cluster of so many machines of one CPU each, and all but the first.
 
     Drivers run on the first, which takes work as well. ``dashboard``: port of one, for jobs that
@@ -42,43 +45,43 @@ def several_machines(count: int, dashboard: int | None = None) -> Iterator[tuple
             patch.delenv(name, raising=False)
         patch.setenv("RAY_AUTH_MODE", "disabled")
         shown = {"include_dashboard": dashboard is not None, "dashboard_port": dashboard}
-        # A folder of its own for each, as on machines of their own: where they share one, each
-        # unpacks the code of a job anew, under the feet of its driver.
-        with contextlib.ExitStack() as stack:
-            places = [
-                stack.enter_context(
-                    tempfile.TemporaryDirectory(
-                        prefix="cdm-", dir="/tmp", ignore_cleanup_errors=True
-                    )
-                )
-                for _ in range(count)
-            ]
-            # Ray writes its address there as well, and fails on a machine that has no such folder.
-            ray_folder = Path(ray._common.utils.get_default_ray_temp_dir())  # type: ignore[no-untyped-call]
-            ray_folder.mkdir(exist_ok=True)
-            cluster = ray.cluster_utils.Cluster(
-                initialize_head=True,
-                head_node_args={
-                    "num_cpus": 1,
-                    "temp_dir": places[0],
-                    "dashboard_agent_listen_port": free_port(),
-                    "setup_worker_path": CLIENT,
-                    **shown,
-                },
-            )
-            stack.callback(cluster.shutdown)
-            # As `ray start` does: drivers of jobs that are submitted look for their cluster there.
-            ray._private.utils.write_ray_address(cluster.address, places[0])
-            others = [
-                cluster.add_node(
-                    num_cpus=1,
-                    temp_dir=place,
-                    dashboard_agent_listen_port=free_port(),
-                    setup_worker_path=CLIENT,
-                )
-                for place in places[1:]
-            ]
-            yield cluster, others
+        # Ray writes its address there as well, and fails on a machine that has no such folder.
+        ray_folder = Path(ray._common.utils.get_default_ray_temp_dir())  # type: ignore[no-untyped-call]
+        ray_folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix="cdm-", dir="/tmp", ignore_cleanup_errors=True
+        ) as place:
+            cluster = Machines(Path(place), shown)
+            try:
+                yield cluster, [cluster.add_machine() for _ in range(count - 1)]
+            finally:
+                cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+class Machines(ray.cluster_utils.Cluster):
+    """Each has a folder of its own, as on hosts of their own.
+
+    Where they share one, each unpacks the code of a job anew, under the feet of its driver, and all
+    have one fork server.
+    """
+
+    def __init__(self, place: Path, head: Mapping[str, Any]) -> None:
+        self.place = place
+        first = {**self._machine(), **head}
+        super().__init__(initialize_head=True, head_node_args=first)
+        # As `ray start` does: drivers of jobs that are submitted look for their cluster there.
+        ray._private.utils.write_ray_address(self.address, first["temp_dir"])
+
+    def add_machine(self) -> Any:
+        return self.add_node(**self._machine())
+
+    def _machine(self) -> dict[str, Any]:
+        return {
+            "num_cpus": 1,
+            "temp_dir": tempfile.mkdtemp(dir=self.place, prefix=""),
+            "dashboard_agent_listen_port": free_port(),
+            "setup_worker_path": CLIENT,
+        }
 
 
 def processes_on(machine: Any, name: str) -> list[psutil.Process]:
@@ -87,8 +90,15 @@ def processes_on(machine: Any, name: str) -> list[psutil.Process]:
     parents = [psutil.Process(raylet.process.pid)]
     server = str(Path(machine.raylet_socket_name).with_name("fork"))
     parents += [item for item in psutil.process_iter() if server in _command(item)]
-    children = [child for parent in parents for child in parent.children()]
+    children = [child for parent in parents for child in _children(parent)]
     return [child for child in children if name in " ".join(_command(child))]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children())
+    except psutil.Error:  # a fork of the server that has just ended
+        return []
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -118,3 +128,20 @@ def running_driver(
     finally:
         driver.kill()
         driver.wait()
+
+
+def await_training(folder: JobFolder, workers: int) -> dict[str, Any]:
+    """The note of the newest start, once it trains with as many workers."""
+
+    def trains() -> bool:
+        note = newest_start(folder)
+        step = int(folder.progress(1).get("step", 0))
+        return note.get("world_size") == workers and step > note.get("step", step)
+
+    wait_until(trains, f"a training with {workers} workers")
+    return newest_start(folder)
+
+
+def newest_start(folder: JobFolder) -> dict[str, Any]:
+    starts = folder.fencing_tokens(1)
+    return folder.fence(1, starts[-1]) if starts else {}

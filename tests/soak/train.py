@@ -49,7 +49,7 @@ JOB = (
     "workers=2",
     "keep=3",
     "log_every=1",
-    "tracking.required=false",
+    "tracking={required: false, images: false}",
     "evaluation={num_images: 16, batch_size: 16}",
 )
 KINDS = ("worker", "driver", "upload")
