@@ -1,4 +1,4 @@
-"""All that a team runs: three machines, a bucket, and MLflow with a password on PostgreSQL.
+"""All that a team runs: two machines, a bucket, and MLflow with a password on PostgreSQL.
 
 A training, its evaluation, images made from it, their evaluation and a report, one after another.
 """
@@ -56,7 +56,7 @@ def test_a_training_its_images_and_a_report_of_them(
         }.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("COLDDIFF_PLUGINS", raising=False)
-        with several_machines(3, dashboard):
+        with several_machines(2, dashboard):
             monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
             def submit(*words: str) -> dict[str, Any]:
