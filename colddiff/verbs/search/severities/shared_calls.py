@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from colddiff.sampling import Restore
 from colddiff.types import Image, Severity
 from colddiff.verbs.search.severities.lists import SeverityList
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_BYTES = 512 * 2**20
 
