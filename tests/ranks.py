@@ -8,13 +8,7 @@ from typing import Any
 
 import torch.multiprocessing
 
-# A rank that is spawned anew imports for several seconds; one that is forked from here for none.
-PRELOADED = [
-    "colddiff.verbs.train.trainer",
-    "torch._dynamo",  # an optimizer imports it
-    "tests.unit.test_train",
-    "tests.unit.test_resume",
-]
+from tests.forked import IMPORTED
 
 
 def run_ranks(rank: Callable[..., None], world_size: int, *arguments: Any) -> None:
@@ -22,7 +16,7 @@ def run_ranks(rank: Callable[..., None], world_size: int, *arguments: Any) -> No
 
     Raises what torch does where one of them fails, with that rank's traceback.
     """
-    multiprocessing.set_forkserver_preload(PRELOADED)
+    multiprocessing.set_forkserver_preload(IMPORTED)
     torch.multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
         rank, args=(world_size, *arguments), nprocs=world_size, start_method="forkserver"
     )

@@ -31,8 +31,8 @@ class Broken(Degradation):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return train_tiny(tmp_path_factory.mktemp("trained"))
+def trained(tmp_path_factory: pytest.TempPathFactory, tracker_database: Path) -> dict[str, str]:
+    return train_tiny(tmp_path_factory.mktemp("trained"), tracker_database)
 
 
 class Here:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import pytest
 
 import colddiff
 from colddiff.cli.main import main
+from tests.forked import forked_command
 
 RECORDED = Path(__file__).parent / "recorded"
 TINY = RECORDED / "tiny.yaml"
@@ -69,14 +68,7 @@ def command(*words: object) -> Done:
 
 def process(*words: object) -> Done:
     """``colddiff words`` in a process of its own."""
-    root = Path(__file__).resolve().parents[2]
-    ended = subprocess.run(
-        [sys.executable, "-m", "colddiff.cli.main", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = forked_command(words)
     return Done(ended.returncode, ended.stdout, ended.stderr)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,17 +20,17 @@ from colddiff.jobs.driver import _stop_on_interrupt
 from colddiff.jobs.folder import JobFolder
 from colddiff.machine.printed_lines import unstamped
 from colddiff.stores.local_store import LocalStore
+from tests.forked import Forked, colddiff_main, forked_command
 from tests.kills import wait_until
 from tests.unit.generation.trained import TRAIN, train_tiny
 
-MAIN = (sys.executable, "-m", "colddiff.cli.main")
 SLOW = ["num_samples=4000", "shard_size=20", "batch_size=20"]
 """Takes long enough to be interrupted; a shard of it takes a moment."""
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return train_tiny(tmp_path_factory.mktemp("trained"))
+def trained(tmp_path_factory: pytest.TempPathFactory, tracker_database: Path) -> dict[str, str]:
+    return train_tiny(tmp_path_factory.mktemp("trained"), tracker_database)
 
 
 @pytest.fixture
@@ -42,12 +41,10 @@ def env(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, s
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def generating(trained: dict[str, str], env: dict[str, str], name: str) -> subprocess.Popen[str]:
+def generating(trained: dict[str, str], env: dict[str, str], name: str) -> Forked:
     """A generation under way in a process of its own, which has committed something."""
     words = ["submit", "generate", f"checkpoint={trained['job']}", *SLOW, "--local", "--name", name]
-    process = subprocess.Popen(
-        [*MAIN, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = Forked(colddiff_main, *words, env=env)
     deadline = time.monotonic() + 120
     samples = Path(trained["storage"], "samples")
     while not list(samples.glob(f"generate-{name}-*/shard-*.tar")):
@@ -93,25 +90,19 @@ def test_an_interrupted_job_in_this_process_is_stopped(
 
 
 def test_ctrl_c_takes_a_checkpoint_of_a_training_in_this_process(
-    tmp_path: Path, env: dict[str, str]
+    storage: Path, packed: dict[str, str]
 ) -> None:
     words = [
-        *("submit", "train", "--local", "--name", "long", "data=digits", "image_size=8"),
-        *("channels=1", "degradation={kind: noise, num_timesteps: 3}", "global_batch_size=8"),
-        *("restorer={kind: convnext_unet, dim: 8, dim_mults: [1, 2]}", "num_steps=1000000"),
-        *("checkpoint_every=1000000", "test_data=null"),
+        *("submit", "train", "--local", "--name", "long", f"data={packed['data']}"),
+        *("image_size=16", "channels=1", "degradation={kind: noise, num_timesteps: 3}"),
+        *("restorer={kind: convnext_unet, dim: 8, dim_mults: [1, 2]}", "global_batch_size=8"),
+        *("num_steps=1000000", "checkpoint_every=1000000", "test_data=null"),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "colddiff.cli.main", *words],
-        env=env | {"COLDDIFF_STORAGE": str(tmp_path / "runs")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Forked(colddiff_main, *words)
     progress = "jobs/train-long-*/attempts/1/progress.json"
-    wait_until(lambda: list((tmp_path / "runs").glob(progress)), "a step")
-    (path,) = (tmp_path / "runs" / "jobs").iterdir()
-    folder = JobFolder(LocalStore(tmp_path / "runs"), path.name)
+    wait_until(lambda: list(storage.glob(progress)), "a step")
+    (path,) = (storage / "jobs").iterdir()
+    folder = JobFolder(LocalStore(storage), path.name)
     wait_until(lambda: folder.progress(1).get("step", 0) > 2, "some steps")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -141,7 +132,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_second_call_attaches_to_the_process_that_runs_the_job(
-    trained: dict[str, str], env: dict[str, str]
+    trained: dict[str, str], env: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     process = generating(trained, env, "attached")
     job: dict[str, Any] = {
@@ -158,9 +149,10 @@ def test_a_second_call_attaches_to_the_process_that_runs_the_job(
         except Exception as error:
             ends.append(error)
 
+    caplog.set_level(logging.INFO, "colddiff")
     caller = threading.Thread(target=call)
     caller.start()
-    time.sleep(2)
+    wait_until(lambda: "is already running (attempt 1" in caplog.text, "the second call")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     caller.join(timeout=30)
@@ -170,21 +162,15 @@ def test_a_second_call_attaches_to_the_process_that_runs_the_job(
 
 
 def test_a_failed_local_job_prints_its_verdict_and_keeps_its_log(
-    env: dict[str, str], tmp_path: Path
+    storage: Path, packed: dict[str, str]
 ) -> None:
     words = ["submit", "train", "quickstart", "num_steps=3", "optimizer.lr=1e30", "restorer.dim=8"]
-    done = subprocess.run(
-        [*MAIN, *words, "test_data=null", "--local"],
-        env={**env, "COLDDIFF_STORAGE": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked_command([*words, f"data={packed['data']}", "test_data=null", "--local"])
     assert done.returncode == 1
     verdict = done.stderr.splitlines()[-1]
     assert "ended: failed" in verdict
     assert "is not finite" in verdict
-    (log,) = tmp_path.glob("jobs/*/attempts/1/log.txt")
+    (log,) = storage.glob("jobs/*/attempts/1/log.txt")
     assert unstamped(log.read_text().splitlines()[-1]) == verdict
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,15 @@ from colddiff.checkpoints.references import find_checkpoint, load_checkpoint
 from colddiff.errors import CheckpointError
 from colddiff.spec import parse
 from colddiff.verbs.train.job import TrainJob
+from tests.forked import Forked
 from tests.tiny_checkpoint import tiny_checkpoint
 from tests.unit.generation.trained import TRAIN, train_tiny
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, tracker_database: Path) -> Path:
     root = tmp_path_factory.mktemp("trained") / "runs"
-    train_tiny(root)
+    train_tiny(root, tracker_database)
     return root
 
 
@@ -51,6 +49,10 @@ def moved(
 
 def again(**changes: Any) -> dict[str, Any]:
     return colddiff.train(parse(TrainJob, {**TRAIN, **changes}), "tiny")
+
+
+def go_on() -> None:
+    print(json.dumps(again(num_steps=2)))
 
 
 def job_folder(storage: Path) -> Path:
@@ -85,19 +87,10 @@ def test_a_moved_job_goes_on_in_its_one_run(moved: tuple[Path, Path]) -> None:
     _, new = moved
     ((run_id, _),) = runs(new)
     # In a process of its own: MLflow remembers the places of runs that this one has logged to.
-    code = (
-        "import colddiff, json, sys; from colddiff.spec import parse\n"
-        "from colddiff.verbs.train.job import TrainJob\n"
-        "print(json.dumps(colddiff.train(parse(TrainJob, json.loads(sys.argv[1])), 'tiny')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps({**TRAIN, "num_steps": 2})],
-        env={**os.environ, "PYTHONPATH": str(Path(colddiff.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    result = json.loads(done.stdout)
+    process = Forked(go_on)
+    printed, said = process.communicate()
+    assert process.returncode == 0, said
+    result = json.loads(printed)
     ((same, artifacts),) = runs(new)
     assert same == run_id
     assert artifacts == f"{new}/mlflow-artifacts/{run_id}/artifacts"

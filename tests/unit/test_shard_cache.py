@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import threading
 import time
 from functools import partial
@@ -15,11 +14,14 @@ import pytest
 
 from colddiff.data.manifest import read_manifest
 from colddiff.data.open import open_shards
+from colddiff.data.readers import mapped_shards
 from colddiff.data.readers.local_cache import LocalCache
 from colddiff.data.readers.streamed_shards import StreamedShards
 from colddiff.errors import SpecError, StoreError
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
+from tests.forked import Forked
+from tests.kills import wait_until
 from tests.numbered_shards import COUNT, numbered, numbers, opened, steps
 
 
@@ -31,56 +33,47 @@ def test_it_is_decoded_once_per_machine(tmp_path: Path) -> None:
     assert numbers(opened("mapped", store, tmp_path).images(0, COUNT)) == list(range(COUNT))
 
 
-BUILD = """
-import sys, pathlib
-from colddiff.data.open import open_shards
-source = open_shards(sys.argv[1], sys.argv[2])
-sys.stdin.readline()
-print(int(source.images(0, source.manifest.count).astype(int).sum()), flush=True)
-"""
+def build(data: str, cache: str, go: str) -> None:
+    source = open_shards(data, cache)
+    print("opened", flush=True)
+    wait_until(Path(go).exists, "the others")
+    print(int(source.images(0, source.manifest.count).astype(int).sum()))
 
 
 def test_several_processes_decode_it_together(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "data")
     numbered(400, 40, store)
-    command = [sys.executable, "-c", BUILD, str(tmp_path / "data"), str(tmp_path / "cache")]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    said = []
+    go = tmp_path / "go"
+    places = (str(tmp_path / "data"), str(tmp_path / "cache"), str(go))
+    workers = [Forked(build, *places) for _ in range(3)]
     for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    for worker in workers:
-        said.append(worker.communicate()[0])
-        assert worker.returncode == 0
+        wait_until(worker.printed, "a worker")
+    go.touch()
+    said = [worker.communicate() for worker in workers]
     total = 2 * sum(n // 256 + n % 256 for n in range(400))
-    assert said == [f"{total}\n"] * 3
+    assert said == [(f"opened\n{total}\n", "")] * 3
     [made] = (tmp_path / "cache" / "pixels").iterdir()
     assert made.name == read_manifest(store).digest
 
 
-KILLED = """
-import os, sys
-from colddiff.data.open import open_shards
-from colddiff.data.readers import mapped_shards
-decode, decoded = mapped_shards.tar_pixels, []
-def some(*arguments):
-    decoded.append(1)
-    if len(decoded) == 50:
-        os.kill(os.getpid(), 9)
-    return decode(*arguments)
-mapped_shards.tar_pixels = some
-open_shards(sys.argv[1], sys.argv[2]).images(0, 1)
-"""
+def killed_while_decoding(data: str, cache: str) -> None:
+    decode, decoded = mapped_shards.tar_pixels, []
+
+    def some(*arguments: Any) -> Any:
+        decoded.append(1)
+        if len(decoded) == 50:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(*arguments)
+
+    mapped_shards.tar_pixels = some
+    open_shards(data, cache).images(0, 1)
 
 
 def test_a_kill_while_decoding_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     store = numbered(store=LocalStore(tmp_path / "data"))
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "data"), str(tmp_path / "cache")]
-    assert subprocess.run(command, check=False).returncode == -9
+    killed = Forked(killed_while_decoding, str(tmp_path / "data"), str(tmp_path / "cache"))
+    killed.communicate()
+    assert killed.returncode == -9
     assert len(list((tmp_path / "cache" / "pixels").iterdir())) == 1
     source = opened("mapped", store, tmp_path / "cache")
     assert numbers(source.images(0, COUNT)) == list(range(COUNT))
@@ -124,27 +117,17 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     assert kept == {"a", "c"}
 
 
-STREAM = """
-import sys
-from colddiff.data.readers.local_cache import LocalCache
-from colddiff.data.readers.streamed_shards import StreamedShards
-from colddiff.data.manifest import read_manifest
-from tests.numbered_shards import numbered, steps
-store = numbered(400, 20)
-source = StreamedShards(store, read_manifest(store), LocalCache(sys.argv[1]))
-print(steps(source, 20, batch=2), flush=True)
-"""
+def stream(cache: str) -> None:
+    store = numbered(400, 20)
+    source = StreamedShards(store, read_manifest(store), LocalCache(Path(cache)))
+    print(steps(source, 20, batch=2))
 
 
 def test_processes_that_stream_together_stay_within_one_bound(tmp_path: Path) -> None:
     store = numbered(400, 20)
     shard = read_manifest(store).shards[0].bytes
     environment = {**os.environ, "COLDDIFF_CACHE_BYTES": str(5 * shard)}
-    command = [sys.executable, "-c", STREAM, str(tmp_path)]
-    workers = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(3)
-    ]
+    workers = [Forked(stream, str(tmp_path), env=environment) for _ in range(3)]
     seen = []
     while any(worker.poll() is None for worker in workers):
         sizes = [_size(path) for path in tmp_path.glob("shards/*")]
@@ -164,13 +147,13 @@ def _size(path: Path) -> int:
         return 0
 
 
+def killed_while_caching(place: Path) -> None:
+    LocalCache(place, 25).open("shards/a", 20, lambda file: os.kill(os.getpid(), signal.SIGKILL))
+
+
 def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    script = (
-        "import os, sys\n"
-        "from colddiff.data.readers.local_cache import LocalCache\n"
-        "LocalCache(sys.argv[1], 25).open('shards/a', 20, lambda file: os.kill(os.getpid(), 9))\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    killed = Forked(killed_while_caching, tmp_path)
+    killed.communicate()
     assert killed.returncode == -9
     assert len(list(tmp_path.glob("shards/*"))) == 1
     LocalCache(tmp_path, 25).open("shards/b", 10, lambda file: _write(file, 10)).close()

@@ -15,9 +15,9 @@ from tests.unit.generation.trained import BLUR, train_tiny
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def trained(tmp_path_factory: pytest.TempPathFactory, tracker_database: Path) -> dict[str, str]:
     """Address of a checkpoint's job, of the images it was tested on, and of their storage."""
-    return train_tiny(tmp_path_factory.mktemp("trained"))
+    return train_tiny(tmp_path_factory.mktemp("trained"), tracker_database)
 
 
 @pytest.fixture(scope="session")

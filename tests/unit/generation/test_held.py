@@ -25,9 +25,9 @@ POOR = "samples will be poor: D(x, T) of this blur still shows the image"
 
 
 @pytest.fixture(scope="module")
-def weak(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def weak(tmp_path_factory: pytest.TempPathFactory, tracker_database: Path) -> dict[str, str]:
     """A checkpoint whose blur leaves most of a digit, as the quickstart's."""
-    return train_tiny(tmp_path_factory.mktemp("weak"), degradation=WEAK)
+    return train_tiny(tmp_path_factory.mktemp("weak"), tracker_database, degradation=WEAK)
 
 
 def advice(resolved: ResolvedJob) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ TRAIN: dict[str, Any] = {
     "global_batch_size": 8,
     "num_steps": 1,
     "evaluation": {"num_images": 8, "batch_size": 8, "severities": 1},
+    # Pictures and a page take half as long again.
+    "tracking": {"system_every_s": None, "images": False},
 }
 
 
@@ -32,8 +35,14 @@ BLUR = {
 }
 
 
-def train_tiny(root: Path, **changes: Any) -> dict[str, str]:
-    """Trains for a step into the storage ``root``: addresses of the job, its test images, root."""
+def train_tiny(root: Path, database: Path | None = None, **changes: Any) -> dict[str, str]:
+    """Trains for a step into the storage ``root``: addresses of the job, its test images, root.
+
+    ``database`` is that of an empty tracker (`tracker_database`), which takes a second to set up.
+    """
+    if database is not None:
+        root.mkdir(exist_ok=True)
+        shutil.copy(database, root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLDDIFF_STORAGE", str(root))
         patch.setenv("COLDDIFF_CACHE", str(root / "cache"))

@@ -24,6 +24,7 @@ from colddiff.tracking.mlflow_tracker import open_run
 from colddiff.tracking.open import open_tracker, replay_tracking, tracking_uri
 from colddiff.tracking.session import Session
 from colddiff.tracking.spool import Entry, RunHeader, Spool, now_ms
+from tests.forked import Forked
 from tests.unit.trackers.twins import EXPERIMENT, MlflowTwin, log_ten_steps, png, wait_for
 
 
@@ -226,36 +227,35 @@ print("ready", flush=True)
 """
 
 
-def _set_up(database: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SET_UP, f"sqlite:///{database}"],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def set_up(uri: str) -> None:
+    sys.argv[1:] = [uri]
+    exec(SET_UP)
 
 
 @pytest.mark.slow
 def test_a_kill_during_set_up_leaves_nothing_behind(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
-    killed = _set_up(database)
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "loaded\n"
+    killed = Forked(set_up, f"sqlite:///{database}")
     wait_for(lambda: any(p.stat().st_size > 200_000 for p in tmp_path.glob("mlflow.db.setup")))
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    assert killed.communicate()[0] == "loaded\n"
     assert not database.exists()
-    again = _set_up(database)
-    stdout, stderr = again.communicate(timeout=120)
-    assert stdout == "loaded\nready\n"
-    assert stderr == ""  # nor does mlflow chatter
+    again = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SET_UP, f"sqlite:///{database}"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert again.stdout == "loaded\nready\n"
+    assert again.stderr == ""  # nor does mlflow chatter
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["mlflow.db", "mlflow.db.lock"]
 
 
 @pytest.mark.slow
 def test_processes_that_open_a_fresh_database_at_once_all_live(tmp_path: Path) -> None:
-    processes = [_set_up(tmp_path / "new" / "mlflow.db") for _ in range(4)]
+    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    processes = [Forked(set_up, uri) for _ in range(4)]
     for process in processes:
         stdout, stderr = process.communicate(timeout=240)
         # On a busy machine those that come later say what they wait for.
