@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -86,16 +87,22 @@ class S3Service:
 
     def new_bucket(self) -> str:
         """Makes an empty bucket and returns its name."""
-        import boto3.session
-        from botocore.config import Config
-
         bucket = f"colddiff-test-{uuid.uuid4().hex[:12]}"
-        path_style = Config(s3={"addressing_style": "path"})
-        session = boto3.session.Session()
-        client = session.client("s3", endpoint_url=self.endpoint, config=path_style)
+        client = _bucket_maker(self.endpoint, os.environ["AWS_ACCESS_KEY_ID"], self.secret)
         client.create_bucket(Bucket=bucket)
-        client.close()
+        client.close()  # its connections: it is used again
         return bucket
+
+
+@cache
+def _bucket_maker(endpoint: str, user: str, secret: str) -> Any:
+    """A client takes a tenth of a second, and there are hundreds of buckets."""
+    import boto3.session
+    from botocore.config import Config
+
+    return boto3.session.Session(user, secret).client(
+        "s3", endpoint_url=endpoint, config=Config(s3={"addressing_style": "path"})
+    )
 
 
 @pytest.fixture(scope="session")

@@ -171,42 +171,37 @@ def test_deletion(store: Store) -> None:
     assert store.get("a/b/c") == b"3"
 
 
-@pytest.mark.parametrize(
-    "key", ["with space", "ümläut/日本", "a+b=c&d@e,f;g", "100%", "a%2Fb", "dots..in/..name", "#?*"]
-)
-def test_odd_keys(store: Store, key: str) -> None:
-    store.put(key, key.encode())
-    assert store.get(key) == key.encode()
-    assert keys(store) == [key]
-    with pytest.raises(Exists):
-        store.put_new(key, b"")
-    store.delete(key)
-    assert keys(store) == []
+def test_odd_keys(store: Store) -> None:
+    odd = ("with space", "ümläut/日本", "a+b=c&d@e,f;g", "100%", "a%2Fb", "dots..in/..name", "#?*")
+    for key in odd:
+        store.put(key, key.encode())
+        assert store.get(key) == key.encode()
+        assert keys(store) == [key]
+        with pytest.raises(Exists):
+            store.put_new(key, b"")
+        store.delete(key)
+        assert keys(store) == []
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
+def test_keys_that_could_leave_the_store_are_refused(store: Store) -> None:
+    within = (
         "/etc/passwd",
         "../up",
         "a/../../b",
         "a//b",
-        "a/",
         "./a",
         "a\\b",
         "a\nb",
         ".tmp-x",
         "\ud800",
-    ],
-)
-def test_keys_that_could_leave_the_store_are_refused(store: Store, key: str) -> None:
-    for use in (store.get, store.size, store.delete, lambda k: store.put(k, b"x")):
-        with pytest.raises(SpecError, match="store key"):
-            use(key)
-    if key not in ("", "a/"):
-        with pytest.raises(SpecError, match="store key"):
-            keys(store, key)
+    )
+    for key in ("", "a/", *within):
+        for use in (store.get, store.size, store.delete, lambda k: store.put(k, b"x")):
+            with pytest.raises(SpecError, match="store key"):
+                use(key)
+        if key in within:
+            with pytest.raises(SpecError, match="store key"):
+                keys(store, key)
 
 
 # --- a disk
