@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import Any
 
 from colddiff.errors import printable
+from colddiff.machine.deferred_import import is_imported
 
 GAP = "  "
 INDENT = "    "
@@ -42,7 +43,7 @@ def note(line: str) -> None:
 
 def note_loading() -> None:
     """Say on a terminal that PyTorch is loaded, which takes seconds; once, and not in a log."""
-    if "torch" in sys.modules or not sys.stderr.isatty():
+    if is_imported("torch") or not sys.stderr.isatty():
         return
     line = "loading PyTorch ..."
     sys.stderr.write(f"{line}\n" if os.environ.get("NO_COLOR") else f"\x1b[2m{line}\x1b[0m\n")
