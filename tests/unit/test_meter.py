@@ -101,6 +101,7 @@ def test_mfu_follows_from_a_given_peak(tmp_path: Path) -> None:
     peak = {"peak_tflops": 0.5}
     found = logged(tmp_path, log_every=4, num_steps=4, resources=peak)
     flops = cost_of(job()).training_flops
+    assert cost_of(job(seed=3)) is cost_of(job())  # counted once for all trainings of a search
     ((_, mfu),), ((_, rate),) = found["train/mfu"], found["train/images_per_s"]
     assert mfu == pytest.approx(flops * rate / 0.5e12)
     assert mfu_per_image_s(job(), torch.device("cpu")) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -51,13 +51,20 @@ class Cost:
         return (1 + BACKWARD) * self.forward_flops
 
 
+_FOUND: dict[tuple[Any, ...], Cost] = {}
+"""By restorer and shape: a search and a study ask again for each of their trainings."""
+
+
 def cost_of(job: TrainJob) -> Cost:
     """The cost of training ``job``'s restorer, counted on the meta device where possible."""
-    try:
-        return _counted(job, torch.device("meta"))
-    except (NotImplementedError, RuntimeError):
-        # A restorer whose forward pass reads values: run one image on the CPU.
-        return _counted(job, torch.device("cpu"))
+    of = (type(job.restorer), job.restorer.model_dump_json(), job.shape)
+    if of not in _FOUND:
+        try:
+            _FOUND[of] = _counted(job, torch.device("meta"))
+        except (NotImplementedError, RuntimeError):
+            # A restorer whose forward pass reads values: run one image on the CPU.
+            _FOUND[of] = _counted(job, torch.device("cpu"))
+    return _FOUND[of]
 
 
 def at_most_flops(job: TrainJob) -> float:
