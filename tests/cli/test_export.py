@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,22 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, tracker_database: Path
+) -> tuple[Path, dict[str, Any]]:
     """STORAGE and the result of a job of one step, evaluated on 12 images in colour."""
     root = tmp_path_factory.mktemp("trained")
+    (root / "runs").mkdir()
+    shutil.copy(tracker_database, root / "runs" / "mlflow.db")
     # A distance that does not fit colour images, and is on their card because it is asked for.
     evaluation = {"num_images": 12, "best": "eval/sampled/fd_lenet"}
     job = tiny_job(
-        data="digits", channels=3, num_steps=1, global_batch_size=8, evaluation=evaluation
+        data="digits",
+        channels=3,
+        num_steps=1,
+        global_batch_size=8,
+        evaluation=evaluation,
+        tracking={"system_every_s": None, "images": False},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLDDIFF_STORAGE", str(root / "runs"))

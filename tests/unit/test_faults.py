@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -178,10 +179,11 @@ def test_a_store_that_is_away_holds_nothing_up(
 
 
 def test_a_service_that_fails_now_and_then_changes_no_weight(
-    s3_service: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_service: S3Service, tmp_path: Path, tracker_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One call in twenty fails and one body in a hundred is truncated: data and checkpoints."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    database = shutil.copy(tracker_database, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     found = []
     with FaultyS3(s3_service.endpoint, seed=4) as faulty:

@@ -49,18 +49,22 @@ TINY: dict[str, Any] = {
     "checkpoint_every": 2,
     "evaluation": {"num_images": 16, "batch_size": 16},
 }
+# Pictures and a page take as long as the rest of so small a job: for tests that look at them.
+DRAWN: dict[str, Any] = {"system_every_s": None}
+QUIET: dict[str, Any] = {**DRAWN, "images": False}
 
 
 def job(**changes: Any) -> TrainJob:
-    return parse(TrainJob, {**TINY, **changes})
+    return parse(TrainJob, {**TINY, "tracking": QUIET, **changes})
 
 
 def test_train_is_done_once_and_goes_on_when_asked_for_more(
     storage: Path, packed: dict[str, str]
 ) -> None:
-    first = colddiff.train(job(**packed), "tiny")
+    first = colddiff.train(job(**packed, tracking=DRAWN), "tiny")
     assert (first["step"], first["local"]) == (4, True)
     assert {"eval/degraded/fd_lenet", "eval/sampled/rmse"} <= first["metrics"].keys()
+    assert len(first["pictures"]) > 2
     assert all(Path(picture).stat().st_size > 0 for picture in first["pictures"])
     folder = JobFolder(open_store(str(storage)), first["id"])
     assert colddiff.train(job(**packed), "tiny") == first
@@ -219,7 +223,7 @@ def test_a_tracking_server_that_is_not_there_is_found_out_at_submission(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(TrackerError, match=r"127\.0\.0\.1:9.*start it, unset MLFLOW_TRACKING_URI"):
         resolve(job(**packed), "tiny")
-    assert resolve(job(**packed, tracking={"required": False}), "tiny").id
+    assert resolve(job(**packed, tracking={**QUIET, "required": False}), "tiny").id
 
 
 def test_one_folder_is_split_and_two_are_taken_whole(storage: Path, tmp_path: Path) -> None:

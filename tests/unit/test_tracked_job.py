@@ -31,7 +31,7 @@ from colddiff.tracking.system_metrics import SystemSampler
 from colddiff.verbs.train import work
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.local_context import LocalContext
-from tests.unit.test_run import job
+from tests.unit.test_run import QUIET, job
 
 
 def tracked(folder: Path, the_job: TrainJob) -> tuple[Any, Any]:
@@ -141,7 +141,7 @@ def test_checkpoints_are_registered_by_address(storage: Path, packed: dict[str, 
 
 
 def test_no_pictures_are_drawn_where_the_job_says_so(storage: Path, packed: dict[str, str]) -> None:
-    fields = {**packed, "tracking": {"images": False, "system_every_s": None}}
+    fields = {**packed, "tracking": QUIET}
     result = colddiff.train(job(**fields), "tiny")
     assert result["pictures"] == []
     assert not list(storage.rglob("pictures"))
@@ -170,7 +170,7 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
 ) -> None:
     caplog.set_level(logging.INFO, "colddiff")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    fields = {**packed, "tracking": {"required": False}}
+    fields = {**packed, "tracking": {**QUIET, "required": False}}
     result = colddiff.train(job(**fields), "tiny")
     assert result["tracking"]["run_id"] == ""
     store = open_store(str(storage))

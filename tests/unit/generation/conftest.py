@@ -45,6 +45,7 @@ def submitted(trained: dict[str, str], storage: Path) -> Callable[..., ResolvedJ
             "num_samples": 25,
             "shard_size": 10,
             "batch_size": 8,
+            "tracking": {"system_every_s": None, "images": False},
             **changes,
         }
         given = {name: value for name, value in fields.items() if value is not None}

@@ -30,7 +30,7 @@ from tests.unit.generation.sets import seeds, tars
 
 
 def test_made_once_then_extended(submitted: Callable[..., ResolvedJob], storage: Path) -> None:
-    first = submitted()
+    first = submitted(tracking={"system_every_s": None})
     code, folder = run(first)
     assert code == 0
     store = place(first)
