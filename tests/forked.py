@@ -78,9 +78,11 @@ def forked_command(
     words: Sequence[object], env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """``colddiff words`` in a process of its own, to its end."""
-    process = Forked(colddiff_main, *map(str, words), env=env)
+    typed = [str(word) for word in words]
+    process = Forked(colddiff_main, *typed, env=env)
     out, err = process.communicate()
-    return subprocess.CompletedProcess(words, process.returncode or 0, out, err)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(typed, process.returncode, out, err)
 
 
 def colddiff_main(*words: str) -> None:

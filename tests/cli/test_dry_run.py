@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from colddiff.features.published import INCEPTION
 from colddiff.jobs.job import slugify
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
+from tests.forked import Forked, colddiff_main
 from tests.in_process import Done, colddiff_here
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -255,17 +255,20 @@ def test_weights_in_s3_are_not_looked_for(submit: Submit, monkeypatch: pytest.Mo
 
 def test_below_the_job_stands_what_is_said_of_it_and_last_what_it_takes() -> None:
     words = ["evaluate_every=50", "checkpoint_every=20", "num_steps=400", "--rate", "100"]
-    command = [sys.executable, "-m", "colddiff.cli.main", "submit", "train", "quickstart", *words]
-    done = subprocess.run(
-        [*command, "--dry-run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    done = Forked(in_one_stream, "submit", "train", "quickstart", *words, "--dry-run")
+    out, _ = done.communicate()
     assert done.returncode == 0
-    *above, empty, head, _, _, hours, evaluations = done.stdout.splitlines()
+    *above, empty, head, _, _, hours, evaluations = out.splitlines()
     assert (empty, head) == ("", "estimate:")
     assert hours == "  at 100 images/s: 0.0711 hours (0:04:16)"
     # Those at 100, 200 and 300, and the last; how many images is not known before they are packed.
     assert evaluations.startswith("  besides, 4 evaluations, 41 calls of the network an image: ")
     assert above[-1].startswith("evaluate_every=50: only checkpoints are evaluated")
+
+
+def in_one_stream(*words: str) -> None:
+    os.dup2(1, 2)
+    colddiff_main(*words)
 
 
 def photographs(folder: Path) -> None:

@@ -17,6 +17,7 @@ from colddiff.data.open import open_shards
 from colddiff.data.readers import mapped_shards
 from colddiff.data.readers.local_cache import LocalCache
 from colddiff.data.readers.streamed_shards import StreamedShards
+from colddiff.data.webdataset_tar import tar_pixels
 from colddiff.errors import SpecError, StoreError
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
@@ -57,15 +58,15 @@ def test_several_processes_decode_it_together(tmp_path: Path) -> None:
 
 
 def killed_while_decoding(data: str, cache: str) -> None:
-    decode, decoded = mapped_shards.tar_pixels, []
+    decoded: list[int] = []
 
     def some(*arguments: Any) -> Any:
         decoded.append(1)
         if len(decoded) == 50:
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode(*arguments)
+        return tar_pixels(*arguments)
 
-    mapped_shards.tar_pixels = some
+    vars(mapped_shards)["tar_pixels"] = some
     open_shards(data, cache).images(0, 1)
 
 

@@ -35,7 +35,7 @@ BLUR = {
 }
 
 
-def train_tiny(root: Path, database: Path | None = None, **changes: Any) -> dict[str, str]:
+def train_tiny(root: Path, database: Path | None = None, /, **changes: Any) -> dict[str, str]:
     """Trains for a step into the storage ``root``: addresses of the job, its test images, root.
 
     ``database`` is that of an empty tracker (`tracker_database`), which takes a second to set up.
