@@ -20,7 +20,7 @@ from typing import Any
 from colddiff.machine.garbage import collect_seldom
 
 IMPORTED = [
-    *("mlflow", "sqlalchemy", "matplotlib.figure", "webdataset"),
+    *("torch._dynamo", "mlflow", "sqlalchemy", "matplotlib.figure", "webdataset"),
     *("colddiff.cli.main", "colddiff.verbs.train.work", "colddiff.verbs.generate.work"),
     *("colddiff.report.page.page", "colddiff.tracking.mlflow_run"),
     *("tests.forked", "tests.unit.test_train", "tests.unit.test_resume"),

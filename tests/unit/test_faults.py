@@ -181,17 +181,17 @@ def test_a_store_that_is_away_holds_nothing_up(
 def test_a_service_that_fails_now_and_then_changes_no_weight(
     s3_service: S3Service, tmp_path: Path, tracker_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One call in twenty fails and one body in a hundred is truncated: data and checkpoints."""
+    """One call in ten fails and one body in fifty is truncated: data and checkpoints."""
     database = shutil.copy(tracker_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
     found = []
-    with FaultyS3(s3_service.endpoint, seed=4) as faulty:
+    with FaultyS3(s3_service.endpoint, seed=4, fail=0.1, truncate=0.02) as faulty:
         monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
         for storage in (str(tmp_path / "runs"), f"s3://{s3_service.new_bucket()}/runs"):
-            the_job = tiny_job(storage=storage, num_steps=20, evaluation={"num_images": 2})
+            the_job = tiny_job(storage=storage, num_steps=10, evaluation={"num_images": 2})
             result = colddiff.train(the_job, "faulty")
             folder = JobFolder(open_store(storage), result["id"])
-            found.append(tensors(folder, 20))
+            found.append(tensors(folder, 10))
     assert faulty.counts.total() - faulty.counts["served"] >= 3
     assert_equal(*found)
