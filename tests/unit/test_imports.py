@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import colddiff
+from colddiff.cluster.forking import server
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.garbage import OBJECTS
 from colddiff.spec import parse
@@ -40,7 +41,7 @@ resolved = resolve(parse(TrainJob, json.loads(sys.argv[1])), "tiny")
 tracker = join_tracker(resolved)
 train_rank(resolved, LocalContext(torch.device("cpu")), 1, tracker)
 tracker.close()
-print(heavy())
+print(heavy(), "torch._dynamo" in sys.modules)
 import colddiff.report.page.page
 print(heavy())
 """
@@ -91,7 +92,8 @@ def test_a_worker_imports_neither_plots_nor_the_tracker_and_a_page_only_plots(
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines() == ["[]", "['matplotlib']"]
+    assert done.stdout.splitlines() == ["[] True", "['matplotlib']"]
+    assert "torch._dynamo" in server.MODULES  # a worker that is forked need not import it
     # What it logged waits for the job's driver.
     store = LocalStore(tmp_path)
     (job_id,) = store.folders("jobs/")
