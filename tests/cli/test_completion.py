@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "mlflow", "boto3", "numpy", "yaml")
 REPORT = f"""
 import atexit, sys
-atexit.register(lambda: sys.stderr.write(str([n for n in {HEAVY!r} if n in sys.modules])))
+from colddiff.machine.deferred_import import is_imported
+atexit.register(lambda: sys.stderr.write(str([n for n in {HEAVY!r} if is_imported(n)])))
 from colddiff.cli.main import main
 main()
 """

@@ -26,9 +26,10 @@ class Present:
 
 
 @pytest.fixture(scope="session")
-def present(tmp_path_factory: pytest.TempPathFactory) -> Present:
+def present(tmp_path_factory: pytest.TempPathFactory, tracker_database: Path) -> Present:
     """A training, an evaluation and a generation by the present code."""
     with storage_in(tmp_path_factory.mktemp("present")) as storage:
+        shutil.copy(tracker_database, storage / "mlflow.db")
         ids = wholes.run(storage)
         return Present(storage, ids, wholes.describe(storage, ids))
 
@@ -41,8 +42,9 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def storage(root: Path, present: Present) -> Path:
-    """A storage that holds the packed digits alone."""
+def storage(root: Path, present: Present, tracker_database: Path) -> Path:
+    """A storage that holds the packed digits and an empty tracker alone."""
+    shutil.copy(tracker_database, root / "runs" / "mlflow.db")
     shutil.copytree(present.storage / "data", root / "runs" / "data")
     return root / "runs"
 
