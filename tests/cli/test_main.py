@@ -93,10 +93,8 @@ def one_error(done: Done, code: int) -> str:
 def test_help_imports_nothing_heavy(colddiff: Colddiff) -> None:
     for arguments in (["--help"], ["submit", "train", "--help"], ["cluster", "start", "--help"]):
         report = f"sys.stderr.write(str([n for n in {HEAVY!r} if is_imported(n)]))"
-        before = (
-            "import atexit, sys; from colddiff.machine.deferred_import import is_imported; "
-            f"atexit.register(lambda: {report})"
-        )
+        needs = "import atexit, sys; from colddiff.machine.deferred_import import is_imported"
+        before = f"{needs}; atexit.register(lambda: {report})"
         done = colddiff.process(*arguments, before=before)
         assert done.returncode == 0
         assert done.stdout.startswith("Usage: colddiff")
