@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from colddiff.data.manifest import kept_manifest
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import DataError, SpecError
 from colddiff.spec import digest
+from colddiff.stores.open import open_store
 
 FEWEST = 32
 """Images below which a Frechet distance, even a small network's, says nothing."""
@@ -43,9 +45,14 @@ def validation_part(data: str, validation: float, storage: str) -> str:
 def _part(part: str, data: str, validation: float, storage: str) -> str:
     place = f"{storage}/data/split-{digest([read_manifest(data).digest, validation])[:8]}/{part}"
     try:
-        manifest, _ = pack_source(
-            f"webdataset:{data}", place, split=PARTS[part], holdout=validation
-        )
+        # A search asks for its parts when it is submitted and again in each attempt: the place
+        # names the set and the part, so that nothing is read of one that is packed there.
+        manifest = kept_manifest(open_store(place))
+        wanted = {"split": PARTS[part], "holdout": validation}
+        if manifest is None or any(manifest.settings.get(n) != v for n, v in wanted.items()):
+            manifest, _ = pack_source(
+                f"webdataset:{data}", place, split=PARTS[part], holdout=validation
+            )
     except DataError as error:
         raise SpecError([("validation", str(error))]) from None
     refuse_few(part, manifest.count, validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from tests.watched_store import Watched
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("planned"))
+def storage(tmp_path_factory: pytest.TempPathFactory, split_digits: Path) -> str:
+    place = tmp_path_factory.mktemp("planned")
+    shutil.copytree(split_digits, place / "data")
+    return str(place)
 
 
 def attempt_at(storage: str, **fields: Any) -> tuple[Attempt, SearchTask]:
@@ -83,6 +86,37 @@ def test_an_interrupted_segment_is_asked_for_again(storage: str) -> None:
     assert not planner.exhausted
     assert asked(planner) == segment
     assert planner.failed() == {}
+
+
+@pytest.mark.parametrize("searcher", ["grid", "random"])
+def test_a_planner_that_begins_again_goes_on_with_the_same_trials(
+    storage: str, tmp_path: Path, searcher: str
+) -> None:
+    attempt, task = attempt_at(storage, seed=9, searcher=searcher)
+    begun = asked(Planner(attempt, task))
+    later = Planner(attempt, task)
+    keys = [asked(later) for _ in range(3)]
+    assert keys[0] == begun
+    trials = read_trials(attempt.folder)
+    elsewhere = Attempt(replace(attempt.resolved, storage=str(tmp_path)), 1)
+    undisturbed = Planner(elsewhere, task)
+    assert [asked(undisturbed) for _ in range(3)] == keys
+    assert read_trials(elsewhere.folder) == trials
+
+
+def test_the_images_are_read_once_to_be_split(storage: str) -> None:
+    """A search that goes on, or another of the same images, reads only what is packed."""
+    attempt, task = attempt_at(storage, seed=10)
+    data = Path(task.base.data or "")
+    tars = {path: path.read_bytes() for path in data.glob("*.tar")}
+    assert tars
+    for path in tars:
+        path.unlink()
+    try:
+        assert prepare(attempt).splits == task.splits
+    finally:
+        for path, content in tars.items():
+            path.write_bytes(content)
 
 
 def test_a_failed_trial_is_tried_again_by_the_next_attempt(storage: str) -> None:
