@@ -316,11 +316,22 @@ def test_little_in_a_search_draws_little_and_fails_nowhere(
     assert all(picture.alt and picture.png.startswith(b"\x89PNG") for picture in found)
 
 
-def test_equal_results_are_equal_bytes() -> None:
-    names = [picture.name for picture in search_pictures(RESULTS)]
+def test_equal_results_are_equal_bytes_and_are_drawn_once() -> None:
+    first = search_pictures(RESULTS)
+    names = [picture.name for picture in first]
     assert names == ["paths.png", "map.png", "calls.png", "strips.png", "rungs.png"]
-    assert search_pictures(RESULTS) == search_pictures(drawn_results())
+    assert first == search_pictures(drawn_results())
     assert set(names) | {"parallel.png"} == {f"{name}.png" for name in DRAWINGS}
+    # Before the confirmation, which changes quality against calls alone.
+    trials = tuple(replace(trial, skipped={}) for trial in RESULTS.trials)
+    before = replace(RESULTS, trials=trials, base_seeds=())
+    again = search_pictures(RESULTS, (before, first))
+    assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False, True, True]
+    assert again == first
+    other = replace(RESULTS, trials=trials[:2])
+    assert not {id(picture) for picture in search_pictures(other, (before, first))} & set(
+        map(id, first)
+    )
 
 
 def test_a_picture_that_fails_leaves_the_others_and_is_named(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from colddiff.report.search.figures import SearchPicture
 from colddiff.report.search.page import search_page
-from colddiff.report.search.pictures import search_pictures
+from colddiff.report.search.pictures import Drawn, search_pictures
 from colddiff.report.search.results import (
     DrawnTrial,
     Importance,
@@ -75,6 +75,8 @@ class Gallery:
         default_factory=dict
     )
     """By the values of all trials."""
+    drawn: Drawn | None = None
+    """The results drawn last, and their pictures."""
 
     def files(
         self,
@@ -86,7 +88,10 @@ class Gallery:
         """The page and, with ``tracking.images``, the pictures; logs what fails and omits it."""
         drawn = self.task.job.tracking.images
         results = self.results(planner, board, found, drawn=drawn)
-        pictures = search_pictures(results) if drawn else []
+        pictures: list[SearchPicture] = []
+        if drawn:
+            pictures = search_pictures(results, self.drawn)
+            self.drawn = results, list(pictures)
         if drawn and self.task.job.compare == "generation":
             chosen = strip_trials(planner.states, board, self.task.rungs)
             called = {trial.number: results.role(trial) for trial in results.named}
