@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -31,3 +36,24 @@ def colddiff_here(
         with pytest.raises(SystemExit) as ended:
             main()
     return Done(int(ended.value.code or 0), *captured.readouterr())
+
+
+@contextmanager
+def terminated_once(look: Callable[[], object]) -> Iterator[None]:
+    """Within ``with``, this process gets a SIGTERM once ``look()`` is true: a job in it stops."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            # Where nobody handles it, it would end the tests.
+            if look() and callable(signal.getsignal(signal.SIGTERM)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

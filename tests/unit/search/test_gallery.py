@@ -33,20 +33,23 @@ from tests.unit.search.tiny_search import DRAWN, folder_of, tiny_search, trials_
 STRAIGHT: dict[str, Any] = {"scheduler": "none", "rungs": [1.0], "searcher": "random"}
 
 
-def at(place: Path, patch: pytest.MonkeyPatch) -> Path:
-    patch.setenv("COLDDIFF_STORAGE", str(place / "runs"))
-    patch.setenv("COLDDIFF_CACHE", str(place / "cache"))
-    return place / "runs"
-
-
 RANKED = "eval/sampled/fd_lenet"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+    split_digits: Path,
+    tracker_database: Path,
+    unpacked: Path,
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A storage with a finished search of two trials, and its result."""
+    storage = tmp_path_factory.mktemp("gallery") / "runs"
+    shutil.copytree(split_digits, storage / "data")
+    shutil.copy(tracker_database, storage / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        storage = at(tmp_path_factory.mktemp("gallery"), patch)
+        patch.setenv("COLDDIFF_STORAGE", str(storage))
+        patch.setenv("COLDDIFF_CACHE", str(unpacked))
         yield (
             storage,
             colddiff.search(tiny_search(num_trials=2, metric=RANKED, **STRAIGHT, **DRAWN), "tiny"),
@@ -168,9 +171,8 @@ def test_an_extended_search_draws_again_and_evaluates_nothing_twice(
 
 
 def test_nothing_is_drawn_without_images_and_what_cannot_be_drawn_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage = at(tmp_path, monkeypatch)
     result = colddiff.search(tiny_search(num_trials=2, **STRAIGHT), "tiny")
     assert result["pictures"] == []
     assert not list(storage.rglob("*.png"))

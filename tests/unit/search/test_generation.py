@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,35 +37,38 @@ def generation(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("planned")
+def planning(tmp_path_factory: pytest.TempPathFactory, split_digits: Path) -> Path:
+    """A STORAGE in which nothing is trained."""
+    place = tmp_path_factory.mktemp("planned")
+    shutil.copytree(split_digits, place / "data")
+    return place
 
 
-def planned(storage: Path, job: dict[str, Any]) -> list[Trial]:
+def planned(planning: Path, job: dict[str, Any]) -> list[Trial]:
     """All trials of a search, asked for and not trained."""
-    attempt = Attempt(resolve(parse(SearchJob, job), "tiny", storage=str(storage)), 1)
+    attempt = Attempt(resolve(parse(SearchJob, job), "tiny", storage=str(planning)), 1)
     planner = Planner(attempt, prepare(attempt))
     while planner.next() is not None:
         pass
     return read_trials(attempt.folder)
 
 
-def test_a_planted_identity_is_never_a_trial_where_the_end_is_the_same(storage: Path) -> None:
+def test_a_planted_identity_is_never_a_trial_where_the_end_is_the_same(planning: Path) -> None:
     """A kernel of one pixel degrades nothing at any scale; its distance would be the lowest."""
     base = {"degradation": {**BLUR, "kernel_size": 5, "sigma": {"kind": "constant", "value": 0.8}}}
     fields = {"over": [KERNEL], "ranges": {KERNEL: {"choices": [1, 5, 7, 9]}}}
     for searcher in ("grid", "random", "tpe"):
         job = tiny_search(base, searcher=searcher, num_trials=4, **fields)
-        trials = planned(storage, job)
+        trials = planned(planning, job)
         assert {trial.point[KERNEL] for trial in trials} == {5, 7, 9}
         assert sum(trial.redrawn for trial in trials) > 0
         base_end = trials[0].end_rmse
         assert all(trial.end_rmse == pytest.approx(base_end, rel=1e-3) for trial in trials)
 
 
-def test_a_planted_identity_is_never_a_trial_where_samples_are_compared(storage: Path) -> None:
+def test_a_planted_identity_is_never_a_trial_where_samples_are_compared(planning: Path) -> None:
     for searcher in ("grid", "random", "tpe"):
-        trials = planned(storage, generation(searcher=searcher, num_trials=4))
+        trials = planned(planning, generation(searcher=searcher, num_trials=4))
         assert {trial.point[SIGMA] for trial in trials} == {30.0, 40.0, 50.0}
         assert sum(trial.redrawn for trial in trials) > 0
         assert [trial.scale for trial in trials] == [None] * len(trials)
@@ -72,8 +76,8 @@ def test_a_planted_identity_is_never_a_trial_where_samples_are_compared(storage:
         assert all(trial.information < 0.02 for trial in trials if trial.information is not None)
 
 
-def test_a_trial_makes_the_samples_that_the_base_asks_for(storage: Path) -> None:
-    for trial in planned(storage, generation()):
+def test_a_trial_makes_the_samples_that_the_base_asks_for(planning: Path) -> None:
+    for trial in planned(planning, generation()):
         evaluation = trial.job["evaluation"]
         assert evaluation["generated"]["num_images"] == 20
         assert evaluation["samplers"] == []
@@ -85,38 +89,37 @@ def test_a_trial_makes_the_samples_that_the_base_asks_for(storage: Path) -> None
     [("eval/sampled/rmse", None), ("eval/generated/fd_lenet", "eval/generated/fd_lenet")],
 )
 def test_a_best_by_restorations_is_not_asked_of_trials_that_only_make_samples(
-    storage: Path, best: str, kept: str | None
+    planning: Path, best: str, kept: str | None
 ) -> None:
     base = generation()["base"]
     base = {**base, "evaluation": {**SAMPLES, "best": best}}
-    for trial in planned(storage, generation(num_trials=2) | {"base": base}):
+    for trial in planned(planning, generation(num_trials=2) | {"base": base}):
         assert parse(TrainJob, trial.job).evaluation.best == kept
 
 
-def test_samples_are_made_by_default_settings_where_the_base_has_none(storage: Path) -> None:
+def test_samples_are_made_by_default_settings_where_the_base_has_none(planning: Path) -> None:
     base = {"degradation": ALL_GONE, "evaluation": {"num_images": 40}}
-    (trial, *_) = planned(storage, generation() | {"base": tiny_search(base)["base"]})
+    (trial, *_) = planned(planning, generation() | {"base": tiny_search(base)["base"]})
     generated = trial.job["evaluation"]["generated"]
     assert (generated["num_images"], generated["severities"]) == (1000, None)
 
 
-def test_other_numbers_of_samples_are_another_search_with_its_own_trials(storage: Path) -> None:
-    few = planned(storage, generation())
+def test_other_numbers_of_samples_are_another_search_with_its_own_trials(planning: Path) -> None:
+    few = planned(planning, generation())
     more = {**SAMPLES, "generated": {"num_images": 30, "severities": 4}}
     base = tiny_search({"degradation": ALL_GONE, "evaluation": more})["base"]
-    many = planned(storage, generation() | {"base": base})
+    many = planned(planning, generation() | {"base": base})
     assert not {trial.job_id for trial in few} & {trial.job_id for trial in many}
     assert few[1].point == many[1].point
 
 
-def test_a_whole_search_compares_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "runs"))
-    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
-    result = colddiff.search(generation(confirm_seeds=1, **DRAWN), "tiny")
+def test_a_whole_search_compares_samples(storage: Path) -> None:
+    job = generation(num_trials=2, confirm_seeds=1, **DRAWN)
+    result = colddiff.search(job, "tiny")
     assert result["metric"] == "eval/generated/fd_lenet"
-    trials = trials_of(tmp_path / "runs")
+    trials = trials_of(storage)
     assert result["redrawn"] == sum(trial.redrawn for trial in trials)
-    folder = folder_of(tmp_path / "runs")
+    folder = folder_of(storage)
     for trial in trials:
         found = JobFolder(folder.store, trial.job_id).evaluation(2)
         assert found is not None
@@ -139,4 +142,4 @@ def test_a_whole_search_compares_samples(tmp_path: Path, monkeypatch: pytest.Mon
     rows = json.loads(folder.store.get(folder.key("leaderboard.json")))["rows"]
     assert {row["calls"] for row in rows} == {4}
     # The same search again is the same result, and trains nothing.
-    assert colddiff.search(generation(confirm_seeds=1, **DRAWN), "tiny") == result
+    assert colddiff.search(job, "tiny") == result

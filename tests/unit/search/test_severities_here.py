@@ -19,7 +19,7 @@ from PIL import Image
 import colddiff
 from colddiff.errors import ColddiffError
 from colddiff.sampling import falling
-from tests.in_process import colddiff_here
+from tests.in_process import colddiff_here, terminated_once
 from tests.kills import PATIENCE_S
 from tests.unit.search.tiny_lists import T, list_search, list_trials_of, packed_lists
 from tests.unit.search.tiny_search import folder_of
@@ -114,17 +114,15 @@ def accepted(path: Path, board: dict[str, Any], storage: Path, patch: Call, capt
     assert (out / "a.png").is_file()
 
 
-@pytest.mark.parametrize(("searcher", "ended"), [("random", "KILL"), ("grid", "TERM")])
 def test_a_search_that_was_ended_goes_on_with_the_same_trials(
     packed: Path,
     tmp_path: Path,
     storage: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    searcher: str,
-    ended: str,
 ) -> None:
-    fields = {"searcher": searcher, "num_trials": 30}
+    """Killed, then terminated, then left alone."""
+    fields = {"searcher": "random", "num_trials": 30, "confirm_best": 0}
     job = tmp_path / "tiny.yaml"
     job.write_text(json.dumps({"search": list_search(str(packed / "checkpoint"), **fields)}))
     words = [sys.executable, "-m", "colddiff.cli.main", "submit", "search", str(job), "--local"]
@@ -136,28 +134,40 @@ def test_a_search_that_was_ended_goes_on_with_the_same_trials(
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
-        process.send_signal(getattr(signal, f"SIG{ended}"))
-        assert process.wait(PATIENCE_S) == (-signal.SIGKILL if ended == "KILL" else 4), (
-            log.read_text()
-        )
+        process.kill()
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL, log.read_text()
     (place,) = storage.glob("jobs/search-*")
-    before = {path: path.read_bytes() for path in place.glob("results/*")}
+    kept = results_in(place)
     begun = list_trials_of(storage)
-    assert 5 <= len(before) < 30
+    assert 5 <= len(kept) < 30
+
+    with terminated_once(lambda: len(list(place.glob("results/*"))) > len(kept)):
+        stopped = colddiff_here(monkeypatch, capsys, *words[3:])
+    assert stopped.returncode == 4, stopped.stderr
+    assert f"{len(kept)} of 30 trials resumed" in stopped.stderr
+    before = results_in(place)
+    # A result holds how long it took: written again, it would be another.
+    assert before | kept == before
+    assert len(kept) < len(before) < 30
+    begun_again = list_trials_of(storage)
+    assert begun_again[: len(begun)] == begun
 
     again = colddiff_here(monkeypatch, capsys, *words[3:])
     assert again.returncode == 0, again.stderr
     assert f"{len(before)} of 30 trials resumed" in again.stderr
-    # A result holds how long it took: written again, it would be another.
-    assert {path: path.read_bytes() for path in before} == before
+    assert results_in(place) | before == results_in(place)
     trials = list_trials_of(storage)
-    assert trials[: len(begun)] == begun
+    assert trials[: len(begun_again)] == begun_again
     assert len(trials) == 30
 
     monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path / "undisturbed"))
     search(packed, **fields)
     undisturbed = list_trials_of(tmp_path / "undisturbed")
     assert [trial.chosen for trial in trials] == [trial.chosen for trial in undisturbed]
+
+
+def results_in(place: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in place.glob("results/*")}
 
 
 def test_more_trials_extend_a_finished_search(packed: Path, storage: Path) -> None:
