@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from colddiff.evaluation.best import IMAGE_METRICS, is_distance
@@ -74,8 +75,7 @@ def report_page(
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.from_string(_part("page.html.j2")).render(
+    page = _template().render(
         policy=policy,
         mark=mark_of(runs),
         style=Markup(style),  # noqa: S704  # ours, and its hash is in the policy
@@ -99,6 +99,13 @@ def report_page(
         provenance=told.provenance,
     )
     return page + "\n"
+
+
+@cache
+def _template() -> Template:
+    """Compiled once per process: a search or a study writes a page for each training."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(_part("page.html.j2"))
 
 
 def is_ours(path: Path) -> bool:
