@@ -114,14 +114,14 @@ def test_other_numbers_of_samples_are_another_search_with_its_own_trials(plannin
 
 
 def test_a_whole_search_compares_samples(storage: Path) -> None:
-    job = generation(num_trials=2, confirm_seeds=1, **DRAWN)
+    job = generation(num_trials=2, confirm_seeds=1, scheduler="none", rungs=[1.0], **DRAWN)
     result = colddiff.search(job, "tiny")
     assert result["metric"] == "eval/generated/fd_lenet"
     trials = trials_of(storage)
     assert result["redrawn"] == sum(trial.redrawn for trial in trials)
     folder = folder_of(storage)
     for trial in trials:
-        found = JobFolder(folder.store, trial.job_id).evaluation(2)
+        found = JobFolder(folder.store, trial.job_id).evaluation(4)
         assert found is not None
         assert found["metrics"]["eval/generated/fd_lenet"] > 0
         assert not any(
