@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from colddiff.cli.main import app
+from colddiff.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = re.compile(r"^\s*(?:[-#$] *)*(?:(?P<name>\w+)=\$\()?colddiff [a-z-].*$")
@@ -87,7 +85,7 @@ def parsed(words: list[str]) -> tuple[list[str], dict[str, Any]]:
 
     Raises what the command line prints as a usage error.
     """
-    command: Any = typer.main.get_command(app)
+    command = main.command()
     path: list[str] = []
     rest = list(words)
     while True:

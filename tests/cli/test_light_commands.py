@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from colddiff.cli.main import app, command
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import Status
 from colddiff.stores.open import open_store
@@ -86,3 +89,14 @@ def test_commands_on_submitted_jobs_import_nothing_heavy(tmp_path: Path) -> None
     assert stopped[0] == 4
     assert all(code == 0 for code, _ in found.values()), found
     assert JobFolder(open_store(str(tmp_path)), "train-b-00000002").status() is None
+
+
+def test_the_commands_are_made_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("typer.main.get_command", made.append)
+    command.cache_clear()
+    try:
+        assert command() is command()
+    finally:
+        command.cache_clear()
+    assert made == [app]
