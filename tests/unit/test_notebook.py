@@ -31,10 +31,12 @@ def run_cell(source: str, names: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker_database: Path) -> None:
+def folder(
+    tmp_path: Path, unpacked: Path, monkeypatch: pytest.MonkeyPatch, tracker_database: Path
+) -> None:
     """An empty folder to work in, with a tracker that is set up."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLDDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLDDIFF_CACHE", str(unpacked))
     monkeypatch.delenv("COLDDIFF_STORAGE", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("runs").mkdir()

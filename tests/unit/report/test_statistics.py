@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from colddiff.errors import DataError
 from colddiff.report.page.statistics import mean_interval, paired_difference
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
+    import scipy.stats  # half a second, which every process that collects tests would take
+
     values = [3.0, 5.5, 4.0, 4.5]
     found = mean_interval(values)
     low, high = scipy.stats.t.interval(0.95, 3, loc=np.mean(values), scale=scipy.stats.sem(values))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from colddiff.rng import stream
 from colddiff.verbs.search.promotion import (
@@ -165,6 +164,8 @@ def test_in_every_order_of_the_recorded_curves_the_best_is_found() -> None:
 
 
 def test_drawn_curves_rank_as_the_recorded_ones_do() -> None:
+    from scipy.stats import spearmanr  # half a second, in every process that collects tests
+
     sets = [np.array(drawn(seed)) for seed in range(200)]
     for rung, measured in ((0, 0.92), (1, 0.98)):
         found = np.mean([spearmanr(curves[:, rung], curves[:, 2])[0] for curves in sets])

@@ -55,8 +55,8 @@ class Listed:
 
 
 @pytest.fixture
-def attempt(tmp_path: Path) -> Attempt:
-    return Attempt(resolve(parse(SearchJob, tiny_search()), "tiny", storage=str(tmp_path)), 1)
+def attempt(storage: Path) -> Attempt:
+    return Attempt(resolve(parse(SearchJob, tiny_search()), "tiny", storage=str(storage)), 1)
 
 
 def searcher_of(attempt: Attempt, source: Listed, **fields: Any) -> _SegmentSearcher:
