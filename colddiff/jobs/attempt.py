@@ -218,6 +218,8 @@ class Attempt:
         )
         self._last_beat = time.monotonic()
         self.folder.write_status(self._status)
+        # Now, and not at the first heartbeat: a short job would be at its end by then.
+        self._enforce_limits()
 
     def _end(self, state: State, message: str) -> None:
         self._update()

@@ -186,6 +186,21 @@ def test_a_reached_limit_asks_for_a_stop_and_names_itself(folder: JobFolder) -> 
     )
 
 
+def test_a_job_that_has_spent_its_limit_stops_before_its_first_heartbeat(
+    folder: JobFolder,
+) -> None:
+    folder.write_status(Status(state="stopped", attempt=0, running_s=7200.0))
+    asked: list[bool] = []
+
+    def work() -> dict[str, Any]:
+        asked.append(begun.stop_requested())
+        raise Stopped("stopped after step 3")
+
+    begun = attempt(folder, limits=LimitsSpec(hours=1.5))
+    assert begun.drive(work) == 4
+    assert asked == [True]
+
+
 def test_a_driver_presumed_dead_leaves_its_successors_status_alone(folder: JobFolder) -> None:
     def work() -> dict[str, Any]:
         folder.claim(2, {})
