@@ -328,7 +328,8 @@ def _features() -> CheckedPart:
         return CheckedPart("features", "ok", f"weights of {', '.join(PUBLISHED)}, and lenet")
     what = f"lenet is here, no weights of {', '.join(missing)} (needed where a job names it)"
     files = ", ".join(default_place(kind) for kind in missing)
-    return CheckedPart("features", "note", what, f"put them at {files}")
+    way = f"put them at {files}; on a cluster, in a place of all nodes that COLDDIFF_FEATURES names"
+    return CheckedPart("features", "note", what, way)
 
 
 def _is_there(place: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,10 +10,13 @@ from contextlib import suppress
 from colddiff.errors import ClusterError, ColddiffError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.follow import AttemptWatch, poll_seconds
+from colddiff.jobs.status import verdict_line
 from colddiff.jobs.submit import newest_attempt
+from colddiff.jobs.verb import unit_of
 from colddiff.machine.printed_lines import parted
 
 OVERLAP = 4096
+log = logging.getLogger(__name__)
 
 
 def read_log(folder: JobFolder, attempt: int, address: str | None, *, debug: bool = False) -> bytes:
@@ -57,6 +61,8 @@ def stream_log(folder: JobFolder, attempt: int, address: str | None) -> Iterator
         yield added(shown, text)
         shown = text
         if status is None or status.finished or status.attempt > attempt:
+            if status is not None and status.state == "lost":  # it could not say so itself
+                log.warning("%s", verdict_line(folder.job_id, status, unit_of(folder.job_id)))
             return
         time.sleep(poll_seconds(folder))
 

@@ -374,8 +374,9 @@ def _log_differences(folder: JobFolder, resolved: ResolvedJob) -> None:
     ]
     if changed:
         log.info(
-            "%s: different in the running attempt; submit again after it has ended to apply them",
-            ", ".join(changed),
+            "%s: different in the running attempt; `colddiff stop %s` and the same command again "
+            "apply what you ask for",
+            *(", ".join(changed), folder.job_id),
         )
 
 

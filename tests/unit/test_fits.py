@@ -15,7 +15,7 @@ from ray.train import WorkerGroupError
 from colddiff.checkpoints.format import Checkpoints, Snapshot
 from colddiff.errors import ColddiffError, SpecError, StoreError
 from colddiff.jobs.folder import JobFolder
-from colddiff.verbs.train import ray_elastic
+from colddiff.verbs.train import ray_elastic, ray_restarts
 from colddiff.verbs.train.failures import Failures
 from colddiff.verbs.train.ray_elastic import RoomForMore
 from colddiff.verbs.train.ray_restarts import Growth, fit_until_ended
@@ -52,6 +52,7 @@ def run(
     *rounds: Round,
     max_failures: int = 2,
     lost: Callable[[Sequence[str], float], list[str]] = lambda machines, within_s: [],
+    say: Callable[[str], None] = ray_restarts.log.warning,
 ) -> list[int]:
     """Numbers of the rounds that were begun; the last one has to end the loop."""
     begun: list[int] = []
@@ -65,6 +66,7 @@ def run(
         job(max_failures=max_failures),
         folder,
         1,
+        say=say,
         up=lambda: [f"machine of {len(begun) + 1}"],
         lost=lost,
         sleep=lambda pause_s: None,
@@ -83,6 +85,15 @@ def test_failures_without_progress_are_counted(folder: JobFolder) -> None:
     assert "failed 3 times without progress since step 0" in str(caught.value)
     assert "max_failures=2" in str(caught.value)
     assert "RuntimeError: no memory" in str(caught.value)
+
+
+def test_who_follows_the_job_is_told_why_its_workers_failed(folder: JobFolder) -> None:
+    told: list[str] = []
+    run(folder, failing(RuntimeError("no memory")), ended, say=told.append)
+    assert len(told) == 1
+    assert "workers failed" in told[0]
+    assert "no memory" in told[0]
+    assert "failure 1 since step 0, max_failures=2" in told[0]
 
 
 def test_a_job_that_gets_on_survives_any_number(folder: JobFolder) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from colddiff.cluster import operate
+from colddiff.cluster.logs import stream_log
 from colddiff.errors import ClusterError, RecordError
 from colddiff.jobs import follow as following
 from colddiff.jobs.folder import JobFolder
@@ -100,6 +101,16 @@ def test_a_driver_that_beats_lives_whatever_its_clock_says(
             assert not watch.look().ended
             time.sleep(0.05)
     assert runner.stopped == []
+
+
+def test_who_follows_the_log_of_a_driver_that_died_is_told(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("colddiff.cluster.logs.poll_seconds", lambda folder: 0.05)
+    folder.write_status(RUNNING)
+    folder.write_log(1, b"step 3\n")
+    assert b"".join(stream_log(folder, 1, None)) == b"step 3\n"
+    assert "train-a-0 ended: lost (3 of 9 steps)" in caplog.text
 
 
 @pytest.mark.parametrize("skew_s", SKEWS)

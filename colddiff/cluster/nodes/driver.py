@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,27 @@ def answers(places: Mapping[str, Any], wait_s: float = ANSWER_S) -> Iterator[dic
     """``node`` and what it does not reach, for each node as it answers; all within ``wait_s``."""
     deadline = time.monotonic() + wait_s
     asked: dict[Any, str] = {}
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if not node["Alive"]:
-            continue
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    for node, name in zip(nodes, names_of(nodes), strict=True):
         on_it = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = ray.remote(unreached).options(scheduling_strategy=on_it, num_cpus=0, max_retries=0)
         reference = task.remote(places["storage"], places["tracker"], places["make"])
-        asked[reference] = str(node["NodeManagerAddress"])
+        asked[reference] = name
     while asked:
         left_s = max(deadline - time.monotonic(), 0.0)
         ready, _ = ray.wait(list(asked), timeout=left_s)
         for reference in ready or list(asked):
             node = asked.pop(reference)
             yield {"node": node, "unreached": _answer(reference) if ready else [_late(wait_s)]}
+
+
+def names_of(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Their addresses; of several nodes of one machine, with the beginnings of their ids in Ray."""
+    addresses = [str(node["NodeManagerAddress"]) for node in nodes]
+    return [
+        address if addresses.count(address) == 1 else f"{address} (node {node['NodeID'][:8]})"
+        for node, address in zip(nodes, addresses, strict=True)
+    ]
 
 
 def _answer(reference: Any) -> list[str]:

@@ -81,7 +81,7 @@ def fit_on_ray(attempt: Attempt) -> None:
             attempt.hold_gpus(0)
 
     with EvaluationWatcher(folder, job.evaluation_interval, job.num_steps, evaluate):
-        fit_until_ended(fit, job, folder, number)
+        fit_until_ended(fit, job, folder, number, say=attempt.report)
     folder.store.clear(folder.key("ray/"))
 
 

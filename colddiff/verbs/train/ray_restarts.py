@@ -29,6 +29,7 @@ def fit_until_ended(
     folder: JobFolder,
     attempt: int,
     *,
+    say: Callable[[str], None] = log.warning,
     up: Callable[[], Sequence[str]] = machines_up,
     lost: Callable[[Sequence[str], float], list[str]] = lost_machines,
     sleep: Callable[[float], None] = time.sleep,
@@ -38,7 +39,8 @@ def fit_until_ended(
     Only consecutive failures without progress count (a new checkpoint, or a snapshot from which the
     next workers went on), and preemption or loss of a machine is not a failure (Ray would count
     every failure of a run). Errors of our own (a spec, data, a store that stays down) are not
-    retried: they would recur. Raises ColddiffError with the reason.
+    retried: they would recur. ``say`` gets a line on each failure, for those who follow the job
+    too. Raises ColddiffError with the reason.
     """
     checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
     failures = Failures(job.max_failures, _reached(checkpoints, folder, attempt) or 0)
@@ -61,11 +63,11 @@ def fit_until_ended(
             step = failures.step if reached is None else reached
             gone = lost(machines, 0.0 if _is_death(error) else NOTICE_S)
             if gone and failures.excuses_loss(step):
-                text = "lost without notice: %s; continuing from step %d, not a failure"
-                log.warning(text, "; ".join(gone), step)
+                lost_ones = "; ".join(gone)
+                say(f"lost without notice: {lost_ones}; continuing from step {step}, not a failure")
                 log.debug("of that loss the workers said: %s", reason)
                 continue
-            _count(failures, step, reason, error)
+            _count(failures, step, reason, error, say)
             sleep(failures.pause_s)
         else:
             left = (folder.outcome(attempt) or {}).get("left")
@@ -77,20 +79,18 @@ def fit_until_ended(
                 log.info("a machine is being preempted: continuing without it, not a failure")
 
 
-def _count(failures: Failures, step: int, reason: str, error: Exception) -> None:
+def _count(
+    failures: Failures, step: int, reason: str, error: Exception, say: Callable[[str], None]
+) -> None:
     """Counts a failure and says so; raises ColddiffError if it is one too many."""
     if not failures.may_retry(step):
         raise ColddiffError(
             f"the workers failed {failures.count} times without progress since "
             f"step {failures.step} (max_failures={failures.limit}): {reason}"
         ) from error
-    log.warning(
-        "workers failed (%s); restarting them in %.0f s: failure %d since step %d, max_failures=%d",
-        reason,
-        failures.pause_s,
-        failures.count,
-        failures.step,
-        failures.limit,
+    say(
+        f"workers failed ({reason}); restarting them in {failures.pause_s:.0f} s: failure "
+        f"{failures.count} since step {failures.step}, max_failures={failures.limit}"
     )
 
 
