@@ -31,6 +31,7 @@ from colddiff.tracking.address import (
     masked,
     without_userinfo,
 )
+from colddiff.tracking.mlflow_defaults import DEFAULTS
 from colddiff.tracking.repeats import DESCRIPTION
 
 if TYPE_CHECKING:
@@ -44,15 +45,6 @@ CREDENTIALS = (
     "that rejects the host name needs --allowed-hosts"
 )
 OTHER_PLACE = "use another MLFLOW_TRACKING_URI, or make this location writable"
-# Only our background thread retries: a retry inside a POST could create a run twice.
-DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # It would print the address of each run that ends, where scripts expect an id or JSON.
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 ABOUT = """\
 Jobs of colddiff: restorers of image degradations, their evaluations, samples and searches.
 

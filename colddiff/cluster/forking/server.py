@@ -22,6 +22,7 @@ import struct
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -41,10 +42,12 @@ MODULES = (
     "webdataset",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
-    "sqlalchemy.orm",
+    "mlflow.store.tracking.sqlalchemy_store",
 )
 """What workers import, those for the first needs first. Never colddiff: a job brings its own."""
 PATH = "PYTHONPATH"
+READ_AT_IMPORT = Path(__file__).parents[2] / "tracking" / "mlflow_defaults.py"
+"""The variables with which colddiff imports MLflow; by path: a job brings its own colddiff."""
 OF_ONE_JOB = {
     "PL_DISABLE_FORK",
     PATH,
@@ -84,6 +87,8 @@ class Server:
     def run(self) -> None:
         """Imports and serves until the node ends."""
         modules = list(MODULES)
+        for name, value in runpy.run_path(str(READ_AT_IMPORT))["DEFAULTS"].items():
+            os.environ.setdefault(name, value)  # not in `self.env`: forks have their own
         gc.disable()
         sources: list[Any] = [self.listener, self.raylet]
         while True:
@@ -315,7 +320,9 @@ class _Files:
 
 def _import(name: str) -> None:
     try:
-        importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(name)
         if name == "ray":
             _draw_elsewhere()
     except ImportError as error:  # workers that need it will say so
