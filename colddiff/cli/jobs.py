@@ -129,7 +129,7 @@ def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> 
 def _print(rows: Sequence[JobRow]) -> None:
     from colddiff.jobs.listing.job_table import table_of
 
-    # Who reads a file or a pipe, such as grep, has room for all.
+    # Who reads a file or a pipe, such as grep, has room for whole reasons.
     emit_table(*table_of(rows, time.time(), cut=terminal_width() is not None))
 
 

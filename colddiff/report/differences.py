@@ -58,8 +58,32 @@ def differing_fields(
     flat = [flat_fields({k: v for k, v in spec.items() if k not in left_out}) for spec in specs]
     paths = dict.fromkeys(path for fields in flat for path in fields)
     differing = [path for path in paths if len({repr(fields.get(path)) for fields in flat}) > 1]
-    differing.sort(key=lambda path: path.partition(".")[0] in OPERATION)
+    differing.sort(key=_is_of_operation)
     return [{path: fields.get(path) for path in differing} for fields in flat]
+
+
+def _is_of_operation(path: str) -> bool:
+    """Whether a path is of how a job runs, or how the base of a search does."""
+    above, _, rest = path.partition(".")
+    if above != "base":
+        return above in OPERATION
+    # The steps of a base are what its trials are, and no extent that grows.
+    return rest.partition(".")[0] in OPERATION - {"num_steps"}
+
+
+def operation_aside(differing: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """The paths of how jobs run, if without them as many of ``differing`` are told apart; or none.
+
+    >>> sorted(operation_aside([{"seed": 0, "workers": 1}, {"seed": 1, "workers": 2}]))
+    ['workers']
+    >>> sorted(operation_aside([{"workers": 1}, {"workers": 2}]))
+    []
+    """
+    paths = frozenset(path for fields in differing for path in fields if _is_of_operation(path))
+    rest = [{k: v for k, v in fields.items() if k not in paths} for fields in differing]
+    # A value that is null is not shown beside others.
+    told = [len({differences_text(fields) for fields in of}) for of in (differing, rest)]
+    return paths if told[0] == told[1] else frozenset()
 
 
 def differences_text(differs: Mapping[str, Any]) -> str:
@@ -97,7 +121,7 @@ def short_paths(paths: Sequence[str]) -> list[str]:
 
 
 def short_addresses(values: Collection[str]) -> dict[str, str]:
-    """For each address the end that no other one has.
+    """For each address its last two parts, or more where another one ends in them too.
 
     >>> short_addresses(["/home/me/a/train", "s3://b/c/train"])
     {'/home/me/a/train': '…/a/train', 's3://b/c/train': '…/c/train'}
@@ -105,9 +129,9 @@ def short_addresses(values: Collection[str]) -> dict[str, str]:
 
     def shortest(value: str) -> str:
         parts = value.split("/")
-        for count in range(1, len(parts)):
+        for count in range(2, len(parts)):
             ending = "/".join(parts[-count:])
-            if ending and sum(f"/{other}".endswith(f"/{ending}") for other in values) == 1:
+            if sum(f"/{other}".endswith(f"/{ending}") for other in values) == 1:
                 return f"…/{ending}"
         return value
 

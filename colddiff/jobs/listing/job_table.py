@@ -20,6 +20,7 @@ from colddiff.report.differences import (
     differences_text,
     differing_fields,
     flat_fields,
+    operation_aside,
     short_addresses,
     value_text,
 )
@@ -55,6 +56,8 @@ class JobRow:
     verb have not, and the fields in which those of the same kinds differ, if they are few."""
     short: dict[str, str] = field(default_factory=dict)
     """By path, the ends of addresses among ``differs`` that tell them apart."""
+    unsaid: frozenset[str] = frozenset()
+    """Paths among ``differs`` of how it runs, where others tell it apart."""
 
     @property
     def verb(self) -> str:
@@ -174,7 +177,7 @@ def table_of(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and cells of a table at ``now``, in seconds since the epoch.
 
-    With ``cut`` long texts are shortened, as on a terminal; without, nothing is left out.
+    With ``cut`` all texts are shortened, as on a terminal; without, no name and no reason is.
     """
     header = ["ID", "STATE", "PROGRESS", "BEST", "DIFFERENT", "LAST SEEN", ""]
     cells = [_cells(row, now, cut=cut) for row in rows]
@@ -197,7 +200,7 @@ def _cells(row: JobRow, now: float, *, cut: bool) -> list[str]:
         row.state,
         progress if status and status.num_steps else "-",
         score_text(row),
-        differs_text(row, cut=cut) or "-",
+        differs_text(row) or "-",
         _last_seen(status, now),
         said,
     ]
@@ -217,15 +220,14 @@ def of_text(row: JobRow, *, cut: bool = True) -> str:
     return _cut(text) if cut else text
 
 
-def differs_text(row: JobRow, *, cut: bool = True) -> str:
-    """``degradation.num_timesteps=9, sigma.start=0.42``, with ``cut`` of ``LONGEST`` characters.
+def differs_text(row: JobRow) -> str:
+    """``degradation.num_timesteps=9, sigma.start=0.42``, of at most ``LONGEST`` characters.
 
-    Without what ``of_text`` says.
+    Without what ``of_text`` says. `--json` has all.
     """
-    said = made_from(row.job.get("spec") or {})
-    shown = {**row.differs, **row.short} if cut else row.differs
-    text = differences_text({k: v for k, v in shown.items() if k not in said})
-    return _cut(text) if cut else text
+    said = row.unsaid.union(made_from(row.job.get("spec") or {}))
+    shown = {**row.differs, **row.short}
+    return _cut(differences_text({k: v for k, v in shown.items() if k not in said}))
 
 
 def _cut(text: str, longest: int = LONGEST) -> str:
@@ -282,7 +284,11 @@ def _set_differences(rows: Iterable[JobRow]) -> None:
         verb = VERBS.get(verb_name)
         # The extent is what PROGRESS shows.
         left_out = HOW_IT_RUNS | {verb.extent if verb else ""}
-        _add(group, differing_fields([row.job["spec"] for row in group], left_out))
+        found = differing_fields([row.job["spec"] for row in group], left_out)
+        _add(group, found)
+        unsaid = operation_aside(found)
+        for row in group:
+            row.unsaid = unsaid
     # A job that nothing tells from those of its name; often it is the only one.
     alone = [row for group in groups.values() for row in group if not row.differs]
     _set_kinds(alone, [row for group in groups.values() for row in group])
