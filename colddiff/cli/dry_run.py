@@ -11,6 +11,7 @@ from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
     from colddiff.cli.submit import Request
+    from colddiff.cluster.address import Cluster
     from colddiff.jobs.job import Job
     from colddiff.jobs.recipes import Recipe
 
@@ -35,8 +36,12 @@ def print_job(
         needed = ["--name", slug] if request.name else []
     completed_job, missing = _completed(job, own, completed)
     looked = look(completed_job, request.rate, missing)
+    cluster = None if request.local else _named_cluster(request)
     found, problems = looked.found, [*looked.problems]
-    fit, unfit = (_idle(job), False) if request.local else _fit(job, request.address)
+    fit, unfit = _idle(job) if request.local else None, False
+    if cluster is not None:
+        problems += _refused_there(completed_job, cluster, request)
+        fit, unfit = _fit(job, cluster)
     answer = [fit] if fit else []
     if unfit:
         problems, answer = [*problems, *answer], []
@@ -89,21 +94,34 @@ def _idle(job: Job) -> str | None:
     return idle_gpu_line(resources.num_gpus) if resources else None
 
 
-def _fit(job: Job, address: str | None) -> tuple[str | None, bool]:
-    """Whether the job can ever run on the cluster that is named, and whether that is a problem.
-
-    It is where the job is refused there, or would wait for ever. None without a cluster.
-    """
+def _named_cluster(request: Request) -> Cluster | None:
     from colddiff.cluster.connect import given_cluster
     from colddiff.cluster.home import Home
+
+    return given_cluster(request.address, Home.from_environment())
+
+
+def _refused_there(job: Job, cluster: Cluster, request: Request) -> list[str]:
+    """Why a submission refuses the places that the job would write to from another machine."""
+    from colddiff.jobs.resolve import unreachable_paths
+
+    if cluster.local or request.shared_path:
+        return []
+    return [
+        f"{what}: submitting this would fail: {reason}" for what, reason in unreachable_paths(job)
+    ]
+
+
+def _fit(job: Job, cluster: Cluster) -> tuple[str | None, bool]:
+    """Whether the job can ever run on the cluster that is named, and whether that is a problem.
+
+    It is where the job is refused there, or would wait for ever. None where it asks for nothing.
+    """
     from colddiff.cluster.ray_jobs import RayJobs
     from colddiff.errors import SpecError
     from colddiff.jobs.device import settled_job
     from colddiff.jobs.runner import can_never_fit, fit_line
 
-    cluster = given_cluster(address, Home.from_environment())
-    if cluster is None:
-        return None, False
     capacity = RayJobs(cluster).capacity()
     try:
         job = settled_job(job, lambda: capacity)

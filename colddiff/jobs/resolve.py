@@ -287,6 +287,12 @@ def trained_id(job: TrainJob, slug: str, storage: str) -> str:
 
 def refuse_paths(job: Job, storage: str | None = None) -> None:
     """Raises SpecError if ``job`` would write to this machine's disk; contacts nothing."""
+    for what, reason in unreachable_paths(job, storage):
+        raise SpecError(f"{what} {reason}")
+
+
+def unreachable_paths(job: Job, storage: str | None = None) -> list[tuple[str, str]]:
+    """What of ``job`` would be on this machine's disk, and why a remote cluster cannot write it."""
     place = storage_at(storage or job.storage)
     addresses = [
         ("storage", place, "COLDDIFF_STORAGE=s3://bucket/prefix"),
@@ -294,12 +300,15 @@ def refuse_paths(job: Job, storage: str | None = None) -> None:
     ]
     for field, uri in VERBS[job.verb].outputs(job).items():
         addresses.append((field, absolute(uri), f"{field}=s3://bucket/prefix"))
-    for what, uri, way in addresses:
-        if "://" not in uri or uri.startswith("sqlite"):
-            raise SpecError(
-                f"{what} {uri} is on this machine but the cluster is not: set {way}, or add "
-                "--shared-path if all nodes see this path"
-            )
+    return [
+        (
+            what,
+            f"{uri} is on this machine but the cluster is not: set {way}, or add --shared-path if "
+            "all nodes see this path",
+        )
+        for what, uri, way in addresses
+        if "://" not in uri or uri.startswith("sqlite")
+    ]
 
 
 def _git_state() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -126,6 +127,26 @@ class GpuCluster(InProcess):
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Any) -> None:
         self.started = resolved
         accepted()
+
+
+def test_a_dry_run_says_what_a_remote_cluster_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("colddiff.cluster.ray_jobs.RayJobs", lambda _: GpuCluster())
+    monkeypatch.setenv("COLDDIFF_STORAGE", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    words = ["submit", "train", *(f"{path}={value}" for path, value in TINY.items()), "--dry-run"]
+
+    def problems(*more: str) -> list[str]:
+        done = colddiff_here(monkeypatch, capsys, *words, "--json", *more)
+        assert done.returncode == 0, done.stderr
+        return [line for line in json.loads(done.stdout)["problems"] if "on this machine" in line]
+
+    named = ["--address", "http://10.9.8.7:8265"]
+    storage, tracking = problems(*named)
+    assert storage.startswith(f"storage: submitting this would fail: {tmp_path} is on this machine")
+    assert "set MLFLOW_TRACKING_URI=http://host:port, or add --shared-path" in tracking
+    assert problems() == problems(*named, "--shared-path") == problems("--local") == []
 
 
 def test_an_attempt_is_recorded_with_numbers_and_attached_to_with_auto(
