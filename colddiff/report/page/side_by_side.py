@@ -134,14 +134,15 @@ def _same_distances(tables: Sequence[ResultTable]) -> bool:
 
 
 def _table(members: Sequence[ResultTable], several: bool, intervals: bool) -> ResultTable:
-    column = _telling_column(members[0])
     distances = _same_distances(members)
     names = {name: None for table in members for name in table.metrics}
     wanted = metric_names(f"eval/{DIRECT}/{name}" for name in names)
-    # From which error each began, as two jobs on the same images may undo unlike amounts.
-    keys = [f"{DEGRADED}/{ERROR}"] + [
+    # With where each began, as two jobs on the same images may undo unlike amounts.
+    methods = column_labels(row.column for table in members for row in table.rows)
+    keys = [
         f"{method}/{name}"
-        for method in dict.fromkeys((column, DIRECT))
+        for method in methods
+        if method != FLOOR
         for name in wanted
         if distances or name in DIGITS
     ]

@@ -16,7 +16,7 @@ Record = Mapping[str, Any]
 STATE = "state"
 """Heading of the column that says how a training stands, where one is not done."""
 WITH_ERRORS = ("direct", "sampled")
-"""The columns whose errors are shown beside the distances: the question is which is better."""
+"""The columns whose errors a terminal has room for: the question is which is better."""
 
 
 def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -58,17 +58,20 @@ def best_mean(jobs: Sequence[Record]) -> tuple[str, float] | None:
 
 
 def table_lines(records: Sequence[Record], *, markdown: bool = False) -> list[str]:
-    """The table as text; numbers that were not measured alike are in tables of their own."""
+    """The table as text; numbers that were not measured alike are in tables of their own.
+
+    As Markdown, for a paper, with the errors of all columns.
+    """
     lines: list[str] = []
     for group in _groups(records, "measured"):
-        table = _table(group)
+        table = _table(group, every=markdown)
         lines += ["", *(_markdown(table) if markdown else _aligned(table))]
     return lines[1:]
 
 
-def _table(records: Sequence[Record]) -> list[list[str]]:
+def _table(records: Sequence[Record], *, every: bool) -> list[list[str]]:
     """Rows of cells, the first two of them headings."""
-    paths = _columns(records)
+    paths = _columns(records, every=every)
     labels = column_labels(path.split("/")[1] for path in paths)
     trained_on = any(r["state"] == "done" and r["step"] != r["num_steps"] for r in records)
     unlike = len({record["num_steps"] for record in records}) > 1
@@ -94,14 +97,14 @@ def _table(records: Sequence[Record]) -> list[list[str]]:
     return rows
 
 
-def _columns(records: Sequence[Record]) -> list[str]:
-    """Paths that are shown: distances of all columns, errors of direct and Algorithm 2."""
+def _columns(records: Sequence[Record], *, every: bool) -> list[str]:
+    """Paths that are shown: distances of all columns, errors of ``WITH_ERRORS`` or ``every`` one."""
     there = {
         path: 0.0 for record in records for path in _shown(record, "metrics") if _is_shown(path)
     }
     columns = column_labels(dict.fromkeys(path.split("/")[1] for path in there))
     distances = [f"eval/{c}/{name}" for name in distance_names(there) for c in columns]
-    errors = [f"eval/{c}/{name}" for name in DIGITS for c in columns if c in WITH_ERRORS]
+    errors = [f"eval/{c}/{name}" for name in DIGITS for c in columns if every or c in WITH_ERRORS]
     return [path for path in (*distances, *errors) if path in there]
 
 

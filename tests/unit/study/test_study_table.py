@@ -52,12 +52,18 @@ def test_seeds_of_a_job_have_a_mean_and_a_deviation() -> None:
     assert second["mean"]["eval/sampled/fd_lenet"] == pytest.approx(12)
 
 
-def test_errors_are_those_of_direct_and_of_algorithm_2() -> None:
+def test_errors_of_a_terminal_are_those_of_direct_and_of_algorithm_2() -> None:
     errors = {"eval/direct/rmse": 0.2, "eval/sampled/rmse": 0.1, "eval/naive/rmse": 0.3}
-    above, below, *rows = table_lines([record(0, seed, metrics=errors) for seed in (0, 1)])
+    records = [record(0, seed, metrics=errors) for seed in (0, 1)]
+    above, below, *rows = table_lines(records)
     assert below.split() == ["job", "seed", "rmse", "rmse"]
     assert (above.split()[0], above.count("Algorithm 2"), above.count("naive")) == ("direct", 1, 0)
     assert [row.split()[-2:] for row in rows[2:]] == [["0.2000", "0.1000"], ["0.0000", "0.0000"]]
+    # A paper's table, which is no lines of a terminal, has all of them.
+    head, _, first, *_ = table_lines(records, markdown=True)
+    assert head.count("rmse") == 3
+    assert "Algorithm 1 (naive) rmse" in head
+    assert first.endswith("| 0.2000 | 0.3000 | 0.1000 |")
 
 
 def test_a_study_is_listed_by_the_best_mean_of_what_can_be_compared() -> None:
