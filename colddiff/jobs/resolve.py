@@ -23,6 +23,7 @@ from colddiff.features.open import missing_weights
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.plugins import keep_plugins
+from colddiff.jobs.results import held_warnings, warn_submitter
 from colddiff.jobs.verb import VERBS, DryRun
 from colddiff.spec import parse
 from colddiff.spec.documents import DocumentError, as_record, shown
@@ -162,8 +163,13 @@ def resolve(
         new or not has_server(place) or not _has_finished(job, slug, place)
     ):
         check_tracker(place, job.tracking.experiment)
-    job, content, job_id = identified(job, slug, place, pack=True, new=new)
+    with held_warnings() as held:
+        job, content, job_id = identified(job, slug, place, pack=True, new=new)
     VERBS[job.verb].check(job, place, job_id, content)
+    # Who submits a job again for its result was warned before, and the result says it.
+    if held and not _has_reached(job, place, job_id):
+        for line in held:
+            warn_submitter(line)
     return ResolvedJob(
         id=job_id,
         slug=slug,
@@ -237,6 +243,11 @@ def _has_finished(job: Job, slug: str, storage: str) -> bool:
         _, _, job_id = identified(job, slug, storage)
     except ColddiffError:
         return False  # not packed yet, or wrong: said where it is resolved
+    return _has_reached(job, storage, job_id)
+
+
+def _has_reached(job: Job, storage: str, job_id: str) -> bool:
+    """Whether the job of this id is done, to the extent that ``job`` requests."""
     status = JobFolder(open_store(storage), job_id).status()
     extent = VERBS[job.verb].requested_extent(job)
     return status is not None and status.state == "done" and status.step >= extent

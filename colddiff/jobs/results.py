@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 _TOLD: ContextVar[bool] = ContextVar("colddiff_told", default=True)
 _SAID: ContextVar[set[str] | None] = ContextVar("colddiff_said", default=None)
 """Warnings of the jobs that are resolved together, such as the trainings of a study."""
+_HELD: ContextVar[list[str] | None] = ContextVar("colddiff_held", default=None)
+_ADVISED: ContextVar[tuple[str, frozenset[str]]] = ContextVar(
+    "colddiff_advised", default=("", frozenset())
+)
+"""The job that was submitted last, and what was said of it before it ran."""
 
 
 def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
@@ -86,11 +91,12 @@ def log_verdict(folder: JobFolder, status: Status) -> None:
     """Logs how a job ended, and its result if it is done."""
     log.info("%s", verdict_line(folder.job_id, status, unit_of(folder.job_id)))
     if status.state == "done":
-        log_result(folder)
+        job_id, advised = _ADVISED.get()
+        log_result(folder, said=advised if job_id == folder.job_id else ())
 
 
-def log_result(folder: JobFolder) -> None:
-    """Logs the result of a finished job, unless within ``untold``."""
+def log_result(folder: JobFolder, *, said: Collection[str] = ()) -> None:
+    """Logs the result of a finished job, but for lines just ``said``, unless within ``untold``."""
     if not _TOLD.get():
         return
     try:
@@ -99,7 +105,8 @@ def log_result(folder: JobFolder) -> None:
         log.warning("%s", error)
         return
     for line in result_lines(folder.job_id, result) if result else ():
-        log.info("%s", line)
+        if line not in said:
+            log.info("%s", line)
 
 
 def is_told() -> bool:
@@ -118,13 +125,31 @@ def untold() -> Iterator[None]:
 
 
 def warn_submitter(line: str) -> None:
-    """Warns whoever submits a job; once within ``each_line_once``, never within ``untold``."""
+    """Warns whoever submits a job; once within ``each_line_once``, never within ``untold``.
+
+    Within ``held_warnings`` later, if at all.
+    """
     said = _SAID.get()
     if not is_told() or (said is not None and line in said):
         return
     if said is not None:
         said.add(line)
-    log.warning("%s", line)
+    held = _HELD.get()
+    if held is None:
+        log.warning("%s", line)
+    else:
+        held.append(line)
+
+
+@contextmanager
+def held_warnings() -> Iterator[list[str]]:
+    """Within ``with``, warnings are collected: a job that turns out to be done needs none."""
+    held: list[str] = []
+    token = _HELD.set(held)
+    try:
+        yield held
+    finally:
+        _HELD.reset(token)
 
 
 @contextmanager
@@ -154,8 +179,10 @@ def advise(resolved: ResolvedJob, runner: Runner) -> None:
     if not is_told():
         return
     with suppress(ColddiffError):
-        for line in VERBS[resolved.verb].advice(resolved.job, runner.capacity):
+        lines = VERBS[resolved.verb].advice(resolved.job, runner.capacity)
+        for line in lines:
             log.warning("%s", line)
+        _ADVISED.set((resolved.id, frozenset(lines)))
 
 
 def tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:

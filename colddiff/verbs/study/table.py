@@ -98,7 +98,7 @@ def _table(records: Sequence[Record], *, every: bool) -> list[list[str]]:
 
 
 def _columns(records: Sequence[Record], *, every: bool) -> list[str]:
-    """Paths that are shown: distances of all columns, errors of ``WITH_ERRORS`` or ``every`` one."""
+    """Paths that are shown: distances of all columns, errors of ``WITH_ERRORS`` or of all."""
     there = {
         path: 0.0 for record in records for path in _shown(record, "metrics") if _is_shown(path)
     }
