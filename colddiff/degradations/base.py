@@ -69,7 +69,10 @@ class Degradation(ABC, Generic[SpecT]):
 
     @final
     def draw(self, batch: int, *, rng: Rng, images: DrawImages | None = None) -> dict[str, Tensor]:
-        """omega for ``batch`` trajectories; of a sequence of generators row i uses only its own.
+        """omega for ``batch`` trajectories.
+
+        ``rng``: a torch or a numpy generator, or a sequence of numpy's, of which row i uses only
+        its own.
 
         ``images`` draws from the second set, for the entries ``omega_images``; SpecError if there
         are such entries and no ``images``.

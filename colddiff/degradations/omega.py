@@ -55,7 +55,10 @@ def placed_omega(D: Degradation[Any], omega: Omega, x0: Image) -> dict[str, Tens
 def _check_shape(D: Degradation[Any], omega: Omega, name: str, batch: int) -> None:
     kind = D.spec.kind
     if name not in omega:
-        raise SpecError(f"{kind}: omega has no {name!r}; draw it with D.draw(batch, rng=...)")
+        raise SpecError(
+            f"{kind}: omega has no {name!r}; draw it with D.draw(batch, rng=RNG), where RNG is a "
+            "torch.Generator, a numpy Generator, or a list of numpy's, one for each image"
+        )
     shape = D.omega_shape(name)
     expected = [batch, *(omega[name].shape[1:] if shape is None else shape)]
     if list(omega[name].shape) != expected:

@@ -231,6 +231,21 @@ def test_omega_is_given_for_each_image(tmp_path: Path) -> None:
         colddiff.restore(checkpoint, x_T, omega={"centre": omega["centre"][:2]})
 
 
+def test_the_page_on_restoring_shows_how_omega_is_drawn(tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path, degradation=RANDOM_INPAINT)
+    page = Path(__file__).parents[2] / "infra" / "docs" / "restore.md"
+    [shown] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    images = 'colddiff.open_data("digits", image_size=16)[:8]'
+    assert images in shown
+    found: dict[str, Any] = {}
+    exec(shown.replace("JOB@best", path).replace(images, "torch.zeros(8, 1, 16, 16)"), found)
+    assert torch.allclose(found["x_0"].clamp(-1, 1), found["same"].clamp(-1, 1), atol=1e-5)
+    with pytest.raises(
+        SpecError, match=r"no 'centre'; draw .*rng=RNG\), where RNG is a torch\.Gen"
+    ):
+        colddiff.sample(found["R"], found["D"], found["x_T"], {})
+
+
 def test_packed_images_are_a_sequence(digits: colddiff.ImageData) -> None:
     assert len(digits) == 1797
     assert digits.shape == colddiff.ImageShape(1, 8, 8)
