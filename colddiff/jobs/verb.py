@@ -279,7 +279,9 @@ def restore_lines(checkpoint: str, result: Mapping[str, Any]) -> list[str]:
     found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial"]
     if result.get("omega"):
         known = "--omega FILE --severity T --fit --out ./restored"
-        found.append(f"{command} DEGRADED_IMAGES {known}")
+        held = ", ".join(f'"{name}": ...' for name in result["omega"])
+        said = f"    # FILE: {{{held}}} as JSON, for all images or by name"
+        found.append(f"{command} DEGRADED_IMAGES {known}{said}")
     else:
         found.append(f"{command} DEGRADED_IMAGES --severity all --fit --out ./strips")
     return found

@@ -12,6 +12,7 @@ def test_clean_images_are_tried_first_and_what_is_random_in_others_is_named(verb
     trial = "CLEAN_IMAGES --degrade --fit --out ./trial"
     others = "DEGRADED_IMAGES --severity all --fit --out ./strips"
     known = "DEGRADED_IMAGES --omega FILE --severity T --fit --out ./restored"
+    known += '    # FILE: {"centre": ...} as JSON, for all images or by name'
     for omega, expected in (([], [trial, others]), (["centre"], [trial, known])):
         result = {"checkpoint": "C", "omega": omega}
         lines = [line for line in VERBS[verb].next_steps("J", result) if " restore " in line]
