@@ -28,7 +28,7 @@ from colddiff.jobs.listing.known_jobs import KnownJobs
 from colddiff.jobs.status import Status
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import Store
-from colddiff.report.differences import OPERATION, differing_fields, short_paths
+from colddiff.report.differences import OPERATION, short_paths
 from colddiff.stores.local_store import LocalStore
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.verbs.search.tracked import nested_run
@@ -127,22 +127,6 @@ def test_a_long_difference_is_cut(store: MemoryStore) -> None:
     assert (cut[4], cut[-1]) == (text, f"{'a' * 119}…")
     assert whole[4] == text  # in a pipe too, where the line is to stay readable
     assert whole[-1] == message.replace("\n", " ")
-
-
-def test_how_jobs_run_is_shown_where_nothing_else_tells_them_apart(store: MemoryStore) -> None:
-    lasts: tuple[dict[str, Any], ...] = ({"dim": 16}, {"dim": 32}, {"dim": 32})
-    for number, last in enumerate(lasts[:2]):
-        spec = {"checkpoint_every": 200 + number, "evaluation": {"num_images": 16 + number}}
-        write(store, f"train-wide-0000000{number}", slug="wide", **spec, restorer=last)
-    rows = chosen(rows_of(store), (), "wide")
-    assert [differs_text(row) for row in rows] == ["restorer.dim=16", "restorer.dim=32"]
-    assert rows[0].differs["checkpoint_every"] == 200  # with --json
-    # Two that its fields of identity leave alike, as their images have other contents.
-    write(store, "train-wide-00000002", slug="wide", checkpoint_every=9, restorer=lasts[2])
-    text = differs_text(chosen(rows_of(store), (), "wide")[2])
-    assert text == "restorer.dim=32, checkpoint_every=9"
-    base = [{"seed": n, "log_every": n, "num_steps": n} for n in range(2)]
-    assert list(differing_fields([{"base": one} for one in base])[0])[-1] == "base.log_every"
 
 
 def test_fields_of_operation_are_those_of_the_job_classes() -> None:

@@ -1,8 +1,11 @@
-"""`colddiff list`: jobs of several names, and fields that are null."""
+"""`colddiff list`: jobs of several names, and fields that are null or of how a job runs."""
 
 from __future__ import annotations
 
-from colddiff.jobs.listing.job_table import differs_text
+from typing import Any
+
+from colddiff.jobs.listing.job_table import chosen, differs_text
+from colddiff.report.differences import differing_fields
 from colddiff.stores.memory_store import MemoryStore
 from tests.cli.test_job_table import rows_of, write
 
@@ -29,3 +32,20 @@ def test_a_field_that_is_null_tells_a_job_apart_where_nothing_else_does() -> Non
         write(store, f"evaluate-x-0000000{number}", slug="x", severities=severities)
     texts = [differs_text(row) for row in rows_of(store)]
     assert texts == ["severities=null", "severities=5"]
+
+
+def test_how_jobs_run_is_shown_where_nothing_else_tells_them_apart() -> None:
+    store = MemoryStore()
+    lasts: tuple[dict[str, Any], ...] = ({"dim": 16}, {"dim": 32}, {"dim": 32})
+    for number, last in enumerate(lasts[:2]):
+        spec = {"checkpoint_every": 200 + number, "evaluation": {"num_images": 16 + number}}
+        write(store, f"train-wide-0000000{number}", slug="wide", **spec, restorer=last)
+    rows = chosen(rows_of(store), (), "wide")
+    assert [differs_text(row) for row in rows] == ["restorer.dim=16", "restorer.dim=32"]
+    assert rows[0].differs["checkpoint_every"] == 200  # with --json
+    # Two that its fields of identity leave alike, as their images have other contents.
+    write(store, "train-wide-00000002", slug="wide", checkpoint_every=9, restorer=lasts[2])
+    text = differs_text(chosen(rows_of(store), (), "wide")[2])
+    assert text == "restorer.dim=32, checkpoint_every=9"
+    base = [{"seed": n, "log_every": n, "num_steps": n} for n in range(2)]
+    assert list(differing_fields([{"base": one} for one in base])[0])[-1] == "base.log_every"
