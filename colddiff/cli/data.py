@@ -46,7 +46,13 @@ ImageSize = Annotated[
 Channels = Annotated[
     int | None, typer.Option(metavar="1|3", help="Default: 3 if any image is in colour.")
 ]
-Bits = Annotated[int, typer.Option(metavar="8|16", help="Bit depth to store.")]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="8|16",
+        help="Bit depth to store; default: 8. Given as 8, converts 16-bit images to it.",
+    ),
+]
 ValueRange = Annotated[
     str | None,
     typer.Option(
@@ -95,7 +101,7 @@ def pack(
     split: Split = None,
     image_size: ImageSize = None,
     channels: Channels = None,
-    bits: Bits = 8,
+    bits: Bits = None,
     value_range: ValueRange = None,
     holdout: Holdout = None,
     group_by: GroupBy = None,
@@ -116,7 +122,7 @@ def pack(
     settings: dict[str, Any] = {
         "image_size": image_size,
         "channels": channels,
-        "bits": bits,
+        **({} if bits is None else {"bits": bits}),  # 8 by default converts nothing
         "range": _range(value_range),
         "holdout": holdout,
         "group_by": group_by,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from colddiff.data.left_out import altered_lines
 from colddiff.data.manifest import KEY
 from colddiff.data.open import open_source
-from colddiff.data.pack import PackResult, altered_lines, pack
+from colddiff.data.pack import PackResult, pack
 from colddiff.data.pack_settings import PackSettings, selected
 from colddiff.data.sources.source import ImageSource
 from colddiff.errors import DataError, SpecError
@@ -63,7 +64,7 @@ def pack_splits(
         )
 
     found = _both(packed, stores)
-    for line in altered_lines(found.values()):
+    for line in altered_lines(result.altered for result in found.values()):
         on_altered(line)
     return {split: (result.manifest, result.fresh) for split, result in found.items()}
 

@@ -168,10 +168,11 @@ def pack_source(
     """Packs a SOURCE to ``uri``; the manifest, and False where it had been packed before.
 
     ``settings`` are fields of ``PackSettings``; ``workers`` threads work at once. ``on_altered`` is
-    told in a line how many grey images are stored in three equal channels, or images without their
-    alpha; with ``skip_broken``, images that cannot be decoded are left out.
+    told in lines how many images are stored as less, or more, than they were (``Altered``); with
+    ``skip_broken``, images that cannot be decoded are left out.
     """
-    from colddiff.data.pack import altered_lines, pack
+    from colddiff.data.left_out import altered_lines
+    from colddiff.data.pack import pack
     from colddiff.data.pack_settings import PackSettings
     from colddiff.spec import parse
 
@@ -184,6 +185,6 @@ def pack_source(
         workers,
         skip_broken=skip_broken,
     )
-    for line in altered_lines([packed]):
+    for line in altered_lines([packed.altered]):
         on_altered(line)
     return packed.manifest, packed.fresh

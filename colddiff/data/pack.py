@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from colddiff.data.left_out import DEEP, Altered
 from colddiff.data.manifest import KEY, kept_manifest, make_manifest, write_manifest
 from colddiff.data.pack_settings import PackSettings, selected
 from colddiff.data.packer import ColourFoundError, PackedShards, Packer, ShardPlan
@@ -22,6 +23,7 @@ from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Exists, Missing, SpecError
 from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec.documents import DocumentError, read_json
+from colddiff.stores.local_store import LocalStore
 from colddiff.types import ProgressCallback
 
 CLAIM = "pack.json"
@@ -31,6 +33,8 @@ RENEW_S = 600.0
 """How often a packing writes its claim anew: its age tells others that nobody goes on with it."""
 
 MAX_WORKERS = 16
+MOST_NAMED_BYTES = 2**30
+"""Larger sets are not read for the names of their images, to say how they differ."""
 MAX_SHARD_BYTES = 64 * 2**30
 MOST_IN_NEED = 32
 """Images of physical values that are read before the set is taken for one of them."""
@@ -44,34 +48,8 @@ class PackResult:
 
     manifest: Manifest
     fresh: bool
-    grey: int = 0
-    """Grey images that this run stored in three equal channels, in a set of colour images."""
-    transparent: int = 0
-    """Images that this run stored without their alpha."""
-
-
-def altered_lines(results: Iterable[PackResult]) -> list[str]:
-    """A line for each way in which images were stored as less, or more, than they were.
-
-    >>> altered_lines([PackResult(None, fresh=True, grey=1)])
-    ['1 grey image is stored with three equal channels, as in a set in colour']
-    """
-    found = list(results)
-    grey = sum(result.grey for result in found)
-    transparent = sum(result.transparent for result in found)
-    lines = []
-    if grey:
-        images = "image is" if grey == 1 else "images are"
-        lines.append(
-            f"{grey} grey {images} stored with three equal channels, as in a set in colour"
-        )
-    if transparent:
-        lines.append(
-            f"{transparent} image{'s' * (transparent != 1)} with transparency: "
-            f"{'its' if transparent == 1 else 'their'} alpha is dropped, and what it hid is shown; "
-            "put such images on a background first if that matters"
-        )
-    return lines
+    altered: Altered = field(default_factory=Altered)
+    """What this run stored as less, or more, than it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +83,9 @@ def pack(
     ``on_progress`` counts images. ``workers`` is the number of threads (default: one per CPU, at
     most MAX_WORKERS); the resulting bytes do not depend on it. A set with a colour image is one of
     colour images, unless the settings say otherwise. What was left out is in the manifest's
-    settings; with ``skip_broken``, so are the images that cannot be decoded. ``in_colour``: the set
-    is known to be one of colour images, such as the other split of one.
+    settings; with ``skip_broken``, so are the images that cannot be decoded. 16-bit images become
+    8 bit where ``settings`` were given ``bits=8``, and are refused where that is the default.
+    ``in_colour``: the set is known to be one of colour images, such as the other split of one.
 
     Raises:
         SpecError: settings that do not apply to the source, or that differ from those of data
@@ -117,6 +96,7 @@ def pack(
     """
     kept = kept_manifest(store)
     if kept is not None and packed_earlier(source, settings, kept):
+        _refuse_without_deep(store, kept, settings.reduces_depth)
         return PackResult(kept, fresh=False)
     plan = _as_begun(store, _make_plan(source, settings, skip_broken))
     if in_colour and plan.shards.keep_colour and plan.shards.image.bits == 8:
@@ -159,7 +139,7 @@ def _committed(source: ImageSource, store: Store, plan: _Plan, packed: PackedSha
     except Exists:
         _finished(store, plan)
     store.delete(CLAIM)
-    return PackResult(manifest, fresh=True, grey=packed.grey, transparent=packed.transparent)
+    return PackResult(manifest, fresh=True, altered=packed.altered)
 
 
 def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -> _Plan:
@@ -184,6 +164,7 @@ def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -
         settings.shard_size,
         skip_broken=skip_broken,
         keep_colour=settings.channels is None and channels == 1,
+        reduce_depth=settings.reduces_depth,
     )
     return _Plan(
         shards,
@@ -252,7 +233,18 @@ def _finished(store: Store, plan: _Plan, claimed: bool = False) -> Manifest | No
     if claimed:
         store.delete(CLAIM)
     _refuse_other(store, _settings_of(manifest), plan)
+    _refuse_without_deep(store, manifest, plan.shards.reduce_depth)
     return manifest
+
+
+def _refuse_without_deep(store: Store, manifest: Manifest, reduce_depth: bool) -> None:
+    """Raises SpecError where 16-bit images are to be converted that the finished set skipped."""
+    deep = sum(DEEP in why for _, why in manifest.settings.get("skipped", ()))
+    if deep and reduce_depth:
+        raise SpecError(
+            f"{store.uri} holds the set without its {deep} 16-bit image{'s' * (deep != 1)}; "
+            f"{_way_out(store)}"
+        )
 
 
 def _claim(store: Store, plan: _Plan) -> None:
@@ -349,7 +341,40 @@ def _refuse_other(store: Store, existing: Any, plan: _Plan) -> None:
         for name, wanted in plan.settings.items()
         if existing.get(name) != wanted and name not in ("image", "images_sha256")
     ]
-    raise SpecError(
-        f"{store.uri} holds data packed {'with ' if differs else 'from other images'}"
-        f"{'; '.join(differs)}; pack to another place, or delete that data first"
+    what = f"with {'; '.join(differs)}" if differs else f"from other images{_changes(store, plan)}"
+    raise SpecError(f"{store.uri} holds data packed {what}; {_way_out(store)}")
+
+
+def _changes(store: Store, plan: _Plan) -> str:
+    """``: 2 new here, 1 gone``, as far as the names of the packed images tell."""
+    from colddiff.data.manifests.paged import shard_bytes
+    from colddiff.data.readers.image_data import names_of
+
+    kept = kept_manifest(store)
+    if kept is None or shard_bytes(kept.shards) > MOST_NAMED_BYTES:
+        return ""
+    skipped = [name for name, _ in kept.settings.get("skipped", ())]
+    try:
+        there = {*names_of(store, kept), *skipped}
+    except (DataError, Missing):
+        return ""
+    here = {_shown(name) for entry in plan.shards.entries for name in (entry.name, entry.group)}
+    here_whole = {_shown(entry.name) for entry in plan.shards.entries}
+    new, gone = len(here_whole - there), len(there - here)
+    if not new and not gone:
+        return " (of the same names: files or their classes were changed)"
+    images = f"{new} image{' is' if new == 1 else 's are'}"
+    return f" ({images} new, {gone} {'is' if gone == 1 else 'are'} gone)"
+
+
+def _way_out(store: Store) -> str:
+    """What to do where other data is: of a finished set, that jobs refer to it."""
+    delete = f"delete {store.uri}"
+    if isinstance(store, LocalStore):
+        delete = f"delete that data first: `{shlex.join(['rm', '-r', store.uri])}`"
+    if kept_manifest(store) is None:
+        return f"pack to another place, or {delete}"
+    return (
+        f"pack to another place, or {delete}; jobs trained on it refer to it, and cannot go on or "
+        "be evaluated without it"
     )

@@ -53,6 +53,11 @@ class PackSettings(Spec):
         LATER,
     ] = "all"
 
+    @property
+    def reduces_depth(self) -> bool:
+        """Whether 8 bits were asked for, and are not only the default."""
+        return self.bits == 8 and "bits" in self.model_fields_set
+
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
         if self.range is not None and not self.range[0] < self.range[1]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from colddiff.data.left_out import FRAMES, LeftOut
+from colddiff.data.left_out import DEEP, FRAMES, Altered, LeftOut
 from colddiff.data.pil_images import Pixels, crop_and_resize, with_channels
 from colddiff.data.problems import AlikeError, Problems
 from colddiff.data.sources.source import ImageSource, SourceEntry
@@ -47,6 +47,8 @@ class ShardPlan:
     """Leave out images that cannot be decoded, and keep a list of them."""
     keep_colour: bool = False
     """A colour image ends the work with ColourFoundError where the set is of grey images."""
+    reduce_depth: bool = False
+    """Convert 16-bit images to 8 bit, if that is the set's depth; else they cannot be packed."""
 
 
 class ColourFoundError(Exception):
@@ -65,10 +67,8 @@ class PackedShards:
     left_out: LeftOut = field(default_factory=LeftOut)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(name, why) of each image that was skipped, in order."""
-    grey: int = 0
-    """Grey images that this run stored in three equal channels."""
-    transparent: int = 0
-    """Images that this run stored without their alpha."""
+    altered: Altered = field(default_factory=Altered)
+    """Of the images that this run stored."""
 
 
 class Packer:
@@ -102,6 +102,8 @@ class Packer:
         # By number: an image whose shard was deleted meanwhile is packed twice.
         self._grey: set[int] = set()
         self._transparent: set[int] = set()
+        self._reduced: set[int] = set()
+        self._enlarged: set[int] = set()
         self._further: set[int] = set()
         self._unfit: set[int] = set()
         """Those that are whole, of another size than the first."""
@@ -126,7 +128,7 @@ class Packer:
         ]
         for n in sorted(self._further):
             self._result.left_out.add(FRAMES, self._plan.entries[n].name)
-        self._result.grey, self._result.transparent = len(self._grey), len(self._transparent)
+        self._result.altered = self._altered()
         self._result.skipped = self._skipped()
         if not self._result.shards:
             raise DataError(
@@ -150,6 +152,15 @@ class Packer:
         raise ColddiffError(
             f"{self._store.uri}: its shards are deleted while they are packed; pack again when "
             "nothing deletes them"
+        )
+
+    def _altered(self) -> Altered:
+        return Altered(
+            grey=len(self._grey),
+            transparent=len(self._transparent),
+            reduced=len(self._reduced),
+            enlarged=tuple(self._plan.entries[n].name for n in sorted(self._enlarged)),
+            size=self._plan.image_size,
         )
 
     def _skipped(self) -> list[tuple[str, str]]:
@@ -258,8 +269,6 @@ class Packer:
             pixels = self._source.load(entry)
             with self._lock:
                 self._sizes[pixels.shape[1], pixels.shape[0]] += 1
-                if plan.image.channels == 3 and pixels.shape[2] == 1:
-                    self._grey.add(number)
             if plan.keep_colour and pixels.shape[2] > plan.image.channels:
                 if plan.image.bits == 16:
                     raise DataError(
@@ -267,7 +276,9 @@ class Packer:
                         "images: set --channels 1, or pack with 8 bits"
                     )
                 raise ColourFoundError
-            return conform_pixels(pixels, entry, plan.image_size, plan.image)
+            stored = conform_pixels(pixels, entry, plan)
+            self._note_altered(number, pixels)
+            return stored
         except _UnfitError as error:
             self._problems.add(str(error), number, error.like)
             self._unfit.add(number)
@@ -277,6 +288,16 @@ class Packer:
         except (DataError, Missing) as error:
             self._cannot(number, str(error), getattr(error, "like", ""))
         return None
+
+    def _note_altered(self, number: int, pixels: Pixels) -> None:
+        """How an image was altered that is stored, as it was: those left out are not counted."""
+        plan = self._plan
+        if plan.image.channels == 3 and pixels.shape[2] == 1:
+            self._grey.add(number)
+        if pixels.dtype == np.uint16 and plan.image.bits == 8:
+            self._reduced.add(number)
+        if plan.image_size is not None and min(pixels.shape[:2]) < plan.image_size:
+            self._enlarged.add(number)
 
     def _cannot(self, number: int, why: str, like: str = "") -> None:
         if self._plan.skip_broken:
@@ -308,13 +329,18 @@ class Packer:
                 self._on_progress(self._done, len(self._plan.entries))
 
 
-def conform_pixels(
-    pixels: Pixels, entry: SourceEntry, image_size: int | None, image: ImageFormat
-) -> Pixels:
-    """Convert ``pixels`` to the format ``image``; raises DataError naming the file otherwise."""
+def conform_pixels(pixels: Pixels, entry: SourceEntry, plan: ShardPlan) -> Pixels:
+    """Convert ``pixels`` to the format of ``plan``; raises DataError naming the file otherwise."""
     name = entry.group or entry.name  # all images of a file are alike
+    image, image_size = plan.image, plan.image_size
     if pixels.dtype == np.uint16 and image.bits == 8:
-        raise DataError(f"{name}: is a 16-bit image; use --bits 16 to keep its depth")
+        if not plan.reduce_depth:
+            raise AlikeError(
+                f"{name}: {DEEP}; use --bits 16 to keep its depth, in a grey set of one channel, "
+                "or --bits 8 to convert it",
+                like=DEEP,
+            )
+        pixels = np.rint(pixels / 257).astype(np.uint8)
     pixels = with_channels(pixels, image.channels)
     if image.bits == 16 and pixels.dtype == np.uint8:
         pixels = pixels.astype(np.uint16) * 257

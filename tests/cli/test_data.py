@@ -191,8 +191,12 @@ def test_packing_ends_with_what_was_left_out(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (9, 9, 9, 128)).save(photos / "seen through.png")
     Image.new("RGBA", (16, 16), (8, 8, 8, 255)).save(photos / "opaque.png")
     (photos / "bad.png").write_bytes(b"no image")
+    for n in range(2):
+        Image.fromarray(np.full((16, 16), n, np.uint16)).save(photos / f"deep{n}.png")
     (photos / "two\nlines.gif").write_bytes(b"GIF89a")
-    arguments = ("pack", f"folder:{photos}", "--out", str(tmp_path / "set"))
+    Image.new("RGB", (9, 12)).save(photos / "tiny.png")
+    out = tmp_path / "set"
+    arguments = ("pack", f"folder:{photos}", "--out", str(out), "--image-size", "16")
     refused = run(*arguments)
     assert isinstance(refused.exception, DataError)
     assert "bad.png: not a supported image" in str(refused.exception)
@@ -203,10 +207,19 @@ def test_packing_ends_with_what_was_left_out(tmp_path: Path) -> None:
         "1 grey image is stored with three equal channels",
         "1 image with transparency: its alpha is dropped",
         "left out: images of a format that is not read: 1 (two\\nlines.gif), convert them to JPEG",
-        "left out: images that cannot be packed: 1 (",
+        "1 image is smaller than 16 px and was enlarged: tiny.png",
+        "left out: images that cannot be packed: 3 (is a 16-bit image: 2, such as deep",
+        "--bits 8` converts; not a supported image, or damaged: bad.png)",
     ):
         assert line in done.output
     again = run(*arguments, "--json")
     found = json.loads(again.stdout)
-    assert (found["count"], [name for name, _ in found["skipped"]]) == (7, ["bad.png"])
+    assert (found["count"], len(found["skipped"])) == (8, 3)
     assert [reason["count"] for reason in found["left_out"]] == [1]
+    converted = run(
+        *arguments[:3], str(tmp_path / "8"), *arguments[4:], "--bits", "8", "--skip-broken"
+    )
+    assert "2 16-bit images were converted to 8 bits" in converted.output
+    assert "3 grey images are stored" in converted.output
+    moved = run(*arguments, "--bits", "8", "--skip-broken")
+    assert "without its 2 16-bit images; pack to another place, or delete" in str(moved.exception)

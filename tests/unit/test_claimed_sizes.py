@@ -106,6 +106,9 @@ def test_a_damaged_archive_is_read_once_and_named_once(
 
 def test_what_is_wrong_with_all_images_of_a_file_is_told_once(tmp_path: Path) -> None:
     np.save(tmp_path / "deep.npy", SHALLOW.astype(np.uint16))
-    assert refused(tmp_path) == "deep.npy: is a 16-bit image; use --bits 16 to keep its depth; " + (
+    assert refused(
+        tmp_path
+    ) == "deep.npy: is a 16-bit image; use --bits 16 to keep its depth, in a " + (
+        "grey set of one channel, or --bits 8 to convert it; "
         "`colddiff data pack --skip-broken` leaves such images out"
     )

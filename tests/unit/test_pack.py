@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from colddiff.data import packed_sets as datasets
+from colddiff.data.left_out import altered_lines
 from colddiff.data.manifest import KEY, read_manifest
 from colddiff.data.open import open_shards, open_source, pack_source
 from colddiff.data.pack import CLAIM, pack
@@ -202,6 +203,19 @@ def test_sixteen_bits_go_through_unchanged() -> None:
     np.testing.assert_array_equal(decode_image(first[1], "x"), source.pixels[0])
     with pytest.raises(DataError, match="image-000: is a 16-bit image; use --bits 16"):
         pack(Drawn(dtype=np.uint16), MemoryStore(), PackSettings())
+    store = MemoryStore()
+    in_colour = parse(PackSettings, {"bits": 8, "channels": 3})
+    result = pack(Drawn(dtype=np.uint16), store, in_colour)
+    assert altered_lines([result.altered])[1:] == ["23 16-bit images were converted to 8 bits"]
+    [first, _, *_] = members(store)
+    rounded = np.rint(source.pixels[0] / 257).repeat(3, axis=2)
+    np.testing.assert_array_equal(decode_image(first[1], "x"), rounded)
+    # Those who left them out earlier are not told that nothing is to be done.
+    without, mixed = MemoryStore(), Drawn(dtype=np.uint16)
+    mixed.load = lambda entry: Drawn().load(entry) if entry.index else source.pixels[0]  # type: ignore[method-assign]
+    assert pack(mixed, without, PackSettings(), skip_broken=True).manifest.count == 22
+    with pytest.raises(SpecError, match="holds the set without its 1 16-bit image; pack to"):
+        pack(mixed, without, parse(PackSettings, {"bits": 8}), skip_broken=True)
     with pytest.raises(SpecError, match="--bits 16 needs --channels 1"):
         pack(Drawn(shape=(8, 8, 3)), MemoryStore(), PackSettings(bits=16))
 

@@ -143,7 +143,7 @@ def test_one_grey_image_makes_no_set_grey(greys: int, tmp_path: Path) -> None:
     one, many = MemoryStore("one"), MemoryStore("many")
     result = packed(tmp_path, one, shard_size=2, workers=1)
     assert result.manifest.image.channels == 3
-    assert result.grey == greys
+    assert result.altered.grey == greys
     packed(tmp_path, many, shard_size=2, workers=4)
     assert everything(one) == everything(many)
     assert not packed(tmp_path, one, shard_size=2).fresh
@@ -361,4 +361,4 @@ def test_the_alpha_of_pages_is_dropped_and_said(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "x.tif", pages, photometric="rgb", extrasamples=[kind])
         source = open_source(f"folder:{tmp_path}")
         found = pack(source, MemoryStore(), PackSettings(channels=3, image_size=8))
-        assert (found.manifest.count, found.transparent) == (3, hidden)
+        assert (found.manifest.count, found.altered.transparent) == (3, hidden)

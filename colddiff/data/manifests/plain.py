@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from colddiff.data.left_out import left_out_lines
+from colddiff.data.left_out import left_out_lines, skipped_line
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import ImageFormat, Manifest, ShardEntry
 from colddiff.spec import Spec, canonical_json, parse
@@ -25,8 +25,6 @@ MAX_BYTES = 2**30
 CHECKED_AT_ONCE = 10_000
 """Shards; the manifests of smaller sets are checked whole."""
 ENTRY = ("key", "count", "bytes", "sha256")
-SHOWN = 5
-"""Skipped images that a line names; the manifest has all."""
 
 
 _TAR_KEY = re.compile(r"^(?!/)(?!.*(^|/)\.\.?(/|$))[^\\]+\.tar$")
@@ -178,9 +176,7 @@ def left_out_of(manifest: Manifest) -> list[str]:
     lines = left_out_lines(manifest.settings.get("left_out", ()))
     skipped = manifest.settings.get("skipped", ())
     if skipped:
-        more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-        shown = "; ".join(why for _, why in skipped[:SHOWN])
-        lines.append(f"images that cannot be packed: {len(skipped)} ({shown}{more})")
+        lines.append(skipped_line(skipped))
     return lines
 
 

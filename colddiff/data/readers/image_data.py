@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -136,10 +137,23 @@ def _packed(source: str, settings: dict[str, Any], storage: str) -> str:
     chosen = parse(PackSettings, settings).to_dict()
     uri = f"{storage}/data/{kind}-{digest([source, chosen])[:8]}/all"
     altered: list[str] = []
-    pack_source(source, uri, on_altered=altered.append, **chosen)
+    if "bits" not in settings:
+        del chosen["bits"]  # given, 8 bits would convert 16-bit images
+    try:
+        pack_source(source, uri, on_altered=altered.append, **chosen)
+    except DataError as error:
+        raise DataError(
+            _in_python(str(error)), [_in_python(line) for line in error.details]
+        ) from None
     for line in altered:
         warnings.warn(line, stacklevel=3)  # at the caller of open_data
     return uri
+
+
+def _in_python(text: str) -> str:
+    """An error's text with settings as in Python: ``bits=16``, not ``--bits 16``."""
+    named = re.sub(r"(?<!pack )--([a-z-]+) (\d+)", r"\1=\2", text)
+    return named.replace("set --image-size", "set image_size")
 
 
 def labels_of(store: Store, manifest: Manifest) -> Iterator[int | None]:
