@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colddiff.cli.data_show import show
+from colddiff.cli.data_show import Uri, duplicates, show
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from colddiff.ports import Manifest
 
 app = typer.Typer(no_args_is_help=True, help="Pack, index and verify image sets.")
-
-Uri = Annotated[str, typer.Argument(metavar="URI", help="A folder, or s3://bucket/prefix.")]
-
 
 Source = Annotated[
     str,
@@ -298,47 +295,7 @@ def _verified(
     }
 
 
-@app.command()
-def duplicates(
-    uri: Uri,
-    other: Annotated[
-        str | None,
-        typer.Argument(metavar="[URI2]", help="Second set, such as the test split; default: URI."),
-    ] = None,
-    bits: Annotated[
-        int, typer.Option(min=0, max=16, help="Maximum number of differing bits in 64-bit hashes.")
-    ] = 4,
-    rmse: Annotated[
-        float, typer.Option(min=0, max=1, help="Maximum RMSE at 16x16 px, on the scale 0..1.")
-    ] = 0.04,
-    as_json: Json = False,
-) -> None:
-    """Find near-duplicate images within a set, or between two sets."""
-    from colddiff.data import packed_sets as datasets
-
-    progress = ProgressBar("compared", "images")
-    try:
-        pairs = datasets.near_duplicates(uri, other, bits, rmse, progress)
-    finally:
-        progress.close()
-    sides = {"first": uri, "second": other or uri}
-    images = {side: len({pair[side]["index"] for pair in pairs}) for side in sides}
-    if as_json:
-        sets = {
-            side: {"uri": absolute(place), "images": images[side]} for side, place in sides.items()
-        }
-        emit_json({**sets, "pairs": pairs})
-        return
-    for pair in pairs:
-        first, second = (
-            f"{pair[side]['index']} ({pair[side]['shard']} no. {pair[side]['number']})"
-            for side in sides
-        )
-        emit(f"{first} ~ {second}: {pair['bits']} bits, rmse {pair['rmse']:.4f}")
-    note(
-        f"{len(pairs)} near-duplicate pairs: {images['first']} images of {uri} and "
-        f"{images['second']} of {other or 'the same set'}"
-    )
+app.command()(duplicates)
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

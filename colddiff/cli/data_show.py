@@ -1,4 +1,4 @@
-"""`colddiff data show`: what a packed set holds, and a contact sheet of it."""
+"""`colddiff data show|duplicates`: what a packed set holds, images alike."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, one_line
+from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from colddiff.data.readers.overview import SetOverview
 
 MARK = "colddiff-data"
 """Keyword of a text chunk in the pictures."""
 SHOWN_CLASSES = 20
 
+Uri = Annotated[str, typer.Argument(metavar="URI", help="A folder, or s3://bucket/prefix.")]
+
 
 def show(
-    uri: Annotated[str, typer.Argument(metavar="URI", help="A folder, or s3://bucket/prefix.")],
+    uri: Uri,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PNG", help="Write a contact sheet of images.")
     ] = None,
@@ -104,6 +108,61 @@ def _list_names(uris: list[str], as_json: bool) -> None:
         split = f"{uri.rpartition('/')[2]}\t" if len(uris) > 1 else ""
         for name in names:
             emit(f"{split}{one_line(name)}")
+
+
+def duplicates(
+    uri: Uri,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[URI2]", help="Second set, such as the test split; default: URI."),
+    ] = None,
+    bits: Annotated[
+        int, typer.Option(min=0, max=16, help="Maximum number of differing bits in 64-bit hashes.")
+    ] = 4,
+    rmse: Annotated[
+        float, typer.Option(min=0, max=1, help="Maximum RMSE at 16x16 px, on the scale 0..1.")
+    ] = 0.04,
+    as_json: Json = False,
+) -> None:
+    """Find near-duplicate images within a set, or between two sets."""
+    from colddiff.data import packed_sets as datasets
+    from colddiff.stores.open import absolute
+
+    progress = ProgressBar("compared", "images")
+    try:
+        pairs = datasets.near_duplicates(uri, other, bits, rmse, progress)
+    finally:
+        progress.close()
+    sides = {"first": uri, "second": other or uri}
+    images = {side: len({pair[side]["index"] for pair in pairs}) for side in sides}
+    if as_json:
+        sets = {
+            side: {"uri": absolute(place), "images": images[side]} for side, place in sides.items()
+        }
+        emit_json({**sets, "pairs": pairs})
+        return
+    for pair in pairs:
+        first, second = (one_line(_named(pair[side])) for side in sides)
+        emit(f"{first} ~ {second}: {pair['bits']} bits, rmse {pair['rmse']:.4f}")
+    found = f"{len(pairs)} near-duplicate pair{'s' * (len(pairs) != 1)}"
+    if other is None:
+        alike = _images(len({pair[side]["index"] for pair in pairs for side in sides}))
+        note(f"{found}{f', of {alike},' if pairs else ''} within {uri}")
+    elif pairs:
+        note(
+            f"{found}: {_images(images['first'])} of {uri}, {_images(images['second'])} of {other}"
+        )
+    else:
+        note(f"{found} between {uri} and {other}")
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"
+
+
+def _named(image: Mapping[str, Any]) -> str:
+    """An image by the file it was packed from, else by where it lies."""
+    return image["name"] or f"{image['index']} ({image['shard']} no. {image['number']})"
 
 
 def _source(found: SetOverview) -> str:

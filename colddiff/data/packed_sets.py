@@ -67,8 +67,22 @@ def near_duplicates(
     max_rmse: float,
     on_progress: ProgressCallback | None = None,
 ) -> list[dict[str, Any]]:
-    """Near-duplicate pairs within a packed set or between two, JSON-ready."""
+    """Near-duplicate pairs within a packed set or between two, JSON-ready.
+
+    The ``name`` of an image is the file that it was packed from, None where the set does not say.
+    """
     from colddiff.data.near_duplicates import near_images
+    from colddiff.data.readers.image_data import sources_in
 
     sources = [open_shards(place) for place in (uri, other) if place is not None]
-    return near_images(sources, max_bits, max_rmse, on_progress)
+    pairs = near_images(sources, max_bits, max_rmse, on_progress)
+    for side, place, source in zip(
+        ("first", "second"), (uri, other or uri), (sources[0], sources[-1]), strict=True
+    ):
+        store, shards = open_store(place), {shard.key: shard for shard in source.manifest.shards}
+        names = {
+            key: sources_in(store, shards[key]) for key in {pair[side]["shard"] for pair in pairs}
+        }
+        for pair in pairs:
+            pair[side]["name"] = names[pair[side]["shard"]][pair[side]["number"]]
+    return pairs

@@ -105,6 +105,13 @@ def test_the_command_says_where_they_lie(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels, images(30)[3])
     alone = CliRunner().invoke(app, ["duplicates", sets[0]])
     assert (alone.exit_code, alone.stdout) == (0, "")
-    assert "0 near-duplicate pairs" in alone.stderr
+    assert f"0 near-duplicate pairs within {sets[0]}" in alone.stderr
     both = CliRunner().invoke(app, ["duplicates", *sets])
-    assert "0 bits, rmse 0.0000" in both.stdout
+    assert both.stdout == "03.png ~ 03.png: 0 bits, rmse 0.0000\n"
+    assert f"1 near-duplicate pair: 1 image of {sets[0]}, 1 image of {sets[1]}\n" in both.stderr
+    # Of one set, an image of a pair is counted on either side.
+    Image.open(tmp_path / "train" / "03.png").save(tmp_path / "train" / "copy.png")
+    pack_source(f"folder:{tmp_path / 'train'}", str(tmp_path / "twice"))
+    twice = CliRunner().invoke(app, ["duplicates", str(tmp_path / "twice")])
+    assert set(twice.stdout.split(": ")[0].split(" ~ ")) == {"03.png", "copy.png"}
+    assert f"1 near-duplicate pair, of 2 images, within {tmp_path / 'twice'}" in twice.stderr

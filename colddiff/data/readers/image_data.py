@@ -20,7 +20,7 @@ from colddiff.data.pack_settings import PackSettings
 from colddiff.data.resolve import SOURCE
 from colddiff.data.webdataset_tar import tar_description, tar_samples
 from colddiff.errors import DataError, SpecError
-from colddiff.ports import Manifest, ShardSource, Store
+from colddiff.ports import Manifest, ShardEntry, ShardSource, Store
 from colddiff.spec import digest, parse
 from colddiff.spec.documents import shown
 from colddiff.stores.open import absolute, open_store, storage_at
@@ -175,14 +175,27 @@ def names_of(store: Store, manifest: Manifest) -> Iterator[str]:
         yield str(description.get("source", number))
 
 
+def sources_in(store: Store, shard: ShardEntry) -> list[str | None]:
+    """The name of each image's source in one shard, None where it has none.
+
+    Raises DataError as ``labels_of`` does.
+    """
+    named = (description.get("source") for description in _described(store, shard))
+    return [None if name is None else str(name) for name in named]
+
+
 def _descriptions(store: Store, manifest: Manifest) -> Iterator[Mapping[str, Any]]:
     for shard in manifest.shards:
-        data = store.get(shard.key)
-        samples = tar_samples(io.BytesIO(data), shard.key)
-        if len(samples) != shard.count:
-            raise DataError(
-                f"{store.uri}/{shard.key}: holds {len(samples)} images, the manifest says "
-                f"{shard.count}; see `colddiff data verify {store.uri}`"
-            )
-        for sample in samples:
-            yield tar_description(data, sample, shard.key)
+        yield from _described(store, shard)
+
+
+def _described(store: Store, shard: ShardEntry) -> Iterator[Mapping[str, Any]]:
+    data = store.get(shard.key)
+    samples = tar_samples(io.BytesIO(data), shard.key)
+    if len(samples) != shard.count:
+        raise DataError(
+            f"{store.uri}/{shard.key}: holds {len(samples)} images, the manifest says "
+            f"{shard.count}; see `colddiff data verify {store.uri}`"
+        )
+    for sample in samples:
+        yield tar_description(data, sample, shard.key)
