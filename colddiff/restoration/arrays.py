@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,7 @@ def _sized(images: Any, wanted: ImageShape, *, fit: bool, any_size: bool) -> Ima
     if pictures is not None:
         return as_array(pictures, wanted, fit=fit, any_size=any_size)
     x = as_images(images)
+    _warn_of_unit_range(images, x)
     channels, height, width = x.shape[1:]
     if channels != wanted.channels:
         last = x.shape[3] in CHANNELS and channels not in CHANNELS
@@ -189,6 +191,19 @@ def as_images(images: Tensor | ArrayLike, name: str = "images") -> Image:
             "bits by 127.5 and subtract 1, or pass them as uint8"
         )
     return x
+
+
+def _warn_of_unit_range(images: Any, x: Image) -> None:
+    """Warns of floating values that look like [0, 1]: taken as [-1, 1] they are far too bright."""
+    dtype = images.dtype if hasattr(images, "dtype") else np.asarray(images).dtype
+    integers = dtype in INTEGERS if isinstance(dtype, torch.dtype) else dtype.kind == "u"
+    low, high = float(x.min()), float(x.max())
+    if not integers and 0 <= low < high <= 1:
+        warnings.warn(
+            f"images: are {low:.3g} to {high:.3g}, and taken as values in [-1, 1]; if 0 is black, "
+            "pass x * 2 - 1",
+            stacklevel=4,  # at the caller of colddiff.restore
+        )
 
 
 def _one_image(shape: Sequence[int]) -> str:

@@ -190,6 +190,11 @@ def test_images_of_another_size_are_fitted_or_restored_at_it_on_demand(tmp_path:
     assert floating.shape == (1, 1, 16, 16)
     assert float((floating - fitted).abs().max()) < 0.05, "the same but for rounding to levels"
     assert colddiff.restore(checkpoint, x, any_size=True).shape == (1, 1, 24, 40)
+    # [0, 1] is another range than is taken; levels are none of it, however bright.
+    with pytest.warns(UserWarning, match=r"images: are 0\.\d+ to .* x \* 2 - 1") as warned:
+        colddiff.restore(checkpoint, levels[None, None] / 255.0, fit=True)
+    assert warned[0].filename == __file__
+    colddiff.restore(checkpoint, [[levels // 2 + 128]], fit=True)
 
 
 def test_an_alpha_that_is_dropped_is_warned_of(tmp_path: Path) -> None:
