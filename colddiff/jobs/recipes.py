@@ -209,12 +209,16 @@ def _file_beside(path: Path) -> str:
 
 def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
     data = _read(path)
+    if data is None:
+        raise SpecError(
+            f"{path}: is empty; write a job's fields below its section, such as `train:`"
+        )
     if not isinstance(data, dict):
         raise SpecError(f"{path}: expected sections ({', '.join(VERBS)}), got {shown(data)}")
     known = [*ABOUT, *VERBS]
     for key in data:
         if key not in known:
-            raise SpecError(f"{path}: no section {shown(key)}{nearest(str(key), known)}")
+            raise SpecError(f"{path}: no section {shown(key)}{_meant(str(key), data, known)}")
     variants = data.get("variants") or {}
     if not isinstance(variants, dict):
         raise SpecError(f"{path}: variants: expected them by name, got {shown(variants)}")
@@ -229,6 +233,17 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
         measured=_numbers(path, data, "measured"),
         variants={str(name): changed for name, changed in variants.items()},
     )
+
+
+def _meant(key: str, data: Mapping[Any, Any], known: list[str]) -> str:
+    """The way out for a key that is no section: the nearest, or where a field of a job belongs."""
+    fields = {verb: set(VERBS[verb].spec().model_fields) for verb in VERBS}
+    verbs = [verb for verb in VERBS if key in fields[verb]]
+    if not verbs:
+        return nearest(key, known)
+    # Many verbs have `data` and `seed`: of which job they are, the other keys tell.
+    verb = max(verbs, key=lambda verb: (len(fields[verb] & set(data)), verb == "train"))
+    return f"; put fields below `{verb}:`, the section of the job"
 
 
 def _read(path: Path) -> Any:

@@ -84,6 +84,8 @@ def test_a_variant_of_another_kind_replaces_it_whole(tmp_path: Path) -> None:
         ("train: [", "line 1: not YAML"),
         ("- a", "expected sections"),
         ("tarin: {}", "no section 'tarin'; did you mean 'train'?"),
+        ("data: digits\nnum_steps: 3", "no section 'data'; put fields below `train:`"),
+        ("# nothing yet\n", "bad.yaml: is empty; write a job's fields below its section"),
         ("train: 3", "train: expected a mapping of fields, got 3"),
         ("train: {}\ntargets: 3", "targets: expected numbers by name, got 3"),
         ("train: {}\nmeasured: [1]", "measured: expected numbers by name, got"),
