@@ -15,6 +15,7 @@ from colddiff.degradations.omega import DrawImages, draw_omega, placed_omega
 from colddiff.degradations.spec import SpecT, schedules_of
 from colddiff.degradations.tables import Tables, in_8_bit, without_autocast, working_dtype
 from colddiff.rng import Rng
+from colddiff.spec.documents import shown
 from colddiff.types import Image, ImageShape, Omega, Severity
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ class Degradation(ABC, Generic[SpecT]):
         self.shape = shape
         self.num_timesteps: int = spec.num_timesteps
         self._held = Tables()
+
+    def __repr__(self) -> str:
+        fields = {name: value for name, value in self.spec.to_dict().items() if value is not None}
+        kind = fields.pop("kind", self.spec.kind)
+        named = ", ".join(f"{name}={shown(value)}" for name, value in fields.items())
+        return f"<{kind} of {self.shape}: {named}>"
 
     # Common to every D.
 

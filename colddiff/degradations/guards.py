@@ -21,7 +21,10 @@ def check_images(kind: str, shape: ImageShape, num_timesteps: int, x0: Image, t:
     """Raises SpecError if x0 are not images of ``shape``, or t not a severity for each of them."""
     for name, value in (("images", x0), ("t", t)):
         if not _is_tensor(value):
-            raise SpecError(f"{kind}: {name} must be a torch tensor, got {type(value).__name__}")
+            of = type(value).__name__
+            if (name, of) == ("t", "int"):
+                of = f"{of}; pass one for each image, torch.full((len(x0),), {value})"
+            raise SpecError(f"{kind}: {name} must be a torch tensor, got {of}")
     if x0.ndim != 4 or tuple(x0.shape[1:]) != shape.chw:
         raise SpecError(
             f"{kind}: built for images [B, {', '.join(map(str, shape.chw))}], got {list(x0.shape)}"

@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "one severity for all": (
         lambda: blur().degrade(images(SHAPE, 2), 3),  # type: ignore[arg-type]
-        "t must be a torch tensor, got int",
+        "t must be a torch tensor, got int; pass one for each image, torch.full((len(x0),), 3)",
     ),
     "channels": (
         lambda: degrade(1, lambda x: x[:, :1]),

@@ -137,6 +137,12 @@ def test_a_loaded_checkpoint_is_shown_in_one_line(tmp_path: Path) -> None:
         assert re.fullmatch(rf"LoadedCheckpoint\({called}, {about}\)", shown)
 
 
+def test_a_degradation_is_shown_with_its_fields() -> None:
+    spec = {"kind": "blur", "num_timesteps": 3, "kernel_size": 5}
+    shown = repr(colddiff.build_degradation(spec, colddiff.ImageShape(1, 16, 16)))
+    assert shown.startswith("<blur of 1x16x16: num_timesteps=3, kernel_size=5, sigma={'kind': ")
+
+
 def test_what_cannot_be_restored_is_said_in_the_words_of_python(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint(tmp_path))
     x = torch.zeros(2, 1, 16, 16)
