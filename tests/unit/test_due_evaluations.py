@@ -91,7 +91,8 @@ def test_an_average_of_little_is_told_as_it_is(
     if told is not None and "before the first step" in told and "copy" in lines[0]:
         assert found == 0
     if lines:
-        changed = dict(pair.split("=") for pair in lines[0].rpartition(" is ")[2].split())
+        named = re.findall(r"(ema\.\w+)=([\d.]+)", lines[0].rpartition("steps, set ")[2])
+        changed = dict(named)
         better = job.with_({path: json.loads(value) for path, value in changed.items()})
         assert not [line for line in better.remarks() if "average" in line]
 

@@ -221,7 +221,8 @@ every 100 steps and the last; choose a multiple of 20, or checkpoint_every=50']
 
         >>> TrainJob(num_steps=60).remarks()
         ["num_steps=60 is below ema.start=2000: images are made with a copy of step 60's weights, \
-no average of them; one of the last steps is ema.start=30 ema.every=1 ema.decay=0.833"]
+no average of them; to average the last steps, set ema.start=30 ema.every=1 ema.decay=0.833, which \
+makes it another job"]
         """
         return [*self.missed_evaluations(), *self._little_average()]
 
@@ -248,7 +249,8 @@ no average of them; one of the last steps is ema.start=30 ema.every=1 ema.decay=
             )
         window = min(max(1 - 10 / steps, 0.5), ema.decay)
         way = f"ema.start={steps // 2} ema.every=1 ema.decay={window:.3g}"
-        return [f"num_steps={steps} {what}; one of the last steps is {way}"]
+        to_average = f"to average the last steps, set {way}, which makes it another job"
+        return [f"num_steps={steps} {what}; {to_average}"]
 
     @model_validator(mode="after")
     def _fits_a_machine(self) -> Self:
