@@ -106,15 +106,6 @@ def shown_metrics(
     return {path: value for path, value in metrics.items() if path.rpartition("/")[2] != hidden}
 
 
-def left_out_line(hidden: str | None, job_id: str) -> list[str]:
-    """A line for the screen where a distance is left out: that there is one, and how to see it."""
-    if hidden is None:
-        return []
-    images = f"grey digits of {DIGIT_SIDE} x {DIGIT_SIDE} px"
-    command = f"colddiff report {job_id} --out DIR --metric {hidden}"
-    return [f"{hidden}, which is of {images}, is left out: `{command}`"]
-
-
 def unfit_metric(provenance: Mapping[str, Any]) -> str | None:
     """The distance of an evaluation that does not fit: wherever it is shown, last and unmarked."""
     return provenance.get("metric") if provenance.get("misfit") else None

@@ -11,7 +11,6 @@ from colddiff.evaluation.best import (
     REAL,
     higher_is_better,
     left_out,
-    left_out_line,
     shown_metrics,
     shown_notes,
     unfit_metric,
@@ -69,12 +68,9 @@ def evaluation_table(
 def evaluation_lines(result: Mapping[str, Any], best: str | None = None) -> list[str]:
     """The evaluation of a job's result as it stands at its end; ``best`` as of the table."""
     metrics, provenance = result["metrics"], result.get("provenance") or {}
-    hidden = left_out(provenance, best)
-    there = hidden if any(path.endswith(f"/{hidden}") for path in metrics) else None
     return [
         *evaluation_table(metrics, provenance, best).splitlines(),
         *curve_table(metrics, provenance, best).splitlines(),
-        *left_out_line(there, str(result.get("id", "JOB"))),
     ]
 
 

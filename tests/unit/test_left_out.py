@@ -199,19 +199,18 @@ def photographs_run(storage: Path, best: str | None) -> ReportedRun:
     )
 
 
-def test_the_screen_where_it_is_left_out_says_in_one_line_how_to_see_it() -> None:
+def test_a_result_on_the_screen_does_not_name_what_it_leaves_out() -> None:
     metrics = {"eval/sampled/fd_lenet": 5.0, "eval/sampled/rmse": 0.1}
     result = {"id": "train-a-00000000", "metrics": metrics, "provenance": of_photographs()}
     training = {**result, "checkpoint": "c", "best": {"step": 2, "metric": "x", "value": 0.1}}
     members = [record(0, seed, left_out="fd_lenet") for seed in (0, 1)]
     study = {"id": "train-a-00000000", "members": members, "table": "t", "metrics": {}}
-    way = "is left out: `colddiff report train-a-00000000 --out DIR --metric fd_lenet`"
     for verb, told in (("evaluate", result), ("train", training), ("study", study)):
-        lines = [line for line in result_lines(f"{verb}-a", told) if "lenet" in line]
-        assert lines == [f"fd_lenet, which is of grey digits of 16 x 16 px, {way}"], verb
+        lines = "\n".join(result_lines(f"{verb}-a", told))
+        assert "rmse" in lines, verb
+        assert "lenet" not in lines, verb
     asked = {**training, "best": {"step": 2, "metric": "eval/sampled/fd_lenet", "value": 5.0}}
-    for shown in (asked, {**training, "metrics": {"eval/sampled/rmse": 0.1}}):
-        assert way not in "\n".join(result_lines("train-a", shown))
+    assert "fd_lenet" in "\n".join(result_lines("train-a", asked))
 
 
 def test_a_report_has_it_where_it_was_asked_for_there_or_in_the_job(tmp_path: Path) -> None:

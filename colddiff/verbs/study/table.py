@@ -114,11 +114,6 @@ def _shown(record: Record, what: str) -> dict[str, float]:
     return {path: value for path, value in record[what].items() if _name(path) != hidden}
 
 
-def left_out_of(records: Iterable[Record]) -> str | None:
-    """A distance that some of the trainings have and people are not shown; None without one."""
-    return next((name for one in records if (name := one.get("left_out"))), None)
-
-
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
 

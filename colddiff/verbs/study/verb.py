@@ -92,12 +92,9 @@ class Study(Verb):
         return [str(member["id"]) for member in read_members(folder).get("members", ())]
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
-        from colddiff.evaluation.best import left_out_line
-        from colddiff.verbs.study.table import left_out_of, table_lines
+        from colddiff.verbs.study.table import table_lines
 
-        members, job_id = result["members"], str(result.get("id", "JOB"))
-        hidden = left_out_line(left_out_of(members), job_id)
-        return [*table_lines(members), *hidden, f"table: {result['table']}"]
+        return [*table_lines(result["members"]), f"table: {result['table']}"]
 
     def next_steps(self, job_id: str, result: Mapping[str, Any]) -> list[str]:
         first = result["jobs"][0]
