@@ -26,7 +26,7 @@ from colddiff.errors import DataError
 from colddiff.machine.files import is_regular, read_regular
 from colddiff.restoration.marks import DEGRADED, is_degraded, is_result
 from colddiff.stores.local_store import LocalStore
-from colddiff.stores.paths import expanded
+from colddiff.stores.paths import expanded, nearest_path
 from colddiff.types import ImageShape
 
 PACKED = (KEY, f"train/{KEY}", f"test/{KEY}")
@@ -112,6 +112,7 @@ def _of(source: str, out: Path | None, left_out: LeftOut) -> list[tuple[Path, st
         passed = f"; passed over: {left_out}" if left_out else ""
         if kind is not None and any(is_degraded(file) for file in path.glob(f"*{DEGRADED}")):
             passed += f"; images that --degrade made are restored by name: '{path}/*{DEGRADED}'"
+        what += nearest_path(path) if kind is None else ""
         suffixes = ", ".join(sorted(SUFFIXES))
         raise DataError(f"{source}: {what} (files ending in {suffixes}){passed}")
     return found

@@ -57,3 +57,18 @@ def nearest_folder(path: Path) -> str:
         return ""
     whole = beside[close[0]] / path.relative_to(missing)
     return f"; did you mean {str(whole if whole.is_dir() else beside[close[0]])!r}?"
+
+
+def nearest_path(path: Path) -> str:
+    """``nearest_folder``, or the file beside ``path`` with nearly its name, or with another suffix.
+
+    For a path where a file may be meant as well, and none of either is there.
+    """
+    try:
+        there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+        files = {file.stem: file for file in there if file.is_file()}
+    except (OSError, ValueError):
+        return ""
+    # By what tells them apart: with its suffix any short name is like any other.
+    close = difflib.get_close_matches(path.stem, files, n=1)
+    return nearest_folder(path) or (f"; did you mean {str(files[close[0]])!r}?" if close else "")

@@ -17,6 +17,7 @@ from colddiff.report.preview import Curve, draw_preview, shown_severities
 from colddiff.report.sheets import TILE
 from colddiff.spec.plugins import LoadedPlugin, load_plugin, unload_plugin
 from tests.in_process import colddiff_here
+from tests.tiny_checkpoint import tiny_checkpoint
 
 KSPACE = Path(__file__).resolve().parents[2] / "infra/docs/own-degradation/kspace.py"
 SIDE = -(-TILE // 32) * 32
@@ -169,6 +170,7 @@ def test_check_measures_on_packed_images(run: Run, tmp_path: Path) -> None:
         (["seed=3"], "expected one JOB, KIND or FILE.py, got none"),
         (["blurr"], "neither a kind of degradation nor a recipe; did you mean 'blur'?"),
         (["paper/deblur-mnits"], "did you mean 'paper/deblur-mnist'?"),
+        (["train-blur-0a1b2c3d"], "no job 'train-blur-0a1b2c3d'"),
         (["missing.py"], "plugin 'missing.py' cannot be read"),
         (["missing.yaml"], "no job file 'missing.yaml'"),
         (["blur", "sgima.value=3"], "sgima: no such field; did you mean 'sigma'?"),
@@ -236,6 +238,16 @@ def test_preview_draws_the_strip_and_says_where(
     assert Path("b.png").read_bytes() == out.read_bytes(), "the same command, the same bytes"
 
 
+def test_preview_takes_a_training_by_its_checkpoint(
+    run: Run, photographs: list[Path], tmp_path: Path
+) -> None:
+    trained = f"{tiny_checkpoint(tmp_path / 'trained')}@last"
+    code, _, err = run("preview", trained, *images(photographs[:1]), "--out", "a.png")
+    assert (code, err) == (0, f"{trained}: blur, T = 4, 16 x 16 px, grey\n")
+    changed = ("degradation.num_timesteps=3", *images(photographs[:1]), "--out", "a.png")
+    assert run("preview", trained, *changed)[2] == f"{trained}: blur, T = 3, 16 x 16 px, grey\n"
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_preview_draws_what_is_random_from_its_seed(
     run: Run, photographs: list[Path], seed: int
@@ -272,6 +284,8 @@ def test_preview_of_a_second_set_shows_each_image_on_its_way_to_the_next(
     ("arguments", "message"),
     [
         (["--image", "nowhere.png"], "--image: nowhere.png cannot be read (No such file"),
+        (["--image", "wid.jpg"], "(No such file or directory); did you mean 'wide.png'?"),
+        (["--image", "."], "--image: . is a folder; give files of it, such as "),
         (["--image", "text.png"], "text.png: not a supported image"),
         (["--image", "wide.png", "--out", "no/folder/a.png"], "no such folder: 'no/folder'"),
         (["--image", "wide.png", "--out", "."], "--out: . cannot be written"),

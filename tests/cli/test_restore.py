@@ -319,6 +319,9 @@ def test_what_is_in_the_folder_of_results_is_not_restored_again(
     ("words", "complaint"),
     [
         (("nowhere.png",), "nowhere.png: no such file or folder"),
+        (("in/b.png",), "in/b.png: no such file or folder"),
+        (("inn",), "inn: no such file or folder; did you mean 'in'? (files"),
+        (("in/long-nme.png",), "did you mean 'in/long-name.png'? (files"),
         (("in/*.tif",), "in/*.tif: no such file or folder"),
         (("empty",), "empty: no images found"),
         (("in/a.png", "in/a.jpg"), "would both become a.png"),
@@ -340,6 +343,7 @@ def test_words_that_cannot_be_meant(
 ) -> None:
     for suffix in ("png", "jpg"):
         picture(tmp_path / "in" / f"a.{suffix}", 1)
+    picture(tmp_path / "in" / "long-name.png", 1)
     (tmp_path / "empty").mkdir()
     assert complaint in error_of(run(*words))
     assert not run.out.exists()

@@ -88,17 +88,20 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
     from colddiff.data.sources.image_folder import MAX_FILE_BYTES
     from colddiff.errors import DataError, SpecError
     from colddiff.machine.files import read_regular
+    from colddiff.stores.paths import nearest_path
     from colddiff.transforms import normalise
 
     if shape.channels not in (1, 3):
         raise SpecError(f"preview supports images with 1 or 3 channels, not {shape.channels}")
     images, problems = [], Problems()
     for path in paths:
+        if path.is_dir():
+            raise SpecError(f"--image: {path} is a folder{_file_of(path)}")
         try:
             data = read_regular(path, MAX_FILE_BYTES)
             decoded = decode_image(data, str(path), FILE_FORMATS)
         except OSError as error:
-            problems.add(f"--image: {path} cannot be read ({error.strerror})")
+            problems.add(f"--image: {path} cannot be read ({error.strerror}){nearest_path(path)}")
             continue
         except DataError as error:
             problems.add(str(error))
@@ -108,6 +111,15 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
         images.append(normalise(torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))))
     problems.refuse("images cannot be drawn")
     return torch.stack(images)
+
+
+def _file_of(folder: Path) -> str:
+    """How to name a file of a folder, the first of its images if it has any."""
+    try:
+        found = min((path for path in folder.iterdir() if _is_image(path.name)), default=None)
+    except OSError:
+        found = None
+    return "; give image files" if found is None else f"; give files of it, such as {found}"
 
 
 def _picture(target: Target, x0: Image, seed: int, columns: int | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
     from colddiff.types import ImageShape
 
 JOB_FIELDS = ("image_size", "channels")
+REFERENCE = re.compile(r"^train-|^mlflow:|://|@(last|best|step=\d+)$|/jobs/|/step_\d+/?$")
+"""What only the name of a training, or of a checkpoint, looks like."""
 
 Words = Annotated[
     list[str],
     typer.Argument(
         metavar="JOB|KIND|FILE.py [key=value ...]",
-        help="A recipe or YAML file, a kind of degradation, or a Python file that registers one; "
-        "then fields to set (of the job; else of the degradation, image_size and channels).",
+        help="A recipe or YAML file, a training's id or checkpoint, a kind of degradation, or a "
+        "Python file that registers one; then fields to set (of the job; else of the degradation, "
+        "image_size and channels).",
         show_default=False,
     ),
 ]
@@ -58,10 +62,11 @@ def read_target(
 
     Raises SpecError naming what is wrong, and the nearest name.
     """
+    from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
     from colddiff.degradations import DEGRADATIONS
     from colddiff.errors import SpecError
     from colddiff.jobs.recipes import list_recipes, load_recipe
-    from colddiff.spec import nearest
+    from colddiff.spec import apply_overrides, nearest, parse
     from colddiff.verbs.train.job import TrainJob
 
     named = [word for word in words if "=" not in word]
@@ -74,6 +79,12 @@ def read_target(
             raise SpecError("--variant requires a JOB that has variants")
         kinds = _kinds_of(name) if name.endswith(".py") else [name]
         return _of_kind(kinds, overrides, image_size)
+    if name not in list_recipes() and REFERENCE.search(name):
+        if variant is not None:
+            raise SpecError("--variant requires a JOB that has variants, and no training")
+        trained = describe_checkpoint(find_checkpoint(name)).job
+        changed = parse(TrainJob, apply_overrides(trained.to_dict(), overrides))
+        return Target(name, changed.degradation, changed.shape, changed.augment)
     if not name.endswith((".yaml", ".yml")) and name not in list_recipes():
         known = [*DEGRADATIONS, *list_recipes()]
         raise SpecError(
