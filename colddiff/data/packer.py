@@ -15,7 +15,7 @@ import numpy as np
 from colddiff.data.left_out import DEEP, FRAMES, Altered, LeftOut
 from colddiff.data.pil_images import Pixels, crop_and_resize, with_channels
 from colddiff.data.problems import AlikeError, Problems
-from colddiff.data.sources.source import ImageSource, SourceEntry
+from colddiff.data.sources.source import ImageSource, SourceEntry, WholeSource
 from colddiff.data.stacks.frames import RangeNeededError
 from colddiff.data.tars import image_members, shard_entry, shard_key, write_tar
 from colddiff.data.webdataset_tar import tar_description, tar_samples
@@ -296,7 +296,8 @@ class Packer:
             self._grey.add(number)
         if pixels.dtype == np.uint16 and plan.image.bits == 8:
             self._reduced.add(number)
-        if plan.image_size is not None and min(pixels.shape[:2]) < plan.image_size:
+        own = not isinstance(self._source, WholeSource)  # the size of a published set is known
+        if own and plan.image_size is not None and min(pixels.shape[:2]) < plan.image_size:
             self._enlarged.add(number)
 
     def _cannot(self, number: int, why: str, like: str = "") -> None:

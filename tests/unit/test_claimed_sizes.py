@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import colddiff
 from colddiff.data.stacks import nibabel_volumes, numpy_arrays
+from colddiff.errors import DataError
 from tests.stacks import SHALLOW, dicom, packed, refused
 
 CUT = "its header says"
@@ -102,6 +104,18 @@ def test_a_damaged_archive_is_read_once_and_named_once(
     reads = counted(monkeypatch, numpy_arrays)
     assert refused(tmp_path).count("x.npz") == 1
     assert len(reads) == 1
+
+
+def test_python_names_no_option_of_the_command(tmp_path: Path) -> None:
+    np.save(tmp_path / "deep.npy", SHALLOW.astype(np.uint16))
+    with pytest.raises(
+        DataError, match=r"use bits=16 to keep .*, or bits=8 to convert it"
+    ) as error:
+        colddiff.open_data(f"folder:{tmp_path}", storage=str(tmp_path / "runs"))
+    assert "--bits" not in str(error.value)
+    with pytest.warns(UserWarning, match="5 16-bit images were converted to 8 bits"):
+        data = colddiff.open_data(f"folder:{tmp_path}", storage=str(tmp_path / "runs"), bits=8)
+    assert data.manifest.image.bits == 8
 
 
 def test_what_is_wrong_with_all_images_of_a_file_is_told_once(tmp_path: Path) -> None:
