@@ -77,6 +77,17 @@ class Input:
         except ColddiffError:
             return None
 
+    def count(self, storage: str) -> int | None:
+        """How many images there are, packed or to be packed; None where that is not known here."""
+        source, settings, _ = _located(self, storage)
+        manifest = self.manifest(storage)
+        if manifest is not None or source is None:
+            return None if manifest is None else manifest.count
+        try:
+            return _count_of_source(source, settings)
+        except ColddiffError:
+            return None
+
 
 SOURCE = re.compile(r"^(digits$|(mnist|cifar10|folder|webdataset):.)")
 
@@ -183,15 +194,23 @@ def _described(found: Input, storage: str) -> str:
         image, colour = manifest.image, manifest.image.channels
         what = {1: "grey", 3: "in colour"}.get(colour, f"of {colour} channels")
         return f"{manifest.count:,} images of {image.height}x{image.width} px, {what}, in {uri}"
+    count = _count_of_source(source, settings)
+    if count is None:
+        return f"{source} is packed when the job is submitted"
+    side = parse(PackSettings, settings).image_size
+    size = f" at {side} px" if side else ""
+    return f"{count:,} images of {source}, to be packed{size} when the job is submitted"
+
+
+def _count_of_source(source: str, settings: dict[str, Any]) -> int | None:
+    """How many images of a SOURCE would be packed; None where only packing tells."""
     kind, _, place = source.partition(":")
     if kind == "webdataset" and "://" not in place:
         tar_keys(open_store(place), LeftOut())  # what is in them is read when they are packed
     if kind in ("digits", "webdataset") or "://" in place:
-        return f"{source} is packed when the job is submitted"
+        return None
     chosen = parse(PackSettings, settings)
-    count = len(selected(open_source(source, chosen), chosen))
-    size = f" at {chosen.image_size} px" if chosen.image_size else ""
-    return f"{count:,} images of {source}, to be packed{size} when the job is submitted"
+    return len(selected(open_source(source, chosen), chosen))
 
 
 def _manifest(store: Store, partial: bool | None) -> Manifest:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from colddiff.data.readers.transformed import TRANSFORM_SETTING
 from colddiff.degradations import Degradation
 from colddiff.degradations.base import DrawImages
-from colddiff.errors import DataError, DivergedError, SpecError
+from colddiff.errors import DataError, DivergedError
 from colddiff.evaluation.batch import EvaluationBatch
 from colddiff.evaluation.best import misfit, notes_on_restored
+from colddiff.evaluation.bounds import refuse_beyond
 from colddiff.evaluation.metrics import ImageErrors, add_distance
 from colddiff.evaluation.partition import batch_sums, threads_for
 from colddiff.evaluation.result import Evaluation
@@ -91,22 +92,8 @@ class Evaluator:
                 f"test data: images are {'x'.join(map(str, stored))}, the checkpoint takes "
                 f"{self.D.shape}; pack them with its --image-size and --channels"
             )
-        count, wanted = self.source.manifest.count, self.num_images
-        if not 1 <= wanted <= count:
-            raise SpecError(
-                [("evaluation.num_images", f"{wanted} of {count} test images; use at most {count}")]
-            )
+        refuse_beyond(self.spec, self.D, self.source.manifest.count, section="evaluation.")
         check_samplers(self.spec.samplers, self.D, "evaluation.samplers")
-        self.D.check_start(self.start)
-        self._check_curve()
-
-    def _check_curve(self) -> None:
-        calls = self.spec.curve or ()
-        if (self.spec.curve is not None and len(set(calls)) != len(calls)) or self.spec.curve == ():
-            raise SpecError([("evaluation.curve", "needs numbers of calls, each of them once")])
-        if max(calls, default=0) > self.start:
-            what = f"{max(calls)} calls need as many severities; there are {self.start}"
-            raise SpecError([("evaluation.curve", what)])
 
     @property
     def start(self) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from colddiff.errors import DataError, SpecError
+from colddiff.errors import DataError
 from colddiff.evaluation.best import misfit, notes_on_sets
+from colddiff.evaluation.bounds import SAMPLED_IMAGES, refuse_more_images
 from colddiff.evaluation.evaluator import images_at
 from colddiff.evaluation.metrics import FeatureStatistics, add_distance
 from colddiff.evaluation.partition import BatchInOnePart
@@ -88,11 +89,9 @@ class SetComparison:
                 f"samples: images are {made}, the reference's {wanted}; pack the reference with "
                 f"--image-size {shapes[0][1]} --channels {shapes[0][0]}"
             )
-        count = self.samples.manifest.count
-        if self.num_samples is not None and self.num_samples > count:
-            raise SpecError(
-                [("num_images", f"{self.num_samples} of {count} samples; use at most {count}")]
-            )
+        refuse_more_images(
+            self.num_samples, self.samples.manifest.count, "num_images", SAMPLED_IMAGES
+        )
 
     @property
     def num_images(self) -> int:

@@ -17,6 +17,7 @@ from colddiff.jobs.runner import Capacity
 from colddiff.jobs.status import Status, spent_line
 from colddiff.jobs.verb import VERBS
 from colddiff.stores.open import open_store
+from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.train.estimates.cost import cost_of
 from colddiff.verbs.train.estimates.estimate import estimate
 from tests.unit import test_run
@@ -70,15 +71,34 @@ def test_evaluations_are_a_part_of_their_own(packed: dict[str, str]) -> None:
     assert found.lines()[-1].startswith("besides, 2 evaluations of 10 test images, 15 calls of ")
     assert "besides" not in str(found.to_dict())
     count = read_manifest(packed["test_data"]).count
-    for num_images, images in ((None, count), (10**6, count)):
-        every = estimate(job(**fields, evaluation={"num_images": num_images}))
-        assert (every.evaluation_calls, every.evaluation_hours) == (images * 13, None)
+    every = estimate(job(**fields))
+    assert (every.evaluation_calls, every.evaluation_hours) == (count * 13, None)
     assert estimate(job(**{**fields, "test_data": None})).evaluations == 0
 
 
-def test_evaluations_that_would_fail_are_a_problem(packed: dict[str, str]) -> None:
-    found = VERBS["train"].dry_run(job(**packed, evaluation={"severities": 7}), None)
-    assert found.problems == [("evaluation.severities", "must be 1..6 steps, got 7")]
+@pytest.mark.parametrize(
+    ("evaluation", "field", "what"),
+    [
+        ({"severities": 7}, "severities", "must be 1..4 steps, got 7"),
+        ({"severities": [4, 0], "curve": [5]}, "curve", "5 calls need as many severities; there"),
+        ({"generated": {"severities": 7}}, "generated.severities", "must be 1..4 steps, got 7"),
+        ({"num_images": 10_000}, "num_images", "10000 of 350 test images; use at most 350"),
+    ],
+)
+def test_evaluations_that_would_fail_are_a_problem_and_refused_before_a_job_exists(
+    packed: dict[str, str], storage: Path, evaluation: dict[str, Any], field: str, what: str
+) -> None:
+    """Of a study too, which names the entry."""
+    asked = test_run.job(**packed, evaluation=evaluation)
+    (problem,) = VERBS["train"].dry_run(asked, None).problems
+    assert problem[0] == f"evaluation.{field}"
+    assert problem[1].startswith(what)
+    with pytest.raises(SpecError, match=f"evaluation.{field}: {what}"):
+        resolve(asked, "tiny")
+    assert not (storage / "jobs").exists()
+    study = StudyJob(jobs=({"train": asked.to_dict()},), seeds=(0,))
+    (problem,) = VERBS["study"].dry_run(study, None).problems
+    assert problem[0] == f"jobs[0].train.evaluation.{field}"
 
 
 @pytest.mark.parametrize("rate", ["", "fast", "0", "-3", "1.2.3", "5 GB/s"])

@@ -8,7 +8,9 @@ from typing import Any
 from colddiff.checkpoints.named import NamedCheckpoint
 from colddiff.checkpoints.sampling_cost import calls_line
 from colddiff.data.resolve import Input
+from colddiff.errors import SpecError
 from colddiff.evaluation.best import DIGIT_SIDE, MANY
+from colddiff.evaluation.bounds import SAMPLED_IMAGES, TEST_IMAGES, refuse_more_images
 from colddiff.evaluation.calls import calls_by_sampler, calls_per_image
 from colddiff.jobs.verb import DryRun
 from colddiff.ports import Manifest
@@ -62,6 +64,8 @@ def dry_run(job: EvaluateJob) -> DryRun:
         return DryRun()
     trained, manifest = about.job, inputs[0].manifest(storage)
     found = None if manifest is None else manifest.count
+    if found is not None and (problems := _beyond(job, found, TEST_IMAGES)):
+        return DryRun(problems=problems)
     images = found if job.num_images is None else job.num_images
     T = trained.degradation.num_timesteps
     calls, total = calls_by_sampler(job, T), calls_per_image(job, T)
@@ -79,6 +83,15 @@ def dry_run(job: EvaluateJob) -> DryRun:
     return DryRun(notes, {"estimate": data}, lines)
 
 
+def _beyond(job: EvaluateJob, count: int, images: str) -> list[tuple[str, str]]:
+    """The problem of a job that asks for more than there are."""
+    try:
+        refuse_more_images(job.num_images, count, "num_images", images)
+    except SpecError as error:
+        return error.problems
+    return []
+
+
 def _where_default(job: EvaluateJob) -> list[str]:
     """What submission says of other images, where none can be looked at here, such as on S3."""
     if "features" in job.model_fields_set:
@@ -93,6 +106,8 @@ def _dry_run_of_samples(job: EvaluateJob, sets: Sequence[Manifest | None]) -> Dr
     here = [one for one in sets if one is not None]
     if not here:
         return DryRun(_where_default(job))
+    if sets[0] is not None and (problems := _beyond(job, sets[0].count, SAMPLED_IMAGES)):
+        return DryRun(problems=problems)
     image = here[0].image
     shape = (image.channels, image.height, image.width)
     count = min(MANY if one is None else one.count for one in sets)

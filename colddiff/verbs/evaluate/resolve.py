@@ -10,6 +10,12 @@ from colddiff.data.open import open_samples, open_shards, open_transformed, read
 from colddiff.data.resolve import packed
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.evaluation.best import MANY, is_unasked, misfit, misfit_warning
+from colddiff.evaluation.bounds import (
+    SAMPLED_IMAGES,
+    TEST_IMAGES,
+    refuse_beyond,
+    refuse_more_images,
+)
 from colddiff.features.open import located_features, missing_weights
 from colddiff.features.spec import InceptionFeaturesSpec
 from colddiff.jobs.folder import JobFolder
@@ -93,10 +99,9 @@ def evaluated_images(job: EvaluateJob, trained: TrainJob) -> str:
 
     Raises SpecError where there are none, or where the job does not suit the checkpoint.
     """
-    check_samplers(job.samplers, trained.degradation.build(trained.shape), "samplers")
-    T = trained.degradation.num_timesteps
-    if max(job.curve or (), default=0) > T:
-        raise SpecError([("curve", f"at most T = {T} calls, the severities of the checkpoint")])
+    D = trained.degradation.build(trained.shape)
+    check_samplers(job.samplers, D, "samplers")
+    refuse_beyond(job, D)
     test = job.test_data or trained.test_data
     if test is None:
         raise SpecError(
@@ -145,11 +150,10 @@ def _with_checkpoint(
     uri = packed(evaluated_images(job, trained), "test", False, trained, storage, pack=pack)
     open_transformed(uri, trained.augment, trained.shape, "test_data")
     changes |= {"checkpoint": address.uri, "test_data": uri}
-    _warn_of_misfit(job, trained.shape.chw, job.num_images or read_manifest(uri).count, pack)
-    content |= {
-        "checkpoint": address.weights_sha256,
-        "test_data": read_manifest(uri).digest,
-    }
+    manifest = read_manifest(uri)
+    refuse_more_images(job.num_images, manifest.count, "num_images", TEST_IMAGES)
+    _warn_of_misfit(job, trained.shape.chw, job.num_images or manifest.count, pack)
+    content |= {"checkpoint": address.weights_sha256, "test_data": manifest.digest}
 
 
 def _with_samples(
@@ -161,6 +165,7 @@ def _with_samples(
     assert job.samples is not None
     samples, reference = absolute(job.samples), absolute(reference)
     made = open_set(samples, partial=job.partial).manifest
+    refuse_more_images(job.num_images, made.count, "num_images", SAMPLED_IMAGES)
     changes |= {"samples": samples, "reference": reference, "test_data": None}
     shape = (made.image.channels, made.image.height, made.image.width)
     n = min(job.num_images or made.count, read_manifest(reference).count)

@@ -93,6 +93,7 @@ def dry_run(job: SearchJob, rate: str | None) -> DryRun:
         [*training.lines, *ranking_lines(job.metric, metric_of(job, base), base)],
         {"trials": {**found.to_dict(), "over": over}, **training.data, "estimate": cost},
         costs if rate is not None else [*costs, NO_RATE],
+        [(f"base.{path}", what) for path, what in training.problems],
     )
 
 

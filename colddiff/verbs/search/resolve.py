@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, cast
 
+from colddiff.data.open import read_manifest
 from colddiff.errors import SpecError
+from colddiff.evaluation.bounds import refuse_more_images
 from colddiff.jobs.results import warn_submitter
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import digest
@@ -65,6 +67,12 @@ def resolve_search(job: SearchJob, storage: str, *, pack: bool) -> tuple[SearchJ
             "with the base: the first time this takes minutes where there are many images"
         )
         splits = split_images(base.data, job.validation, storage)
+        refuse_more_images(
+            base.evaluation.num_images,
+            read_manifest(splits.validation).count,
+            "base.evaluation.num_images",
+            "images that trials are compared on",
+        )
         refuse_unreachable(open_task(job, base, splits))
     rest = {"num_steps": base.num_steps, "evaluation": measured_as(base)}
     identity = digest({**base.identity(), **content, **rest})

@@ -13,7 +13,12 @@ from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
 from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.study.members import operation_fields
-from colddiff.verbs.study.written import submitted_entry, without_effect, written_trainings
+from colddiff.verbs.study.written import (
+    field_of,
+    submitted_entry,
+    without_effect,
+    written_trainings,
+)
 
 if TYPE_CHECKING:
     from colddiff.jobs.runner import Capacity
@@ -33,10 +38,12 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
     members: list[dict[str, Any]] = []
     said: dict[str, list[str]] = {}
     costs: list[str] = []
+    problems: list[tuple[str, str]] = []
     asked = rate
     for number, ((slug, train), text) in enumerate(zip(written, differs, strict=True)):
         with submitted_entry(job, number):
             training = VERBS["train"].dry_run(train, rate)
+        problems += [(field_of(job, number, path), what) for path, what in training.problems]
         if rate == MEASURED:
             # Measured once: other networks reach about as many FLOP/s.
             found = training.data["estimate"]
@@ -55,7 +62,8 @@ def dry_run(job: StudyJob, rate: str | None) -> DryRun:
     told = [
         line if _is_of_recipe(line) else f"{', '.join(of)}: {line}" for line, of in said.items()
     ]
-    return DryRun([*without_effect(job), *told], {"members": members, "total": totals}, costs)
+    data = {"members": members, "total": totals}
+    return DryRun([*without_effect(job), *told], data, costs, problems)
 
 
 def advice(job: StudyJob, capacity: Callable[[], Capacity | None]) -> list[str]:

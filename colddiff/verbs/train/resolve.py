@@ -22,6 +22,7 @@ from colddiff.evaluation.best import (
     misfit,
     misfit_warning,
 )
+from colddiff.evaluation.bounds import TEST_IMAGES, refuse_beyond, refuse_more_images
 from colddiff.evaluation.generated import check_generated
 from colddiff.features.open import located_features
 from colddiff.jobs.recipes import packed_option, submitted_recipe
@@ -51,6 +52,8 @@ def resolve_training(job: TrainJob, storage: str, *, pack: bool) -> tuple[TrainJ
     features = located_features(job.evaluation.features)
     evaluation = job.evaluation.model_copy(update={"features": features})
     job = job.model_copy(update={"evaluation": evaluation})
+    if is_evaluated(job):  # before anything is packed
+        refuse_beyond(evaluation, job.degradation.build(job.shape), section="evaluation.")
     job, content = _with_other(*_with_data(job, storage, pack), storage, pack)
     return _with_start(job, content, storage)
 
@@ -90,6 +93,9 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
         warn_submitter(line)
     if test_uri is not None:
         test_images = read_manifest(test_uri)
+        refuse_more_images(
+            job.evaluation.num_images, test_images.count, "evaluation.num_images", TEST_IMAGES
+        )
         refuse_other_images("test_data", test_images.image, test_uri, job)
         if pack:
             for line in misfit_lines(resolved, test_images.count):

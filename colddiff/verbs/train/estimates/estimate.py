@@ -124,8 +124,7 @@ def _evaluations(job: TrainJob, cost: Cost, images_per_s: float | None) -> dict[
     try:
         work = evaluation_work(job)
     except SpecError as error:
-        problems = [(f"evaluation.{path}", what) for path, what in error.problems]
-        return {"problems": problems}
+        return {"problems": error.problems}
     if work is None:
         none_at_all = None if images_per_s is None else 0.0
         return {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import lcm
 
+from colddiff.evaluation.bounds import refuse_beyond
 from colddiff.evaluation.calls import calls_of_samples, calls_per_image
+from colddiff.evaluation.generated import check_generated
 from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import BESIDES
 from colddiff.stores.open import storage_at
@@ -49,21 +51,26 @@ class EvaluationWork:
 def evaluation_work(job: TrainJob) -> EvaluationWork | None:
     """What ``job`` evaluates; None without test images.
 
-    Raises SpecError for severities that its degradation does not have.
+    Raises SpecError for more images, severities or calls than there are.
     """
     if not is_evaluated(job):
         return None
     evaluation, T = job.evaluation, job.degradation.num_timesteps
     every = job.evaluate_every and lcm(job.evaluate_every, job.checkpoint_every)
     on_the_way = (job.num_steps - 1) // every if every else 0
-    manifest = inputs_of(job)[1].manifest(storage_at(job.storage))
-    images = evaluation.num_images
-    if manifest is not None:
-        images = min(images or manifest.count, manifest.count)
+    storage, test = storage_at(job.storage), inputs_of(job)[1]
+    manifest = test.manifest(storage)
+    count = None if manifest is None else manifest.count
+    if manifest is None and evaluation.num_images is not None:
+        count = test.count(storage)  # listing a folder may take a while
+    D = job.degradation.build(job.shape)
+    refuse_beyond(evaluation, D, count, section="evaluation.")
     made = evaluation.generated
+    if made is not None:
+        check_generated(made, D, job.terminal)
     return EvaluationWork(
         on_the_way + 1,
-        images,
+        count if evaluation.num_images is None else evaluation.num_images,
         calls_per_image(evaluation, T),
         calls_of_samples(made, T) if made is not None else 0,
     )
