@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -195,3 +197,63 @@ def tell_of_less(resolved: ResolvedJob, status: Status | None) -> None:
             *(verb.extent, wanted, done, verb.unit),
             f"; {verb.extent}={done} ends it there" if status and status.state != "done" else "",
         )
+
+
+def tell_of_other_evaluation(resolved: ResolvedJob, folder: JobFolder) -> None:
+    """Logs a line where a finished job, or a training of it, was evaluated otherwise than asked.
+
+    How trainings are evaluated is not part of their ids: with other fields they are the same jobs.
+    """
+    if not is_told():
+        return
+    with suppress(ColddiffError):
+        measured = _evaluations(resolved.id, folder.job().get("spec", {}))
+        for job_id, asked in _evaluations(resolved.id, resolved.job.to_dict()).items():
+            found = measured.get(job_id, asked)
+            names = [name for name in asked if found[name] != asked[name]]
+            if names:
+                local = (folder.result() or {}).get("local", False)
+                log.warning("%s", _other_evaluation(job_id, names, found, asked, bool(local)))
+                return
+
+
+def _evaluations(job_id: str, spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """How trainings are evaluated, by id: the job itself, or those of a study."""
+    # Commands on submitted jobs need this module, and none of the jobs' classes.
+    from colddiff.evaluation.spec import EvaluationSpec
+    from colddiff.spec import parse
+
+    trainings = {one["id"]: one["train"] for one in spec.get("trainings", ())} or {job_id: spec}
+    found = {
+        one: parse(EvaluationSpec, train["evaluation"]).to_dict()  # as this version has the fields
+        for one, train in trainings.items()
+        if train.get("test_data") and "evaluation" in train
+    }
+    for fields in found.values():
+        fields["features"].pop("path", None)  # another on each machine
+    return found
+
+
+def _other_evaluation(
+    job_id: str,
+    names: Sequence[str],
+    found: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    local: bool,
+) -> str:
+    """The line on fields ``names``, whose values are ``found`` and were to be ``asked``."""
+    from colddiff.evaluation.spec import carried_over
+
+    def text(value: Any) -> str:
+        if isinstance(value, dict) and "kind" in value:
+            return str(value["kind"])
+        return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+    old = ", ".join(f"evaluation.{name}={text(found[name])}" for name in names)
+    line = f"its numbers were measured with {old}, and are not measured again"
+    own = carried_over({name: asked[name] for name in names})
+    if not own:
+        return f"{line}; --new trains again"
+    fields = [f"{name}={text(value)}" for name, value in own.items()]
+    words = ["colddiff", "submit", "evaluate", f"checkpoint={job_id}@best", *fields]
+    return f"{line}; `{shlex.join([*words, *['--local'] * local])}` evaluates so"

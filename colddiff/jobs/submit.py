@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
-from colddiff.jobs.results import advise, log_result, log_verdict, tell_of_less
+from colddiff.jobs.results import (
+    advise,
+    log_result,
+    log_verdict,
+    tell_of_less,
+    tell_of_other_evaluation,
+)
 from colddiff.jobs.status import (
     AGAIN,
     EXIT_CODES,
@@ -148,6 +154,7 @@ def report_if_done(
     if not done:
         return submission_of(folder, status)
     log_result(folder)
+    tell_of_other_evaluation(resolved, folder)
     within = (folder.result() or {}).get("jobs", [])
     deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, *within)
     return submission_of(folder, status)

@@ -67,6 +67,17 @@ def test_a_finished_job_is_reported_before_a_cluster_or_a_tracker_is_needed(
     assert shorter.stderr.count("num_steps=1 is less than the 2 steps already done") == 1
     assert "is less than" not in first.stderr + again.stderr
 
+    # How it is evaluated is not part of its id.
+    other = ("evaluation.num_images=9", "evaluation.severities=[2,0]")
+    told = colddiff_here(monkeypatch, capsys, "submit", "train", path, *other, "--local")
+    assert (told.returncode, told.stdout) == (0, f"{job_id}\n")
+    assert told.stderr.splitlines()[-1].endswith(
+        "its numbers were measured with evaluation.num_images=8, evaluation.severities=1, and are "
+        f"not measured again; `colddiff submit evaluate checkpoint={job_id}@best num_images=9 "
+        "'severities=[2,0]' --local` evaluates so"
+    )
+    assert "measured with" not in again.stderr + shorter.stderr
+
     # One that was stopped there has nothing to do either, and is not begun again.
     folder = JobFolder(open_store(str(tmp_path / "runs")), job_id)
     status = folder.status()
