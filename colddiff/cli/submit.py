@@ -50,6 +50,7 @@ NOT_SUBMITTED = (
     "nothing was submitted; the job, if it runs already, continues: `colddiff list` shows it, "
     "`colddiff logs ID -f` follows it, `colddiff stop ID` ends it"
 )
+NOT_BEGUN = "nothing runs: the same command begins again, and keeps what was packed or split so far"
 STEP = re.compile(r"[^=]+@step=\d+")
 MADE = re.compile(rf"(?:^|/)({'|'.join(VERBS)})-[^/@]+-[0-9a-f]{{8}}(?:$|[/@])")
 """What names a job, or something that it made."""
@@ -210,7 +211,7 @@ def _submit(recipe: Recipe, job: Job, request: Request) -> None:
             )
         except KeyboardInterrupt:
             if not announced:
-                note(NOT_SUBMITTED)
+                note(NOT_BEGUN if request.local else NOT_SUBMITTED)
             raise
         except Exception as error:
             if announced and request.as_json:

@@ -16,6 +16,7 @@ from colddiff.data.sample_plan import KEY as PLAN
 from colddiff.data.sample_set import sample_manifest
 from colddiff.data.sources.webdataset_source import tar_keys
 from colddiff.errors import ColddiffError, DataError, SpecError
+from colddiff.machine.logged_progress import logged_progress
 from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec import digest, parse
 from colddiff.stores.open import absolute, open_store
@@ -127,7 +128,10 @@ def packed(
         def altered(line: str) -> None:
             log.warning("%s: %s", source, line)
 
-        manifest, fresh = pack_source(source, uri, on_altered=altered, **settings)
+        progress = logged_progress(source, "images packed")
+        manifest, fresh = pack_source(
+            source, uri, on_progress=progress, on_altered=altered, **settings
+        )
         if fresh:
             log.info("packed %d images of %s to %s", manifest.count, source, uri)
             for line in left_out_of(manifest):

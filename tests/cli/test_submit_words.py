@@ -107,8 +107,12 @@ def test_an_interrupt_before_anything_is_submitted_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("colddiff.cli.submit._resolved", interrupt)
-    done = colddiff_here(monkeypatch, capsys, "submit", "train", "quickstart", "--local")
-    assert done.returncode == 130
-    *_, said, last = done.stderr.splitlines()
-    assert said.startswith("nothing was submitted; the job, if it runs already, continues: ")
-    assert last == "colddiff: interrupted"
+    for place, says in (
+        ([], "nothing was submitted; the job, if it runs already, continues: "),
+        (["--local"], "nothing runs: the same command begins again, and keeps what was packed or"),
+    ):
+        done = colddiff_here(monkeypatch, capsys, "submit", "train", "quickstart", *place)
+        assert done.returncode == 130
+        *_, said, last = done.stderr.splitlines()
+        assert said.startswith(says)
+        assert last == "colddiff: interrupted"

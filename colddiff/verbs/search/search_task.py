@@ -13,6 +13,7 @@ from colddiff.data.open import open_second_set, open_transformed
 from colddiff.errors import SpecError
 from colddiff.evaluation.set_comparison import COLUMN
 from colddiff.jobs.job import LimitsSpec
+from colddiff.machine.logged_progress import logged_progress
 from colddiff.spec import canonical_json
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.points.information import (
@@ -174,11 +175,13 @@ def refuse_unreachable(task: SearchTask) -> None:
         _refuse_informative_base(task)
     missed: list[Point] = []
     known: dict[str, bool] = {}
+    progress = logged_progress("checking that points can be compared", "points at most")
     for number in range(PROBES):
         point = random_point(task.space, task.job.seed, number, redraw=-1)
         key = canonical_json(point)
         if key not in known:
             known[key] = _can_reach(task, point)
+            progress(number + 1, PROBES)
         if not known[key]:
             missed.append(point)
         if number + 1 - len(missed) > (1 - MOST_UNREACHABLE) * PROBES:

@@ -12,6 +12,7 @@ from typing import Literal
 from colddiff.data.manifest import kept_manifest
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import DataError, SpecError
+from colddiff.machine.logged_progress import logged_progress
 from colddiff.spec import digest
 from colddiff.stores.open import open_store
 
@@ -51,7 +52,11 @@ def _part(part: str, data: str, validation: float, storage: str) -> str:
         wanted = {"split": PARTS[part], "holdout": validation}
         if manifest is None or any(manifest.settings.get(n) != v for n, v in wanted.items()):
             manifest, _ = pack_source(
-                f"webdataset:{data}", place, split=PARTS[part], holdout=validation
+                f"webdataset:{data}",
+                place,
+                on_progress=logged_progress(f"{part} part of the training images", "images packed"),
+                split=PARTS[part],
+                holdout=validation,
             )
     except DataError as error:
         raise SpecError([("validation", str(error))]) from None

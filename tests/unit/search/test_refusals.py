@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from colddiff.data.open import read_manifest
+from colddiff.machine import logged_progress
+from colddiff.verbs.search import search_task
 from colddiff.verbs.search.job import SearchJob
+from colddiff.verbs.search.splits import split_images
 from colddiff.verbs.train.job import TrainJob
 from tests.in_process import colddiff_here
 from tests.unit.search.tiny_search import BASE, tiny_search
@@ -275,3 +280,26 @@ def test_a_recipe_with_other_fields_is_a_base(
     assert dry.returncode == 0, dry.stderr
     assert "12 trials over degradation.num_timesteps, degradation.sigma.ratio" in dry.stderr
     assert "rungs at steps 100, 200, 400" in dry.stderr
+
+
+def test_what_takes_minutes_before_a_search_starts_is_logged_on_the_way(
+    packed: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(logged_progress, "LOG_EVERY_S", 0.0)
+    split_images(packed["data"], 0.2, str(tmp_path))
+    count = read_manifest(packed["data"]).count
+    fit, validation = (
+        [line for line in caplog.messages if line.startswith(f"{part} part of the training images")]
+        for part in ("fit", "validation")
+    )
+    assert fit[0].endswith("images packed")
+    assert len(fit) + len(validation) == count
+    monkeypatch.setattr(search_task, "random_point", lambda *_, **__: {})
+    monkeypatch.setattr(search_task, "_can_reach", lambda *_: True)
+    job = SearchJob(base={})
+    search_task.refuse_unreachable(SimpleNamespace(job=job, space=()))  # type: ignore[arg-type]
+    assert caplog.messages[-1] == "checking that points can be compared: 1 of 200 points at most"
