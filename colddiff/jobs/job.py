@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -241,3 +241,18 @@ class Job(Spec):
 def slugify(text: str) -> str:
     """``text`` in ``[a-z0-9-]``, at most 40 characters."""
     return SLUG.sub("-", text.lower()).strip("-")[:40].strip("-") or "job"
+
+
+def place_within(section: str, key: str, data: Mapping[str, Any], fields: Collection[str]) -> str:
+    """What to say of an unknown ``key`` of ``data`` that is one of ``fields``, of a training.
+
+    They belong below ``section``; a ``train`` above them, as in a file of a training, does not.
+    "" for any other key.
+
+    >>> place_within("base", "train", {"train": {"num_steps": 20}}, {"num_steps"})
+    "; did you mean 'base.num_steps'?"
+    """
+    value = data.get(key)  # of a key that is shortened, none
+    written = value if key == "train" and isinstance(value, Mapping) else (key,)
+    meant = [f"'{section}.{name}'" for name in written if name in fields]
+    return f"; did you mean {', '.join(meant)}?" if meant else ""

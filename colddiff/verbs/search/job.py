@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from colddiff.errors import SpecError
-from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec
+from colddiff.jobs.job import OPERATION, Job, LimitsSpec, ResourcesSpec, place_within
 from colddiff.spec import Spec, Unit
 
 
@@ -146,7 +146,7 @@ class SearchJob(Job):
             from colddiff.verbs.search.severities.settings import CheckpointBase
 
             fields = CheckpointBase.model_fields
-        return f"; did you mean 'base.{key}'?" if key in fields else super()._place_of(key, data)
+        return place_within("base", key, data, fields) or super()._place_of(key, data)
 
     @model_validator(mode="before")
     @classmethod
@@ -181,5 +181,7 @@ class SearchJob(Job):
             raise SpecError([("over", "is empty: name at least one field to search")])
         rising = all(a < b for a, b in zip(self.rungs, self.rungs[1:], strict=False))
         if not rising or self.rungs[0] <= 0 or self.rungs[-1] != 1.0:
-            raise SpecError([("rungs", f"must rise from above 0 to 1, got {list(self.rungs)}")])
+            what = f"must rise from above 0 to 1, got {list(self.rungs)}"
+            of = "fractions of base.num_steps, such as rungs=[0.5,1.0]"
+            raise SpecError([("rungs", f"{what}; they are {of}")])
         return self

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from colddiff.errors import SpecError
-from colddiff.jobs.job import OPERATION, Job, LimitsSpec
+from colddiff.jobs.job import OPERATION, Job, LimitsSpec, place_within
 from colddiff.spec import LATER, Spec, Unit, parse
 from colddiff.spec.documents import shown
 
@@ -135,6 +135,14 @@ class StudyJob(Job):
         OPERATION,
         LATER,
     ] = ()
+
+    @classmethod
+    def _place_of(cls, key: str, data: Mapping[str, Any]) -> str:
+        """Fields of all its trainings are set in ``overrides``."""
+        from colddiff.jobs.verb import VERBS
+
+        fields = VERBS["train"].spec().model_fields
+        return place_within("overrides", key, data, fields) or super()._place_of(key, data)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

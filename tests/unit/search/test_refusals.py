@@ -63,6 +63,10 @@ def refused(job: dict[str, Any], storage: Path, patch: Any, captured: Any, *word
             "search.degradation: no such field; did you mean 'base.degradation'?\n",
         ),
         (
+            ["train.num_steps=20"],
+            "search.train: no such field; did you mean 'base.num_steps'?\n",
+        ),
+        (
             ["data=there", "num_trial=3"],
             "search.num_trial: no such field; did you mean 'num_trials'? (fields: plugins",
         ),
@@ -124,7 +128,10 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         {"base": {"ema": EMA}},
         "rungs: the first one, step 2, comes before the moving average of the weights has settled",
     ),
-    "falling rungs": ({"rungs": [1.0, 0.5]}, "rungs: must rise from above 0 to 1"),
+    "falling rungs": (
+        {"rungs": [1.0, 0.5]},
+        "rungs: must rise from above 0 to 1, got [1.0, 0.5]; they are fractions of base.num_steps",
+    ),
     "unreachable end": (
         {"base": {"degradation": {**NARROW, "num_timesteps": 40}}},
         "degradation.kernel_size: 200 of 200 points of the space cannot remove what the base does",

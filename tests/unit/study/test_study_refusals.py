@@ -79,6 +79,7 @@ def study_of(**fields: Any) -> StudyJob:
             {"jobs": [{"train": {**TRAIN, "num_steps": 0}}]},
             r"^jobs\[0\]\.train\.num_steps: input should be greater",
         ),
+        ({"num_steps": 5}, r"^study\.num_steps: no such field; did you mean 'overrides.num_steps'"),
         ({"overrides": {"los": "l2"}}, r"^overrides\.los: no such field; did you mean 'loss'"),
         ({"overrides": {"seed": 3}}, r"^overrides\.seed: is set by `seeds`"),
         (
