@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from colddiff.cli.options import Storage
 from colddiff.cli.output import emit, note, note_loading
+
+if TYPE_CHECKING:
+    from colddiff.jobs.pages.find import NamedJob
+    from colddiff.report.page.run import ReportedRun
 
 
 def figure(
@@ -32,13 +37,12 @@ def figure(
     from colddiff.data.pil_images import with_png_text
     from colddiff.errors import SpecError
     from colddiff.jobs.pages.find import find_jobs
-    from colddiff.jobs.pages.read import read_run
     from colddiff.report.figure import MARK, draw_figure
     from colddiff.stores.local_store import LocalStore
     from colddiff.stores.open import storage_at
 
     _refuse_other_file(out)
-    runs = [read_run(one.folder, step=one.step) for one in find_jobs(jobs, storage_at(storage))]
+    runs = _drawable(find_jobs(jobs, storage_at(storage)))
     picture = draw_figure(runs, images)
     names = json.dumps([run.id for run in runs])
     if not out.parent.is_dir():
@@ -48,6 +52,33 @@ def figure(
     for run in runs:
         note(f"{run.name}: {run.state}")
     emit(str(out))
+
+
+def _drawable(named: Sequence[NamedJob]) -> list[ReportedRun]:
+    """The jobs with images; of those that a pattern stands for, the others are named in notes."""
+    from colddiff.checkpoints.format import Checkpoints
+    from colddiff.errors import ColddiffError
+    from colddiff.jobs.pages.read import read_run
+    from colddiff.report.figure import refuse_undrawn
+
+    found: list[ReportedRun] = []
+    left_out: list[ColddiffError] = []
+    for one in named:
+        kept = Checkpoints(one.folder.store, one.folder.key("checkpoints"))
+        try:
+            run = read_run(one.folder, step=one.step)
+            refuse_undrawn(run, kept.steps)
+        except ColddiffError as error:
+            if not one.among:
+                raise
+            left_out.append(error)
+        else:
+            found.append(run)
+    if not found:
+        raise left_out[0]
+    for line in left_out:
+        note(f"left out: {line}")
+    return found
 
 
 def _refuse_other_file(out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -26,19 +26,32 @@ def draw_figure(runs: Sequence[ReportedRun], num_images: int = 4) -> bytes:
     Columns are original, degraded and each sampler, captioned with the metrics over all test
     images; of the evaluation that is shown of the job.
 
-    Raises DataError for a job that keeps no images of an evaluation.
+    None is of those that ``refuse_undrawn`` refuses.
     """
     return png(_stacked([_block(run, num_images) for run in runs]))
 
 
+def refuse_undrawn(run: ReportedRun, checkpoints: Callable[[], Sequence[int]]) -> None:
+    """Raises DataError for a job that keeps no images of an evaluation, with the way out.
+
+    ``checkpoints``: the steps of those that a training has; called where it is not evaluated.
+    """
+    last, way = run.last, ""
+    if last is not None and last.details is not None and _first(last.details):
+        return
+    why = "is not evaluated yet" if last is None else "keeps no images of its evaluation"
+    if last is None and run.verb == "train" and not checkpoints():
+        why = f"has no checkpoint ({run.state} at step {run.status.get('step', 0)})"
+        way = f"; `colddiff logs {run.id}` says more"
+    elif run.verb == "train":
+        way = f"; evaluate its checkpoint: `colddiff submit evaluate checkpoint={run.id}`"
+    raise DataError(f"{run.id} {why}, so there is nothing to draw{way}")
+
+
 def _block(run: ReportedRun, num_images: int) -> Image.Image:
     last = run.last
-    if last is None or last.details is None or not _first(last.details):
-        why = "is not evaluated yet" if last is None else "keeps no images of its evaluation"
-        raise DataError(
-            f"{run.id} {why}, so there is nothing to draw; evaluate its checkpoint: `colddiff "
-            f"submit evaluate checkpoint={run.id}`"
-        )
+    assert last is not None
+    assert last.details is not None
     shown = _first(last.details)[:num_images]
     columns = shown[0].columns
     rows = np.stack([cells_of(one.sheet, 1, len(columns))[0] for one in shown])

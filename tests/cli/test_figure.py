@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.status import Status
+from colddiff.report.figure import MARK
 from colddiff.report.page.sprites import cells_of, sprite_sheet
 from colddiff.stores.local_store import LocalStore
 from tests.in_process import Done, colddiff_here
@@ -67,16 +70,18 @@ def test_several_jobs_are_blocks_one_below_the_other(here: Here, tmp_path: Path)
 
 
 def test_what_cannot_be_drawn_is_one_line(here: Here, tmp_path: Path) -> None:
-    JobFolder(LocalStore(tmp_path / "runs"), "train-x-00000000").write_job(
-        {"id": "train-x-00000000", "verb": "train", "slug": "x", "spec": {}}
-    )
+    bare = JobFolder(LocalStore(tmp_path / "runs"), "train-x-00000000")
+    bare.write_job({"id": "train-x-00000000", "verb": "train", "slug": "x", "spec": {}})
+    bare.write_status(Status(state="failed", attempt=1))
+    none = "train-x-00000000 has no checkpoint (failed at step 0), so there is nothing to draw; "
     job = train_job(tmp_path / "runs")
     LocalStore(tmp_path / "runs").delete(f"jobs/{job.job_id}/evaluations/step_00000020.safetensors")
     other = tmp_path / "photo.png"
     Image.new("RGB", (4, 4)).save(other)
     before = other.read_bytes()
     for words, told in (
-        (("train-x-00000000", "--out", tmp_path / "a.png"), "train-x-00000000 is not evaluated"),
+        (("train-x-00000000", "--out", tmp_path / "a.png"), none),
+        (("train-x*", "--out", tmp_path / "a.png"), none),
         ((job.job_id, "--out", tmp_path / "a.png"), "keeps no images of its evaluation"),
         ((job.job_id, "--out", other), "was not drawn by `colddiff figure`"),
         ((job.job_id, "--out", tmp_path / "a.jpg"), "must end in .png"),
@@ -88,6 +93,14 @@ def test_what_cannot_be_drawn_is_one_line(here: Here, tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
     assert other.read_bytes() == before
     assert not (tmp_path / "a.png").exists()
+    # Of a pattern, the others are drawn.
+    train_job(tmp_path / "runs", "train-x-00000001")
+    done = here("train-x-*", "--out", tmp_path / "a.png")
+    assert done.returncode == 0, done.stderr
+    told, *_ = done.stderr.splitlines()
+    assert told.startswith(f"left out: {none}")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert json.loads(picture.text[MARK]) == ["train-x-00000001"]  # type: ignore[attr-defined]
 
 
 def test_cells_come_out_of_a_sheet_as_they_went_in() -> None:

@@ -29,6 +29,8 @@ class NamedJob:
 
     folder: JobFolder
     step: int | None = None
+    among: bool = False
+    """Whether it is one of those that a pattern or a study stands for, and not named itself."""
 
 
 def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
@@ -53,7 +55,8 @@ def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
         for named in _named(word[: which.start()] if which else word, store):
             for folder in reported(named):
                 step = _step(folder, which, word) if which else None
-                first = found.setdefault(folder.uri, NamedJob(folder, step))
+                among = any(letter in word for letter in WILD) or folder is not named
+                first = found.setdefault(folder.uri, NamedJob(folder, step, among))
                 if first.step != step:
                     raise SpecError(
                         f"{word}: another step of {folder.job_id} is named before it; write a "

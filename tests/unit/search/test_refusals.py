@@ -11,6 +11,7 @@ import pytest
 
 from colddiff.data.open import read_manifest
 from colddiff.machine import logged_progress
+from colddiff.spec import parse
 from colddiff.verbs.search import search_task
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.splits import split_images
@@ -307,6 +308,6 @@ def test_what_takes_minutes_before_a_search_starts_is_logged_on_the_way(
     assert len(fit) + len(validation) == count
     monkeypatch.setattr(search_task, "random_point", lambda *_, **__: {})
     monkeypatch.setattr(search_task, "_can_reach", lambda *_: True)
-    job = SearchJob(base={})
+    job = parse(SearchJob, {"base": {}})
     search_task.refuse_unreachable(SimpleNamespace(job=job, space=()))  # type: ignore[arg-type]
     assert caplog.messages[-1] == "checking that points can be compared: 1 of 200 points at most"
