@@ -176,6 +176,16 @@ def test_what_a_result_of_another_version_lacks_is_named() -> None:
     assert "(result.json has no 'best')" in result_lines("search-x-00000000", {})
 
 
+def test_where_the_base_is_best_it_is_said_what_the_confirmed_trial_is() -> None:
+    sentence = "trial 2, test rmse: +0.01 against the base"
+    of_others = "trial 2 is the best of the others, and compared with the base on the test set:"
+    search = {**RESULTS["search"], "confirmation": [sentence], "confirmed": [{"trial": 2}]}
+    assert of_others not in result_lines("search-x-00000000", search)
+    search["best"] = {**search["best"], "trial": 0}
+    lines = result_lines("search-x-00000000", search)
+    assert lines[lines.index(of_others) + 1] == sentence
+
+
 def test_scores_prefer_distances_of_samples() -> None:
     assert score_of({"metrics": METRICS}) == ("eval/sampled/fd_lenet", 38.5)
     unfit = {"metric": "fd_lenet", "misfit": "these images are 3 x 64 x 64"}

@@ -75,9 +75,19 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
     return [
         f"best of {result['trials']} trials: {name}, {point}",
         f"{metric} {value:.5g}{beside}, on the validation part",
+        *_others(result),
         *result.get("confirmation", []),
         f"leaderboard, with pictures: {result.get('page') or result['leaderboard']}",
     ]
+
+
+def _others(result: Mapping[str, Any]) -> list[str]:
+    """Where the base is the best: what the trials are that are compared with it all the same."""
+    others = [str(one["trial"]) for one in result.get("confirmed", ())]
+    if result["best"]["trial"] != BASE or not others:
+        return []
+    are = f"trial {others[0]} is" if len(others) == 1 else f"trials {', '.join(others)} are"
+    return [f"{are} the best of the others, and compared with the base on the test set:"]
 
 
 def _span(dimension: Dimension) -> str:
