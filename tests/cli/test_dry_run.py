@@ -288,7 +288,7 @@ def test_a_folder_of_images_is_named_as_one(submit: Submit, tmp_path: Path) -> N
 
 def test_it_counts_the_images_of_a_folder(submit: Submit, tmp_path: Path) -> None:
     photographs(tmp_path / "photos")
-    words = ("data=folder:./photos", "channels=3", "num_steps=1")
+    words = ("data=folder:./photos", "channels=3", "num_steps=1", "evaluation.num_images=41")
     lines = submit("train", "quickstart", *words, "--dry-run").stderr.splitlines()
     place = tmp_path / "photos"
     train, test = (line for line in lines if str(place) in line)
@@ -297,4 +297,6 @@ def test_it_counts_the_images_of_a_folder(submit: Submit, tmp_path: Path) -> Non
     assert min(counts) > 0
     assert train.startswith("data: ")
     assert test.startswith("test_data: ")
+    assert lines[-1].startswith("evaluation.num_images: submitting this would fail: 41 of ")
+    assert lines[-1].endswith(f" of {counts[1]} test images; use at most {counts[1]}")
     assert not (tmp_path / "runs").exists()
