@@ -69,9 +69,9 @@ def test_a_finished_job_is_reported_before_a_cluster_or_a_tracker_is_needed(
 
     # How it is evaluated is not part of its id.
     other = ("evaluation.num_images=9", "evaluation.severities=[2,0]")
-    told = colddiff_here(monkeypatch, capsys, "submit", "train", path, *other, "--local")
-    assert (told.returncode, told.stdout) == (0, f"{job_id}\n")
-    assert told.stderr.splitlines()[-1].endswith(
+    otherwise = colddiff_here(monkeypatch, capsys, "submit", "train", path, *other, "--local")
+    assert (otherwise.returncode, otherwise.stdout) == (0, f"{job_id}\n")
+    assert otherwise.stderr.splitlines()[-1].endswith(
         "its numbers were measured with evaluation.num_images=8, evaluation.severities=1, and are "
         f"not measured again; `colddiff submit evaluate checkpoint={job_id}@best num_images=9 "
         "'severities=[2,0]' --local` evaluates so"

@@ -16,6 +16,7 @@ from colddiff.jobs.resolve import record_job, resolve
 from colddiff.jobs.runner import Capacity
 from colddiff.jobs.status import Status, spent_line
 from colddiff.jobs.verb import VERBS
+from colddiff.spec import parse
 from colddiff.stores.open import open_store
 from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.train.estimates.cost import cost_of
@@ -96,7 +97,7 @@ def test_evaluations_that_would_fail_are_a_problem_and_refused_before_a_job_exis
     with pytest.raises(SpecError, match=f"evaluation.{field}: {what}"):
         resolve(asked, "tiny")
     assert not (storage / "jobs").exists()
-    study = StudyJob(jobs=({"train": asked.to_dict()},), seeds=(0,))
+    study = parse(StudyJob, {"jobs": [{"train": asked.to_dict()}]})
     (problem,) = VERBS["study"].dry_run(study, None).problems
     assert problem[0] == f"jobs[0].train.evaluation.{field}"
 
