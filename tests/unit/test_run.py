@@ -233,7 +233,7 @@ def test_one_folder_is_split_and_two_are_taken_whole(storage: Path, tmp_path: Pa
             Image.new("L", (16, 16), n).save(tmp_path / name / f"{n}.png")
 
     def counts(**changes: Any) -> tuple[int, int]:
-        found = resolve(job(**changes), "folders").job_as(TrainJob)
+        found = resolve(job(**changes, evaluation={"num_images": 2}), "folders").job_as(TrainJob)
         assert found.data
         assert found.test_data
         return read_manifest(found.data).count, read_manifest(found.test_data).count
