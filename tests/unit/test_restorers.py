@@ -216,3 +216,19 @@ def test_a_spec_that_does_not_fit_says_so_before_anything_is_built(
 ) -> None:
     with pytest.raises(SpecError, match=message):
         build_restorer(spec, ImageShape(*shape))
+
+
+@TINY
+@pytest.mark.parametrize("side", [4, 8, 10, 15, 16, 18, 24])
+def test_what_a_spec_says_of_a_shape_without_torch_is_what_building_says(
+    spec: dict[str, Any], side: int
+) -> None:
+    parsed = RESTORERS.parse({**spec, "dim_mults": [1, 2, 2]} if "dim" in spec else spec)
+    said: list[str] = []
+    for judge in (parsed.check, lambda shape: RestorerSpec.check(parsed, shape)):
+        try:
+            judge(ImageShape(3, side, side))
+            said.append("fits")
+        except SpecError as error:
+            said.append(str(error))
+    assert said[0] == said[1]

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from colddiff.errors import SpecError
 from colddiff.jobs.job import slugify
-from colddiff.restorers import Restorer
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
 from colddiff.spec import LATER, Range, Spec, apply_overrides, digest, parse, search_ranges
 from colddiff.types import ImageShape
@@ -212,19 +211,19 @@ def test_a_field_of_a_later_version_is_written_only_where_it_is_set() -> None:
     assert parse(Outer, wider.to_dict()) == wider
 
 
-def test_a_network_is_built_once_for_equal_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[ImageShape] = []
-    build = ConvNextUnetSpec.build
+def test_a_network_is_checked_once_for_equal_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[ImageShape] = []
+    check = ConvNextUnetSpec.check
 
-    def noted(spec: ConvNextUnetSpec, shape: ImageShape) -> Restorer:
-        built.append(shape)
-        return build(spec, shape)
+    def noted(spec: ConvNextUnetSpec, shape: ImageShape) -> None:
+        checked.append(shape)
+        check(spec, shape)
 
-    monkeypatch.setattr(ConvNextUnetSpec, "build", noted)
+    monkeypatch.setattr(ConvNextUnetSpec, "check", noted)
     job = {"data": "d", "restorer": {"kind": "convnext_unet", "dim": 12, "dim_mults": [1, 2]}}
     for size in (16, 16, 24, 16):
         parse(TrainJob, {**job, "image_size": size})
-    assert built == [ImageShape(3, 16, 16), ImageShape(3, 24, 24)]
+    assert checked == [ImageShape(3, 16, 16), ImageShape(3, 24, 24)]
     for _ in range(2):  # one that cannot be built is refused each time
         with pytest.raises(SpecError, match="17"):
             parse(TrainJob, {**job, "image_size": 17})
