@@ -92,10 +92,12 @@ def test_it_says_whether_the_job_fits(
     def dry_run(*more: Any) -> Done:
         return colddiff_here(monkeypatch, capsys, "submit", *words, "--dry-run", *more)
 
-    named = dry_run("--address", dashboard)
+    # All nodes see the paths of this machine: what they cannot see is another test.
+    there = ("--address", dashboard, "--shared-path")
+    named = dry_run(*there)
     assert named.returncode == 0, named.stderr
     assert named.stderr.splitlines()[-1].startswith(f"{dashboard}: {line}")
-    told = json.loads(dry_run("--address", dashboard, "--json").stdout)
+    told = json.loads(dry_run(*there, "--json").stdout)
     assert line in told["cluster"]
     # One waits for ever; another is refused, as there is no way to say what it takes.
     assert told["problems"] == [told["cluster"]] * line.startswith("can never fit")
