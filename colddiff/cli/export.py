@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, note, note_loading
+from colddiff.cli.output import emit, emit_json, note
 
 
 def export(
@@ -28,7 +28,6 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export weights, degradation, terminal and card: all that restore and generate need."""
-    note_loading()
     from dataclasses import asdict
 
     from colddiff.checkpoints.export import export as make

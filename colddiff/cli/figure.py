@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colddiff.cli.options import Storage
-from colddiff.cli.output import emit, note, note_loading
+from colddiff.cli.output import emit, note
 
 if TYPE_CHECKING:
     from colddiff.jobs.pages.find import NamedJob
@@ -33,7 +33,6 @@ def figure(
     storage: Storage = None,
 ) -> None:
     """Draw original, degraded and each sampler's restoration, a block for each job."""
-    note_loading()
     from colddiff.data.pil_images import with_png_text
     from colddiff.errors import SpecError
     from colddiff.jobs.pages.find import find_jobs

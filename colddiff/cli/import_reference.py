@@ -9,7 +9,7 @@ import typer
 
 from colddiff.cli.degradation.target import Variant
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, note, note_loading
+from colddiff.cli.output import emit, emit_json, note
 from colddiff.errors import SpecError
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ def import_reference(
     as_json: Json = False,
 ) -> None:
     """Convert a checkpoint of the paper's code, without executing anything in it."""
-    note_loading()
     from dataclasses import asdict
 
     from colddiff.checkpoints.paper_import import import_paper_checkpoint as make

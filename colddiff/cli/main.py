@@ -31,7 +31,7 @@ from colddiff.cli import (
 )
 from colddiff.cli.catalogue import commands as catalogue
 from colddiff.cli.degradation import check, preview
-from colddiff.cli.output import emit, note, one_line
+from colddiff.cli.output import emit, note, note_loading, one_line
 from colddiff.errors import ERROR_LINE, ColddiffError, SpecError
 from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.verb import VERBS
@@ -143,7 +143,7 @@ def main() -> None:
     """Entry point: runs the command line; a ColddiffError becomes one line and its exit code."""
     collect_seldom()
     # Jobs' fields and folders need no torch, and most of the time of a short command is its import.
-    defer_import("torch")
+    defer_import("torch", note_loading)
     streams = Streams()
     try:
         _run()

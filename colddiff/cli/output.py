@@ -12,7 +12,6 @@ from itertools import zip_longest
 from typing import Any
 
 from colddiff.errors import printable
-from colddiff.machine.deferred_import import is_imported
 
 GAP = "  "
 INDENT = "    "
@@ -42,8 +41,8 @@ def note(line: str) -> None:
 
 
 def note_loading() -> None:
-    """Say on a terminal that PyTorch is loaded, which takes seconds; once, and not in a log."""
-    if is_imported("torch") or not sys.stderr.isatty():
+    """Say on a terminal that PyTorch is loaded, which takes seconds; not in a log."""
+    if not sys.stderr.isatty():
         return
     line = "loading PyTorch ..."
     sys.stderr.write(f"{line}\n" if os.environ.get("NO_COLOR") else f"\x1b[2m{line}\x1b[0m\n")

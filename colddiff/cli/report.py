@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colddiff.cli.options import Json, Storage
-from colddiff.cli.output import emit, emit_json, note, note_loading
+from colddiff.cli.output import emit, emit_json, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,6 @@ def report(
     It reads STORAGE alone: the cluster and the tracker may be away. A job that is not finished is
     shown as it stands.
     """
-    note_loading()
     from colddiff.jobs.pages.find import find_jobs
     from colddiff.jobs.pages.read import read_run
     from colddiff.report.page.page import replaces_another

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colddiff.cli.options import Json, Plugins, TrustedPlugins
-from colddiff.cli.output import emit, emit_json, note, note_loading, one_line
+from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
@@ -104,7 +104,6 @@ def restore(
 
     Ends with what was passed over and why, and mean scores. Files of yours are never replaced.
     """
-    note_loading()
     from colddiff.restoration import RestoreSettings
     from colddiff.restoration.outputs import output_folder
     from colddiff.spec.plugins import load_plugins

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins, VerbCommand
-from colddiff.cli.output import emit, emit_json, note, note_loading
+from colddiff.cli.output import emit, emit_json, note
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -169,7 +169,6 @@ for _folder, _reason in VERBS.broken.items():
 
 def submit_verb(verb: str, request: Request) -> None:
     """Runs ``colddiff submit VERB``; exits with the job's exit code."""
-    note_loading()
     from colddiff.jobs.recipes import submitted_from
 
     _refuse_contradictions(request)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
+BEGINS = "_colddiff_begins"
 _TAKING_BACK = threading.Lock()
 
 
-def defer_import(name: str) -> None:
+def defer_import(name: str, begins: Callable[[], None] = lambda: None) -> None:
     """``import name`` costs nothing from now on, until something of the module is used.
 
-    That is an attribute of it, or a module in it. Nothing changes where it is imported already, or
-    not installed.
+    That is an attribute of it, or a module in it; ``begins`` is called before it is imported then.
+    Nothing changes where it is imported already, or not installed.
 
     >>> defer_import("colorsys")
     >>> import colorsys
@@ -35,6 +36,7 @@ def defer_import(name: str) -> None:
         return
     module = module_from_spec(spec)
     module.__class__ = _Deferred
+    module.__dict__[BEGINS] = begins
     sys.modules[name] = module
     sys.meta_path.insert(0, _Submodules(name))
 
@@ -93,6 +95,7 @@ def _imported(deferred: _Deferred) -> ModuleType:
     with _TAKING_BACK:
         if sys.modules.get(name) is deferred:
             del sys.modules[name]
+            deferred.__dict__[BEGINS]()
     # As usual, also where several threads come here at once.
     module = importlib.import_module(name)
     for other in list(sys.modules.values()):

@@ -15,6 +15,7 @@ import pytest
 from colddiff.machine.deferred_import import defer_import, is_imported
 
 Package = Callable[[str], str]
+begun: list[str] = []
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
     """Makes a package of that name whose import is counted; it imports its own `inner`."""
     monkeypatch.syspath_prepend(tmp_path)
     finders, modules = list(sys.meta_path), set(sys.modules)
+    begun.clear()
 
     def make(name: str) -> str:
         folder = tmp_path / name
@@ -35,7 +37,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
             """)
         )
         (folder / "inner.py").write_text(f"import {name}\nTWICE = 2 * {name}.VALUE\n")
-        defer_import(name)
+        defer_import(name, lambda: begun.append(name))
         return name
 
     yield make
@@ -57,7 +59,9 @@ def test_it_is_imported_at_the_first_use_and_replaced_where_it_was_held(package:
     user.late_one = importlib.import_module(name)  # type: ignore[attr-defined]
     assert importlib.import_module(name) is user.late_one
     assert (imports_of(name), is_imported(name)) == (0, False)
+    assert begun == []
     assert user.late_one.VALUE == 7
+    assert begun == [name]
     assert (imports_of(name), is_imported(name)) == (1, True)
     assert user.late_one is sys.modules[name]
 
@@ -83,6 +87,7 @@ def test_threads_that_use_it_at_once_all_get_it(package: Package) -> None:
     for thread in threads:
         thread.join()
     assert seen == [7] * 8
+    assert begun == [name]
     assert imports_of(name) == 1
 
 

@@ -9,7 +9,7 @@ import typer
 
 from colddiff.cli.degradation.target import Target, Variant, Words, read_target
 from colddiff.cli.options import Json
-from colddiff.cli.output import emit, emit_json, emit_table, note_loading
+from colddiff.cli.output import emit, emit_json, emit_table
 from colddiff.data.open import open_transformed
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Test the laws on a degradation and measure its effect. Exit 1: a law is broken."""
-    note_loading()
     from colddiff.errors import ColddiffError
     from colddiff.laws import broken, check_laws
     from colddiff.severity_profile import measure_severity_profile

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colddiff.cli.degradation.target import Target, Variant, Words, read_target
-from colddiff.cli.output import emit, note, note_loading
+from colddiff.cli.output import emit, note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,6 @@ def preview(
     variant: Variant = None,
 ) -> None:
     """Draw D(x0, t) over t for each image, with plots of the schedule and the RMSE below."""
-    note_loading()
     from colddiff.data.pil_images import with_png_text
     from colddiff.errors import SpecError
 
