@@ -87,9 +87,11 @@ ray.get(coordinator.cancel_request.remote(train_requester(trainer)))
 
 def test_what_a_killed_driver_reserved_is_given_back(cluster: RunningCluster) -> None:
     """Its training starts again at once, where Ray alone would keep it waiting for 180 s."""
+    # Without an address Ray takes the cluster that was started last, by whichever test.
+    address = f"127.0.0.1:{cluster.record.ports['port']}"
     run = subprocess.run(
         [sys.executable, "-c", RESERVED],
-        env=cluster.env,
+        env={**cluster.env, "RAY_ADDRESS": address},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
