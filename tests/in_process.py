@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
 
 from colddiff.cli.main import main
+from tests.meanwhile import meanwhile
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,14 @@ def colddiff_here(
     return Done(int(ended.value.code or 0), *captured.readouterr())
 
 
-@contextmanager
-def terminated_once(look: Callable[[], object]) -> Iterator[None]:
+def terminated_once(look: Callable[[], object]) -> AbstractContextManager[None]:
     """Within ``with``, this process gets a SIGTERM once ``look()`` is true: a job in it stops."""
-    ended = threading.Event()
 
-    def watch() -> None:
-        while not ended.wait(0.01):
-            # Where nobody handles it, it would end the tests.
-            if look() and callable(signal.getsignal(signal.SIGTERM)):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+    def watch() -> bool:
+        # Where nobody handles it, it would end the tests.
+        if not (look() and callable(signal.getsignal(signal.SIGTERM))):
+            return False
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return meanwhile(watch, every_s=0.01)

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pytest
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import Status
 from colddiff.stores.local_store import LocalStore
+from tests.meanwhile import meanwhile
 
 ROOT = Path(__file__).resolve().parents[2]
 FASTER = "from colddiff.jobs import follow; follow.LOST_AFTER_S = 4.0"
@@ -44,20 +44,13 @@ def command(clock_s: int, *words: str, storage: Path) -> subprocess.CompletedPro
 @contextmanager
 def beating(folder: JobFolder) -> Iterator[None]:
     """A driver on another machine that lives."""
-    ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(0.5):
-            folder.write_status(replace(RUNNING, heartbeat=time.time()))
+        folder.write_status(replace(RUNNING, heartbeat=time.time()))
 
-    folder.write_status(replace(RUNNING, heartbeat=time.time()))
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
+    beat()
+    with meanwhile(beat, every_s=0.5):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.fixture

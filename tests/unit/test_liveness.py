@@ -22,6 +22,7 @@ from colddiff.jobs.runner import DriverState
 from colddiff.jobs.status import Status
 from colddiff.jobs.submit import _running_attempt
 from colddiff.stores.local_store import LocalStore
+from tests.meanwhile import meanwhile
 
 FOREIGN = {"host": "another-machine", "pid": 7}
 RUNNING = Status(
@@ -65,20 +66,13 @@ class Known(InProcess):
 @contextmanager
 def beating(folder: JobFolder, skew_s: float) -> Iterator[None]:
     """A driver whose machine's clock is ``skew_s`` ahead of this one's."""
-    ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(0.1):
-            folder.write_status(replace(RUNNING, heartbeat=time.time() + skew_s))
+        folder.write_status(replace(RUNNING, heartbeat=time.time() + skew_s))
 
-    folder.write_status(replace(RUNNING, heartbeat=time.time() + skew_s))
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
+    beat()
+    with meanwhile(beat, every_s=0.1):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def no_show(status: Status) -> None:
