@@ -1,4 +1,4 @@
-"""What a finished job tells: its numbers, its pictures and what to do next, for every verb."""
+"""What a job tells whoever submits it: before it runs, and its numbers, pictures and next steps."""
 
 from __future__ import annotations
 
