@@ -29,6 +29,8 @@ from colddiff.spec.formats import LaterRecord, refuse_later
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from colddiff.jobs.folder import JobFolder
+
 log = logging.getLogger(__name__)
 
 FORMAT = "colddiff-checkpoint-1"
@@ -99,6 +101,11 @@ class Checkpoints:
         self.store = store
         self.prefix = prefix.strip("/")
         self.alone = alone
+
+    @classmethod
+    def of(cls, folder: JobFolder) -> Checkpoints:
+        """Those that a training keeps in its folder."""
+        return cls(folder.store, folder.key("checkpoints"))
 
     def key(self, step: int, name: str = "") -> str:
         """Store key of a file of the checkpoint at ``step``."""

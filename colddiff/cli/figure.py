@@ -63,7 +63,7 @@ def _drawable(named: Sequence[NamedJob]) -> list[ReportedRun]:
     found: list[ReportedRun] = []
     left_out: list[ColddiffError] = []
     for one in named:
-        kept = Checkpoints(one.folder.store, one.folder.key("checkpoints"))
+        kept = Checkpoints.of(one.folder)
         try:
             run = read_run(one.folder, step=one.step)
             refuse_undrawn(run, kept.steps)

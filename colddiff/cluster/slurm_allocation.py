@@ -105,7 +105,7 @@ def durable_progress(folder: JobFolder, verb: str) -> float:
     own, so time that it ran for counts.
     """
     if verb == "train":
-        return max(Checkpoints(folder.store, folder.key("checkpoints")).steps(), default=0)
+        return max(Checkpoints.of(folder).steps(), default=0)
     status = folder.status() or Status()
     return status.running_s if verb == "search" else status.step
 

@@ -233,7 +233,7 @@ class Trainings(ListedSegments[Member, JobSegment]):
 
     def _has_checkpoint(self, member: Member) -> bool:
         folder = self._folder(member)
-        return bool(Checkpoints(folder.store, folder.key("checkpoints")).steps())
+        return bool(Checkpoints.of(folder).steps())
 
     def _folder(self, member: Member) -> JobFolder:
         return JobFolder(self._attempt.folder.store, member.id)

@@ -33,7 +33,7 @@ class EvaluationWatcher:
     ) -> None:
         self._folder, self._every, self._last = folder, every, last
         self._evaluate = evaluate
-        self._checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+        self._checkpoints = Checkpoints.of(folder)
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=in_context(self._watch), name="evaluator", daemon=True

@@ -42,7 +42,7 @@ def fit_until_ended(
     retried: they would recur. ``say`` gets a line on each failure, for those who follow the job
     too. Raises ColddiffError with the reason.
     """
-    checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+    checkpoints = Checkpoints.of(folder)
     failures = Failures(job.max_failures, _reached(checkpoints, folder, attempt) or 0)
     number, logged = 0, set[str]()
     while True:

@@ -216,7 +216,7 @@ def trained_checkpoint_exists(resolved: ResolvedJob) -> bool:
     step = (folder.result() or {}).get("step")
     if not is_number(step) or step < job.num_steps:
         return False
-    checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+    checkpoints = Checkpoints.of(folder)
     try:
         files = checkpoints.files(int(step)).values()
     except CheckpointError:

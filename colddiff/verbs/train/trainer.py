@@ -123,7 +123,7 @@ class Trainer:
             weight_decay=job.optimizer.weight_decay,
             fused=True,
         )
-        self.checkpoints = Checkpoints(folder.store, folder.key("checkpoints"))
+        self.checkpoints = Checkpoints.of(folder)
         self.model: nn.Module = self.restorer
         self._history = LossHistory()
         self._leave_checked_at = self._reported_at = self._logged_at = 0.0

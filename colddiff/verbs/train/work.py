@@ -100,7 +100,7 @@ def _initial_weights(job: TrainJob, folder: JobFolder) -> Snapshot | None:
     try:
         return load_snapshot(job.start_from)
     except CheckpointError:
-        if not Checkpoints(folder.store, folder.key("checkpoints")).steps():
+        if not Checkpoints.of(folder).steps():
             raise
         return None
 
