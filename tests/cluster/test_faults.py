@@ -44,7 +44,7 @@ def _train(rank: int, world_size: int, resolved: str, place: str) -> None:
     assert job.data
     context = GlooContext(rank, world_size, f"{place}/group")
     Trainer(job, open_shards(job.data), folder, context, MemoryTracker(), attempt=1).run()
-    torch.distributed.destroy_process_group()
+    context.end()
 
 
 def test_three_kills_change_nothing(cluster: RunningCluster, tmp_path: Path) -> None:

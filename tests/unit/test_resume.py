@@ -74,7 +74,7 @@ def _rank_from_any_step(rank: int, world_size: int, root: str) -> None:
     context = GlooContext(rank, world_size, f"{root}/group")
     for name in ("bf16", "all"):
         resumed_from_every_step(context, Path(root) / name, CONFIGURATIONS[name])
-    torch.distributed.destroy_process_group()
+    context.end()
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def _rank_elastic(rank: int, world_size: int, root: str, until: int) -> None:
     torch.set_num_threads(1)
     context = GlooContext(rank, world_size, f"{root}/group-{world_size}")
     _elastic(context, Path(root), until)
-    torch.distributed.destroy_process_group()
+    context.end()
 
 
 def _elastic(context: LocalContext, root: Path, until: int) -> None:

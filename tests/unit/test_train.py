@@ -248,6 +248,9 @@ def test_more_workers_than_images_is_refused(tmp_path: Path) -> None:
         Trainer(job(), source(), folder_in(tmp_path), context, MemoryTracker(), attempt=1)
 
 
+_ENDED: list[object] = []
+
+
 class GlooContext(LocalContext):
     """Ranks of a plain gloo group: DDP without Ray."""
 
@@ -270,6 +273,15 @@ class GlooContext(LocalContext):
         torch.distributed.broadcast_object_list(box)
         return box[0]
 
+    def end(self) -> None:
+        """Ends the group; its object stays until the process ends.
+
+        A DDP model freed later would hold the last reference to it: torch then joins the group's
+        threads without releasing the GIL, for which one of them may wait, and never returns.
+        """
+        _ENDED.append(torch.distributed.group.WORLD)
+        torch.distributed.destroy_process_group()
+
 
 def _rank(rank: int, world_size: int, path: str, root: str, changes: dict[str, Any]) -> None:
     torch.set_num_threads(1)
@@ -277,7 +289,7 @@ def _rank(rank: int, world_size: int, path: str, root: str, changes: dict[str, A
     Trainer(
         job(**changes), source(), folder_in(Path(root)), context, MemoryTracker(), attempt=1
     ).run()
-    torch.distributed.destroy_process_group()
+    context.end()
 
 
 def _ranks(tmp_path: Path, name: str, world_size: int, **changes: Any) -> JobFolder:
@@ -310,7 +322,7 @@ def _count_reductions(rank: int, world_size: int, root: str) -> None:
         folder = folder_in(Path(root) / name)
         two = job(num_steps=2, **changes)
         Trainer(two, source(), folder, context, MemoryTracker(), attempt=1).run()
-    torch.distributed.destroy_process_group()
+    context.end()
     whole, parts = counted
     # One pass settles, two steps learn.
     assert whole >= 3
