@@ -21,6 +21,7 @@ DRIVER = """
 import os, sys, time
 import colddiff
 print("colddiff is", colddiff.__file__)
+print("forked by", open("/proc/self/cmdline").read().split("\\0")[1])
 print("secret is", os.environ.get("AWS_SECRET_ACCESS_KEY"))
 print("colours", os.environ["RAY_COLOR_PREFIX"], "wait", os.environ["RAY_JOB_STOP_WAIT_TIME_S"])
 with open(sys.argv[1], "a") as file:
@@ -95,6 +96,8 @@ def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
     log = jobs.log("staged", 1)
     assert "/working_dir_files/" in log.split("colddiff is", 1)[1].splitlines()[0]
     assert "colours 0 wait 15" in log
+    # Its variables and threads are others than those of the server: see `fork_server.log`.
+    assert log.split("forked by ", 1)[1].splitlines()[0].endswith("server.py")
     assert "hush-hush" not in log
     assert "hush-hush" not in str(jobs._answer("/api/jobs/staged-1"))
 

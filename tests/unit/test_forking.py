@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+import threadpoolctl
 
 from colddiff.cluster.forking import CLIENT, client, server
 from tests.kills import wait_until
@@ -45,8 +46,15 @@ if what == "catch":
     print("waits")
 if what in ("catch", "wait"):
     time.sleep(600)
+if what == "threads":
+    import numpy, threadpoolctl, torch
+    pools = sorted({pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
+    print(json.dumps([torch.get_num_threads(), pools]))
+    what = 0
 sys.exit(int(what))
 """
+
+FOUND = "import json; print(json.dumps(f()[:-1]))"
 
 ALIKE = """
 import ray
@@ -115,6 +123,26 @@ def test_a_fork_differs_from_its_server_only_in_what_no_import_reads(
     base = {"PYTHONPATH": "/base", "HOME": "/h"}
     found = server.refusal({"env": base | asked}, base)
     assert (found is None) if reason is None else str(found).startswith(reason)
+
+
+def test_a_driver_may_have_another_number_of_threads() -> None:
+    assert threadpoolctl.threadpool_info() is not None  # the server has imported it too
+    for count, reason in (("7", None), ("7,2", "other variables: OMP_NUM_THREADS")):
+        request = {"module": "driver", "env": {"OMP_NUM_THREADS": count, "PWD": "/job"}}
+        assert server.refusal(request, {"PWD": "/node"}) == reason
+
+
+def test_the_node_of_a_driver_is_that_of_its_shell() -> None:
+    find = f"from colddiff.cluster.forking.client import raylet_command as f; {FOUND}"
+    shell = 'unset RAY_RAYLET_PID; "$@"; exit $?'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-c", find],
+        env=os.environ | {"RAY_RAYLET_PID": str(os.getpid())},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert json.loads(done.stdout) == psutil.Process().cmdline(), done.stderr
 
 
 def test_a_job_that_brings_a_module_of_the_same_name_gets_its_own(tmp_path: Path) -> None:
@@ -192,7 +220,9 @@ class Node:
         return [pid for pid, parent in found.items() if parent not in found]
 
     @contextmanager
-    def module(self, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[Any]]]:
+    def module(
+        self, *arguments: str, **env: str
+    ) -> Iterator[tuple[subprocess.Popen[str], list[Any]]]:
         """The client of a module that runs as a fork, and what it has printed."""
         (self.place / "job").mkdir(exist_ok=True)
         (self.place / "job" / "module_of_a_job.py").write_text(MODULE)
@@ -200,7 +230,7 @@ class Node:
         own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": "1"}
         with subprocess.Popen(
             [sys.executable, "-P", CLIENT, "-m", "module_of_a_job", *arguments],
-            env=self.env | own,
+            env=self.env | own | env,
             cwd=self.place,
             stdout=subprocess.PIPE,
             text=True,
@@ -295,6 +325,15 @@ def test_a_module_runs_as_a_fork_and_ends_as_it_would(node: Node) -> None:
     with node.module("wait") as (client, _):
         client.terminate()
         assert client.wait(60) == -signal.SIGTERM
+
+
+def test_a_module_has_the_threads_of_its_own_variable(node: Node) -> None:
+    wait_until(lambda: node.worker()[1]["imported"], "all imports", every_s=0.2)
+    with node.module("threads", OMP_NUM_THREADS="3", PWD="/anywhere") as (client, found):
+        assert found[4] in node.servers, node.log.read_text()
+        assert client.stdout is not None
+        assert json.loads(client.stdout.readline()) == [3, [3]]
+        assert client.wait(60) == 0
 
 
 def test_a_module_and_its_client_are_killed_together(node: Node) -> None:

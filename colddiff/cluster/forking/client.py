@@ -29,6 +29,7 @@ HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signa
 CONTEXT = "--serialized-runtime-env-context="
 LANGUAGE = "--language="
 NO_JOB = "ffffffff"
+RAYLET = "RAY_RAYLET_PID"
 OOM = Path("/proc/self/oom_score_adj")
 UNSET = r"\$\{[A-Z0-9_]+\}"
 WAIT_S = 60.0
@@ -146,7 +147,20 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 
 def raylet_command() -> list[str]:
     """The command line of the node of Ray that this process is of; OSError where it is of none."""
-    path = Path("/proc") / os.environ.get("RAY_RAYLET_PID", "none") / "cmdline"
+    # Ray hides it from drivers, but not from the supervisor that has started their shell.
+    process = Path("/proc/self")
+    while not (raylet := _environment_of(process).get(RAYLET)):
+        status = (process / "stat").read_text()
+        process = Path("/proc") / status.rpartition(")")[2].split()[1]
+    return _words(Path("/proc") / raylet / "cmdline")
+
+
+def _environment_of(process: Path) -> dict[str, str]:
+    """With which its program began; OSError for a process of another user, and past the first."""
+    return dict(word.split("=", 1) for word in _words(process / "environ") if "=" in word)
+
+
+def _words(path: Path) -> list[str]:
     return path.read_bytes().decode(errors="surrogateescape").split("\0")
 
 

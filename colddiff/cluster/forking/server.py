@@ -8,10 +8,10 @@ a fork would differ from a process that starts anew (`refusal`): that worker sta
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import runpy
@@ -24,12 +24,12 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 MODULES = (
     "ray",
+    "threadpoolctl",
     "ray.dashboard.modules.job.job_supervisor",
     "ray._private.workers.default_worker",
     "torch",
@@ -60,12 +60,17 @@ OF_ONE_JOB = {
     "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
 }
 """Variables that change nothing in what is imported; any other that differs could."""
+THREADS = "OMP_NUM_THREADS"
 OF_DRIVERS = {
+    "OLDPWD",
+    "PWD",
     "PYTHONUNBUFFERED",
     "RAY_ADDRESS",
     "RAY_JOB_CONFIG_JSON_ENV_VAR",
+    "RAY_RAYLET_PID",
+    THREADS,  # libraries read it at their import: the fork tells them (`fork.py`)
 }
-"""More of those, for a process that is no worker."""
+"""More of those, for a process that is no worker; what its shell sets is among them."""
 READ_WHEN_USED = ("RAY_EXPERIMENTAL_NOSET_", "RAY_TRAIN_")
 """Starts of the names of more of those."""
 REQUEST_S = 5.0
@@ -136,87 +141,17 @@ class _Forked(Exception):
     """Raised in a fork, to leave the server behind: the request, its streams, its connection."""
 
 
-def become(
-    request: Mapping[str, Any], streams: list[int], connection: socket.socket, server: Server
-) -> None:
-    """Makes this process, a fork of ``server``, what the request describes, and runs its program.
-
-    Its end is that of the interpreter, with all that waits for it.
-    """
-    os.setpgid(0, 0)
-    server.listener.close()
-    os.close(server.raylet)
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    connection.sendall(b"y")
-    if request["oom_score_adj"]:
-        Path("/proc/self/oom_score_adj").write_text(request["oom_score_adj"])
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["folder"])
-    module, sys.argv = request.get("module"), list(request["arguments"])
-    own = [] if module or sys.flags.safe_path else [str(Path(sys.argv[0]).parent)]
-    rest = [entry for entry in server.path if entry not in _entries(server.env.get(PATH, ""))]
-    sys.path[:] = list(dict.fromkeys([*own, *_entries(os.environ.get(PATH, "")), *rest]))
-    importlib.invalidate_caches()
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()  # else all forks would draw the same numbers
-    _count_threads_as_ray_does()
-    gc.enable()
-    if module:
-        sys.argv.insert(0, "")  # which becomes its file
-        _run_for(connection, module)
-    else:
-        connection.close()
-        runpy.run_path(sys.argv[0], run_name="__main__")
+def _beside(name: str) -> Any:
+    """The module of that file beside this one: this program is of no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(name))
+    assert spec is not None, "it is a file of Python"
+    assert spec.loader is not None, "files of Python have a loader"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _run_for(client: socket.socket, module: str) -> None:
-    """Runs the module for a client that stands for this process where it was started."""
-    code = 1
-
-    def tell() -> None:
-        with suppress(OSError):
-            client.sendall(struct.pack("i", code & 0xFF))
-
-    atexit.register(tell)  # the first one, so the last that is called
-    client.settimeout(None)
-    client.sendall(struct.pack("i", os.getpid()))
-    if client.recv(1) != b"g":
-        sys.exit(1)  # it has ended meanwhile
-    threading.Thread(target=_end_with, args=(client,), daemon=True).start()
-    if os.environ.get("PYTHONUNBUFFERED"):
-        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        raise
-
-
-def _end_with(client: socket.socket) -> None:
-    """Ends this process when its client has ended, which stands for it where it was started."""
-    with suppress(OSError):
-        client.recv(1)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _count_threads_as_ray_does() -> None:
-    """Ray sets OMP_NUM_THREADS when it knows a worker's CPUs; torch reads it at its import only."""
-    from ray._private import utils
-
-    given = utils.set_omp_num_threads_if_unset
-
-    def set_threads() -> bool:
-        is_set = bool(given())
-        if is_set and "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        return is_set
-
-    utils.set_omp_num_threads_if_unset = set_threads
+FORK = _beside("fork.py")
 
 
 def refusal(request: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
@@ -225,10 +160,13 @@ def refusal(request: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
     differing = {name for name in asked.keys() | env.keys() if asked.get(name) != env.get(name)}
     harmless = OF_ONE_JOB | (OF_DRIVERS if request.get("module") else set())
     others = {name for name in differing - harmless if not name.startswith(READ_WHEN_USED)}
+    settable = asked.get(THREADS, "").isdecimal() and "threadpoolctl" in sys.modules
+    if THREADS in differing and not settable:
+        others.add(THREADS)
     if others:
         return f"other variables: {', '.join(sorted(others))}"
-    base = _entries(env.get(PATH, ""))
-    paths = _entries(asked.get(PATH, ""))
+    base = FORK.entries(env.get(PATH, ""))
+    paths = FORK.entries(asked.get(PATH, ""))
     if paths[len(paths) - len(base) :] != base:
         return f"another PYTHONPATH: {':'.join(paths)}"
     for folder in paths[: len(paths) - len(base)]:
@@ -348,10 +286,6 @@ def _user_of(connection: socket.socket) -> int:
     return int(user)
 
 
-def _entries(python_path: str) -> list[str]:
-    return [entry for entry in python_path.split(os.pathsep) if entry]
-
-
 def _say(text: str) -> None:
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
     sys.stderr.flush()
@@ -391,7 +325,8 @@ def main(path: Path) -> None:
             return
         except _Forked as fork:
             request, streams, connection = fork.args
-    become(request, streams, connection, server)
+        os.close(server.raylet)
+    FORK.become(request, streams, connection, server.env, server.path)
 
 
 if __name__ == "__main__":
