@@ -57,9 +57,9 @@ def test_every_cell_runs() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_readme_runs_as_it_stands_but_for_its_number_of_steps() -> None:
-    readme = (NOTEBOOK.parents[2] / "README.md").read_text()
-    (source,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+def test_the_page_runs_as_it_stands_but_for_its_number_of_steps() -> None:
+    page = NOTEBOOK.with_name("python.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert "num_steps=500" in source
     names: dict[str, Any] = {}
     evaluation = '{"num_images": 32, "batch_size": 32}'
