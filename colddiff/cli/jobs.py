@@ -89,6 +89,7 @@ def list_(
     """List the jobs in a storage, the last submitted last, with what tells them apart."""
     from colddiff.cluster.listing import current_rows
     from colddiff.jobs.listing import job_table
+    from colddiff.jobs.listing.comparable import compare_line
 
     _refuse_unknown("--state", state or (), (*get_args(State), WAITING))
     _refuse_unknown("--sort", [sort], job_table.SORTS)
@@ -112,6 +113,8 @@ def list_(
         _print(shown)
     elif not rows:
         note(f"no {'such ' * (len(found) > 0)}jobs in {store.uri}")
+    if compare := compare_line(shown):
+        note(compare)
     if hidden := len(rows) - len(apart):
         note(f"{hidden} job{'s' * (hidden != 1)} of searches and studies not shown: --all")
 
@@ -372,11 +375,11 @@ def _as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
 
 def _told(folder: JobFolder, status: Status) -> list[str]:
     """The result of a job that is done, or the newest result on the way of one that is not."""
-    from colddiff.jobs.results import result_lines
+    from colddiff.jobs.results import told_lines
 
     if status.state == "done":
         result = folder.result()
-        return result_lines(folder.job_id, result) if result else []
+        return told_lines(folder, result) if result else []
     return folder.reports(status.attempt)[-1:] if status.reports else []
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError
 from colddiff.evaluation.best import standing_metric
+from colddiff.jobs.listing.comparable import compare_step
 from colddiff.jobs.status import verdict_line
 from colddiff.jobs.verb import VERBS, Verb, unit_of
 from colddiff.report.differences import value_text
@@ -37,11 +38,16 @@ _ADVISED: ContextVar[tuple[str, frozenset[str]]] = ContextVar(
 """The job that was submitted last, and what was said of it before it ran."""
 
 
-def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
+def told_lines(folder: JobFolder, result: Mapping[str, Any]) -> list[str]:
+    """``result_lines`` of a job in its STORAGE, where another one may be there to compare with."""
+    return result_lines(folder.job_id, result, compare_step(folder, result))
+
+
+def result_lines(job_id: str, result: Mapping[str, Any], further: Sequence[str] = ()) -> list[str]:
     """The result of a finished job as text: its numbers, pictures, and commands to go on with.
 
     The numbers are those that its driver wrote into the result: a table may need the plugins of
-    the job, which are not loaded here.
+    the job, which are not loaded here. ``further``: commands beside those that its verb knows.
     """
     verb = VERBS.get(job_id.partition("-")[0])
     lines = list(result.get("summary", ()))
@@ -61,6 +67,7 @@ def result_lines(job_id: str, result: Mapping[str, Any]) -> list[str]:
         run = f"run {tracked['run_id']}" if tracked.get("run_id") else "its run"
         lines.append(f"MLflow: {run} {opened_at(str(tracked['uri']))}")
     steps = _read(lambda: _next_steps(verb, job_id, result)) if verb else []
+    steps = [*steps, *further]
     lines += ["next:"] * bool(steps)
     return lines + [f"  {step}" for step in steps]
 
@@ -106,7 +113,7 @@ def log_result(folder: JobFolder, *, said: Collection[str] = ()) -> None:
     except ColddiffError as error:
         log.warning("%s", error)
         return
-    for line in result_lines(folder.job_id, result) if result else ():
+    for line in told_lines(folder, result) if result else ():
         if line not in said:
             log.info("%s", line)
 

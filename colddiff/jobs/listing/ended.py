@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from colddiff.errors import ColddiffError, Missing
-from colddiff.ports import Store
+from colddiff.ports import Store, StoredObject
 from colddiff.spec.documents import DocumentError, read_json_object
 
 PREFIX = "ended/"
@@ -84,10 +84,15 @@ def read_mark(store: Store, job_id: str) -> Mapping[str, Any] | None:
 
 def marks(store: Store) -> dict[str, str]:
     """Versions of the marks of all jobs that have ended, by id."""
+    return {job_id: item.version for job_id, item in marked(store).items() if item.version}
+
+
+def marked(store: Store, ids: str = "") -> dict[str, StoredObject]:
+    """The marks of the jobs that have ended and whose id starts with ``ids``, by id."""
     return {
-        item.key.removeprefix(PREFIX).removesuffix(SUFFIX): item.version
-        for item in store.list(PREFIX)
-        if item.size and item.version
+        item.key.removeprefix(PREFIX).removesuffix(SUFFIX): item
+        for item in store.list(f"{PREFIX}{ids}")
+        if item.size
     }
 
 

@@ -1,0 +1,66 @@
+"""Finished jobs of one name that differ: how to see them side by side is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from colddiff.jobs.folder import JobFolder
+from colddiff.jobs.listing.comparable import compare_line
+from colddiff.jobs.results import told_lines
+from colddiff.jobs.status import Status
+from colddiff.ports import Store
+from colddiff.stores.memory_store import MemoryStore
+from tests.cli.test_job_table import rows_of
+
+A, B, C = (f"train-blur-0000000{n}" for n in "abc")
+RESULT = {"metrics": {"eval/sampled/rmse": 0.1}, "provenance": {}, "checkpoint": "c", "best": None}
+
+
+def write(
+    store: Store, job_id: str, num_timesteps: int, created: float = 1.0, **more: Any
+) -> JobFolder:
+    folder = JobFolder(store, job_id)
+    spec = {"degradation": {"kind": "blur", "num_timesteps": num_timesteps}, **more}
+    state, score = spec.pop("state", "done"), spec.pop("score", 0.1)
+    slug = job_id.split("-", 1)[1].rpartition("-")[0]
+    folder.write_job({"id": job_id, "slug": slug, "created": created, "spec": spec})
+    told = {} if score is None else {"score": score, "score_metric": "eval/sampled/rmse"}
+    folder.write_status(Status(state, attempt=1, step=9, num_steps=9, **told))
+    return folder
+
+
+def compared(lines: Iterable[str]) -> list[str]:
+    return [line.strip() for line in lines if "colddiff report" in line]
+
+
+def test_the_end_of_a_job_says_how_to_compare_it_with_the_last_like_it() -> None:
+    store = MemoryStore()
+    folder = write(store, A, 20)
+    assert compared(told_lines(folder, RESULT)) == []
+    write(store, B, 10)
+    line = f"colddiff report {B} {A} --out ./report    # they differ in degradation.num_timesteps"
+    assert compared(told_lines(folder, RESULT)) == [line]
+    # A training that was not evaluated has nothing to compare.
+    assert compared(told_lines(folder, {**RESULT, "metrics": {"train/loss_l1": 0.1}})) == []
+
+
+def test_what_is_no_use_beside_it_is_not_named() -> None:
+    store = MemoryStore()
+    folder = write(store, A, 20)
+    write(store, B, 10, state="failed")
+    write(store, C, 10, score=None)
+    write(store, "train-blur-0000000d", 20, num_steps=900)  # the same but for how it ran
+    write(store, "train-blur-0000000e", 10, tracking={"parent": "search-x"})
+    write(store, "train-blur-more-0000000f", 10)
+    write(store, "evaluate-blur-0000000a", 10)
+    assert compared(told_lines(folder, RESULT)) == []
+    assert compare_line(rows_of(store)) is None
+
+
+def test_a_list_says_how_to_compare_the_last_two() -> None:
+    store = MemoryStore()
+    for job_id, created in ((A, 3.0), (B, 1.0), (C, 2.0)):
+        write(store, job_id, int(created), created)
+    line = f"compare: colddiff report {C} {A} --out ./report    # they differ in "
+    assert compare_line(rows_of(store)) == f"{line}degradation.num_timesteps"
