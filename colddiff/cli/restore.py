@@ -188,6 +188,11 @@ def _run(
     refuse_source_as_out(sources, out)
     left_out = LeftOut()
     files = found_images(sources, out, left_out)
+    if doubles := [file for file in files if file.has_double]:
+        note(
+            f"{len(doubles)} images have one name and two suffixes: their results have both, such "
+            f"as {doubles[0].name}.png"
+        )
     ground_truth = None if reference is None else GroundTruth(reference)
     given = None if omega is None else OmegaFiles(omega)
     # What `--degrade` drew lies beside the image that it made; it draws anew where it is asked to.

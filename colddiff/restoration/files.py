@@ -36,10 +36,18 @@ RESULTS = "earlier results of `colddiff restore`"
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file, and the name of its result: its path below the source folder, without suffix."""
+    """A file, and the name of its result: its path below the source folder, without suffix.
+
+    With it where another file beside it has the same name: ``x.jpg`` and ``x.png``.
+    """
 
     path: Path
     name: str
+
+    @property
+    def has_double(self) -> bool:
+        """Whether the suffix is a part of its name, as it tells the file from another."""
+        return PurePosixPath(self.name).name == self.path.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,19 @@ def found_images(
             results would have the same name.
     """
     passed = LeftOut() if left_out is None else left_out
-    files: dict[str, Path] = {}
-    problems, apart = Problems(), False
+    found: dict[str, dict[Path, None]] = {}
     for source in sources:
         for path, name in _of(source, out, passed):
-            first = files.setdefault(name, path)
+            found.setdefault(name, {})[path] = None
+    files: dict[str, Path] = {}
+    problems, apart = Problems(), False
+    for name, paths in found.items():
+        beside = len(paths) > 1 and len({path.parent for path in paths}) == 1
+        for path in paths:
+            own = f"{name}{path.suffix}" if beside else name
+            first = files.setdefault(own, path)
             if first != path:
-                problems.add(f"{first} and {path} would both become {name}.png")
+                problems.add(f"{first} and {path} would both become {own}.png")
                 apart = apart or first.parent != path.parent
     parent = "or use their common parent folder as the source" if apart else "or rename one"
     problems.refuse("results would be of two images", f"restore them into two folders, {parent}")

@@ -79,9 +79,12 @@ class GroundTruth:
             raise DataError(f"--reference: no such folder: {folder}")
         self._folder = folder
         self._paths: dict[str, list[Path]] = {}
+        self._whole: dict[str, Path] = {}
+        """By name with its suffix, which tells an image from another beside it."""
         for item in image_files(LocalStore(folder), LeftOut()):
             name = str(Path(item.key).with_suffix(""))
             self._paths.setdefault(name, []).append(folder / item.key)
+            self._whole[str(item.key)] = folder / item.key
         if not self._paths:
             raise DataError(f"--reference: {folder} has no images")
 
@@ -92,6 +95,8 @@ class GroundTruth:
     def path(self, name: str) -> Path:
         """The file for ``name``, or for what ``--degrade`` made it of; DataError without one."""
         found = self._paths.get(name) or self._paths.get(original_name(name), [])
+        if not found and (whole := self._whole.get(original_name(name))):
+            return whole
         if not found:
             raise DataError(f"--reference: {self._folder} has no image named {name}")
         if len(found) > 1:

@@ -315,6 +315,31 @@ def test_what_is_in_the_folder_of_results_is_not_restored_again(
         assert f"1 {state}" in done.stderr
 
 
+def test_images_of_one_name_and_two_suffixes_have_results_that_keep_them(
+    run: Restore, tmp_path: Path
+) -> None:
+    for number, suffix in enumerate(("png", "tif")):
+        picture(tmp_path / "in" / f"a.{suffix}", number)
+    picture(tmp_path / "in" / "b.png", 3)
+    both = ["in", "--batch-size", "1"]
+    done = run(*both, "--reference", "in")
+    written = [line.split()[0] for line in done.stdout.splitlines()][:3]
+    assert written == [f"{run.out}/{name}.png" for name in ("a.png", "a.tif", "b")]
+    assert "2 images have one name and two suffixes: their results have both" in done.stderr
+    assert "such as a.png.png" in done.stderr
+    first, second = (pixels_of(run.out / f"{name}.png") for name in ("a.png", "a.tif"))
+    assert not np.array_equal(first, second)
+    scored = csv.DictReader((run.out / "scores.csv").read_text().splitlines())
+    assert {row["input_psnr_db"] for row in scored} == {""}  # each with itself: no error
+    assert "3 skipped" in run(*both).stderr
+    # As one alone: what is beside an image decides its name, and not its pixels.
+    run.out = tmp_path / "alone"
+    assert run("in/a.tif", "--batch-size", "1").stdout == f"{run.out}/a.png\n"
+    assert np.array_equal(pixels_of(run.out / "a.png"), second)
+    picture(tmp_path / "in" / "a.png.jpg", 4)
+    assert "would both become a.png.png" in error_of(run("in"))
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -324,7 +349,7 @@ def test_what_is_in_the_folder_of_results_is_not_restored_again(
         (("in/long-nme.png",), "did you mean 'in/long-name.png'? (files"),
         (("in/*.tif",), "in/*.tif: no such file or folder"),
         (("empty",), "empty: no images found"),
-        (("in/a.png", "in/a.jpg"), "would both become a.png"),
+        (("in/a.png", "other/a.png"), "would both become a.png"),
         (("in/a.png", "--severity", "5"), "--severity: must be 1..4"),
         (("in/a.png", "--severity", "most"), "must be a whole number or all, got 'most'"),
         (("in/a.png", "--severities", "0"), "--severities: must be at least 1 step, got 0"),
@@ -344,6 +369,7 @@ def test_words_that_cannot_be_meant(
     for suffix in ("png", "jpg"):
         picture(tmp_path / "in" / f"a.{suffix}", 1)
     picture(tmp_path / "in" / "long-name.png", 1)
+    picture(tmp_path / "other" / "a.png", 1)
     (tmp_path / "empty").mkdir()
     assert complaint in error_of(run(*words))
     assert not run.out.exists()
