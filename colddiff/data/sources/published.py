@@ -72,7 +72,7 @@ class MnistSource(WholeSource):
                 for path in (folder / spelling, folder / f"{spelling}.gz"):
                     if path.is_file():
                         return path
-        use = "; use the folder of the four MNIST files"
+        use = "; use the folder of the four MNIST files, such as torchvision's MNIST/raw"
         raise _not_there("mnist", self.folder, f"no {name}[.gz] found", use)
 
 
