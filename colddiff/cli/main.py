@@ -23,7 +23,6 @@ from colddiff.cli import (
     figure,
     gc,
     import_reference,
-    jobs,
     report,
     restore,
     slurm,
@@ -31,6 +30,9 @@ from colddiff.cli import (
 )
 from colddiff.cli.catalogue import commands as catalogue
 from colddiff.cli.degradation import check, preview
+from colddiff.cli.jobs import commands as jobs
+from colddiff.cli.jobs.delete import delete
+from colddiff.cli.jobs.listed import list_
 from colddiff.cli.output import emit, note, note_loading, one_line
 from colddiff.errors import ERROR_LINE, ColddiffError, SpecError
 from colddiff.jobs.status import INTERRUPTED
@@ -68,12 +70,12 @@ app = typer.Typer(
 app.add_typer(submit.app, name="submit")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(data.app, name="data")
-app.command("list")(jobs.list_)
+app.command("list")(list_)
 app.command("status")(jobs.status)
 app.command("logs")(jobs.logs)
 app.command("stop")(jobs.stop)
 app.command("wait")(jobs.wait)
-app.command("delete")(jobs.delete)
+app.command("delete")(delete)
 app.command("slurm")(slurm.slurm)
 app.command("slurm-job", hidden=True)(slurm.slurm_job)
 app.command("recipes")(catalogue.recipes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint, load_checkpoint
-from colddiff.cli import jobs as commands
+from colddiff.cli.jobs import commands, listed
 from colddiff.data.manifest import left_out_of, manifest_bytes, read_manifest
 from colddiff.data.open import open_shards
 from colddiff.data.verify import verify
@@ -148,7 +148,7 @@ def _read_job(job: JobFolder, storage: str) -> None:
     rows, _ = read_rows([job], KnownJobs(job.store, None))
     for row in in_order(rows, "created"):
         table_of([row], 2e9)
-        commands._row_as_data(row)
+        listed._row_as_data(row)
     status = job.status()
     newest_attempt(job, status)
     submission_of(job, status)

@@ -14,7 +14,7 @@ from colddiff.cleanup.leftover import Leftover
 from colddiff.cli import dry_run
 from colddiff.cli.data import summary_line
 from colddiff.cli.gc import _total
-from colddiff.cli.jobs import logs
+from colddiff.cli.jobs.commands import logs
 from colddiff.data.both_splits import pack_splits
 from colddiff.data.open import pack_source
 from colddiff.data.pack_settings import PackSettings

@@ -1,0 +1,1 @@
+"""`colddiff list | status | logs | stop | wait | delete`: commands for submitted jobs."""
