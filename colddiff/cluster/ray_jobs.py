@@ -23,7 +23,7 @@ from colddiff.cluster.forking import CLIENT
 from colddiff.cluster.home import Home
 from colddiff.errors import ClusterError
 from colddiff.jobs.runner import DriverState
-from colddiff.machine.processes import this_process, this_user
+from colddiff.machine.processes import this_claimant
 from colddiff.slow_calls import SLOW_CALLS
 from colddiff.spec.documents import DocumentError, read_json_object
 
@@ -115,7 +115,7 @@ class RayJobs:
 
     def claim(self) -> dict[str, Any]:
         where = {"address": self.cluster.address, "local": self.cluster.local}
-        return {**where, "user": this_user(), **this_process()}
+        return {**where, **this_claimant()}
 
     def owns(self, claim: Mapping[str, Any]) -> bool:
         return bool(claim.get("address", self.cluster.address) == self.cluster.address)

@@ -204,7 +204,8 @@ class _SegmentSearcher(Searcher):
         self._running[trial_id] = segment
         self._machines[trial_id] = self._placement.up()
         self._on_change()
-        runner = dict(self._placement.runner(segment))
+        # The process of a trial is that of whoever started the cluster.
+        runner = {**self._placement.runner(segment), "user": self._attempt.status.user}
         return {**self._config, "runner": runner, "segment": segment.to_dict()}
 
     def _next(self) -> Segment | None:

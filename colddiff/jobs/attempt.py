@@ -19,7 +19,7 @@ from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import AGAIN, EXIT_CODES, HEARTBEAT_S, WAITING, State, Status, of_lost
 from colddiff.jobs.tracking_run import keep_picture
 from colddiff.jobs.verb import VERBS
-from colddiff.machine.processes import this_process
+from colddiff.machine.processes import this_claimant, this_process
 from colddiff.ports import Tracker
 from colddiff.retry import call_with_retry
 
@@ -192,7 +192,7 @@ class Attempt:
     def _claim(self) -> None:
         """Becomes the driver of this attempt; ColddiffError if it has, or had, another one."""
         before = self.folder.status()
-        claimed = self.folder.claim(self.number, this_process())
+        claimed = self.folder.claim(self.number, claim := this_claimant())
         # Claimed for us by a client, which has written its status; else by another driver.
         ours = before is not None and before.attempt == self.number and not _has_begun(before)
         if not (claimed or ours) or self.folder.superseded(self.number):
@@ -214,6 +214,7 @@ class Attempt:
             score=before.score,
             score_metric=before.score_metric,
             phase=self._phase,
+            user=claim["user"] if claimed else before.user,
             **this_process(),
         )
         self._last_beat = time.monotonic()

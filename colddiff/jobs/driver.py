@@ -49,7 +49,7 @@ def drive(
         # On a cluster this process next waits for others to start, which is time to import MLflow.
         attempt.tracker = open_tracker(attempt.resolved, wait=not on_ray)
         with ended_with_work(attempt.tracker, attempt.superseded):
-            describe_run(attempt.tracker, attempt.resolved, attempt.folder)
+            describe_run(attempt.tracker, attempt.resolved, attempt.folder, attempt.status.user)
             attempt.phase("")
             found = verb.run(attempt, prepared, on_ray=on_ray)
             if not attempt.tracker.run_id:

@@ -17,7 +17,7 @@ from colddiff.jobs.runner import DriverState
 from colddiff.jobs.status import INTERRUPTED
 from colddiff.jobs.submit import bring_to_end
 from colddiff.jobs.verb import VERBS
-from colddiff.machine.processes import this_process
+from colddiff.machine.processes import this_claimant
 from colddiff.spec import parse
 from colddiff.spec.documents import shown
 
@@ -38,16 +38,19 @@ class InProcess:
         on_ray: whether the job's workers are Ray's, in a process that is connected to a cluster.
             Without it, the work is done here, whatever number of workers the job asks for.
         gpus: of all those workers together.
+        user: who submitted the job that runs this one; by default who runs this process.
     """
 
     outlives_client = False
     where = "this process"
+    _user = ""
 
-    def __init__(self, *, on_ray: bool = False, gpus: float | None = None) -> None:
-        self._on_ray, self._gpus = on_ray, gpus
+    def __init__(self, *, on_ray: bool = False, gpus: float | None = None, user: str = "") -> None:
+        self._on_ray, self._gpus, self._user = on_ray, gpus, user
 
     def claim(self) -> dict[str, Any]:
-        return this_process()
+        claimant = this_claimant()
+        return {**claimant, "user": self._user or claimant["user"]}
 
     def owns(self, claim: Mapping[str, Any]) -> bool:
         return "address" not in claim

@@ -109,7 +109,8 @@ class Runner(Protocol):
     def claim(self) -> dict[str, Any]:
         """The record of a claim (JSON-ready): where the attempt runs, and who claims it.
 
-        ``host`` and ``pid`` are the claimant's, which is also the driver if ``address`` is missing.
+        ``user``, ``host`` and ``pid`` are the claimant's, which is also the driver if ``address``
+        is missing.
         """
 
     def owns(self, claim: Mapping[str, Any]) -> bool:

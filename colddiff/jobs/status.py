@@ -60,6 +60,8 @@ class Status:
     host: str = ""
     """Host name of the driver's machine; ``pid`` is its process there."""
     pid: int = 0
+    user: str = ""
+    """Who submitted the attempt, as its claim says; empty where an earlier version wrote that."""
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Status:

@@ -218,7 +218,8 @@ def claim_attempt(
     # Commands on submitted jobs need this module, and none of the jobs' classes.
     from colddiff.jobs.resolve import record_job
 
-    if not folder.claim(attempt, runner.claim()):
+    claim = runner.claim()
+    if not folder.claim(attempt, claim):
         return False
     record_job(replace(resolved, created=_created(folder) or resolved.created), folder)
     folder.write_status(
@@ -235,6 +236,7 @@ def claim_attempt(
             message="",
             host="",
             pid=0,
+            user=claim.get("user") or "",
         )
     )
     return True

@@ -20,6 +20,8 @@ from colddiff.tracking.repeats import DESCRIPTION, second_value_tag
 
 IMAGE_SETS = ("data", "test_data", "reference", "samples")
 """Fields of jobs that name packed images."""
+USER = "mlflow.user"
+"""The tag that MLflow's UI shows as who created a run."""
 GROUPING = ("parent", "tags")
 """Fields of ``tracking`` that are the run's parent and tags, and no parameters of it."""
 
@@ -35,8 +37,13 @@ def join_tracker(resolved: ResolvedJob) -> Tracker:
     return join_run(resolved.storage, resolved.job.tracking.experiment, resolved.id)
 
 
-def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> None:
-    """Logs the job's parameters, image sets, versions, git state and ``job.json`` to its run."""
+def describe_run(
+    tracker: Tracker, resolved: ResolvedJob, folder: JobFolder, user: str = ""
+) -> None:
+    """Logs the job's parameters, image sets, versions, git state and ``job.json`` to its run.
+
+    And who submitted it, if that is known.
+    """
     spec, tracking = resolved.job.to_dict(), resolved.job.tracking
     told = {name: value for name, value in spec["tracking"].items() if name not in GROUPING}
     tracker.log_params(_flat({**spec, "tracking": told}))
@@ -45,7 +52,8 @@ def describe_run(tracker: Tracker, resolved: ResolvedJob, folder: JobFolder) -> 
     for dataset in _datasets(resolved.job):
         tracker.log_dataset(dataset)
     tracker.set_tags(
-        {DESCRIPTION: _note(resolved), **tracking.tags}
+        ({USER: user} if user else {})
+        | {DESCRIPTION: _note(resolved), **tracking.tags}
         | _git_tags(resolved.git)
         | {f"version.{name}": number for name, number in resolved.versions.items()}
     )

@@ -52,6 +52,11 @@ def this_user() -> str:
         return str(os.getuid())
 
 
+def this_claimant() -> dict[str, Any]:
+    """``this_process``, and the ``user`` who runs it: who claims an attempt."""
+    return {"user": this_user(), **this_process()}
+
+
 def process(pid: int) -> Process | None:
     """The process with that pid, if it is running."""
     if pid <= 0:

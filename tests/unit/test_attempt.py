@@ -90,6 +90,19 @@ def test_an_error_of_a_cluster_that_has_ended_is_no_failure(
     assert attempt(folder, 3).drive(raising(Stopped("asked to")), lambda: True) == 4
 
 
+def test_it_is_of_who_submitted_it(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ray")
+    # By a client, by the driver itself, and by a client of an earlier version.
+    for number, claimant in enumerate(({"user": "ann"}, None, {}), start=1):
+        if claimant is not None:
+            folder.claim(number, claimant)
+            folder.write_status(Status("queued", number, user=claimant.get("user", "")))
+        attempt(folder, number).drive(dict)
+        claim, status = folder.read_claim(number), folder.status()
+        assert status
+        assert status.user == claim.get("user", "") == ("ann", "ray", "")[number - 1]
+
+
 def test_an_attempt_is_claimed_once(folder: JobFolder) -> None:
     attempt(folder).drive(dict)
     with pytest.raises(ColddiffError, match=r"attempt 1 of .* has or had another driver"):

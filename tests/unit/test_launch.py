@@ -196,9 +196,10 @@ def test_a_new_attempt_keeps_what_was_spent_and_when_it_was_made(
     assert claim_attempt(folder, job, None, 1, InProcess())
     before = replace(RUNNING, state="failed", attempt=1, running_s=7.0, loss=0.5, message="broke")
     later = replace(job, created=2.0)
-    assert claim_attempt(folder, later, before, 2, InProcess())
+    assert claim_attempt(folder, later, before, 2, InProcess(user="ann"))
     queued = folder.status()
     assert queued is not None
+    assert folder.read_claim(2)["user"] == queued.user == "ann"
     assert (queued.state, queued.attempt, queued.running_s, queued.num_steps) == (
         "queued", 2, 7.0, 50,
     )  # fmt: skip

@@ -49,7 +49,8 @@ def test_a_run_has_its_parent_and_its_tags_and_no_params_of_them() -> None:
     job = TrainJob(data="digits", tracking=tracking)
     resolved = ResolvedJob(folder.job_id, "x", job, "/nowhere", "", {}, 1.0, {}, {})
     tracker = MemoryTracker()
-    describe_run(tracker, resolved, folder)
+    describe_run(tracker, resolved, folder, "ann")
+    assert tracker.run.tags["mlflow.user"] == "ann"
     assert tracker.run.parent == "search-x-00000000"
     assert tracker.run.tags["team"] == "eyes"
     assert not [name for name in tracker.run.params if "parent" in name or "tags" in name]

@@ -58,6 +58,8 @@ def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> Non
         emit(f"{job_id}: no attempt yet")
         return
     emit(f"{job_id}: {now.word}, attempt {now.attempt}")
+    if now.user:
+        emit(f"  submitted by {now.user}{_submitted_from(folder, now)}")
     if made_from := _made_from(folder):
         emit(f"  {made_from}")
     emit(f"  {progress_line(now)}")
@@ -200,7 +202,8 @@ def as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
     """A job as `--json` prints it."""
     from colddiff.jobs.submit import submission_of
 
-    return {**asdict(status or Status()), **asdict(submission_of(folder, status))}
+    now = status or Status()
+    return {**asdict(now), **asdict(submission_of(folder, status)), "user": now.user or None}
 
 
 def _told(folder: JobFolder, status: Status) -> list[str]:
@@ -211,6 +214,15 @@ def _told(folder: JobFolder, status: Status) -> list[str]:
         result = folder.result()
         return told_lines(folder, result) if result else []
     return folder.reports(status.attempt)[-1:] if status.reports else []
+
+
+def _submitted_from(folder: JobFolder, status: Status) -> str:
+    """`` on HOST``: where the newest attempt was claimed, as its record says."""
+    try:
+        host = folder.read_claim(status.attempt).get("host")
+    except ColddiffError:
+        return ""  # a damaged record hides no status
+    return f" on {host}" if host else ""
 
 
 def _made_from(folder: JobFolder) -> str:

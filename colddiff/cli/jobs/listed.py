@@ -55,6 +55,10 @@ def list_(
             help="Only jobs whose name or id has this, or fits this pattern: 'deblur-*'.",
         ),
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", metavar="NAME", help="Only jobs that this user submitted."),
+    ] = None,
     sort: Annotated[
         str, typer.Option("--sort", metavar="KEY", help="created, seen, name, state or best.")
     ] = "created",
@@ -75,14 +79,14 @@ def list_(
     found, problems = current_rows(store, address)
     for line in problems:
         note(line)
-    rows = job_table.in_order(job_table.chosen(found, state or (), name), sort)
+    rows = job_table.in_order(job_table.chosen(found, state or (), name, user), sort)
     ids = {row.folder.job_id for row in found}
     apart = rows if every or as_json else job_table.submitted(rows, ids)
     if limit is None:
         limit = 0 if as_json else LIMIT
     shown, more = job_table.page(apart, sort, limit)
     if more:
-        note(f"{more} more; --limit 0 shows all, --state and --name choose among them")
+        note(f"{more} more; --limit 0 shows all, --state, --name and --user choose among them")
     if as_json:
         with ThreadPoolExecutor(job_table.READERS) as pool:
             emit_json(list(pool.map(_row_as_data, shown)))

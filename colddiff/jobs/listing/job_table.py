@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 READERS = 32
 """Jobs whose files are read at once: each read is a request where the store is S3."""
 SORTS = ("created", "seen", "name", "state", "best")
-LONGEST, LONGEST_NOTE = 60, 120
+LONGEST, LONGEST_NOTE, LONGEST_USER = 60, 120, 24
 FEW = 8
 """Fields in which jobs of several names may differ to be told apart by them."""
 MADE_FROM = ("checkpoint", "samples")
@@ -87,6 +87,11 @@ class JobRow:
         """State of its newest attempt, WAITING where it has no workers; ``-`` before the first."""
         return "-" if self.status is None else self.status.word
 
+    @property
+    def user(self) -> str:
+        """Who submitted its newest attempt; empty where an earlier version wrote its status."""
+        return "" if self.status is None else self.status.user
+
 
 def read_rows(folders: Sequence[JobFolder], known: KnownJobs) -> tuple[list[JobRow], list[str]]:
     """The rows of jobs, and a line for each job that has a damaged file.
@@ -114,8 +119,13 @@ def read_rows(folders: Sequence[JobFolder], known: KnownJobs) -> tuple[list[JobR
     return rows, damaged
 
 
-def chosen(rows: Iterable[JobRow], states: Sequence[str], name: str | None) -> list[JobRow]:
-    """Rows in one of ``states`` (any if empty) whose name or id has, or matches, ``name``."""
+def chosen(
+    rows: Iterable[JobRow], states: Sequence[str], name: str | None, user: str | None = None
+) -> list[JobRow]:
+    """Rows in one of ``states`` (any if empty) whose name or id has, or matches, ``name``.
+
+    With ``user``, those that this user submitted.
+    """
 
     def is_named(row: JobRow) -> bool:
         if name is None:
@@ -124,7 +134,11 @@ def chosen(rows: Iterable[JobRow], states: Sequence[str], name: str | None) -> l
             return fnmatchcase(row.name, name) or fnmatchcase(row.folder.job_id, name)
         return name in row.folder.job_id or name in row.name
 
-    return [row for row in rows if (not states or row.state in states) and is_named(row)]
+    return [
+        row
+        for row in rows
+        if (not states or row.state in states) and is_named(row) and user in (None, row.user)
+    ]
 
 
 def submitted(rows: Sequence[JobRow], ids: Collection[str]) -> list[JobRow]:
@@ -186,6 +200,10 @@ def table_of(
         header.insert(1, "OF")
         for row_cells, text in zip(cells, of, strict=True):
             row_cells.insert(1, text or "-")
+    if len({row.user for row in rows if row.user}) > 1:
+        header.insert(1, "USER")
+        for row_cells, row in zip(cells, rows, strict=True):
+            row_cells.insert(1, _cut(" ".join(row.user.split()), LONGEST_USER) or "-")
     return header, cells
 
 

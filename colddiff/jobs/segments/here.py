@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.segments.segment import SegmentSource
 
 RunSegments = Callable[[Attempt, SegmentSource, Callable[[], None]], None]
@@ -19,7 +20,8 @@ def run_segments_here(
     while not attempt.stop_requested() and (segment := source.next()) is not None:
         on_change()
         try:
-            error = segment.run(attempt.resolved, attempt.stop_requested)
+            runner = InProcess(user=attempt.status.user)
+            error = segment.run(attempt.resolved, attempt.stop_requested, runner)
         except Stopped:
             # SIGTERM reaches the innermost attempt of this process: it is meant for the outer one.
             attempt.request_stop()

@@ -18,8 +18,11 @@ from colddiff.cluster.ray_segments import (
 )
 from colddiff.errors import ColddiffError, StoreError
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.resolve import resolve
+from colddiff.jobs.segments.here import run_segments_here
 from colddiff.jobs.segments.segment import JobSegment, Segment
+from colddiff.jobs.status import Status
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.room import needs_of
@@ -78,6 +81,22 @@ def test_segments_until_there_are_none(attempt: Attempt) -> None:
     searcher.on_trial_complete("3", result={"error": "diverged"})
     assert searcher.suggest("4") == Searcher.FINISHED
     assert source.ended == [("a", ""), ("b", "its worker died too often"), ("c", "diverged")]
+
+
+def test_the_job_of_a_segment_is_of_who_submitted_the_outer_one(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users: list[str] = []
+
+    def run(segment: object, outer: object, stop_requested: object, runner: InProcess) -> str:
+        users.append(runner.claim()["user"])
+        return ""
+
+    monkeypatch.setattr(Attempt, "status", Status(user="ann"))
+    monkeypatch.setattr(JobSegment, "run", run)
+    run_segments_here(attempt, Listed("a"), lambda: None)
+    on_ray = searcher_of(attempt, Listed("a")).suggest("1")["runner"]
+    assert [*users, InProcess(**on_ray).claim()["user"]] == ["ann", "ann"]
 
 
 def test_a_stop_starts_nothing_more_and_keeps_what_was_interrupted(attempt: Attempt) -> None:
