@@ -13,11 +13,13 @@ from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.weights import Weights, check_ema, load_weights
 from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
-from colddiff.errors import CheckpointError, ColddiffError, SpecError
+from colddiff.errors import CheckpointError, ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.listing.named import JOB_ID, whole_id
 from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS
 from colddiff.machine.files import is_folder, is_regular
+from colddiff.ports import Store
 from colddiff.spec import nearest, parse
 from colddiff.spec.documents import shown
 from colddiff.spec.formats import later_version
@@ -110,12 +112,13 @@ def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> Checkpoi
     Args:
         checkpoint_ref: a checkpoint folder or URI (one that holds a ``checkpoint.json``, whatever
             its name), the folder that holds several, a job folder or URI, an export, the id of a
-            job in ``storage`` (default: COLDDIFF_STORAGE, else ./runs), or ``mlflow:RUN_ID`` for
-            the job of that run; with ``@last`` (default), ``@best`` (lowest Frechet distance of
-            Algorithm 2) or ``@step=N``.
+            job in ``storage`` (default: COLDDIFF_STORAGE, else ./runs) or the beginning of one id
+            alone, or ``mlflow:RUN_ID`` for the job of that run; with ``@last`` (default),
+            ``@best`` (lowest Frechet distance of Algorithm 2) or ``@step=N``.
 
     Raises:
         CheckpointError: no such folder or job, or no committed checkpoint.
+        SpecError: the beginning of several jobs' ids.
         TrackerError: the run's tracker does not respond.
     """
     text, which = checkpoint_ref.rstrip("/"), "last"
@@ -123,7 +126,12 @@ def find_checkpoint(checkpoint_ref: str, storage: str | None = None) -> Checkpoi
         text, which = text[: match.start()].rstrip("/"), match.group(1)
     if text.startswith(_RUN):
         text = job_of_run(text.removeprefix(_RUN), storage or storage_at())
-    checkpoints, which = _place(text, which, storage)
+    if "/" in text or is_folder(text):
+        checkpoints, which = _place(text, which)
+    else:
+        root = storage or storage_at()
+        job_id = _id_of(open_store(root), text, checkpoint_ref)
+        checkpoints = Checkpoints(open_store(f"{root}/jobs/{job_id}"), "checkpoints")
     step = _chosen(checkpoints, which, checkpoint_ref)
     return CheckpointAddress(
         checkpoints.store.uri, checkpoints.prefix, step, checkpoints.files(step), checkpoints.alone
@@ -135,11 +143,8 @@ def is_of_service(checkpoint_ref: str, storage: str) -> bool:
     return checkpoint_ref.startswith(_RUN) or "://" in f"{storage} {checkpoint_ref}"
 
 
-def _place(text: str, which: str, storage: str | None) -> tuple[Checkpoints, str]:
-    """The checkpoints that an address or a job's id names, and which of them."""
-    if not ("/" in text or is_folder(text)):
-        job = f"{storage or storage_at()}/jobs/{text}"
-        return Checkpoints(open_store(job), "checkpoints"), which
+def _place(text: str, which: str) -> tuple[Checkpoints, str]:
+    """The checkpoints that an address names, and which of them."""
     address = absolute(text)
     if match := _STEP_FOLDER.search(address):
         root, _, last = address[: match.start()].rpartition("/")
@@ -157,6 +162,20 @@ def _place(text: str, which: str, storage: str | None) -> tuple[Checkpoints, str
         root, _, last = address.rpartition("/")
         return Checkpoints(open_store(root or "/"), last), which
     return Checkpoints(store, "checkpoints"), which
+
+
+def _id_of(store: Store, name: str, checkpoint_ref: str) -> str:
+    """The id of the job that ``name`` names; raises CheckpointError, or SpecError for several."""
+    _refuse_unknown_which(checkpoint_ref)
+    if JOB_ID.fullmatch(name) is None:
+        return name  # a word that names no checkpoint, whatever it is
+    try:
+        return whole_id(store, name)
+    except Missing as missing:
+        raise CheckpointError(
+            f"no committed checkpoint at {store.uri}/jobs/{name} "
+            f"(reference {checkpoint_ref!r}): {missing}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

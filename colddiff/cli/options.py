@@ -28,8 +28,18 @@ Storage = Annotated[
         help="Where jobs are stored; default: COLDDIFF_STORAGE, else ./runs.",
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Job id, see `colddiff list`.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Job ids, see `colddiff list`.")]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="Job id, or the beginning of one alone; see `colddiff list`."
+    ),
+]
+JobIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID...", help="Job ids, or beginnings of one id alone; see `colddiff list`."
+    ),
+]
 Plugins = Annotated[
     list[str] | None,
     typer.Option(

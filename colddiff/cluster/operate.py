@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from colddiff.checkpoints.kept import COMMIT
 from colddiff.checkpoints.snapshot_places import forget_job
-from colddiff.errors import ClusterError, ColddiffError, Missing, SpecError
+from colddiff.errors import ClusterError, ColddiffError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.follow import AttemptWatch, poll_seconds, settle
 from colddiff.jobs.listing.ended import delete_mark
+from colddiff.jobs.listing.named import find_job as job_named
 from colddiff.jobs.status import LOST_AFTER_S, Status
-from colddiff.spec.documents import shown
 from colddiff.stores.open import open_store, storage_at
 
 log = logging.getLogger(__name__)
@@ -23,23 +22,11 @@ Show = Callable[[Status], None]
 
 ASK_S = 2.5
 """A heartbeat changes within this time; later its cluster is asked, which takes seconds."""
-JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
-def find_job(job_id: str, storage: str | None = None) -> JobFolder:
-    """The folder of an existing job; raises Missing, naming the nearest id and the store."""
-    store = open_store(storage_at(storage))
-    if JOB_ID.fullmatch(job_id) is None:
-        raise SpecError(f"{shown(job_id)} is not a job id; see `colddiff list`")
-    folder = JobFolder(store, job_id)
-    try:
-        folder.job()
-    except Missing as missing:
-        from colddiff.spec.base import nearest
-
-        others = [other for other in list_jobs(store) if other != job_id]
-        raise Missing(f"{missing}{nearest(job_id, others)}") from None
-    return folder
+def find_job(name: str, storage: str | None = None, *, surely: bool = False) -> JobFolder:
+    """``named.find_job`` in the storage at an address."""
+    return job_named(open_store(storage_at(storage)), name, surely=surely)
 
 
 def current(folder: JobFolder, address: str | None) -> Status | None:

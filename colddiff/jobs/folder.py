@@ -50,11 +50,15 @@ class JobFolder:
             self._check("job.json", found.get("spec") or {}, "spec.", evaluation=dict)
             self._check_number("job.json", found, "created")
         if found is None:
-            raise Missing(
-                f"no job {self.job_id!r} in {self.store.uri}; see `colddiff list`, or set "
-                "COLDDIFF_STORAGE to where it was submitted"
-            )
+            raise self.missing()
         return found
+
+    def missing(self) -> Missing:
+        """The error of a job that is not there."""
+        return Missing(
+            f"no job {self.job_id!r} in {self.store.uri}; see `colddiff list`, or set "
+            "COLDDIFF_STORAGE to where it was submitted"
+        )
 
     def write_status(self, status: Status) -> None:
         """Replaces ``status.json``, and the mark that tells lists whether the job has ended."""

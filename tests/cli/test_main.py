@@ -326,7 +326,7 @@ def test_jobs_of_a_storage_are_shown_without_a_cluster(colddiff: Colddiff) -> No
     assert colddiff("stop", folder.job_id).returncode == 0
     waited = colddiff("wait", folder.job_id, "--json")
     assert (waited.returncode, json.loads(waited.stdout)["exit_code"]) == (1, 1)
-    assert "did you mean" in one_error(colddiff("status", "train-a-0123456"), 2)
+    assert "did you mean" in one_error(colddiff("status", "train-a-0123457"), 2)
     assert "--yes" in one_error(colddiff("delete", folder.job_id), 2)
     assert colddiff("delete", folder.job_id, "--yes").returncode == 0
     assert json.loads(colddiff("list", "--json").stdout) == []

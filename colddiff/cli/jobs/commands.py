@@ -111,7 +111,7 @@ def logs(
         pieces = iter([found])
     if as_json:
         text = next(pieces).decode(errors="replace")
-        emit_json({"id": job_id, "attempt": number, "log": text})
+        emit_json({"id": folder.job_id, "attempt": number, "log": text})
         return
     for piece in pieces:
         sys.stdout.write(printable(piece.decode(errors="replace")))
@@ -140,7 +140,7 @@ def stop(
         if as_json:
             emit_json(as_data(folder, ended))
 
-    folders = _found(job_ids, storage)
+    folders = _found(job_ids, storage, surely=True)
     for later in folders[1:]:  # all take their checkpoints at the same time
         with suppress(ColddiffError):  # said when it is its turn
             operate.request_stop(later, grace)
@@ -177,11 +177,12 @@ def wait(
     raise typer.Exit(1 if 1 in codes else max(codes))
 
 
-def _found(job_ids: Sequence[str], storage: str | None) -> list[JobFolder]:
+def _found(names: Sequence[str], storage: str | None, *, surely: bool = False) -> list[JobFolder]:
     """The folder of each job, once; raises Missing before anything is done with any of them."""
     from colddiff.cluster.operate import find_job
 
-    return [find_job(job_id, storage) for job_id in dict.fromkeys(job_ids)]
+    folders = [find_job(name, storage, surely=surely) for name in names]
+    return list({folder.job_id: folder for folder in folders}.values())
 
 
 def each(items: Sequence[T], act: Callable[[T], object]) -> None:

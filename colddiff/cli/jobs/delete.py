@@ -12,7 +12,7 @@ import typer
 from colddiff.cli.jobs.commands import each
 from colddiff.cli.options import Address, JobIds, Json, Storage
 from colddiff.cli.output import emit_json, note
-from colddiff.errors import ColddiffError, SpecError
+from colddiff.errors import ColddiffError, Missing, SpecError
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -30,26 +30,53 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete jobs that have ended, with their checkpoints and logs."""
-    ids = list(dict.fromkeys(job_ids))
-    each(ids, lambda job_id: _delete(job_id, storage, yes, as_json, ids))
+    # All before the first is deleted, after which the beginning of its id might be another's.
+    found = dict(_named(name, storage) for name in job_ids)
+
+    def end(job_id: str) -> None:
+        named = found[job_id]
+        if isinstance(named, ColddiffError):
+            _delete_remains(job_id, storage, named, as_json=as_json)
+        else:
+            _delete(named, list(found), yes=yes, as_json=as_json)
+
+    each(list(found), end)
 
 
-def _delete(
-    job_id: str, storage: str | None, yes: bool, as_json: bool, together: Sequence[str]
-) -> None:
-    from colddiff.cluster import operate
-    from colddiff.cluster.listing import jobs_made_from
-    from colddiff.errors import Missing
+def _named(name: str, storage: str | None) -> tuple[str, JobFolder | ColddiffError]:
+    """The id and folder of a job, or the error that is to be said when it is its turn.
+
+    Raises SpecError for a beginning that does not tell surely which job is meant.
+    """
+    from colddiff.cluster.operate import find_job
 
     try:
-        folder = operate.find_job(job_id, storage)
-    except Missing:
-        if not operate.delete_remains(job_id, storage):
-            raise
-        note(f"deleted empty folders that were left of {job_id}")
-        if as_json:
-            emit_json({"id": job_id, "deleted": 0})
-        return
+        folder = find_job(name, storage, surely=True)
+    except SpecError:
+        raise
+    except ColddiffError as error:
+        return name, error
+    return folder.job_id, folder
+
+
+def _delete_remains(
+    job_id: str, storage: str | None, error: ColddiffError, *, as_json: bool
+) -> None:
+    """What is left of a job without records; raises ``error`` where there is nothing."""
+    from colddiff.cluster.operate import delete_remains
+
+    if not (isinstance(error, Missing) and delete_remains(job_id, storage)):
+        raise error
+    note(f"deleted empty folders that were left of {job_id}")
+    if as_json:
+        emit_json({"id": job_id, "deleted": 0})
+
+
+def _delete(folder: JobFolder, together: Sequence[str], *, yes: bool, as_json: bool) -> None:
+    from colddiff.cluster import operate
+    from colddiff.cluster.listing import jobs_made_from
+
+    job_id = folder.job_id
     operate.refuse_unless_ended(folder)
     users = [user for user in jobs_made_from(folder) if user not in together]
     if users:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from colddiff.errors import Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.listing.named import find_job
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import Store
-from colddiff.spec import nearest
 from colddiff.stores.open import absolute, open_store
 
 MLFLOW = "mlflow:"
@@ -37,10 +37,10 @@ def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
     """The jobs that ``words`` name, each once, in the order given.
 
     Args:
-        words: job ids or patterns over them such as ``train-deblur-*``, in ``storage``; folders
-            and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``; ``mlflow:RUN_ID``. A reference
-            to a checkpoint, such as ``ID@best``, is its job at the evaluation of that checkpoint.
-            A study stands for its trainings.
+        words: job ids, their beginnings or patterns over them such as ``train-deblur-*``, in
+            ``storage``; folders and URIs of jobs, such as ``s3://bucket/runs/jobs/ID``;
+            ``mlflow:RUN_ID``. A reference to a checkpoint, such as ``ID@best``, is its job at the
+            evaluation of that checkpoint. A study stands for its trainings.
         storage: a STORAGE address.
 
     Raises:
@@ -110,27 +110,22 @@ def _named(word: str, store: Store) -> list[JobFolder]:
         from colddiff.tracking.open import tracking_uri
 
         job_id, place = job_of(tracking_uri(store.uri), word.removeprefix(MLFLOW))
-        return [_existing(JobFolder(open_store(place), job_id), word)]
+        return [_existing(open_store(place), job_id)]
     if "/" in word:
         place, _, job_id = absolute(word).rstrip("/").rpartition("/jobs/")
         if not place or "/" in job_id:
             raise SpecError(f"{word}: not the folder of a job, which is STORAGE/jobs/ID")
-        return [_existing(JobFolder(open_store(place), job_id), word)]
+        return [_existing(open_store(place), job_id)]
     if any(letter in word for letter in WILD):
         ids = [job_id for job_id in list_jobs(store) if fnmatch.fnmatchcase(job_id, word)]
         if not ids:
             raise SpecError(f"{word}: no job of {store.uri} fits this pattern; see `colddiff list`")
         return [JobFolder(store, job_id) for job_id in ids]
-    return [_existing(JobFolder(store, word), word)]
+    return [_existing(store, word)]
 
 
-def _existing(folder: JobFolder, word: str) -> JobFolder:
+def _existing(store: Store, name: str) -> JobFolder:
     try:
-        folder.job()
-    except Missing:
-        ids = list_jobs(folder.store)
-        raise SpecError(
-            f"{word}: no such job in {folder.store.uri}{nearest(folder.job_id, ids)}; see "
-            "`colddiff list`, or name another --storage"
-        ) from None
-    return folder
+        return find_job(store, name)
+    except Missing as missing:
+        raise SpecError(str(missing)) from None
