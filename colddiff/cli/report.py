@@ -26,7 +26,8 @@ def report(
         typer.Argument(
             metavar="RUN...",
             help="Job ids, patterns over them ('train-deblur-*'), folders, URIs, mlflow:RUN_ID; "
-            "of JOB@best or JOB@step=N the evaluation of that checkpoint, else the latest.",
+            "of JOB@best or JOB@step=N the evaluation of that checkpoint, else the latest; "
+            "several steps of one job are compared like jobs.",
         ),
     ],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="A folder for the report.")],
@@ -61,7 +62,10 @@ def report(
     kinds = _kinds(formats)
     _check_over(over)
     folder = _folder(out, kinds)
-    found, damaged = _readable(find_jobs(runs, storage_at(storage)), read_run)
+    named = find_jobs(runs, storage_at(storage))
+    if over is not None:
+        _refuse_two_steps(named)
+    found, damaged = _readable(named, read_run)
     for line in damaged:
         note(line)
     texts = _texts(found, kinds, over_seed=over == "seed", only=metric or ())
@@ -98,6 +102,19 @@ def _check_over(over: str | None) -> None:
 
     if over is not None and over not in OVER:
         raise SpecError(f"--over: only {', '.join(OVER)} is possible, got {over!r}")
+
+
+def _refuse_two_steps(named: Sequence[NamedJob]) -> None:
+    """SpecError if a job is named at two steps, which would count as two seeds."""
+    from colddiff.errors import SpecError
+
+    uris = [one.folder.uri for one in named]
+    for one in named:
+        if uris.count(one.folder.uri) > 1:
+            raise SpecError(
+                f"--over seed: {one.folder.job_id} is named at several steps, which are no seeds; "
+                "name one of each job"
+            )
 
 
 def _folder(out: str, kinds: Sequence[str]) -> Path:

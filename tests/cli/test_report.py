@@ -12,7 +12,7 @@ import pytest
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.pages.read import read_run
 from colddiff.report.page.details import details_from_bytes
-from colddiff.report.page.told import MARK
+from colddiff.report.page.told import MARK, told_of
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.study.members import write_members
 from tests.in_process import Done, colddiff_here
@@ -109,6 +109,29 @@ def test_a_checkpoint_is_reported_at_its_step(here: Here, tmp_path: Path) -> Non
     assert [one.data for one in read_run(folder, step=10).pictures] == [b"a"]
 
 
+def test_two_steps_of_a_job_are_compared_on_one_page(here: Here, tmp_path: Path) -> None:
+    job, runs = "train-blocks-00000001", tmp_path / "runs"
+    folder = train_job(runs, strengths=(0.9, 0.7))
+    first, last = (f"{job}@step={step}" for step in (10, 20))
+    # Named in each way, of which two are the same.
+    words = (first, job, last, f"{job}@last", f"{job}@best")
+    done = here("report", *words, "--out", tmp_path / "out", "--format", "html,md,csv", "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"{first}: done\n{last}: done\n" in done.stderr
+    written = (tmp_path / "out/report.md").read_text()
+    assert f"# {first}, {last}\n" in written
+    assert f"{last} against {first}, " in written
+    assert "### Jobs side by side" in written
+    rows = (tmp_path / "out/report.csv").read_text().split()[1:]
+    assert {row.split(",")[1] for row in rows} == {"10", "20"}
+    told = told_of([read_run(folder, step=step) for step in (10, 20)])
+    assert [ran.name for ran in told.jobs] == [job], "its attempts and cost once"
+    page = (tmp_path / "out/report.html").read_text()
+    assert "2 evaluations of 1 job" in page
+    drawn = here("figure", first, job, "--out", tmp_path / "out/figure.png")
+    assert f"{first}: done\n{last}: done\n" in drawn.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -123,7 +146,10 @@ def test_a_checkpoint_is_reported_at_its_step(here: Here, tmp_path: Path) -> Non
         (("mlflow:nothing",), "mlflow:nothing: no such run"),
         (("train-blocks-00000001@20",), "unknown @20; @last, @best or @step=N"),
         (("train-blocks-00000001@step=15",), "was not evaluated; there are 10, 20 (or `colddiff"),
-        (("train-blocks-00000001@best", "train-blocks-00000001@step=10"), "another step of train"),
+        (
+            (*(f"train-blocks-00000001@step={step}" for step in (10, 20)), "--over", "seed"),
+            "--over seed: train-blocks-00000001 is named at several steps",
+        ),
         (("evaluate-blocks-00000001@best",), "no checkpoints to choose from; name it without"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from colddiff.errors import Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
@@ -34,7 +34,7 @@ class NamedJob:
 
 
 def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
-    """The jobs that ``words`` name, each once, in the order given.
+    """The jobs that ``words`` name, each evaluation once, in the order given.
 
     Args:
         words: job ids, their beginnings or patterns over them such as ``train-deblur-*``, in
@@ -44,25 +44,31 @@ def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
         storage: a STORAGE address.
 
     Raises:
-        SpecError: a word that names nothing, with the nearest id; a step that was not evaluated;
-            two steps of one job.
+        SpecError: a word that names nothing, with the nearest id; a step that was not evaluated.
         CheckpointError, TrackerError: an MLflow run that is not there, or not that of a job.
     """
     store = open_store(storage)
-    found: dict[str, NamedJob] = {}
+    found: list[NamedJob] = []
     for word in words:
         which = CHECKPOINT.search(word)
         for named in _named(word[: which.start()] if which else word, store):
             for folder in reported(named):
                 step = _step(folder, which, word) if which else None
                 among = any(letter in word for letter in WILD) or folder is not named
-                first = found.setdefault(folder.uri, NamedJob(folder, step, among))
-                if first.step != step:
-                    raise SpecError(
-                        f"{word}: another step of {folder.job_id} is named before it; write a "
-                        "report of each"
-                    )
-    return list(found.values())
+                found.append(NamedJob(folder, step, among))
+    return _each_once(found)
+
+
+def _each_once(found: Sequence[NamedJob]) -> list[NamedJob]:
+    """The evaluations, each once; the latest by its step where others of its job are among them."""
+    chosen = {named.folder.uri for named in found if named.step is not None}
+    once: dict[tuple[str, int | None], NamedJob] = {}
+    for named in found:
+        if named.step is None and named.folder.uri in chosen:
+            steps = named.folder.evaluated_steps()
+            named = replace(named, step=steps[-1] if steps else None)
+        once.setdefault((named.folder.uri, named.step), named)
+    return list(once.values())
 
 
 def _step(folder: JobFolder, which: re.Match[str], word: str) -> int | None:

@@ -92,7 +92,7 @@ def provenance_of(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
     """For each run: a few words, versions, digests, where it lies, the command, its job.json."""
     return [
         {
-            "id": run.id,
+            "id": run.name,
             "about": facts_of(run),
             "facts": _provenance(run),
             "command": run.command,

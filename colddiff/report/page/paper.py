@@ -22,7 +22,7 @@ def paper_lines(runs: Sequence[ReportedRun]) -> list[str]:
     found: dict[str, list[str]] = {}
     for run in runs:
         if line := _line(run):
-            found.setdefault(line, []).append(run.id)
+            found.setdefault(line, []).append(run.name)
     return [
         line if len(ids) == len(runs) else f"{line}: {', '.join(ids)}"
         for line, ids in found.items()

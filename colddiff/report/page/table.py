@@ -88,7 +88,7 @@ def tables_of(
         if run.last is None or not metric_names(run.last.metrics):
             continue
         protocol = json.dumps(run.last.protocol, sort_keys=True, default=str)
-        same = _without_seeds(run) if over_seed else run.id
+        same = _without_seeds(run) if over_seed else run.name
         groups.setdefault(f"{same}\n{protocol}", []).append((run, run.last))
     tables: list[ResultTable] = []
     for members in groups.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from colddiff.report.page.compared import compared
@@ -96,33 +96,54 @@ def told_of(
     """What a report of ``runs`` says; ``report_page`` has the arguments."""
     tables = tables_of(runs, over_seed=over_seed, only=only)
     lead = _most_telling(runs)
-    own = next((table for table in tables if lead in table.runs), None)
+    own = next((table for table in tables if _among(table.runs, lead)), None)
     between = side_by_side(tables)
     shown = _shown(runs, tables)
     own_words = verdict(lead, own) if len(tables) < 2 else verdict_of_several(tables)
+    jobs = _jobs(runs)
     ids = ", ".join(run.name for run in runs[:3])
     return Told(
         title=title or ids + (" ..." if len(runs) > 3 else ""),
-        facts=tuple(facts_of(lead)) if len(runs) == 1 else (f"{len(runs)} jobs",),
+        facts=tuple(facts_of(lead)) if len(runs) == 1 else (_count(runs),),
         verdict=tuple(with_note([*between.sentences, *own_words])),
         paper=tuple(paper_lines(runs)),
-        problems=tuple(f"{run.id}: {what}" for run in runs for what in run.problems),
+        problems=tuple(f"{run.id}: {what}" for run in jobs for what in run.problems),
         compared=compared(runs),
         tables=tuple(tables),
         side_by_side=between.tables,
-        written=tuple(file for run in runs for file in run.written),
-        jobs=tuple(ToldJob(run.name, tuple(attempts_of(run)), cost_of(run)) for run in runs),
+        written=tuple(file for run in jobs for file in run.written),
+        jobs=tuple(ToldJob(run.name, tuple(attempts_of(run)), cost_of(run)) for run in jobs),
         provenance=tuple(provenance_of(runs)),
         shown=shown,
-        not_shown=tuple(run.name for run in runs if run not in shown),
+        not_shown=tuple(run.name for run in runs if not _among(shown, run)),
     )
+
+
+def _jobs(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
+    """Each job once; without a step where several of its evaluations are reported."""
+    evaluations: dict[tuple[str, str], list[ReportedRun]] = {}
+    for run in runs:
+        evaluations.setdefault((run.uri, run.id), []).append(run)
+    return [replace(own[0], step=None) if len(own) > 1 else own[0] for own in evaluations.values()]
+
+
+def _count(runs: Sequence[ReportedRun]) -> str:
+    """``3 jobs``, or ``3 evaluations of 2 jobs``."""
+    jobs = len(_jobs(runs))
+    of = f"{jobs} job{'s' * (jobs != 1)}"
+    return of if jobs == len(runs) else f"{len(runs)} evaluations of {of}"
 
 
 def _shown(runs: Sequence[ReportedRun], tables: Sequence[ResultTable]) -> tuple[ReportedRun, ...]:
     """The jobs whose images are shown, in their order; of many one of each table goes first."""
     firsts = [table.runs[0] for table in tables]
-    order = sorted(runs, key=lambda run: run not in firsts)[:MOST_SHOWN]
-    return tuple(run for run in runs if run in order)
+    order = sorted(runs, key=lambda run: not _among(firsts, run))[:MOST_SHOWN]
+    return tuple(run for run in runs if _among(order, run))
+
+
+def _among(runs: Sequence[ReportedRun], run: ReportedRun) -> bool:
+    """Whether ``run`` is one of ``runs``; evaluations of one job are equal but for their arrays."""
+    return any(run is one for one in runs)
 
 
 def _most_telling(runs: Sequence[ReportedRun]) -> ReportedRun:
