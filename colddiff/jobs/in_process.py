@@ -10,7 +10,7 @@ from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import idle_gpu_line
 from colddiff.jobs.driver import drive
-from colddiff.jobs.job import Job
+from colddiff.jobs.job import NAMELESS, Job
 from colddiff.jobs.logs import logged
 from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.jobs.runner import DriverState
@@ -28,7 +28,7 @@ J = TypeVar("J", bound=Job, contravariant=True)
 class Run(Protocol[J]):
     """The type of ``colddiff.train`` and the other verbs' functions."""
 
-    def __call__(self, job: J | Mapping[str, Any], name: str = "job") -> dict[str, Any]: ...
+    def __call__(self, job: J | Mapping[str, Any], name: str = NAMELESS) -> dict[str, Any]: ...
 
 
 class InProcess:
@@ -119,7 +119,7 @@ Raises:
 """
 
 
-def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
+def run(verb: str, job: Job | Mapping[str, Any], name: str = NAMELESS) -> dict[str, Any]:
     """Runs a job of a verb; ``colddiff.train(job)`` is ``run("train", job)``.
 
     What it does is in ``DESCRIBED``, which is the description of each of these functions. Fields
@@ -153,7 +153,7 @@ def run(verb: str, job: Job | Mapping[str, Any], name: str = "job") -> dict[str,
 def function_of(verb: str) -> Run[Job]:
     """The function ``colddiff.<verb>``: ``run`` for one verb."""
 
-    def function(job: Job | Mapping[str, Any], name: str = "job") -> dict[str, Any]:
+    def function(job: Job | Mapping[str, Any], name: str = NAMELESS) -> dict[str, Any]:
         return run(verb, job, name)
 
     function.__name__ = function.__qualname__ = verb

@@ -24,6 +24,8 @@ class Operation:
 OPERATION = Operation()
 WORKERS = "processes that share the work: n, [min, max] by the cluster's room, or all of it"
 SLUG = re.compile(r"[^a-z0-9]+")
+NAMELESS = "job"
+"""Word in the id of a job without a name, as of `submit train key=value`."""
 
 
 AUTO: Literal["auto"] = "auto"
@@ -240,7 +242,7 @@ class Job(Spec):
 
 def slugify(text: str) -> str:
     """``text`` in ``[a-z0-9-]``, at most 40 characters."""
-    return SLUG.sub("-", text.lower()).strip("-")[:40].strip("-") or "job"
+    return SLUG.sub("-", text.lower()).strip("-")[:40].strip("-") or NAMELESS
 
 
 def place_within(section: str, key: str, data: Mapping[str, Any], fields: Collection[str]) -> str:

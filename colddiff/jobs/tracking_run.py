@@ -9,7 +9,7 @@ from typing import Any
 from colddiff.data.open import read_manifest
 from colddiff.errors import ColddiffError, Missing, RecordError, Stopped
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.job import Job
+from colddiff.jobs.job import NAMELESS, Job
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import TrackedDataset, Tracker, WorkerContext
@@ -29,7 +29,20 @@ GROUPING = ("parent", "tags")
 def open_tracker(resolved: ResolvedJob, *, wait: bool = True) -> Tracker:
     """The job's one tracking run, for its driver; without ``wait`` it connects in a thread."""
     experiment = resolved.job.tracking.experiment
-    return open_run(resolved.storage, resolved.tracking_uri, experiment, resolved.id, wait=wait)
+    name = run_name(resolved)
+    uri = resolved.tracking_uri
+    return open_run(resolved.storage, uri, experiment, resolved.id, name, wait=wait)
+
+
+def run_name(resolved: ResolvedJob) -> str:
+    """The id; of a job that nobody named, with the checkpoint or samples that it is made from.
+
+    ``generate-job-0a1b2c3d of train-quickstart-4e5f6a7b@step=60``.
+    """
+    from colddiff.jobs.listing.job_table import made_from_text
+
+    of = made_from_text(resolved.job.to_dict()) if resolved.slug == NAMELESS else ""
+    return f"{resolved.id} of {of}" if of else resolved.id
 
 
 def join_tracker(resolved: ResolvedJob) -> Tracker:

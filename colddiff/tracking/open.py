@@ -70,9 +70,10 @@ def probe_tracker(storage: str, uri: str | None = None) -> str:
 
 
 def open_tracker(
-    storage: str, uri: str, experiment: str, job_id: str, *, wait: bool = True
+    storage: str, uri: str, experiment: str, job_id: str, run_name: str = "", *, wait: bool = True
 ) -> Tracker:
-    """The job's one tracking run, for its driver, which will end it.
+    """The job's one tracking run, for its driver, which will end it; a new one is called
+    ``run_name``, by default as the job's id.
 
     Without ``wait`` it returns at once: what is logged is delivered once MLflow is imported.
     ``uri`` is the one the job was submitted with; this process's MLFLOW_TRACKING_URI is used
@@ -85,7 +86,7 @@ def open_tracker(
         address.uri,
         experiment,
         job_id,
-        job_id,
+        run_name or job_id,
         spool=open_store(storage),
         artifact_root=address.artifact_root,
         wait=wait,

@@ -233,9 +233,13 @@ def _last_seen(status: Status | None, now: float) -> str:
 
 def of_text(row: JobRow, *, cut: bool = True) -> str:
     """``train-x-00000001@step=60``: the checkpoint or samples that a job is made from; or empty."""
-    found = made_from(row.job.get("spec") or {})
-    text = ", ".join(map(value_text, found.values()))
+    text = made_from_text(row.job.get("spec") or {})
     return _cut(text) if cut else text
+
+
+def made_from_text(spec: Mapping[str, Any]) -> str:
+    """What a job is made from, in few letters; empty if it needs nothing."""
+    return ", ".join(map(value_text, made_from(spec).values()))
 
 
 def differs_text(row: JobRow) -> str:

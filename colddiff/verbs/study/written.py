@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import CheckpointError, DataError, SpecError
-from colddiff.jobs.job import LimitsSpec, slugify
+from colddiff.jobs.job import NAMELESS, LimitsSpec, slugify
 from colddiff.jobs.recipes import Recipe, load_recipe, submitted_from, submitted_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec.overrides import parse_override
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from colddiff.checkpoints.named import NamedCheckpoint
     from colddiff.data.resolve import Input
     from colddiff.verbs.train.job import TrainJob
-
-NAMELESS = "job"
-"""Word in the id of a train section without a name, as of `submit train key=value`."""
 
 
 def with_train_of(job: StudyJob, recipe: Recipe) -> StudyJob:
