@@ -77,7 +77,8 @@ def _only(store: Store, name: str, missing: Missing, *, surely: bool) -> str:
     (found,) = begun
     behind = name.partition("-")[2]
     if surely and (len(behind) < SURE or WHOLE.fullmatch(name)):
-        why = f"it has fewer than {SURE} characters behind the verb"
-        why = "it looks like the whole id of another job" if WHOLE.fullmatch(name) else why
-        raise SpecError(f"{name}: {found} alone begins with it, but {why}; write the whole id")
+        why = f"it has fewer than {SURE} characters behind the verb; write more of it"
+        if WHOLE.fullmatch(name):
+            why = "it looks like the whole id of another job; write all of it"
+        raise SpecError(f"{name}: {found} alone begins with it, but {why}")
     return found
