@@ -24,6 +24,10 @@ from colddiff.types import Image, Severity
 if TYPE_CHECKING:
     from colddiff.evaluation.evaluator import EvaluationInputs, Evaluator
 
+MEASURED_BY_SEVERITY = 64
+"""Images of the first batch: the curve is a mean over them, which more would hardly move, and R is
+called at as many severities as a walk has (a fifth of an evaluation of two batches by itself)."""
+
 Halves = tuple[FeatureStatistics | None, FeatureStatistics | None]
 
 
@@ -131,12 +135,13 @@ class EvaluationBatch:
 
     def _by_severity(self) -> _Found:
         evaluator, inputs = self._evaluator, self._opened
+        few = slice(max(MEASURED_BY_SEVERITY, self._keep))
         with evaluating(evaluator.R), torch.inference_mode():
             found = measure_by_severity(
                 evaluator.estimate,
                 evaluator.D,
-                inputs.x0,
-                inputs.omega,
+                inputs.x0[few],
+                {name: values[few] for name, values in inputs.omega.items()},
                 evaluator.shown_severities,
                 self._keep,
             )

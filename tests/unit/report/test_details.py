@@ -9,14 +9,16 @@ import pytest
 from PIL import Image
 
 from colddiff.errors import DataError
+from colddiff.evaluation import batch
 from colddiff.evaluation.by_severity import radial_power
 from colddiff.evaluation.partition import group_batches, merge_sums
+from colddiff.evaluation.spec import EvaluationSpec
 from colddiff.evaluation.sums_bytes import sums_from_bytes, sums_to_bytes
 from colddiff.report.page.details import details_from_bytes, details_to_bytes
 from colddiff.report.page.sprites import last_column, sprite_sheet
-from tests.unit.report.made_runs import evaluated
+from tests.unit.report.made_runs import evaluated, restorer
 from tests.unit.test_compare import evaluator
-from tests.unit.test_evaluate import some_images
+from tests.unit.test_evaluate import of, some_images
 
 
 def test_scores_of_each_image_make_up_the_metrics() -> None:
@@ -89,6 +91,22 @@ def test_measurements_over_severities() -> None:
     assert measured.spectrum_severities == (0, 1, 2, 4)
     high = measured.spectra[:3, -1]
     assert (np.diff(high) < 0).all()
+
+
+def test_few_images_of_the_first_batch_are_measured_over_severities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch, "MEASURED_BY_SEVERITY", 9)
+    spec = EvaluationSpec(batch_size=23)
+    few, alone, kept = (
+        of(some_images(count), restore=restorer(0.9), spec=spec, keep=keep).sums.by_severity
+        for count, keep in ((23, 4), (9, 4), (23, 12))
+    )
+    assert few is not None
+    assert alone is not None
+    assert kept is not None
+    assert (few.num_images, alone.num_images, kept.num_images) == (9, 9, 12)
+    np.testing.assert_allclose(few.restored, alone.restored, rtol=1e-6)
 
 
 def test_radial_power_is_parsevals() -> None:
