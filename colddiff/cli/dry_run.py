@@ -113,24 +113,23 @@ def _refused_there(job: Job, cluster: Cluster, request: Request) -> list[str]:
 
 
 def _fit(job: Job, cluster: Cluster) -> tuple[str | None, bool]:
-    """Whether the job can ever run on the cluster that is named, and whether that is a problem.
+    """Whether the job can ever run on the cluster that is named, and whether it is refused there.
 
-    It is where the job is refused there, or would wait for ever. None where it asks for nothing.
+    None where it asks for nothing.
     """
     from colddiff.cluster.ray_jobs import RayJobs
     from colddiff.errors import SpecError
     from colddiff.jobs.device import settled_job
-    from colddiff.jobs.runner import can_never_fit, fit_line
+    from colddiff.jobs.runner import fit_line
+    from colddiff.jobs.segments.room import what_it_waits_for
 
     capacity = RayJobs(cluster).capacity()
     try:
         job = settled_job(job, lambda: capacity)
-        VERBS[job.verb].check_capacity(job, lambda: capacity)
+        waits = what_it_waits_for(job, lambda: capacity)
     except SpecError as error:
         return f"{cluster.address}: can never fit: {error}", True
     resources = getattr(job, "resources", None)
     workers = getattr(job, "workers", 1) if VERBS[job.verb].all_at_once else 1
-    if not resources:
-        return None, False
-    never = can_never_fit(resources, workers, capacity)
-    return f"{cluster.address}: {fit_line(resources, workers, capacity)}", never
+    line = waits or (fit_line(resources, workers, capacity) if resources else "")
+    return f"{cluster.address}: {line}" if line else None, False

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from colddiff.cluster.capacity import NOTICE_S, connected_capacity, lost_machines, machines_up
+from colddiff.cluster.waiting import await_machines
 from colddiff.cluster.worker_count import most_workers
 from colddiff.errors import ColddiffError, Stopped
 from colddiff.jobs.attempt import Attempt
@@ -70,14 +71,17 @@ def run_segments_on_ray(
     attempt: Attempt,
     source: SegmentSource,
     on_change: Callable[[], None],
+    needs: Callable[[], Iterable[Needs]],
     place: Callable[[Capacity], Placement],
 ) -> None:
     """Runs segments as Tune trials until the source is exhausted or a stop was requested.
 
-    ``place`` is asked once, with what the machines of the cluster hold.
+    ``place`` is asked once, with what the machines of the cluster hold, which is room for each of
+    ``needs``.
     """
     if source.exhausted or attempt.stop_requested():
         return  # Tune's own start takes seconds
+    await_machines(attempt, needs())
     placement = place(connected_capacity())
     searcher = _SegmentSearcher(attempt, source, on_change, placement)
     trainable = tune.with_resources(_trainable(placement.kinds), dict(placement.reserved))

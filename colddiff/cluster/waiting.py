@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -14,6 +14,7 @@ from colddiff.cluster.worker_count import AsksForWorkers, most_workers
 from colddiff.errors import Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.runner import Capacity, requested, workers_text
+from colddiff.jobs.segments.room import Needs
 from colddiff.jobs.status import AGAIN
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,17 @@ def await_workers(attempt: Attempt, job: AsksForWorkers) -> None:
     finally:
         remove_placement_group(group)
         attempt.waiting("")
+
+
+def await_machines(attempt: Attempt, needs: Iterable[Needs]) -> None:
+    """Returns once the machines of the cluster could hold each of ``needs`` if they were idle.
+
+    Tune would start what can never run, and say that it runs. Raises as ``await_workers``.
+    """
+    for one in needs:
+        capacity = connected_capacity()
+        if not capacity.grows and capacity.room(one.resources) < one.fewest:
+            await_workers(attempt, one)
 
 
 def say_waiting(attempt: Attempt, wanted: Mapping[str, float], count: int) -> None:

@@ -92,7 +92,11 @@ class LimitsSpec(Spec):
     ] = None
     queue_hours: Annotated[
         float | None,
-        Field(gt=0, description="of waiting for a cluster's CPUs or GPUs; null for no limit"),
+        Field(
+            gt=0,
+            description="of waiting for a cluster's CPUs or GPUs, also for machines that it lacks; "
+            "null for no limit, where a job that the cluster can never hold is refused",
+        ),
         Unit("hours"),
         LATER,
     ] = None

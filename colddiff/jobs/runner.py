@@ -66,23 +66,15 @@ def workers_text(wanted: Mapping[str, float], count: int) -> str:
     return f"{count} worker{'s' * (count != 1)} with {held or 'nothing reserved'}"
 
 
-def can_never_fit(resources: ResourcesSpec, workers: Workers, capacity: Capacity) -> bool:
-    """Whether a cluster, as it is, has no room for the fewest workers, and adds no machines."""
-    room = capacity.fits(requested(resources))
-    return room < fewest_workers(workers) and not capacity.grows
-
-
 def fit_line(resources: ResourcesSpec, workers: Workers, capacity: Capacity) -> str:
-    """Whether a job can ever run on a cluster, as it is: one line."""
+    """Whether a job that a cluster takes can run on it as it is: one line."""
     wanted = requested(resources)
     fewest = fewest_workers(workers)
     asked, room = workers_text(wanted, fewest), capacity.fits(wanted)
     if room >= fewest:
         return f"fits: {asked}; the cluster has room for {min(room, MOST_WORKERS)} at once"
-    lacking = f"{asked}; the cluster has room for {room}"
-    if can_never_fit(resources, workers, capacity):
-        return f"can never fit on this cluster: {lacking}"
-    return f"fits once machines are added, which the cluster does: {lacking}"
+    by_whom = ", which the cluster does" if capacity.grows else ""
+    return f"fits once machines are added{by_whom}: {asked}; the cluster has room for {room}"
 
 
 @dataclass(frozen=True, slots=True)

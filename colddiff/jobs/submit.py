@@ -92,7 +92,7 @@ def bring_to_end(
         attempt = _running_attempt(folder, status, newest, runner, show)
         claiming = attempt is None
         if attempt is None:
-            resolved = _fitted(resolved, runner)
+            resolved = _fitted(resolved, runner, resumed=newest > 0)
             tell_of_less(resolved, status)
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
@@ -242,7 +242,7 @@ def claim_attempt(
     return True
 
 
-def _fitted(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:
+def _fitted(resolved: ResolvedJob, runner: Runner, *, resumed: bool) -> ResolvedJob:
     """The job as an attempt of ``runner`` runs it, which has, or may get, room for it.
 
     Raises SpecError naming the field. What is said of a job comes before it runs here, and after it
@@ -250,9 +250,10 @@ def _fitted(resolved: ResolvedJob, runner: Runner) -> ResolvedJob:
     """
     # Commands on submitted jobs need this module, and none of the jobs' classes.
     from colddiff.jobs.device import placed
+    from colddiff.jobs.segments.room import admit
 
     resolved = placed(resolved, runner)
-    VERBS[resolved.verb].check_capacity(resolved.job, runner.capacity)
+    admit(resolved.job, runner.capacity, resumed=resumed)
     if not runner.outlives_client:
         advise(resolved, runner)
     return resolved

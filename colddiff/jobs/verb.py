@@ -109,12 +109,24 @@ class Verb(ABC):
         return
 
     def check_capacity(self, job: Any, capacity: Callable[[], Capacity | None]) -> None:
-        """Checks, before an attempt is claimed, that the job can run where it was submitted to.
+        """Checks that the machines of a cluster could hold the job if they were idle, or more come.
 
         ``capacity`` asks the cluster; it returns None where the job runs in this process. Raises
-        SpecError naming the field. By default a job may wait for machines to be added.
+        SpecError naming the field. ``jobs/segments/room.py`` decides what follows.
         """
-        return
+        from colddiff.jobs.runner import requested
+        from colddiff.jobs.segments.room import Needs, refuse_too_small
+
+        resources = getattr(job, "resources", None)
+        if resources is None:
+            return
+        workers = getattr(job, "workers", 1) if self.all_at_once else 1
+        needs = Needs(resources, workers)
+        # A worker with one CPU has room in any cluster, which is not asked for it.
+        if needs.fewest == 1 and requested(resources) == {"CPU": 1.0}:
+            return
+        if (found := capacity()) is not None:
+            refuse_too_small(needs, found, "the job" if self.all_at_once else "a worker")
 
     def with_resources(self, job: Any, settle: Settle) -> Job:
         """The job with what its workers request replaced by ``settle`` of it and of ``workers``.

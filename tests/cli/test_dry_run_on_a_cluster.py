@@ -55,8 +55,13 @@ def dashboard() -> Iterator[str]:
         ),
         (
             ["train", "data=digits", "workers=5", "resources.gpus=1"],
-            "can never fit on this cluster: 5 workers with 1 GPU and 1 CPU; the cluster has room "
-            "for 4",
+            "can never fit: workers: the job needs 5 workers with 1 GPU and 1 CPU, the cluster has "
+            "room for 4; workers=[1, 5] starts with what has room; limits.queue_hours=24 waits a ",
+        ),
+        (
+            ["train", "data=digits", "workers=5", "resources.gpus=1", "limits.queue_hours=2"],
+            "it waits until machines are added, for limits.queue_hours=2 at most, or until "
+            "`colddiff stop` ends it: workers: the job needs 5 workers with 1 GPU and 1 CPU, ",
         ),
         (
             ["train", "data=digits", "workers=all", "resources.gpus=auto"],
@@ -73,8 +78,7 @@ def dashboard() -> Iterator[str]:
         ),
         (
             ["evaluate", "samples=s3://a/b", "reference=s3://a/c", "resources.accelerator=H100"],
-            "can never fit on this cluster: 1 worker with 1 CPU on H100; the cluster has room for "
-            "0",
+            "can never fit: resources.accelerator: a worker needs H100, no machine of the ",
         ),
     ],
 )
@@ -99,6 +103,6 @@ def test_it_says_whether_the_job_fits(
     assert named.stderr.splitlines()[-1].startswith(f"{dashboard}: {line}")
     told = json.loads(dry_run(*there, "--json").stdout)
     assert line in told["cluster"]
-    # One waits for ever; another is refused, as there is no way to say what it takes.
+    # A job that would wait is none.
     assert told["problems"] == [told["cluster"]] * line.startswith("can never fit")
     assert "fit" not in dry_run().stderr

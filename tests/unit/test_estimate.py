@@ -13,7 +13,6 @@ from colddiff.errors import SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import run_here
 from colddiff.jobs.resolve import record_job, resolve
-from colddiff.jobs.runner import Capacity
 from colddiff.jobs.status import Status, spent_line
 from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
@@ -134,20 +133,3 @@ def test_what_was_spent_in_a_line() -> None:
     assert spent_line(one) == "1:02:05 of running, 0 GPU hours"
     two = Status(attempt=2, running_s=60.0, gpu_hours=1.25)
     assert spent_line(two) == "0:01:00 of running over 2 attempts, 1.25 GPU hours"
-
-
-def test_what_can_never_fit_is_said_at_submission() -> None:
-    def advice(grows: bool = False, **fields: Any) -> list[str]:
-        cluster = Capacity(({"CPU": 2.0}, {"CPU": 1.0}), grows)
-        found = VERBS["train"].advice(job(**fields), lambda: cluster)
-        return [line for line in found if "fit" in line]
-
-    (line,) = advice(workers=9)
-    assert "can never fit on this cluster: 9 workers with 1 CPU; the cluster has room for 3" in line
-    assert "workers=[1, 9] would start with what has room" in line
-    assert "queue_hours" not in line
-    (line,) = advice(workers=2, resources={"gpus": 1}, limits={"queue_hours": 2})
-    assert "the cluster has room for 0" in line
-    assert "added, for limits.queue_hours=2 at most, or until `colddiff stop` ends it" in line
-    assert line.endswith("; resources.gpus=auto takes what the cluster has")
-    assert advice(workers=[1, 9]) == advice(workers=3) == advice(grows=True, workers=9) == []

@@ -1,13 +1,24 @@
-"""How many trainings a cluster has room for at once; none waits for machines that another holds."""
+"""Whether a cluster has room for what a job runs, and for how many at once.
+
+None waits for machines that another holds.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from colddiff.errors import SpecError
 from colddiff.jobs.device import settled
-from colddiff.jobs.job import ResourcesSpec, Workers
-from colddiff.jobs.runner import Capacity, fewest_workers, requested
+from colddiff.jobs.job import Job, ResourcesSpec, Workers
+from colddiff.jobs.results import is_told
+from colddiff.jobs.runner import Capacity, fewest_workers, requested, workers_text
+from colddiff.jobs.verb import VERBS
+
+log = logging.getLogger(__name__)
+
+WAY_OUT = "limits.queue_hours=24 waits a day for machines to be added"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,37 @@ class Needs:
     def fewest(self) -> int:
         """The smallest number of workers that it runs with."""
         return fewest_workers(self.workers)
+
+
+def admit(job: Job, capacity: Callable[[], Capacity | None], *, resumed: bool) -> None:
+    """Logs ``what_it_waits_for``."""
+    waits = what_it_waits_for(job, capacity, resumed=resumed)
+    if waits and is_told():
+        log.warning("%s", waits)
+
+
+def what_it_waits_for(
+    job: Job, capacity: Callable[[], Capacity | None], *, resumed: bool = False
+) -> str:
+    """A line where ``job`` can run once machines are added; "" where the cluster can hold it.
+
+    Raises SpecError, naming the field, where nobody has said that it is to wait. A number that is
+    too large is most often a slip, and would be found hours later. But machines do join by hand:
+    ``limits.queue_hours`` says that they will. So does an attempt before (``resumed``): it was
+    taken here, and machines that were lost come back.
+    """
+    try:
+        VERBS[job.verb].check_capacity(job, capacity)
+    except SpecError as error:
+        hours = getattr(getattr(job, "limits", None), "queue_hours", None)
+        if hours is None and not resumed:
+            *others, (path, what) = error.problems
+            raise SpecError([*others, (path, f"{what}; {WAY_OUT}")]) from None
+        limit = "" if hours is None else f" for limits.queue_hours={hours:g} at most,"
+        return (
+            f"it waits until machines are added,{limit} or until `colddiff stop` ends it: {error}"
+        )
+    return ""
 
 
 def refuse_too_small(
@@ -40,14 +82,23 @@ def refuse_too_small(
     room = capacity.room(needs.resources)
     if room >= needs.fewest or capacity.grows:
         return
-    fields = {"CPU": "cpus", "GPU": "gpus"}
-    for name, count in requested(needs.resources).items():
+    fields, wanted = {"CPU": "cpus", "GPU": "gpus"}, requested(needs.resources)
+    for name, count in wanted.items():
         if (most := capacity.most(name)) < count:
             problem = f"{what} needs {name} {count:g}, no machine of the cluster has over {most:g}"
+            if ":" in name:
+                problem = f"{what} needs {name.partition(':')[2]}, no machine of the cluster has it"
+            if name == "GPU" and not most:
+                problem += f"; {resources}.gpus=auto takes what the cluster has"
             raise SpecError([(f"{resources}.{fields.get(name, 'accelerator')}", problem)])
     if not room:
-        raise SpecError([(resources, f"no machine of the cluster has all that {what} needs")])
-    problem = f"{what} needs {needs.fewest} workers, the cluster has room for {room}"
+        problem = f"no machine of the cluster has all that {what} needs: {workers_text(wanted, 1)}"
+        raise SpecError([(resources, problem)])
+    most_workers = needs.workers[1] if isinstance(needs.workers, tuple) else needs.workers
+    problem = (
+        f"{what} needs {workers_text(wanted, needs.fewest)}, the cluster has room for {room}; "
+        f"{workers}=[1, {most_workers}] starts with what has room"
+    )
     raise SpecError([(workers, problem)])
 
 

@@ -15,7 +15,7 @@ from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.runner import Capacity
 from colddiff.jobs.segments.segment import JobSegment, SegmentSource
 from colddiff.verbs.search.job import SearchJob
-from colddiff.verbs.search.room import needs_of, refuse_no_room
+from colddiff.verbs.search.room import needs_of
 from colddiff.verbs.search.severities.segment import ListSegment
 
 
@@ -27,11 +27,10 @@ def run_trials_on_ray(
 
     def place(capacity: Capacity) -> Placement:
         needs = needs_of(job)
-        refuse_no_room(needs, capacity)
         at_once = room_for(job.max_concurrent, needs, capacity)
         # A trial of one worker is done by the actor itself.
         runner = {} if needs.workers == 1 else on_workers(needs)
         kinds = (JobSegment, ListSegment)
         return Placement(at_once, reserved_by(needs), lambda segment: runner, kinds=kinds)
 
-    run_segments_on_ray(attempt, source, on_change, place)
+    run_segments_on_ray(attempt, source, on_change, lambda: [needs_of(job)], place)

@@ -13,11 +13,10 @@ from colddiff.cluster.ray_segments import (
 )
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.runner import Capacity
-from colddiff.jobs.segments.room import fitting_at_once
+from colddiff.jobs.segments.room import Needs, fitting_at_once
 from colddiff.jobs.segments.segment import Segment, SegmentSource
 from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.study.members import members_of
-from colddiff.verbs.study.room import refuse_no_room
 
 
 def run_trainings_on_ray(
@@ -27,9 +26,10 @@ def run_trainings_on_ray(
     job = attempt.resolved.job_as(StudyJob)
     members = {member.id: member for member in members_of(job)}
 
-    def place(capacity: Capacity) -> Placement:
-        refuse_no_room(job, capacity)
+    def needs() -> list[Needs]:
+        return [member.needs for member in members.values()]
 
+    def place(capacity: Capacity) -> Placement:
         def runner(segment: Segment) -> dict[str, Any]:
             return on_workers(members[segment.key].needs)
 
@@ -38,4 +38,4 @@ def run_trainings_on_ray(
 
         return Placement(job.max_concurrent, HOLDER, runner, fitting)
 
-    run_segments_on_ray(attempt, source, on_change, place)
+    run_segments_on_ray(attempt, source, on_change, needs, place)

@@ -43,7 +43,7 @@ class Train(Verb):
 
         targets = untold_targets(job.evaluation.features.metric)
         about = [*job.remarks(), *poor_evaluation(job), *targets]
-        return [*_unfit(job, capacity), *about, *cpu_advice(job, capacity)]
+        return [*about, *cpu_advice(job, capacity)]
 
     def prepare(self, attempt: Attempt) -> None:
         from colddiff.verbs.train.preflight import check_before_training
@@ -116,33 +116,6 @@ class Train(Verb):
         about = [*scaled_up_lines(job, images), *untold_targets(job.evaluation.features.metric)]
         lines = [*job.remarks(), *misfit_lines(job), *about]
         return DryRun(lines, {"estimate": found.to_dict()}, found.lines(), found.problems)
-
-
-def _unfit(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[str]:
-    """A line where the cluster has no room for all workers, and gets none by itself.
-
-    It is not asked for a worker with one CPU, which has room in any.
-    """
-    from colddiff.jobs.runner import can_never_fit, fewest_workers, fit_line, requested
-
-    if fewest_workers(job.workers) == 1 and requested(job.resources) == {"CPU": 1.0}:
-        return []
-    found = capacity()
-    if found is None or not can_never_fit(job.resources, job.workers, found):
-        return []
-    most = job.workers[1] if isinstance(job.workers, tuple) else job.workers
-    other = ""
-    if not found.room(job.resources):
-        gpus = job.resources.num_gpus and not any(one.get("GPU") for one in found.machines)
-        other = "; resources.gpus=auto takes what the cluster has" if gpus else ""
-    elif most != "all":
-        other = f"; workers=[1, {most}] would start with what has room"
-    hours = job.limits.queue_hours
-    limit = "" if hours is None else f" for limits.queue_hours={hours:g} at most,"
-    return [
-        f"{fit_line(job.resources, job.workers, found)}: it waits until machines are added,{limit} "
-        f"or until `colddiff stop` ends it{other}"
-    ]
 
 
 def _of_step(result: Mapping[str, Any]) -> list[str]:

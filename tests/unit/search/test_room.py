@@ -63,10 +63,10 @@ def test_no_trial_waits_for_machines_that_another_holds(
         (
             1,
             {"cpus": 1, "accelerator": "H100"},
-            "resources.accelerator: a trial needs accelerator_type:H100",
+            "resources.accelerator: a trial needs H100, no machine of the cluster has it",
         ),
-        (9, {"cpus": 1}, "base.workers: a trial needs 9 workers, the cluster has room for 8"),
-        ([9, 12], {"cpus": 1}, "base.workers: a trial needs 9 workers, the cluster has room for 8"),
+        (9, {"cpus": 1}, "base.workers: a trial needs 9 workers with 1 CPU, the cluster has room"),
+        ([9, 12], {"cpus": 1}, "base.workers: a trial needs 9 workers with 1 CPU, the cluster has"),
     ],
 )
 def test_too_small_a_cluster_is_refused(
