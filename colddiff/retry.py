@@ -42,6 +42,10 @@ class Backoff:
             yield attempt
 
 
+DENIALS = 2
+"""So many refusals by a store without success between them end a job. The driver has reached the
+store, so that one may be the fault of one machine, and a retry run on another. After a second one,
+of that machine or of the next, further ones would cost the time of workers for the same answer."""
 SERVICE = Backoff(first_s=0.5, longest_s=30.0)
 """For a service that may be down for a while."""
 

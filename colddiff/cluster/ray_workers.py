@@ -17,6 +17,7 @@ from colddiff.cluster.capacity import NOTICE_S, lost_machines
 from colddiff.cluster.nodes.places import denied_node_named
 from colddiff.cluster.waiting import has_room, say_waiting
 from colddiff.cluster.worker_count import AsksForWorkers
+from colddiff.errors import StoreDenied
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import refuse_idle_gpu
 from colddiff.jobs.logs import log_to_stderr
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 ALONE_S = 10.0
 """After this long without any worker, the job's status says what it waits for."""
+OTHERS_S = 60.0
+"""How long workers on other machines may take to come up, where the store denied those that are."""
 RESTART_S = 1.0
 """How often to ask an actor that Ray restarts whether it is up."""
 REPLACE_S = 5.0
@@ -136,6 +139,8 @@ class RayWorkers(Generic[TaskT, ReportT]):
         self._begun = _BegunTasks()
         self._machines: dict[int, str] = {}
         """Machine by actor, of those that were ever up."""
+        self._denied: dict[str, str] = {}
+        """Machines that the store denied, and what it said; their workers get no more tasks."""
         self._in_progress: dict[Any, tuple[int, TaskT]] = {}
         self._doubtful: list[_Death[TaskT]] = []
         """Tasks whose worker died, until it is known whether its machine was lost."""
@@ -192,8 +197,19 @@ class RayWorkers(Generic[TaskT, ReportT]):
             self._died(number, task, error)
             return None
         if "kind" in answer:
+            if answer["kind"] == "denied":
+                self._set_aside(self._machines[number], answer["message"])
             return Finished(task, Failure(answer["kind"], answer["message"]))
         return Finished(task, self._decode(answer["report"]))
+
+    def _set_aside(self, machine: str, message: str) -> None:
+        """Gives no more tasks to workers on a machine that the store denied.
+
+        They would fail them faster than others do theirs, and so be given most of them.
+        """
+        self._denied[machine] = message
+        for number in [number for number in self._held if self._machines[number] == machine]:
+            del self._held[number]
 
     def _came_up(self, call: Any, number: int) -> None:
         try:
@@ -208,6 +224,8 @@ class RayWorkers(Generic[TaskT, ReportT]):
             else:
                 log.debug("worker %d is not up again yet: %s", number, _first_line(error))
             heapq.heappush(self._asleep, (time.monotonic() + pause_s, number))
+            return
+        if self._machines[number] in self._denied:
             return
         self._held[number] = sum(of == number for of, _ in self._in_progress.values())
 
@@ -241,12 +259,17 @@ class RayWorkers(Generic[TaskT, ReportT]):
         self._waiting[self._actors[number].ready.remote()] = number
 
     def _tell(self) -> None:
-        """Tells the attempt how many GPUs are held; after a while without any worker, why."""
+        """Tells the attempt how many GPUs are held; after a while without any worker, why.
+
+        Raises StoreDenied where the store denied all that are up, and no others come.
+        """
         now = time.monotonic()
         self._attempt.hold_gpus(self._resources.num_gpus * len(self._held))
         if self._held:
             self._last_up = now
             self._attempt.waiting("")
+        elif self._denied and (self._none_to_come() or now - self._last_up >= OTHERS_S):
+            raise StoreDenied(next(iter(self._denied.values())))
         elif now - self._last_up >= ALONE_S and now >= self._say_again:
             self._say_again = now + ALONE_S
             wanted = requested(self._resources)
@@ -254,6 +277,9 @@ class RayWorkers(Generic[TaskT, ReportT]):
                 self._attempt.waiting("")
             else:
                 say_waiting(self._attempt, wanted, 1)
+
+    def _none_to_come(self) -> bool:
+        return not self._waiting and not self._asleep
 
 
 class _BegunTasks:

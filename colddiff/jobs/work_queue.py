@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from colddiff.background import in_context
-from colddiff.errors import ColddiffError, StoreError, Unreachable
-from colddiff.retry import Backoff
+from colddiff.errors import ColddiffError, StoreDenied, StoreError, Unreachable
+from colddiff.retry import DENIALS, Backoff
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,11 @@ ReportT = TypeVar("ReportT")
 class Failure:
     """Why a task failed: an error, the store, the death of its worker, or the loss of its machine.
 
-    ``final`` is an error of ours (a spec, data, a checkpoint) that would recur on a retry.
+    ``final`` is an error of ours (a spec, data, a checkpoint) that would recur on a retry;
+    ``denied`` is a store that denies access to the worker.
     """
 
-    kind: Literal["task", "final", "store", "death", "loss"]
+    kind: Literal["task", "final", "store", "denied", "death", "loss"]
     message: str
 
 
@@ -98,6 +99,7 @@ class _FailureCounts:
     failures: int = 0
     deaths: int = 0
     losses: int = 0
+    denials: int = 0
 
 
 @dataclass(slots=True)
@@ -161,7 +163,8 @@ class WorkQueue(Generic[TaskT, ReportT]):
         With ``fail_fast`` it also returns at the first dead letter, whatever is in flight.
         ``on_poll`` is called whenever a task finished, and about once a second.
 
-        Raises StoreError if the store stays unreachable.
+        Raises StoreError if the store stays unreachable, StoreDenied if it denies the same task
+        ``DENIALS`` times: each by another machine, where there are several.
         """
         while True:
             if not self.stopped and self._asked_to_stop():
@@ -224,6 +227,9 @@ class WorkQueue(Generic[TaskT, ReportT]):
             self._store_failures += 1
             if self._store_failures >= STORE_FAILURES:
                 raise StoreError(f"{failure.message} ({STORE_FAILURES} times in a row)")
+        counts.denials += failure.kind == "denied"
+        if counts.denials >= DENIALS:
+            raise StoreDenied(failure.message)
         final = failure.kind == "final"
         counts.failures += final or failure.kind == "task"
         counts.deaths += failure.kind == "death"
@@ -236,7 +242,7 @@ class WorkQueue(Generic[TaskT, ReportT]):
             del self._failures[task.key]
             self.counts.dead.append(DeadLetter(task, failure.message, final))
             return
-        tries = counts.failures + counts.deaths + self._store_failures
+        tries = counts.failures + counts.deaths + counts.denials + self._store_failures
         # After a death there is no need to back off: another worker may be free.
         wait_s = 0.0 if failure.kind in ("death", "loss") else RETRY.pause_s(tries)
         log.info("%s: retrying: %s", task.key, failure.message)
@@ -248,6 +254,8 @@ def attempted(work: Callable[[TaskT], ReportT], task: TaskT) -> ReportT | Failur
     """What ``work`` returns, or why it failed, in a line; only exits and interrupts are raised."""
     try:
         return work(task)
+    except StoreDenied as error:
+        return Failure("denied", str(error))
     except Unreachable as error:
         return Failure("store", str(error))
     except ColddiffError as error:

@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import WorkerGroupError
 
 from colddiff.checkpoints.format import Checkpoints, Snapshot
-from colddiff.errors import ColddiffError, SpecError, StoreError
+from colddiff.errors import ColddiffError, SpecError, StoreDenied, StoreError
 from colddiff.jobs.folder import JobFolder
 from colddiff.verbs.train import ray_elastic, ray_restarts
 from colddiff.verbs.train.failures import Failures
@@ -242,6 +242,21 @@ def test_what_would_come_again_is_not_tried_again(folder: JobFolder) -> None:
 def test_a_store_that_does_not_answer_may_come_back(folder: JobFolder) -> None:
     away = failing(StoreError("s3://b does not answer"))
     assert run(folder, away, away, ended) == [1, 2, 3]
+
+
+def test_a_store_that_denies_access_is_tried_once_more(folder: JobFolder) -> None:
+    """A retry may run on a machine that has credentials; progress says that it has."""
+    collateral = RuntimeError("connection closed by peer")
+    denied = failing(collateral, StoreDenied("node 10.0.0.3 cannot reach s3://b: no credentials"))
+
+    def later() -> None:
+        commit(folder, 5)
+        denied()
+
+    assert run(folder, denied, later, ended) == [1, 2, 3]
+    with pytest.raises(ColddiffError) as caught:
+        run(folder, denied, denied, ended, max_failures=9)
+    assert str(caught.value) == "node 10.0.0.3 cannot reach s3://b: no credentials"
 
 
 def test_stacks_of_ranks_that_hung_are_logged_once(

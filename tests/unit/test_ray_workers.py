@@ -13,6 +13,7 @@ import ray
 
 from colddiff.cluster import ray_workers, waiting
 from colddiff.cluster.ray_workers import RayWorkers, WorkerActor
+from colddiff.errors import StoreDenied
 from colddiff.jobs.job import ResourcesSpec
 from colddiff.jobs.runner import Capacity
 
@@ -109,10 +110,14 @@ class Told:
 
 
 def one_worker(told: Told | None = None) -> RayWorkers[Any, Any]:
+    return some_workers(1, told)
+
+
+def some_workers(count: int, told: Told | None = None) -> RayWorkers[Any, Any]:
     attempt: Any = told or Told()
     actor: Any = WorkerActor
     return RayWorkers(
-        actor, attempt, 1, encode=lambda task: task, decode=lambda found: found, in_flight=1
+        actor, attempt, count, encode=lambda task: task, decode=lambda found: found, in_flight=1
     )
 
 
@@ -280,3 +285,42 @@ def test_a_worker_that_does_not_answer_is_asked_again_after_a_while(fake: FakeCl
             fake.now += 1.0
             workers.begun()
     assert fake.asked_how_far == [1.0, 32.0]
+
+
+def denied() -> dict[str, str]:
+    return {"kind": "denied", "message": "node x: no key"}
+
+
+def test_where_the_store_denies_the_only_machine_the_job_ends_at_once(fake: FakeCluster) -> None:
+    workers = one_worker()
+    workers.wait(1.0)
+    fake.work = denied
+    workers.give({})
+    (finished,) = workers.wait(1.0)
+    assert finished.outcome.kind == "denied"
+    assert workers.room() == 0
+    with pytest.raises(StoreDenied, match=r"^node x: no key$"):
+        workers.wait(1.0)
+    assert fake.now == 0.0
+
+
+def test_workers_of_a_machine_that_is_denied_get_no_more_tasks(fake: FakeCluster) -> None:
+    """Its own others neither; a worker on another machine that comes up is used."""
+    machines = iter(["bad", "bad"])
+    fake.ready = lambda: next(machines, None) or restarting()
+    workers = some_workers(3)
+    workers.wait(1.0)
+    assert workers.room() == 2
+    fake.work = denied
+    workers.give({})
+    workers.wait(1.0)
+    assert workers.room() == 0
+    wait_for(workers, fake, 30.0)
+    fake.ready = lambda: "good"
+    wait_for(workers, fake, 2.0)
+    assert workers.room() == 1
+    # Not for ever: the one that is missing may have no machine.
+    fake.ready, fake.work = restarting, died
+    workers.give({})
+    with pytest.raises(StoreDenied):
+        wait_for(workers, fake, 100.0)

@@ -102,7 +102,7 @@ def test_a_worker_without_credentials_names_its_node(monkeypatch: pytest.MonkeyP
     resolved = ResolvedJob("evaluate-x-00000000", "x", job, STORAGE, "", {}, 1.0, {}, {})
     expected = f"node 10.0.0.3 cannot reach {STORAGE}: {DENIED}; {AT_START}"
     found = Denied(resolved.to_dict()).attempt({})
-    assert found == {"kind": "store", "message": expected}
+    assert found == {"kind": "denied", "message": expected}
     # The workers of a training say it whole, and its driver passes it on.
     with pytest.raises(StoreDenied) as caught, denied_node_named(STORAGE):
         raise StoreDenied(DENIED)

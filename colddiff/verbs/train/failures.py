@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colddiff.retry import Backoff
+from colddiff.retry import DENIALS, Backoff
 
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
 LOSSES_EXCUSED = 10
@@ -21,13 +21,19 @@ class Failures:
         self.limit, self.step = limit, step
         self.count = 0
         """Failures since ``step`` was reached."""
-        self._losses = 0
+        self._losses = self._denials = 0
 
     def may_retry(self, step: int) -> bool:
         """Counts a failure; returns whether to retry. ``step``: reached so far."""
         self._reached(step)
         self.count += 1
         return self.count <= self.limit
+
+    def denied_again(self, step: int) -> bool:
+        """Counts a refusal by the store; whether it is one too many to retry after."""
+        self._reached(step)
+        self._denials += 1
+        return self._denials >= DENIALS
 
     def excuses_loss(self, step: int) -> bool:
         """Counts the loss of a machine; returns whether it is none of the job's failures."""
@@ -37,7 +43,7 @@ class Failures:
 
     def _reached(self, step: int) -> None:
         if step > self.step:
-            self.count = self._losses = 0
+            self.count = self._losses = self._denials = 0
         self.step = step
 
     @property

@@ -11,7 +11,7 @@ import ray.train
 
 from colddiff.checkpoints.format import Checkpoints
 from colddiff.cluster.capacity import NOTICE_S, lost_machines, machines_up
-from colddiff.errors import ColddiffError, RecordError, Unreachable
+from colddiff.errors import ColddiffError, RecordError, StoreDenied, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.ports import Left
 from colddiff.verbs.train.failures import Failures
@@ -39,8 +39,8 @@ def fit_until_ended(
     Only consecutive failures without progress count (a new checkpoint, or a snapshot from which the
     next workers went on), and preemption or loss of a machine is not a failure (Ray would count
     every failure of a run). Errors of our own (a spec, data, a store that stays down) are not
-    retried: they would recur. ``say`` gets a line on each failure, for those who follow the job
-    too. Raises ColddiffError with the reason.
+    retried: they would recur; a store that denies access is tried once more. ``say`` gets a line on
+    each failure, for those who follow the job too. Raises ColddiffError with the reason.
     """
     checkpoints = Checkpoints.of(folder)
     failures = Failures(job.max_failures, _reached(checkpoints, folder, attempt) or 0)
@@ -61,7 +61,10 @@ def fit_until_ended(
                 raise ColddiffError(reason) from error
             reached = _reached(checkpoints, folder, attempt)
             step = failures.step if reached is None else reached
-            gone = lost(machines, 0.0 if _is_death(error) else NOTICE_S)
+            denied = any(isinstance(cause, StoreDenied) for cause in _causes(error))
+            if denied and failures.denied_again(step):
+                raise ColddiffError(reason) from error
+            gone = lost(machines, 0.0 if denied or _is_death(error) else NOTICE_S)
             if gone and failures.excuses_loss(step):
                 lost_ones = "; ".join(gone)
                 say(f"lost without notice: {lost_ones}; continuing from step {step}, not a failure")

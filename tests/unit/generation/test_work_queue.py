@@ -14,7 +14,7 @@ import pytest
 
 from colddiff.data.sample_plan import SamplePlan, ShardTask
 from colddiff.data.sample_set import record_key
-from colddiff.errors import ClusterError, DataError, SpecError, StoreError
+from colddiff.errors import ClusterError, DataError, SpecError, StoreDenied, StoreError
 from colddiff.jobs import work_queue
 from colddiff.jobs.work_queue import Failure, Finished, QueueCounts, WorkQueue, attempted
 from colddiff.ports import ShardEntry, Store, StoredObject
@@ -208,6 +208,7 @@ def test_fail_fast_waits_for_nothing_else() -> None:
         (SpecError([("a.b", "is wrong")]), Failure("final", "a.b: is wrong")),
         (StoreError("away"), Failure("store", "away")),
         (ClusterError("gone"), Failure("store", "gone")),
+        (StoreDenied("no key"), Failure("denied", "no key")),
         (ValueError("boom"), Failure("task", "ValueError: boom")),
     ],
 )
@@ -235,6 +236,20 @@ def test_a_store_that_stays_away_or_is_full_ends_the_job() -> None:
     workers = FakeWorkers(2, lambda task, tries: Failure("store", "/out: the disk is full"))
     with pytest.raises(StoreError, match=r"/out: the disk is full \(20 times in a row\)"):
         run(workers, MemoryStore(), plan(), 10_000)
+
+
+def test_a_store_that_denies_a_shard_twice_ends_the_job() -> None:
+    """Of many shards at once each may meet the one machine that has no credentials."""
+
+    def outcome(task: ShardTask, tries: int) -> ShardReport | Failure:
+        return Failure("denied", "node x: no key") if tries == 1 else made(task)
+
+    done, _ = run(FakeWorkers(10, outcome), MemoryStore(), plan(), 100)
+    assert done.images == 100
+    workers = FakeWorkers(1, lambda task, tries: Failure("denied", "node x: no key"))
+    with pytest.raises(StoreDenied, match=r"^node x: no key$"):
+        run(workers, MemoryStore(), plan(), 10_000)
+    assert max(workers.tries.values()) == 2
 
 
 def test_a_stop_lets_what_is_under_way_end() -> None:
