@@ -21,17 +21,19 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from colddiff.cluster.capacity import NOTICE_S, connected_capacity, lost_machines, machines_up
+from colddiff.cluster.nodes.places import denied_node_named
 from colddiff.cluster.waiting import await_machines
 from colddiff.cluster.worker_count import most_workers
-from colddiff.errors import ColddiffError, Stopped
+from colddiff.errors import ColddiffError, Stopped, StoreDenied
 from colddiff.jobs.attempt import Attempt
+from colddiff.jobs.driver import no_context
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.runner import Capacity, requested
 from colddiff.jobs.segments.room import Needs, fitting_at_once
 from colddiff.jobs.segments.segment import OUTAGE_S, JobSegment, Segment, SegmentSource
-from colddiff.retry import call_with_retry
+from colddiff.retry import DENIALS, call_with_retry
 
 log = logging.getLogger(__name__)
 
@@ -142,17 +144,41 @@ def _trainable(kinds: tuple[type[Segment], ...]) -> Callable[[dict[str, Any]], N
         log_to_stderr()
         outer = ResolvedJob.from_dict(config["job"])
         folder, number = outer.folder, config["attempt"]
-        interrupted = False
+        interrupted, denied = False, _Denied()
         try:
             found = dict(config["segment"])
             work = by_name[found.pop("kind")](**found)
-            runner = InProcess(**config["runner"])
-            error = work.run(outer, lambda: folder.stop_requested(number), runner)
+            # Workers elsewhere name their own node.
+            within = no_context if config["runner"].get("on_ray") else denied.within
+            runner = InProcess(**config["runner"], within=within)
+            with denied.named(outer.storage):
+                error = work.run(outer, lambda: folder.stop_requested(number), runner)
         except Stopped as stopped:
             error, interrupted = str(stopped), folder.stop_requested(number)
-        tune.report({ENDED: 1, "error": error, "interrupted": interrupted})
+        except StoreDenied as refusal:
+            error = str(refusal)
+        tune.report({ENDED: 1, "error": error, "interrupted": interrupted, "denied": denied.seen})
 
     return segment
+
+
+class _Denied:
+    """Whether the store denied a segment access, whose error then names this node."""
+
+    seen = False
+
+    @contextlib.contextmanager
+    def named(self, storage: str) -> Iterator[None]:
+        try:
+            with denied_node_named(storage):
+                yield
+        except StoreDenied:
+            self.seen = True
+            raise
+
+    def within(self, attempt: Attempt) -> contextlib.AbstractContextManager[None]:
+        """For the job of a segment, which ends as failed with that error."""
+        return self.named(attempt.resolved.storage)
 
 
 _LIVE: dict[int, Any] = {}
@@ -182,6 +208,7 @@ class _SegmentSearcher(Searcher):
         self._machines: dict[str, list[str]] = {}
         """Those that were up when a trial was handed out."""
         self._lost: Counter[str] = Counter()
+        self._denials: Counter[str] = Counter()
         _LIVE[id(self)] = self
         self.error: ColddiffError | None = None
 
@@ -233,6 +260,12 @@ class _SegmentSearcher(Searcher):
             self._lost[segment.key] += 1
             log.warning("%s: lost without notice: %s", segment.key, "; ".join(lost))
         excused = bool(lost) and self._lost[segment.key] <= LOSSES_EXCUSED
+        if found.get("denied"):
+            # Of many at once each may meet the one machine that has no credentials.
+            self._denials[segment.key] += 1
+            excused = True
+            if self._denials[segment.key] >= DENIALS:
+                self.error = self.error or StoreDenied(reason)
         try:
             if found.get("interrupted") or excused:
                 self._source.interrupted(segment)

@@ -19,13 +19,19 @@ from colddiff.jobs.tracking_run import describe_run, ended_with_work, open_track
 from colddiff.jobs.verb import VERBS, Verb
 
 log = logging.getLogger(__name__)
+Within = Callable[[Attempt], AbstractContextManager[None]]
+
+
+def no_context(attempt: Attempt) -> AbstractContextManager[None]:
+    """A ``Within`` that does nothing."""
+    return nullcontext()
 
 
 def drive(
     attempt: Attempt,
     *,
     on_ray: bool,
-    turn: Callable[[Attempt], AbstractContextManager[None]] = lambda attempt: nullcontext(),
+    turn: Within = no_context,
     gone: Gone = lambda: False,
 ) -> int:
     """Runs ``attempt`` and returns its exit code: 0 done, 1 failed, 4 stopped.

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import idle_gpu_line
-from colddiff.jobs.driver import drive
+from colddiff.jobs.driver import Within, drive, no_context
 from colddiff.jobs.job import NAMELESS, Job
 from colddiff.jobs.logs import logged
 from colddiff.jobs.resolve import ResolvedJob, resolve
@@ -39,14 +39,22 @@ class InProcess:
             Without it, the work is done here, whatever number of workers the job asks for.
         gpus: of all those workers together.
         user: who submitted the job that runs this one; by default who runs this process.
+        within: the context that an attempt's work is done in.
     """
 
     outlives_client = False
     where = "this process"
     _user = ""
 
-    def __init__(self, *, on_ray: bool = False, gpus: float | None = None, user: str = "") -> None:
-        self._on_ray, self._gpus, self._user = on_ray, gpus, user
+    def __init__(
+        self,
+        *,
+        on_ray: bool = False,
+        gpus: float | None = None,
+        user: str = "",
+        within: Within = no_context,
+    ) -> None:
+        self._on_ray, self._gpus, self._user, self._within = on_ray, gpus, user, within
 
     def claim(self) -> dict[str, Any]:
         claimant = this_claimant()
@@ -57,7 +65,7 @@ class InProcess:
 
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
         accepted()
-        run_here(resolved, attempt, on_ray=self._on_ray, gpus=self._gpus)
+        run_here(resolved, attempt, on_ray=self._on_ray, gpus=self._gpus, within=self._within)
 
     def find(self, job_id: str, attempt: int) -> DriverState | None:
         return None  # liveness comes from the heartbeat and its machine's process table
@@ -76,11 +84,17 @@ class InProcess:
 
 
 def run_here(
-    resolved: ResolvedJob, attempt: int, *, on_ray: bool = False, gpus: float | None = None
+    resolved: ResolvedJob,
+    attempt: int,
+    *,
+    on_ray: bool = False,
+    gpus: float | None = None,
+    within: Within = no_context,
 ) -> int:
     """Runs one attempt at a job, driven by this process; returns its exit code.
 
-    ``gpus``: of all its workers; by default of the one that is this process.
+    ``gpus``: of all its workers; by default of the one that is this process. ``within``: the
+    context that its work is done in.
     """
     if gpus is None:
         resources = getattr(resolved.job, "resources", None)
@@ -92,7 +106,7 @@ def run_here(
                 log.warning("%s", idle)
             # GPU hours are those of GPUs that are held.
             gpus = 0.0 if idle else gpus
-        return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=on_ray)
+        return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=on_ray, turn=within)
 
 
 DESCRIBED = """\

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from colddiff.errors import ColddiffError, Stopped
+from colddiff.errors import ColddiffError, Stopped, StoreDenied
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.job import Job
@@ -53,7 +53,8 @@ class Segment(ABC):
         """Does the work; the error that ended it, or "".
 
         In this process, unless it is a job and ``runner`` has workers elsewhere. Raises Stopped
-        where ``stop_requested`` said so meanwhile.
+        where ``stop_requested`` said so meanwhile, StoreDenied where the store denies this process
+        access: others may have it.
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,17 +141,28 @@ def run_segment(
     """
     threads = torch.get_num_threads()
 
-    def work() -> Submission:
-        with untold():  # the outer job has said what is to be said of its trainings
-            resolved = resolved_segment(segment, outer)
-        with _stopped_with(resolved.folder, stop_requested), untold():
-            return bring_to_end(resolved, runner or InProcess())
+    def work() -> Submission | StoreDenied:
+        try:
+            with untold():  # the outer job has said what is to be said of its trainings
+                resolved = resolved_segment(segment, outer)
+            with _stopped_with(resolved.folder, stop_requested), untold():
+                return bring_to_end(resolved, runner or InProcess())
+        except StoreDenied as error:
+            return error  # no outage, which is waited for
+
+    def done() -> Submission:
+        found = call_with_retry(work, segment.key, OUTAGE_S)
+        if isinstance(found, StoreDenied):
+            raise found
+        return found
 
     try:
-        ended = call_with_retry(work, segment.key, OUTAGE_S)
+        ended = done()
         while ended.state == "lost" and not stop_requested():
             # It was attached to an attempt whose driver was killed together with the outer job's.
-            ended = call_with_retry(work, segment.key, OUTAGE_S)
+            ended = done()
+    except StoreDenied:
+        raise
     except ColddiffError as error:
         return str(error)
     finally:

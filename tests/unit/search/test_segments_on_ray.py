@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ray.tune.search import Searcher
@@ -13,16 +15,19 @@ from colddiff.cluster.ray_segments import (
     HOLDER,
     Placement,
     _SegmentSearcher,
+    _trainable,
     on_workers,
     reserved_by,
 )
-from colddiff.errors import ColddiffError, StoreError
+from colddiff.errors import ColddiffError, StoreDenied, StoreError
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.in_process import InProcess
-from colddiff.jobs.resolve import resolve
+from colddiff.jobs.resolve import ResolvedJob, resolve
+from colddiff.jobs.runner import Runner
 from colddiff.jobs.segments.here import run_segments_here
 from colddiff.jobs.segments.segment import JobSegment, Segment
 from colddiff.jobs.status import Status
+from colddiff.jobs.verb import VERBS
 from colddiff.spec import parse
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.room import needs_of
@@ -147,6 +152,69 @@ def test_an_error_ends_it_once_nothing_runs(attempt: Attempt) -> None:
     damaged = searcher_of(attempt, Listed("a", failing=ColddiffError("trials/0.json is damaged")))
     assert damaged.suggest("1") == Searcher.FINISHED
     assert "damaged" in str(damaged.error)
+
+
+def test_a_segment_that_the_store_denies_twice_ends_it(attempt: Attempt) -> None:
+    source = Listed("a", "b")
+    searcher = searcher_of(attempt, source)
+    refused = {"error": "node x cannot reach s3://b", "denied": True}
+    searcher.suggest("1"), searcher.suggest("2")
+    for trial in ("1", "2"):
+        searcher.on_trial_complete(trial, result=refused)
+    # Both may have met the one machine that has no credentials.
+    assert searcher.error is None
+    assert [searcher.suggest(trial)["segment"]["key"] for trial in ("3", "4")] == ["a", "b"]
+    searcher.on_trial_complete("3", result={"error": ""})
+    searcher.on_trial_complete("4", result=refused)
+    assert searcher.suggest("5") == Searcher.FINISHED
+    assert str(searcher.error) == "node x cannot reach s3://b"
+    assert source.ended == [("a", "")]
+
+
+@dataclass(frozen=True, slots=True)
+class Denied(Segment):
+    """One that is denied access: before there is a job, or by the job itself."""
+
+    kind: ClassVar[str] = "denied"
+    nested: bool = False
+
+    def run(
+        self, outer: ResolvedJob, stop_requested: Callable[[], bool], runner: Runner | None = None
+    ) -> str:
+        if not self.nested:
+            raise StoreDenied("read jobs/x: no credentials")
+        assert runner is not None
+        found = replace(outer, id=f"{outer.id}-nested")
+        runner.start(found, 1, lambda: None)
+        return getattr(found.folder.status(), "message", "")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_segment_says_what_a_job_of_its_own_would_where_it_is_denied(
+    attempt: Attempt, nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(attempt: Attempt) -> None:
+        raise StoreDenied("read jobs/x: no credentials")
+
+    reported: list[dict[str, Any]] = []
+    monkeypatch.setattr(VERBS["search"], "prepare", prepare)
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "10.0.0.3")
+    monkeypatch.setattr("ray.tune.report", reported.append)
+    monkeypatch.setattr("colddiff.cluster.ray_segments.log_to_stderr", lambda: None)
+    config = {"job": attempt.resolved.to_dict(), "attempt": 1, "runner": {}}
+    _trainable((Denied,))(config | {"segment": Denied("a", nested).to_dict()})
+    ((report,),) = [reported]
+    assert report["denied"]
+    storage = attempt.resolved.storage
+    assert report["error"] == f"node 10.0.0.3 cannot reach {storage}: read jobs/x: no credentials"
+
+
+def test_in_this_process_a_second_denial_in_a_row_ends_it(attempt: Attempt) -> None:
+    source = Listed()
+    source.left = [Denied("a"), Denied("b")]
+    with pytest.raises(StoreDenied, match=r"^read jobs/x: no credentials$"):
+        run_segments_here(attempt, source, lambda: None)
+    assert ([segment.key for segment in source.left], source.ended) == (["a"], [])
 
 
 def test_a_store_that_is_down_is_waited_for(attempt: Attempt) -> None:

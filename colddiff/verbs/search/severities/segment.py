@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from colddiff.errors import ColddiffError, Stopped
+from colddiff.errors import ColddiffError, Stopped, StoreDenied
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.runner import Runner
 from colddiff.jobs.segments.segment import Segment
@@ -48,7 +48,7 @@ class ListSegment(Segment):
             evaluator = open_list_evaluator(outer, self.images)
             found = evaluator.measure(chosen, groups=self.groups, on_call=refuse_stopped)
             write_list_result(outer.folder, self.result, found)
-        except Stopped:
+        except (Stopped, StoreDenied):
             raise
         except ColddiffError as error:
             return str(error)
