@@ -42,6 +42,8 @@ NOISE = re.compile(
             r"- \(ip=\S+, pid=\d+\) world_rank=",
             r"Setting up process group for: env://",
             r"Tip: ",
+            # Above the traceback of a worker, which says it.
+            r"Error in training function:$",
             # Before a driver, in the log that a cluster has of it.
             r"Running entrypoint for job ",
             # What Ray says of any worker that is gone, and guesses of its cause: our own line about
@@ -68,7 +70,7 @@ NOISE = re.compile(
 NOISE_OF = {
     # Describes each worker that failed, twice; the traceback of an error in it is kept.
     "TrainController": re.compile(
-        r"\[FailurePolicy\] |  Source: |  Error count: \d|\[Rank \d+ Error Snippet\]:$"
+        r"\[FailurePolicy\] |  Source: |  Error count: \d|\[Rank [\d,]+ Error Snippet\]:$"
         r"|(?:Error|ray\.train\.WorkerGroupError): Training failed due to worker errors:$"
         r"|A worker health check failed\.$|Worker info: Worker\($"
         r"|  (?:actor|metadata|resources|distributed_context|log_file_path|placement_\w+)="
@@ -91,6 +93,12 @@ NOT_OF_THE_JOB = re.compile(
     r"(?:GetTimeoutError|RpcError|ActorDiedError|ActorUnavailableError)\b|grpc\.\S*RpcError\b"
 )
 """Last line of a traceback of Ray that waited for its control store or a worker that is gone."""
+EXPECTED = re.compile(r"colddiff\.errors\.\w+(?:: |$)")
+"""Last line of a traceback of an error of ours: the driver says its message, which has all that
+helps, as the line of a failure or of the job's end."""
+SNIPPET = re.compile(r"\[Rank [\d,]+ Error Snippet\]:$")
+"""What a controller quotes of a worker's traceback follows, which the worker has printed whole."""
+CUT = "... (Output truncated"
 LONGEST_TRACEBACK = 200
 """Lines of one that are held back until it is known what it is about."""
 
@@ -118,9 +126,9 @@ class LogLines:
         self._begun = b""
         self._warned: set[str] = set()
         """Sources whose last line was a warning: the code that it is about follows."""
-        self._held: list[str] = []
-        """A traceback that has begun, and the source that all its lines are of."""
-        self._held_of = ""
+        self._quoting = ""
+        """Source whose last line announces what it quotes of a traceback."""
+        self._held: _Traceback | None = None
 
     def feed(self, chunk: bytes) -> None:
         """Takes a piece; a line that it does not end is kept until it ends, or grows too long."""
@@ -136,40 +144,41 @@ class LogLines:
         if self._begun:
             self._pass_on(self._begun)
             self._begun = b""
-        self._release(self._keep)
+        self._release()
 
     def _pass_on(self, line: bytes) -> None:
         text = ANSI.sub("", line.decode(errors="replace")).rstrip("\r")
         if self._is_noise(text):
             self._write(self._set_aside, text)
         elif not self._holds(text):
-            self._release(self._keep)
-            self._write(self._keep, text)
+            # Of another process an empty line is what is left of something that was set aside.
+            source, said = _source_and_text(text)
+            self._write(self._set_aside if source and not said else self._keep, text)
 
     def _write(self, take: Callable[[bytes], None], text: str) -> None:
         line = text if self._clock is None else stamped(text, self._clock())
         take(f"{line}\n".encode())
 
-    def _release(self, take: Callable[[bytes], None]) -> None:
-        for line in self._held:
-            self._write(take, line)
-        self._held = []
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            for line in held.lines:
+                self._write(self._set_aside if held.is_noise else self._keep, line)
 
     def _holds(self, line: str) -> bool:
         """Whether the line is of a traceback that is held back; its last line decides on it."""
         source, text = _source_and_text(line)
-        if text == TRACEBACK and (not self._held or source != self._held_of):
-            self._release(self._keep)
-            self._held_of = source
-        elif not self._held or source != self._held_of:
-            return False
-        inside = not text or text.startswith(" ") or text in (TRACEBACK, *CHAINED)
-        frame = FRAME.match(text)
-        if (frame and not THEIR_FRAME.match(frame["path"])) or len(self._held) > LONGEST_TRACEBACK:
-            return False
-        self._held.append(line)
-        if not inside:
-            self._release(self._set_aside if NOT_OF_THE_JOB.match(text) else self._keep)
+        if self._held is not None and not self._held.takes(source, text):
+            self._release()
+        if self._held is None:
+            # Ray prints lines that several processes have said once, and some of them again alone.
+            quoted = source == self._quoting and text.startswith(("  ", CUT))
+            part = quoted or bool(FRAME.match(text))
+            if text != TRACEBACK and not (source and part):
+                return False
+            self._held = _Traceback(source, part)
+        self._quoting = ""
+        self._held.add(line, text)
         return True
 
     def _is_noise(self, line: str) -> bool:
@@ -178,6 +187,8 @@ class LogLines:
         if source in NOISY_ACTORS or REPEATED.search(text):
             return True
         key = line[: len(line) - len(text)]
+        if source == "TrainController" and SNIPPET.match(text):
+            self._quoting = key
         if key in self._warned and text.startswith("  "):
             self._warned.discard(key)
             return True
@@ -187,6 +198,53 @@ class LogLines:
             return True
         of_actor = NOISE_OF.get(source)
         return bool(NOISE.match(text) or (of_actor and of_actor.match(text)))
+
+
+class _Traceback:
+    """Lines of one that is held back, all of one source, with the errors that it is chained to."""
+
+    def __init__(self, source: str, part: bool) -> None:
+        self.lines: list[str] = []
+        self._source, self._part = source, part
+        self._last = ""
+        """The line after the frames; "" before it."""
+        self._cut = False
+        """Whether the next line lacks its beginning."""
+        self._others = False
+        """Whether a frame is of other code than Ray's."""
+
+    def takes(self, source: str, text: str) -> bool:
+        """Whether the next line is of it too."""
+        if source != self._source or len(self.lines) > LONGEST_TRACEBACK:
+            return False
+        chained = not text or text in CHAINED
+        if self._last:
+            return chained
+        return not (text == TRACEBACK and self.lines and not self._may_begin())
+
+    def add(self, line: str, text: str) -> None:
+        """Takes the next line."""
+        self.lines.append(line)
+        frame = FRAME.match(text)
+        self._others |= bool(frame and not THEIR_FRAME.match(frame["path"]))
+        if text in CHAINED:
+            self._last = ""
+        elif text and not (self._cut or text.startswith((" ", CUT)) or text == TRACEBACK):
+            self._last = text
+        self._cut = text.startswith(CUT)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it says nothing that the job's own lines do not say."""
+        if not self._last:
+            return self._part
+        unanswered = NOT_OF_THE_JOB.match(self._last) and not self._others
+        return bool(unanswered or EXPECTED.match(self._last))
+
+    def _may_begin(self) -> bool:
+        """Whether a traceback may follow: after the line that chains it."""
+        last = [_source_and_text(line)[1] for line in self.lines[-2:]]
+        return any(text in CHAINED for text in last)
 
 
 def parted(log: bytes) -> tuple[bytes, bytes]:

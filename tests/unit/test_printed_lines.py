@@ -59,7 +59,7 @@ terminal distribution gmm fitted in 0.7 s
 (raylet) Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL by the user
 (autoscaler +1m4s) Error: No available node types can fulfill resource request {{'GPU': 1.0}}
 (TrainController pid=7327) Traceback (most recent call last):
-(TrainController pid=7327)   File "{PACKAGES}/ray/train/v2/controller.py", line 1, in run
+(TrainController pid=7327) ValueError: no such group
 2026/11/27 01:27:05 ERROR mlflow.store.db.utils: SQLAlchemy database error
 {PACKAGES}/colddiff/restorers/base.py:12: UserWarning: ours
 ./kspace.py:12: UserWarning: the user's own
@@ -213,6 +213,74 @@ ValueError: 3 is no odd width"""
     assert [unstamped(line) for line in kept.splitlines()] == [
         f"(TrainController pid=25336) {line}" for line in error.splitlines()
     ]
+
+
+DENIED = """
+Error in training function:
+Traceback (most recent call last):
+  File "/tmp/ray/session_1/colddiff/verbs/train/on_ray.py", line 160, in _worker
+    with (
+  File "/usr/lib/python3.11/contextlib.py", line 158, in __exit__
+    self.gen.throw(typ, value, traceback)
+  File "/tmp/ray/session_1/colddiff/cluster/nodes/places.py", line 40, in denied_node_named
+    raise StoreDenied(unreached_store(storage, error, f"node {node}")) from None
+colddiff.errors.StoreDenied: node 10.0.0.3 cannot reach s3://b: no credentials
+
+"""[1:]
+# Of what it says twice, Ray leaves out lines that another process has said.
+QUOTED = """
+[FailurePolicy] RAISE
+Error: Training failed due to worker errors:
+[Rank 0,1 Error Snippet]:
+  File "/tmp/ray/session_1/colddiff/cluster/nodes/place...
+... (Output truncated. See individual worker logs for full details) ...
+ied_node_named
+ray.train.WorkerGroupError: Training failed due to worker errors:
+[Rank 0 Error Snippet]:
+... (Output truncated. See individual worker logs for full details) ...
+ denied_node_named
+
+"""[1:]
+READING = """Traceback (most recent call last):
+  File "/tmp/ray/session_1/colddiff/data/readers/lanes.py", line 7, in read
+    return image(data)
+OSError: cannot identify image file
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/tmp/ray/session_1/colddiff/data/readers/lanes.py", line 9, in read
+    raise DataError(name) from error
+colddiff.errors.DataError: a.png cannot be decoded
+"""
+
+
+def test_the_traceback_of_an_error_of_ours_is_set_aside_with_what_quotes_it() -> None:
+    said = by("RayTrainWorker", DENIED) + by("TrainController", QUOTED)
+    said += by("RayTrainWorker", READING)
+    said += by("RayTrainWorker", "\n".join(DENIED.splitlines()[6:8])) + by("raylet", "\n")
+    kept, aside = sorted_lines(f"before\n{said}{OUR_LINE}\n".encode())
+    assert [unstamped(line) for line in kept.splitlines()] == ["before", OUR_LINE]
+    assert len(aside.splitlines()) == len(said.splitlines())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        DENIED.partition("\n")[2].replace("colddiff.errors.StoreDenied", "ValueError"),
+        # One of ours in the middle is not what it ended with.
+        "\n".join(
+            (READING.rstrip(), "", READING.splitlines()[5], "", READING.partition("\n\n")[0])
+        ),
+        READING.partition("\n\n")[0].replace("OSError: ", "kspace.errors.StoreDenied: "),
+    ],
+    ids=["unexpected", "while one of ours is handled", "another package"],
+)
+def test_the_traceback_of_any_other_error_is_kept_whole(other: str) -> None:
+    other = by("RayTrainWorker", other)
+    kept, _ = sorted_lines(f"{other}{OUR_LINE}\n".encode())
+    lines = [*other.splitlines(), OUR_LINE]
+    assert [unstamped(line) for line in kept.splitlines()] == [line.rstrip() for line in lines]
 
 
 def test_a_log_of_a_cluster_is_parted_without_new_times() -> None:

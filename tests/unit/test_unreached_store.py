@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 from ray.train import WorkerGroupError
 
 from colddiff.cluster import driver
@@ -26,6 +27,7 @@ from colddiff.jobs.status import Status
 from colddiff.stores.local_store import LocalStore
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.on_ray import answer_of
 from colddiff.verbs.train.ray_restarts import _reason
 
 STORAGE = "s3://bucket/runs"
@@ -123,3 +125,16 @@ def test_the_line_of_a_node_says_where_to_set_it(monkeypatch: pytest.MonkeyPatch
     (store, tracker) = unreached(STORAGE, "http://127.0.0.1:9", make=False)
     assert store == f"store: {DENIED}; {AT_START}"
     assert tracker.endswith(AT_START)
+
+
+def test_an_evaluation_that_is_denied_fails_with_the_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def get(task: object) -> None:
+        said = RayTaskError("run", "Traceback (most recent call last): ...", StoreDenied(DENIED))  # type: ignore[no-untyped-call]
+        raise said.as_instanceof_cause()  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(StoreDenied) as caught:
+        answer_of("task")
+    assert str(caught.value) == DENIED

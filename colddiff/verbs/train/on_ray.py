@@ -15,7 +15,7 @@ from colddiff.cluster.capacity import machines_up
 from colddiff.cluster.nodes.places import denied_node_named
 from colddiff.cluster.waiting import await_workers
 from colddiff.cluster.worker_count import most_workers
-from colddiff.errors import Unreachable
+from colddiff.errors import ColddiffError, Unreachable
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.logs import log_to_stderr
 from colddiff.jobs.resolve import ResolvedJob
@@ -56,7 +56,7 @@ def fit_on_ray(attempt: Attempt) -> None:
     workers = most_workers(job) if job.workers == "all" else job.workers
 
     def evaluate(step: int) -> None:
-        record = ray.get(_evaluation().remote(resolved.to_dict(), step))
+        record = answer_of(_evaluation().remote(resolved.to_dict(), step))
         report_evaluation(attempt, step, record)
 
     growth = Growth(folder, number)
@@ -174,6 +174,14 @@ def _evaluation() -> Any:
             return evaluate_step(resolved, resolved.folder, tracker, step)
 
     return ray.remote(num_cpus=0, max_retries=1)(run)
+
+
+def answer_of(task: Any) -> Any:
+    """What a Ray task returns; raises an error of ours as it was: Ray's text is a traceback."""
+    try:
+        return ray.get(task)
+    except ColddiffError as error:  # of a class that is Ray's as well
+        raise getattr(error, "cause", error) from None
 
 
 def _ray_storage(resolved: ResolvedJob) -> str:
