@@ -113,23 +113,26 @@ def _refused_there(job: Job, cluster: Cluster, request: Request) -> list[str]:
 
 
 def _fit(job: Job, cluster: Cluster) -> tuple[str | None, bool]:
-    """Whether the job can ever run on the cluster that is named, and whether it is refused there.
+    """Whether the job can ever run on the cluster that is named, and whether that is a problem.
 
-    None where it asks for nothing.
+    It is unless somebody has said that the job is to wait. None where it asks for nothing.
     """
     from colddiff.cluster.ray_jobs import RayJobs
     from colddiff.errors import SpecError
     from colddiff.jobs.device import settled_job
     from colddiff.jobs.runner import fit_line
-    from colddiff.jobs.segments.room import what_it_waits_for
+    from colddiff.jobs.segments.room import queue_hours, what_it_waits_for
 
     capacity = RayJobs(cluster).capacity()
     try:
         job = settled_job(job, lambda: capacity)
-        waits = what_it_waits_for(job, lambda: capacity)
+        VERBS[job.verb].check_capacity(job, lambda: capacity)
     except SpecError as error:
-        return f"{cluster.address}: can never fit: {error}", True
+        if queue_hours(job) is None:
+            return f"{cluster.address}: can never fit: {error}", True
+        return f"{cluster.address}: {what_it_waits_for(job, lambda: capacity)}", False
     resources = getattr(job, "resources", None)
     workers = getattr(job, "workers", 1) if VERBS[job.verb].all_at_once else 1
-    line = waits or (fit_line(resources, workers, capacity) if resources else "")
-    return f"{cluster.address}: {line}" if line else None, False
+    if not resources:
+        return None, False
+    return f"{cluster.address}: {fit_line(resources, workers, capacity)}", False

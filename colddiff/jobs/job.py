@@ -95,7 +95,7 @@ class LimitsSpec(Spec):
         Field(
             gt=0,
             description="of waiting for a cluster's CPUs or GPUs, also for machines that it lacks; "
-            "null for no limit, where a job that the cluster can never hold is refused",
+            "null for no limit, but a search or study that it can never hold is refused",
         ),
         Unit("hours"),
         LATER,

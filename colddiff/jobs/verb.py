@@ -76,6 +76,8 @@ class Verb(ABC):
     """Unit of progress, in the plural."""
     all_at_once: ClassVar[bool] = False
     """Whether a job starts only where all of its workers have room; else with one of them."""
+    waits_for_machines: ClassVar[bool] = True
+    """Whether a job that its cluster could not hold waits for machines; else it is refused."""
 
     @abstractmethod
     def spec(self) -> type[Job]:

@@ -56,7 +56,7 @@ def dashboard() -> Iterator[str]:
         (
             ["train", "data=digits", "workers=5", "resources.gpus=1"],
             "can never fit: workers: the job needs 5 workers with 1 GPU and 1 CPU, the cluster has "
-            "room for 4; workers=[1, 5] starts with what has room; limits.queue_hours=24 waits a ",
+            "room for 4; workers=[1, 5] starts with what has room",
         ),
         (
             ["train", "data=digits", "workers=5", "resources.gpus=1", "limits.queue_hours=2"],

@@ -1,4 +1,4 @@
-"""A job that its cluster can never hold is refused, unless somebody has said that it is to wait."""
+"""A job that its cluster could never hold says so, and waits or is refused, by its verb."""
 
 from __future__ import annotations
 
@@ -71,15 +71,18 @@ def job_of(verb: str, **fields: Any) -> Any:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_it_is_refused_unless_it_is_to_wait(verb: str, fields: dict[str, Any], says: str) -> None:
+def test_it_waits_and_says_so_or_is_refused(verb: str, fields: dict[str, Any], says: str) -> None:
     plain = job_of(verb, **fields)
-    with pytest.raises(SpecError, match=f"^{re.escape(says)}.*; {WAIT}$"):
-        what_it_waits_for(plain, lambda: THREE)
+    waits = f"it waits until machines are added, or until `colddiff stop` ends it: {says}"
+    if verb == "search":
+        with pytest.raises(SpecError, match=f"^{re.escape(says)}.*; {WAIT}$"):
+            what_it_waits_for(plain, lambda: THREE)
+    else:
+        line = what_it_waits_for(plain, lambda: THREE)
+        assert line.startswith(waits)
+        assert line.endswith("; limits.queue_hours=N waits N hours at most")
     # It was taken here before: machines that were lost come back.
-    line = what_it_waits_for(plain, lambda: THREE, resumed=True)
-    assert line.startswith(
-        f"it waits until machines are added, or until `colddiff stop` ends it: {says}"
-    )
+    assert what_it_waits_for(plain, lambda: THREE, resumed=True).startswith(waits)
     told = job_of(verb, **fields, limits={"queue_hours": 2})
     assert "added, for limits.queue_hours=2 at most, or" in what_it_waits_for(told, lambda: THREE)
     grows = Capacity(THREE.machines, grows=True)
@@ -124,24 +127,27 @@ class Small(InProcess):
         accepted()
 
 
-def test_a_refusal_leaves_no_job_and_a_resumption_waits(
+def test_a_submission_says_what_it_waits_for(
     storage: Path, packed: Mapping[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "colddiff")
     cluster = Small()
-    large = resolve(test_run.job(**packed, workers=4), "tiny")
-    with pytest.raises(SpecError, match=r"^workers: the job needs 4 workers"):
-        bring_to_end(large, cluster, detach=True)
-    assert (cluster.started, large.folder.attempts(), large.folder.status()) == ([], [], None)
     small = resolve(test_run.job(**packed, workers=3), "tiny")
     assert bring_to_end(small, cluster, detach=True).exit_code == 0
-    attempt = Attempt(small, 1)
-    attempt.drive(dict)
     assert "it waits" not in caplog.text
-    more = resolve(test_run.job(**packed, workers=4, num_steps=10_000), "tiny")
-    assert bring_to_end(more, cluster, detach=True).exit_code == 0
-    assert cluster.started == [1, 2]
+    large = resolve(test_run.job(**packed, workers=4, seed=1), "tiny")
+    assert bring_to_end(large, cluster, detach=True).exit_code == 0
+    assert cluster.started == [1, 1]
     assert "it waits until machines are added, or until `colddiff stop` ends it" in caplog.text
+
+
+def test_a_refused_search_leaves_no_job(storage: Path, packed: Mapping[str, str]) -> None:
+    cluster = Small()
+    base = {**packed, "workers": 4}
+    search = resolve(job_of("search", base={**tiny_search()["base"], **base}), "tiny")
+    with pytest.raises(SpecError, match=r"workers: a trial needs 4 workers"):
+        bring_to_end(search, cluster, detach=True)
+    assert (cluster.started, search.folder.attempts(), search.folder.status()) == ([], [], None)
 
 
 def test_segments_begin_once_each_could_be_held(monkeypatch: pytest.MonkeyPatch) -> None:

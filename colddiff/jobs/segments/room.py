@@ -47,23 +47,33 @@ def what_it_waits_for(
 ) -> str:
     """A line where ``job`` can run once machines are added; "" where the cluster can hold it.
 
-    Raises SpecError, naming the field, where nobody has said that it is to wait. A number that is
-    too large is most often a slip, and would be found hours later. But machines do join by hand:
-    ``limits.queue_hours`` says that they will. So does an attempt before (``resumed``): it was
-    taken here, and machines that were lost come back.
+    Machines join by hand, or while Kubernetes starts them: most jobs wait, and say for what. A
+    verb of many jobs does not (``Verb.waits_for_machines``), and raises SpecError, naming the
+    field, unless ``limits.queue_hours`` says that it is to wait, or an attempt before
+    (``resumed``) was taken here: machines that were lost come back.
     """
     try:
         VERBS[job.verb].check_capacity(job, capacity)
     except SpecError as error:
-        hours = getattr(getattr(job, "limits", None), "queue_hours", None)
-        if hours is None and not resumed:
+        hours = queue_hours(job)
+        if hours is None and not resumed and not VERBS[job.verb].waits_for_machines:
             *others, (path, what) = error.problems
             raise SpecError([*others, (path, f"{what}; {WAY_OUT}")]) from None
-        limit = "" if hours is None else f" for limits.queue_hours={hours:g} at most,"
+        if hours is None:
+            limit, way_out = "", "; limits.queue_hours=N waits N hours at most"
+        else:
+            limit, way_out = f" for limits.queue_hours={hours:g} at most,", ""
         return (
-            f"it waits until machines are added,{limit} or until `colddiff stop` ends it: {error}"
+            f"it waits until machines are added,{limit} or until `colddiff stop` ends it: "
+            f"{error}{way_out}"
         )
     return ""
+
+
+def queue_hours(job: Job) -> float | None:
+    """How long the job may wait for a cluster; None where nothing says so."""
+    hours: float | None = getattr(getattr(job, "limits", None), "queue_hours", None)
+    return hours
 
 
 def refuse_too_small(

@@ -26,6 +26,7 @@ class Search(Verb):
     help = "Search a degradation's schedule by training, or a checkpoint's severities by sampling."
     extent = "num_trials"
     unit = "trials"
+    waits_for_machines = False
 
     def spec(self) -> type[SearchJob]:
         from colddiff.verbs.search.job import SearchJob

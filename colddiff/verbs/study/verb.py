@@ -26,6 +26,7 @@ class Study(Verb):
     name = "study"
     help = "Train several jobs, each with several seeds, as one."
     unit = "jobs"
+    waits_for_machines = False
 
     def spec(self) -> type[StudyJob]:
         from colddiff.verbs.study.job import StudyJob
