@@ -41,7 +41,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def _group(nodeid: str) -> Group:
-    return group_of(PurePosixPath(nodeid.partition("::")[0]))
+    return _group_of_file(nodeid.partition("::")[0])
+
+
+@cache
+def _group_of_file(path: str) -> Group:
+    """Twenty tests are in a file, and the patterns of all groups take a ten thousandth each."""
+    return group_of(PurePosixPath(path))
 
 
 @pytest.hookimpl(tryfirst=True)
