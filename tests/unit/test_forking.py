@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import threadpoolctl
+from ray._private.utils import remove_ray_internal_flags_from_env
 
 from colddiff.cluster.forking import CLIENT, client, server
 from tests.kills import wait_until
@@ -31,6 +32,7 @@ found = {
     "streams": [os.fstat(n).st_ino for n in (0, 1, 2)], "files": len(os.listdir("/proc/self/fd")),
 }
 own = {"parent": os.getppid(), "imported": "webdataset" in sys.modules}
+own["imported for drivers"] = "mlflow" in sys.modules
 if own["imported"]:
     import numpy, ray
     own["draws"] = [numpy.random.random(), ray.ObjectRef.from_random().hex()]
@@ -38,9 +40,11 @@ print(json.dumps([found, own]))
 """
 
 MODULE = """
-import json, os, signal, sys, time
+import atexit, ctypes, json, os, signal, sys, threading, time
 what, *more = sys.argv[1:]
-print(json.dumps([__name__, os.path.basename(sys.argv[0]), more, os.getpid(), os.getppid()]))
+program = os.path.basename(sys.argv[0])
+imported = {"torch", "scipy", "matplotlib", "mlflow"} <= sys.modules.keys()
+print(json.dumps([__name__, program, more, os.getpid(), os.getppid(), imported]))
 if what == "catch":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))
     print("waits")
@@ -51,10 +55,18 @@ if what == "threads":
     pools = sorted({pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
     print(json.dumps([torch.get_num_threads(), pools]))
     what = 0
+if what == "3":
+    class Kept:
+        def __del__(self):
+            print("taken apart")
+    kept = Kept()
+    def in_c():
+        ctypes.CDLL(None).puts(b"from a library")
+    threading.Thread(target=lambda: [time.sleep(0.2), print("a thread has ended")]).start()
+    atexit.register(print, "the end")
+    atexit.register(in_c)
 sys.exit(int(what))
 """
-
-FOUND = "import json; print(json.dumps(f()[:-1]))"
 
 ALIKE = """
 import ray
@@ -132,19 +144,6 @@ def test_a_driver_may_have_another_number_of_threads() -> None:
         assert server.refusal(request, {"PWD": "/node"}) == reason
 
 
-def test_the_node_of_a_driver_is_that_of_its_shell() -> None:
-    find = f"from colddiff.cluster.forking.client import raylet_command as f; {FOUND}"
-    shell = 'unset RAY_RAYLET_PID; "$@"; exit $?'
-    done = subprocess.run(
-        ["sh", "-c", shell, "sh", sys.executable, "-c", find],
-        env=os.environ | {"RAY_RAYLET_PID": str(os.getpid())},
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert json.loads(done.stdout) == psutil.Process().cmdline(), done.stderr
-
-
 def test_a_job_that_brings_a_module_of_the_same_name_gets_its_own(tmp_path: Path) -> None:
     request = {"env": {"PYTHONPATH": str(tmp_path)}}
     (tmp_path / "unheard_of.py").touch()
@@ -197,9 +196,7 @@ class Node:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        # Its command line is how a process finds the folder.
-        named = "import time; time.sleep(600)", f"--raylet_socket_name={place}/sockets/raylet"
-        self.process = subprocess.Popen([sys.executable, "-c", *named])
+        self.process = subprocess.Popen(["sleep", "600"])
         (place / "sockets").mkdir(parents=True)
         self.log = place / "logs" / "fork_server.log"
         self.log.parent.mkdir()
@@ -224,14 +221,18 @@ class Node:
         self, *arguments: str, **env: str
     ) -> Iterator[tuple[subprocess.Popen[str], list[Any]]]:
         """The client of a module that runs as a fork, and what it has printed."""
-        (self.place / "job").mkdir(exist_ok=True)
-        (self.place / "job" / "module_of_a_job.py").write_text(MODULE)
-        path = os.pathsep.join(filter(None, ["job", os.environ.get("PYTHONPATH", "")]))
-        own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": "1"}
+        # As Ray's supervisor of jobs does: what it unpacks, what it sets, and what it takes away.
+        folder = self.place / "runtime_resources" / "working_dir_files" / "job"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "module_of_a_job.py").write_text(MODULE)
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+        own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": "1", "PWD": str(folder)}
+        variables = {**self.env, **own, **env}
+        remove_ray_internal_flags_from_env(variables)
         with subprocess.Popen(
             [sys.executable, "-P", CLIENT, "-m", "module_of_a_job", *arguments],
-            env=self.env | own | env,
-            cwd=self.place,
+            env=variables,
+            cwd=folder,
             stdout=subprocess.PIPE,
             text=True,
         ) as client:
@@ -288,7 +289,7 @@ def test_a_fork_is_what_a_new_process_would_be(node: Node) -> None:
     python_path = os.pathsep.join(filter(None, [str(job), os.environ.get("PYTHONPATH", "")]))
     env = {"RAY_JOB_ID": "07000000", "PYTHONPATH": python_path}
     (fork, own), (new, _) = node.worker(**env), node.worker(start="", **env)
-    assert own["imported"]
+    assert (own["imported"], own["imported for drivers"]) == (True, False)
     assert [own["parent"]] == node.servers
     assert fork == new
     draws = zip(*(node.worker()[1]["draws"] for _ in range(2)), strict=True)
@@ -312,10 +313,14 @@ def test_a_killed_server_is_replaced(node: Node) -> None:
 
 
 def test_a_module_runs_as_a_fork_and_ends_as_it_would(node: Node) -> None:
-    with node.module("3", "a", "b") as (client, (name, program, more, pid, parent)):
+    with node.module("3", "a", "b") as (client, (name, program, more, pid, parent, imported)):
         assert (name, program, more) == ("__main__", "module_of_a_job.py", ["a", "b"])
         assert parent in node.servers
+        assert imported  # before it, not by it
         assert pid != client.pid
+        assert client.stdout is not None
+        last = ["a thread has ended", "from a library", "the end"]
+        assert sorted(client.stdout.read().splitlines()) == last
         assert client.wait(60) == 3
     with node.module("catch") as (client, _):
         assert client.stdout is not None

@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PROGRAM = "default_worker.py"
-SOCKETS = ("--raylet-name", "--raylet_socket_name")
-"""Name a socket of the node; that of the fork server is in the same folder."""
+SOCKET = "--raylet-name"
+"""Names a socket of the node; that of the fork server is in the same folder."""
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 CONTEXT = "--serialized-runtime-env-context="
 LANGUAGE = "--language="
 NO_JOB = "ffffffff"
-RAYLET = "RAY_RAYLET_PID"
 OOM = Path("/proc/self/oom_score_adj")
 UNSET = r"\$\{[A-Z0-9_]+\}"
 WAIT_S = 60.0
@@ -110,7 +109,7 @@ def run_module(arguments: Sequence[str]) -> NoReturn:
     }
     try:
         # A server that began here would have the environment of this job.
-        fork = asked(request, socket_of(raylet_command()), begin=False)
+        fork = asked(request, socket_of_job(), begin=False)
     except OSError:
         fork = None
     if fork is None:
@@ -145,30 +144,23 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return found
 
 
-def raylet_command() -> list[str]:
-    """The command line of the node of Ray that this process is of; OSError where it is of none."""
-    # Ray hides it from drivers, but not from the supervisor that has started their shell.
-    process = Path("/proc/self")
-    while not (raylet := _environment_of(process).get(RAYLET)):
-        status = (process / "stat").read_text()
-        process = Path("/proc") / status.rpartition(")")[2].split()[1]
-    return _words(Path("/proc") / raylet / "cmdline")
+def socket_of_job() -> Path | None:
+    """Where the fork server of the node listens that this process runs a job on; None if on none.
 
-
-def _environment_of(process: Path) -> dict[str, str]:
-    """With which its program began; OSError for a process of another user, and past the first."""
-    return dict(word.split("=", 1) for word in _words(process / "environ") if "=" in word)
-
-
-def _words(path: Path) -> list[str]:
-    return path.read_bytes().decode(errors="surrogateescape").split("\0")
+    Ray unpacks a job in a folder of the node, and runs its driver there. It takes from a driver's
+    environment what would name the node.
+    """
+    folder = Path.cwd()
+    if folder.parent.parent.name != "runtime_resources":
+        return None
+    return folder.parents[2] / "sockets" / "fork"
 
 
 def socket_of(arguments: Sequence[str]) -> Path | None:
     """Where the fork server of a node listens, by a command line that names a socket of it."""
     for argument in arguments:
         name, _, value = argument.partition("=")
-        if name in SOCKETS:
+        if name == SOCKET:
             return Path(value).parent / "fork"
     return None
 

@@ -5,7 +5,7 @@ Loaded by its path, like the server, so that it is of no package that a job may 
 
 from __future__ import annotations
 
-import atexit
+import ctypes
 import gc
 import importlib
 import os
@@ -24,17 +24,42 @@ PATH = "PYTHONPATH"
 THREADS = "OMP_NUM_THREADS"
 
 
+class Ending:
+    """Ends a process that has done all; taking its modules apart would take 0.4 s of CPU.
+
+    Registered with ``atexit`` before anything is imported, so that it is called last: after threads
+    and whatever waits for the end of the interpreter.
+    """
+
+    def __init__(self) -> None:
+        self.code = 0
+        """With which it ends."""
+        self.client: socket.socket | None = None
+        """Who is told the code."""
+
+    def __call__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+                stream.flush()
+        ctypes.CDLL(None).fflush(None)  # what libraries in C have printed
+        if self.client is not None:
+            with suppress(OSError):
+                self.client.sendall(struct.pack("i", self.code & 0xFF))
+        os._exit(self.code & 0xFF)
+
+
 def become(
     request: Mapping[str, Any],
     streams: Sequence[int],
     connection: socket.socket,
     server_env: Mapping[str, str],
     server_path: Sequence[str],
+    ending: Ending,
 ) -> None:
     """Makes this process what the request describes, and runs its program.
 
     ``server_env`` and ``server_path`` are the variables and ``sys.path`` that it was forked with.
-    Its end is that of the interpreter, with all that waits for it.
+    Its end is that of the interpreter, with all that waits for it, and then ``ending``.
     """
     os.setpgid(0, 0)
     for number, stream in enumerate(streams):
@@ -56,25 +81,26 @@ def become(
         sys.modules["numpy"].random.seed()  # else all forks would draw the same numbers
     _count_threads_as_ray_does()
     gc.enable()
-    if module:
-        if (threads := os.environ.get(THREADS)) != server_env.get(THREADS):
-            _set_threads(int(threads or 0))
-        sys.argv.insert(0, "")  # which becomes its file
-        _run_for(connection, module)
-    else:
-        connection.close()
-        runpy.run_path(sys.argv[0], run_name="__main__")
+    ending.code = 1  # unless it comes to its end
+    try:
+        if module:
+            if (threads := os.environ.get(THREADS)) != server_env.get(THREADS):
+                _set_threads(int(threads or 0))
+            sys.argv.insert(0, "")  # which becomes its file
+            ending.client = connection
+            _tie_to(connection)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            connection.close()
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        ending.code = 0
+    except SystemExit as end:
+        ending.code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
 
 
-def _run_for(client: socket.socket, module: str) -> None:
-    """Runs the module for a client that stands for this process where it was started."""
-    code = 1
-
-    def tell() -> None:
-        with suppress(OSError):
-            client.sendall(struct.pack("i", code & 0xFF))
-
-    atexit.register(tell)  # the first one, so the last that is called
+def _tie_to(client: socket.socket) -> None:
+    """Ties this process to the client that stands for it where it was started."""
     client.settimeout(None)
     client.sendall(struct.pack("i", os.getpid()))
     if client.recv(1) != b"g":
@@ -82,12 +108,6 @@ def _run_for(client: socket.socket, module: str) -> None:
     threading.Thread(target=_end_with, args=(client,), daemon=True).start()
     if os.environ.get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        raise
 
 
 def _end_with(client: socket.socket) -> None:

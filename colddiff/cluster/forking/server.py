@@ -8,6 +8,7 @@ a fork would differ from a process that starts anew (`refusal`): that worker sta
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import importlib
@@ -38,13 +39,16 @@ MODULES = (
     "ray.tune",
     "PIL.Image",
     "torch._dynamo",  # an optimizer's first use imports it, for a second and more
-    "scipy.stats",
     "webdataset",
+)
+"""What workers import, those for the first needs first. Never colddiff: a job brings its own."""
+FOR_DRIVERS = (
+    "scipy.stats",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "mlflow.store.tracking.sqlalchemy_store",
 )
-"""What workers import, those for the first needs first. Never colddiff: a job brings its own."""
+"""What drivers import as well, and most nodes have none: 2 s of CPU."""
 PATH = "PYTHONPATH"
 READ_AT_IMPORT = Path(__file__).parents[2] / "tracking" / "mlflow_defaults.py"
 """The variables with which colddiff imports MLflow; by path: a job brings its own colddiff."""
@@ -71,7 +75,7 @@ OF_DRIVERS = {
     THREADS,  # libraries read it at their import: the fork tells them (`fork.py`)
 }
 """More of those, for a process that is no worker; what its shell sets is among them."""
-READ_WHEN_USED = ("RAY_EXPERIMENTAL_NOSET_", "RAY_TRAIN_")
+READ_WHEN_USED = ("COLDDIFF_", "RAY_EXPERIMENTAL_NOSET_", "RAY_TRAIN_")
 """Starts of the names of more of those."""
 REQUEST_S = 5.0
 DRIVERS = ("/dev/nvidia", "/dev/kfd")
@@ -86,27 +90,38 @@ class Server:
         self.env = dict(os.environ)
         self.path = sys.path[not sys.flags.safe_path :]  # without the folder of this program
         self.raylet = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))
+        self.modules, self.for_drivers = list(MODULES), list(FOR_DRIVERS)
         self.files = _Files()
         self.alike: str | None = None
 
     def run(self) -> None:
         """Imports and serves until the node ends."""
-        modules = list(MODULES)
         for name, value in runpy.run_path(str(READ_AT_IMPORT))["DEFAULTS"].items():
             os.environ.setdefault(name, value)  # not in `self.env`: forks have their own
         gc.disable()
         sources: list[Any] = [self.listener, self.raylet]
         while True:
-            waiting, _, _ = select.select(sources, [], [], 0 if modules else None)
+            waiting, _, _ = select.select(sources, [], [], 0 if self.modules else None)
             if self.raylet in waiting:
                 return
             if self.listener in waiting:
                 self._answer()
-            elif modules:
-                _import(modules.pop(0))
-                self.alike = alike_forks()
-                if not modules:
-                    gc.freeze()  # what has been imported stays: forks never look through it
+            elif self.modules:
+                self._import_next()
+
+    def _import_next(self) -> None:
+        name = self.modules.pop(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(name)
+            if name == "ray":
+                _draw_elsewhere()
+        except ImportError as error:  # workers that need it will say so
+            _say(f"not imported: {error}")
+        self.alike = alike_forks()
+        if not self.modules:
+            gc.freeze()  # what has been imported stays: forks never look through it
 
     def _answer(self) -> None:
         connection, _ = self.listener.accept()
@@ -119,6 +134,10 @@ class Server:
             except (OSError, ValueError, struct.error) as error:
                 _say(f"a request that could not be read: {error}")
                 return
+            if "module" in request:
+                self.modules, self.for_drivers = [*self.modules, *self.for_drivers], []
+                while self.modules:  # else the driver would import the same beside this process
+                    self._import_next()
             try:
                 reason = (
                     refusal(request, self.env) or self.files.changed() or unsafe() or self.alike
@@ -256,17 +275,6 @@ class _Files:
         return None
 
 
-def _import(name: str) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module(name)
-        if name == "ray":
-            _draw_elsewhere()
-    except ImportError as error:  # workers that need it will say so
-        _say(f"not imported: {error}")
-
-
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """The request and the three streams that came with it; ValueError where it is none."""
     head, streams, _, _ = socket.recv_fds(connection, 4, 3)
@@ -319,14 +327,15 @@ def main(path: Path) -> None:
         os.dup2(null, 1)
         os.close(null)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end are not waited for
-        server = Server(listener)
+        server, ending = Server(listener), FORK.Ending()
+        atexit.register(ending)
         try:
             server.run()
             return
         except _Forked as fork:
             request, streams, connection = fork.args
         os.close(server.raylet)
-    FORK.become(request, streams, connection, server.env, server.path)
+    FORK.become(request, streams, connection, server.env, server.path, ending)
 
 
 if __name__ == "__main__":
