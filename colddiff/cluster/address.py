@@ -55,6 +55,8 @@ class Cluster:
     """``http(s)://host:port``, without a trailing slash."""
     token: str | None = None
     local: bool = False
+    forks: bool = False
+    """Whether processes are forks on its nodes, which another than `local_cluster` has started."""
     origin: str = ""
     """Where the address was given, such as ``RAY_ADDRESS``; for messages."""
     token_source: str = ""

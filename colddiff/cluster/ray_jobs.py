@@ -123,7 +123,7 @@ class RayJobs:
     def start(self, resolved: ResolvedJob, attempt: int, accepted: Callable[[], None]) -> None:
         from colddiff.cluster.stage import staged
 
-        command = entrypoint(attempt, local=self.cluster.local)
+        command = entrypoint(attempt, local=self.cluster.local or self.cluster.forks)
         with (self._stage or staged)(resolved) as folder:
             self.submit_folder(folder, command, submission_id(resolved.id, attempt))
         accepted()

@@ -125,7 +125,8 @@ def ray_over_nodes(allocation: Allocation) -> Iterator[Cluster]:
     command = step_command(allocation.nodes, port, dashboard_port)
     step = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
     try:
-        cluster = Cluster(f"http://127.0.0.1:{dashboard_port}", token, origin="this allocation")
+        address = f"http://127.0.0.1:{dashboard_port}"
+        cluster = Cluster(address, token, forks=True, origin="this allocation")
         _await_nodes(allocation, cluster, step)
         yield cluster
     finally:

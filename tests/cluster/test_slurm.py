@@ -10,8 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from colddiff.cluster.forking import CLIENT
 from colddiff.cluster.slurm_script import Slurm, write_script
 from colddiff.jobs.folder import JobFolder
 from colddiff.stores.local_store import LocalStore
@@ -70,6 +72,13 @@ def _log(tmp_path: Path) -> str:
     return "".join(path.read_text() for path in tmp_path.glob("train-*.log"))
 
 
+def _clients_of_forks() -> list[str]:
+    """Where what stands for a fork runs, in the allocations; one without a fork is no client."""
+    found = psutil.process_iter(["cmdline", "cwd"])
+    clients = [item.info["cwd"] or "" for item in found if CLIENT in (item.info["cmdline"] or ())]
+    return [place for place in clients if place.startswith("/tmp/cds-")]
+
+
 def test_a_training_on_two_nodes_is_requeued_once_and_done(
     slurm: LoopbackSlurm, tmp_path: Path
 ) -> None:
@@ -78,6 +87,7 @@ def test_a_training_on_two_nodes_is_requeued_once_and_done(
     jobs = tmp_path / "runs" / "jobs"
     wait_until(lambda: list(jobs.glob("*/checkpoints/*/checkpoint.json")), "a checkpoint")
     folder = JobFolder(LocalStore(tmp_path / "runs"), next(jobs.iterdir()).name)
+    assert len(_clients_of_forks()) == 1  # its driver
     # What Slurm itself sends by --signal, at whole minutes.
     slurm.command("scancel", "--batch", "--signal=USR1", job)
     ended = slurm.wait(job)
