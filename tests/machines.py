@@ -112,14 +112,26 @@ def _command(process: psutil.Process) -> list[str]:
 def running_driver(
     cluster: Any, resolved: ResolvedJob, place: Path
 ) -> Iterator[tuple[JobFolder, subprocess.Popen[bytes]]]:
-    """Within ``with``, the driver of the job's first attempt; killed at the end."""
+    """Within ``with``, the driver of the job's first attempt; killed at the end.
+
+    As Ray's jobs start it: a fork, once there is a server of forks.
+    """
     folder = resolved.folder
     folder.write_job(resolved.to_dict())
     spec = place / f"{resolved.id}.json"
     spec.write_text(json.dumps(resolved.to_dict()))
+    place_of_job = Path(cluster.head_node.get_session_dir_path(), "runtime_resources", "x", "job")
+    place_of_job.mkdir(parents=True, exist_ok=True)
+    (raylet,) = cluster.head_node.all_processes["raylet"]
+    ours = {name: value for name, value in os.environ.items() if name.startswith("COLDDIFF_")}
+    # With what Ray's worker, from which a job has its environment, has from Ray.
+    of_node = psutil.Process(raylet.process.pid).environ() | {"SPT_NOENV": "1"}
+    of_node.pop("LD_PRELOAD", None)
+    module = ("-m", "colddiff.cluster.driver", str(spec), "--attempt", "1")
     driver = subprocess.Popen(
-        [sys.executable, "-m", "colddiff.cluster.driver", str(spec), "--attempt", "1"],
-        env={**os.environ, "RAY_ADDRESS": cluster.address},
+        [sys.executable, "-P", CLIENT, *module],
+        env={**of_node, **ours, "RAY_ADDRESS": cluster.address},
+        cwd=place_of_job,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
