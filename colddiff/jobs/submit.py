@@ -243,20 +243,10 @@ def claim_attempt(
 
 
 def _fitted(resolved: ResolvedJob, runner: Runner, *, resumed: bool) -> ResolvedJob:
-    """The job as an attempt of ``runner`` runs it, which has, or may get, room for it.
-
-    Raises SpecError naming the field. What is said of a job comes before it runs here, and after it
-    is handed to what runs it elsewhere.
-    """
     # Commands on submitted jobs need this module, and none of the jobs' classes.
-    from colddiff.jobs.device import placed
-    from colddiff.jobs.segments.room import admit
+    from colddiff.jobs.segments.room import fitted
 
-    resolved = placed(resolved, runner)
-    admit(resolved.job, runner.capacity, resumed=resumed)
-    if not runner.outlives_client:
-        advise(resolved, runner)
-    return resolved
+    return fitted(resolved, runner, resumed=resumed)
 
 
 def _is_beyond(resolved: ResolvedJob, folder: JobFolder, status: Status) -> bool:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from colddiff.errors import SpecError
-from colddiff.jobs.device import settled
+from colddiff.jobs.device import placed, settled
 from colddiff.jobs.job import Job, ResourcesSpec, Workers
-from colddiff.jobs.results import is_told
-from colddiff.jobs.runner import Capacity, fewest_workers, requested, workers_text
+from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.results import advise, is_told
+from colddiff.jobs.runner import Capacity, Runner, fewest_workers, requested, workers_text
 from colddiff.jobs.verb import VERBS
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,20 @@ class Needs:
         return fewest_workers(self.workers)
 
 
-def admit(job: Job, capacity: Callable[[], Capacity | None], *, resumed: bool) -> None:
-    """Logs ``what_it_waits_for``."""
-    waits = what_it_waits_for(job, capacity, resumed=resumed)
+def fitted(resolved: ResolvedJob, runner: Runner, *, resumed: bool) -> ResolvedJob:
+    """The job as an attempt of ``runner`` runs it, which has, or may get, room for it.
+
+    ``resumed``: an earlier attempt was taken. Logs ``what_it_waits_for``, and raises as it does.
+    What is said of a job comes before it runs here, and after it is handed to what runs it
+    elsewhere.
+    """
+    resolved = placed(resolved, runner)
+    waits = what_it_waits_for(resolved.job, runner.capacity, resumed=resumed)
     if waits and is_told():
         log.warning("%s", waits)
+    if not runner.outlives_client:
+        advise(resolved, runner)
+    return resolved
 
 
 def what_it_waits_for(
