@@ -105,7 +105,7 @@ def tile(image: Tiles) -> Image.Image:
 def png(sheet: Image.Image) -> bytes:
     """Encode a picture as PNG."""
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG")  # `optimize` takes four times as long for 4 % less
     return buffer.getvalue()
 
 

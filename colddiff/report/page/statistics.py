@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from colddiff.rng import stream
 LEVEL = 0.95
 RESAMPLES = 2000
 CHUNK = 64
+KEPT = 1000
+"""Up to so many images, how often each is drawn is kept: a page compares some thirty pairs."""
 Float64 = NDArray[np.float64]
 
 
@@ -76,17 +79,27 @@ def paired_difference(a: Float64, b: Float64, metric: str) -> Interval:
         raise DataError(f"paired difference: {len(a)} and {len(b)} images; give 2 or more pairs")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise DataError("paired difference: the scores of some images are not finite")
-    rng = stream(0, "report/bootstrap")
-    found = []
-    for _ in range(0, RESAMPLES, CHUNK):
-        drawn = rng.integers(0, len(a), size=(CHUNK, len(a)))
-        found.append(
-            _metric(a[drawn].mean(axis=1), metric) - _metric(b[drawn].mean(axis=1), metric)
-        )
-    spread = np.concatenate(found)
+    chunks = _kept_weights(len(a)) if len(a) <= KEPT else _weights(len(a))
+    means = np.concatenate([weights @ np.stack([a, b], axis=1) for weights in chunks])
+    spread = _metric(means[:, 0], metric) - _metric(means[:, 1], metric)
     low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     value = float(_metric(a.mean(), metric) - _metric(b.mean(), metric))
     return Interval(value, float(low), float(high), len(a))
+
+
+def _weights(count: int) -> Iterator[Float64]:
+    """What each image counts in the mean of a resample, [CHUNK, count] at a time."""
+    rng = stream(0, "report/bootstrap")
+    rows = np.arange(CHUNK)[:, None] * count
+    for _ in range(0, RESAMPLES, CHUNK):
+        drawn = rng.integers(0, count, size=(CHUNK, count)) + rows
+        times = np.bincount(drawn.ravel(), minlength=CHUNK * count)
+        yield times.reshape(CHUNK, count) / count
+
+
+@lru_cache(maxsize=2)
+def _kept_weights(count: int) -> tuple[Float64, ...]:
+    return tuple(_weights(count))
 
 
 def _metric(mean: Float64, metric: str) -> Float64:

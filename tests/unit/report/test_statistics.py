@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from colddiff.errors import DataError
+from colddiff.report.page import statistics
 from colddiff.report.page.statistics import mean_interval, paired_difference
+from colddiff.rng import stream
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
@@ -53,6 +55,20 @@ def test_errors_are_compared_as_evaluations_compute_them(metric: str) -> None:
     expected = root_a - root_b if metric == "rmse" else -20 * np.log10(root_a / root_b)
     assert found.value == pytest.approx(expected)
     assert paired_difference(a, b, metric) == found
+
+
+def test_the_interval_is_that_of_means_over_drawn_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.random(40), rng.random(40)
+    draw, spread = stream(0, "report/bootstrap"), []
+    for _ in range(0, statistics.RESAMPLES, statistics.CHUNK):
+        drawn = draw.integers(0, 40, size=(statistics.CHUNK, 40))
+        spread.append(np.sqrt(a[drawn].mean(axis=1)) - np.sqrt(b[drawn].mean(axis=1)))
+    ends = np.quantile(np.concatenate(spread), [0.025, 0.975])
+    for kept in (1000, 10):  # images of which the draws are kept
+        monkeypatch.setattr(statistics, "KEPT", kept)
+        found = paired_difference(a, b, "rmse")
+        assert (found.low, found.high) == pytest.approx(tuple(ends), rel=1e-9)
 
 
 @pytest.mark.parametrize(
