@@ -31,6 +31,8 @@ SUBMIT_S = 30.0
 # The same where another runner starts it: that one knows better, and settles it if it can.
 FOREIGN_SUBMIT_S = 600.0
 TAIL_LINES = 3
+FILE_S = 0.25
+"""Between reads of a job's status in a folder, by who submitted it."""
 LAST_LINES = 10
 """Of a log, where the line may be with which a driver says why it wrote no status."""
 
@@ -39,7 +41,11 @@ log = logging.getLogger(__name__)
 
 def poll_seconds(folder: JobFolder) -> float:
     """Interval between reads of ``status.json``, s: longer where each read is a request."""
-    return 3.0 if "://" in folder.store.uri else 1.0
+    return 3.0 if _is_remote(folder) else 1.0
+
+
+def _is_remote(folder: JobFolder) -> bool:
+    return "://" in folder.store.uri
 
 
 def follow(
@@ -65,7 +71,8 @@ def follow(
         warned = seen.hangs
         if not seen.hangs:
             show(seen.status)
-        time.sleep(poll_seconds(folder))
+        # One small file: whoever waits for the end is told of it at once.
+        time.sleep(poll_seconds(folder) if _is_remote(folder) else FILE_S)
 
 
 class _Reports:

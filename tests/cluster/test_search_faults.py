@@ -76,7 +76,8 @@ def test_trials_with_two_workers_never_wait_for_each_other(
     )
     larger = colddiff_here("submit", "search", job, f"resources={{cpus: {cpus + 1}}}")
     assert larger.returncode == 2
-    assert "base.workers: a trial needs 2 workers, the cluster has room for 1" in larger.stderr
+    need = f"2 workers with {cpus + 1} CPU"
+    assert f"base.workers: a trial needs {need}, the cluster has room for 1" in larger.stderr
     assert not (storage / "jobs").exists()
     done = colddiff_here("submit", "search", job)
     assert done.returncode == 0, done.stderr

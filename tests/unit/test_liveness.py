@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFolder:
     monkeypatch.setenv("COLDDIFF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(following, "LOST_AFTER_S", LOST_S)
     monkeypatch.setattr(following, "poll_seconds", lambda folder: 0.05)
+    monkeypatch.setattr(following, "FILE_S", 0.05)
     monkeypatch.setattr(operate, "poll_seconds", lambda folder: 0.05)
     monkeypatch.setattr("colddiff.jobs.submit.poll_seconds", lambda folder: 0.05)
     monkeypatch.setattr(operate, "ASK_S", 0.2)
