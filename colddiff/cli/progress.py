@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from colddiff.cli.output import note
+from colddiff.machine.logged_progress import LOG_EVERY_S
 
-LOG_EVERY_S = 10.0
 DRAW_EVERY_S = 0.2
 SILENT_S = 1.0
 """Longest that a wait for something outside this machine is not said."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 LOG_EVERY_S = 10.0
+"""Between two lines on the progress of anything, where a line cannot be redrawn."""
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ from colddiff.errors import ColddiffError, DataError, StoreError
 from colddiff.evaluation.partition import BatchGroup, BatchInOnePart, group_batches
 from colddiff.jobs import work_queue
 from colddiff.jobs.work_queue import Failure, Finished, attempted
+from colddiff.machine.logged_progress import LOG_EVERY_S
 from colddiff.retry import Backoff
 from colddiff.verbs.evaluate import on_ray
 from colddiff.verbs.evaluate.job import EvaluateJob
-from colddiff.verbs.evaluate.work import LOG_EVERY_S, Progress
+from colddiff.verbs.evaluate.work import Progress
 
 Work = Callable[[BatchGroup], "Failure | Sums"]
 

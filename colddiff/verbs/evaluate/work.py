@@ -20,6 +20,7 @@ from colddiff.features.open import open_features
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import device_of
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.machine.logged_progress import LOG_EVERY_S
 from colddiff.report.page.details import details_to_bytes
 from colddiff.report.pictures import evaluation_pictures
 from colddiff.restorers import for_inference
@@ -29,8 +30,6 @@ from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.evaluate.resolve import open_set
 
 log = logging.getLogger(__name__)
-
-LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)

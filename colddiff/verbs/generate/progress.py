@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from colddiff.jobs.work_queue import QueueCounts
+from colddiff.machine.logged_progress import LOG_EVERY_S
 from colddiff.verbs.generate.missing import ShardCounts
 
 log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 1.0
-LOG_EVERY_S = 10.0
 WINDOW_S = 60.0
 FINISH_S = 20.0
 """After a stop, how long shards in progress are waited for, if any will be committed by then; the

@@ -30,6 +30,7 @@ from colddiff.ema import Ema
 from colddiff.errors import DivergedError, SpecError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import duration
+from colddiff.machine.logged_progress import LOG_EVERY_S
 from colddiff.objective import restoration_loss
 from colddiff.ports import Left, ShardSource, Tracker, WorkerContext
 from colddiff.restorers import Restorer
@@ -49,7 +50,6 @@ log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 1.0
 LEAVE_CHECK_S = 5.0
-LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
