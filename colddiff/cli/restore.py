@@ -134,7 +134,7 @@ def restore(
         emit_json({**record, "images": rows, **_counts(done), "left_out": left_out})
     else:
         _emit_lines(done)
-    _conclude(done, rows, folder, left_out)
+    _conclude(done, rows, folder, left_out, degraded_here=settings.degrade)
     if any(item.state == "failed" for item in done):
         raise typer.Exit(FAILED)
 
@@ -200,7 +200,7 @@ def _run(
     loaded = load_checkpoint(checkpoint, trusted=trusted)
     D = loaded.degradation
     second = settings.degrade and D.omega_images
-    progress = ProgressBar("restoring", f"steps of {len(files)} images")
+    progress = ProgressBar("restoring", f"steps of {len(files)} image{'s' * (len(files) != 1)}")
     restoration = Restoration(
         loaded,
         settings,
@@ -304,9 +304,11 @@ def _conclude(
     rows: Sequence[Mapping[str, Any]],
     out: Path,
     left_out: Sequence[Mapping[str, Any]],
+    *,
+    degraded_here: bool,
 ) -> None:
     from colddiff.data.left_out import left_out_lines
-    from colddiff.restoration.scores import mean_lines
+    from colddiff.restoration.scores import mean_lines, worse_line
 
     scored = [row for row in rows if "psnr_db" in row]
     counts = ", ".join(f"{count} {state}" for state, count in _counts(done).items() if count)
@@ -315,6 +317,8 @@ def _conclude(
         note(f"left out: {one_line(line)}")
     for line in _failures(done):
         note(line)
+    if worse := worse_line(scored, degraded_here=degraded_here):
+        note(worse)
     # Last: after hundreds of lines of images it is what one looks for.
     for line in mean_lines(scored) if len({row["image"] for row in scored}) > 1 else ():
         note(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -290,12 +291,15 @@ def restore_lines(checkpoint: str, result: Mapping[str, Any]) -> list[str]:
     severities, as nobody knows theirs; where D is random, with what it would have drawn.
     """
     command = f"colddiff restore --checkpoint {checkpoint}"
-    found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial"]
+    # A folder for each checkpoint: results of another are never replaced.
+    of = re.search(r"-([0-9a-f]{8})(?:@|$)", checkpoint)
+    behind = f"-{of[1]}" if of else ""
+    found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial{behind}"]
     if result.get("omega"):
-        known = "--omega FILE --severity T --fit --out ./restored"
+        known = f"--omega FILE --severity T --fit --out ./restored{behind}"
         held = ", ".join(f'"{name}": ...' for name in result["omega"])
         said = f"    # FILE: {{{held}}} as JSON, for all images or by name"
         found.append(f"{command} DEGRADED_IMAGES {known}{said}")
     else:
-        found.append(f"{command} DEGRADED_IMAGES --severity all --fit --out ./strips")
+        found.append(f"{command} DEGRADED_IMAGES --severity all --fit --out ./strips{behind}")
     return found

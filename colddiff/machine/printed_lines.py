@@ -42,6 +42,8 @@ NOISE = re.compile(
             r"- \(ip=\S+, pid=\d+\) world_rank=",
             r"Setting up process group for: env://",
             r"Tip: ",
+            # Of any job of the cluster, which says itself what it waits for.
+            r"Error: No available node types can fulfill resource request ",
             # Above the traceback of a worker, which says it.
             r"Error in training function:$",
             # Before a driver, in the log that a cluster has of it.

@@ -20,6 +20,7 @@ from colddiff.errors import DataError
 from colddiff.evaluation.metrics import ImageErrors
 from colddiff.restoration.marks import original_name
 from colddiff.stores.local_store import LocalStore
+from colddiff.stores.paths import nearest_folder
 from colddiff.transforms import normalise
 
 PROTOCOL = (
@@ -76,7 +77,8 @@ class GroundTruth:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise DataError(f"--reference: no such folder: {folder}")
+            near = nearest_folder(folder)
+            raise DataError(f"--reference: no such folder: {folder}{near}")
         self._folder = folder
         self._paths: dict[str, list[Path]] = {}
         self._whole: dict[str, Path] = {}
@@ -135,6 +137,20 @@ def mean_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         at = f" of severity {severity}" if len(severities) > 1 else ""
         lines.append(f"mean over {len(scored)}{at}: {', '.join(said) or 'equal'}")
     return lines
+
+
+def worse_line(rows: Sequence[Mapping[str, Any]], *, degraded_here: bool) -> str | None:
+    """A line where images of one severity were made worse than what was given."""
+    severities = {row["severity"] for row in rows}
+    mean = mean_scores(rows)
+    lost = mean.get("input_psnr_db", -math.inf) - mean.get("psnr_db", math.inf)
+    if len(severities) != 1 or not lost > 0:
+        return None
+    why = "they may be of a lower one, or degraded otherwise: --severity all shows each"
+    if degraded_here:
+        why = "this checkpoint does not restore such images"
+    (severity,) = severities
+    return f"worse than what was given, by {lost:.2f} dB of PSNR, from severity {severity}: {why}"
 
 
 def psnr_of_mean_error(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -41,6 +41,8 @@ def test_the_end_of_a_job_says_how_to_compare_it_with_the_last_like_it() -> None
     write(store, B, 10)
     line = f"colddiff report {B} {A} --out ./report    # they differ in degradation.num_timesteps"
     assert compared(told_lines(folder, RESULT)) == [line]
+    assert compared(told_lines(folder, {**RESULT, "step": 9})) == [line]
+    assert compared(told_lines(folder, {**RESULT, "step": 4})) == [f"{line}, and in steps: 9 and 4"]
     # A training that was not evaluated has nothing to compare.
     assert compared(told_lines(folder, {**RESULT, "metrics": {"train/loss_l1": 0.1}})) == []
 

@@ -48,6 +48,7 @@ INFO  [botocore.credentials] Found credentials in environment variables.
 2026-11-27 20:20:17,035\tINFO job_manager.py:581 -- Runtime env is setting up.
 Running entrypoint for job train-quickstart-b4e29189-1: python -P -m colddiff.cluster.driver job.json --attempt 1
 (TrainController pid=7327) Detected ready resources for 2 workers in the cluster. Deciding to start/restart training with this worker group size.
+(autoscaler +1m4s) Error: No available node types can fulfill resource request {"GPU": 1.0}
 """[1:]
 KEPT = f"""
 terminal distribution gmm fitted in 0.7 s
@@ -57,7 +58,6 @@ terminal distribution gmm fitted in 0.7 s
 2026-11-27 01:27:01,659\tWARNING worker.py:1691 -- The autoscaler failed
 (raylet) [2026-11-27 01:28:01,258 E 7327 7394] node_manager.cc:3193: 1 Workers killed due to memory pressure (OOM)
 (raylet) Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL by the user
-(autoscaler +1m4s) Error: No available node types can fulfill resource request {{'GPU': 1.0}}
 (TrainController pid=7327) Traceback (most recent call last):
 (TrainController pid=7327) ValueError: no such group
 2026/11/27 01:27:05 ERROR mlflow.store.db.utils: SQLAlchemy database error

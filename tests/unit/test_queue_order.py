@@ -67,7 +67,13 @@ def test_a_large_job_is_not_starved_by_small_ones_that_came_later() -> None:
 
 def test_a_job_that_never_fits_asks_for_machines_and_keeps_nobody_waiting() -> None:
     assert next_ones([ticket(1, count=3), ticket(2), ticket(3)]) == [1, 2, 3]
+    # Nor does one that had its turn: Ray keeps nothing for what does not fit.
+    waits = ticket(1, gpus=3, count=2, runs=True, user="ada")
+    assert next_ones([waits, ticket(2), ticket(3), ticket(4)]) == [2, 3]
+    assert next_ones([waits, ticket(2, user="ada", at_most=1)]) == [2]
     grows = Capacity(TWO_GPUS.machines, grows=True)
+    limited = ticket(2, user="ada", at_most=1)
+    assert next_ones([ticket(1, count=3, runs=True, user="ada"), limited], grows) == []
     assert next_ones([ticket(number) for number in range(1, 6)], grows) == [1, 2, 3, 4, 5]
 
 

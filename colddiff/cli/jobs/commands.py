@@ -140,7 +140,7 @@ def stop(
         if as_json:
             emit_json(as_data(folder, ended))
 
-    folders = _found(job_ids, storage, surely=True)
+    folders = _found(job_ids, storage)
     for later in folders[1:]:  # all take their checkpoints at the same time
         with suppress(ColddiffError):  # said when it is its turn
             operate.request_stop(later, grace)
@@ -177,11 +177,11 @@ def wait(
     raise typer.Exit(1 if 1 in codes else max(codes))
 
 
-def _found(names: Sequence[str], storage: str | None, *, surely: bool = False) -> list[JobFolder]:
+def _found(names: Sequence[str], storage: str | None) -> list[JobFolder]:
     """The folder of each job, once; raises Missing before anything is done with any of them."""
     from colddiff.cluster.operate import find_job
 
-    folders = [find_job(name, storage, surely=surely) for name in names]
+    folders = [find_job(name, storage) for name in names]
     return list({folder.job_id: folder for folder in folders}.values())
 
 

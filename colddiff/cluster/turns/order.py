@@ -52,7 +52,8 @@ def why_wait(ticket: Ticket, others: Sequence[Ticket], capacity: Capacity) -> st
     held back by its user's limit, or that the machines could not hold if they were idle, keeps
     nobody waiting; the latter asks for machines at once, as does every job where the cluster grows.
     """
-    ahead = [other for other in others if other.runs]
+    # One that had its turn and does not fit has no workers, and holds nothing.
+    ahead = [other for other in others if other.runs and _may_run(other, capacity)]
     waiting = sorted((other for other in others if not other.runs), key=lambda one: one.place)
     for other in waiting:
         if other.place < ticket.place and not _over_limit(other, ahead) and _fits(other, capacity):
@@ -77,6 +78,10 @@ def why_wait(ticket: Ticket, others: Sequence[Ticket], capacity: Capacity) -> st
 def _over_limit(ticket: Ticket, ahead: Sequence[Ticket]) -> bool:
     own = sum(other.user == ticket.user for other in ahead)
     return ticket.at_most is not None and own >= ticket.at_most
+
+
+def _may_run(ticket: Ticket, capacity: Capacity) -> bool:
+    return capacity.grows or _fits(ticket, capacity)
 
 
 def _fits(ticket: Ticket, capacity: Capacity) -> bool:

@@ -46,7 +46,8 @@ def compare_step(folder: JobFolder, result: Mapping[str, Any]) -> list[str]:
                 continue
             differing = _differing(mark["job"]["spec"], spec)
             if differing:
-                return [_command(job_id, folder.job_id, differing)]
+                steps = (_step(mark["status"].get("step")), _step(result.get("step")))
+                return [_command(job_id, folder.job_id, differing, steps)]
     return []
 
 
@@ -66,7 +67,9 @@ def compare_line(rows: Sequence[JobRow]) -> str | None:
         (pair for pair in found if len(pair) == 2), key=lambda pair: created(pair[1]), reverse=True
     ):
         if differing := _differing(earlier.job["spec"], later.job["spec"]):
-            return f"compare: {_command(earlier.folder.job_id, later.folder.job_id, differing)}"
+            ids = (earlier.folder.job_id, later.folder.job_id)
+            steps = (_step_of(earlier), _step_of(later))
+            return f"compare: {_command(*ids, differing, steps)}"
     return None
 
 
@@ -88,6 +91,17 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return ", ".join(short_paths(list(fields)))
 
 
-def _command(earlier: str, later: str, differing: str) -> str:
+def _step_of(row: JobRow) -> int:
+    return 0 if row.status is None else row.status.step
+
+
+def _step(found: object) -> int:
+    return found if isinstance(found, int) else 0
+
+
+def _command(earlier: str, later: str, differing: str, steps: tuple[int, int]) -> str:
+    """With the ``steps`` that they reached, where these are known and differ."""
+    if all(steps) and steps[0] != steps[1]:
+        differing = f"{differing}, and in steps: {steps[0]} and {steps[1]}"
     short = differing if len(differing) <= LONGEST else f"{differing[: LONGEST - 1]}…"
     return f"colddiff report {earlier} {later} --out ./report    # they differ in {short}"

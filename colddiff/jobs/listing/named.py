@@ -15,7 +15,7 @@ WHOLE = re.compile(r".+-[0-9a-f]{8}")
 MOST_NAMED = 5
 """Ids that an ambiguous beginning is answered with."""
 SURE = 6
-"""Characters behind the verb that name a job well enough to end or delete it."""
+"""Characters behind the verb that name a job well enough to delete it."""
 
 
 def find_job(store: Store, name: str, *, surely: bool = False) -> JobFolder:

@@ -81,6 +81,8 @@ def command_of(job: Mapping[str, Any]) -> str:
             spec = {name: whole[name] for name in set_here}
         except ColddiffError:
             spec = {name: value for name, value in spec.items() if value is not None}
+    if (spec.get("tracking") or {}).get("parent"):
+        del spec["tracking"]  # it says that a search or a study ran the job, not what it is
     words = [
         f"{name}={_flow(value)}" for name, value in spec.items() if value not in (None, {}, [])
     ]

@@ -11,6 +11,7 @@ from colddiff.report.page.written import WrittenBlock
 
 ABSENT = "-"
 STEPS, STEP = "num_steps", "step evaluated"
+SEVERITIES = "severities evaluated"
 
 
 def compared(runs: Sequence[ReportedRun]) -> WrittenBlock | None:
@@ -24,7 +25,8 @@ def compared(runs: Sequence[ReportedRun]) -> WrittenBlock | None:
     if len({run.verb for run in runs}) > 1:
         shared = set.intersection(*(set(spec) for spec in specs))
         specs = [
-            {"verb": run.verb} | {name: spec[name] for name in spec if name in shared}
+            {"verb": run.verb, **_severities(run)}
+            | {name: spec[name] for name in spec if name in shared}
             for run, spec in zip(runs, specs, strict=True)
         ]
     differing = differing_fields(
@@ -50,6 +52,13 @@ def _as_evaluated(run: ReportedRun, spec: Mapping[str, Any]) -> Mapping[str, Any
     if run.last is None or STEPS not in spec:
         return spec
     return {name: value for name, value in spec.items() if name != STEPS} | {STEP: run.last.step}
+
+
+def _severities(run: ReportedRun) -> dict[str, Any]:
+    """Those that the samplers visited, which a training and an evaluation name by other fields."""
+    visited = None if run.last is None else run.last.provenance.get("severities")
+    # The last one is 0, at which nothing is restored.
+    return {} if visited is None else {SEVERITIES: len(visited) - 1}
 
 
 def compared_markdown(block: WrittenBlock) -> str:

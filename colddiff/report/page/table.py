@@ -10,7 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colddiff.evaluation.best import REAL, higher_is_better, notes_of
-from colddiff.report.differences import HOW_IT_RUNS, differences_text, differing_fields
+from colddiff.report.differences import (
+    HOW_IT_RUNS,
+    OPERATION,
+    differences_text,
+    differing_fields,
+)
 from colddiff.report.grids import number
 from colddiff.report.page.run import SHOWN_AS, Measured, ReportedRun
 from colddiff.report.page.statistics import Interval, mean_interval
@@ -198,7 +203,10 @@ def _short(value: Any) -> str:
 
 
 def _without_seeds(run: ReportedRun) -> str:
-    spec = {name: value for name, value in run.spec.items() if name not in SEED_FIELDS}
+    # A training of a study is that of the same fields submitted alone, but for what runs it.
+    left_out = OPERATION - {"evaluation", "num_samples", "num_steps"} | HOW_IT_RUNS
+    left_out = left_out.union(SEED_FIELDS)
+    spec = {name: value for name, value in run.spec.items() if name not in left_out}
     evaluation = dict(spec.get("evaluation") or {})
     spec["evaluation"] = {k: v for k, v in evaluation.items() if k not in SEED_FIELDS}
     # An evaluation is one of a checkpoint: seeds of trainings differ behind it.

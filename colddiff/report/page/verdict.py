@@ -113,9 +113,14 @@ def _compared(last: Measured, table: ResultTable | None) -> str:
 
 
 def telling_metrics(last: Measured) -> list[str]:
-    """The metrics that verdicts speak of: a distance that fits the images, RMSE and SSIM."""
-    # A distance that does not fit the images says nothing of them.
-    distances = [] if last.provenance.get("misfit") else distance_names(last.metrics)[:1]
+    """The metrics that verdicts speak of: a distance that fits the images, RMSE and SSIM.
+
+    One that does not fit says nothing of them, but is spoken of where `evaluation.best` names it.
+    """
+    distances = distance_names(last.metrics)[:1]
+    asked = (last.best or "").rpartition("/")[2] in distances
+    if last.provenance.get("misfit") and not asked:
+        distances = []
     return [*distances, "rmse", "ssim"]
 
 

@@ -121,6 +121,8 @@ def test_the_command_submits_an_equal_job(tmp_path: Path) -> None:
     assert "seed=3" in command
     assert "'degradation={kind: blur, num_timesteps: 4" in command
     assert "checkpoint_every" not in command  # its default
+    of_study = train_job(tmp_path, tracking={"parent": "study-a-01234567", "required": False})
+    assert "tracking" not in command_of(of_study.job())
 
 
 def test_the_papers_number_stands_beside_ours_where_the_recipe_has_one(tmp_path: Path) -> None:
@@ -307,6 +309,12 @@ def test_what_differs_between_jobs_is_a_table_whose_longer_side_runs_down(tmp_pa
     found = compared([runs[0], other])
     assert found is not None
     assert found.rows == [["verb", "train", "evaluate"], ["seed", "0", "5"]]
+    assert other.last is not None
+    fewer = {**other.last.provenance, "severities": [4, 2, 0]}
+    other = replace(other, evaluations=(replace(other.last, provenance=fewer),))
+    found = compared([runs[0], other])
+    assert found is not None
+    assert ["severities evaluated", "4", "2"] in found.rows
 
 
 def test_the_papers_numbers_of_a_recipe_stand_in_a_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,21 @@ def test_bold_where_the_best_parts_from_all_others(tmp_path: Path) -> None:
     assert not any(cell.best for cell in table.rows[0].cells.values())
 
 
+def test_how_a_training_was_run_parts_no_seeds(tmp_path: Path) -> None:
+    """A study counts what was trained before it; `tracking` says that the study ran the others."""
+    of_study: dict[str, Any] = {
+        "tracking": {"parent": "study-a-01234567", "tags": {"colddiff.study": "a"}}
+    }
+    alone = read_run(train_job(tmp_path, "train-blocks-0000000a", seed=0))
+    member = read_run(
+        train_job(tmp_path, "train-blocks-0000000b", seed=1, workers=2, log_every=7, **of_study)
+    )
+    (table,) = tables_of([alone, member], over_seed=True)
+    assert table.title.endswith(": 2 seeds")
+    longer = read_run(train_job(tmp_path, "train-blocks-0000000c", seed=1, num_steps=40))
+    assert len(tables_of([alone, longer], over_seed=True)) == 2
+
+
 def test_unlike_numbers_never_share_a_table(tmp_path: Path) -> None:
     alike = read_run(train_job(tmp_path, "train-blocks-0000000a", seed=0))
     fewer = read_run(train_job(tmp_path, "train-blocks-0000000b", seed=1, count=17))
@@ -137,6 +153,8 @@ def test_the_verdict_says_how_sure_it_is(tmp_path: Path) -> None:
     assert isinstance(one.last.provenance, dict)
     one.last.provenance["misfit"] = "it compares something else"
     assert "fd_blocks" not in verdict(one)[1]
+    asked = replace(one, evaluations=(replace(one.last, best="eval/sampled/fd_blocks"),))
+    assert "undecided in fd_blocks" in verdict(asked)[1]
     many = runs(tmp_path)
     (table,) = tables_of(many, over_seed=True)
     assert "over 3 seeds" in verdict(many[0], table)[1]
