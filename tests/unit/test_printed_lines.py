@@ -48,7 +48,7 @@ INFO  [botocore.credentials] Found credentials in environment variables.
 2026-11-27 20:20:17,035\tINFO job_manager.py:581 -- Runtime env is setting up.
 Running entrypoint for job train-quickstart-b4e29189-1: python -P -m colddiff.cluster.driver job.json --attempt 1
 (TrainController pid=7327) Detected ready resources for 2 workers in the cluster. Deciding to start/restart training with this worker group size.
-(autoscaler +1m4s) Error: No available node types can fulfill resource request {"GPU": 1.0}
+(autoscaler +1m4s) Error: No available node types can fulfill resource request {{'GPU': 1.0}}
 """[1:]
 KEPT = f"""
 terminal distribution gmm fitted in 0.7 s
