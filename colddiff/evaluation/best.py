@@ -88,8 +88,10 @@ def is_unasked(distance: str, misfit: object, best: str | None, *, alone: bool =
 def left_out(provenance: Mapping[str, Any], best: str | None) -> str | None:
     """The distance of an evaluation that people are not shown (``is_unasked``), if there is one.
 
-    ``best``: ``evaluation.best`` of its job. What is stored holds it all the same.
+    ``best``: ``evaluation.best`` of its job; of an evaluation by itself, that of the training is in
+    ``provenance``. What is stored holds it all the same.
     """
+    best = best or provenance.get("best")
     metric, alone = provenance.get("metric"), {"generated", "samples_manifest"} & set(provenance)
     if isinstance(metric, str) and is_unasked(
         metric, provenance.get("misfit"), best, alone=bool(alone)

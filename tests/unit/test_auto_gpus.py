@@ -269,6 +269,23 @@ def test_a_network_too_slow_for_the_time_is_measured_by_one_image() -> None:
     assert found.images_per_s > 0
 
 
+def test_one_step_that_waited_for_other_work_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = iter([1e-3, 0.6, 1e-3])  # what is done once, a step that waited, the same again
+    sizes = []
+
+    def take(steps: object, size: int) -> float:
+        sizes.append(size)
+        return next(taken, size * 1e-3 * (1 if len(sizes) != 6 else 100))
+
+    monkeypatch.setattr(measured_rate._Steps, "take", take)
+    found = measured_rate.measured_rate(job(), most_s=5.0)
+    size = job().global_batch_size
+    assert (sizes[:4], found.images) == ([1, 1, 1, size], size)
+    assert found.images_per_s == pytest.approx(1000.0)
+
+
 def test_a_study_measures_once() -> None:
     fields = {**TRAIN, "num_steps": 100}
     wider = {"train": {**fields, "restorer": {**TRAIN["restorer"], "dim": 8}}}

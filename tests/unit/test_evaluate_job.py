@@ -98,6 +98,16 @@ def test_a_checkpoint_is_measured_once(
     assert other.stderr.count(few) == 1
 
 
+def test_what_the_training_asked_for_is_remembered(
+    evaluate: Evaluate, tmp_path: Path, digits: dict[str, str]
+) -> None:
+    asked = "eval/sampled/fd_lenet"
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint", evaluation={"best": asked})
+    words = (f"checkpoint={checkpoint}", f"test_data={digits['test']}", "num_images=4")
+    result = result_of(evaluate(*words, "severities=1", "tracking.images=false", "--json"))
+    assert result["provenance"]["best"] == asked
+
+
 def test_a_distance_that_does_not_fit_is_named_once_however_often_a_job_is_resolved(
     tmp_path: Path, digits: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:

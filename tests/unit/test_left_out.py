@@ -53,6 +53,8 @@ def of_photographs(**more: Any) -> dict[str, Any]:
         (of_photographs(), None, "fd_lenet"),
         (of_photographs(), "eval/direct/ssim", "fd_lenet"),
         (of_photographs(), "eval/direct/fd_lenet", None),
+        # Of a checkpoint whose training asked for it.
+        (of_photographs(best="eval/sampled/fd_lenet"), None, None),
         # Images made without an image have no other measure.
         (of_photographs(generated={}), None, None),
         (of_photographs(samples_manifest="0"), None, None),

@@ -152,6 +152,8 @@ def _table(members: Sequence[ResultTable], several: bool, intervals: bool) -> Re
     there = tuple(key for key in keys if any(key in row.cells for row in rows))
     of_features = any(key.partition("/")[2] not in DIGITS for key in there)
     about = [f"n = {n} images, the same for all", *[f"features {features}"] * of_features]
+    if any(_unlike(other, members[0], DIRECT) for other in members[1:]):
+        about.append("not to be compared where `degraded` differs: less was to be undone")
     return ResultTable(
         f"{TITLE}: {_kind(members[0].measured[0])}" if several else TITLE,
         there,

@@ -53,6 +53,8 @@ class Subject:
         assert self.checkpoint is not None
         found, address = self.evaluation.summary(sums), self.checkpoint.address
         provenance = {"weights_sha256": address.weights_sha256, **found.provenance}
+        if (asked := self.checkpoint.spec.evaluation.best) is not None:
+            provenance["best"] = asked  # the training's: who trained with it wants to see it
         terminal = self.checkpoint.terminal
         return {
             "checkpoint": address.uri,

@@ -120,7 +120,10 @@ def test_a_verdict_does_not_hide_where_it_began(pair: tuple[ReportedRun, Reporte
         )
     both = told_of([first, second]).verdict[0]
     assert "; both are further from the originals than the degraded images (rmse 0.0010)." in both
-    one = told_of([pair[0], second]).verdict[0]
+    apart = told_of([pair[0], second])
+    assert "; not to be compared where `degraded` differs: " in apart.side_by_side[0].note
+    assert "not to be compared" not in told_of([first, second]).side_by_side[0].note
+    one = apart.verdict[0]
     # Of unlike beginnings none is the better.
     assert "not compared, as their degraded images differ: rmse from 0.0010 to " in one
     assert " % more) against from 0." in one

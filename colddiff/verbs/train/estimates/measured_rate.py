@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from colddiff.verbs.train.job import TrainJob
 MOST_S = 20.0
 """How long a measurement takes at most."""
 ENOUGH_STEPS = 8
+SLOW_S = 0.5
+"""Of a step with one image that is taken again, as it may have waited for other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,9 @@ def measured_rate(job: TrainJob, most_s: float | None = None) -> MeasuredRate:
     run.take(1)  # what is done once, such as tables of D
     size = min(job.max_batch_per_worker or job.global_batch_size, job.global_batch_size)
     one_s = run.take(1)
+    while one_s > SLOW_S and time.perf_counter() + one_s < until - 0.75 * most_s:
+        # On a busy machine one step may take a hundred times longer than the next.
+        one_s = min(one_s, run.take(1))
     while size > 1 and size * one_s > (until - time.perf_counter()) / 3:
         size //= 2
     found: list[float] = []
@@ -68,7 +74,7 @@ def measured_rate(job: TrainJob, most_s: float | None = None) -> MeasuredRate:
     # The first one of another size allocates its memory.
     steady = found[1:] or found
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
-    rate = size * len(steady) / sum(steady)
+    rate = size / statistics.median(steady)
     return MeasuredRate(rate, size, name, busy if device.type == "cpu" else "")
 
 
