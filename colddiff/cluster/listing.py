@@ -37,20 +37,22 @@ def current_rows(store: Store, address: str | None) -> tuple[list[JobRow], list[
     return rows, problems
 
 
-def jobs_made_from(folder: JobFolder) -> list[str]:
+def jobs_made_from(folder: JobFolder) -> tuple[list[str], list[str]]:
     """Ids of the jobs in its storage that name a job as what they are made from, as a list's OF.
 
-    Of those whose records can be read: no other keeps the job from being deleted.
+    And of those that it ran, as a search or a study. Of those whose records can be read: no other
+    keeps the job from being deleted.
     """
     named = re.compile(rf"(?:^|/){re.escape(folder.job_id)}(?:$|[/@])")
     store = folder.store
     others = [JobFolder(store, other) for other in list_jobs(store) if other != folder.job_id]
     rows, _ = read_rows(others, KnownJobs(store, _cache_for(store)))
-    return [
+    made = [
         row.folder.job_id
         for row in rows
         if any(named.search(text) for text in made_from(row.job.get("spec") or {}).values())
     ]
+    return made, [row.folder.job_id for row in rows if row.part_of == folder.job_id]
 
 
 def _cache_for(store: Store) -> Store | None:

@@ -88,6 +88,17 @@ def test_jobs_that_are_made_from_it_are_named(storage: Path, delete: Delete) -> 
     ] == ["evaluate-b-00000002", "search-d-00000004"]
 
 
+def test_the_jobs_that_it_ran_are_said_to_stay(storage: Path, delete: Delete) -> None:
+    tracking = {"parent": JOB, "tags": {f"colddiff.{JOB.partition('-')[0]}": JOB}}
+    for job_id, spec in {"train-a-00000002": tracking, "train-b-00000003": {}}.items():
+        JobFolder(LocalStore(storage), job_id).write_job({"id": job_id, "spec": {"tracking": spec}})
+    made(storage, None)
+    line = "the 1 job that it ran stays, in `colddiff list --all`: train-a-00000002"
+    assert line in delete().stderr.splitlines()
+    made(storage, None)
+    assert json.loads(delete("--json").stdout)["ran"] == ["train-a-00000002"]
+
+
 def test_nothing_is_said_where_nothing_is_left(storage: Path, delete: Delete) -> None:
     made(storage, None, images=False)
     done = delete()

@@ -78,10 +78,11 @@ def _delete(folder: JobFolder, together: Sequence[str], *, yes: bool, as_json: b
 
     job_id = folder.job_id
     operate.refuse_unless_ended(folder)
-    users = [user for user in jobs_made_from(folder) if user not in together]
+    users, parts = (
+        [one for one in found if one not in together] for found in jobs_made_from(folder)
+    )
     if users:
-        some = ", ".join(users[:MOST_NAMED]) + ", ..." * (len(users) > MOST_NAMED)
-        note(f"made from {job_id}, and without it once it is deleted: {some}")
+        note(f"made from {job_id}, and without it once it is deleted: {_some(users)}")
     if not yes:
         if not sys.stdin.isatty():
             raise SpecError(f"delete {job_id}: add --yes, as stdin is not a terminal")
@@ -93,8 +94,17 @@ def _delete(folder: JobFolder, together: Sequence[str], *, yes: bool, as_json: b
         command = "aws s3 rm --recursive" if "://" in left else "rm -r"
         way = f"`{command} {shlex.quote(left)}` deletes it, if nobody needs it"
         note(f"what the job made is still in {left}: {way}")
+    if parts:
+        stay = "job that it ran stays" if len(parts) == 1 else "jobs that it ran stay"
+        note(f"the {len(parts)} {stay}, in `colddiff list --all`: {_some(parts)}")
     if as_json:
-        emit_json({"id": job_id, "deleted": count, "left": left, "made_from_it": users})
+        emit_json(
+            {"id": job_id, "deleted": count, "left": left, "made_from_it": users, "ran": parts}
+        )
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:MOST_NAMED]) + ", ..." * (len(ids) > MOST_NAMED)
 
 
 def _left_behind(folder: JobFolder) -> str | None:

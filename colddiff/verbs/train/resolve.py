@@ -100,9 +100,16 @@ def _with_data(job: TrainJob, storage: str, pack: bool) -> tuple[TrainJob, dict[
         if pack:
             for line in misfit_lines(resolved, test_images.count):
                 warn_submitter(line)
-            if share_images(images, test_images):
-                warn_submitter(SHARED % (test_images.source or test_uri))
+            for line in shared_lines(images, test_images, test_uri):
+                warn_submitter(line)
     return resolved, {"data": images.digest}
+
+
+def shared_lines(train: Manifest | None, test: Manifest | None, test_uri: str) -> list[str]:
+    """A line where images are in both, as far as these are packed."""
+    if train is None or test is None or not share_images(train, test):
+        return []
+    return [SHARED % (test.source or test_uri)]
 
 
 def share_images(train: Manifest, test: Manifest) -> bool:

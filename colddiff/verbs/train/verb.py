@@ -109,11 +109,21 @@ class Train(Verb):
         from colddiff.jobs.recipes import untold_targets
         from colddiff.stores.open import storage_at
         from colddiff.verbs.train.estimates.estimate import estimate
-        from colddiff.verbs.train.resolve import inputs_of, misfit_lines, scaled_up_lines
+        from colddiff.verbs.train.resolve import (
+            inputs_of,
+            misfit_lines,
+            scaled_up_lines,
+            shared_lines,
+        )
 
         found = estimate(job, rate)
-        images = inputs_of(job)[0].manifest(storage_at(job.storage))
-        about = [*scaled_up_lines(job, images), *untold_targets(job.evaluation.features.metric)]
+        there = {one.field: one.manifest(storage_at(job.storage)) for one in inputs_of(job)[:2]}
+        images = there.get("data")
+        about = [
+            *scaled_up_lines(job, images),
+            *shared_lines(images, there.get("test_data"), str(job.test_data)),
+            *untold_targets(job.evaluation.features.metric),
+        ]
         lines = [*job.remarks(), *misfit_lines(job), *about]
         return DryRun(lines, {"estimate": found.to_dict()}, found.lines(), found.problems)
 
