@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -59,14 +60,23 @@ def test_the_exit_code_is_true_and_nothing_else_is_said(
     assert "bug" not in said
 
 
+def read_to_its_end(terminal: int) -> str:
+    """What programs that have ended wrote to a terminal, which arrives in pieces."""
+    found = b""
+    with suppress(OSError):  # its end
+        while piece := os.read(terminal, 65536):
+            found += piece
+    os.close(terminal)
+    return found.decode()
+
+
 def test_a_terminal_is_told_that_pytorch_is_loaded_and_nothing_else(tmp_path: Path) -> None:
     words = ["restore", "nothing.png", "--checkpoint", "nothing", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "colddiff.cli.main", *words]
     ours, theirs = pty.openpty()
     with open(theirs, "wb") as terminal:  # noqa: PTH123  # a descriptor
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, cwd=tmp_path)
-    said = os.read(ours, 65536).decode()
-    os.close(ours)
+    said = read_to_its_end(ours)
     assert (done.returncode, done.stdout) == (2, b"")
     first, second = said.splitlines()
     assert "loading PyTorch ..." in first

@@ -159,7 +159,8 @@ def test_a_trial_on_a_lost_machine_goes_on_elsewhere(
     cluster, others = machines
     plugin = write_plugin(tmp_path)
     load_plugin(plugin)
-    slow = {**BASE["degradation"], "kind": KIND, "pause_s": 0.1}
+    # So slow that the trial there has not ended when its machine is lost.
+    slow = {**BASE["degradation"], "kind": KIND, "pause_s": 0.2}
     job = tiny_search(
         base={"num_steps": 60, "checkpoint_every": 10, "degradation": slow, "plugins": [plugin]},
         num_trials=3,
