@@ -175,10 +175,13 @@ def test_a_trial_on_a_lost_machine_goes_on_elsewhere(
         lost = others.pop()
         wait_until(lambda: processes_on(lost, "ImplicitFunc.train"), "a trial there")
         trainings = tmp_path / "runs" / "jobs"
-        wait_until(
-            lambda: len(list(trainings.glob("train-*/checkpoints/step_*/checkpoint.json"))) >= 3,
-            "checkpoints",
-        )
+
+        def with_checkpoints() -> int:
+            found = trainings.glob("train-*/checkpoints/step_*/checkpoint.json")
+            return len({path.parents[2] for path in found})
+
+        # Each keeps its newest alone: three would be there when a third one runs.
+        wait_until(lambda: with_checkpoints() >= 2, "a checkpoint of both")
         cluster.remove_node(lost, allow_graceful=False)
         assert driver.wait(timeout=PATIENCE_S) == 0
     log = folder.log(1).decode(errors="replace")
