@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from colddiff.jobs.verb import VERBS
 from colddiff.spec import Spec
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from tests.in_process import Done, colddiff_here
+from tests.terminal import read_to_its_end
 
 ROOT = Path(__file__).resolve().parents[2]
 KSPACE = ROOT / "infra/docs/own-degradation/kspace.py"
@@ -283,12 +283,7 @@ def at_a_terminal(*words: str, columns: int) -> tuple[int, list[str]]:
         [sys.executable, "-m", "colddiff.cli.main", *words], stdout=theirs, env=environment
     )
     os.close(theirs)
-    said = b""
-    with suppress(OSError):  # Linux's end of a terminal
-        while part := os.read(ours, 65536):
-            said += part
-    os.close(ours)
-    return code, said.decode().splitlines()
+    return code, read_to_its_end(ours).splitlines()
 
 
 def test_a_kind_that_nobody_knows_is_an_error_of_ours() -> None:

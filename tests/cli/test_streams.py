@@ -6,12 +6,12 @@ import os
 import pty
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from colddiff.errors import ClusterError, DataError, SpecError, printable
+from tests.terminal import read_to_its_end
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,16 +58,6 @@ def test_the_exit_code_is_true_and_nothing_else_is_said(
     assert (found, says in said) == (code, True), said
     assert len(said.splitlines()) == bool(says)
     assert "bug" not in said
-
-
-def read_to_its_end(terminal: int) -> str:
-    """What programs that have ended wrote to a terminal, which arrives in pieces."""
-    found = b""
-    with suppress(OSError):  # its end
-        while piece := os.read(terminal, 65536):
-            found += piece
-    os.close(terminal)
-    return found.decode()
 
 
 def test_a_terminal_is_told_that_pytorch_is_loaded_and_nothing_else(tmp_path: Path) -> None:
