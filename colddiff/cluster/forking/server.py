@@ -28,6 +28,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+
+def _beside(name: str) -> Any:
+    """The module of that file beside this one: this program is of no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(name))
+    assert spec is not None, "it is a file of Python"
+    assert spec.loader is not None, "files of Python have a loader"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FORK = _beside("fork.py")
+PATH, THREADS = FORK.PATH, FORK.THREADS
 MODULES = (
     "ray",
     "threadpoolctl",
@@ -49,7 +62,6 @@ FOR_DRIVERS = (
     "mlflow.store.tracking.sqlalchemy_store",
 )
 """What drivers import as well, and most nodes have none: 2 s of CPU."""
-PATH = "PYTHONPATH"
 READ_AT_IMPORT = Path(__file__).parents[2] / "tracking" / "mlflow_defaults.py"
 """The variables with which colddiff imports MLflow; by path: a job brings its own colddiff."""
 OF_ONE_JOB = {
@@ -64,7 +76,6 @@ OF_ONE_JOB = {
     "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
 }
 """Variables that change nothing in what is imported; any other that differs could."""
-THREADS = "OMP_NUM_THREADS"
 OF_DRIVERS = {
     "OLDPWD",
     "PWD",
@@ -158,19 +169,6 @@ class Server:
 
 class _Forked(Exception):
     """Raised in a fork, to leave the server behind: the request, its streams, its connection."""
-
-
-def _beside(name: str) -> Any:
-    """The module of that file beside this one: this program is of no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(name))
-    assert spec is not None, "it is a file of Python"
-    assert spec.loader is not None, "files of Python have a loader"
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FORK = _beside("fork.py")
 
 
 def refusal(request: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
