@@ -37,11 +37,11 @@ def current_rows(store: Store, address: str | None) -> tuple[list[JobRow], list[
     return rows, problems
 
 
-def jobs_made_from(folder: JobFolder) -> tuple[list[str], list[str]]:
-    """Ids of the jobs in its storage that name a job as what they are made from, as a list's OF.
+def jobs_that_name(folder: JobFolder) -> tuple[list[str], list[str]]:
+    """Ids of the jobs in its storage that name a job: as what they are made from, as a list's OF.
 
-    And of those that it ran, as a search or a study. Of those whose records can be read: no other
-    keeps the job from being deleted.
+    And of those that name it as what runs them, such as a search. Of those whose records can be
+    read: no other keeps the job from being deleted.
     """
     named = re.compile(rf"(?:^|/){re.escape(folder.job_id)}(?:$|[/@])")
     store = folder.store

@@ -74,12 +74,12 @@ def _delete_remains(
 
 def _delete(folder: JobFolder, together: Sequence[str], *, yes: bool, as_json: bool) -> None:
     from colddiff.cluster import operate
-    from colddiff.cluster.listing import jobs_made_from
+    from colddiff.cluster.listing import jobs_that_name
 
     job_id = folder.job_id
     operate.refuse_unless_ended(folder)
     users, parts = (
-        [one for one in found if one not in together] for found in jobs_made_from(folder)
+        [one for one in found if one not in together] for found in jobs_that_name(folder)
     )
     if users:
         note(f"made from {job_id}, and without it once it is deleted: {_some(users)}")
