@@ -23,6 +23,11 @@ from colddiff.report.tables import DIGITS, FLOOR, GENERATED, metric_names
 from colddiff.samplers import CURVE, column_labels
 
 SEED_FIELDS = ("seed",)
+APART_FROM_RESULTS = (
+    (OPERATION - {"evaluation", "num_samples", "num_steps"}) | HOW_IT_RUNS | set(SEED_FIELDS)
+)
+"""Fields in which seeds of one training may differ: one of a study is that of the same fields
+submitted alone, but for what runs it."""
 CSV_HEAD = "run,step,column,metric,value,n,reference_sha256,weights_sha256"
 
 
@@ -203,10 +208,7 @@ def _short(value: Any) -> str:
 
 
 def _without_seeds(run: ReportedRun) -> str:
-    # A training of a study is that of the same fields submitted alone, but for what runs it.
-    left_out = OPERATION - {"evaluation", "num_samples", "num_steps"} | HOW_IT_RUNS
-    left_out = left_out.union(SEED_FIELDS)
-    spec = {name: value for name, value in run.spec.items() if name not in left_out}
+    spec = {name: value for name, value in run.spec.items() if name not in APART_FROM_RESULTS}
     evaluation = dict(spec.get("evaluation") or {})
     spec["evaluation"] = {k: v for k, v in evaluation.items() if k not in SEED_FIELDS}
     # An evaluation is one of a checkpoint: seeds of trainings differ behind it.
