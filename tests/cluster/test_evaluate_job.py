@@ -86,9 +86,10 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
     together = evaluate("cluster", "workers=2")
     assert marker.exists()
     # The driver tells its last words, and keeps them, after the status that the client waits for.
-    wait_until(lambda: "next:" in together["log"].read_text(), "the end of the log")
+    log: Path = together["log"]
+    wait_until(lambda: log.exists() and "next:" in log.read_text(), "the end of the log")
     # Each line without the day and time before it.
-    lines = [line.split(" ", 2)[-1] for line in together["log"].read_text().splitlines()]
+    lines = [line.split(" ", 2)[-1] for line in log.read_text().splitlines()]
     assert any(": retrying: its worker died" in line for line in lines)
     with _one_thread():  # as many as a worker has
         alone = evaluate("here", "--local")
