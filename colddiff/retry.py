@@ -55,19 +55,23 @@ def call_with_retry(
     what: str,
     retry_for_s: float,
     *,
+    at_once: tuple[type[Unreachable], ...] = (),
     on_retry: Callable[[], None] = lambda: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """Returns ``work()``, retried with backoff while it raises Unreachable, for ``retry_for_s``.
 
     Each failure is logged with ``what`` was tried; ``on_retry`` is called after each. Raises
-    ColddiffError naming the last one when the time is up; any other error of ``work`` immediately.
+    ColddiffError naming the last one when the time is up; any other error of ``work``, and those of
+    ``at_once``, immediately.
     """
     deadline = time.monotonic() + retry_for_s
     failures = 0
     while True:
         try:
             return work()
+        except at_once:
+            raise
         except Unreachable as error:
             left_s = deadline - time.monotonic()
             if left_s <= 0:

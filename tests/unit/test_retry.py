@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from colddiff.errors import ColddiffError, SpecError, StoreError
+from colddiff.errors import ColddiffError, SpecError, StoreDenied, StoreError
 from colddiff.retry import Backoff, call_with_retry
 from colddiff.stores import s3_store
 from colddiff.verbs.train.failures import Failures
@@ -75,6 +75,19 @@ def test_patience_is_bounded_and_for_services_that_do_not_answer_only(
     assert calls == [1]
     assert caplog.messages
     assert all("the log: nobody home; retrying in" in line for line in caplog.messages)
+
+
+def test_a_denial_is_waited_for_only_where_no_others_have_access() -> None:
+    pauses: list[float] = []
+
+    def denied() -> None:
+        raise StoreDenied("no credentials")
+
+    with pytest.raises(StoreDenied, match="no credentials"):
+        call_with_retry(denied, "x", 60, at_once=(StoreDenied,), sleep=pauses.append)
+    assert pauses == []
+    with pytest.raises(ColddiffError, match="still failing"):
+        call_with_retry(denied, "x", 0.05, sleep=lambda s: time.sleep(0.02))
 
 
 def test_pauses_grow_and_what_is_back_is_used() -> None:

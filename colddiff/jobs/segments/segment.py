@@ -141,20 +141,15 @@ def run_segment(
     """
     threads = torch.get_num_threads()
 
-    def work() -> Submission | StoreDenied:
-        try:
-            with untold():  # the outer job has said what is to be said of its trainings
-                resolved = resolved_segment(segment, outer)
-            with _stopped_with(resolved.folder, stop_requested), untold():
-                return bring_to_end(resolved, runner or InProcess())
-        except StoreDenied as error:
-            return error  # no outage, which is waited for
+    def work() -> Submission:
+        with untold():  # the outer job has said what is to be said of its trainings
+            resolved = resolved_segment(segment, outer)
+        with _stopped_with(resolved.folder, stop_requested), untold():
+            return bring_to_end(resolved, runner or InProcess())
 
     def done() -> Submission:
-        found = call_with_retry(work, segment.key, OUTAGE_S)
-        if isinstance(found, StoreDenied):
-            raise found
-        return found
+        # Others may have access: a denial is no outage, which is waited for.
+        return call_with_retry(work, segment.key, OUTAGE_S, at_once=(StoreDenied,))
 
     try:
         ended = done()
