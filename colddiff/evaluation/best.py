@@ -69,6 +69,18 @@ def _other_images(distance: str, shape: Sequence[int]) -> str | None:
     return f"{distance} {_COMPARES} of {known} px, and these images are {images}"
 
 
+def is_best(distance: str, provenance: Mapping[str, Any], best: str | None) -> bool:
+    """Whether ``evaluation.best`` names the distance; ``best`` is that of the job.
+
+    Of an evaluation by itself, that of the training is in ``provenance``.
+    """
+    return _names(best or provenance.get("best"), distance)
+
+
+def _names(best: str | None, distance: str) -> bool:
+    return (best or "").rpartition("/")[2] == distance
+
+
 def is_unasked(distance: str, misfit: object, best: str | None, *, alone: bool = False) -> bool:
     """Whether people are not shown a distance: of other images, and nobody asked for it.
 
@@ -80,7 +92,7 @@ def is_unasked(distance: str, misfit: object, best: str | None, *, alone: bool =
         best: ``evaluation.best`` of the job; a distance that it names was asked for.
         alone: images made without an image are compared, which have no other measure.
     """
-    asked = alone or distance != DIGITS or (best or "").rpartition("/")[2] == distance
+    asked = alone or distance != DIGITS or _names(best, distance)
     # Of few digits the distance is biased, but it is one of digits.
     return _COMPARES in str(misfit or "") and not asked
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from colddiff.evaluation.best import is_best
 from colddiff.report.grids import distance_names
 from colddiff.report.page.contrast import Side, contrast_text, over_text
 from colddiff.report.page.run import Measured, ReportedRun
@@ -117,10 +118,11 @@ def telling_metrics(last: Measured) -> list[str]:
 
     One that does not fit says nothing of them, but is spoken of where `evaluation.best` names it.
     """
-    distances = distance_names(last.metrics)[:1]
-    asked = (last.best or "").rpartition("/")[2] in distances
-    if last.provenance.get("misfit") and not asked:
-        distances = []
+    distances = [
+        name
+        for name in distance_names(last.metrics)[:1]
+        if not last.provenance.get("misfit") or is_best(name, last.provenance, last.best)
+    ]
     return [*distances, "rmse", "ssim"]
 
 

@@ -155,6 +155,9 @@ def test_the_verdict_says_how_sure_it_is(tmp_path: Path) -> None:
     assert "fd_blocks" not in verdict(one)[1]
     asked = replace(one, evaluations=(replace(one.last, best="eval/sampled/fd_blocks"),))
     assert "undecided in fd_blocks" in verdict(asked)[1]
+    # So it is by an evaluation of its own, whose checkpoint's training asked for it.
+    one.last.provenance["best"] = "eval/sampled/fd_blocks"
+    assert "undecided in fd_blocks" in verdict(one)[1]
     many = runs(tmp_path)
     (table,) = tables_of(many, over_seed=True)
     assert "over 3 seeds" in verdict(many[0], table)[1]
