@@ -13,6 +13,7 @@ from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Plugins, TrustedPlugins
 from colddiff.cli.output import emit, note
 from colddiff.cli.submit import Request, Words, completed_job, read_job
+from colddiff.jobs.ids import slugify
 from colddiff.jobs.verb import VERBS
 
 Name = Annotated[str | None, typer.Option(help="Name used in the job id; default: the job's name.")]
@@ -53,7 +54,6 @@ def slurm(
     """
     from colddiff.cluster.slurm_script import Slurm, submit_script, write_script
     from colddiff.errors import SpecError
-    from colddiff.jobs.job import slugify
 
     if verb not in VERBS:
         raise SpecError(f"--verb: no {verb!r}; one of {', '.join(VERBS)}")
@@ -91,7 +91,6 @@ def slurm_job(
 ) -> None:
     """Run a job on the Slurm allocation of this process; `colddiff slurm` writes its script."""
     from colddiff.cluster.slurm_allocation import Allocation, run_in_allocation
-    from colddiff.jobs.job import slugify
     from colddiff.jobs.resolve import resolve
 
     allocation = Allocation.from_environment()

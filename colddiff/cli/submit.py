@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins, VerbCommand
 from colddiff.cli.output import emit, emit_json, note
+from colddiff.jobs.ids import HASH, slugify
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ NOT_SUBMITTED = (
 )
 NOT_BEGUN = "nothing runs: the same command begins again, and keeps what was packed or split so far"
 STEP = re.compile(r"[^=]+@step=\d+")
-MADE = re.compile(rf"(?:^|/)({'|'.join(VERBS)})-[^/@]+-[0-9a-f]{{8}}(?:$|[/@])")
+MADE = re.compile(rf"(?:^|/)({'|'.join(VERBS)})-[^/@]+-{HASH}(?:$|[/@])")
 """What names a job, or something that it made."""
 ALIKE = 0.8
 """Likeness of a key to the name of an option that it is taken for."""
@@ -178,7 +179,6 @@ def submit_verb(verb: str, request: Request) -> None:
 
 
 def _submit(recipe: Recipe, job: Job, request: Request) -> None:
-    from colddiff.jobs.job import slugify
     from colddiff.jobs.results import untold
     from colddiff.jobs.submit import bring_to_end, report_if_done
 
@@ -334,7 +334,6 @@ def _with_checkpoint(job: Job, recipe: Recipe) -> Job:
     """The job with the checkpoint of the same file's train job, if it names none itself."""
     if not _needs_training(job, recipe):
         return job
-    from colddiff.jobs.job import slugify
     from colddiff.jobs.resolve import trained_id
     from colddiff.stores.open import storage_at
 

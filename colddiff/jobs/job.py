@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -13,6 +12,7 @@ from pydantic import (
 )
 
 from colddiff.errors import SpecError
+from colddiff.jobs.ids import JOB_ID, id_of
 from colddiff.spec import LATER, Spec, Unit, digest
 from colddiff.spec.documents import shown
 
@@ -23,9 +23,6 @@ class Operation:
 
 OPERATION = Operation()
 WORKERS = "processes that share the work: n, [min, max] by the cluster's room, or all of it"
-SLUG = re.compile(r"[^a-z0-9]+")
-NAMELESS = "job"
-"""Word in the id of a job without a name, as of `submit train key=value`."""
 
 
 AUTO: Literal["auto"] = "auto"
@@ -113,9 +110,6 @@ class LimitsSpec(Spec):
 
 RESERVED_TAGS = ("colddiff.job_id", "colddiff.storage", "mlflow.parentRunId")
 """Tags by which runs are found again."""
-
-
-JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class TrackingSpec(Spec):
@@ -241,12 +235,7 @@ class Job(Spec):
         ``content`` maps identity fields that are addresses to content digests: the same images at
         another address are the same job.
         """
-        return f"{self.verb}-{slugify(slug)}-{digest({**self.identity(), **content})[:8]}"
-
-
-def slugify(text: str) -> str:
-    """``text`` in ``[a-z0-9-]``, at most 40 characters."""
-    return SLUG.sub("-", text.lower()).strip("-")[:40].strip("-") or NAMELESS
+        return id_of(self.verb, slug, digest({**self.identity(), **content}))
 
 
 def place_within(section: str, key: str, data: Mapping[str, Any], fields: Collection[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from colddiff.errors import ColddiffError, SpecError
+from colddiff.jobs.ids import hash_of
 
 if TYPE_CHECKING:
     from colddiff.checkpoints.named import NamedCheckpoint
@@ -292,8 +292,8 @@ def restore_lines(checkpoint: str, result: Mapping[str, Any]) -> list[str]:
     """
     command = f"colddiff restore --checkpoint {checkpoint}"
     # A folder for each checkpoint: results of another are never replaced.
-    of = re.search(r"-([0-9a-f]{8})(?:@|$)", checkpoint)
-    behind = f"-{of[1]}" if of else ""
+    of = hash_of(checkpoint.partition("@")[0])
+    behind = f"-{of}" if of else ""
     found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial{behind}"]
     if result.get("omega"):
         known = f"--omega FILE --severity T --fit --out ./restored{behind}"

@@ -13,7 +13,7 @@ from PIL import Image
 from colddiff.cli.submit import Request, read_job
 from colddiff.data.open import pack_source
 from colddiff.features.published import INCEPTION
-from colddiff.jobs.job import slugify
+from colddiff.jobs.ids import slugify
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
 from tests.forked import Forked, colddiff_main

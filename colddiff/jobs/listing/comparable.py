@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 MOST = 8
 """Marks that are read to find a job like one that has ended: each is a request on S3."""
 LONGEST = 80
-_HASH = re.compile(r"[0-9a-f]{8}")
 
 
 def compare_step(folder: JobFolder, result: Mapping[str, Any]) -> list[str]:
@@ -38,7 +36,7 @@ def compare_step(folder: JobFolder, result: Mapping[str, Any]) -> list[str]:
         named, _, _ = folder.job_id.rpartition("-")
         marks = marked(folder.store, f"{named}-")
         # A longer name may begin with this one.
-        there = [job_id for job_id in marks if _HASH.fullmatch(job_id[len(named) + 1 :])]
+        there = [job_id for job_id in marks if job_id.rpartition("-")[0] == named]
         there.sort(key=lambda job_id: marks[job_id].modified, reverse=True)
         for job_id in [one for one in there if one != folder.job_id][:MOST]:
             mark = read_mark(folder.store, job_id) or {}

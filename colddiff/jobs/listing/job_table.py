@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.evaluation.best import higher_is_better
+from colddiff.jobs.ids import slug_of
 from colddiff.jobs.status import duration, note_of
 from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.report.differences import (
@@ -38,7 +38,6 @@ FEW = 8
 """Fields in which jobs of several names may differ to be told apart by them."""
 MADE_FROM = ("checkpoint", "samples")
 """Fields that name what another job has made; of a search, its base may have them."""
-_HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
 @dataclass(slots=True)
@@ -67,8 +66,7 @@ class JobRow:
     @property
     def name(self) -> str:
         """The word that its submitter chose."""
-        without_verb = self.folder.job_id.partition("-")[2]
-        return str(self.job.get("slug") or _HASH.sub("", without_verb))
+        return str(self.job.get("slug") or slug_of(self.folder.job_id))
 
     @property
     def part_of(self) -> str | None:

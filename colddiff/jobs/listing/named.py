@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from colddiff.errors import Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
+from colddiff.jobs.ids import JOB_ID, hash_of
 from colddiff.ports import Store
 from colddiff.spec.documents import shown
 
-JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
-WHOLE = re.compile(r".+-[0-9a-f]{8}")
-"""What a whole id looks like; a name may end so, too."""
 MOST_NAMED = 5
 """Ids that an ambiguous beginning is answered with."""
 SURE = 6
@@ -76,9 +72,9 @@ def _only(store: Store, name: str, missing: Missing, *, surely: bool) -> str:
         )
     (found,) = begun
     behind = name.partition("-")[2]
-    if surely and (len(behind) < SURE or WHOLE.fullmatch(name)):
+    if surely and (len(behind) < SURE or hash_of(name)):
         why = f"it has fewer than {SURE} characters behind the verb; write more of it"
-        if WHOLE.fullmatch(name):
+        if hash_of(name):
             why = "it looks like the whole id of another job; write all of it"
         raise SpecError(f"{name}: {found} alone begins with it, but {why}")
     return found
