@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from colddiff.jobs.verb import VERBS
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
@@ -35,7 +36,7 @@ def calls_line(trained: TrainJob, calls: int, images: int | None) -> tuple[str, 
     Where the number of images is not known, of one; then no FLOPs are returned.
     """
     flops, _ = cost_of_calls(trained, calls * (images or 1))
-    each = f"{calls:,} call{'s' * (calls != 1)} of the network an image"
+    each = f"{counted(calls, 'call', ',')} of the network an image"
     if images is None:
         return f"{each}: {flops:.3g} FLOP an image", None
     return f"{each}, {calls * images:,} in all: {flops:.3g} FLOP", flops

@@ -15,6 +15,7 @@ from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import SpecError
 from colddiff.stores.open import absolute
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.ports import Manifest
@@ -342,7 +343,7 @@ def summary_line(manifest: Manifest, uri: str) -> str:
 
     image, size = manifest.image, shard_bytes(manifest.shards)
     return (
-        f"{manifest.count} image{'s' * (manifest.count != 1)} "
+        f"{counted(manifest.count, 'image')} "
         f"{image.channels}x{image.height}x{image.width} "
         f"({image.bits} bit) in {_counted(manifest)}, {size / 1e6:.1f} MB, digest "
         f"{manifest.digest[:12]}: {uri}"
@@ -350,5 +351,4 @@ def summary_line(manifest: Manifest, uri: str) -> str:
 
 
 def _counted(manifest: Manifest) -> str:
-    number = len(manifest.shards)
-    return f"{number} shard{'s' * (number != 1)}"
+    return counted(len(manifest.shards), "shard")

@@ -11,6 +11,7 @@ import typer
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,7 +145,7 @@ def duplicates(
     for pair in pairs:
         first, second = (one_line(_named(pair[side])) for side in sides)
         emit(f"{first} ~ {second}: {pair['bits']} bits, rmse {pair['rmse']:.4f}")
-    found = f"{len(pairs)} near-duplicate pair{'s' * (len(pairs) != 1)}"
+    found = counted(len(pairs), "near-duplicate pair")
     if other is None:
         alike = _images(len({pair[side]["index"] for pair in pairs for side in sides}))
         note(f"{found}{f', of {alike},' if pairs else ''} within {uri}")
@@ -157,7 +158,7 @@ def duplicates(
 
 
 def _images(count: int) -> str:
-    return f"{count} image{'s' * (count != 1)}"
+    return counted(count, "image")
 
 
 def _named(image: Mapping[str, Any]) -> str:

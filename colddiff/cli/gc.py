@@ -10,6 +10,7 @@ import typer
 
 from colddiff.cli.options import Address, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.cleanup.find import Found
@@ -127,7 +128,7 @@ def _total(leftovers: Sequence[Leftover]) -> str:
     for item in leftovers:
         counts[item.kind] = counts.get(item.kind, 0) + 1
     parts = ", ".join(
-        f"{count} {kind}{'s' * (count != 1 and kind in COUNTED)}"
+        counted(count, kind) if kind in COUNTED else f"{count} {kind}"
         for kind, count in sorted(counts.items())
     )
     return f"{_bytes(sum(item.bytes for item in leftovers))}: {parts or 'nothing'}"

@@ -14,6 +14,7 @@ from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.checkpoints.references import LoadedCheckpoint
@@ -200,7 +201,7 @@ def _run(
     loaded = load_checkpoint(checkpoint, trusted=trusted)
     D = loaded.degradation
     second = settings.degrade and D.omega_images
-    progress = ProgressBar("restoring", f"steps of {len(files)} image{'s' * (len(files) != 1)}")
+    progress = ProgressBar("restoring", f"steps of {counted(len(files), 'image')}")
     restoration = Restoration(
         loaded,
         settings,
@@ -252,7 +253,7 @@ def _fitted_line(fitted: Mapping[tuple[int, int], int], shape: ImageShape) -> st
     """``3 images are written at 32x32 px (from 128x128): ...``, of the most frequent size."""
     count, others = sum(fitted.values()), len(fitted) - 1
     height, width = max(fitted, key=fitted.__getitem__)
-    more = f" and {others} other size{'s' * (others != 1)}" if others else ""
+    more = f" and {counted(others, 'other size')}" if others else ""
     return (
         f"{count} image{'s are' if count != 1 else ' is'} written at {shape.height}x{shape.width} "
         f"px (from {height}x{width}{more}): --fit crops and resizes to what the checkpoint takes"

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from colddiff.wording import counted
+
 FIRST = 5
 MOST_REASONS = 8
 UNREAD = "images of a format that is not read"
@@ -125,7 +127,7 @@ def altered_lines(found: Iterable[Altered]) -> list[str]:
         lines.append(f"{reduced} 16-bit {images} converted to 8 bits")
     if transparent := sum(of.transparent for of in sets):
         lines.append(
-            f"{transparent} image{'s' * (transparent != 1)} with transparency: "
+            f"{counted(transparent, 'image')} with transparency: "
             f"{'its' if transparent == 1 else 'their'} alpha is dropped, and what it hid is shown; "
             "put such images on a background first if that matters"
         )

@@ -25,6 +25,7 @@ from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec.documents import DocumentError, read_json
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import ProgressCallback
+from colddiff.wording import counted
 
 CLAIM = "pack.json"
 """Claim file: present beside the shards while packing, with the settings in use."""
@@ -242,7 +243,7 @@ def _refuse_without_deep(store: Store, manifest: Manifest, reduce_depth: bool) -
     deep = sum(DEEP in why for _, why in manifest.settings.get("skipped", ()))
     if deep and reduce_depth:
         raise SpecError(
-            f"{store.uri} holds the set without its {deep} 16-bit image{'s' * (deep != 1)}; "
+            f"{store.uri} holds the set without its {counted(deep, '16-bit image')}; "
             f"{_way_out(store)}"
         )
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.errors import DataError, SpecError
 from colddiff.spec import LATER, Spec
+from colddiff.wording import counted
 
 MOST_LEVELS = 2**16
 
@@ -126,9 +127,9 @@ def selected(source: ImageSource, settings: PackSettings) -> list[SourceEntry]:
 def _way_out(places: Sequence[int], holdout: float) -> str:
     """How many images there are, and the ``--holdout`` nearest to this that parts them."""
     groups = sorted(set(places))
-    images = f"{len(places)} image{'s' * (len(places) != 1)}"
+    images = counted(len(places), "image")
     if len(groups) < len(places):
-        images += f" in {len(groups)} group{'s' * (len(groups) != 1)}"
+        images += f" in {counted(len(groups), 'group')}"
     parting = [
         tried
         for tried in (round(n / 100, 2) for n in range(1, 100))

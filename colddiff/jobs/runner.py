@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from colddiff.wording import counted
+
 if TYPE_CHECKING:
     from colddiff.jobs.job import ResourcesSpec, Workers
     from colddiff.jobs.resolve import ResolvedJob
@@ -63,7 +65,7 @@ def workers_text(wanted: Mapping[str, float], count: int) -> str:
     types = [name.partition(":")[2] for name in wanted if ":" in name]
     parts = [f"{wanted[name]:g} {name}" for name in ("GPU", "CPU") if name in wanted]
     held = " and ".join(parts) + "".join(f" on {name}" for name in types)
-    return f"{count} worker{'s' * (count != 1)} with {held or 'nothing reserved'}"
+    return f"{counted(count, 'worker')} with {held or 'nothing reserved'}"
 
 
 def fit_line(resources: ResourcesSpec, workers: Workers, capacity: Capacity) -> str:

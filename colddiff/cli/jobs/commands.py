@@ -23,6 +23,7 @@ from colddiff.jobs.status import (
 )
 from colddiff.jobs.verb import unit_of
 from colddiff.tracking.open import has_spooled_entries
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
@@ -65,7 +66,7 @@ def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> Non
     emit(f"  {progress_line(now)}")
     emit(f"  {spent_line(now)}")
     if repeated:
-        times = f"{len(repeated)} restart{'s' * (len(repeated) > 1)}"
+        times = counted(len(repeated), "restart")
         emit(f"  {times} after a kill: {sum(repeated)} steps trained again")
     if now.message:
         emit(f"  {now.message}")

@@ -14,6 +14,7 @@ from colddiff.cli.options import Address, Json, Storage
 from colddiff.cli.output import emit_json, emit_table, note, terminal_width
 from colddiff.jobs.status import WAITING, State
 from colddiff.stores.open import open_store, storage_at
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.jobs.listing.job_table import JobRow
@@ -98,7 +99,7 @@ def list_(
     if compare := compare_line(shown):
         note(compare)
     if hidden := len(rows) - len(apart):
-        note(f"{hidden} job{'s' * (hidden != 1)} of searches and studies not shown: --all")
+        note(f"{counted(hidden, 'job')} of searches and studies not shown: --all")
 
 
 def _refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:

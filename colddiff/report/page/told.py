@@ -17,6 +17,7 @@ from colddiff.report.page.table import ResultTable, tables_of
 from colddiff.report.page.verdict import verdict, verdict_of_several
 from colddiff.report.page.written import WrittenBlock
 from colddiff.spec import digest
+from colddiff.wording import counted
 
 MARK = "written by colddiff report"
 """In the head of every file of a report, by which it is known again."""
@@ -130,7 +131,7 @@ def _jobs(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
 def _count(runs: Sequence[ReportedRun]) -> str:
     """``3 jobs``, or ``3 evaluations of 2 jobs``."""
     jobs = len(_jobs(runs))
-    of = f"{jobs} job{'s' * (jobs != 1)}"
+    of = counted(jobs, "job")
     return of if jobs == len(runs) else f"{len(runs)} evaluations of {of}"
 
 

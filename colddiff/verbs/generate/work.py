@@ -44,6 +44,7 @@ from colddiff.verbs.generate.resolve import place_of
 from colddiff.verbs.generate.results import describe_dead, first_images, write_manifest
 from colddiff.verbs.generate.statistics import folder_of, merged_statistics, reference_statistics
 from colddiff.verbs.generate.worker import ShardReport, ShardWorker
+from colddiff.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -192,10 +193,9 @@ class _Generation:
         plan, counts, queue_counts = self.plan, ShardCounts(), QueueCounts()
         num_shards = plan.num_shards(self.num_samples)
         log.info(
-            "%d images in %d shard%s of %d to %s",
+            "%d images in %s of %d to %s",
             self.num_samples,
-            num_shards,
-            "s" * (num_shards != 1),
+            counted(num_shards, "shard"),
             plan.shard_size,
             self.store.uri,
         )
@@ -229,8 +229,7 @@ class _Generation:
             raise ColddiffError(describe_dead(self.store, queue.dead, counts.images))
         if stopped and counts.images < self.num_samples:
             committed = f"{counts.images} of {self.num_samples} images committed"
-            many = "s" * (queue.in_flight != 1)
-            lost = f", {queue.in_flight} shard{many} in progress abandoned"
+            lost = f", {counted(queue.in_flight, 'shard')} in progress abandoned"
             raise Stopped(f"stopped with {committed}{lost * bool(queue.in_flight)}; {AGAIN}")
         kept = self.attempt.retried
         manifest = kept(

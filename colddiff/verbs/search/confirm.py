@@ -23,6 +23,7 @@ from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
@@ -85,7 +86,7 @@ class PairedComparison:
         mean = number(self.mean, 4, "+")
         return (
             f"trial {self.trial}, test {metric}: {mean}{percent} against the base, "
-            f"paired over {n} fresh seed{'s' * (n != 1)}{spread}: {self.verdict}"
+            f"paired over {counted(n, 'fresh seed')}{spread}: {self.verdict}"
         )
 
     def to_dict(self) -> dict[str, Any]:

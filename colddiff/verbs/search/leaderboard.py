@@ -14,6 +14,7 @@ from colddiff.sampling import falling
 from colddiff.verbs.search.points.same_end import TOLERANCE
 from colddiff.verbs.search.promotion import BASE, passed_over
 from colddiff.verbs.search.trials import TrialState
+from colddiff.wording import counted
 
 NO_VALUE = "-"
 FORMS = {"rmse": ".4f", "ssim": ".3f", "psnr": ".2f"}
@@ -75,7 +76,7 @@ class Leaderboard:
         if left:
             parts.append(f"D(x, T) holds at most {max(left):.1%} of the variance of x")
         if redrawn := sum(row.redrawn for row in self.rows):
-            parts.append(f"{redrawn} point{'s' * (redrawn != 1)} drawn again for another end")
+            parts.append(f"{counted(redrawn, 'point')} drawn again for another end")
         distances = [row.end_distance for row in self.rows if row.end_distance is not None]
         if distances and self._restores:
             low, high = _figure("", min(distances)), _figure("", max(distances))

@@ -11,6 +11,7 @@ from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import TrialState
+from colddiff.wording import counted
 
 SEARCH_TAG, TRIAL_TAG = "colddiff.search", "colddiff.trial"
 CONFIRMATION_TAG, CALLS_TAG = "colddiff.confirmation_seed", "colddiff.calls"
@@ -33,7 +34,7 @@ def nested_run(
         tags[NAME_TAG] = f"{name}, confirmed with seed {confirmed_with}"
     if calls is not None:
         tags[CALLS_TAG] = str(calls)
-        tags[NAME_TAG] = f"{name}, {calls} network call{'s' * (calls != 1)}"
+        tags[NAME_TAG] = f"{name}, {counted(calls, 'network call')}"
     return {"parent": search_id, "tags": tags, "required": False}
 
 

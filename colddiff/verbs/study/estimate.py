@@ -19,6 +19,7 @@ from colddiff.verbs.study.written import (
     without_effect,
     written_trainings,
 )
+from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.jobs.runner import Capacity
@@ -127,7 +128,7 @@ def _totals(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _sum(job: StudyJob, totals: dict[str, Any]) -> str:
     seeds = len(job.seeds or (0,))
     of = f" ({len(job.jobs)} x {seeds} seeds)" if seeds > 1 else ""
-    line = f"{totals['jobs']} job{'s' * (totals['jobs'] != 1)}{of}, {totals['steps']:,} steps and "
+    line = f"{counted(totals['jobs'], 'job')}{of}, {totals['steps']:,} steps and "
     line += f"{totals['flops'] / 1e12:,.3g} TFLOP in all"
     if totals["hours"] is not None:
         line += f": {hours_text(totals['hours'])} one after the other"
@@ -135,6 +136,6 @@ def _sum(job: StudyJob, totals: dict[str, Any]) -> str:
     count, flops, hours = (totals[f"evaluation{of}"] for of in ("s", "_flops", "_hours"))
     if not count:
         return line
-    line += f"; {BESIDES}{count} evaluation{'s' * (count != 1)}"
+    line += f"; {BESIDES}{counted(count, 'evaluation')}"
     line += "" if flops is None else f" of {flops / 1e12:,.3g} TFLOP"
     return line if hours is None else f"{line}: {hours_text(hours)} of one worker each"

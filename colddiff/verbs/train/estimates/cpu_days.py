@@ -10,6 +10,7 @@ import torch
 from colddiff.jobs.runner import Capacity
 from colddiff.verbs.train.estimates.cost import at_most_flops, cost_of
 from colddiff.verbs.train.job import TrainJob
+from colddiff.wording import counted
 
 FLOPS_PER_CORE_S = 60e9
 """What both networks reach in training on a server's core, in fp32 (45 to 75 GFLOP/s)."""
@@ -39,10 +40,10 @@ def cpu_advice(job: TrainJob, capacity: Callable[[], Capacity | None]) -> list[s
     if found is not None:
         gpus = int(sum(machine.get("GPU", 0.0) for machine in found.machines))
     has = f"{'this machine' if found is None else 'the cluster'} has "
-    way = f"{has}{gpus} GPU{'s' * (gpus != 1)}: resources.gpus=auto gives each worker one"
+    way = f"{has}{counted(gpus, 'GPU')}: resources.gpus=auto gives each worker one"
     return [
-        f"without a GPU this takes about {days:,.0f} day{'s' * (round(days) != 1)} ({flops:.2g} "
-        f"FLOP, {cores:g} core{'s' * (cores != 1)}, an assumed {FLOPS_PER_CORE_S / 1e9:.0f} "
+        f"without a GPU this takes about {counted(round(days), 'day', ',')} ({flops:.2g} "
+        f"FLOP, {counted(cores, 'core', 'g')}, an assumed {FLOPS_PER_CORE_S / 1e9:.0f} "
         "GFLOP/s each; `--dry-run --rate auto` measures one process here); "
         f"{way if gpus else f'{has}none: train where there are some, or take fewer num_steps'}"
     ]

@@ -14,6 +14,7 @@ from colddiff.stores.open import storage_at
 from colddiff.verbs.train.estimates.cost import si_text
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.resolve import inputs_of, is_evaluated
+from colddiff.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class EvaluationWork:
 
     def line(self, forward_flops: float, hours: float | None) -> str:
         """For people; ``forward_flops`` of one call, ``hours`` of all evaluations."""
-        what = f"{BESIDES}{self.count:,} evaluation{'s' * (self.count != 1)}"
+        what = f"{BESIDES}{counted(self.count, 'evaluation', ',')}"
         each = f"{self.calls_per_image:,} calls of the network an image"
         made = self.calls_of_samples
         each += f" and {made:,} for samples" if made else ""

@@ -16,6 +16,7 @@ from colddiff.restorers.precision import at_precision
 from colddiff.synthetic import synthetic_images, synthetic_omega
 from colddiff.verbs.train.estimates.cost import si_text
 from colddiff.verbs.train.job import TrainJob
+from colddiff.wording import counted
 
 MOST_S = 20.0
 """How long a measurement takes at most."""
@@ -106,4 +107,4 @@ class _Steps:
 
 def _cpu() -> str:
     threads = torch.get_num_threads()
-    return f"{threads} thread{'s' * (threads != 1)} of this CPU"
+    return f"{counted(threads, 'thread')} of this CPU"
