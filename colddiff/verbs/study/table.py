@@ -11,10 +11,12 @@ from colddiff.report.differences import differences_text
 from colddiff.report.grids import distance_names, number
 from colddiff.report.tables import DIGITS, FLOOR, NO_VALUE
 from colddiff.samplers import column_labels
+from colddiff.wording import counted
 
 Record = Mapping[str, Any]
 STATE = "state"
 """Heading of the column that says how a training stands, where one is not done."""
+BETWEEN = "   "
 WITH_ERRORS = ("direct", "sampled")
 """The columns whose errors a terminal has room for: the question is which is better."""
 
@@ -60,13 +62,36 @@ def best_mean(jobs: Sequence[Record]) -> tuple[str, float] | None:
 def table_lines(records: Sequence[Record], *, markdown: bool = False) -> list[str]:
     """The table as text; numbers that were not measured alike are in tables of their own.
 
-    As Markdown, for a paper, with the errors of all columns.
+    As Markdown, for a paper, with the errors of all columns. Below them, which seeds of a job have
+    no mean together, and why.
     """
     lines: list[str] = []
     for group in _groups(records, "measured"):
         table = _table(group, every=markdown)
         lines += ["", *(_markdown(table) if markdown else _aligned(table))]
-    return lines[1:]
+    apart = _averaged_apart(records)
+    return [*lines[1:], *([""] if markdown and apart else []), *apart]
+
+
+def _averaged_apart(records: Sequence[Record]) -> list[str]:
+    """A line for each job whose seeds were trained or evaluated in unlike ways.
+
+    ``tiny is not averaged over all its seeds: seeds 0 and 2 have 4 steps, seed 1 has 9 steps``.
+    """
+    found = []
+    for job in _groups(records, "entry"):
+        first, *others = _alike(job)
+        if others:
+            told = ", ".join(_unlike(group, first) for group in (first, *others))
+            found.append(f"{_title(job[0])} is not averaged over all its seeds: {told}")
+    return found
+
+
+def _unlike(group: Sequence[Record], first: Sequence[Record]) -> str:
+    *seeds, last = [str(record["seed"]) for record in group]
+    whose = f"seeds {', '.join(seeds)} and {last} have" if seeds else f"seed {last} has"
+    other = group[0]["measured"] != first[0]["measured"]
+    return f"{whose} {counted(_trained(group[0]), 'step', ',')}{' and another evaluation' * other}"
 
 
 def _table(records: Sequence[Record], *, every: bool) -> list[list[str]]:
@@ -83,7 +108,7 @@ def _table(records: Sequence[Record], *, every: bool) -> list[list[str]]:
         [*fixed, *[path.rpartition("/")[2] for path in paths], *[STATE] * unfinished],
     ]
     for job in _alike(records):
-        name = " ".join(filter(None, (job[0]["name"], differences_text(job[0]["differs"]))))
+        name = _title(job[0])
         for record in job:
             cells = [name, str(record["seed"]), *[str(record["step"])] * steps]
             cells += [_figure(path, record["metrics"].get(path)) for path in paths]
@@ -105,7 +130,15 @@ def _columns(records: Sequence[Record], *, every: bool) -> list[str]:
     columns = column_labels(dict.fromkeys(path.split("/")[1] for path in there))
     distances = [f"eval/{c}/{name}" for name in distance_names(there) for c in columns]
     errors = [f"eval/{c}/{name}" for name in DIGITS for c in columns if every or c in WITH_ERRORS]
-    return [path for path in (*distances, *errors) if path in there]
+    found = [path for path in (*distances, *errors) if path in there]
+    if every:
+        return found
+    # A terminal has no room for the label of a sampler above each of its numbers.
+    return sorted(found, key=lambda path: list(columns).index(path.split("/")[1]))
+
+
+def _title(record: Record) -> str:
+    return " ".join(filter(None, (record["name"], differences_text(record["differs"]))))
 
 
 def _shown(record: Record, what: str) -> dict[str, float]:
@@ -138,9 +171,14 @@ def _alike(records: Iterable[Record]) -> list[list[Record]]:
     """Trainings of one job together, those of which a mean can be taken."""
     groups: dict[Any, list[Record]] = {}
     for record in records:
-        trained = record["step" if record["state"] == "done" else "num_steps"]
-        groups.setdefault((record["entry"], record["measured"], trained), []).append(record)
+        key = (record["entry"], record["measured"], _trained(record))
+        groups.setdefault(key, []).append(record)
     return list(groups.values())
+
+
+def _trained(record: Record) -> int:
+    """Steps that a training has, or is to have."""
+    return int(record["step" if record["state"] == "done" else "num_steps"])
 
 
 def _groups(records: Iterable[Record], key: str) -> list[list[Record]]:
@@ -152,16 +190,32 @@ def _groups(records: Iterable[Record], key: str) -> list[list[Record]]:
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     words = {0} | {i for i, head in enumerate(table[1]) if head == STATE}
-    lines = []
-    for row in table:
+    spans = _spans(table[0])
+    widths = [max(len(row[i]) for row in table[1:]) for i in range(len(table[0]))]
+    for first, end in spans:
+        missing = len(table[0][first]) - len(BETWEEN.join("".ljust(w) for w in widths[first:end]))
+        widths[end - 1] += max(missing, 0)
+    above = [table[0][a].center(len(BETWEEN) * (b - a - 1) + sum(widths[a:b])) for a, b in spans]
+    lines = [BETWEEN.join(above).rstrip()]
+    for row in table[1:]:
         cells = [
             cell.ljust(width) if i in words else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("   ".join(cells).rstrip())
+        lines.append(BETWEEN.join(cells).rstrip())
     return lines
+
+
+def _spans(heads: Sequence[str]) -> list[tuple[int, int]]:
+    """First column and end of each run of equal headings; an empty one is of one column."""
+    spans: list[tuple[int, int]] = []
+    for column, head in enumerate(heads):
+        if head and column and heads[column - 1] == head:
+            spans[-1] = (spans[-1][0], column + 1)
+        else:
+            spans.append((column, column + 1))
+    return spans
 
 
 def _markdown(table: Sequence[Sequence[str]]) -> list[str]:

@@ -45,6 +45,7 @@ def test_seeds_of_a_job_have_a_mean_and_a_deviation() -> None:
     assert "mean of 3" in lines[5]
     assert " sd " in lines[6]
     assert len({len(line) for line in lines[1:]}) == 1
+    assert not [line for line in lines if "averaged" in line]
     first, second = over_seeds(records)
     assert (first["n"], first["seeds"], second["differs"]) == (3, [0, 1, 2], {"optimizer.lr": 0.1})
     assert first["mean"]["eval/sampled/fd_lenet"] == pytest.approx(11)
@@ -64,6 +65,20 @@ def test_errors_of_a_terminal_are_those_of_direct_and_of_algorithm_2() -> None:
     assert head.count("rmse") == 3
     assert "Algorithm 1 (naive) rmse" in head
     assert first.endswith("| 0.2000 | 0.3000 | 0.1000 |")
+
+
+def test_the_label_of_a_sampler_stands_above_its_numbers_together() -> None:
+    names = ("rmse", "ssim")
+    errors = {f"eval/direct/{name}": 0.2 for name in names}
+    errors |= {f"eval/sampled/{name}": 0.1 for name in names}
+    above, below, row, *_ = table_lines([record(0, 0, metrics=errors)])
+    assert below.split() == ["job", "seed", "ssim", "rmse", "ssim", "rmse"]
+    assert row.split()[-4:] == ["0.200", "0.2000", "0.100", "0.1000"]
+    assert above.split() == ["direct", "Algorithm", "2", "(improved)"]
+    # The first of them ends before those of the second begin.
+    assert above.index("direct") > below.index("seed")
+    assert below.rindex("ssim") - 4 < above.index("Algorithm") < below.rindex("rmse")
+    assert len(above) <= len(row)
 
 
 def test_a_study_is_listed_by_the_best_mean_of_what_can_be_compared() -> None:
@@ -96,6 +111,14 @@ def test_seeds_that_are_unlike_have_no_mean_together(unlike: dict[str, Any]) -> 
     means = [line for line in table_lines(records) if "mean of" in line]
     assert len(means) == 1
     assert "mean of 2" in means[0]
+    # Nobody has to guess why.
+    for markdown in (False, True):
+        *_, why = table_lines(records, markdown=markdown)
+        how = "9 steps" if "step" in unlike else "4 steps and another evaluation"
+        assert why == (
+            "tiny optimizer.lr=1 is not averaged over all its seeds: seeds 0, 2 and 3 have "
+            f"4 steps, seed 1 has {how}"
+        )
 
 
 def test_what_failed_says_why_and_has_no_part_in_the_mean() -> None:
