@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import lcm
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -24,8 +24,9 @@ MOST_BATCH_BYTES = 4 * 2**40
 """Of the images of one optimizer step, over all workers."""
 ONE_STEP = 0.5
 """Most of the EMA that may be the weights of one step without a word about it."""
-_BUILDABLE: set[tuple[type[RestorerSpec], str, ImageShape]] = set()
-"""Networks that were built once without an error, by kind, digest of their spec and image shape."""
+Network: TypeAlias = tuple[type[RestorerSpec], str, ImageShape]
+_BUILDABLE: set[Network] = set()
+"""Networks that were built once without an error."""
 
 
 class OptimizerSpec(Spec):
@@ -194,6 +195,11 @@ class TrainJob(Job):
         return ImageShape(self.channels, self.image_size, self.image_size)
 
     @property
+    def network(self) -> Network:
+        """What its restorer is built from, hashable: kind, digest of its spec, image shape."""
+        return type(self.restorer), digest(self.restorer.to_dict()), self.shape
+
+    @property
     def evaluation_interval(self) -> int | None:
         """Checkpoints at multiples of this step are evaluated; None for the last one only."""
         return self.evaluate_every if self.test_data is not None else None
@@ -273,8 +279,7 @@ makes it another job"]
         # Built without weights or tables: a mismatch is an error here, not on a GPU.
         self.degradation.build(self.shape)
         # One process may read hundreds of jobs, such as the trials of a search.
-        network = (type(self.restorer), digest(self.restorer.to_dict()), self.shape)
-        if network not in _BUILDABLE:
+        if self.network not in _BUILDABLE:
             self.restorer.check(self.shape)
-            _BUILDABLE.add(network)
+            _BUILDABLE.add(self.network)
         return self

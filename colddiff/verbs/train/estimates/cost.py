@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from colddiff.verbs.train.job import TrainJob
+from colddiff.verbs.train.job import Network, TrainJob
 
 if TYPE_CHECKING:
     from colddiff.restorers import Restorer
@@ -51,20 +51,19 @@ class Cost:
         return (1 + BACKWARD) * self.forward_flops
 
 
-_FOUND: dict[tuple[Any, ...], Cost] = {}
-"""By restorer and shape: a search and a study ask again for each of their trainings."""
+_FOUND: dict[Network, Cost] = {}
+"""A search and a study ask again for each of their trainings."""
 
 
 def cost_of(job: TrainJob) -> Cost:
     """The cost of training ``job``'s restorer, counted on the meta device where possible."""
-    of = (type(job.restorer), job.restorer.model_dump_json(), job.shape)
-    if of not in _FOUND:
+    if job.network not in _FOUND:
         try:
-            _FOUND[of] = _counted(job, torch.device("meta"))
+            _FOUND[job.network] = _counted(job, torch.device("meta"))
         except (NotImplementedError, RuntimeError):
             # A restorer whose forward pass reads values: run one image on the CPU.
-            _FOUND[of] = _counted(job, torch.device("cpu"))
-    return _FOUND[of]
+            _FOUND[job.network] = _counted(job, torch.device("cpu"))
+    return _FOUND[job.network]
 
 
 def at_most_flops(job: TrainJob) -> float:
