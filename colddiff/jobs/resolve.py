@@ -323,7 +323,10 @@ def unreachable_paths(job: Job, storage: str | None = None) -> list[tuple[str, s
 
 
 def _git_state() -> dict[str, Any]:
-    """Commit of the code and whether it has local changes; empty outside a checkout."""
+    """Commit of the code and whether it has local changes; empty outside a checkout.
+
+    What jobs leave beside the package, and the job files there, are no changes of it.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
@@ -342,4 +345,5 @@ def _git_state() -> dict[str, Any]:
     top = git("rev-parse", "--show-toplevel")
     if top is None or Path(top) != STAGED:
         return {}
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    changed = git("status", "--porcelain", "--", "colddiff")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
