@@ -30,6 +30,7 @@ Source = Annotated[
     ),
 ]
 Out = Annotated[str, typer.Option("--out", metavar="URI", help="A folder, or s3://bucket/prefix.")]
+SPLITS = (None, "train", "test", "both")
 Split = Annotated[
     str | None,
     typer.Option(
@@ -153,6 +154,8 @@ def _packed(
     source: str, out: str, split: str | None, how: dict[str, Any], settings: dict[str, Any]
 ) -> dict[str, tuple[Manifest, bool]]:
     """By place, what was packed there and whether that was now."""
+    if split not in SPLITS:
+        raise SpecError(f"--split is train, test or both, got {split!r}")
     if split == "both" or (split is None and settings["holdout"] is not None):
         from colddiff.data.both_splits import pack_splits
 

@@ -163,6 +163,7 @@ def _texts(
     runs: Sequence[ReportedRun], kinds: Sequence[str], *, over_seed: bool, only: Sequence[str]
 ) -> dict[str, str]:
     from colddiff.errors import SpecError
+    from colddiff.features.spec import measuring
     from colddiff.report.page.latex import to_latex
     from colddiff.report.page.markdown import report_markdown
     from colddiff.report.page.page import report_page
@@ -175,9 +176,10 @@ def _texts(
     known = sorted(metric_names(paths))
     for name in only:
         if name not in known:
-            raise SpecError(
-                f"--metric: no run has {name!r}{nearest(name, known)}; they have {', '.join(known)}"
-            )
+            way_out = nearest(name, known)
+            if kind := measuring(name):
+                way_out = f", which `colddiff submit evaluate checkpoint=ID features={kind}` adds"
+            raise SpecError(f"--metric: no run has {name!r}{way_out}; they have {', '.join(known)}")
     told = told_of(runs, over_seed=over_seed, only=only)
     made = {
         "html": lambda: report_page(runs, over_seed=over_seed, only=only),

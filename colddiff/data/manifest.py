@@ -126,10 +126,11 @@ def read_manifest(store: Store) -> Manifest:
                 f"{store.uri} holds two packed sets, the splits of a source: use {store.uri}/train "
                 f"or {store.uri}/test"
             ) from None
-        if _holds_images(store):
+        if (found := _source_in(store)) is not None:
+            what, source = found
             raise DataError(
-                f"{store.uri} is a folder of images and no packed data set: pack it with `colddiff "
-                f"data pack folder:{store.uri} --out URI` (a job takes data=folder:{store.uri} too)"
+                f"{store.uri} is {what} and no packed data set: pack it with `colddiff data pack "
+                f"{source} --out URI` (a job takes data={source} too)"
             ) from None
         raise DataError(
             f"{store.uri}: no {KEY}, so this is not a packed data set, or packing did not finish; "
@@ -150,9 +151,15 @@ def _parsed(store: Store, data: bytes) -> Manifest:
     return parse_manifest(data, f"{store.uri}/{KEY}", {PAGED: partial(parse_paged, store)})
 
 
-def _holds_images(store: Store) -> bool:
-    """Whether a folder on a disk has images in it, as far as its first files tell."""
+def _source_in(store: Store) -> tuple[str, str] | None:
+    """What a folder on a disk holds that can be packed, and its SOURCE, as its files tell."""
     if not isinstance(store, LocalStore):
-        return False
+        return None
+    from colddiff.data.sources.published import published_in
+
+    if (source := published_in(store.root)) is not None:
+        return "a published set", source
     first = islice(store.root.rglob("*"), LOOKED_AT)
-    return any(path.suffix.lower() in (".png", ".jpg", ".jpeg") for path in first)
+    if any(path.suffix.lower() in (".png", ".jpg", ".jpeg") for path in first):
+        return "a folder of images", f"folder:{store.uri}"
+    return None

@@ -148,7 +148,11 @@ def open_source(text: str, settings: PackSettings | None = None) -> ImageSource:
         from colddiff.data.sources.webdataset_source import WebdatasetSource
 
         return WebdatasetSource(open_store(place))
-    hint = f"; did you mean 'folder:{text}'?" if Path(text).is_dir() else ""
+    hint = ""
+    if Path(text).is_dir():
+        from colddiff.data.sources.published import published_in
+
+        hint = f"; did you mean {published_in(Path(text)) or f'folder:{text}'!r}?"
     raise SpecError(
         f"no source {text!r}: use digits, mnist:DIR, cifar10:DIR, folder:DIR, "
         f"folder:s3://bucket/prefix or webdataset:URI{hint}"

@@ -78,5 +78,18 @@ class TorchscriptFeaturesSpec(FeaturesSpec):
     ] = (0.0, 1.0)
 
 
+def measuring(metric: str) -> str | None:
+    """The kind of features that this distance is measured in; None where fields decide it.
+
+    >>> measuring("fid"), measuring("fd_lenet"), measuring("rmse")
+    ('inception', 'lenet', None)
+    """
+    for name, kind in FEATURES.items():
+        complete = not any(field.is_required() for field in kind.model_fields.values())
+        if complete and FEATURES.parse({"kind": name}).metric == metric:
+            return name
+    return None
+
+
 AnyFeatures = Annotated[FeaturesSpec, SerializeAsAny(), KindOf(FEATURES)]
 """A spec, its dict form, or the name of a kind whose other fields have defaults."""

@@ -14,6 +14,7 @@ from pydantic import (
 from colddiff.errors import SpecError
 from colddiff.jobs.ids import JOB_ID, id_of
 from colddiff.spec import LATER, Spec, Unit, digest
+from colddiff.spec.base import nearest
 from colddiff.spec.documents import shown
 
 
@@ -201,7 +202,9 @@ class Job(Spec):
             while isinstance(value, Mapping) and len(value) == 1:
                 ((part, value),) = value.items()
                 name = f"{name}.{part}".strip(".")
-            return f"; did you mean {name!r}?" if name else ""
+            if name.partition(".")[0] not in cls.model_fields:
+                return nearest(name, cls.model_fields)
+            return f"; did you mean {name!r}?"
         for name, field in cls.model_fields.items():
             there = data.get(name, None if field.is_required() else field.get_default())
             fields = type(there).model_fields if isinstance(there, Spec) else there

@@ -64,7 +64,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         (["imagenet"], SpecError, "no source 'imagenet'"),
         (["digits", "--channels", "2"], SpecError, "--channels: "),
         (["digits", "--range", "wide"], SpecError, "must be two numbers"),
-        (["digits", "--split", "validation"], SpecError, "--split: "),
+        (["digits", "--split", "validation"], SpecError, "--split is train, test or both, got "),
         (["folder:/nowhere"], DataError, "folder:/nowhere: no such folder"),
         (["mnist:/nowhere"], DataError, "mnist:/nowhere: no such folder"),
     ],

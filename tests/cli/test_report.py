@@ -139,6 +139,7 @@ def test_two_steps_of_a_job_are_compared_on_one_page(here: Here, tmp_path: Path)
         (("search*",), "no job of"),
         (("./runs",), "not the folder of a job"),
         (("train-blocks-00000001", "--metric", "rms"), "did you mean 'rmse'?"),
+        (("train-blocks-00000001", "--metric", "fid"), "features=inception` adds; they have "),
         (("train-blocks-00000001", "--format", "pdf"), "--format: no 'pdf'"),
         (("train-blocks-00000001", "--format", ","), "--format: name one or more"),
         (("train-blocks-00000001", "--over", "lr"), "--over: only seed"),

@@ -48,6 +48,7 @@ def test_a_file_may_stand_behind_the_fields() -> None:
         (["train", "mine.yaml", "--num_steps=10"], "written without dashes, `num_steps=10`"),
         (["train", "--num-steps", "10", "mine.yaml"], "without dashes, `num_steps=10`"),
         (["train", "train.num_steps=1"], "train.train: no such field; did you mean 'num_steps'?"),
+        (["study", "study.seed=1"], "study.study: no such field; did you mean 'seeds'?"),
         (
             ["train", "num_timesteps=1"],
             "train.num_timesteps: no such field; did you mean 'degradation.num_timesteps'?",

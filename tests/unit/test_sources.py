@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from colddiff.data import pil_images as images
-from colddiff.data.open import open_source
+from colddiff.data.open import open_source, read_manifest
 from colddiff.data.pil_images import Pixels, decode_image, encode_png
 from colddiff.errors import ColddiffError, DataError, SpecError
 from colddiff.stores.s3_store import S3Store
@@ -277,6 +278,28 @@ def test_a_photograph_stands_upright(tmp_path: Path) -> None:
 def test_an_unknown_source_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"no source .*digits, mnist:DIR"):
         open_source(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "write", "below"),
+    [
+        ("mnist", write_mnist, ""),
+        ("mnist", write_mnist, "MNIST/raw"),
+        ("cifar10", write_cifar, "cifar-10-batches-bin"),
+    ],
+)
+def test_a_folder_of_a_published_set_is_told_by_its_files(
+    tmp_path: Path, kind: str, write: Callable[[Path], object], below: str
+) -> None:
+    with pytest.raises(SpecError, match=f"did you mean 'folder:{tmp_path}'"):
+        open_source(str(tmp_path))
+    write(tmp_path / below)
+    with pytest.raises(SpecError, match=f"did you mean '{kind}:{tmp_path}'"):
+        open_source(str(tmp_path))
+    # Where packed data is asked for, too.
+    with pytest.raises(DataError, match=f"a published set .*pack {kind}:{tmp_path} --out") as error:
+        read_manifest(str(tmp_path))
+    assert f"data={kind}:{tmp_path} too" in str(error.value)
 
 
 def test_a_place_of_an_unknown_kind_is_refused() -> None:

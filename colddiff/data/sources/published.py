@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,8 @@ class MnistSource(WholeSource):
 
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
         part = split or self.splits[0]
-        prefix = "t10k" if part == "test" else "train"
-        images_path = self._find(f"{prefix}-images-idx3-ubyte")
-        labels_path = self._find(f"{prefix}-labels-idx1-ubyte")
+        images_path = self.images_file(part)
+        labels_path = self._find(f"{_prefix(part)}-labels-idx1-ubyte")
         self._images[part] = images = read_idx(images_path, IDX_IMAGES)
         labels = read_idx(labels_path, IDX_LABELS)
         if len(labels) != len(images):
@@ -65,6 +65,10 @@ class MnistSource(WholeSource):
         pixels: Pixels = self._images[entry.name.partition("/")[0]][entry.index][:, :, None]
         return pixels
 
+    def images_file(self, split: str) -> Path:
+        """Where the images of a split are; raises DataError."""
+        return self._find(f"{_prefix(split)}-images-idx3-ubyte")
+
     def _find(self, name: str) -> Path:
         # Also where torchvision puts them; some copies spell the names with a dot.
         for folder in (self.folder, self.folder / "raw", self.folder / "MNIST" / "raw"):
@@ -74,6 +78,10 @@ class MnistSource(WholeSource):
                         return path
         use = "; use the folder of the four MNIST files, such as torchvision's MNIST/raw"
         raise _not_there("mnist", self.folder, f"no {name}[.gz] found", use)
+
+
+def _prefix(split: str) -> str:
+    return "t10k" if split == "test" else "train"
 
 
 class Cifar10Source(WholeSource):
@@ -99,17 +107,21 @@ class Cifar10Source(WholeSource):
         return tuple(names.read_text(encoding="utf-8", errors="replace").split())
 
     def entries(self, split: str | None) -> Sequence[SourceEntry]:
-        home = self._home()
-        batches = ["test_batch"] if split == "test" else [f"data_batch_{n}" for n in range(1, 6)]
-        found = [name for name in batches if (home / f"{name}.bin").is_file()]
-        if not found:
-            what = f"no {batches[0]}.bin found"
-            raise _not_there("cifar10", self.folder, what, self._pickled())
         return [
-            SourceEntry(f"{name}/{n:05d}", int(record[0]), n, CIFAR_RECORD)
-            for name in found
-            for n, record in enumerate(self._read(home / f"{name}.bin"))
+            SourceEntry(f"{path.stem}/{n:05d}", int(record[0]), n, CIFAR_RECORD)
+            for path in self.batches(split)
+            for n, record in enumerate(self._read(path))
         ]
+
+    def batches(self, split: str | None) -> list[Path]:
+        """The files of a split that are there; raises DataError where none is."""
+        home = self._home()
+        names = ["test_batch"] if split == "test" else [f"data_batch_{n}" for n in range(1, 6)]
+        found = [path for name in names if (path := home / f"{name}.bin").is_file()]
+        if not found:
+            what = f"no {names[0]}.bin found"
+            raise _not_there("cifar10", self.folder, what, self._pickled())
+        return found
 
     def load(self, entry: SourceEntry) -> Pixels:
         batch = self._batches[entry.name.partition("/")[0]]
@@ -140,6 +152,17 @@ class Cifar10Source(WholeSource):
             raise DataError(f"{path}: contains a label above 9; this is not CIFAR-10")
         self._batches[path.stem] = records
         return records
+
+
+def published_in(folder: Path) -> str | None:
+    """The SOURCE of the published set whose files ``folder`` holds, such as ``mnist:DIR``."""
+    with suppress(DataError):
+        MnistSource(folder).images_file("train")
+        return f"mnist:{folder}"
+    with suppress(DataError):
+        Cifar10Source(folder).batches("train")
+        return f"cifar10:{folder}"
+    return None
 
 
 def _not_there(kind: str, folder: Path, what: str, use: str) -> DataError:
