@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Missing
 from colddiff.jobs.follow import AttemptWatch, follow, poll_seconds
+from colddiff.jobs.listing.comparable import done_by_another_name
 from colddiff.jobs.results import (
     advise,
+    is_told,
     log_result,
     log_verdict,
     tell_of_less,
@@ -97,6 +99,8 @@ def bring_to_end(
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
+            if newest == 0:
+                _tell_of_same(folder)
             _start(folder, resolved, attempt, runner, announce)
             if runner.outlives_client:
                 log.info("%s: attempt %d submitted to %s", resolved.id, attempt, runner.where)
@@ -240,6 +244,11 @@ def claim_attempt(
         )
     )
     return True
+
+
+def _tell_of_same(folder: JobFolder) -> None:
+    if is_told() and (line := done_by_another_name(folder)):
+        log.info("%s", line)
 
 
 def _fitted(resolved: ResolvedJob, runner: Runner, *, resumed: bool) -> ResolvedJob:

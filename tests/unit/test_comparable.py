@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.listing.comparable import compare_line
+from colddiff.jobs.listing.comparable import compare_line, done_by_another_name
 from colddiff.jobs.results import told_lines
 from colddiff.jobs.status import Status
 from colddiff.ports import Store
@@ -58,6 +58,20 @@ def test_what_is_no_use_beside_it_is_not_named() -> None:
     write(store, "evaluate-blur-0000000a", 10)
     assert compared(told_lines(folder, RESULT)) == []
     assert compare_line(rows_of(store)) is None
+
+
+def test_the_same_job_by_another_name_is_named() -> None:
+    store = MemoryStore()
+    folder = write(store, "train-mine-0000000a", 20)
+    write(store, "train-mine-0000000b", 10)
+    write(store, "evaluate-blur-0000000a", 20)
+    write(store, "train-other-0000000a", 20, state="failed")
+    assert done_by_another_name(folder) is None
+    write(store, A, 20)
+    line = done_by_another_name(folder)
+    assert line is not None
+    assert line.startswith(f"{A} is the same job by another name, and done: `--name blur` reports")
+    assert "`colddiff stop train-mine-0000000a` ends this one" in line
 
 
 def test_a_list_says_how_to_compare_the_last_two() -> None:

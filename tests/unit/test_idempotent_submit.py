@@ -177,6 +177,21 @@ def test_a_result_is_returned_again_without_another_attempt(resolved: ResolvedJo
     assert resolved.folder.attempts() == [1]
 
 
+def test_the_same_job_by_another_name_is_said_once_and_done_all_the_same(
+    resolved: ResolvedJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="colddiff")
+    verb, _, _ = resolved.id.partition("-")
+    _, _, behind = resolved.id.rpartition("-")
+    other = replace(resolved, id=f"{verb}-another-{behind}", slug="another")
+    assert bring_to_end(resolved, InProcess()).exit_code == 0
+    assert "by another name" not in caplog.text
+    caplog.clear()
+    assert bring_to_end(other, InProcess()).exit_code == 0
+    assert caplog.text.count(f"{resolved.id} is the same job by another name") == 1
+    assert (other.folder.result() or {})["id"] == other.id
+
+
 def test_the_client_of_another_cluster_is_told_where_the_job_runs(
     resolved: ResolvedJob, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,4 @@
-"""Which finished jobs are worth a look side by side: those of one name that differ."""
+"""Which finished jobs are worth a look beside another: of one name that differ, or the reverse."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError
+from colddiff.jobs.ids import hash_of, slug_of
 from colddiff.jobs.listing.ended import marked, read_mark
 from colddiff.report.differences import (
     HOW_IT_RUNS,
@@ -47,6 +48,26 @@ def compare_step(folder: JobFolder, result: Mapping[str, Any]) -> list[str]:
                 steps = (_step(mark["status"].get("step")), _step(result.get("step")))
                 return [_command(job_id, folder.job_id, differing, steps)]
     return []
+
+
+def done_by_another_name(folder: JobFolder) -> str | None:
+    """A line where a job that differs from this one in its name alone is done.
+
+    No submission fails for what cannot be read here.
+    """
+    with suppress(ColddiffError):
+        verb, own = folder.job_id.partition("-")[0], hash_of(folder.job_id)
+        for job_id in marked(folder.store, f"{verb}-"):
+            if job_id == folder.job_id or own is None or hash_of(job_id) != own:
+                continue
+            mark = read_mark(folder.store, job_id) or {}
+            if mark and mark["status"].get("state") == "done":
+                return (
+                    f"{job_id} is the same job by another name, and done: `--name "
+                    f"{slug_of(job_id)}` reports that one, and `colddiff stop {folder.job_id}` "
+                    "ends this one"
+                )
+    return None
 
 
 def compare_line(rows: Sequence[JobRow]) -> str | None:
