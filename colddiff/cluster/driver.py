@@ -43,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with printed(
         lambda text: folder.write_log(number, text),
         lambda text: folder.write_debug_log(number, text),
-    ):
+    ) as flush:
         log_to_stderr()
         ray.init(log_to_driver=True, ignore_reinit_error=True, runtime_env=EACH_WORKER)
         for line in sharing_folders(ray.nodes()):  # type: ignore[no-untyped-call]
             log.warning("%s", line)
         attempt = Attempt(resolved, number)
         try:
-            return drive(attempt, on_ray=True, turn=job_turn, gone=is_gone)
+            return drive(attempt, on_ray=True, turn=job_turn, gone=is_gone, flush=flush)
         except ColddiffError as error:
             sys.stderr.write(f"{ERROR_LINE}{last_words(attempt, error)}\n")
             return 1

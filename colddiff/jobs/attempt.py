@@ -158,11 +158,17 @@ class Attempt:
         kept = partial(keep_picture, self.resolved, self.folder, self.tracker, name, data)
         self.pictures.append(self.retried(kept, name))
 
-    def drive(self, work: Callable[[], dict[str, Any]], gone: Gone = lambda: False) -> int:
+    def drive(
+        self,
+        work: Callable[[], dict[str, Any]],
+        gone: Gone = lambda: False,
+        last_words: Callable[[Status], None] = lambda status: None,
+    ) -> int:
         """Runs ``work`` as this attempt; returns exit code 0 (done), 1 (failed) or 4 (stopped).
 
-        An error is no failure of the job where ``gone`` says that its cluster has ended: it is then
-        lost, or stopped if that was requested, as where its driver ended too.
+        ``last_words`` gets the final status before it is written: who waits for that finds what
+        was said of it. An error is no failure of the job where ``gone`` says that its cluster has
+        ended: it is then lost, or stopped if that was requested, as where its driver ended too.
 
         The message is in the status. A KeyboardInterrupt ends the attempt as stopped and is
         re-raised. Raises ColddiffError if the attempt has, or had, another driver.
@@ -173,6 +179,7 @@ class Attempt:
         interrupted = None
         try:
             state, message = self._work(work, gone)
+            last_words(self._final(state, message))
         except KeyboardInterrupt as error:
             interrupted = error
             state, message = "stopped", f"interrupted; {AGAIN}"
@@ -224,18 +231,15 @@ class Attempt:
 
     def _end(self, state: State, message: str) -> None:
         self._update()
-        outcome = self.folder.outcome(self.number) or {}
+        final = self._final(state, message)
         with self._lock:
-            step = outcome.get("step", self._status.step)
-            self._status = replace(
-                self._status,
-                state=state,
-                message=message,
-                phase="",
-                eta_s=None,
-                step=step,
-            )
+            self._status = final
             self._write_status()
+
+    def _final(self, state: State, message: str) -> Status:
+        outcome = self.retried(lambda: self.folder.outcome(self.number), "how it ended") or {}
+        step = outcome.get("step", self._status.step)
+        return replace(self._status, state=state, message=message, phase="", eta_s=None, step=step)
 
     def _work(self, work: Callable[[], dict[str, Any]], gone: Gone) -> tuple[State, str]:
         try:

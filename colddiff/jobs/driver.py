@@ -12,9 +12,10 @@ from typing import Any
 from colddiff.background import in_context
 from colddiff.errors import ColddiffError
 from colddiff.jobs.attempt import Attempt, Gone
+from colddiff.jobs.logs import Flush
 from colddiff.jobs.pages.write import write_page
 from colddiff.jobs.results import log_verdict
-from colddiff.jobs.status import EXIT_CODES
+from colddiff.jobs.status import EXIT_CODES, Status
 from colddiff.jobs.tracking_run import describe_run, ended_with_work, open_tracker
 from colddiff.jobs.verb import VERBS, Verb
 
@@ -33,13 +34,14 @@ def drive(
     on_ray: bool,
     turn: Within = no_context,
     gone: Gone = lambda: False,
+    flush: Flush = lambda: None,
 ) -> int:
     """Runs ``attempt`` and returns its exit code: 0 done, 1 failed, 4 stopped.
 
     Within ``turn`` it is the job's turn where it runs: entering waits for that. ``gone``: see
-    ``Attempt.drive``.
+    ``Attempt.drive``. ``flush`` uploads what was logged so far.
 
-    The final status is written and logged. On SIGTERM the attempt takes a checkpoint, if its verb
+    The final status is logged and written. On SIGTERM the attempt takes a checkpoint, if its verb
     has any, and ends as stopped. So it does on Ctrl-C where this process does the work; that is
     raised as KeyboardInterrupt then, at once if it is pressed again.
     """
@@ -73,10 +75,15 @@ def drive(
         return result
 
     with _stop_on_sigterm(attempt), _stop_on_interrupt(attempt, on_ray) as interrupted:
-        code = attempt.drive(work, gone)
+
+        def last_words(status: Status) -> None:
+            if not interrupted.is_set() or status.state != "stopped":
+                log_verdict(attempt.folder, status)
+            flush()
+
+        code = attempt.drive(work, gone, last_words)
     if interrupted.is_set() and code == EXIT_CODES["stopped"]:
         raise KeyboardInterrupt
-    log_verdict(attempt.folder, attempt.status)
     return code
 
 

@@ -101,13 +101,14 @@ def run_here(
         resources = getattr(resolved.job, "resources", None)
         gpus = resources.num_gpus if resources is not None else 0.0
     folder = resolved.folder
-    with logged(lambda text: folder.write_log(attempt, text)):
+    with logged(lambda text: folder.write_log(attempt, text)) as flush:
         if not on_ray:
             if idle := idle_gpu_line(gpus):
                 log.warning("%s", idle)
             # GPU hours are those of GPUs that are held.
             gpus = 0.0 if idle else gpus
-        return drive(Attempt(resolved, attempt, gpus=gpus), on_ray=on_ray, turn=within)
+        begun = Attempt(resolved, attempt, gpus=gpus)
+        return drive(begun, on_ray=on_ray, turn=within, flush=flush)
 
 
 DESCRIBED = """\

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeAlias
 
 from colddiff.errors import ColddiffError
 from colddiff.machine.printed_lines import LogLines, stamped
@@ -19,6 +21,9 @@ DEBUG_UPLOAD_S = 60.0
 LARGEST_DEBUG = 1 << 20
 """Of what other libraries say: less, and uploaded less often, because few ever read it."""
 LOGGER = logging.getLogger("colddiff")
+PIPE = 1 << 16
+"""Bytes that a pipe holds: one read takes all that was printed before it."""
+Flush: TypeAlias = Callable[[], None]
 
 
 class LogUpload:
@@ -33,7 +38,7 @@ class LogUpload:
         self._upload, self._largest = upload, largest
         self._every_s = UPLOAD_S if every_s is None else every_s
         self._text = bytearray()
-        self._lock = threading.Lock()
+        self._lock, self._sending = threading.Lock(), threading.Lock()
         self._dirty = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-upload", daemon=True)
@@ -47,37 +52,48 @@ class LogUpload:
         self._dirty.set()
 
     def close(self) -> None:
-        """Uploads the whole log once more."""
+        """Uploads what is left, and nothing more."""
         self._closed.set()
         self._thread.join(timeout=UPLOAD_S)
-        self._send()
+        self.flush()
+
+    def flush(self) -> None:
+        """Uploads what was written since the last upload, if anything."""
+        with self._sending:  # an older text would replace a newer one
+            if not self._dirty.is_set():
+                return
+            self._dirty.clear()
+            with self._lock:
+                text = bytes(self._text)
+            try:
+                self._upload(text)
+            except ColddiffError:
+                # The store is down: the log is not essential, and the next upload has all of it.
+                self._dirty.set()
 
     def _run(self) -> None:
         while not self._closed.wait(self._every_s):
-            if self._dirty.is_set():
-                self._dirty.clear()
-                self._send()
+            self.flush()
 
-    def _send(self) -> None:
-        with self._lock:
-            text = bytes(self._text)
-        if not text:
-            return
-        try:
-            self._upload(text)
-        except ColddiffError:
-            # The store is down: the log is not essential, and the next upload has all of it.
-            return
+
+def _is_readable(descriptor: int, timeout_s: float | None) -> bool:
+    """Whether a read would not wait, after up to ``timeout_s`` seconds (None: as long as it takes).
+
+    Also where it would find the end.
+    """
+    readable = select.poll()  # one for each call: of two threads that share one, one is refused
+    readable.register(descriptor, select.POLLIN)
+    return bool(readable.poll(None if timeout_s is None else 1000 * timeout_s))
 
 
 @contextmanager
 def printed(
     upload: Callable[[bytes], None], upload_debug: Callable[[bytes], None]
-) -> Iterator[None]:
+) -> Iterator[Flush]:
     """Within ``with``, everything that this process and its children print is uploaded.
 
     Each line with its time: those about the job by ``upload``, and printed too, what other
-    libraries say of themselves by ``upload_debug``.
+    libraries say of themselves by ``upload_debug``. Yields what uploads the former now.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -99,17 +115,33 @@ def printed(
             except OSError:
                 gone.set()  # full or closed: without a reader of the pipe all would block
 
-    def pump() -> None:
-        lines = LogLines(keep, debug.write)
-        while chunk := os.read(read, 65536):
+    lines, reading = LogLines(keep, debug.write), threading.Lock()
+
+    def take() -> bool:
+        """Takes what is in the pipe, if anything; False once nobody can write into it."""
+        with reading:
+            if not _is_readable(read, 0):
+                return True
+            chunk = os.read(read, PIPE)
             lines.feed(chunk)
+            return bool(chunk)
+
+    def pump() -> None:
+        while _is_readable(read, None) and take():
+            pass
         lines.flush()
         os.close(read)
+
+    def flush() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        take()
+        log.flush()
 
     thread = threading.Thread(target=pump, name="log-pump", daemon=True)
     thread.start()
     try:
-        yield
+        yield flush
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -123,8 +155,10 @@ def printed(
 
 
 @contextmanager
-def logged(upload: Callable[[bytes], None]) -> Iterator[None]:
+def logged(upload: Callable[[bytes], None]) -> Iterator[Flush]:
     """Within ``with``, everything that colddiff logs for this job is also uploaded.
+
+    Yields what uploads it now.
 
     Unlike ``printed`` it does not redirect stdout and stderr: a debugger may be using them. Jobs
     may run in several threads at once: a record belongs to the job of its thread's context, and to
@@ -137,7 +171,7 @@ def logged(upload: Callable[[bytes], None]) -> Iterator[None]:
     _SHARED.enter()
     LOGGER.addHandler(handler)
     try:
-        yield
+        yield log.flush
     finally:
         LOGGER.removeHandler(handler)
         _SHARED.leave()

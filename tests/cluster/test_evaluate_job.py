@@ -14,7 +14,6 @@ import torch
 from colddiff.data.open import pack_source
 from colddiff.spec.plugins import load_plugin, unload_plugin
 from tests.in_process import Done
-from tests.kills import wait_until
 from tests.tiny_checkpoint import BLUR, tiny_checkpoint
 
 pytestmark = pytest.mark.cluster
@@ -85,11 +84,8 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
 
     together = evaluate("cluster", "workers=2")
     assert marker.exists()
-    # The driver tells its last words, and keeps them, after the status that the client waits for.
-    log: Path = together["log"]
-    wait_until(lambda: log.exists() and "next:" in log.read_text(), "the end of the log")
     # Each line without the day and time before it.
-    lines = [line.split(" ", 2)[-1] for line in log.read_text().splitlines()]
+    lines = [line.split(" ", 2)[-1] for line in together["log"].read_text().splitlines()]
     assert any(": retrying: its worker died" in line for line in lines)
     with _one_thread():  # as many as a worker has
         alone = evaluate("here", "--local")
@@ -99,7 +95,9 @@ def test_a_worker_dies_and_the_numbers_are_those_of_one_process(
     # The table that both end with, also in the log of the cluster's driver.
     assert together["summary"] == alone["summary"]
     assert "Algorithm 2" in together["summary"][0]
+    # Its last words are there once the client, which waits for the status, has ended.
     assert "\n".join(together["summary"]) in "\n".join(lines)
+    assert "next:" in lines
 
 
 @contextmanager

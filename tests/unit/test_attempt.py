@@ -291,19 +291,26 @@ def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> 
         "import subprocess, sys\n"
         "from pathlib import Path\n"
         "from colddiff.jobs.logs import printed\n"
-        "with printed(Path(sys.argv[1]).write_bytes, lambda text: None):\n"
+        "log = Path(sys.argv[1])\n"
+        "with printed(log.write_bytes, lambda text: None) as flush:\n"
         "    print('from python', flush=True)\n"
         "    subprocess.run(['echo', 'from a child'], check=True)\n"
+        "    print('still in a buffer')\n"
+        "    flush()\n"
+        "    kept = log.read_text()\n"
         "    print('an error', file=sys.stderr)\n"
-        "print('afterwards')\n"
+        "assert log.read_text().startswith(kept)\n"
+        "print(kept, end='')\n"
     )
     log = tmp_path / "log.txt"
     done = subprocess.run(
         [sys.executable, "-c", script, str(log)], capture_output=True, text=True, check=True
     )
     lines = log.read_text().splitlines()
-    assert [unstamped(line) for line in lines] == ["from python", "from a child", "an error"]
-    assert done.stdout.splitlines() == [*lines, "afterwards"]
+    words = ["from python", "from a child", "still in a buffer", "an error"]
+    assert [unstamped(line) for line in lines] == words
+    # After them what was in the log once it was flushed.
+    assert done.stdout.splitlines() == [*lines, *lines[:3]]
 
 
 def test_what_is_logged_in_this_process_is_kept_without_touching_its_streams(
@@ -316,6 +323,32 @@ def test_what_is_logged_in_this_process_is_kept_without_touching_its_streams(
     logging.getLogger("colddiff.anywhere").info("afterwards")
     assert unstamped(kept[-1].decode()) == "step 3\n"
     assert capfd.readouterr().out == "a debugger's line\n"
+
+
+def test_who_sees_that_a_job_has_ended_finds_its_log_whole(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {"summary": lambda _: ["a table"], "score": lambda _: None}
+    verb = SimpleNamespace(prepare=lambda _: None, run=lambda *_, **__: {}, unit="steps", **told)
+    monkeypatch.setattr(driver, "VERBS", {"train": verb})
+    monkeypatch.setattr(driver, "open_tracker", lambda _, **how: MemoryTracker())
+    monkeypatch.setattr(driver, "describe_run", lambda *_: None)
+    seen: list[tuple[str, str]] = []
+    write = JobFolder.write_status
+
+    def seeing(self: JobFolder, status: Status) -> None:
+        seen.append((status.state, self.log(1).decode()))
+        write(self, status)
+
+    monkeypatch.setattr(JobFolder, "write_status", seeing)
+    with logged(lambda text: folder.write_log(1, text)) as flush:
+        begun = attempt(folder, tracking={"images": False})
+        assert driver.drive(begun, on_ray=False, flush=flush) == 0
+    state, log = seen[-1]
+    assert state == "done"
+    assert f"{folder.job_id} is done (0 of 9 steps)" in log
+    assert "a table" in log
+    assert log == folder.log(1).decode()
 
 
 class InterruptedRun(MemoryTracker):
