@@ -15,7 +15,7 @@ from colddiff.data.open import open_second_set
 from colddiff.degradations import Degradation
 from colddiff.errors import CheckpointError, ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
-from colddiff.jobs.ids import JOB_ID
+from colddiff.jobs.listing.ids import JOB_ID
 from colddiff.jobs.listing.named import whole_id
 from colddiff.jobs.plugins import run_kept_plugins
 from colddiff.jobs.verb import VERBS

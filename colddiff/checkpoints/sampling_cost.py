@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from colddiff.jobs.verb import VERBS
-from colddiff.wording import counted
+from colddiff.machine.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob

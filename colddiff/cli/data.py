@@ -14,8 +14,8 @@ from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import pack_source, read_manifest
 from colddiff.errors import SpecError
+from colddiff.machine.wording import counted
 from colddiff.stores.open import absolute
-from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.ports import Manifest

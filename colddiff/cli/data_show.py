@@ -11,7 +11,7 @@ import typer
 from colddiff.cli.options import Json
 from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
-from colddiff.wording import counted
+from colddiff.machine.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

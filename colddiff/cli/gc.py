@@ -10,7 +10,7 @@ import typer
 
 from colddiff.cli.options import Address, Json, Storage
 from colddiff.cli.output import emit, emit_json, emit_table, note
-from colddiff.wording import counted
+from colddiff.machine.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.cleanup.find import Found

@@ -68,11 +68,13 @@ def report(
     found, damaged = _readable(named, read_run)
     for line in damaged:
         note(line)
-    texts = _texts(found, kinds, over_seed=over == "seed", only=metric or ())
-    others = [FORMATS[kind] for kind in texts if replaces_another(folder / FORMATS[kind], found)]
+    (title, *others) = {one.member_of for one in named}
+    heading = "" if others else title or ""
+    texts = _texts(found, kinds, over_seed=over == "seed", only=metric or (), title=heading)
+    replaced = [FORMATS[kind] for kind in texts if replaces_another(folder / FORMATS[kind], found)]
     written = _write(folder, texts)
-    if others:
-        note(f"{out}: {', '.join(others)} of other jobs was there, and is replaced")
+    if replaced:
+        note(f"{out}: {', '.join(replaced)} of other jobs was there, and is replaced")
     for run in found:
         note(f"{run.name}: {run.state}")
     if as_json:
@@ -160,7 +162,12 @@ def _readable(named: Sequence[NamedJob], read: Any) -> tuple[list[ReportedRun], 
 
 
 def _texts(
-    runs: Sequence[ReportedRun], kinds: Sequence[str], *, over_seed: bool, only: Sequence[str]
+    runs: Sequence[ReportedRun],
+    kinds: Sequence[str],
+    *,
+    over_seed: bool,
+    only: Sequence[str],
+    title: str,
 ) -> dict[str, str]:
     from colddiff.errors import SpecError
     from colddiff.features.spec import measuring
@@ -182,8 +189,8 @@ def _texts(
             raise SpecError(f"--metric: no run has {name!r}{way_out}; they have {', '.join(known)}")
     told = told_of(runs, over_seed=over_seed, only=only)
     made = {
-        "html": lambda: report_page(runs, over_seed=over_seed, only=only),
-        "md": lambda: report_markdown(runs, over_seed=over_seed, only=only),
+        "html": lambda: report_page(runs, over_seed=over_seed, only=only, title=title),
+        "md": lambda: report_markdown(runs, over_seed=over_seed, only=only, title=title),
         "latex": lambda: f"% {mark_of(runs)}\n{to_latex(told.all_tables)}",
         "csv": lambda: to_csv(told.tables),
     }

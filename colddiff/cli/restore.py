@@ -14,7 +14,7 @@ from colddiff.cli.output import emit, emit_json, note, one_line
 from colddiff.cli.progress import ProgressBar
 from colddiff.data.open import open_second_set
 from colddiff.errors import SpecError
-from colddiff.wording import counted
+from colddiff.machine.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.checkpoints.references import LoadedCheckpoint

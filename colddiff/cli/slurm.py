@@ -13,7 +13,7 @@ from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Plugins, TrustedPlugins
 from colddiff.cli.output import emit, note
 from colddiff.cli.submit import Request, Words, completed_job, read_job
-from colddiff.jobs.ids import slugify
+from colddiff.jobs.listing.ids import slugify
 from colddiff.jobs.verb import VERBS
 
 Name = Annotated[str | None, typer.Option(help="Name used in the job id; default: the job's name.")]

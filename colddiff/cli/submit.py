@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from colddiff.cli.live_line import live_line
 from colddiff.cli.options import Address, Json, Plugins, TrustedPlugins, VerbCommand
 from colddiff.cli.output import emit, emit_json, note
-from colddiff.jobs.ids import HASH, slugify
+from colddiff.jobs.listing.ids import HASH, slugify
 from colddiff.jobs.verb import VERBS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from colddiff.wording import counted
+from colddiff.machine.wording import counted
 
 FIRST = 5
 MOST_REASONS = 8

@@ -130,7 +130,7 @@ def read_manifest(store: Store) -> Manifest:
             what, source = found
             raise DataError(
                 f"{store.uri} is {what} and no packed data set: pack it with `colddiff data pack "
-                f"{source} --out URI` (a job takes data={source} too)"
+                f"{source} --out URI` (a job takes {source} itself, too)"
             ) from None
         raise DataError(
             f"{store.uri}: no {KEY}, so this is not a packed data set, or packing did not finish; "

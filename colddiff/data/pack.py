@@ -21,11 +21,11 @@ from colddiff.data.sources.source import ImageSource, SourceEntry, listing_diges
 from colddiff.data.stacks.frames import RangeNeededError
 from colddiff.data.tars import shard_key
 from colddiff.errors import DataError, Exists, Missing, SpecError
+from colddiff.machine.wording import counted
 from colddiff.ports import ImageFormat, Manifest, Store
 from colddiff.spec.documents import DocumentError, read_json
 from colddiff.stores.local_store import LocalStore
 from colddiff.types import ProgressCallback
-from colddiff.wording import counted
 
 CLAIM = "pack.json"
 """Claim file: present beside the shards while packing, with the settings in use."""
@@ -145,7 +145,7 @@ def _committed(source: ImageSource, store: Store, plan: _Plan, packed: PackedSha
 
 def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -> _Plan:
     entries = selected(source, settings)
-    first = _first_whole(source, entries)
+    first = _first_whole(source, entries, _nothing_left(settings) if skip_broken else "")
     channels = settings.channels or first.shape[2]
     if settings.bits == 16 and channels != 1:
         raise SpecError(f"{source.uri} holds colour images: --bits 16 needs --channels 1")
@@ -178,7 +178,14 @@ def _make_plan(source: ImageSource, settings: PackSettings, skip_broken: bool) -
     )
 
 
-def _first_whole(source: ImageSource, entries: list[SourceEntry]) -> Pixels:
+def _nothing_left(settings: PackSettings) -> str:
+    """What is said of a set without an image that is whole, where the others are skipped."""
+    which = f" of the {settings.split} split" if settings.split else ""
+    other = "; another --holdout draws it anew" if settings.split and settings.holdout else ""
+    return f"--skip-broken leaves no image{which}{other}"
+
+
+def _first_whole(source: ImageSource, entries: list[SourceEntry], way_out: str) -> Pixels:
     """The first image that can be decoded; DataError naming all of them if none can.
 
     RangeNeededError where none of the first ``MOST_IN_NEED`` can for want of a range.
@@ -194,7 +201,7 @@ def _first_whole(source: ImageSource, entries: list[SourceEntry]) -> Pixels:
             problems.add(error.of_file(entry.group or entry.name))
         except (DataError, Missing) as error:
             problems.add(str(error), like=getattr(error, "like", ""))
-    raise problems.error("images cannot be packed, which are all there are")
+    raise problems.error("images cannot be packed, which are all there are", way_out)
 
 
 def _json(image: ImageFormat) -> Any:

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from colddiff.data.sources.source import ImageSource, SourceEntry
 from colddiff.errors import DataError, SpecError
+from colddiff.machine.wording import counted
 from colddiff.spec import LATER, Spec
-from colddiff.wording import counted
 
 MOST_LEVELS = 2**16
 

@@ -105,8 +105,8 @@ class JobFolder:
     def claim(self, attempt: int, record: dict[str, Any]) -> bool:
         """Claims ``attempt`` by a conditional write; exactly one of several claimants gets True.
 
-        ``record`` states who claims it, ``{user, host, pid}``, and where it runs: with ``{address,
-        local}`` on a cluster, else in that process itself.
+        ``record`` states who claims it, ``{user, command, host, pid}``, and where it runs: with
+        ``{address, local}`` on a cluster, else in that process itself.
         """
         record = {"time": time.time(), **record}
         try:

@@ -10,8 +10,8 @@ from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import idle_gpu_line
 from colddiff.jobs.driver import Within, drive, no_context
-from colddiff.jobs.ids import NAMELESS
 from colddiff.jobs.job import Job
+from colddiff.jobs.listing.ids import NAMELESS
 from colddiff.jobs.logs import logged
 from colddiff.jobs.resolve import ResolvedJob, resolve
 from colddiff.jobs.runner import DriverState

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from colddiff.errors import SpecError
-from colddiff.jobs.ids import JOB_ID, id_of
+from colddiff.jobs.listing.ids import JOB_ID, id_of
 from colddiff.spec import LATER, Spec, Unit, digest
 from colddiff.spec.base import nearest
 from colddiff.spec.documents import shown

@@ -86,6 +86,46 @@ def _is_readable(descriptor: int, timeout_s: float | None) -> bool:
     return bool(readable.poll(None if timeout_s is None else 1000 * timeout_s))
 
 
+class _Captured:
+    """What is printed into a pipe: ``log``, which is printed to ``out`` too, and ``debug``."""
+
+    def __init__(self, pipe: int, out: int, log: LogUpload, debug: LogUpload) -> None:
+        self._pipe, self._out, self._log = pipe, out, log
+        self._lines, self._reading = LogLines(self._keep, debug.write), threading.Lock()
+        self._gone = False
+
+    def pump(self) -> None:
+        """Takes what is printed until nobody can print any more."""
+        while _is_readable(self._pipe, None) and self._take():
+            pass
+        self._lines.flush()
+        os.close(self._pipe)
+
+    def flush(self) -> None:
+        """Uploads what was printed so far."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._take()
+        self._log.flush()
+
+    def _take(self) -> bool:
+        """Takes what is in the pipe, if anything; False once nobody can write into it."""
+        with self._reading:
+            if not _is_readable(self._pipe, 0):
+                return True
+            chunk = os.read(self._pipe, PIPE)
+            self._lines.feed(chunk)
+            return bool(chunk)
+
+    def _keep(self, line: bytes) -> None:
+        self._log.write(line)
+        while line and not self._gone:
+            try:
+                line = line[os.write(self._out, line) :]
+            except OSError:
+                self._gone = True  # full or closed: without a reader of the pipe all would block
+
+
 @contextmanager
 def printed(
     upload: Callable[[bytes], None], upload_debug: Callable[[bytes], None]
@@ -105,43 +145,12 @@ def printed(
     os.dup2(write, 2)
     os.close(write)
 
-    gone = threading.Event()
+    captured = _Captured(read, saved[0], log, debug)
 
-    def keep(line: bytes) -> None:
-        log.write(line)
-        while line and not gone.is_set():
-            try:
-                line = line[os.write(saved[0], line) :]
-            except OSError:
-                gone.set()  # full or closed: without a reader of the pipe all would block
-
-    lines, reading = LogLines(keep, debug.write), threading.Lock()
-
-    def take() -> bool:
-        """Takes what is in the pipe, if anything; False once nobody can write into it."""
-        with reading:
-            if not _is_readable(read, 0):
-                return True
-            chunk = os.read(read, PIPE)
-            lines.feed(chunk)
-            return bool(chunk)
-
-    def pump() -> None:
-        while _is_readable(read, None) and take():
-            pass
-        lines.flush()
-        os.close(read)
-
-    def flush() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        take()
-        log.flush()
-
-    thread = threading.Thread(target=pump, name="log-pump", daemon=True)
+    thread = threading.Thread(target=captured.pump, name="log-pump", daemon=True)
     thread.start()
     try:
-        yield flush
+        yield captured.flush
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from colddiff.wording import counted
+from colddiff.machine.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.jobs.job import ResourcesSpec, Workers

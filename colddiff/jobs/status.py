@@ -199,14 +199,14 @@ def extent_line(status: Status, unit: str) -> str:
 
 
 def hours_text(hours: float) -> str:
-    """An estimate in hours, and in what people count so many of them in.
+    """An estimate in hours, and in what people count so few or so many of them in.
 
     >>> hours_text(0.071), hours_text(30), hours_text(20_614)
-    ('0.071 hours (0:04:15)', '30 hours', '20,600 hours (2.4 years)')
+    ('0:04:15', '30 hours', '20,600 hours (2.4 years)')
     """
-    text = f"{float(f'{hours:.3g}'):,.15g} hours"
     if hours < 1:
-        return f"{text} ({duration(3600 * hours)})"
+        return duration(3600 * hours)
+    text = f"{float(f'{hours:.3g}'):,.15g} hours"
     days = hours / 24
     if days < 2:
         return text

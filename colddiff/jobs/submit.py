@@ -99,8 +99,6 @@ def bring_to_end(
             attempt = newest + 1
             ours = claim_attempt(folder, resolved, status, attempt, runner)
         if ours:
-            if newest == 0:
-                _tell_of_same(folder)
             _start(folder, resolved, attempt, runner, announce)
             if runner.outlives_client:
                 log.info("%s: attempt %d submitted to %s", resolved.id, attempt, runner.where)
@@ -246,15 +244,12 @@ def claim_attempt(
     return True
 
 
-def _tell_of_same(folder: JobFolder) -> None:
-    if is_told() and (line := done_by_another_name(folder)):
-        log.info("%s", line)
-
-
 def _fitted(resolved: ResolvedJob, runner: Runner, *, resumed: bool) -> ResolvedJob:
     # Commands on submitted jobs need this module, and none of the jobs' classes.
     from colddiff.jobs.segments.room import fitted
 
+    if not resumed and is_told() and (line := done_by_another_name(resolved.folder)):
+        log.info("%s", line)
     return fitted(resolved, runner, resumed=resumed)
 
 

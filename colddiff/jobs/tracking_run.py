@@ -9,8 +9,8 @@ from typing import Any
 from colddiff.data.open import read_manifest
 from colddiff.errors import ColddiffError, Missing, RecordError, Stopped
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.ids import NAMELESS
 from colddiff.jobs.job import Job
+from colddiff.jobs.listing.ids import NAMELESS
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.verb import VERBS
 from colddiff.ports import TrackedDataset, Tracker, WorkerContext

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from colddiff.errors import ColddiffError, SpecError
-from colddiff.jobs.ids import hash_of
+from colddiff.jobs.listing.ids import hash_of
 
 if TYPE_CHECKING:
     from colddiff.checkpoints.named import NamedCheckpoint

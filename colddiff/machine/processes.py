@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+PROGRAM = "colddiff"
+USERINFO = re.compile(r"://[^/@\s]+@")
 POLL_S = 0.05
 KILL_S = 10.0
 """How long a killed process may take to exit before it counts as a survivor."""
@@ -52,9 +58,17 @@ def this_user() -> str:
         return str(os.getuid())
 
 
+def this_command() -> str | None:
+    """What was typed to start this process, without passwords; None for another program's."""
+    if Path(sys.argv[0]).name != PROGRAM:
+        return None
+    return USERINFO.sub("://***@", shlex.join([PROGRAM, *sys.argv[1:]]))
+
+
 def this_claimant() -> dict[str, Any]:
-    """``this_process``, and the ``user`` who runs it: who claims an attempt."""
-    return {"user": this_user(), **this_process()}
+    """``this_process``, the ``user`` who runs it and its ``command``: who claims an attempt."""
+    command = this_command()
+    return {"user": this_user(), **({"command": command} if command else {}), **this_process()}
 
 
 def process(pid: int) -> Process | None:

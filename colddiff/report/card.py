@@ -41,7 +41,9 @@ def _usage(card: Mapping[str, Any], omega: Sequence[str] | None) -> str:
     command = "    colddiff restore --checkpoint DIR"
     lines = [f"{command} ./clean --degrade --fit --out ./trial{trust}"]
     if not omega:
-        lines.insert(0, f"{command} photo.png --fit --out ./restored{trust}")
+        lines.insert(0, f"{command} photo.png --severity all --fit --out ./strips{trust}")
+        known = "    # of the worst severity; of another, --severity N"
+        lines.insert(1, f"{command} photo.png --fit --out ./restored{trust}{known}")
     else:
         lines.append(f"{command} './trial/*.degraded.png' --out ./restored{trust}")
     if card.get("terminal"):

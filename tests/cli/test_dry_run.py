@@ -13,7 +13,7 @@ from PIL import Image
 from colddiff.cli.submit import Request, read_job
 from colddiff.data.open import pack_source
 from colddiff.features.published import INCEPTION
-from colddiff.jobs.ids import slugify
+from colddiff.jobs.listing.ids import slugify
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.verb import VERBS
 from tests.forked import Forked, colddiff_main
@@ -260,7 +260,7 @@ def test_below_the_job_stands_what_is_said_of_it_and_last_what_it_takes() -> Non
     assert done.returncode == 0
     *above, empty, head, _, _, hours, evaluations = out.splitlines()
     assert (empty, head) == ("", "estimate:")
-    assert hours == "  at 100 images/s: 0.0711 hours (0:04:16)"
+    assert hours == "  at 100 images/s: 0:04:16"
     # Those at 100, 200 and 300, and the last; how many images is not known before they are packed.
     assert evaluations.startswith("  besides, 4 evaluations, 41 calls of the network an image: ")
     assert above[-1].startswith("evaluate_every=50: only checkpoints are evaluated")
@@ -283,7 +283,7 @@ def test_a_folder_of_images_is_named_as_one(submit: Submit, tmp_path: Path) -> N
     place = tmp_path / "photos"
     assert done.returncode == 0
     assert f"{place} is a folder of images and no packed data set: pack it" in done.stderr
-    assert f"data=folder:{place}" in done.stderr
+    assert f"(a job takes folder:{place} itself, too)" in done.stderr
 
 
 def test_it_counts_the_images_of_a_folder(submit: Submit, tmp_path: Path) -> None:

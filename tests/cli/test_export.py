@@ -154,8 +154,10 @@ def test_the_commands_of_a_card_work_as_they_are(
     picture(tmp_path / "photo.png", 1, (20, 24))
     picture(tmp_path / "clean" / "a.png", 2, (24, 20))
     readme = (tmp_path / "DIR" / "README.md").read_text()
-    commands = [shlex.split(line) for line in readme.splitlines() if "colddiff restore" in line]
-    assert len(commands) == 2
+    lines = [line for line in readme.splitlines() if "colddiff restore" in line]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    # Nobody knows the severity of an image that is brought: a strip of all shows which one fits.
+    assert len(commands) == (2 if degradation is RANDOM_INPAINT else 3)
     for words in commands:
         done = run(*words[1:])
         assert done.returncode == 0, f"{words}: {done.stderr}"

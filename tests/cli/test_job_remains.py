@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.status import Status
+from colddiff.machine.processes import this_claimant
 from colddiff.stores.local_store import LocalStore
 from tests.in_process import Done, colddiff_here
 
@@ -47,6 +49,29 @@ def test_status_says_how_many_steps_were_trained_again(colddiff: Colddiff) -> No
     told = colddiff("status", folder.job_id).stdout
     assert "2 restarts after a kill: 5 steps trained again" in told
     assert json.loads(colddiff("status", folder.job_id, "--json").stdout)["repeated_steps"] == 5
+
+
+def test_status_of_a_job_that_was_stopped_keeps_what_it_found_and_says_how_to_go_on(
+    colddiff: Colddiff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = colddiff.folder
+    folder.write_reports(1, ["step 100: rmse 0.2", "step 200: rmse 0.1"])
+    with monkeypatch.context() as patch:
+        words = ["submit", "train", "my blur.yaml", "num_steps=400"]
+        patch.setattr("sys.argv", ["/opt/bin/colddiff", *words, "--address=http://me:pw@host:1"])
+        folder.claim(2, this_claimant())
+    score: dict[str, Any] = {"score": 0.1, "score_metric": "eval/sampled/rmse"}
+    status = Status("stopped", attempt=2, step=230, num_steps=400, **score)
+    folder.write_status(status)
+    told = colddiff("status", folder.job_id).stdout.splitlines()
+    assert "  step 200: rmse 0.1" in told
+    assert "  best so far: rmse 0.1" in told
+    command = "colddiff submit train 'my blur.yaml' num_steps=400 --address=http://***@host:1"
+    assert f"  again: {command}" in told
+    # What is done has nothing to go on with, and another program no command.
+    folder.write_status(replace(status, state="done"))
+    assert "again: " not in colddiff("status", folder.job_id).stdout
+    assert "command" not in this_claimant()
 
 
 def test_a_job_without_its_workers_waits_in_every_word(colddiff: Colddiff) -> None:

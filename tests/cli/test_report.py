@@ -210,4 +210,10 @@ def test_a_study_stands_for_its_trainings(here: Here, tmp_path: Path) -> None:
     done = here("report", study.job_id, "--over", "seed", "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"] == ids[:2]
-    assert "blocks: 2 seeds" in (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/report.html").read_text()
+    assert "blocks: 2 seeds" in page
+    assert f"<h1>{study.job_id}</h1>" in page
+    # Jobs that were named themselves are the heading of theirs.
+    named = ("report", *ids[:2], "--out", tmp_path / "both", "--format", "md")
+    assert here(*named).returncode == 0
+    assert f"# {ids[0]}, {ids[1]}\n" in (tmp_path / "both/report.md").read_text()

@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +23,6 @@ from colddiff.jobs.job import LimitsSpec
 from colddiff.jobs.logs import logged
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status
-from colddiff.machine.printed_lines import unstamped
 from colddiff.retry import Backoff
 from colddiff.stores.memory_store import MemoryStore
 from colddiff.tracking.memory_tracker import MemoryTracker
@@ -284,45 +280,6 @@ def test_work_outlives_an_outage_of_the_store(monkeypatch: pytest.MonkeyPatch) -
     assert tried.drive(work) == 0
     assert refused == ["progress.json", "stop.json", *["outcome.json"] * 4]
     assert folder.outcome(1) == {"step": 7}
-
-
-def test_a_log_holds_what_the_process_and_its_children_print(tmp_path: Path) -> None:
-    script = (
-        "import subprocess, sys\n"
-        "from pathlib import Path\n"
-        "from colddiff.jobs.logs import printed\n"
-        "log = Path(sys.argv[1])\n"
-        "with printed(log.write_bytes, lambda text: None) as flush:\n"
-        "    print('from python', flush=True)\n"
-        "    subprocess.run(['echo', 'from a child'], check=True)\n"
-        "    print('still in a buffer')\n"
-        "    flush()\n"
-        "    kept = log.read_text()\n"
-        "    print('an error', file=sys.stderr)\n"
-        "assert log.read_text().startswith(kept)\n"
-        "print(kept, end='')\n"
-    )
-    log = tmp_path / "log.txt"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(log)], capture_output=True, text=True, check=True
-    )
-    lines = log.read_text().splitlines()
-    words = ["from python", "from a child", "still in a buffer", "an error"]
-    assert [unstamped(line) for line in lines] == words
-    # After them what was in the log once it was flushed.
-    assert done.stdout.splitlines() == [*lines, *lines[:3]]
-
-
-def test_what_is_logged_in_this_process_is_kept_without_touching_its_streams(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    kept: list[bytes] = []
-    with logged(kept.append):
-        logging.getLogger("colddiff.anywhere").info("step %d", 3)
-        print("a debugger's line")
-    logging.getLogger("colddiff.anywhere").info("afterwards")
-    assert unstamped(kept[-1].decode()) == "step 3\n"
-    assert capfd.readouterr().out == "a debugger's line\n"
 
 
 def test_who_sees_that_a_job_has_ended_finds_its_log_whole(

@@ -263,6 +263,27 @@ def test_a_busy_machine_is_named_with_the_way_out(
         assert "OMP_NUM_THREADS=1" in line
 
 
+def test_where_one_thread_is_faster_than_all_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone_s = [0.01]
+
+    def take(self: object, size: int) -> float:
+        return 0.1 if torch.get_num_threads() > 1 else alone_s[0]
+
+    monkeypatch.setattr(measured_rate._Steps, "take", take)
+    monkeypatch.setattr(measured_rate, "busy_machine", lambda: "")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = measured_rate.measured_rate(job(), most_s=5.0)
+        assert torch.get_num_threads() == 2
+        alone_s[0] = 0.19
+        assert measured_rate.measured_rate(job(), most_s=5.0).busy == ""
+    finally:
+        torch.set_num_threads(threads)
+    assert found.images_per_s == pytest.approx(found.images / 0.1)
+    assert f"with OMP_NUM_THREADS=1 it was {found.images / 0.01:.4g} images/s" in found.busy
+
+
 def test_a_network_too_slow_for_the_time_is_measured_by_one_image() -> None:
     found = measured_rate.measured_rate(job(), most_s=0.0)
     assert found.images == 1
@@ -293,4 +314,4 @@ def test_a_study_measures_once() -> None:
     lines = VERBS["study"].dry_run(study, "auto").estimate
     assert sum("measured here" in line for line in lines) == 1
     assert sum("images/s:" in line for line in lines) == 2
-    assert re.search(r"hours( \(\S+\))? one after the other", lines[-1])
+    assert re.search(r"(: \d+:\d\d:\d\d| hours( \(\S+\))?) one after the other", lines[-1])

@@ -354,6 +354,19 @@ def test_of_two_splits_that_fail_nothing_is_left_in_the_way(tmp_path: Path, bad:
     assert files() == before, "what an earlier run has packed stays"
 
 
+def test_a_split_without_a_whole_image_is_said_to_be_one(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for n in range(6):
+        save(photos / f"{n:02d}.png")
+    chosen = parse(PackSettings, {"holdout": 0.25, "split": "test"})
+    for entry in selected(open_source(f"folder:{photos}", chosen), chosen):
+        (photos / entry.name).write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        pack_splits(f"folder:{photos}", str(tmp_path / "set"), holdout=0.25, skip_broken=True)
+    # As if it had not been given, otherwise.
+    assert "--skip-broken leaves no image of the test split; another --holdout" in str(error.value)
+
+
 def test_the_alpha_of_pages_is_dropped_and_said(tmp_path: Path) -> None:
     pages = RNG.integers(0, 255, (3, 12, 10, 4)).astype(np.uint8)
     pages[0, :, :, 3] = 255  # opaque everywhere, as many programs write it

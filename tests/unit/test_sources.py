@@ -299,7 +299,7 @@ def test_a_folder_of_a_published_set_is_told_by_its_files(
     # Where packed data is asked for, too.
     with pytest.raises(DataError, match=f"a published set .*pack {kind}:{tmp_path} --out") as error:
         read_manifest(str(tmp_path))
-    assert f"data={kind}:{tmp_path} too" in str(error.value)
+    assert f"takes {kind}:{tmp_path} itself" in str(error.value)
 
 
 def test_a_place_of_an_unknown_kind_is_refused() -> None:

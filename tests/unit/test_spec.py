@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from colddiff.errors import SpecError
-from colddiff.jobs.ids import slugify
+from colddiff.jobs.listing.ids import slugify
 from colddiff.restorers.convnext_unet import ConvNextUnetSpec
 from colddiff.spec import LATER, Range, Spec, apply_overrides, digest, parse, search_ranges
 from colddiff.types import ImageShape

@@ -22,8 +22,8 @@ from colddiff.jobs.status import (
     verdict_line,
 )
 from colddiff.jobs.verb import unit_of
+from colddiff.machine.wording import counted
 from colddiff.tracking.open import has_spooled_entries
-from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
@@ -72,6 +72,8 @@ def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> Non
         emit(f"  {now.message}")
     for line in _told(folder, now):
         emit(f"  {line}".rstrip())
+    if again := _again(folder, now):
+        emit(f"  again: {again}")
     emit(f"  {folder.uri}")
     if now.finished and has_spooled_entries(folder.store, job_id):
         note(
@@ -210,12 +212,29 @@ def as_data(folder: JobFolder, status: Status | None) -> dict[str, Any]:
 
 def _told(folder: JobFolder, status: Status) -> list[str]:
     """The result of a job that is done, or the newest result on the way of one that is not."""
+    from colddiff.jobs.listing.job_table import metric_text
     from colddiff.jobs.results import told_lines
 
     if status.state == "done":
         result = folder.result()
         return told_lines(folder, result) if result else []
-    return folder.reports(status.attempt)[-1:] if status.reports else []
+    if not status.finished:
+        return folder.reports(status.attempt)[-1:] if status.reports else []
+    reports = (folder.reports(number) for number in range(status.attempt, 0, -1))
+    found = next(filter(None, reports), [])[-1:]
+    if status.score is not None:
+        found.append(f"best so far: {metric_text(status.score_metric, status.score)}")
+    return found
+
+
+def _again(folder: JobFolder, status: Status) -> str:
+    """What was typed for the newest attempt of a job that ended before its end; "" if unknown."""
+    if not status.finished or status.state == "done":
+        return ""
+    try:
+        return str(folder.read_claim(status.attempt).get("command") or "")
+    except ColddiffError:
+        return ""  # a damaged record hides no status
 
 
 def _submitted_from(folder: JobFolder, status: Status) -> str:

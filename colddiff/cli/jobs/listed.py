@@ -13,8 +13,8 @@ from colddiff.cli.jobs.commands import as_data
 from colddiff.cli.options import Address, Json, Storage
 from colddiff.cli.output import emit_json, emit_table, note, terminal_width
 from colddiff.jobs.status import WAITING, State
+from colddiff.machine.wording import counted
 from colddiff.stores.open import open_store, storage_at
-from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.jobs.listing.job_table import JobRow

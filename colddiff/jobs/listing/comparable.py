@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError
-from colddiff.jobs.ids import hash_of, slug_of
 from colddiff.jobs.listing.ended import marked, read_mark
+from colddiff.jobs.listing.ids import hash_of, slug_of
 from colddiff.report.differences import (
     HOW_IT_RUNS,
     OPERATION,

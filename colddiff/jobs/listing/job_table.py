@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from colddiff.errors import ColddiffError, Unreachable
 from colddiff.evaluation.best import higher_is_better
-from colddiff.jobs.ids import slug_of
+from colddiff.jobs.listing.ids import slug_of
 from colddiff.jobs.status import duration, note_of
 from colddiff.jobs.verb import VERBS, unit_of
 from colddiff.report.differences import (
@@ -256,9 +256,11 @@ def _cut(text: str, longest: int = LONGEST) -> str:
 
 def score_text(row: JobRow) -> str:
     """``fd_lenet 38.5``; ``-`` without a score."""
-    if row.score is None:
-        return "-"
-    path, value = row.score
+    return "-" if row.score is None else metric_text(*row.score)
+
+
+def metric_text(path: str, value: float) -> str:
+    """``fd_lenet 38.5``, of the metric at ``path``."""
     return f"{path.rpartition('/')[2]} {value:.4g}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from colddiff.errors import Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
-from colddiff.jobs.ids import JOB_ID, hash_of
+from colddiff.jobs.listing.ids import JOB_ID, hash_of
 from colddiff.ports import Store
 from colddiff.spec.documents import shown
 

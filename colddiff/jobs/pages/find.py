@@ -31,6 +31,8 @@ class NamedJob:
     step: int | None = None
     among: bool = False
     """Whether it is one of those that a pattern or a study stands for, and not named itself."""
+    member_of: str | None = None
+    """Id of the study that stands for it."""
 
 
 def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
@@ -55,7 +57,8 @@ def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
             for folder in reported(named):
                 step = _step(folder, which, word) if which else None
                 among = any(letter in word for letter in WILD) or folder is not named
-                found.append(NamedJob(folder, step, among))
+                of = named.job_id if folder is not named else None
+                found.append(NamedJob(folder, step, among, of))
     return _each_once(found)
 
 

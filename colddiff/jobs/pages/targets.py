@@ -8,7 +8,7 @@ from typing import Any
 
 from colddiff.errors import ColddiffError
 from colddiff.jobs.folder import JobFolder
-from colddiff.jobs.ids import slugify
+from colddiff.jobs.listing.ids import slugify
 from colddiff.jobs.recipes import Recipe, list_recipes, load_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.report.differences import OPERATION, differing_fields

@@ -14,10 +14,14 @@ ATTEMPTS = ["attempt", "began (UTC)", "starts of its workers", "ended at step"]
 
 
 def report_markdown(
-    runs: Sequence[ReportedRun], *, over_seed: bool = False, only: Sequence[str] = ()
+    runs: Sequence[ReportedRun],
+    *,
+    over_seed: bool = False,
+    only: Sequence[str] = (),
+    title: str = "",
 ) -> str:
     """What ``report_page`` says of ``runs``, with the same arguments."""
-    told = told_of(runs, over_seed=over_seed, only=only)
+    told = told_of(runs, over_seed=over_seed, only=only, title=title)
     return "\n".join([f"<!-- {mark_of(runs)} -->", "", *_lines(told)])
 
 

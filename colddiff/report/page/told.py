@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from colddiff.machine.wording import counted
 from colddiff.report.page.compared import compared
 from colddiff.report.page.contrast import with_note
 from colddiff.report.page.facts import attempts_of, cost_of, facts_of, provenance_of
@@ -17,7 +18,6 @@ from colddiff.report.page.table import ResultTable, tables_of
 from colddiff.report.page.verdict import verdict, verdict_of_several
 from colddiff.report.page.written import WrittenBlock
 from colddiff.spec import digest
-from colddiff.wording import counted
 
 MARK = "written by colddiff report"
 """In the head of every file of a report, by which it is known again."""

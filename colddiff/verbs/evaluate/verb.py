@@ -58,7 +58,9 @@ class Evaluate(Verb):
             return []
         generate = f"colddiff submit generate checkpoint={checkpoint}"
         samples = result.get("terminal", True) and not result.get("poor_samples", False)
-        way = "num_samples=64" if samples else "data=URI    # restores the images of a set"
+        way = "data=URI    # restores the images of a set"
+        if samples:
+            way = "num_samples=64    # new images, which take the longest training"
         return [*restore_lines(checkpoint, result), f"{generate} {way}"]
 
     def needs_checkpoint(self, job: Any) -> bool:

@@ -27,6 +27,7 @@ from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob, refuse_missing_weights
 from colddiff.jobs.status import AGAIN
 from colddiff.jobs.work_queue import LocalWorkers, QueueCounts, Workers, WorkQueue
+from colddiff.machine.wording import counted
 from colddiff.ports import FeatureExtractor, Store
 from colddiff.report.contact_sheet import contact_sheet
 from colddiff.restorers import for_inference
@@ -44,7 +45,6 @@ from colddiff.verbs.generate.resolve import place_of
 from colddiff.verbs.generate.results import describe_dead, first_images, write_manifest
 from colddiff.verbs.generate.statistics import folder_of, merged_statistics, reference_statistics
 from colddiff.verbs.generate.worker import ShardReport, ShardWorker
-from colddiff.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from colddiff.jobs.resolve import identified
 from colddiff.jobs.segments.listed import ListedSegments
 from colddiff.jobs.segments.segment import JobSegment
 from colddiff.jobs.verb import VERBS
+from colddiff.machine.wording import counted
 from colddiff.report.grids import number
 from colddiff.spec import parse
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.settings import lower_is_better, measured_as
 from colddiff.verbs.search.tracked import nested_run
 from colddiff.verbs.search.trials import Trial
-from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob

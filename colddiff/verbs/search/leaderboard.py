@@ -10,11 +10,11 @@ from typing import Any
 
 from colddiff.evaluation.best import MANY, is_distance, is_unasked, misfit
 from colddiff.evaluation.set_comparison import COLUMN
+from colddiff.machine.wording import counted
 from colddiff.sampling import falling
 from colddiff.verbs.search.points.same_end import TOLERANCE
 from colddiff.verbs.search.promotion import BASE, passed_over
 from colddiff.verbs.search.trials import TrialState
-from colddiff.wording import counted
 
 NO_VALUE = "-"
 FORMS = {"rmse": ".4f", "ssim": ".3f", "psnr": ".2f"}

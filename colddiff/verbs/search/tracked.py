@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from colddiff.machine.wording import counted
 from colddiff.ports import Tracker
 from colddiff.verbs.search.points.space import Dimension
 from colddiff.verbs.search.promotion import BASE
 from colddiff.verbs.search.search_task import SearchTask
 from colddiff.verbs.search.settings import lower_is_better
 from colddiff.verbs.search.trials import TrialState
-from colddiff.wording import counted
 
 SEARCH_TAG, TRIAL_TAG = "colddiff.search", "colddiff.trial"
 CONFIRMATION_TAG, CALLS_TAG = "colddiff.confirmation_seed", "colddiff.calls"

@@ -9,6 +9,7 @@ from colddiff.evaluation.generated import FIELD
 from colddiff.jobs.recipes import TARGETS, untold_targets
 from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import BESIDES, NO_RATE, VERBS, DryRun
+from colddiff.machine.wording import counted
 from colddiff.report.differences import differences_text, differing_fields
 from colddiff.spec import parse
 from colddiff.verbs.study.job import StudyJob
@@ -19,7 +20,6 @@ from colddiff.verbs.study.written import (
     without_effect,
     written_trainings,
 )
-from colddiff.wording import counted
 
 if TYPE_CHECKING:
     from colddiff.jobs.runner import Capacity

@@ -7,11 +7,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 from colddiff.jobs.results import score_of
+from colddiff.machine.wording import counted
 from colddiff.report.differences import differences_text
 from colddiff.report.grids import distance_names, number
 from colddiff.report.tables import DIGITS, FLOOR, NO_VALUE
 from colddiff.samplers import column_labels
-from colddiff.wording import counted
 
 Record = Mapping[str, Any]
 STATE = "state"

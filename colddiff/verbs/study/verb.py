@@ -102,7 +102,7 @@ class Study(Verb):
         return [
             f"colddiff status {first}    # likewise for each of its jobs",
             f"colddiff submit evaluate checkpoint={first}",
-            "the same command with more steps in its jobs trains them on from here",
+            "the same command with overrides.num_steps=N, or more steps in its jobs, goes on",
         ]
 
     def score(self, result: Mapping[str, Any]) -> tuple[str, float] | None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from colddiff.errors import CheckpointError, DataError, SpecError
-from colddiff.jobs.ids import NAMELESS, slugify
 from colddiff.jobs.job import LimitsSpec
+from colddiff.jobs.listing.ids import NAMELESS, slugify
 from colddiff.jobs.recipes import Recipe, load_recipe, submitted_from, submitted_recipe
 from colddiff.jobs.verb import VERBS
 from colddiff.spec.overrides import parse_override

@@ -14,7 +14,7 @@ from colddiff.data.open import open_transformed, read_manifest
 from colddiff.data.resolve import Input, packed
 from colddiff.errors import CheckpointError, SpecError
 from colddiff.features.open import located_features
-from colddiff.jobs.ids import slugify
+from colddiff.jobs.listing.ids import slugify
 from colddiff.jobs.recipes import Recipe, list_recipes, load_recipe
 from colddiff.jobs.resolve import trained_id
 from colddiff.jobs.results import warn_submitter

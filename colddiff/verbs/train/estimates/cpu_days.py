@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from colddiff.jobs.runner import Capacity
+from colddiff.machine.wording import counted
 from colddiff.verbs.train.estimates.cost import at_most_flops, cost_of
 from colddiff.verbs.train.job import TrainJob
-from colddiff.wording import counted
 
 FLOPS_PER_CORE_S = 60e9
 """What both networks reach in training on a server's core, in fp32 (45 to 75 GFLOP/s)."""

@@ -10,11 +10,11 @@ from colddiff.evaluation.calls import calls_of_samples, calls_per_image
 from colddiff.evaluation.generated import check_generated
 from colddiff.jobs.status import hours_text
 from colddiff.jobs.verb import BESIDES
+from colddiff.machine.wording import counted
 from colddiff.stores.open import storage_at
 from colddiff.verbs.train.estimates.cost import si_text
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.resolve import inputs_of, is_evaluated
-from colddiff.wording import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,18 @@ import torch
 
 from colddiff.jobs.job import AUTO
 from colddiff.machine.load import busy_machine
+from colddiff.machine.wording import counted
 from colddiff.objective import draw_severities, restoration_loss
 from colddiff.restorers.precision import at_precision
 from colddiff.synthetic import synthetic_images, synthetic_omega
 from colddiff.verbs.train.estimates.cost import si_text
 from colddiff.verbs.train.job import TrainJob
-from colddiff.wording import counted
 
 MOST_S = 20.0
 """How long a measurement takes at most."""
 ENOUGH_STEPS = 8
+MUCH_FASTER = 1.3
+"""Than all threads: one alone is never, where no others want the cores."""
 SLOW_S = 0.5
 """Of a step with one image that is taken again, as it may have waited for other work."""
 
@@ -74,9 +76,29 @@ def measured_rate(job: TrainJob, most_s: float | None = None) -> MeasuredRate:
         size, found = 1, [one_s]
     # The first one of another size allocates its memory.
     steady = found[1:] or found
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     rate = size / statistics.median(steady)
-    return MeasuredRate(rate, size, name, busy if device.type == "cpu" else "")
+    if device.type == "cuda":
+        return MeasuredRate(rate, size, torch.cuda.get_device_name(device))
+    left_s = until + 0.1 * most_s - time.perf_counter()
+    return MeasuredRate(rate, size, _cpu(), _faster_alone(run, size, rate, left_s) or busy)
+
+
+def _faster_alone(run: _Steps, size: int, rate: float, most_s: float) -> str:
+    """A line where one thread trains faster than all, which then wait for other work; else ""."""
+    threads = torch.get_num_threads()
+    if threads == 1 or threads * size / rate > most_s:
+        return ""
+    torch.set_num_threads(1)
+    try:
+        alone = size / run.take(size)
+    finally:
+        torch.set_num_threads(threads)
+    if alone < MUCH_FASTER * rate:
+        return ""
+    return (
+        f"other work runs on this machine: with OMP_NUM_THREADS=1 it was {alone:.4g} images/s, "
+        "for --rate too"
+    )
 
 
 class _Steps:
