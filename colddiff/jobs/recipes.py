@@ -21,6 +21,7 @@ from colddiff.spec.documents import DocumentError, shown
 from colddiff.spec.overrides import changed, merged
 from colddiff.spec.plugins import load_plugins
 from colddiff.spec.yaml_documents import MOST_YAML_BYTES, read_yaml
+from colddiff.stores.open import open_store
 from colddiff.stores.paths import absolute_path, expanded
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
-    """The recipe of that name in the catalogue, or the YAML file at that path.
+    """The recipe of that name in the catalogue, or the YAML file at that path or URI.
 
     >>> recipe = load_recipe("paper/deblur-mnist")
     >>> recipe
@@ -167,6 +168,8 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
     Raises SpecError naming the nearest recipe, the YAML error's line, or an unknown section.
     """
     text = str(name)
+    if _is_job_file(text) and "://" in text:
+        return _recipe(text, _parsed(text, _fetched(text)), None, Path(text).stem, variant)
     path = catalogue() / f"{text}.yaml"
     if _is_job_file(text):
         path = Path(text)
@@ -186,7 +189,7 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
             f"no recipe {shown(text)}{nearest(text, names)} (nor is there a file of that name; "
             "`colddiff recipes` lists the built-in ones)"
         )
-    return _recipe(path, text, variant)
+    return _recipe(str(path), _parsed(str(path), _read(path)), path.parent, text, variant)
 
 
 def _is_file(path: Path) -> bool:
@@ -207,8 +210,8 @@ def _file_beside(path: Path) -> str:
     return f"; did you mean {shown(str(files[close[0]]))}?" if close else ""
 
 
-def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
-    data = _read(path)
+def _recipe(path: str, data: Any, folder: Path | None, name: str, variant: str | None) -> Recipe:
+    """What the content of the file at ``path`` says; ``folder``: its folder on this machine."""
     if data is None:
         raise SpecError(
             f"{path}: is empty; write a job's fields below its section, such as `train:`"
@@ -227,7 +230,7 @@ def _recipe(path: Path, name: str, variant: str | None) -> Recipe:
     return Recipe(
         name=_text(path, data, "name") or name,
         description=_text(path, data, "description"),
-        sections={verb: _placed(data[verb] or {}, path.parent) for verb in VERBS if verb in data},
+        sections={verb: _placed(data[verb] or {}, folder) for verb in VERBS if verb in data},
         pack=_text(path, data, "pack") or None,
         targets=_numbers(path, data, "targets"),
         measured=_numbers(path, data, "measured"),
@@ -246,20 +249,40 @@ def _meant(key: str, data: Mapping[Any, Any], known: list[str]) -> str:
     return f"; put fields below `{verb}:`, the section of the job"
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MOST_YAML_BYTES:
-            raise SpecError(f"{path}: a job file has at most {MOST_YAML_BYTES:,} bytes")
-        return read_yaml(path.read_text(encoding="utf-8-sig"))
+        _refuse_too_large(str(path), path.stat().st_size)
+        return path.read_bytes()
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _fetched(uri: str) -> bytes:
+    """A job file in a store, such as that of a search's best trial."""
+    folder, _, name = uri.rpartition("/")
+    store = open_store(folder)
+    size = store.size(name)
+    if size is None:
+        raise SpecError(f"no job file {shown(uri)} (`colddiff recipes` lists the built-in ones)")
+    _refuse_too_large(uri, size)
+    return store.get(name)
+
+
+def _refuse_too_large(path: str, size: int) -> None:
+    if size > MOST_YAML_BYTES:
+        raise SpecError(f"{path}: a job file has at most {MOST_YAML_BYTES:,} bytes")
+
+
+def _parsed(path: str, content: bytes) -> Any:
+    try:
+        return read_yaml(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise SpecError(f"{path}: not UTF-8 text, so not a job file") from None
     except DocumentError as error:
         raise SpecError(f"{path} {error}") from None
 
 
-def _variant(path: Path, variants: Mapping[Any, Any], name: str) -> Mapping[str, Any]:
+def _variant(path: str, variants: Mapping[Any, Any], name: str) -> Mapping[str, Any]:
     found = {str(key): value for key, value in variants.items()}
     if name not in found:
         offered = f"it has {', '.join(found)}" if found else "it has no variants"
@@ -272,24 +295,25 @@ def _variant(path: Path, variants: Mapping[Any, Any], name: str) -> Mapping[str,
     return changed
 
 
-def _numbers(path: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+def _numbers(path: str, data: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
     value = data.get(key)
     if value is not None and not isinstance(value, Mapping):
         raise SpecError(f"{path}: {key}: expected numbers by name, got {shown(value)}")
     return value
 
 
-def _text(path: Path, data: Mapping[str, Any], key: str) -> str:
+def _text(path: str, data: Mapping[str, Any], key: str) -> str:
     value = data.get(key)
     if isinstance(value, Mapping | list):
         raise SpecError(f"{path}: {key}: expected text, got {shown(value)}")
     return "" if value is None else str(value)
 
 
-def _placed(section: Any, folder: Path) -> Any:
+def _placed(section: Any, folder: Path | None) -> Any:
     """The section with absolute paths of plugins, and of a study's job files.
 
-    They are written relative to the file that the section is in.
+    They are written relative to the file that the section is in, in ``folder``, if that is on this
+    machine.
     """
     if not isinstance(section, Mapping):
         return section
@@ -299,19 +323,31 @@ def _placed(section: Any, folder: Path) -> Any:
             placed[below] = _placed(section[below], folder)
     plugins = section.get("plugins")
     if isinstance(plugins, list) and all(isinstance(plugin, str) for plugin in plugins):
-        placed["plugins"] = [str(absolute_path(folder / expanded(plugin))) for plugin in plugins]
+        placed["plugins"] = [_beside(plugin, folder) for plugin in plugins]
     if isinstance(section.get("jobs"), list):
         placed["jobs"] = [_placed_member(member, folder) for member in section["jobs"]]
     return placed
 
 
-def _placed_member(member: Any, folder: Path) -> Any:
+def _beside(name: str, folder: Path | None) -> str:
+    """The absolute path or URI of a file that a job file in ``folder`` names."""
+    if "://" in name:
+        return name
+    if folder is None and not expanded(name).is_absolute():
+        raise SpecError(
+            f"{shown(name)} is relative to its job file, which is in a store: copy that file and "
+            "what it names to this machine"
+        )
+    return str(absolute_path((folder or Path()) / expanded(name)))
+
+
+def _placed_member(member: Any, folder: Path | None) -> Any:
     """An entry of a study's ``jobs``: a recipe's name, or a mapping with a recipe or train job."""
     if _is_job_file(member):
-        return str(absolute_path(folder / expanded(member)))
+        return _beside(member, folder)
     placed = _placed(member, folder)
     if isinstance(placed, dict) and _is_job_file(placed.get("recipe")):
-        placed["recipe"] = str(absolute_path(folder / expanded(placed["recipe"])))
+        placed["recipe"] = _beside(placed["recipe"], folder)
     return placed
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from colddiff.errors import SpecError
 from colddiff.jobs.recipes import catalogue, list_recipes, load_recipe
+from colddiff.spec import parse
+from colddiff.stores.open import open_store
 from colddiff.verbs.study.job import StudyJob
 from colddiff.verbs.study.written import written_trainings
+from tests.conftest import S3Service
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -129,3 +132,27 @@ def test_unknown_names_point_to_the_nearest() -> None:
         load_recipe("missing.yaml")
     with pytest.raises(SpecError, match="no variant 'paper'"):
         load_recipe("quickstart", "paper")
+
+
+def test_a_job_file_may_be_in_a_bucket_as_that_of_a_search_is(s3_service: S3Service) -> None:
+    place = f"s3://{s3_service.new_bucket()}/jobs/search-x"
+    store = open_store(place)
+
+    def written(text: str) -> str:
+        store.put("best.yaml", text.encode())
+        return f"{place}/best.yaml"
+
+    with pytest.raises(SpecError, match="no job file 's3://"):
+        load_recipe(f"{place}/best.yaml")
+    uri = written("train: {seed: 3}\nvariants: {v: {train: {seed: 4}}}\n")
+    assert (load_recipe(uri).name, load_recipe(uri).train.seed) == ("best", 3)
+    assert load_recipe(uri, "v").train.seed == 4
+    study = parse(StudyJob, {"jobs": [uri]})
+    assert [job.seed for _, job in written_trainings(study)] == [3]
+    for text in ("train: {plugins: [mine.py]}", "study: {jobs: [other.yaml]}"):
+        with pytest.raises(SpecError, match="is relative to its job file, which is in a store"):
+            load_recipe(written(text))
+    assert load_recipe(written(f"study: {{jobs: ['{place}/a.yaml', quickstart]}}")).sections
+    store.put("best.yaml", b"\xff\xfe\xff")
+    with pytest.raises(SpecError, match=r"best\.yaml.*not UTF-8"):
+        load_recipe(uri)
