@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import ray
 
     from colddiff.cluster.capacity import is_gone
+    from colddiff.cluster.nodes.places import refuse_other_store
     from colddiff.cluster.turns.turn import job_turn
     from colddiff.jobs.attempt import Attempt
     from colddiff.jobs.driver import drive
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.warning("%s", line)
         attempt = Attempt(resolved, number)
         try:
+            refuse_other_store(folder, resolved.storage)
             return drive(attempt, on_ray=True, turn=job_turn, gone=is_gone, flush=flush)
         except ColddiffError as error:
             sys.stderr.write(f"{ERROR_LINE}{last_words(attempt, error)}\n")

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from colddiff.errors import SpecError
@@ -71,12 +73,25 @@ def make_storage(uri: str) -> None:
         LocalStore(Path(rest)).make_private()
 
 
-def check_writable(uri: str) -> None:
-    """Writes and deletes a small object; raises StoreError if that fails."""
+@contextmanager
+def probed(uri: str) -> Iterator[str]:
+    """Within ``with``, a small object is at ``uri``, by the key that is yielded.
+
+    Raises StoreError if it cannot be written or deleted.
+    """
     store = open_store(uri)
     key = f"probes/{uuid.uuid4().hex}"
     store.put(key, b"writable?")
-    store.delete(key)
+    try:
+        yield key
+    finally:
+        store.delete(key)
+
+
+def check_writable(uri: str) -> None:
+    """Writes and deletes a small object; raises StoreError if that fails."""
+    with probed(uri):
+        pass
 
 
 def free_bytes(uri: str) -> int | None:

@@ -140,6 +140,19 @@ def test_empty_folders_of_other_tools_go_with_their_job(colddiff: Colddiff) -> N
     assert json.loads(colddiff("list", "--json").stdout) == []
 
 
+def test_a_job_whose_record_is_gone_can_be_deleted_by_its_whole_id(colddiff: Colddiff) -> None:
+    folder, other = colddiff.folder, JobFolder(colddiff.folder.store, "train-a-0123456789")
+    other.write_job({"id": other.job_id})
+    folder.store.delete(folder.key("job.json"))
+    told = colddiff("status", folder.job_id).stderr
+    assert f"{folder.uri} lacks its job.json: put it back, or delete what is left by" in told
+    assert f"`colddiff delete {folder.job_id}`" in told
+    done = colddiff("delete", folder.job_id, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert not Path(folder.uri).exists()
+    assert other.job()["id"] == other.job_id
+
+
 def test_those_that_an_earlier_version_left_can_be_deleted(colddiff: Colddiff) -> None:
     job_id = colddiff.folder.job_id
     colddiff("delete", job_id, "--yes")

@@ -14,7 +14,7 @@ from ray.train import WorkerGroupError
 
 from colddiff.cluster import driver
 from colddiff.cluster.local_cluster import MARKER
-from colddiff.cluster.nodes.places import denied_node_named, unreached
+from colddiff.cluster.nodes.places import denied_node_named, refuse_other_store, unreached
 from colddiff.cluster.ray_jobs import driver_state
 from colddiff.cluster.ray_workers import WorkerActor
 from colddiff.errors import ColddiffError, StoreDenied, StoreError
@@ -25,6 +25,8 @@ from colddiff.jobs.in_process import InProcess
 from colddiff.jobs.resolve import ResolvedJob
 from colddiff.jobs.status import Status
 from colddiff.stores.local_store import LocalStore
+from colddiff.stores.open import open_store, probed
+from colddiff.stores.s3_store import S3Store
 from colddiff.verbs.evaluate.job import EvaluateJob
 from colddiff.verbs.train.job import TrainJob
 from colddiff.verbs.train.on_ray import answer_of
@@ -44,13 +46,17 @@ def denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr("colddiff.jobs.logs.log_to_stderr", lambda: None)
     monkeypatch.delenv(MARKER, raising=False)
 
-    def status(self: JobFolder) -> Status:
+    def size(self: S3Store, key: str) -> int:
         raise StoreError(DENIED)
 
-    monkeypatch.setattr(JobFolder, "status", status)
-    resolved = ResolvedJob("train-x-00000000", "x", TrainJob(), STORAGE, "", {}, 1.0, {}, {})
-    (tmp_path / "job.json").write_text(json.dumps(resolved.to_dict()))
-    return [str(tmp_path / "job.json"), "--attempt", "1"]
+    monkeypatch.setattr(S3Store, "size", size)
+    return arguments(tmp_path, STORAGE)
+
+
+def arguments(folder: Path, storage: str) -> list[str]:
+    resolved = ResolvedJob("train-x-00000000", "x", TrainJob(), storage, "", {}, 1.0, {}, {})
+    (folder / "job.json").write_text(json.dumps(resolved.to_dict()))
+    return [str(folder / "job.json"), "--attempt", "1"]
 
 
 def test_it_is_the_last_line_of_its_log_and_all_that_its_client_says(
@@ -72,6 +78,17 @@ def test_it_is_the_last_line_of_its_log_and_all_that_its_client_says(
     folder = JobFolder(LocalStore(tmp_path), "train-x-00000000")
     verdict = settle(folder, 1, driver_state("FAILED", 1, ""), Printed())
     assert (verdict.state, verdict.message) == ("failed", expected)
+
+
+def test_a_driver_with_another_store_of_that_address_writes_nothing_to_it(
+    denied: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    storage = tmp_path / "runs"
+    assert driver.main(arguments(tmp_path, str(storage))) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    lacks = f"{storage} lacks train-x-00000000, which was submitted to it"
+    assert line.startswith(f"colddiff: error: {lacks}")
+    assert not list(storage.rglob("*.json"))
 
 
 def test_a_driver_that_had_begun_says_the_error_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +142,31 @@ def test_the_line_of_a_node_says_where_to_set_it(monkeypatch: pytest.MonkeyPatch
     (store, tracker) = unreached(STORAGE, "http://127.0.0.1:9", make=False)
     assert store == f"store: {DENIED}; {AT_START}"
     assert tracker.endswith(AT_START)
+
+
+@pytest.mark.parametrize("in_s3", [False, True], ids=["a path", "S3"])
+def test_another_store_of_the_same_address_is_told(
+    in_s3: bool, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines have a folder of one path each, or name two services of S3."""
+    monkeypatch.delenv(MARKER, raising=False)
+    storage, way = str(tmp_path), "or a path that all machines share"
+    if in_s3:
+        storage = f"s3://{request.getfixturevalue('s3_service').new_bucket()}"
+        way = f"must name one service for who submits and for all nodes; {AT_START}"
+    tracker = f"sqlite:///{tmp_path}/mlflow.db"
+    with probed(storage) as mark:
+        assert unreached(storage, tracker, make=False, mark=mark) == []
+    (line,) = unreached(storage, tracker, make=False, mark=mark)
+    assert line.startswith(f"store: {storage} lacks what was just written to it: ")
+    assert line.endswith(way)
+    folder = JobFolder(open_store(storage), "train-a-00000001")
+    with pytest.raises(ColddiffError) as error:
+        refuse_other_store(folder, storage)
+    assert f"{storage} lacks train-a-00000001, which was submitted to it" in str(error.value)
+    assert list(folder.store.list()) == [], "nothing is written to a store that is the wrong one"
+    folder.write_job({"id": folder.job_id})
+    refuse_other_store(folder, storage)
 
 
 def test_an_evaluation_that_is_denied_fails_with_the_line_and_no_traceback(

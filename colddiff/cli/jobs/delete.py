@@ -49,11 +49,18 @@ def _named(name: str, storage: str | None) -> tuple[str, JobFolder | ColddiffErr
     Raises SpecError for a beginning that does not tell surely which job is meant.
     """
     from colddiff.cluster.operate import find_job
+    from colddiff.jobs.folder import JobFolder
+    from colddiff.stores.open import open_store, storage_at
 
     try:
         folder = find_job(name, storage, surely=True)
     except SpecError:
         raise
+    except Missing as error:
+        # Its record is gone; what is there is named by its whole id alone.
+        folder = JobFolder(open_store(storage_at(storage)), name)
+        there = any(folder.store.list(folder.key("")))
+        return name, folder if there else error
     except ColddiffError as error:
         return name, error
     return folder.job_id, folder

@@ -6,15 +6,17 @@ import json
 import tempfile
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colddiff.cluster.ray_jobs import RayJobs, python_command, submission_id
 from colddiff.cluster.stage import STAGED, copy_package
-from colddiff.errors import ClusterError
+from colddiff.errors import ClusterError, ColddiffError
 from colddiff.spec.documents import DocumentError, read_json_object
+from colddiff.stores.open import probed
 
 if TYPE_CHECKING:
     from colddiff.cluster.address import Cluster
@@ -38,6 +40,8 @@ def ask_nodes(
 ) -> list[NodeAnswer]:
     """What each node of a cluster answers, within ``wait_s`` of the start of the job that asks.
 
+    One that reaches another store of that address than this process says so.
+
     Args:
         cluster: any that responds.
         storage: where jobs write, an absolute address.
@@ -45,8 +49,24 @@ def ask_nodes(
 
     Raises ClusterError if the cluster does not take the job, or no node answers.
     """
-    jobs, job_id = RayJobs(cluster), f"doctor-{uuid.uuid4().hex[:8]}"
     places = {"storage": storage, "tracker": tracker, "make": cluster.loopback}
+    with _marked(storage) as mark:
+        return _asked(cluster, {**places, "mark": mark}, wait_s)
+
+
+@contextmanager
+def _marked(storage: str) -> Iterator[str | None]:
+    """Within ``with``, an object that this process has written there; None if it cannot."""
+    with ExitStack() as stack:
+        mark = None
+        with suppress(ColddiffError):
+            if "://" in storage or Path(storage).exists():
+                mark = stack.enter_context(probed(storage))
+        yield mark
+
+
+def _asked(cluster: Cluster, places: Mapping[str, object], wait_s: float) -> list[NodeAnswer]:
+    jobs, job_id = RayJobs(cluster), f"doctor-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix=STAGED) as name:
         folder = Path(name)
         copy_package(folder)

@@ -25,8 +25,12 @@ def answers(places: Mapping[str, Any], wait_s: float = ANSWER_S) -> Iterator[dic
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     for node, name in zip(nodes, names_of(nodes), strict=True):
         on_it = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(unreached).options(scheduling_strategy=on_it, num_cpus=0, max_retries=0)
-        reference = task.remote(places["storage"], places["tracker"], places["make"])
+        task: Any = ray.remote(unreached).options(
+            scheduling_strategy=on_it, num_cpus=0, max_retries=0
+        )
+        reference = task.remote(
+            places["storage"], places["tracker"], places["make"], places["mark"]
+        )
         asked[reference] = name
     while asked:
         left_s = max(deadline - time.monotonic(), 0.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from colddiff.cluster.local_cluster import MARKER
 from colddiff.errors import ColddiffError, StoreDenied, Unreachable
+from colddiff.jobs.folder import JobFolder
 
 
 def where_to_set() -> str:
@@ -40,14 +41,31 @@ def denied_node_named(storage: str) -> Iterator[None]:
         raise StoreDenied(unreached_store(storage, error, f"node {node}")) from None
 
 
-def unreached(storage: str, tracker: str, make: bool) -> list[str]:
+def other_store(storage: str, what: str) -> str:
+    """Why a store lacks ``what``, which who asks has written: it is another one of that address."""
+    if "://" not in storage:
+        return f"{storage} lacks {what}: use s3://bucket/prefix, or a path that all machines share"
+    return (
+        f"{storage} lacks {what}: AWS_ENDPOINT_URL must name one service for who submits and for "
+        f"all nodes; {where_to_set()}"
+    )
+
+
+def refuse_other_store(folder: JobFolder, storage: str) -> None:
+    """Raises ColddiffError, in a driver, where its job was submitted to another store."""
+    if folder.store.size(folder.key("job.json")) is None:
+        what = f"{folder.job_id}, which was submitted to it, unless it was deleted since"
+        raise ColddiffError(other_store(storage, what))
+
+
+def unreached(storage: str, tracker: str, make: bool, mark: str | None = None) -> list[str]:
     """What this machine does not reach, a line each with the way out; empty if all is right.
 
     Writes and deletes a small object in ``storage``. ``make``: a path that is not there would be
-    made by the first job, as on the machine of who asks.
+    made by the first job, as on the machine of who asks, who has written ``mark`` to it.
     """
     checks: dict[str, Callable[[], object]] = {
-        "store": lambda: _check_store(storage, make=make),
+        "store": lambda: _check_store(storage, make=make, mark=mark),
         "tracker": lambda: _check_tracker(storage, tracker),
     }
     found = []
@@ -63,8 +81,8 @@ def unreached(storage: str, tracker: str, make: bool) -> list[str]:
     return found
 
 
-def _check_store(storage: str, *, make: bool) -> None:
-    from colddiff.stores.open import check_writable
+def _check_store(storage: str, *, make: bool, mark: str | None) -> None:
+    from colddiff.stores.open import check_writable, open_store
 
     if "://" not in storage and not Path(storage).exists():
         if make:
@@ -73,6 +91,8 @@ def _check_store(storage: str, *, make: bool) -> None:
             f"{storage} is not there; use s3://bucket/prefix, or a path that all nodes share"
         )
     check_writable(storage)
+    if mark is not None and open_store(storage).size(mark) is None:
+        raise ColddiffError(other_store(storage, "what was just written to it"))
 
 
 def _check_tracker(storage: str, tracker: str) -> None:
