@@ -18,6 +18,7 @@ from colddiff.jobs.verb import VERBS, Verb, unit_of
 from colddiff.report.differences import value_text
 from colddiff.stores.open import storage_at
 from colddiff.tracking.address import opened_at
+from colddiff.tracking.open import has_spooled_entries
 
 if TYPE_CHECKING:
     from colddiff.jobs.folder import JobFolder
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from colddiff.jobs.status import Status
 
 SHOWN_PICTURES = 8
+UNDELIVERED = (
+    "  some tracking entries are not delivered yet, as the tracker was down: submit the job again "
+    "once it is up to deliver them"
+)
 log = logging.getLogger(__name__)
 
 _TOLD: ContextVar[bool] = ContextVar("colddiff_told", default=True)
@@ -39,8 +44,15 @@ _ADVISED: ContextVar[tuple[str, frozenset[str]]] = ContextVar(
 
 
 def told_lines(folder: JobFolder, result: Mapping[str, Any]) -> list[str]:
-    """``result_lines`` of a job in its STORAGE, where another one may be there to compare with."""
-    return result_lines(folder.job_id, result, compare_step(folder, result))
+    """``result_lines`` of a job in its STORAGE, where another one may be there to compare with.
+
+    And numbers that its tracker lacks.
+    """
+    lines = result_lines(folder.job_id, result, compare_step(folder, result))
+    with suppress(ColddiffError):
+        if has_spooled_entries(folder.store, folder.job_id):
+            lines.insert(lines.index("next:") if "next:" in lines else len(lines), UNDELIVERED)
+    return lines
 
 
 def result_lines(job_id: str, result: Mapping[str, Any], further: Sequence[str] = ()) -> list[str]:

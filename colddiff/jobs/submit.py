@@ -155,10 +155,10 @@ def report_if_done(
     tell_of_less(resolved, status)
     if not done:
         return submission_of(folder, status)
-    log_result(folder)
-    tell_of_other_evaluation(resolved, folder)
     within = (folder.result() or {}).get("jobs", [])
     deliver_late(resolved.storage, resolved.tracking_uri, resolved.id, *within)
+    log_result(folder)
+    tell_of_other_evaluation(resolved, folder)
     return submission_of(folder, status)
 
 

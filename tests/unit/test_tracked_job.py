@@ -22,7 +22,7 @@ from colddiff.data.open import read_manifest
 from colddiff.errors import ColddiffError, Stopped, Unreachable
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import resolve
-from colddiff.jobs.results import result_lines
+from colddiff.jobs.results import UNDELIVERED, result_lines
 from colddiff.stores.open import open_store
 from colddiff.tracking.memory_tracker import MemoryTracker
 from colddiff.tracking.mlflow_service import client
@@ -173,14 +173,17 @@ def test_what_a_job_logged_without_a_tracker_is_delivered_when_it_is_submitted_a
     fields = {**packed, "tracking": {**QUIET, "required": False}}
     result = colddiff.train(job(**fields), "tiny")
     assert result["tracking"]["run_id"] == ""
+    assert UNDELIVERED in caplog.messages, "the end of the job says so"
     store = open_store(str(storage))
     assert has_spooled_entries(store, result["id"])
     assert colddiff.train(job(**fields), "tiny") == result  # still away: said, no failure
     assert "its tracking entries are still spooled: tracker http://127.0.0.1:9" in caplog.text
     assert JobFolder(store, result["id"]).attempts() == [1]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    caplog.clear()
     for _ in range(2):
         assert colddiff.train(job(**fields), "tiny") == result
+    assert UNDELIVERED not in caplog.messages
     assert caplog.text.count("spooled tracking entries have been delivered") == 1
     assert not has_spooled_entries(store, result["id"])
     api, run = tracked(storage, job(**fields))

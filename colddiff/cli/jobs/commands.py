@@ -51,6 +51,8 @@ def status(
 
 
 def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> None:
+    from colddiff.jobs.results import UNDELIVERED
+
     job_id, repeated = folder.job_id, folder.repeated_steps()
     if as_json:
         emit_json({**as_data(folder, now), "repeated_steps": sum(repeated)})
@@ -75,11 +77,9 @@ def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> Non
     if again := _again(folder, now):
         emit(f"  again: {again}")
     emit(f"  {folder.uri}")
-    if now.finished and has_spooled_entries(folder.store, job_id):
-        note(
-            f"{job_id}: some tracking entries are not delivered yet, as the tracker was down; "
-            "submit the job again once it is up to deliver them"
-        )
+    # Of a job that is done its result says so.
+    if now.finished and now.state != "done" and has_spooled_entries(folder.store, job_id):
+        note(f"{job_id}: {UNDELIVERED.strip()}")
 
 
 def logs(

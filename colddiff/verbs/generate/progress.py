@@ -101,8 +101,11 @@ class GenerationProgress:
     def _look(self, now: float) -> None:
         self._begun = self._ask()
         if not self._has_begun:
-            self._window.clear()  # what it takes to start workers is no part of the rate
             self._has_begun = bool(self._begun or self._counts.made)
+            # What it takes to start workers is no part of the rate. What they made since the last
+            # look is: of a small set it may be all.
+            if not self._counts.made + sum(self._begun):
+                self._window.clear()
         self._window.append((now, self._counts.made + sum(self._begun)))
         while len(self._window) > 2 and now - self._window[1][0] > WINDOW_S:
             self._window.popleft()

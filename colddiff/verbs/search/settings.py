@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -283,13 +284,16 @@ def rung_steps(job: SearchJob, base: TrainJob) -> list[int]:
     steps = [max(1, round(part * base.num_steps)) for part in job.rungs]
     settled = round(base.ema.start + base.ema.every / (1 - base.ema.decay))
     if steps[0] < min(settled, base.num_steps):
+        first = min(1.0, math.ceil(20 * settled / base.num_steps) / 20)
+        later = [first, *[part for part in job.rungs if part > first]]
         raise SpecError(
             [
                 (
                     "rungs",
                     f"the first one, step {steps[0]}, comes before the moving average of the "
                     f"weights has settled (step {settled} = ema.start + ema.every / "
-                    "(1 - ema.decay)); start later, or lower base.ema.start or base.ema.decay",
+                    f"(1 - ema.decay)); start later, rungs={later}, or lower base.ema.start or "
+                    "base.ema.decay",
                 )
             ]
         )

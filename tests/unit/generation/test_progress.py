@@ -60,6 +60,15 @@ def test_it_generates_once_a_worker_has_begun_and_moves_within_shards(told: Told
     assert (status["step"], status["images_per_s"], status["eta_s"]) == (60, 2.0, 70.0)
 
 
+def test_a_set_that_is_made_between_two_looks_has_a_rate(told: Told) -> None:
+    after(told, 30.0)
+    told.counts.committed(ShardTask(0, 0, 50), ShardReport(0, 50, 1, "", True, 1.0, 1.0))
+    assert after(told, 2.0)["images_per_s"] == 25.0
+    told.now += 0.5
+    told.progress.close()
+    assert told.written[-1]["images_per_s"] == 20.0
+
+
 def test_a_worker_that_dies_takes_what_it_had_made_and_no_rate_is_below_zero(told: Told) -> None:
     after(told, 1.0, 30.0)
     status = after(told, 1.0, 0.0)
