@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.pages.find import NamedJob
     from colddiff.report.page.run import ReportedRun
 
@@ -68,9 +69,7 @@ def report(
     found, damaged = _readable(named, read_run)
     for line in damaged:
         note(line)
-    (title, *others) = {one.member_of for one in named}
-    heading = "" if others else title or ""
-    texts = _texts(found, kinds, over_seed=over == "seed", only=metric or (), title=heading)
+    texts = _texts(found, kinds, over_seed=over == "seed", only=metric or (), of=_study_of(named))
     replaced = [FORMATS[kind] for kind in texts if replaces_another(folder / FORMATS[kind], found)]
     written = _write(folder, texts)
     if replaced:
@@ -82,6 +81,12 @@ def report(
     else:
         for path in written.values():
             emit(path)
+
+
+def _study_of(named: Sequence[NamedJob]) -> JobFolder | None:
+    """The study that stands for all of them; None where one was named itself, or by another."""
+    studies = {one.member_of.uri if one.member_of else None for one in named}
+    return named[0].member_of if len(studies) == 1 else None
 
 
 def _kinds(formats: str) -> list[str]:
@@ -167,10 +172,11 @@ def _texts(
     *,
     over_seed: bool,
     only: Sequence[str],
-    title: str,
+    of: JobFolder | None,
 ) -> dict[str, str]:
     from colddiff.errors import SpecError
     from colddiff.features.spec import measuring
+    from colddiff.jobs.pages.find import notes_of
     from colddiff.report.page.latex import to_latex
     from colddiff.report.page.markdown import report_markdown
     from colddiff.report.page.page import report_page
@@ -187,10 +193,13 @@ def _texts(
             if kind := measuring(name):
                 way_out = f", which `colddiff submit evaluate checkpoint=ID features={kind}` adds"
             raise SpecError(f"--metric: no run has {name!r}{way_out}; they have {', '.join(known)}")
+    title, notes = ("", ()) if of is None else (of.job_id, notes_of(of))
     told = told_of(runs, over_seed=over_seed, only=only)
     made = {
-        "html": lambda: report_page(runs, over_seed=over_seed, only=only, title=title),
-        "md": lambda: report_markdown(runs, over_seed=over_seed, only=only, title=title),
+        "html": lambda: report_page(runs, over_seed=over_seed, only=only, title=title, notes=notes),
+        "md": lambda: report_markdown(
+            runs, over_seed=over_seed, only=only, title=title, notes=notes
+        ),
         "latex": lambda: f"% {mark_of(runs)}\n{to_latex(told.all_tables)}",
         "csv": lambda: to_csv(told.tables),
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from colddiff.cluster.home import Home
 from colddiff.cluster.operate import all_current
@@ -38,7 +39,8 @@ def current_rows(store: Store, address: str | None) -> tuple[list[JobRow], list[
 
 
 def jobs_that_name(folder: JobFolder) -> tuple[list[str], list[str]]:
-    """Ids of the jobs in its storage that name a job: as what they are made from, as a list's OF.
+    """Ids of the jobs in its storage that name a job: as what they are made from, as a list's OF,
+    or as a training of a study.
 
     And of those that name it as what runs them, such as a search. Of those whose records can be
     read: no other keeps the job from being deleted.
@@ -51,8 +53,15 @@ def jobs_that_name(folder: JobFolder) -> tuple[list[str], list[str]]:
         row.folder.job_id
         for row in rows
         if any(named.search(text) for text in made_from(row.job.get("spec") or {}).values())
+        or folder.job_id in _trainings(row.job.get("spec") or {})
     ]
     return made, [row.folder.job_id for row in rows if row.part_of == folder.job_id]
+
+
+def _trainings(spec: Mapping[str, Any]) -> list[str]:
+    """Ids of the trainings of a study's spec; none of any other's."""
+    found = spec.get("trainings")
+    return [str(one.get("id")) for one in found or () if isinstance(one, Mapping)]
 
 
 def _cache_for(store: Store) -> Store | None:

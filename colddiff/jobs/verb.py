@@ -187,6 +187,10 @@ class Verb(ABC):
 
         return score_of(result)
 
+    def page_notes(self, folder: JobFolder) -> Sequence[str]:
+        """What to know of the numbers of its members wherever they are shown together."""
+        return ()
+
     def members(self, folder: JobFolder) -> Sequence[str]:
         """Ids of the jobs that stand for this one in a report, such as the trainings of a study."""
         return ()

@@ -31,8 +31,8 @@ class NamedJob:
     step: int | None = None
     among: bool = False
     """Whether it is one of those that a pattern or a study stands for, and not named itself."""
-    member_of: str | None = None
-    """Id of the study that stands for it."""
+    member_of: JobFolder | None = None
+    """The study that stands for it."""
 
 
 def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
@@ -57,7 +57,7 @@ def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
             for folder in reported(named):
                 step = _step(folder, which, word) if which else None
                 among = any(letter in word for letter in WILD) or folder is not named
-                of = named.job_id if folder is not named else None
+                of = named if folder is not named else None
                 found.append(NamedJob(folder, step, among, of))
     return _each_once(found)
 
@@ -108,6 +108,12 @@ def reported(folder: JobFolder) -> list[JobFolder]:
     begun = set(list_jobs(folder.store)) if ids else set()
     found = [JobFolder(folder.store, job_id) for job_id in ids if job_id in begun]
     return found or [folder]
+
+
+def notes_of(folder: JobFolder) -> Sequence[str]:
+    """What to know of the numbers of those that ``reported`` returns, together."""
+    verb = VERBS.get(folder.job_id.partition("-")[0])
+    return verb.page_notes(folder) if verb else ()
 
 
 def _named(word: str, store: Store) -> list[JobFolder]:

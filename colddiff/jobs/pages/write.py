@@ -33,11 +33,16 @@ def write_page(folder: JobFolder, tracker: Tracker, result: Mapping[str, Any]) -
 
 def _page(folder: JobFolder, result: Mapping[str, Any]) -> str:
     # Heavy, and only needed once a job has ended.
-    from colddiff.jobs.pages.find import reported
+    from colddiff.jobs.pages.find import notes_of, reported
     from colddiff.jobs.pages.read import read_run
     from colddiff.report.page.page import report_page
 
     shown = reported(folder)
     if [one.job_id for one in shown] == [folder.job_id]:
         return report_page([read_run(folder, result)])
-    return report_page([read_run(one) for one in shown], over_seed=True, title=folder.job_id)
+    return report_page(
+        [read_run(one) for one in shown],
+        over_seed=True,
+        title=folder.job_id,
+        notes=notes_of(folder),
+    )

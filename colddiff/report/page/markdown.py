@@ -19,9 +19,10 @@ def report_markdown(
     over_seed: bool = False,
     only: Sequence[str] = (),
     title: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
     """What ``report_page`` says of ``runs``, with the same arguments."""
-    told = told_of(runs, over_seed=over_seed, only=only, title=title)
+    told = told_of(runs, over_seed=over_seed, only=only, title=title, notes=notes)
     return "\n".join([f"<!-- {mark_of(runs)} -->", "", *_lines(told)])
 
 

@@ -55,6 +55,7 @@ def report_page(
     over_seed: bool = False,
     only: Sequence[str] = (),
     title: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
     """The page of one run, or of several side by side.
 
@@ -63,8 +64,9 @@ def report_page(
         over_seed: runs that differ in their seeds alone become one table with intervals.
         only: metrics to show, such as ``rmse``; all by default.
         title: heading; by default the ids of the runs.
+        notes: what to know of their numbers together.
     """
-    told = told_of(runs, over_seed=over_seed, only=only, title=title)
+    told = told_of(runs, over_seed=over_seed, only=only, title=title, notes=notes)
     sections, classes = _sections(told.shown, only)
     style = _part("page.css")
     script = _part("page.js")

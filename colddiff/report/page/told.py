@@ -93,6 +93,7 @@ def told_of(
     over_seed: bool = False,
     only: Sequence[str] = (),
     title: str = "",
+    notes: Sequence[str] = (),
 ) -> Told:
     """What a report of ``runs`` says; ``report_page`` has the arguments."""
     tables = tables_of(runs, over_seed=over_seed, only=only)
@@ -108,7 +109,7 @@ def told_of(
         facts=tuple(facts_of(lead)) if len(runs) == 1 else (_count(runs),),
         verdict=tuple(with_note([*between.sentences, *own_words])),
         paper=tuple(paper_lines(runs)),
-        problems=tuple(f"{run.id}: {what}" for run in jobs for what in run.problems),
+        problems=(*notes, *(f"{run.id}: {what}" for run in jobs for what in run.problems)),
         compared=compared(runs),
         tables=tuple(tables),
         side_by_side=between.tables,

@@ -49,9 +49,13 @@ def over_seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def best_mean(jobs: Sequence[Record]) -> tuple[str, float] | None:
-    """Metric and lowest mean among the jobs of ``over_seeds``; None where they are unlike."""
+    """Metric and lowest mean among the jobs of ``over_seeds``; None where they are unlike.
+
+    Of a job whose seeds have no mean together, that of most of them, or of the first ones.
+    """
     if len({job["measured"] for job in jobs}) != 1:
         return None
+    jobs = [max(group, key=lambda job: int(job["n"])) for group in _groups(jobs, "entry")]
     scores = (score_of({"metrics": _shown(job, "mean")}) for job in jobs)
     found = [score for score in scores if score is not None]
     if len({path for path, _ in found}) != 1:
@@ -69,11 +73,11 @@ def table_lines(records: Sequence[Record], *, markdown: bool = False) -> list[st
     for group in _groups(records, "measured"):
         table = _table(group, every=markdown)
         lines += ["", *(_markdown(table) if markdown else _aligned(table))]
-    apart = _averaged_apart(records)
+    apart = averaged_apart(records)
     return [*lines[1:], *([""] if markdown and apart else []), *apart]
 
 
-def _averaged_apart(records: Sequence[Record]) -> list[str]:
+def averaged_apart(records: Sequence[Record]) -> list[str]:
     """A line for each job whose seeds were trained or evaluated in unlike ways.
 
     ``tiny is not averaged over all its seeds: seeds 0 and 2 have 4 steps, seed 1 has 9 steps``.

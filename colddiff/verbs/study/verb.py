@@ -92,6 +92,12 @@ class Study(Verb):
 
         return [str(member["id"]) for member in read_members(folder).get("members", ())]
 
+    def page_notes(self, folder: JobFolder) -> list[str]:
+        from colddiff.verbs.study.members import read_members
+        from colddiff.verbs.study.table import averaged_apart
+
+        return averaged_apart(read_members(folder).get("members", ()))
+
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         from colddiff.verbs.study.table import table_lines
 

@@ -84,6 +84,9 @@ def test_the_label_of_a_sampler_stands_above_its_numbers_together() -> None:
 def test_a_study_is_listed_by_the_best_mean_of_what_can_be_compared() -> None:
     records = [record(entry, seed) for entry in (0, 1) for seed in (0, 2)]
     assert best_mean(over_seeds(records)) == ("eval/sampled/fd_lenet", 11)
+    # One seed that was trained longer says less than two.
+    longer = record(0, 1, step=9, metrics={"eval/sampled/fd_lenet": 1.0})
+    assert best_mean(over_seeds([*records, longer])) == ("eval/sampled/fd_lenet", 11)
     unlike = [*records, record(2, 0, measured="b")]
     assert best_mean(over_seeds(unlike)) is None
     assert best_mean(over_seeds([record(0, 0, state="failed", metrics={})])) is None
