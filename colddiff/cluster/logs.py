@@ -39,7 +39,7 @@ def read_log(folder: JobFolder, attempt: int, address: str | None, *, debug: boo
         return b""
     if jobs is None:
         return b""
-    kept, aside = parted(jobs.log(folder.job_id, attempt).encode())
+    kept, aside = parted(jobs.log(folder, attempt).encode())
     return aside if debug else kept
 
 

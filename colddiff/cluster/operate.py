@@ -138,8 +138,8 @@ def stop(folder: JobFolder, address: str | None, grace_s: float, show: Show) -> 
         )
     if jobs is None:
         return settle(folder, attempt, None, None)
-    jobs.stop(folder.job_id, attempt)
-    return settle(folder, attempt, jobs.find(folder.job_id, attempt), jobs)
+    jobs.stop(folder, attempt)
+    return settle(folder, attempt, jobs.find(folder, attempt), jobs)
 
 
 def _await_stop(folder: JobFolder, attempt: int, grace_s: float, show: Show) -> Status:

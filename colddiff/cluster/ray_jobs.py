@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
@@ -28,6 +29,7 @@ from colddiff.slow_calls import SLOW_CALLS
 from colddiff.spec.documents import DocumentError, read_json_object
 
 if TYPE_CHECKING:
+    from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.resolve import ResolvedJob
     from colddiff.jobs.runner import Capacity
 
@@ -43,14 +45,20 @@ AGENT_S = 60.0
 """How long a cluster may have no agent that starts jobs, as right after its start."""
 NO_AGENT = "no available agent"
 JOIN_S = 30.0
+SUBMISSION = "submission"
+"""In the claim of an attempt: what tells it from another of the same job in another STORAGE."""
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 
 
-def submission_id(job_id: str, attempt: int) -> str:
-    """The attempt's submission id; a cluster accepts each id only once."""
-    return f"{job_id}-{attempt}"
+def submission_id(job_id: str, attempt: int, token: str = "") -> str:
+    """The attempt's submission id; a cluster accepts each id only once.
+
+    ``token``: of its claim, as another STORAGE may have the same job and attempt. Claims of earlier
+    versions have none.
+    """
+    return "-".join([job_id, str(attempt), *([token] if token else [])])
 
 
 def entrypoint(attempt: int, *, local: bool) -> str:
@@ -103,6 +111,7 @@ class RayJobs:
     def __init__(self, cluster: Cluster, stage: Stage | None = None) -> None:
         self.cluster = probe(cluster)
         self._stage = stage
+        self._names: dict[tuple[str, int], str] = {}
 
     @cached_property
     def _client(self) -> Any:
@@ -115,7 +124,7 @@ class RayJobs:
 
     def claim(self) -> dict[str, Any]:
         where = {"address": self.cluster.address, "local": self.cluster.local}
-        return {**where, **this_claimant()}
+        return {**where, SUBMISSION: uuid.uuid4().hex[:8], **this_claimant()}
 
     def owns(self, claim: Mapping[str, Any]) -> bool:
         return bool(claim.get("address", self.cluster.address) == self.cluster.address)
@@ -125,15 +134,30 @@ class RayJobs:
 
         command = entrypoint(attempt, local=self.cluster.local or self.cluster.forks)
         with (self._stage or staged)(resolved) as folder:
-            self.submit_folder(folder, command, submission_id(resolved.id, attempt))
+            self.submit_folder(folder, command, self._name(resolved.folder, attempt))
         accepted()
 
-    def find(self, job_id: str, attempt: int) -> DriverState | None:
-        return self.find_submission(submission_id(job_id, attempt))
+    def find(self, folder: JobFolder, attempt: int) -> DriverState | None:
+        return self.find_submission(self._name(folder, attempt))
 
-    def stop(self, job_id: str, attempt: int, timeout_s: float = END_S) -> None:
+    def stop(self, folder: JobFolder, attempt: int) -> None:
+        self.stop_submission(self._name(folder, attempt))
+
+    def log(self, folder: JobFolder, attempt: int) -> str:
+        return self.log_of_submission(self._name(folder, attempt))
+
+    def _name(self, folder: JobFolder, attempt: int) -> str:
+        """The submission id of an attempt, by its claim, which is written once."""
+        known = self._names.get((folder.uri, attempt))
+        if known is None:
+            claim = folder.read_claim(attempt)
+            known = submission_id(folder.job_id, attempt, str(claim.get(SUBMISSION) or ""))
+            if claim:
+                self._names[folder.uri, attempt] = known
+        return known
+
+    def stop_submission(self, name: str, timeout_s: float = END_S) -> None:
         """Sends SIGTERM, then SIGKILL; ClusterError if it is not ended by then (``timeout_s``)."""
-        name = submission_id(job_id, attempt)
         with suppress(UnknownJob), self._requesting("stop a job"):
             self._answer(f"/api/jobs/{quote(name)}/stop", "POST")
         deadline = time.monotonic() + timeout_s
@@ -144,12 +168,11 @@ class RayJobs:
                 )
             time.sleep(0.5)
 
-    def log(self, job_id: str, attempt: int) -> str:
+    def log_of_submission(self, name: str) -> str:
         """The driver's whole output, as long as the cluster exists; empty if it is unknown."""
         try:
             with self._requesting("read a job's log"):
-                name = quote(submission_id(job_id, attempt))
-                return str(self._answer(f"/api/jobs/{name}/logs").get("logs") or "")
+                return str(self._answer(f"/api/jobs/{quote(name)}/logs").get("logs") or "")
         except UnknownJob:
             return ""
 

@@ -217,7 +217,7 @@ class AttemptWatch:
     def _answer(self, runner: Runner, attempt: int) -> DriverState | None:
         """What the cluster says of the driver; ClusterError if it does not answer in time."""
         if self._question is None or self._question.attempt != attempt:
-            self._question = _Question(runner, self._folder.job_id, attempt)
+            self._question = _Question(runner, self._folder, attempt)
         question = self._question
         if not question.answered.wait(ANSWER_S if question.new else 0.0):
             question.new = False
@@ -247,14 +247,14 @@ class AttemptWatch:
 class _Question:
     """Asks a cluster for a driver, in a thread: one that hangs does not hold up the following."""
 
-    def __init__(self, runner: Runner, job_id: str, attempt: int) -> None:
+    def __init__(self, runner: Runner, folder: JobFolder, attempt: int) -> None:
         self.attempt, self.answered, self.new = attempt, threading.Event(), True
         self._found: DriverState | None = None
         self._error: Exception | None = None
 
         def ask() -> None:
             try:
-                self._found = runner.find(job_id, attempt)
+                self._found = runner.find(folder, attempt)
             except Exception as error:
                 self._error = error
             self.answered.set()
@@ -305,7 +305,7 @@ def settle(
         status = Status(attempt=attempt)
     printed = folder.log(attempt).decode(errors="replace")
     if driver is not None and runner is not None and not printed:
-        kept, aside = parted(runner.log(folder.job_id, attempt).encode())
+        kept, aside = parted(runner.log(folder, attempt).encode())
         folder.write_log(attempt, kept)
         if aside:
             folder.write_debug_log(attempt, aside)

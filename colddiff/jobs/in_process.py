@@ -10,6 +10,7 @@ from colddiff.errors import ColddiffError, SpecError, Stopped
 from colddiff.jobs.attempt import Attempt
 from colddiff.jobs.device import idle_gpu_line
 from colddiff.jobs.driver import Within, drive, no_context
+from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.job import Job
 from colddiff.jobs.listing.ids import NAMELESS
 from colddiff.jobs.logs import logged
@@ -68,13 +69,13 @@ class InProcess:
         accepted()
         run_here(resolved, attempt, on_ray=self._on_ray, gpus=self._gpus, within=self._within)
 
-    def find(self, job_id: str, attempt: int) -> DriverState | None:
+    def find(self, folder: JobFolder, attempt: int) -> DriverState | None:
         return None  # liveness comes from the heartbeat and its machine's process table
 
-    def stop(self, job_id: str, attempt: int) -> None:
+    def stop(self, folder: JobFolder, attempt: int) -> None:
         return
 
-    def log(self, job_id: str, attempt: int) -> str:
+    def log(self, folder: JobFolder, attempt: int) -> str:
         return ""
 
     def is_down(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from colddiff.machine.wording import counted
 
 if TYPE_CHECKING:
+    from colddiff.jobs.folder import JobFolder
     from colddiff.jobs.job import ResourcesSpec, Workers
     from colddiff.jobs.resolve import ResolvedJob
 
@@ -116,13 +117,13 @@ class Runner(Protocol):
         Returns when the attempt is running or, if it runs in this process, when it has ended.
         """
 
-    def find(self, job_id: str, attempt: int) -> DriverState | None:
+    def find(self, folder: JobFolder, attempt: int) -> DriverState | None:
         """The driver of an attempt; None if this runner does not know it."""
 
-    def stop(self, job_id: str, attempt: int) -> None:
+    def stop(self, folder: JobFolder, attempt: int) -> None:
         """Ends the driver, by force if necessary, and waits until it has ended."""
 
-    def log(self, job_id: str, attempt: int) -> str:
+    def log(self, folder: JobFolder, attempt: int) -> str:
         """The driver's output as far as this runner has kept it."""
 
     def is_down(self) -> bool:

@@ -351,7 +351,7 @@ def _running_attempt(
         if seen.hangs:
             # It would hold the resources that the next attempt waits for.
             log.info("%s: ending attempt %d, which stopped responding", folder.job_id, attempt)
-            runner.stop(folder.job_id, attempt)
+            runner.stop(folder, attempt)
             return None
         if seen.silent_s > QUIET_S and not told:
             told = True

@@ -78,8 +78,10 @@ def test_two_starts_at_once_are_one_cluster_and_stop_leaves_nothing(
         "time.sleep(600)\n"
     )
     jobs.submit_folder(folder, f"{sys.executable} driver.py", "busy-1")
-    wait_until(lambda: "child" in jobs.log("busy", 1), "the driver's child", every_s=0.5)
-    child = int(jobs.log("busy", 1).split("child")[1].split()[0])
+    wait_until(
+        lambda: "child" in jobs.log_of_submission("busy-1"), "the driver's child", every_s=0.5
+    )
+    child = int(jobs.log_of_submission("busy-1").split("child")[1].split()[0])
 
     # A job that somebody follows: its cluster's end is its own, whatever its heartbeat was.
     monkeypatch.setenv("COLDDIFF_HOME", str(home.path))

@@ -93,7 +93,7 @@ def test_the_staged_package_wins_and_no_secret_is_in_the_submission(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     jobs.submit_folder(stage, command(tmp_path / "t"), "staged-1")
     ended(jobs, "staged-1")
-    log = jobs.log("staged", 1)
+    log = jobs.log_of_submission("staged-1")
     assert "/working_dir_files/" in log.split("colddiff is", 1)[1].splitlines()[0]
     assert "colours 0 wait 15" in log
     # Its variables and threads are others than those of the server: see `fork_server.log`.
@@ -110,7 +110,8 @@ def test_workers_are_forks_with_threads_and_random_numbers_of_their_own(
     python = command(tmp_path).partition(" -P")[0]
     jobs.submit_folder(folder, f"{python} actors.py", "forks-1")
     assert ended(jobs, "forks-1").detail == "exit code 0"
-    (line,) = [line for line in jobs.log("forks", 1).splitlines() if line.startswith("found ")]
+    log = jobs.log_of_submission("forks-1")
+    (line,) = [line for line in log.splitlines() if line.startswith("found ")]
     servers, threads, of_job, nice, drawn = zip(
         *json.loads(line.removeprefix("found ")), strict=True
     )
@@ -122,7 +123,7 @@ def test_workers_are_forks_with_threads_and_random_numbers_of_their_own(
     # Ray's workers give way to its nodes; what submits work does not.
     lowered = int(os.environ.get("RAY_worker_niceness", 15))  # noqa: SIM112  # Ray's
     assert nice == (max(lowered, os.nice(0)),) * 3
-    assert f"niceness {os.nice(0)}\n" in jobs.log("forks", 1)
+    assert f"niceness {os.nice(0)}\n" in log
     assert len(set(drawn)) == 3  # Ray names objects by random numbers
 
 
@@ -130,7 +131,7 @@ def test_submitted_twice_it_runs_once(jobs: RayJobs, stage: Path, tmp_path: Path
     trace = tmp_path / "trace"
     jobs.submit_folder(stage, command(trace, seconds=3), "twice-1")
     jobs.submit_folder(stage, command(trace, seconds=3), "twice-1")
-    running = jobs.find("twice", 1)
+    running = jobs.find_submission("twice-1")
     assert running is not None
     assert not running.ended
     ended(jobs, "twice-1")
@@ -151,21 +152,21 @@ def test_stop_ends_the_driver(jobs: RayJobs, stage: Path, tmp_path: Path) -> Non
     trace = tmp_path / "trace"
     jobs.submit_folder(stage, command(trace, seconds=120), "stopped-1")
     wait_until(trace.exists, "the driver")
-    jobs.stop("stopped", 1)
-    assert jobs.find("stopped", 1) == DriverState(ended=True, ending="stopped")
+    jobs.stop_submission("stopped-1")
+    assert jobs.find_submission("stopped-1") == DriverState(ended=True, ending="stopped")
 
 
 def test_what_the_cluster_does_not_know(jobs: RayJobs) -> None:
-    assert jobs.find("nobody", 1) is None
-    assert jobs.log("nobody", 1) == ""
-    jobs.stop("nobody", 1)
+    assert jobs.find_submission("nobody-1") is None
+    assert jobs.log_of_submission("nobody-1") == ""
+    jobs.stop_submission("nobody-1")
 
 
 def test_the_address_given_wins_over_rays_environment(
     cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
-    assert RayJobs(cluster.cluster).find("nobody", 1) is None
+    assert RayJobs(cluster.cluster).find_submission("nobody-1") is None
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:9"
 
 
@@ -185,4 +186,4 @@ def test_a_token_from_the_environment_is_used_when_asked_for(
     cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.home.token_path))
-    assert RayJobs(Cluster(cluster.address)).find("nobody", 1) is None
+    assert RayJobs(Cluster(cluster.address)).find_submission("nobody-1") is None

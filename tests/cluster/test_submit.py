@@ -25,6 +25,7 @@ from colddiff.cluster.stage import staged
 from colddiff.errors import ColddiffError
 from colddiff.jobs.folder import JobFolder
 from colddiff.jobs.resolve import ResolvedJob
+from colddiff.jobs.runner import DriverState
 from colddiff.jobs.status import Status
 from colddiff.jobs.submit import Submission, bring_to_end
 from colddiff.stores.local_store import LocalStore
@@ -198,6 +199,33 @@ def test_a_second_submit_attaches_and_stop_ends_both_with_a_checkpoint(
     assert [(end.state, end.exit_code, end.attempt) for end in ends] == [("stopped", 4, 1)]
     assert "num_steps: different in the running attempt" in caplog.text
     assert case.submit("finish").attempt == 2
+
+
+def test_the_same_job_in_two_storages_is_two_jobs(
+    case: Case, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Two people with folders of their own submit one recipe to one cluster."""
+    other = Case(tmp_path_factory.mktemp("other"), case.jobs)
+    other.resolved = replace(case.resolved, storage=str(other.place))
+    other.folder = JobFolder(LocalStore(other.place), case.resolved.id)
+    case.submit("wait", detach=True)
+    case.until(lambda status: status.state == "running")
+    done = other.submit("finish")
+    assert (done.state, done.attempt, done.folder) == ("done", 1, other.folder.uri)
+    other.submit("wait", num_steps=9, detach=True)
+    other.until(lambda status: status.state == "running")
+    assert case.submit("wait", detach=True).attempt == 1
+    ended = operate.stop(other.folder, None, 30, no_show)
+    assert ended is not None
+    assert (ended.state, ended.attempt) == ("stopped", 2)
+    status = case.folder.status()
+    assert status is not None
+    assert (status.state, status.attempt) == ("running", 1)
+    assert case.jobs.find(case.folder, 1) == DriverState(ended=False)
+    operate.stop(case.folder, None, 30, no_show)
+    # What an earlier version claimed is known by its own name.
+    assert case.folder.claim(7, {"address": case.jobs.cluster.address})
+    assert case.jobs._name(case.folder, 7) == f"{case.resolved.id}-7"
 
 
 def test_two_submits_at_once_are_one_attempt(case: Case) -> None:

@@ -108,7 +108,7 @@ def test_a_driver_without_a_verdict_gets_one(
 class Printed(InProcess):
     """A runner that has a driver's output, as Ray's Jobs API has it."""
 
-    def log(self, job_id: str, attempt: int) -> str:
+    def log(self, folder: JobFolder, attempt: int) -> str:
         return "Running entrypoint for job train-a-0-2: python\nbash: python: not found\n"
 
 

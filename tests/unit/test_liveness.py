@@ -57,10 +57,10 @@ class Known(InProcess):
         self.state = state
         self.stopped: list[int] = []
 
-    def find(self, job_id: str, attempt: int) -> DriverState | None:
+    def find(self, folder: JobFolder, attempt: int) -> DriverState | None:
         return self.state
 
-    def stop(self, job_id: str, attempt: int) -> None:
+    def stop(self, folder: JobFolder, attempt: int) -> None:
         self.stopped.append(attempt)
 
 
@@ -162,7 +162,7 @@ def test_a_driver_that_runs_without_a_heartbeat_is_ended_before_the_next_attempt
 
 def test_a_dashboard_that_is_away_leaves_it_to_the_heartbeat(folder: JobFolder) -> None:
     class Away(Known):
-        def find(self, job_id: str, attempt: int) -> DriverState | None:
+        def find(self, folder: JobFolder, attempt: int) -> DriverState | None:
             raise ClusterError("does not respond")
 
     with beating(folder, 0.0):
@@ -218,7 +218,7 @@ def test_a_dashboard_that_hangs_does_not_hold_up_the_following(
     release = threading.Event()
 
     class Hangs(Known):
-        def find(self, job_id: str, attempt: int) -> DriverState | None:
+        def find(self, folder: JobFolder, attempt: int) -> DriverState | None:
             release.wait()
             return self.state
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -221,6 +221,22 @@ def test_a_driver_that_was_held_up_takes_no_turn_of_others(
         pass
     assert len(looks) == 2
     assert list(board.tickets) == [1]
+
+
+def test_an_earlier_attempt_keeps_its_job_waiting_no_more_and_another_storage_does(
+    board: MemoryBoard,
+) -> None:
+    """The same job in another STORAGE is another job."""
+    later, elsewhere = submitted("a"), submitted("a")
+    elsewhere.resolved = replace(elsewhere.resolved, storage="/another")
+    earlier = held(submitted("a"), board)
+    earlier.__enter__()
+    with held(later, board):
+        assert list(board.tickets) == [2]
+        elsewhere.request_stop()
+        with pytest.raises(Stopped, match="1 running: train-a-00000000"):
+            held(elsewhere, board).__enter__()
+        assert list(board.tickets) == [2]
 
 
 def test_a_driver_that_the_cluster_saw_end_keeps_nobody_waiting_at_all(board: MemoryBoard) -> None:

@@ -71,7 +71,7 @@ def test_it_is_the_last_line_of_its_log_and_all_that_its_client_says(
     assert line == f"colddiff: error: {expected}"
 
     class Printed(InProcess):
-        def log(self, job_id: str, attempt: int) -> str:
+        def log(self, folder: JobFolder, attempt: int) -> str:
             return f"waiting for https://s3\n2026-11-28 00:06:55Z {line}\n(raylet) bye\n"
 
     monkeypatch.undo()

@@ -66,24 +66,24 @@ def _marked(storage: str) -> Iterator[str | None]:
 
 
 def _asked(cluster: Cluster, places: Mapping[str, object], wait_s: float) -> list[NodeAnswer]:
-    jobs, job_id = RayJobs(cluster), f"doctor-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory(prefix=STAGED) as name:
-        folder = Path(name)
+    jobs, name = RayJobs(cluster), submission_id("doctor", 1, uuid.uuid4().hex[:8])
+    with tempfile.TemporaryDirectory(prefix=STAGED) as staged:
+        folder = Path(staged)
         copy_package(folder)
         (folder / PLACES).write_text(json.dumps(places))
         command = python_command(f"{DRIVER} {PLACES}", local=cluster.local)
-        jobs.submit_folder(folder, command, submission_id(job_id, 1))
+        jobs.submit_folder(folder, command, name)
     deadline = time.monotonic() + wait_s
     while True:
-        driver = jobs.find(job_id, 1)
+        driver = jobs.find_submission(name)
         late = time.monotonic() > deadline
         if driver is None or driver.ended or late:
             break
         time.sleep(0.5)
-    log = jobs.log(job_id, 1)
+    log = jobs.log_of_submission(name)
     if late:
         with suppress(ClusterError):
-            jobs.stop(job_id, 1, timeout_s=1.0)
+            jobs.stop_submission(name, timeout_s=1.0)
     found = _answers(log)
     if not found:
         lines = log.strip().splitlines()

@@ -18,6 +18,8 @@ class Ticket:
     number: int
     """In the order in which jobs came."""
     job_id: str
+    storage: str = ""
+    """Where it is: another STORAGE may have the same job."""
     user: str = ""
     """Who submitted it."""
     priority: int = 0

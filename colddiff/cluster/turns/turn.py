@@ -213,12 +213,16 @@ class _Turn:
             unchanged_s = unchanged_s + watched if text == before else 0.0
             self._seen[number] = text, unchanged_s
             other = _read(text)
-            ours = other.job_id == self._ticket.job_id and number < self._ticket.number
+            ours = _job_of(other) == _job_of(self._ticket) and number < self._ticket.number
             if ours or other.driver in dead or unchanged_s > GONE_S:
                 self._board.remove(number)
             else:
                 found.append(other)
         return found
+
+
+def _job_of(ticket: Ticket) -> tuple[str, str]:
+    return ticket.storage, ticket.job_id
 
 
 def _ticket(attempt: Attempt) -> Ticket:
@@ -231,6 +235,7 @@ def _ticket(attempt: Attempt) -> Ticket:
     return Ticket(
         number=0,
         job_id=attempt.resolved.id,
+        storage=attempt.resolved.storage,
         user=claim.get("user") or "",
         priority=job.priority,
         wanted=requested(resources) if resources is not None else {},
