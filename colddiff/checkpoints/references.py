@@ -298,11 +298,16 @@ def load_snapshot(checkpoint_ref: str) -> Snapshot:
     return snapshot
 
 
-def _no_such_job(checkpoints: Checkpoints) -> str:
-    """For a message: whether the reason is that the folder is of no job, and a job's nearest id."""
+def _way_out(checkpoints: Checkpoints) -> str:
+    """For a message: what to name instead, or the nearest id where the folder is of no job."""
     place, _, job_id = checkpoints.store.uri.rpartition("/jobs/")
-    if not place or checkpoints.store.size("job.json") is not None:
-        return ""
+    if checkpoints.store.size("job.json") is not None:
+        return "; it has none yet, see `colddiff status`"
+    if not place:
+        return (
+            f"; name a job's id, its folder, an export, or a folder that holds {COMMIT}, the last "
+            "file that a checkpoint gets"
+        )
     return (
         f": no job {job_id!r}{nearest(job_id, list_jobs(open_store(place)))}; see `colddiff list`"
     )
@@ -323,7 +328,7 @@ def _chosen(checkpoints: Checkpoints, which: str, checkpoint_ref: str) -> int:
         _refuse_unknown_which(checkpoint_ref)
         raise CheckpointError(
             f"no committed checkpoint at {checkpoints.store.uri}/{checkpoints.prefix} "
-            f"(reference {checkpoint_ref[:LONGEST]!r}){_no_such_job(checkpoints)}"
+            f"(reference {checkpoint_ref[:LONGEST]!r}){_way_out(checkpoints)}"
         )
     if which == "last":
         return steps[-1]

@@ -17,6 +17,7 @@ from colddiff.data.manifests.plain import (
     manifest_digest,
     parse_manifest,
 )
+from colddiff.data.sample_plan import refuse_unfinished
 from colddiff.errors import DataError, Missing
 from colddiff.machine.files import is_folder
 from colddiff.ports import Manifest, Store
@@ -126,6 +127,7 @@ def read_manifest(store: Store) -> Manifest:
                 f"{store.uri} holds two packed sets, the splits of a source: use {store.uri}/train "
                 f"or {store.uri}/test"
             ) from None
+        refuse_unfinished(store)
         if (found := _source_in(store)) is not None:
             what, source = found
             raise DataError(

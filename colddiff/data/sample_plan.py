@@ -181,3 +181,16 @@ def _short(value: Any) -> str:
     text = "none" if value is None else str(value)
     is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
     return f"{text[:12]}..." if is_hash else text
+
+
+def refuse_unfinished(store: Store) -> None:
+    """Raises DataError where ``store``, which has no manifest, holds samples of a generation.
+
+    Not for a plain folder of PNG files, which never has one.
+    """
+    plan = read_plan(store)
+    if plan is not None and plan.writer != "folder":
+        raise DataError(
+            f"{store.uri} holds samples that are not complete: submit the `generate` job that "
+            "makes them again, which goes on"
+        )

@@ -13,6 +13,7 @@ from pydantic import Field, SerializeAsAny
 from colddiff.errors import SpecError
 from colddiff.schedules import ScheduleSpec
 from colddiff.spec import KindOf, Range, Registry, Spec, refuse_fields_without_hook
+from colddiff.spec.plugins import name_errors
 from colddiff.types import ImageShape
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class DegradationSpec(Spec):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         refuse_fields_without_hook(cls, DegradationSpec, FIELDS_WITH_HOOK)
+        name_errors(cls, "build")
 
     @abstractmethod
     def build(self, shape: ImageShape) -> Degradation[Any]:

@@ -254,7 +254,7 @@ class Attempt:
             if isinstance(error, ColddiffError):
                 return "failed", str(error)
             log.error("%s", traceback.format_exc().rstrip())
-            return "failed", f"{type(error).__name__}: {error}"
+            return "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         return "done", ""
 
     def _beat(self) -> None:

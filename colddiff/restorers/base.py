@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import SerializeAsAny
 
 from colddiff.spec import KindOf, Registry, Spec, refuse_fields_without_hook
+from colddiff.spec.plugins import name_errors
 from colddiff.types import ImageShape
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class RestorerSpec(Spec):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         refuse_fields_without_hook(cls, RestorerSpec, {"dropout": "random_in_training"})
+        name_errors(cls, "build")
 
     @abstractmethod
     def build(self, shape: ImageShape) -> Restorer:

@@ -85,11 +85,16 @@ class Spec(BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
-            unknown = [str(key) for key in data if key not in cls.model_fields]
-            if unknown:
-                unknown = [key if len(key) <= SHOWN else shown(key) for key in unknown]
+            named = {
+                text if len(text := str(key)) <= SHOWN else shown(text): value
+                for key, value in data.items()
+                if key not in cls.model_fields
+            }
+            if named:
+                unknown = list(named)
                 fields = ", ".join(cls.model_fields)
-                places = {key: cls._place_of(key, data) for key in unknown}
+                all_of = {str(key): value for key, value in data.items()} | named
+                places = {key: cls._place_of(key, all_of) for key in unknown}
                 found = [
                     (key, f"no such field{places[key] or _meant(key, cls.model_fields)}")
                     for key in unknown

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from colddiff.errors import ColddiffError, SpecError
 from colddiff.machine.files import read_regular
@@ -26,13 +29,15 @@ class LoadedPlugin:
     @property
     def module(self) -> str:
         """The module name it is imported under, derived from its content."""
-        return f"colddiff_plugin_{self.sha256[:16]}"
+        return f"{MODULE}{self.sha256[:16]}"
 
     def kinds_of(self, noun: str) -> list[str]:
         """The kinds of one noun, such as ``degradation``."""
         return [kind for of, kind in self.kinds if of == noun]
 
 
+MODULE = "colddiff_plugin_"
+"""How the module names of plugins begin."""
 MAX_BYTES = 16 * 2**20
 _LOADED: dict[str, LoadedPlugin] = {}
 
@@ -111,7 +116,9 @@ def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
         # Run exactly the bytes that were hashed: the import system would read the file again, or a
         # stale .pyc, and leave a __pycache__ beside the user's file.
         code = compile(content, module.__file__, "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102
+        # What a command prints to stdout is its own answer, such as JSON.
+        with redirect_stdout(sys.stderr):
+            exec(code, module.__dict__)  # noqa: S102
         kinds = registered_by(plugin.module)
         if not kinds:
             raise SpecError(
@@ -123,6 +130,26 @@ def _run(path: Path, content: bytes, digest: str) -> LoadedPlugin:
         where = f"plugin {str(path)!r}{_line(error, module.__file__)}"
         raise SpecError(f"{where}: {_what(error)}") from None
     return replace(plugin, kinds=tuple(kinds))
+
+
+def name_errors(cls: type[Any], method: str) -> None:
+    """Makes errors of a plugin's own ``method`` SpecErrors that name its kind: no bugs of ours."""
+    own = cls.__dict__.get(method)
+    if own is None or not cls.__module__.startswith(MODULE):
+        return
+
+    @functools.wraps(own)
+    def named(self: Any, *values: Any) -> Any:
+        try:
+            return own(self, *values)
+        except ColddiffError:
+            raise
+        except Exception as error:
+            file = str(sys.modules[cls.__module__].__file__)
+            where = f"{self.kind}, a plugin's{_line(error, file)}"
+            raise SpecError(f"{where}: {method} raises {_what(error)}") from error
+
+    setattr(cls, method, named)
 
 
 def _what(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from colddiff.cluster.stage import staged
-from colddiff.degradations import DEGRADATIONS
+from colddiff.degradations import DEGRADATIONS, build_degradation
 from colddiff.errors import SpecError
 from colddiff.jobs.recipes import load_recipe
 from colddiff.jobs.resolve import ResolvedJob, resolve
@@ -143,6 +143,22 @@ def test_an_edited_plugin_is_refused_until_the_old_one_is_unloaded(write: Write)
         load_plugin(edited)
     unload_plugin(loaded)
     assert load_plugin(edited).kinds == loaded.kinds
+
+
+def test_what_a_plugin_fails_to_build_is_its_own_error_by_name(write: Write) -> None:
+    load_plugin(write(FADE.replace("def _degrade(", "def degrade(")))
+    with pytest.raises(SpecError) as caught:
+        build_degradation({"kind": "fade"}, (1, 8, 8))
+    line = 1 + FADE.splitlines().index("        return Fade(self, shape)")
+    assert str(caught.value).startswith(f"fade, a plugin's line {line}: build raises TypeError: ")
+    assert "_degrade" in str(caught.value)
+
+
+def test_what_a_plugin_prints_as_it_is_loaded_is_no_answer_of_a_command(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_plugin(write(f"{FADE}\nprint('hello')\n"))
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_a_plugin_may_bring_a_restorer_too(write: Write) -> None:

@@ -19,6 +19,9 @@ from colddiff.verbs.train.job import TrainJob
     ("data", "message"),
     [
         ({"sede": 1}, "sede: no such field; did you mean 'seed'?"),
+        # Keys of YAML need not be text, nor short.
+        ({1: 2, False: 3}, r"^1: no such field; False: no such field \(fields: "),
+        ({"a" * 120: 3}, "'aaa"),
         ({"degradation": {"kind": "blurr"}}, "degradation.kind: no 'blurr'; did you mean 'blur'?"),
         (
             {"degradation": {"kind": "blur", "kernel": 3}},

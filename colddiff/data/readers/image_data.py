@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from colddiff.data.open import open_samples, open_shards, pack_source
 from colddiff.data.pack_settings import PackSettings
 from colddiff.data.resolve import SOURCE
+from colddiff.data.sample_plan import KEY as PLAN
 from colddiff.data.webdataset_tar import tar_description, tar_samples
 from colddiff.errors import DataError, SpecError
 from colddiff.ports import Manifest, ShardEntry, ShardSource, Store
@@ -126,7 +127,7 @@ def open_data(uri: str, *, storage: str | None = None, **settings: Any) -> Image
             f"{uri!r} is the address of a packed set"
         )
     store = open_store(uri)
-    if store.size("plan.json") is not None:
+    if store.size(PLAN) is not None:
         return ImageData(open_samples(store), store)
     return ImageData(open_shards(store), store)
 

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from colddiff.data.left_out import FRAMES, LeftOut
-from colddiff.data.manifest import make_manifest
+from colddiff.data.manifest import KEY, make_manifest
 from colddiff.data.pil_images import Pixels, decode_file
 from colddiff.data.problems import Problems
+from colddiff.data.sample_plan import refuse_unfinished
 from colddiff.data.sources.source import ImageSource, SourceEntry, nothing_found
 from colddiff.data.tars import shard_entry
 from colddiff.data.webdataset_tar import TarSample, tar_description, tar_samples
@@ -144,6 +145,8 @@ def index_tars(store: Store, on_progress: ProgressCallback | None = None) -> Man
         raise DataError(
             f"{store.uri}: packing did not finish; run the same `colddiff data pack` again"
         )
+    if store.size(KEY) is None:
+        refuse_unfinished(store)
     left_out, problems = LeftOut(), Problems()
     keys = tar_keys(store, left_out)
     index = _Index(store, left_out, problems)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from colddiff.checkpoints.references import describe_checkpoint, find_checkpoint
 from colddiff.data.open import open_samples, open_shards, open_transformed, read_manifest
 from colddiff.data.resolve import packed
+from colddiff.data.sample_plan import KEY as PLAN
 from colddiff.errors import DataError, Missing, SpecError
 from colddiff.evaluation.best import MANY, is_unasked, misfit, misfit_warning
 from colddiff.evaluation.bounds import (
@@ -29,8 +30,6 @@ from colddiff.verbs.evaluate.job import EvaluateJob
 if TYPE_CHECKING:
     from colddiff.verbs.train.job import TrainJob
 
-PLAN = "plan.json"
-"""Its presence distinguishes a sample set from other packed images."""
 REQUIRED = "is required, or samples: the OUT of a generate job, or packed images"
 REFERENCE_REQUIRED = "is required: the URI of packed images to compare with"
 

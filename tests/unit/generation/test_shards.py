@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from colddiff.data.manifest import read_manifest
 from colddiff.data.open import open_samples
 from colddiff.data.readers.memory_shards import MemoryShards
 from colddiff.data.sample_plan import SamplePlan, differences, read_plan
 from colddiff.data.sample_set import entries_in_order, sample_manifest, stored_shards
+from colddiff.data.sources.webdataset_source import index_tars
 from colddiff.data.tars import read_tar
 from colddiff.degradations import build_degradation
 from colddiff.errors import ColddiffError, DataError, SpecError
@@ -214,6 +216,20 @@ def test_a_plan_is_put_once_and_another_names_what_differs() -> None:
     assert "checkpoint is cccccccccccc... there, dddddddddddd... here" in message
     assert "sampler" not in message
     assert differences(first, plan()) == []
+
+
+def test_samples_that_are_not_complete_are_no_packed_set_and_no_tars_of_others() -> None:
+    store = MemoryStore()
+    claim_plan(store, plan())
+    make(store, plan(), [plan().task(0, 4)])
+    for opened in (read_manifest, index_tars):
+        with pytest.raises(DataError, match="not complete: submit the `generate` job"):
+            opened(store)
+    # A plain folder of PNG files has no manifest when it is complete either.
+    folder = MemoryStore()
+    claim_plan(folder, plan(writer="folder"))
+    with pytest.raises(DataError, match="not a packed data set"):
+        read_manifest(folder)
 
 
 def test_a_place_that_holds_something_else_is_refused() -> None:
