@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,34 @@ def test_throughput_waits_and_the_learning_rate(tmp_path: Path) -> None:
         assert all(value >= 0 for _, value in found[name])
     assert found["time/data_s"][-1][1] <= found["time/step_s"][-1][1]
     assert "train/mfu" not in found  # no peak is known of a CPU
+
+
+def test_after_a_kill_the_rate_is_of_the_steps_made_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss covers the steps of the start before, too; their time is gone with it."""
+    clock = [0.0]
+    stopped = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("colddiff.verbs.train.meter.time", stopped)
+    the_job = job(global_batch_size=4)
+    before = Meter(LocalContext(), the_job)
+    x0 = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    batch = Inputs(x0, torch.zeros(4, 3), torch.tensor([1, 1, 2, 6]), {})
+    for step in range(8):
+        before.add(torch.full((4,), 2.0), batch)
+        before.sync(step + 1)
+    after = Meter(LocalContext(), the_job)
+    after.resume(before.state())
+    for step in (8, 9):
+        after.add(torch.full((4,), 1.0), batch)
+        after.sync(step + 1)
+    clock[0] = 2.0
+    found = after.read()
+    assert found["train/loss_l1"] == pytest.approx((8 * 2.0 + 2 * 1.0) / 10)
+    assert (found["train/images_per_s"], found["time/step_s"]) == (4.0, 1.0)
+    # What is made from now on is timed as ever.
+    after.add(torch.full((4,), 1.0), batch)
+    after.sync(11)
+    clock[0] = 2.5
+    assert after.read()["train/images_per_s"] == 8.0
 
 
 def test_mfu_follows_from_a_given_peak(tmp_path: Path) -> None:

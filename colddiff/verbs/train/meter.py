@@ -53,7 +53,7 @@ class Meter:
         self._gradient_norm: Tensor | None = None
         self._pending: list[Tensor] = []
         self._loss = 0.0
-        self._steps = 0
+        self._steps, self._steps_before = 0, 0
         self._waited_s = 0.0
         self._since = time.perf_counter()
 
@@ -102,14 +102,15 @@ class Meter:
         now = time.perf_counter()
         elapsed, steps = max(now - self._since, 1e-9), max(self._steps, 1)
         loss = f"train/loss_{self._job.loss}"
-        images_per_s = steps * self._job.global_batch_size / elapsed
+        timed = self._steps - self._steps_before
+        images_per_s = timed * self._job.global_batch_size / elapsed
         numbers = {loss: self._loss / steps, **self._losses_by_severity(loss)}
         if self._gradient_norm is not None:
             numbers["train/grad_norm"] = float(self._gradient_norm)
         numbers |= {
             "train/images_per_s": images_per_s,
-            "time/step_s": elapsed / steps,
-            "time/data_s": self._waited_s / steps,
+            "time/step_s": elapsed / max(timed, 1),
+            "time/data_s": self._waited_s / max(timed, 1),
         }
         if self._mfu_per_image_s is not None:
             numbers["train/mfu"] = self._mfu_per_image_s * images_per_s / self._ctx.world_size
@@ -117,6 +118,7 @@ class Meter:
             peak = torch.cuda.max_memory_allocated(self._ctx.device)
             numbers["system/gpu_peak_allocated_megabytes"] = peak / 1e6
         self._loss, self._steps, self._waited_s, self._since = 0.0, 0, 0.0, now
+        self._steps_before = 0
         return numbers
 
     def state(self) -> dict[str, Any]:
@@ -129,10 +131,11 @@ class Meter:
         return {"loss": self._loss, "steps": self._steps, "by_severity": sums.tolist()}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Takes over the sums of ``state``, or none if it is empty."""
+        """Takes over the sums of ``state``, if there are any; rates are of steps from now on."""
         if not state:
             return
         self._loss, self._steps = float(state["loss"]), int(state["steps"])
+        self._steps_before = self._steps
         if self._ctx.rank == 0:
             self._by_severity += torch.tensor(state["by_severity"], device=self._ctx.device)
 
