@@ -60,6 +60,16 @@ def test_what_is_no_use_beside_it_is_not_named() -> None:
     assert compare_line(rows_of(store)) is None
 
 
+def test_an_evaluation_of_samples_is_not_compared_with_one_of_a_checkpoint() -> None:
+    store = MemoryStore()
+    first = write(store, "evaluate-job-0000000a", 20, checkpoint="train-a@best")
+    write(store, "evaluate-job-0000000b", 20, samples="s3://bucket/out", reference="digits")
+    assert compared(told_lines(first, RESULT)) == []
+    assert compare_line(rows_of(store)) is None
+    write(store, "evaluate-job-0000000c", 20, checkpoint="train-b@best")
+    assert len(compared(told_lines(first, RESULT))) == 1
+
+
 def test_the_same_job_by_another_name_is_named() -> None:
     store = MemoryStore()
     folder = write(store, "train-mine-0000000a", 20)

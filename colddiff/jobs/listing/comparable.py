@@ -105,7 +105,12 @@ def _is_own(spec: object) -> bool:
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """``sigma.start, seed``, the fields in which two jobs differ; empty if they are alike."""
+    """``sigma.start, seed``, the fields in which two jobs differ; empty if they are alike.
+
+    And where one evaluates samples and the other a checkpoint: they share no number.
+    """
+    if bool(one.get("samples")) != bool(other.get("samples")):
+        return ""
     (fields, _) = differing_fields([one, other], HOW_IT_RUNS | OPERATION)
     return ", ".join(short_paths(list(fields)))
 

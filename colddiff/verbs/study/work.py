@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ from colddiff.verbs.study.members import (
     read_members,
     write_members,
 )
-from colddiff.verbs.study.table import over_seeds, table_lines
+from colddiff.verbs.study.table import best_mean, over_seeds, table_lines
 
 TABLE = "study.md"
 
@@ -70,7 +70,7 @@ def study(attempt: Attempt, members: list[Member], run_segments: RunSegments) ->
         "members": records,
         "over_seeds": over_seeds(records),
         "table": f"{attempt.folder.uri}/{TABLE}",
-        "metrics": {"study/jobs": float(total)},
+        "metrics": _metrics(total, records),
         "time": {"study_s": time.monotonic() - began},
     }
 
@@ -134,7 +134,13 @@ class _Results:
                 self._logged = self._trainings.done
                 attempt.tracker.log_artifact(MEMBERS, data)
                 attempt.tracker.log_artifact(TABLE, text.encode())
-                attempt.tracker.log_metrics({"study/jobs": float(self._logged)}, self._logged)
+                attempt.tracker.log_metrics(_metrics(self._logged, records), self._logged)
+
+
+def _metrics(done: int, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``study/jobs`` and, where its jobs can be compared, ``study/best``: their best mean."""
+    best = best_mean(over_seeds(records))
+    return {"study/jobs": float(done), **({"study/best": best[1]} if best else {})}
 
 
 @contextmanager

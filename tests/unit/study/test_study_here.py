@@ -19,6 +19,7 @@ import colddiff
 from colddiff.errors import Stopped
 from colddiff.jobs.folder import JobFolder
 from colddiff.tracking.mlflow_service import client
+from colddiff.verbs.study.table import best_mean
 from tests.in_process import colddiff_here
 from tests.unit.study.tiny_study import (
     LR,
@@ -88,6 +89,8 @@ def test_a_study_trains_what_nobody_has_trained_and_reports_all(
     runs = runs_of(storage)
     parent = runs[study.job_id]
     assert (parent.info.status, parent.data.metrics["study/jobs"]) == ("FINISHED", 4)
+    _, best = best_mean(result["over_seeds"]) or ("", 0.0)
+    assert parent.data.metrics["study/best"] == result["metrics"]["study/best"] == best > 0
     nested = {i for i, run in runs.items() if run.data.tags.get("colddiff.study") == study.job_id}
     assert nested == trained(storage) - {alone}
     assert {runs[i].data.tags["mlflow.parentRunId"] for i in nested} == {parent.info.run_id}
