@@ -141,7 +141,7 @@ def test_a_split_that_would_be_empty_is_refused_before_anything_is_packed(
     assert "no images in the test split" in error_of(data(*words, "0.0001"))
     assert not (tmp_path / "set").exists()
     assert "set --holdout" in error_of(data(*words[:-1], "--split", "both"))
-    assert "--split: " in error_of(data(*words, "0.1", "--split", "all"))
+    assert "--split is train, test or both" in error_of(data(*words, "0.1", "--split", "all"))
 
 
 def test_show_says_what_a_set_holds(data: Data, photos: Path, tmp_path: Path) -> None:

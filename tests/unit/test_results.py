@@ -74,7 +74,14 @@ RESULTS: dict[str, dict[str, Any]] = {
     "study": {
         "jobs": ["train-x-00000000", "train-x-00000001"],
         "members": [member(0, METRICS), member(1, {**METRICS, "eval/sampled/fd_lenet": 39.5})],
-        "over_seeds": [{"measured": "a", "mean": {**METRICS, "eval/sampled/fd_lenet": 39.0}}],
+        "over_seeds": [
+            {
+                "entry": 0,
+                "n": 2,
+                "measured": "a",
+                "mean": {**METRICS, "eval/sampled/fd_lenet": 39.0},
+            }
+        ],
         "metrics": {"study/jobs": 2.0},
         "table": "/runs/jobs/study-x/study.md",
     },

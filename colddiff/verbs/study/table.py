@@ -16,6 +16,8 @@ from colddiff.samplers import column_labels
 Record = Mapping[str, Any]
 STATE = "state"
 """Heading of the column that says how a training stands, where one is not done."""
+NEEDED = frozenset({"entry", "name", "differs", "seed", "state", "step", "num_steps", "measured"})
+"""What a record has to say of how a training stands."""
 BETWEEN = "   "
 WITH_ERRORS = ("direct", "sampled")
 """The columns whose errors a terminal has room for: the question is which is better."""

@@ -94,9 +94,11 @@ class Study(Verb):
 
     def page_notes(self, folder: JobFolder) -> list[str]:
         from colddiff.verbs.study.members import read_members
-        from colddiff.verbs.study.table import averaged_apart
+        from colddiff.verbs.study.table import NEEDED, averaged_apart
 
-        return averaged_apart(read_members(folder).get("members", ()))
+        records = read_members(folder).get("members", ())
+        # Of an earlier version, or damaged: a page does without.
+        return averaged_apart([one for one in records if one.keys() >= NEEDED])
 
     def summary(self, result: Mapping[str, Any]) -> list[str]:
         from colddiff.verbs.study.table import table_lines

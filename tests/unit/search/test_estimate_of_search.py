@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from colddiff.jobs.recipes import load_recipe
+from colddiff.jobs.status import hours_text
 from colddiff.verbs.search.estimate import dry_run, trials_by_rung
 from colddiff.verbs.search.job import SearchJob
 from colddiff.verbs.search.settings import base_of, metric_of
@@ -98,7 +99,7 @@ def test_every_recipe_says_what_it_takes_in_lines_and_in_json(
     assert data["search"]["over"] == data["trials"]["over"]
     for number in (data["trials"]["segments"], data["trials"]["steps"]):
         assert f"{number:,} s" in people.stderr
-    assert f"{data['estimate']['hours']:,.3g} hours" in people.stderr
+    assert hours_text(data["estimate"]["hours"]) in people.stderr
 
 
 @pytest.mark.parametrize("name", RECIPES)
