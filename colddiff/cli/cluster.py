@@ -13,7 +13,7 @@ from colddiff.cli.output import emit, emit_json, note
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Manage the local cluster, which is used if no address is set.",
+    help="Manage the local cluster. It is used if no address is set.",
 )
 
 
@@ -48,7 +48,7 @@ def start(
 
 @app.command()
 def stop(as_json: Json = False) -> None:
-    """Stop the local cluster and all its processes; its jobs resume when submitted again."""
+    """Stop the local cluster. All its processes end; its jobs resume when submitted again."""
     from colddiff.cluster import local_cluster
     from colddiff.cluster.home import Home
 

@@ -208,7 +208,8 @@ app.command()(show)
 
 @app.command()
 def index(uri: Uri, as_json: Json = False) -> None:
-    """Write a manifest beside existing webdataset tars of PNG or JPEG images of one size.
+    """Index webdataset tars of others. Of PNG or JPEG images of one size; a manifest is written
+    beside them.
 
     A manifest that is there is kept, unless indexing wrote it.
     """
@@ -224,7 +225,7 @@ def index(uri: Uri, as_json: Json = False) -> None:
 
 @app.command()
 def join(uri: Uri, as_json: Json = False) -> None:
-    """Make one set of the packed sets in the folders of URI, which all stay as they are.
+    """Make one set of several packed sets. Those in the folders of URI, which all stay as they are.
 
     They follow each other by name. Run it again when parts were added or packed anew.
     """

@@ -38,7 +38,7 @@ def show(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a packed set holds: sizes, classes, grey levels, what was left out.
+    """Show what a packed set holds. Sizes, classes, grey levels, what was left out.
 
     Of a folder with the splits train and test, both are shown.
     """

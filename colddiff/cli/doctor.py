@@ -36,7 +36,8 @@ class CheckedPart:
 
 
 def doctor(address: Address = None, storage: Storage = None, as_json: Json = False) -> None:
-    """Check versions, Ray, token, ports, shared memory, store, tracker and GPU, a line each.
+    """Check what this machine and cluster lack. Versions, Ray, token, ports, shared memory, store,
+    tracker and GPU, a line each.
 
     Changes nothing, and starts nothing here. On a cluster whose address is given, a small job asks
     each node whether it reaches the store and the tracker, for a minute at most. Exit code 1 if

@@ -27,7 +27,9 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export weights, degradation, terminal and card: all that restore and generate need."""
+    """Export a checkpoint for others. Weights, degradation, terminal and card: all that restore
+    and generate need.
+    """
     from dataclasses import asdict
 
     from colddiff.checkpoints.export import export as make

@@ -32,7 +32,9 @@ def figure(
     ] = 4,
     storage: Storage = None,
 ) -> None:
-    """Draw original, degraded and each sampler's restoration, a block for each job."""
+    """Draw jobs' restorations in one figure. Original, degraded and by each sampler, a block for
+    each job.
+    """
     from colddiff.data.pil_images import with_png_text
     from colddiff.errors import SpecError
     from colddiff.jobs.pages.find import find_jobs

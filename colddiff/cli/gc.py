@@ -47,7 +47,8 @@ def gc(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Delete what nobody needs any more: uploads and attempts that never ended, old checkpoints.
+    """Delete what nobody needs any more. That is uploads and attempts that never ended, and old
+    checkpoints.
 
     Nothing is deleted of a job that runs or waits, of the trials and members of one, no checkpoint
     that is its job's last or best or that any job in the storage names, no result, log, packed

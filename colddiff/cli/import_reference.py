@@ -45,7 +45,7 @@ def import_reference(
     variant: Variant = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint of the paper's code, without executing anything in it."""
+    """Convert a checkpoint of the paper's code. Nothing in it is executed."""
     from dataclasses import asdict
 
     from colddiff.checkpoints.paper_import import import_paper_checkpoint as make

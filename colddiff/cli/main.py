@@ -119,7 +119,7 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for all output.")] = Path("demo"),
 ) -> None:
-    """Train on digits, evaluate and draw, on a private cluster; same as `make demo`."""
+    """Train on digits, evaluate and draw. On a private cluster; same as `make demo`."""
     from colddiff.demo import run_demo
 
     raise typer.Exit(run_demo(out, tuple(overrides or ())))

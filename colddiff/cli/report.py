@@ -50,7 +50,8 @@ def report(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write a report of jobs: what was undone, how well, and how each number was made.
+    """Write a report of jobs, side by side. What was undone, how well, and how each number was
+    made.
 
     It reads STORAGE alone: the cluster and the tracker may be away. A job that is not finished is
     shown as it stands.

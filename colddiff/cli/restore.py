@@ -101,7 +101,8 @@ def restore(
     trust_plugin: TrustedPlugins = None,
     as_json: Json = False,
 ) -> None:
-    """Restore images into a folder of PNG files; prints their paths. Exit 1: some failed.
+    """Restore images with a checkpoint. Into a folder of PNG files, whose paths are printed. Exit
+    1: some failed.
 
     Ends with what was passed over and why, and mean scores. Files of yours are never replaced.
     """

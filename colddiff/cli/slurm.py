@@ -45,7 +45,7 @@ def slurm(
     plugin: Plugins = None,
     trust_plugin: TrustedPlugins = None,
 ) -> None:
-    """Print an sbatch script that runs a job on a Slurm cluster, or submit it.
+    """Run a job on Slurm, by an sbatch script. It is printed, or submitted.
 
     The script brings up Ray on the allocation, runs the job as `submit` would, and ends with its
     exit code. When the time is nearly up, or Slurm preempts it, it takes a checkpoint and requeues

@@ -34,7 +34,8 @@ def loss_curve(
         raise DataError(
             f"loss curve: expected as many finite losses as steps, got {len(y)} for {len(x)}"
         )
-    figure = Figure(figsize=(7.2, 4.2), dpi=144, layout="constrained")
+    figure = Figure(figsize=(7.2, 4.2), dpi=144)
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     smooth = running_mean(y, max(1, len(y) // 25))

@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ TILE = 128
 """Smaller images are enlarged by an integer factor to about this side, px."""
 MARGIN, GUTTER, GROUP_GAP = 32, 8, 24
 PAPER, INK, SOFT = "#ffffff", "#1c1c1e", "#6e6e73"
-TITLE, LABEL, SMALL = 24, 19, 16
+FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
+TITLE, LABEL, SMALL = 22, 17, 14
 CAPTION_GAP, CAPTION_PITCH = 12, 22
 Tiles = NDArray[np.uint8]
 
@@ -110,9 +113,12 @@ def png(sheet: Image.Image) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The sans serif bundled with Pillow, so that pictures look the same everywhere."""
-    return ImageFont.load_default(size)
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """That of the plots, of which matplotlib brings a copy: pictures look the same everywhere."""
+    package = find_spec("matplotlib")  # importing it takes longer than a sheet
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    return ImageFont.truetype(Path(package.submodule_search_locations[0]) / FONT, size)
 
 
 def _check(columns: Sequence[SheetColumn]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -21,7 +22,7 @@ from colddiff.features.lenet import LenetFeatures
 from colddiff.report.curves import loss_curve, running_mean
 from colddiff.report.grids import comparison_grid
 from colddiff.report.pictures import evaluation_pictures
-from colddiff.report.sheets import SheetColumn, draw_sheet
+from colddiff.report.sheets import SheetColumn, draw_sheet, font
 from colddiff.report.strips import trajectory_animation, trajectory_strip
 from colddiff.report.tables import evaluation_table
 from colddiff.types import ImageShape
@@ -253,3 +254,7 @@ def test_the_table() -> None:
 
 def test_the_table_without_numbers() -> None:
     assert evaluation_table({"train/loss_l1": 0.1}) == "no evaluation yet"
+
+
+def test_sheets_and_plots_have_one_font() -> None:
+    assert font(14).getname()[0] == FontProperties().get_name()

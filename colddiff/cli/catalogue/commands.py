@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 KINDS: Mapping[str, str] = {
     "degradations": "D(x, t)",
-    "schedules": "a parameter of a degradation over t",
+    "schedules": "parameters of D over t",
     "restorers": "networks R(x_t, t)",
     "samplers": "ways from x_T to x_0",
     "terminals": "distributions of x_T",
-    "features": "networks that Frechet distances are taken in",
+    "features": "networks of Frechet distances",
 }
 """By the name of its command: what a catalogue of kinds holds."""
 
@@ -58,7 +58,7 @@ def kinds_command(noun: str) -> Callable[..., None]:
             _emit_fields(found.fields)
 
     what = "its properties" if noun == "samplers" else "its fields, units, bounds and search ranges"
-    command.__doc__ = f"List the {noun} ({KINDS[noun]}); with KIND, {what}."
+    command.__doc__ = f"List the {noun}: {KINDS[noun]}. With KIND, {what}."
     return command
 
 
@@ -70,7 +70,7 @@ def fields(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """List the fields of a job, or of what is at PATH in it: types, defaults, units, bounds."""
+    """List the fields of a job, or below one. With types, defaults, units and bounds."""
     from colddiff.cli.catalogue.fields import find_fields, parts_of_a_job
     from colddiff.jobs.verb import VERBS
     from colddiff.spec.plugins import load_plugins
@@ -104,7 +104,7 @@ def recipes(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """List the built-in recipes, for `colddiff submit VERB RECIPE`; with NAME, all of one."""
+    """List the built-in recipes, or explain one. `colddiff submit VERB RECIPE` takes them."""
     from colddiff.cli.catalogue.recipe import narrowed, recipe_text
     from colddiff.errors import SpecError
     from colddiff.jobs.recipes import list_recipes, load_recipe

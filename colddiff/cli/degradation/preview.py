@@ -35,7 +35,9 @@ def preview(
     ] = None,
     variant: Variant = None,
 ) -> None:
-    """Draw D(x0, t) over t for each image, with plots of the schedule and the RMSE below."""
+    """Draw what a degradation does over t. For each image, with plots of the schedule and the RMSE
+    below.
+    """
     from colddiff.data.pil_images import with_png_text
     from colddiff.errors import SpecError
 

@@ -96,7 +96,7 @@ def logs(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Print the log of an attempt, from the job's storage or its cluster."""
+    """Print or follow the log of a job. Of one attempt, from its storage or its cluster."""
     from colddiff.cluster.logs import read_log, stream_log
     from colddiff.cluster.operate import find_job
     from colddiff.jobs.submit import newest_attempt
@@ -131,7 +131,7 @@ def stop(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Stop jobs after a checkpoint; submitting one again resumes from there."""
+    """Stop jobs, each after a checkpoint. Submitting one again resumes from there."""
     from colddiff.cluster import operate
 
     def end(folder: JobFolder) -> None:
@@ -153,7 +153,7 @@ def stop(
 def wait(
     job_ids: JobIds, address: Address = None, storage: Storage = None, as_json: Json = False
 ) -> None:
-    """Wait until jobs have ended; exit code: 0 all done, 1 one failed, 4 one stopped."""
+    """Wait until jobs have ended. Exit code: 0 all done, 1 one failed, 4 one stopped."""
     from colddiff.jobs.results import log_verdict, untold
     from colddiff.jobs.submit import followed, submission_of
 

@@ -29,7 +29,7 @@ def delete(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Delete jobs that have ended, with their checkpoints and logs."""
+    """Delete jobs that have ended. Their checkpoints and logs go with them."""
     # All before the first is deleted, after which the beginning of its id might be another's.
     found = dict(_named(name, storage) for name in job_ids)
 

@@ -69,7 +69,7 @@ def list_(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """List the jobs in a storage, the last submitted last, with what tells them apart."""
+    """List jobs, and what tells them apart. The last submitted is last."""
     from colddiff.cluster.listing import current_rows
     from colddiff.jobs.listing import job_table
     from colddiff.jobs.listing.comparable import compare_line
