@@ -50,8 +50,7 @@ def report(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write a report of jobs, side by side. What was undone, how well, and how each number was
-    made.
+    """Write a report of jobs, side by side. What was undone, how well, and how it was measured.
 
     It reads STORAGE alone: the cluster and the tracker may be away. A job that is not finished is
     shown as it stands.
@@ -74,7 +73,7 @@ def report(
     replaced = [FORMATS[kind] for kind in texts if replaces_another(folder / FORMATS[kind], found)]
     written = _write(folder, texts)
     if replaced:
-        note(f"{out}: {', '.join(replaced)} of other jobs was there, and is replaced")
+        note(f"{out}: {', '.join(replaced)} of other jobs or steps was there, and is replaced")
     for run in found:
         note(f"{run.name}: {run.state}")
     if as_json:

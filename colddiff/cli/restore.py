@@ -240,7 +240,7 @@ def _announce(
     at = "all severities" if settings.severity == "all" else f"severity {restoration.starts[0]}"
     size = f"{loaded.spec.shape} px"
     if settings.any_size:
-        size = f"images at their own size (trained on {size})"
+        size = f"images at their own size (trained on {size}; other sizes were not measured)"
     note(
         f"{D.spec.kind} of {at} (T = {D.num_timesteps}), {settings.sampler}, checkpoint of step "
         f"{loaded.step}, {size}"

@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     resolved = ResolvedJob.from_dict(read_json_object(options.job.read_bytes()))
     folder, number = resolved.folder, options.attempt
+    attempt = Attempt(resolved, number)
+    try:
+        # Before its log is written there, too.
+        refuse_other_store(folder, resolved.storage)
+    except ColddiffError as error:
+        return _ended(attempt, error)
     with printed(
         lambda text: folder.write_log(number, text),
         lambda text: folder.write_debug_log(number, text),
@@ -49,13 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ray.init(log_to_driver=True, ignore_reinit_error=True, runtime_env=EACH_WORKER)
         for line in sharing_folders(ray.nodes()):  # type: ignore[no-untyped-call]
             log.warning("%s", line)
-        attempt = Attempt(resolved, number)
         try:
-            refuse_other_store(folder, resolved.storage)
             return drive(attempt, on_ray=True, turn=job_turn, gone=is_gone, flush=flush)
         except ColddiffError as error:
-            sys.stderr.write(f"{ERROR_LINE}{last_words(attempt, error)}\n")
-            return 1
+            return _ended(attempt, error)
+
+
+def _ended(attempt: Attempt, error: ColddiffError) -> int:
+    sys.stderr.write(f"{ERROR_LINE}{last_words(attempt, error)}\n")
+    return 1
 
 
 def last_words(attempt: Attempt, error: ColddiffError) -> str:

@@ -176,17 +176,19 @@ class Attempt:
         self._claim()
         beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         beat.start()
-        interrupted = None
+        interrupted, final = None, None
         try:
             state, message = self._work(work, gone)
-            last_words(self._final(state, message))
+            final = self._final(state, message)
+            last_words(final)
         except KeyboardInterrupt as error:
-            interrupted = error
+            interrupted, final = error, None
             state, message = "stopped", f"interrupted; {AGAIN}"
         finally:
             self._ended.set()
             beat.join(timeout=30)
-        self.retried(lambda: self._end(state, message), "the final status")
+        ended = final or self._final(state, message)
+        self.retried(lambda: self._end(ended), "the final status")
         if interrupted:
             raise interrupted
         return EXIT_CODES[state]
@@ -229,17 +231,28 @@ class Attempt:
         # Now, and not at the first heartbeat: a short job would be at its end by then.
         self._enforce_limits()
 
-    def _end(self, state: State, message: str) -> None:
-        self._update()
-        final = self._final(state, message)
-        with self._lock:
-            self._status = final
-            self._write_status()
-
     def _final(self, state: State, message: str) -> Status:
-        outcome = self.retried(lambda: self.folder.outcome(self.number), "how it ended") or {}
-        step = outcome.get("step", self._status.step)
+        """The final status, of what its workers have left."""
+
+        def left() -> dict[str, Any]:
+            self._update()
+            return self.folder.outcome(self.number) or {}
+
+        step = self.retried(left, "how it ended").get("step", self._status.step)
         return replace(self._status, state=state, message=message, phase="", eta_s=None, step=step)
+
+    def _end(self, final: Status) -> None:
+        # Its heart went on beating: the times are those of now.
+        with self._lock:
+            self._status = replace(
+                self._status,
+                state=final.state,
+                message=final.message,
+                phase="",
+                eta_s=None,
+                step=final.step,
+            )
+            self._write_status()
 
     def _work(self, work: Callable[[], dict[str, Any]], gone: Gone) -> tuple[State, str]:
         try:

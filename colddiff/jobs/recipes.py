@@ -185,6 +185,11 @@ def load_recipe(name: str | Path, variant: str | None = None) -> Recipe:
             raise SpecError(
                 f"no recipe {shown(text)}: for the file of this folder write {text}.yaml"
             )
+        if Path(text).is_dir():
+            raise SpecError(
+                f"{shown(text)} is a folder, and no recipe: a job takes images as "
+                f"data=folder:{text}, and JOB is a recipe or a YAML file"
+            )
         raise SpecError(
             f"no recipe {shown(text)}{nearest(text, names)} (nor is there a file of that name; "
             "`colddiff recipes` lists the built-in ones)"

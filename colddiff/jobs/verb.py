@@ -298,7 +298,11 @@ def restore_lines(checkpoint: str, result: Mapping[str, Any]) -> list[str]:
     # A folder for each checkpoint: results of another are never replaced.
     of = hash_of(checkpoint.partition("@")[0])
     behind = f"-{of}" if of else ""
-    found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial{behind}"]
+    metrics = result.get("metrics") or {}
+    direct, sampled = (metrics.get(f"eval/{column}/rmse") for column in ("direct", "sampled"))
+    better = direct is not None and sampled is not None and direct < sampled
+    said = "    # --sampler direct had the lower rmse" * better
+    found = [f"{command} CLEAN_IMAGES --degrade --fit --out ./trial{behind}{said}"]
     if result.get("omega"):
         known = f"--omega FILE --severity T --fit --out ./restored{behind}"
         held = ", ".join(f'"{name}": ...' for name in result["omega"])

@@ -33,6 +33,8 @@ def output_folder(text: str) -> Path:
             f"--out {text!r:.80}: restored images are written to a folder of this machine; give a "
             f"path (./{text:.60} if its name has a colon)"
         )
+    if Path(text).suffix.lower() == ".png" and not Path(text).is_dir():
+        raise SpecError(f"--out {text!r:.80}: is the name of an image; give a folder")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -101,16 +101,6 @@ def test_help_imports_nothing_heavy(colddiff: Colddiff) -> None:
         assert done.stderr == "[]"
 
 
-def test_what_each_command_does_fits_in_its_line(
-    colddiff: Colddiff, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    for group in ((), ("data",), ("cluster",)):
-        told = colddiff(*group, "--help").stdout.partition("Commands:\n")[2].splitlines()
-        assert len(told) > 2
-        assert [line for line in told if "..." in line] == []
-
-
 def test_version(colddiff: Colddiff) -> None:
     done = colddiff("--version")
     assert (done.returncode, done.stdout) == (0, f"{__version__}\n")

@@ -59,7 +59,7 @@ def test_all_formats_of_several_runs(here: Here, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "is replaced" not in again.stderr
     one = here("report", "train-blocks-00000000", "--out", out, "--format", "html,md,latex")
-    told = "report.html, report.md, report.tex of other jobs was there, and is replaced"
+    told = "report.html, report.md, report.tex of other jobs or steps was there, and is replaced"
     assert told in one.stderr
 
 
@@ -195,6 +195,13 @@ def test_a_damaged_job_among_others_is_named(here: Here, tmp_path: Path) -> None
     assert json.loads(found.stdout)["runs"] == ["train-blocks-00000001", started.job_id]
     assert "attempts/1/starts/1.json" in (tmp_path / "out/report.html").read_text()
     damaged.store.put(damaged.key("job.json"), b"{")
+    for gone in (False, True):
+        if gone:
+            damaged.store.delete(damaged.key("job.json"))
+        among = here("report", "train-*", "--out", tmp_path / "out")
+        assert among.returncode == 0, among.stderr
+        assert "left out: " in among.stderr
+        assert damaged.job_id in among.stderr
     alone = here("report", "train-blocks-00000009", "--out", tmp_path / "alone")
     assert alone.returncode == 2
     assert not (tmp_path / "alone").exists()

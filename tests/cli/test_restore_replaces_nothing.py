@@ -173,7 +173,9 @@ def test_earlier_results_are_no_inputs(run: Restore, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("out", ["", " ", "s3://bucket/x", "S3://b/x", "pipe:x", "gs://b/x"])
+@pytest.mark.parametrize(
+    "out", ["", " ", "s3://bucket/x", "S3://b/x", "pipe:x", "gs://b/x", "a.png"]
+)
 def test_the_place_of_results_is_a_folder(run: Restore, tmp_path: Path, out: str) -> None:
     picture(tmp_path / "in" / "a.png", 1)
     done = run("in", "--out", out)  # the last one counts

@@ -117,3 +117,14 @@ def test_an_interrupt_before_anything_is_submitted_says_so(
         *_, said, last = done.stderr.splitlines()
         assert said.startswith(says)
         assert last == "colddiff: interrupted"
+
+
+def test_what_each_command_does_fits_in_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for group in ((), ("data",), ("cluster",)):
+        done = colddiff_here(monkeypatch, capsys, *group, "--help")
+        told = done.stdout.partition("Commands:\n")[2].splitlines()
+        assert len(told) > 2
+        assert [line for line in told if "..." in line] == []

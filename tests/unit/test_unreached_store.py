@@ -42,7 +42,7 @@ def denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Arguments of a driver that never reaches its store."""
     for name in ("init", "nodes"):
         monkeypatch.setattr(ray, name, lambda **_: [])
-    monkeypatch.setattr("colddiff.jobs.logs.printed", lambda *_: nullcontext())
+    monkeypatch.setattr("colddiff.jobs.logs.printed", lambda *_: nullcontext(lambda: None))
     monkeypatch.setattr("colddiff.jobs.logs.log_to_stderr", lambda: None)
     monkeypatch.delenv(MARKER, raising=False)
 
@@ -81,14 +81,18 @@ def test_it_is_the_last_line_of_its_log_and_all_that_its_client_says(
 
 
 def test_a_driver_with_another_store_of_that_address_writes_nothing_to_it(
-    denied: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    denied: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("colddiff.jobs.logs.printed", lambda *_: pytest.fail("it writes a log"))
     storage = tmp_path / "runs"
     assert driver.main(arguments(tmp_path, str(storage))) == 1
     (line,) = capsys.readouterr().err.splitlines()
     lacks = f"{storage} lacks train-x-00000000, which was submitted to it"
     assert line.startswith(f"colddiff: error: {lacks}")
-    assert not list(storage.rglob("*.json"))
+    assert not list(storage.rglob("*")), "not even a log"
 
 
 def test_a_driver_that_had_begun_says_the_error_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,8 @@ def _images(paths: list[Path], shape: ImageShape) -> Image:
             data = read_regular(path, MAX_FILE_BYTES)
             decoded = decode_image(data, str(path), FILE_FORMATS)
         except OSError as error:
-            problems.add(f"--image: {path} cannot be read ({error.strerror}){nearest_path(path)}")
+            instead = nearest_path(path) or (_file_of(path.parent) if path.parent.is_dir() else "")
+            problems.add(f"--image: {path} cannot be read ({error.strerror}){instead}")
             continue
         except DataError as error:
             problems.add(str(error))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from colddiff.errors import Missing, SpecError
+from colddiff.errors import ColddiffError, Missing, SpecError
 from colddiff.jobs.folder import JobFolder, list_jobs
 from colddiff.jobs.listing.named import find_job
 from colddiff.jobs.verb import VERBS
@@ -54,12 +54,23 @@ def find_jobs(words: Sequence[str], storage: str) -> list[NamedJob]:
     for word in words:
         which = CHECKPOINT.search(word)
         for named in _named(word[: which.start()] if which else word, store):
-            for folder in reported(named):
+            wild = any(letter in word for letter in WILD)
+            for folder in _reported(named, wild=wild):
                 step = _step(folder, which, word) if which else None
-                among = any(letter in word for letter in WILD) or folder is not named
+                among = wild or folder is not named
                 of = named if folder is not named else None
                 found.append(NamedJob(folder, step, among, of))
     return _each_once(found)
+
+
+def _reported(folder: JobFolder, *, wild: bool) -> list[JobFolder]:
+    """``reported``; a job whose record is damaged or gone, if a pattern meets it, is itself."""
+    try:
+        return reported(folder)
+    except ColddiffError:
+        if not wild:
+            raise
+        return [folder]
 
 
 def _each_once(found: Sequence[NamedJob]) -> list[NamedJob]:

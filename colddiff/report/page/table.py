@@ -118,10 +118,16 @@ def _told_apart(tables: Sequence[ResultTable]) -> list[ResultTable]:
     differing = iter(differing_fields(specs, HOW_IT_RUNS.union(SEED_FIELDS)))
     return [
         replace(table, title=f"{table.title} with {differences_text(fields)}")
-        if any(table is one for one in alike) and (fields := next(differing))
+        if any(table is one for one in alike) and (fields := _of_all(table, next(differing)))
         else table
         for table in tables
     ]
+
+
+def _of_all(table: ResultTable, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``fields`` in which the jobs of a table are alike."""
+    unlike = differing_fields([run.spec for run in table.runs], HOW_IT_RUNS)[0]
+    return {path: value for path, value in fields.items() if path not in unlike}
 
 
 def _table(members: Sequence[tuple[ReportedRun, Measured]], only: Sequence[str]) -> ResultTable:

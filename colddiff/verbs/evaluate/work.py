@@ -164,7 +164,8 @@ def sum_in_process(attempt: Attempt, subject: Subject, progress: Progress) -> An
 
     def batch_done(images: int) -> None:
         progress(images)
-        if attempt.stop_requested():
+        # After the last one nothing is left to stop.
+        if progress.done < subject.evaluation.num_images and attempt.stop_requested():
             raise_stopped()
 
     return sum_all(subject.evaluation, batch_done)

@@ -7,6 +7,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from colddiff.report.page.latex import to_latex
 from colddiff.report.page.run import ReportedRun
 from colddiff.report.page.table import (
     ResultTable,
+    _of_all,
     note_of,
     tables_of,
     to_csv,
@@ -167,3 +169,12 @@ def test_the_verdict_of_a_job_that_has_not_ended(tmp_path: Path) -> None:
     run = read_run(train_job(tmp_path, state="running"))
     assert verdict(run)[0] == "The job is running at 20 of 20."
     assert len(verdict(run)) == 2
+
+
+def test_a_table_is_told_apart_by_what_all_its_jobs_have() -> None:
+    def table(*specs: dict[str, Any]) -> Any:
+        return SimpleNamespace(runs=[SimpleNamespace(spec=spec) for spec in specs])
+
+    alike = table({"lr": 1, "keep": 3, "seed": 0}, {"lr": 1, "keep": 5, "seed": 1})
+    assert _of_all(alike, {"lr": 1, "keep": 3}) == {"lr": 1}
+    assert _of_all(table({"lr": 1, "keep": 3}), {"lr": 1, "keep": 3}) == {"lr": 1, "keep": 3}
