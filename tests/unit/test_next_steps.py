@@ -33,3 +33,12 @@ def test_samples_are_named_where_they_are_worth_drawing(
         if "submit generate" in line
     )
     assert ("num_samples=64" in line, "data=URI" in line) == (drawn, not drawn)
+
+
+@pytest.mark.parametrize(("direct", "said"), [(0.08, True), (0.09, False), (None, False)])
+def test_a_sampler_that_was_better_is_named(direct: float | None, said: bool) -> None:
+    metrics = {"eval/sampled/rmse": 0.085, "eval/direct/rmse": direct}
+    found = {path: value for path, value in metrics.items() if value is not None}
+    first, *others = VERBS["train"].next_steps("J", {"checkpoint": "C", "metrics": found})
+    assert first.endswith("    # --sampler direct had the lower rmse") == said
+    assert not any("--sampler" in line for line in others)
