@@ -75,7 +75,13 @@ def _costs(folder: JobFolder, attempt: int, before: int, began: float) -> dict[s
     token = folder.fencing_tokens(attempt)[-1]
     wait_until(lambda: "step" in folder.fence(attempt, token), "its first step")
     step = int(folder.fence(attempt, token)["step"])
-    wait_until(lambda: step < _step(folder, attempt) != before, "a step of it", every_s=0.02)
+
+    def stepped() -> bool:
+        # Until it has made one, the driver says that it restarts the workers, and no rate.
+        found = folder.progress(attempt)
+        return "images_per_s" in found and step < int(found["step"]) != before
+
+    wait_until(stepped, "a step of it", every_s=0.02)
     took = time.perf_counter() - began
     step_s = GLOBAL_BATCH / float(folder.progress(attempt)["images_per_s"])
     lost = before - step
