@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 import shlex
 import sys
 import time
@@ -16,8 +15,9 @@ from typing import Any
 
 import psutil
 
+from colddiff.machine.credentials import masked
+
 PROGRAM = "colddiff"
-USERINFO = re.compile(r"://[^/@\s]+@")
 POLL_S = 0.05
 KILL_S = 10.0
 """How long a killed process may take to exit before it counts as a survivor."""
@@ -59,10 +59,10 @@ def this_user() -> str:
 
 
 def this_command() -> str | None:
-    """What was typed to start this process, without passwords; None for another program's."""
+    """What was typed to start this process, without credentials; None for another program's."""
     if Path(sys.argv[0]).name != PROGRAM:
         return None
-    return USERINFO.sub("://***@", shlex.join([PROGRAM, *sys.argv[1:]]))
+    return masked(shlex.join([PROGRAM, *sys.argv[1:]]))
 
 
 def this_claimant() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from colddiff.errors import SpecError
+from colddiff.machine.credentials import SENSITIVE, masked
 from colddiff.stores.paths import absolute_path
 
 SQLITE = "sqlite:///"
@@ -20,9 +21,6 @@ SCHEMES = (
 )
 ARTIFACTS = "mlflow-artifacts"
 """Folder of the artifacts in a STORAGE, beside its database."""
-_USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
-_SENSITIVE = r"(?i)\b(password|passwd|token|secret|signature)="
-_SENSITIVE_QUERY = re.compile(_SENSITIVE + r"[^&\s'\"]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +37,10 @@ class TrackingAddress:
         return masked(self.uri)
 
 
-def masked(text: str) -> str:
-    """``text`` with the credentials of any URL in it replaced by ``***``."""
-    return _SENSITIVE_QUERY.sub(r"\1=***", _USERINFO.sub("***@", text))
-
-
 def without_userinfo(uri: str) -> str:
     """``uri`` without user name, password or token: equal for all users of one server."""
     parts = urlsplit(uri)
-    query = "&".join(item for item in parts.query.split("&") if not re.match(_SENSITIVE, item))
+    query = "&".join(item for item in parts.query.split("&") if not re.match(SENSITIVE, item))
     # Not urlunsplit: of the four slashes of sqlite:////path it would leave two.
     netloc = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from colddiff.errors import CheckpointError
-from colddiff.tracking.address import database_path, masked
+from colddiff.machine.credentials import masked
+from colddiff.tracking.address import database_path
 from colddiff.tracking.mlflow_run import JOB_TAG, STORAGE_TAG
 from colddiff.tracking.mlflow_service import GoneError, client, translated
 

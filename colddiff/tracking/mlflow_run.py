@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from colddiff.errors import TrackerError
+from colddiff.machine.credentials import masked
 from colddiff.retry import Backoff
-from colddiff.tracking.address import TrackingAddress, masked, without_userinfo
+from colddiff.tracking.address import TrackingAddress, without_userinfo
 from colddiff.tracking.mlflow_service import (
     GoneError,
     RefusedError,

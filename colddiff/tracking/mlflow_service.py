@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from colddiff.errors import TrackerError
+from colddiff.machine.credentials import masked
 from colddiff.slow_calls import SLOW_CALLS
 from colddiff.tracking.address import (
     ARTIFACTS,
     SQLITE,
     checked_uri,
     database_path,
-    masked,
     without_userinfo,
 )
 from colddiff.tracking.mlflow_defaults import DEFAULTS

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from colddiff.background import in_context
+from colddiff.machine.credentials import masked
 from colddiff.ports import TrackedDataset
-from colddiff.tracking.address import masked
 from colddiff.tracking.spool import Entry, now_ms
 
 log = logging.getLogger(__name__)

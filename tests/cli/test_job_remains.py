@@ -57,7 +57,7 @@ def test_status_of_a_job_that_was_stopped_keeps_what_it_found_and_says_how_to_go
     folder = colddiff.folder
     folder.write_reports(1, ["step 100: rmse 0.2", "step 200: rmse 0.1"])
     with monkeypatch.context() as patch:
-        words = ["submit", "train", "my blur.yaml", "num_steps=400"]
+        words = ["submit", "train", "my blur.yaml", "num_steps=400", "data=https://x/y?token=abc"]
         patch.setattr("sys.argv", ["/opt/bin/colddiff", *words, "--address=http://me:pw@host:1"])
         folder.claim(2, this_claimant())
     score: dict[str, Any] = {"score": 0.1, "score_metric": "eval/sampled/rmse"}
@@ -66,8 +66,9 @@ def test_status_of_a_job_that_was_stopped_keeps_what_it_found_and_says_how_to_go
     told = colddiff("status", folder.job_id).stdout.splitlines()
     assert "  step 200: rmse 0.1" in told
     assert "  best so far: rmse 0.1" in told
-    command = "colddiff submit train 'my blur.yaml' num_steps=400 --address=http://***@host:1"
-    assert f"  again: {command}" in told
+    data = "'data=https://x/y?token=***'"
+    command = f"colddiff submit train 'my blur.yaml' num_steps=400 {data}"
+    assert f"  again: {command} --address=http://***@host:1" in told
     # What is done has nothing to go on with, and another program no command.
     folder.write_status(replace(status, state="done"))
     assert "again: " not in colddiff("status", folder.job_id).stdout

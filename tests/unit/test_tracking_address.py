@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from colddiff.errors import SpecError
+from colddiff.machine.credentials import masked
 from colddiff.tracking.address import (
     TrackingAddress,
     checked_uri,
-    masked,
     tracking_address,
     without_userinfo,
 )
