@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from colddiff.errors import CheckpointError
 from colddiff.features.published import default_place, no_weights
 from colddiff.ports import FeatureExtractor
-from colddiff.stores.open import absolute, open_store
+from colddiff.stores.open import absolute, object_at
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +29,8 @@ def open_features(
     spec = FEATURES.parse(features)
 
     def read(place: str) -> bytes:
-        folder, _, name = place.rpartition("/")
-        return open_store(folder or "/").get(name)
+        store, name = object_at(place)
+        return store.get(name)
 
     return open_network(located_features(spec), read, device)
 
@@ -45,8 +45,8 @@ def missing_weights(
     place = getattr(located_features(features), "path", None)
     if place is None or not (contact if "://" in place else paths):
         return None
-    folder, _, name = place.rpartition("/")
-    if open_store(folder or "/").size(name) is not None:
+    store, name = object_at(place)
+    if store.size(name) is not None:
         return None
     return no_weights(features.kind, place)
 

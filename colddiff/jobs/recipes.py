@@ -21,7 +21,7 @@ from colddiff.spec.documents import DocumentError, shown
 from colddiff.spec.overrides import changed, merged
 from colddiff.spec.plugins import load_plugins
 from colddiff.spec.yaml_documents import MOST_YAML_BYTES, read_yaml
-from colddiff.stores.open import open_store
+from colddiff.stores.open import object_at
 from colddiff.stores.paths import absolute_path, expanded
 
 if TYPE_CHECKING:
@@ -264,8 +264,7 @@ def _read(path: Path) -> bytes:
 
 def _fetched(uri: str) -> bytes:
     """A job file in a store, such as that of a search's best trial."""
-    folder, _, name = uri.rpartition("/")
-    store = open_store(folder)
+    store, name = object_at(uri)
     size = store.size(name)
     if size is None:
         raise SpecError(f"no job file {shown(uri)} (`colddiff recipes` lists the built-in ones)")

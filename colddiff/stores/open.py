@@ -33,6 +33,12 @@ def open_store(uri: str) -> Store:
     return LocalStore(Path(rest))
 
 
+def object_at(uri: str) -> tuple[Store, str]:
+    """The store that the object at a path or URI is in, and its key; contacts nothing."""
+    folder, _, name = uri.rpartition("/")
+    return open_store(folder or "/"), name
+
+
 def storage_at(place: str | None = None) -> str:
     """STORAGE as an absolute address: ``place``, else COLDDIFF_STORAGE, else ./runs."""
     return absolute(place or os.environ.get("COLDDIFF_STORAGE") or "./runs")
