@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -61,8 +61,10 @@ def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> Non
         emit(f"{job_id}: no attempt yet")
         return
     emit(f"{job_id}: {now.word}, attempt {now.attempt}")
+    claim = _claim(folder, now)
     if now.user:
-        emit(f"  submitted by {now.user}{_submitted_from(folder, now)}")
+        host = claim.get("host")
+        emit(f"  submitted by {now.user}{f' on {host}' if host else ''}")
     if made_from := _made_from(folder):
         emit(f"  {made_from}")
     emit(f"  {progress_line(now)}")
@@ -74,8 +76,8 @@ def _show_status(folder: JobFolder, now: Status | None, *, as_json: bool) -> Non
         emit(f"  {now.message}")
     for line in _told(folder, now):
         emit(f"  {line}".rstrip())
-    if again := _again(folder, now):
-        emit(f"  again: {again}")
+    if now.finished and now.state != "done" and claim.get("command"):
+        emit(f"  again: {claim['command']}")
     emit(f"  {folder.uri}")
     # Of a job that is done its result says so.
     if now.finished and now.state != "done" and has_spooled_entries(folder.store, job_id):
@@ -227,23 +229,12 @@ def _told(folder: JobFolder, status: Status) -> list[str]:
     return found
 
 
-def _again(folder: JobFolder, status: Status) -> str:
-    """What was typed for the newest attempt of a job that ended before its end; "" if unknown."""
-    if not status.finished or status.state == "done":
-        return ""
+def _claim(folder: JobFolder, status: Status) -> Mapping[str, Any]:
+    """Who took the newest attempt, and by which command, as far as its record can be read."""
     try:
-        return str(folder.read_claim(status.attempt).get("command") or "")
+        return folder.read_claim(status.attempt)
     except ColddiffError:
-        return ""  # a damaged record hides no status
-
-
-def _submitted_from(folder: JobFolder, status: Status) -> str:
-    """`` on HOST``: where the newest attempt was claimed, as its record says."""
-    try:
-        host = folder.read_claim(status.attempt).get("host")
-    except ColddiffError:
-        return ""  # a damaged record hides no status
-    return f" on {host}" if host else ""
+        return {}  # a damaged record hides no status
 
 
 def _made_from(folder: JobFolder) -> str:
