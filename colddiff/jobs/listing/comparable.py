@@ -57,8 +57,8 @@ def done_by_another_name(folder: JobFolder) -> str | None:
     """
     with suppress(ColddiffError):
         verb, own = folder.job_id.partition("-")[0], hash_of(folder.job_id)
-        for job_id in marked(folder.store, f"{verb}-"):
-            if job_id == folder.job_id or own is None or hash_of(job_id) != own:
+        for job_id in marked(folder.store, f"{verb}-") if own else ():
+            if job_id == folder.job_id or hash_of(job_id) != own:
                 continue
             mark = read_mark(folder.store, job_id) or {}
             if mark and mark["status"].get("state") == "done":

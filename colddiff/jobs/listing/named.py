@@ -36,12 +36,13 @@ def find_job(store: Store, name: str, *, surely: bool = False) -> JobFolder:
         folder.job()
     except Missing as missing:
         folder = JobFolder(store, _only(store, name, missing, surely=surely))
-        if store.size(folder.key("job.json")) is None:
+        try:
+            folder.job()
+        except Missing:
             raise Missing(
                 f"{folder.uri} lacks its job.json: put it back, or delete what is left by "
                 f"`colddiff delete {folder.job_id}`"
             ) from None
-        folder.job()
     return folder
 
 

@@ -64,13 +64,14 @@ def study(attempt: Attempt, members: list[Member], run_segments: RunSegments) ->
     ids = [member.id for member in members]
     deliver_late(attempt.resolved.storage, attempt.resolved.tracking_uri, *ids)
     records = results.records()
+    jobs = over_seeds(records)
     return {
         "step": total,
         "jobs": ids,
         "members": records,
-        "over_seeds": over_seeds(records),
+        "over_seeds": jobs,
         "table": f"{attempt.folder.uri}/{TABLE}",
-        "metrics": _metrics(total, records),
+        "metrics": _metrics(total, jobs),
         "time": {"study_s": time.monotonic() - began},
     }
 
@@ -134,12 +135,14 @@ class _Results:
                 self._logged = self._trainings.done
                 attempt.tracker.log_artifact(MEMBERS, data)
                 attempt.tracker.log_artifact(TABLE, text.encode())
-                attempt.tracker.log_metrics(_metrics(self._logged, records), self._logged)
+                attempt.tracker.log_metrics(
+                    _metrics(self._logged, over_seeds(records)), self._logged
+                )
 
 
-def _metrics(done: int, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``study/jobs`` and, where its jobs can be compared, ``study/best``: their best mean."""
-    best = best_mean(over_seeds(records))
+def _metrics(done: int, jobs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``study/jobs`` and, where ``jobs`` can be compared, ``study/best``: their best mean."""
+    best = best_mean(jobs)
     return {"study/jobs": float(done), **({"study/best": best[1]} if best else {})}
 
 
